@@ -1,0 +1,3 @@
+from libmtl_recon.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,36 @@
+"""The errors that a user can cause, each of which names what is wrong and the way out."""
+
+from __future__ import annotations
+
+
+class ReconError(Exception):
+    """Something that the run needs is missing or broken; ``str(error)`` is one paragraph.
+
+    The launcher prints that paragraph instead of a traceback and exits with
+    :attr:`exit_status`.
+    """
+
+    exit_status = 1
+
+
+class UsageError(ReconError, ValueError):
+    """A value that the caller gave breaks a rule.
+
+    Args:
+        parameter: The name under which the caller gave it (``--recon_k``, ``alpha``).
+        rule: What holds for it, as a full clause ("must be a whole number from 1 to 12").
+        value: What was found.
+        way_out: What to do instead, as a full sentence.
+    """
+
+    exit_status = 2
+
+    def __init__(self, parameter: str, rule: str, value: object, way_out: str) -> None:
+        super().__init__(f"{parameter} {rule}, but is {value!r}. {way_out}")
+        self.parameter = parameter
+        self.rule = rule
+        self.value = value
+        self.way_out = way_out
+
+    def __reduce__(self) -> tuple[type[UsageError], tuple[str, str, object, str]]:
+        return type(self), (self.parameter, self.rule, self.value, self.way_out)
