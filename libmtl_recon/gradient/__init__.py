@@ -1,0 +1,8 @@
+"""Per-task gradients of the shared parameters, and what is read off them."""
+
+from __future__ import annotations
+
+from libmtl_recon.gradient.gramian import cosines, gramian, layer_gramians
+from libmtl_recon.gradient.per_task import scatter_gradient, task_gradients
+
+__all__ = ["cosines", "gramian", "layer_gramians", "scatter_gradient", "task_gradients"]

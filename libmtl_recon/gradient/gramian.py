@@ -1,0 +1,60 @@
+"""Gramians of task gradients, whole and per layer, and the cosines in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# Columns turned to float64 at a time: large enough for a fast product, small enough that the
+# float64 copy of a chunk stays far below the gradients themselves.
+_CHUNK = 1 << 16
+
+
+def gramian(gradients: Tensor) -> Tensor:
+    """The Gramian of the rows: entry (i, j) is the dot product of rows i and j.
+
+    Args:
+        gradients: ``[T, d]``, any floating dtype.
+
+    Returns:
+        ``[T, T]``, float64, symmetric, on the same device.
+    """
+    tasks = gradients.shape[0]
+    total = torch.zeros(tasks, tasks, dtype=torch.float64, device=gradients.device)
+    for chunk in gradients.split(_CHUNK, dim=1):
+        wide = chunk.double()
+        total.addmm_(wide, wide.T)
+    return total
+
+
+def layer_gramians(gradients: Tensor, widths: Sequence[int]) -> Tensor:
+    """One Gramian a layer, where a layer is a run of neighbouring columns.
+
+    Args:
+        gradients: ``[T, d]``, any floating dtype.
+        widths: The layers' column counts, L of them; they add up to d.
+
+    Returns:
+        ``[L, T, T]``, float64, on the same device.
+    """
+    return torch.stack([gramian(layer) for layer in gradients.split(list(widths), dim=1)])
+
+
+def cosines(gramians: Tensor) -> Tensor:
+    """The cosine of each pair of tasks.
+
+    Args:
+        gramians: ``[..., T, T]``, float64.
+
+    Returns:
+        ``[..., P]``, float64, in [-1, 1], for the P = T(T-1)/2 pairs i < j in the order (0, 1),
+        (0, 2), …, (1, 2), …; NaN where one of the two gradients is zero.
+    """
+    tasks = gramians.shape[-1]
+    first, second = torch.triu_indices(tasks, tasks, offset=1, device=gramians.device)
+    norms = gramians.diagonal(dim1=-2, dim2=-1).sqrt()
+    # Divided twice: the product of two tiny norms could underflow where neither does.
+    cosine = gramians[..., first, second] / norms[..., first] / norms[..., second]
+    return cosine.clamp(-1.0, 1.0)
