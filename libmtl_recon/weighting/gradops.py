@@ -8,6 +8,7 @@ Gramian: with M the Gramian, the coefficients of g'ᵢ are row i of M⁻¹ divid
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -59,77 +60,104 @@ def gradops_weights(gramian: Tensor, alpha: float) -> Tensor:
             f"not finite for tasks {tasks}",
             "Look for NaN or inf in these tasks' losses.",
         )
-    coefficients = deconflict(matrix)
-    scale = tradeoff(coefficients, matrix, alpha)
-    return (scale @ coefficients).to(gramian.device)
+    projection = deconflict(matrix)
+    factors = tradeoff(projection, matrix, alpha)
+    return (factors @ projection.coefficients).to(gramian.device)
 
 
-def deconflict(gramian: Tensor) -> Tensor:
-    """The coefficients of the projected gradients g'ᵢ (Algorithm 1, lines 3 to 10; Eq. 1, 2).
+@dataclass(frozen=True)
+class Projection:
+    """The projected gradients g'ᵢ in terms of the original ones.
+
+    Attributes:
+        coefficients: ``[T, T]``, float64: g'ᵢ = Σⱼ coefficients[i, j] gⱼ. Row i is the unit row
+            where task i conflicts with no other, and zero where g'ᵢ is zero.
+        own: ``[T]``, float64: the dot products g'ᵢ · gᵢ.
+        conflicting: ``[T]``, bool: which tasks were projected. Their g'ᵢ is orthogonal to every
+            other gradient.
+    """
+
+    coefficients: Tensor
+    own: Tensor
+    conflicting: Tensor
+
+
+def deconflict(gramian: Tensor) -> Projection:
+    """Project each conflicting gradient (Algorithm 1, lines 3 to 10; Eq. 1, 2).
 
     Args:
         gramian: ``[T, T]``, float64.
-
-    Returns:
-        ``[T, T]``, float64: g'ᵢ = Σⱼ coefficients[i, j] gⱼ. Row i is the unit row where task i
-        conflicts with no other, and zero where g'ᵢ is zero.
     """
-    norms = gramian.diagonal().clamp_min(0.0).sqrt()
+    lengths = gramian.diagonal().clamp_min(0.0)
+    norms = lengths.sqrt()
     present = norms > 0
+    off_diagonal = gramian - gramian.diagonal().diag()
+    conflicting = (off_diagonal < 0).any(dim=1) & present
     coefficients = torch.diag(present.double())
-    conflicting = ((gramian - gramian.diagonal().diag()) < 0).any(dim=1) & present
-    if not bool(conflicting.any()):
-        return coefficients
-    kept = present.nonzero().flatten()
-    # Unit diagonal, so that gradients of very different length do not look dependent.
-    cosine = gramian[kept][:, kept] / norms[kept] / norms[kept, None]
-    rows = _orthogonal_rows(cosine)
-    for position, task in enumerate(kept.tolist()):
-        if conflicting[task]:
-            coefficients[task, kept] = rows[position] * norms[task] / norms[kept]
-    return coefficients
+    own = lengths.clone()
+    if bool(conflicting.any()):
+        kept = present.nonzero().flatten()
+        # Unit diagonal, so that gradients of very different length do not look dependent.
+        cosine = gramian[kept][:, kept] / norms[kept] / norms[kept, None]
+        rows, sines = _orthogonal_rows(cosine)
+        for position, task in enumerate(kept.tolist()):
+            if conflicting[task]:
+                coefficients[task, kept] = rows[position] * norms[task] / norms[kept]
+                own[task] *= sines[position]
+    return Projection(coefficients, own, conflicting)
 
 
-def tradeoff(coefficients: Tensor, gramian: Tensor, alpha: float) -> Tensor:
+def tradeoff(projection: Projection, gramian: Tensor, alpha: float) -> Tensor:
     """The factors wᵢ of the projected gradients (Eq. 3, 4 and 5).
 
     Args:
-        coefficients: ``[T, T]``, float64, of :func:`deconflict`.
+        projection: What :func:`deconflict` made of the Gramian.
         gramian: ``[T, T]``, float64.
         alpha: The exponent α.
 
     Returns:
         ``[T]``, float64; wᵢ = 0 where g'ᵢ is zero, and a mean of 1 over the others.
     """
-    scale = torch.zeros(gramian.shape[0], dtype=torch.float64)
-    moving = coefficients.any(dim=1)
+    factors = torch.zeros_like(projection.own)
+    moving = projection.own > 0
     if not bool(moving.any()):
-        return scale
-    # Eq. 3, R = G'·g / ‖g‖. The mean in Eq. 4 cancels in Eq. 5.
-    projection = coefficients.sum(dim=0) @ gramian[:, moving] / gramian.diagonal()[moving].sqrt()
-    # R ≥ ‖g'‖² / ‖g‖ > 0 for these tasks; in logarithms, r^α cannot overflow.
-    exponents = alpha * projection.clamp_min(torch.finfo(torch.float64).tiny).log()
+        return factors
+    # Eq. 3, R = G'·g / ‖g‖, as a sum without cancellation: of the g'ₖ of other tasks only the
+    # unprojected ones, gₖ itself, are not orthogonal to g, and their dot products are not
+    # negative. The mean in Eq. 4 cancels in Eq. 5.
+    others = (gramian - gramian.diagonal().diag())[~projection.conflicting].sum(dim=0)
+    norms = gramian.diagonal()[moving].sqrt()
+    exponents = alpha * ((projection.own + others)[moving] / norms).log()
+    # In logarithms up to here, so that r^α does not overflow.
     powers = (exponents - exponents.max()).exp()
-    scale[moving] = powers / powers.mean()
-    return scale
+    factors[moving] = powers / powers.mean()
+    return factors
 
 
-def _orthogonal_rows(cosine: Tensor) -> Tensor:
-    """Row i holds the coefficients of the part of vector i that is orthogonal to all others.
+def _orthogonal_rows(cosine: Tensor) -> tuple[Tensor, Tensor]:
+    """The part of each vector that is orthogonal to all the others.
 
-    ``cosine`` is a Gramian ``[n, n]`` with unit diagonal.
+    Args:
+        cosine: The vectors' Gramian ``[n, n]``, with unit diagonal.
+
+    Returns:
+        Its coefficients ``[n, n]``, row i for vector i, and its squared length ``[n]`` (the
+        squared sine of the angle to the others' span); zeros where it lies in that span.
     """
     if float(torch.linalg.eigvalsh(cosine)[0]) > _DEPENDENT:
-        inverse: Tensor = torch.linalg.inv(cosine)
-        return inverse / inverse.diagonal()[:, None]
+        inverse = torch.linalg.inv(cosine)
+        sines = 1.0 / inverse.diagonal()
+        return inverse * sines[:, None], sines
     count = cosine.shape[0]
-    rows = torch.zeros_like(cosine)
+    rows, sines = torch.zeros_like(cosine), torch.zeros(count, dtype=cosine.dtype)
     for index in range(count):
         others = [other for other in range(count) if other != index]
         target = cosine[others, index]
         pseudo = torch.linalg.pinv(cosine[others][:, others], rtol=_DEPENDENT, hermitian=True)
         solution = pseudo @ target
-        if 1.0 - float(target @ solution) > _DEPENDENT:
+        sine = 1.0 - float(target @ solution)
+        if sine > _DEPENDENT:
             rows[index, index] = 1.0
             rows[index, others] = -solution
-    return rows
+            sines[index] = sine
+    return rows, sines
