@@ -1,0 +1,21 @@
+"""Networks with task-specific layers."""
+
+from __future__ import annotations
+
+from libmtl_recon.architecture.bundle import Bundle
+from libmtl_recon.architecture.split import (
+    is_split,
+    only_task,
+    shared_parameters,
+    split_layers,
+    task_parameters,
+)
+
+__all__ = [
+    "Bundle",
+    "is_split",
+    "only_task",
+    "shared_parameters",
+    "split_layers",
+    "task_parameters",
+]

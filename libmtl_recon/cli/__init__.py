@@ -1,0 +1,56 @@
+"""The ``libmtl-recon`` command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from libmtl_recon._version import __version__
+from libmtl_recon.cli import layers, run, score, search
+from libmtl_recon.errors import ReconError
+
+_EPILOG = """\
+a typical session:
+  libmtl-recon run main.py --weighting EW              your LibMTL script, unchanged
+  libmtl-recon score main.py --weighting EW            where do its tasks conflict?
+  libmtl-recon layers show                             the ranking of its layers
+  libmtl-recon run main.py --weighting GradOPS --gradops_alpha -1 --arch Recon --recon_k 12
+  libmtl-recon search study.yaml                       let Optuna find S, K, alpha, weighting
+
+`libmtl-recon search` alone runs a search of two minutes on embedded data.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command."""
+    parser = argparse.ArgumentParser(
+        prog="libmtl-recon",
+        description="Find the layers in which the tasks of a LibMTL network conflict, give each "
+        "task its own copy of the worst, and search for the dose.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (run, score, search, layers):
+        command.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status.
+
+    Args:
+        argv: The arguments without the program's name; those of the process by default.
+    """
+    options = build_parser().parse_args(argv)
+    try:
+        status: int = options.handle(options)
+    except ReconError as error:
+        print(f"libmtl-recon: error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("libmtl-recon: interrupted", file=sys.stderr)
+        return 130
+    return status

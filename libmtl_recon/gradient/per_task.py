@@ -14,6 +14,8 @@ def task_gradients(
     shared: Sequence[Tensor],
     specific: Sequence[Tensor] = (),
     out: Tensor | None = None,
+    *,
+    retain_graph: bool = False,
 ) -> Tensor:
     """The gradient of each task's loss with respect to the shared parameters.
 
@@ -25,11 +27,11 @@ def task_gradients(
             of the *sum* of the losses is added to their ``.grad``, so that every task updates
             its own part by its own loss.
         out: A matrix ``[T, d]`` to write into instead of a new one.
+        retain_graph: Keep the graph of the losses, for another backward pass.
 
     Returns:
         ``[T, d]`` in the parameters' dtype (the widest of them, if they differ), on their
-        device; row t is task t, columns are the shared parameters flattened in order. The
-        graph of the losses is freed.
+        device; row t is task t, columns are the shared parameters flattened in order.
     """
     trainable = [p for p in shared if p.requires_grad]
     wanted = [*trainable, *(p for p in specific if p.requires_grad)]
@@ -40,9 +42,9 @@ def task_gradients(
     last = len(losses) - 1
     for task in range(len(losses)):
         gradients = torch.autograd.grad(
-            losses[task], wanted, retain_graph=task < last, allow_unused=True
+            losses[task], wanted, retain_graph=retain_graph or task < last, allow_unused=True
         )
-        _write_row(out[task], shared, gradients[: len(trainable)])
+        write_row(out[task], shared, gradients[: len(trainable)])
         _accumulate(wanted[len(trainable) :], gradients[len(trainable) :])
     return out
 
@@ -59,7 +61,14 @@ def scatter_gradient(vector: Tensor, shared: Sequence[Tensor]) -> None:
             parameter.grad = part.view_as(parameter).to(parameter.dtype)
 
 
-def _write_row(row: Tensor, shared: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+def write_row(row: Tensor, shared: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    """Write one task's gradients into its row ``[d]``.
+
+    Args:
+        row: Written to; its columns are the shared parameters flattened in order.
+        shared: The shared parameters.
+        gradients: One for each of them that trains, None where the task does not reach it.
+    """
     remaining = iter(gradients)
     for parameter, part in zip(shared, row.split([p.numel() for p in shared]), strict=True):
         gradient = next(remaining) if parameter.requires_grad else None

@@ -1,0 +1,131 @@
+"""``libmtl-recon layers``: the conflict profiles kept on this machine."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+_DESCRIPTION = """\
+List, show, export, import and remove the conflict profiles that `libmtl-recon score` keeps, one
+JSON file each, in the user's cache folder (or the folder in LIBMTL_RECON_CACHE).
+"""
+_EPILOG = """\
+examples:
+  libmtl-recon layers list
+  libmtl-recon layers show                      the newest profile's ranking
+  libmtl-recon layers show 3f2a --s -0.05 --plot conflicts.png
+  libmtl-recon layers export 3f2a resnet18.json
+  libmtl-recon run main.py --arch Recon --recon_k 12 --recon_layers resnet18.json
+
+An ID may be shortened to its first characters.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "layers",
+        help="list, show, export, import and remove conflict profiles",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions.add_parser("list", help="all profiles, newest first").set_defaults(handle=_list)
+
+    show = actions.add_parser("show", help="a profile's origin and its ranking of layers")
+    show.add_argument("id", metavar="ID", nargs="?", help="the profile (default: the newest)")
+    show.add_argument("--s", type=float, default=-0.1, help="severity (default: %(default)s)")
+    show.add_argument("--top", type=int, default=1000, help="layers to print (default: all)")
+    show.add_argument("--plot", metavar="FILE", help="draw it, as .png, .svg or .pdf")
+    show.set_defaults(handle=_show)
+
+    export = actions.add_parser("export", help="write a profile to a file")
+    export.add_argument("id", metavar="ID")
+    export.add_argument("file", metavar="FILE")
+    export.set_defaults(handle=_export)
+
+    import_ = actions.add_parser("import", help="keep the profile in a file")
+    import_.add_argument("file", metavar="FILE")
+    import_.set_defaults(handle=_import)
+
+    remove = actions.add_parser("remove", help="delete a profile")
+    remove.add_argument("id", metavar="ID")
+    remove.set_defaults(handle=_remove)
+
+
+def _list(_: argparse.Namespace) -> int:
+    from rich.table import Table
+
+    from libmtl_recon.cli.tables import make_console
+    from libmtl_recon.conflict.cache import ProfileCache
+
+    cache = ProfileCache()
+    entries = cache.list()
+    if not entries:
+        print(f"No conflict profiles in {cache.folder}. Make one with `libmtl-recon score SCRIPT`.")
+        return 0
+    table = Table()
+    for heading in ("id", "data set", "encoder", "layers", "tasks", "weighting", "steps", "date"):
+        table.add_column(heading, justify="right" if heading in ("layers", "steps") else "left")
+    for entry in entries:
+        profile, where = entry.profile, entry.profile.provenance
+        table.add_row(
+            *(entry.id, str(where.get("dataset", "")), str(where.get("encoder", ""))),
+            *(str(len(profile.architecture)), ", ".join(profile.tasks)),
+            *(str(where.get("weighting", "")), str(profile.steps), str(where.get("date", ""))[:10]),
+        )
+    make_console().print(table)
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from libmtl_recon.cli.tables import print_ranking
+    from libmtl_recon.conflict.cache import ProfileCache
+    from libmtl_recon.errors import ReconError
+
+    cache = ProfileCache()
+    entries = [cache.load(options.id)] if options.id else cache.list()
+    if not entries:
+        raise ReconError(
+            f"There is no conflict profile in {cache.folder} to show. Make one with `libmtl-recon "
+            "score SCRIPT`."
+        )
+    entry = entries[0]
+    if options.plot:
+        from libmtl_recon.conflict.plot import check_picture, draw_profile
+
+        check_picture("--plot", options.plot)
+        draw_profile(entry.profile, options.plot, options.s)
+    print(
+        f"profile {entry.id}: tasks {', '.join(entry.profile.tasks)}, {entry.profile.steps} steps"
+    )
+    for key, value in entry.profile.provenance.items():
+        shown = " ".join(map(str, value)) if isinstance(value, list) else value
+        if isinstance(value, dict):
+            shown = ", ".join(f"{name} {what}" for name, what in value.items())
+        print(f"  {key}: {shown}")
+    print_ranking(entry.profile, options.s, options.top)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from libmtl_recon.conflict.cache import ProfileCache
+
+    entry = ProfileCache().export(options.id, options.file)
+    print(f"Wrote profile {entry.id} to {options.file}.")
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from libmtl_recon.conflict.cache import ProfileCache
+
+    print(f"Kept as profile {ProfileCache().import_(options.file)}.")
+    return 0
+
+
+def _remove(options: argparse.Namespace) -> int:
+    from libmtl_recon.conflict.cache import ProfileCache
+
+    print(f"Removed profile {ProfileCache().remove(options.id).id}.")
+    return 0

@@ -1,0 +1,62 @@
+"""``libmtl-recon run``: any LibMTL script, with our names known to it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+_DESCRIPTION = """\
+Run a LibMTL script, unmodified, as `python SCRIPT ARGS...` would, with --weighting GradOPS,
+--arch Recon and their flags known to LibMTL, and with LibMTL's PyPI release made to train on
+today's PyTorch.
+"""
+_EPILOG = """\
+examples:
+  libmtl-recon run main.py --weighting GradOPS --gradops_alpha -1
+  libmtl-recon run main.py --weighting EW --arch Recon --recon_k 12
+  libmtl-recon run --single-task digit main.py --weighting EW     one task alone
+  libmtl-recon run main.py --help                                 the script's own flags
+
+The first form is the same as writing `import libmtl_recon` into main.py before it imports LibMTL.
+"""
+
+
+def add_script(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name a script and hand it everything behind its name."""
+    parser.add_argument(
+        "script",
+        metavar="SCRIPT",
+        help="path of a LibMTL script, or a built-in problem: multidigits, multi_fashion_mnist",
+    )
+    parser.add_argument(
+        "args",
+        metavar="ARGS",
+        nargs=argparse.REMAINDER,
+        help="everything behind SCRIPT goes to the script",
+    )
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "run",
+        help="run a LibMTL script with the plugin registered",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--single-task",
+        metavar="NAME",
+        help="train this task alone, without the script's other tasks",
+    )
+    add_script(parser)
+    parser.set_defaults(handle=_handle)
+
+
+def _handle(options: argparse.Namespace) -> int:
+    from libmtl_recon.launcher import run_script
+    from libmtl_recon.plugin.single_task import SingleTask
+
+    observers = [] if options.single_task is None else [SingleTask(options.single_task)]
+    return run_script(options.script, options.args, observers=observers)

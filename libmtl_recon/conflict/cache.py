@@ -1,0 +1,238 @@
+"""Conflict profiles kept on disk, per architecture, for the next run that needs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from libmtl_recon.conflict.fingerprint import fingerprint, loose_fingerprint
+from libmtl_recon.conflict.layers import Layer
+from libmtl_recon.conflict.profile import ConflictProfile
+from libmtl_recon.errors import ReconError, UsageError
+
+VARIABLE = "LIBMTL_RECON_CACHE"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A profile in the cache."""
+
+    id: str
+    profile: ConflictProfile
+    path: Path
+
+
+@dataclass(frozen=True)
+class Match:
+    """A profile that was found for a network.
+
+    Attributes:
+        entry: The newest that fits.
+        exact: Whether the layers' shapes are the same too, not only their names and types.
+        others: How many more profiles would have fitted as well.
+    """
+
+    entry: Entry
+    exact: bool
+    others: int
+
+
+class ProfileCache:
+    """A folder of profiles, one readable JSON file each.
+
+    Files are written whole or not at all. One that cannot be read as a profile is named on
+    stderr and renamed to ``*.damaged``; it never stops a run.
+
+    Args:
+        folder: By default ``LIBMTL_RECON_CACHE``, else ``profiles`` in the user's cache folder
+            for this program.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = Path(folder) if folder is not None else default_folder()
+
+    def save(self, profile: ConflictProfile) -> str:
+        """Keep a profile; returns its id."""
+        name = profile.id
+        with self._explained("write to"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.folder / f"{name}.json", profile.to_json())
+        return name
+
+    def list(self) -> list[Entry]:
+        """All profiles, newest first."""
+        with self._explained("read"):
+            # Not an error: nothing was ever kept.
+            if not self.folder.exists():
+                return []
+            files = [f for f in self.folder.iterdir() if f.suffix == ".json"]
+        files.sort(key=_age, reverse=True)
+        return [entry for file in files if (entry := self._read(file)) is not None]
+
+    def load(self, id: str) -> Entry:
+        """The profile with this id, which may be shortened as long as it is unique.
+
+        Raises:
+            UsageError: There is none, or more than one.
+        """
+        found = [entry for entry in self.list() if entry.id.startswith(id)]
+        if len(found) != 1 or not id:
+            raise UsageError(
+                "ID",
+                "must be the id of one profile, or its first characters",
+                id,
+                f"{len(found)} profiles have such an id; `libmtl-recon layers list` shows them.",
+            )
+        return found[0]
+
+    def find(self, layers: Sequence[Layer]) -> Match | None:
+        """The newest profile for a network with these layers.
+
+        One whose layers agree in names, types and shapes comes before one that agrees in names
+        and types only.
+        """
+        entries = self.list()
+        for exact, key in ((True, fingerprint), (False, loose_fingerprint)):
+            wanted = key(layers)
+            fitting = [e for e in entries if key(e.profile.architecture) == wanted]
+            if fitting:
+                return Match(fitting[0], exact, len(fitting) - 1)
+        return None
+
+    def remove(self, id: str) -> Entry:
+        """Delete the profile with this (possibly shortened) id; returns what was deleted."""
+        entry = self.load(id)
+        with self._explained("delete from"):
+            entry.path.unlink(missing_ok=True)
+        return entry
+
+    def export(self, id: str, file: str | Path) -> Entry:
+        """Write the profile with this (possibly shortened) id to a file of its own."""
+        entry = self.load(id)
+        export_profile(entry.profile, file)
+        return entry
+
+    def import_(self, file: str | Path) -> str:
+        """Keep the profile in a file; returns its id.
+
+        Raises:
+            ReconError: The file cannot be read as a profile.
+        """
+        return self.save(read_profile(file))
+
+    def _read(self, file: Path) -> Entry | None:
+        try:
+            profile = ConflictProfile.from_json(file.read_text(encoding="utf-8"), str(file))
+        except FileNotFoundError:
+            return None  # removed by another process since the folder was listed
+        except UnicodeDecodeError:
+            _warn(f"{file} is no text. {_set_aside(file)}")
+            return None
+        except ReconError as error:
+            _warn(f"{error} {_set_aside(file)}")
+            return None
+        except OSError as error:
+            _warn(f"{file} was passed over: {error.strerror or error}.")
+            return None
+        return Entry(file.stem, profile, file)
+
+    @contextmanager
+    def _explained(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ReconError(
+                f"Cannot {action} the folder of conflict profiles, {self.folder}: "
+                f"{error.strerror or error}. Mend its permissions, or name another folder in the "
+                f"environment variable {VARIABLE}."
+            ) from error
+
+
+def _warn(text: str) -> None:
+    print(f"libmtl-recon: {text}", file=sys.stderr)  # noqa: T201  # a warning that must be seen
+
+
+def _age(file: Path) -> tuple[int, str]:
+    try:
+        return file.stat().st_mtime_ns, file.name
+    except OSError:
+        return 0, file.name  # removed by another process since the folder was listed
+
+
+def _set_aside(file: Path) -> str:
+    """Rename a file that is no profile; says what became of it."""
+    aside = file.with_suffix(".damaged")
+    try:
+        file.replace(aside)
+    except FileNotFoundError:
+        return "Another process has set it aside."
+    except OSError as error:
+        return f"It could not be set aside ({error.strerror or error}) and was passed over."
+    return f"It was set aside as {aside}."
+
+
+def default_folder() -> Path:
+    """Where profiles are kept: ``LIBMTL_RECON_CACHE``, else the user's cache folder."""
+    given = os.environ.get(VARIABLE)
+    if given:
+        return Path(given).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("libmtl-recon", appauthor=False)) / "profiles"
+
+
+def read_profile(file: str | Path) -> ConflictProfile:
+    """The profile in a file.
+
+    Raises:
+        ReconError: The file cannot be read, or is no profile.
+    """
+    return ConflictProfile.from_json(read_text(file), str(file))
+
+
+def export_profile(profile: ConflictProfile, file: str | Path) -> None:
+    """Write a profile to a file, as a whole.
+
+    Raises:
+        ReconError: The file cannot be written.
+    """
+    try:
+        write_atomically(Path(file), profile.to_json())
+    except OSError as error:
+        raise ReconError(
+            f"Cannot write the profile to {file}: {error.strerror or error}. Name a file in a "
+            "folder that exists and that you may write to."
+        ) from error
+
+
+def read_text(file: str | Path) -> str:
+    """A text file's content.
+
+    Raises:
+        ReconError: The file cannot be read, or is no text.
+    """
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ReconError(
+            f"Cannot read {file}: {reason}. Name a file that `libmtl-recon layers export` wrote, "
+            "or a JSON object {layer: score}."
+        ) from error
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a file so that readers see the old content or the new, never a part."""
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(temporary).replace(file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

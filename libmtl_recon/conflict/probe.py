@@ -1,0 +1,128 @@
+"""Counting cosines while a network trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from libmtl_recon.conflict.grid import BINS, EDGES
+from libmtl_recon.conflict.layers import Layer
+from libmtl_recon.conflict.profile import ConflictProfile
+from libmtl_recon.errors import ReconError
+from libmtl_recon.gradient import cosines, layer_gramians
+
+_MOST_BLOCKS = 20
+
+
+class ConflictProbe:
+    """Counts, for each layer and step, the cosine of each pair of task gradients.
+
+    Everything stays on the device until :meth:`profile` is called.
+
+    Args:
+        layers: The L layers.
+        tasks: The T tasks' names, at least two.
+        device: Where the gradients are.
+
+    Raises:
+        ReconError: There are fewer than two tasks or no layers.
+    """
+
+    def __init__(
+        self, layers: Sequence[Layer], tasks: Sequence[str], device: torch.device | str = "cpu"
+    ) -> None:
+        if len(tasks) < 2:
+            raise ReconError(
+                f"A conflict is between two tasks, and this run has {len(tasks)}: {list(tasks)}. "
+                "Score a script that trains at least two tasks together."
+            )
+        if not layers:
+            raise ReconError(
+                "This network has no shared layer that trains, so there is nothing to score."
+            )
+        self.layers = tuple(layers)
+        self.tasks = tuple(tasks)
+        self.steps = 0
+        self._widths = [layer.parameters for layer in layers]
+        self._device = torch.device(device)
+        self._edges = torch.from_numpy(EDGES[1:-1].copy()).to(self._device)
+        self._block_length = 1
+        # One more column than bins: the last counts the undefined ones.
+        self._blocks: list[Tensor] = []
+        self._block_steps: list[int] = []
+        self._broken = torch.zeros(len(layers), len(tasks), dtype=torch.bool, device=self._device)
+
+    def record(self, gradients: Tensor) -> None:
+        """Count one step.
+
+        Args:
+            gradients: ``[T, d]``, row t the gradient of task t; the columns are the layers'
+                trainable parameters, flattened in order.
+        """
+        gramians = layer_gramians(gradients, self._widths)
+        self._broken |= ~torch.isfinite(gramians.diagonal(dim1=1, dim2=2))
+        cosine = cosines(gramians)
+        # `right` puts a cosine that lies on an edge into the bin above it: bins are [low, high).
+        bins = torch.bucketize(cosine, self._edges, right=True)
+        bins = torch.where(torch.isnan(cosine), BINS, bins)
+        block = self._current_block()
+        block.scatter_add_(1, bins, torch.ones_like(bins))
+        self._block_steps[-1] += 1
+        self.steps += 1
+
+    def profile(self, provenance: Mapping[str, Any]) -> ConflictProfile:
+        """What was counted so far.
+
+        Args:
+            provenance: Where it comes from; must be representable in JSON.
+
+        Raises:
+            ReconError: A gradient was not finite; names the task and the layer.
+        """
+        self.check()
+        counts = np.zeros((0, len(self.layers), BINS + 1), np.int64)
+        if self._blocks:
+            counts = torch.stack(self._blocks).cpu().numpy()
+        return ConflictProfile(
+            self.layers,
+            self.tasks,
+            counts[..., :BINS].copy(),
+            counts[..., BINS].copy(),
+            np.array(self._block_steps, np.int64),
+            dict(provenance),
+        )
+
+    def _current_block(self) -> Tensor:
+        if not self._blocks or self._block_steps[-1] >= self._block_length:
+            if len(self._blocks) == _MOST_BLOCKS:
+                self._merge_blocks()
+            shape = (len(self.layers), BINS + 1)
+            self._blocks.append(torch.zeros(shape, dtype=torch.int64, device=self._device))
+            self._block_steps.append(0)
+        return self._blocks[-1]
+
+    def _merge_blocks(self) -> None:
+        """Two and two, so that long runs have no more blocks than short ones, only longer."""
+        halves = range(0, _MOST_BLOCKS, 2)
+        self._blocks = [self._blocks[i] + self._blocks[i + 1] for i in halves]
+        self._block_steps = [self._block_steps[i] + self._block_steps[i + 1] for i in halves]
+        self._block_length *= 2
+
+    def check(self) -> None:
+        """Stop if a gradient was not finite so far; waits for the device.
+
+        Raises:
+            ReconError: It names the task and the layer.
+        """
+        broken = self._broken.nonzero()
+        if len(broken):
+            layer, task = broken[0].tolist()
+            raise ReconError(
+                f"The gradient of task {self.tasks[task]!r} in layer "
+                f"{self.layers[layer].title!r} was not finite (NaN or inf) while scoring. Look at "
+                "this task's loss and labels, or lower --lr."
+            )

@@ -1,0 +1,274 @@
+"""The conflict profile: how often task gradients point apart, layer by layer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from libmtl_recon.conflict.grid import BINS, EDGES, check_severity
+from libmtl_recon.conflict.layers import Layer
+from libmtl_recon.errors import ReconError, UsageError
+
+__all__ = ["ConflictProfile", "check_severity"]
+
+FORMAT = "libmtl-recon conflict profile"
+VERSION = 1
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class ConflictProfile:
+    """Counts of cosines between task gradients, from which scores for any S and K follow.
+
+    The counts are kept in blocks of steps, so that one can ask how much they still change.
+
+    Attributes:
+        architecture: The L layers, in network order.
+        tasks: The T tasks' names.
+        counts: ``[blocks, L, 400]``: in how many (step, pair of tasks) the cosine lay in
+            [-1 + b/200, -1 + (b+1)/200), the last bin closed.
+        undefined: ``[blocks, L]``: in how many it was undefined, because a gradient was zero.
+        block_steps: ``[blocks]``: the steps in each block.
+        provenance: Where the profile came from: data set, weighting, versions, seed, date.
+    """
+
+    architecture: tuple[Layer, ...]
+    tasks: tuple[str, ...]
+    counts: Counts
+    undefined: Counts
+    block_steps: Counts
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        blocks, layers = len(self.block_steps), len(self.architecture)
+        found = self.counts.shape, self.undefined.shape
+        if found != ((blocks, layers, BINS), (blocks, layers)):
+            raise ReconError(
+                f"A conflict profile of {blocks} blocks and {layers} layers needs counts of shape "
+                f"{(blocks, layers, BINS)} and {(blocks, layers)}, but has {found}."
+            )
+        total = self.counts.sum(axis=2) + self.undefined
+        if (total != self.block_steps[:, None] * self.pairs).any():
+            raise ReconError(
+                "A conflict profile must count every pair of tasks once a step and layer, but its "
+                "counts do not add up; the profile was changed or damaged."
+            )
+        for name in ("counts", "undefined", "block_steps"):
+            own = np.array(getattr(self, name), np.int64)
+            own.setflags(write=False)
+            object.__setattr__(self, name, own)
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    @property
+    def pairs(self) -> int:
+        """The number of pairs of tasks."""
+        return len(self.tasks) * (len(self.tasks) - 1) // 2
+
+    @property
+    def steps(self) -> int:
+        """The number of training steps that were scored."""
+        return int(self.block_steps.sum())
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """The layers' names, in network order."""
+        return tuple(layer.name for layer in self.architecture)
+
+    @property
+    def parameter_counts(self) -> tuple[int, ...]:
+        """The layers' numbers of parameters, in network order."""
+        return tuple(layer.parameters for layer in self.architecture)
+
+    @property
+    def histogram(self) -> Counts:
+        """``[L, 400]``: the counts of all blocks together."""
+        total: Counts = self.counts.sum(axis=0)
+        return total
+
+    @property
+    def id(self) -> str:
+        """Twelve characters that tell this profile from any other."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+    def scores(self, S: float) -> dict[str, int]:
+        """The S-conflict score of each layer, summed over the steps (Definition 3, Algorithm 1).
+
+        Args:
+            S: The severity, a multiple of 0.005 with -1 < S ≤ 0.
+
+        Returns:
+            For each layer the number of (step, pair) whose cosine is below S, strictly.
+
+        Raises:
+            UsageError: S breaks its rule.
+        """
+        below = check_severity("S", S)
+        scores = self.histogram[:, :below].sum(axis=1)
+        return dict(zip(self.layer_names, scores.tolist(), strict=True))
+
+    def ranking(self, S: float) -> list[str]:
+        """The layers from worst to best; those with equal scores stay in network order.
+
+        Args:
+            S: The severity, as for :meth:`scores`.
+        """
+        scores = self.scores(S)
+        return sorted(scores, key=lambda name: -scores[name])
+
+    def layers(self, S: float, K: int) -> list[str]:
+        """The K layers with the highest S-conflict scores, worst first (Algorithm 1).
+
+        Args:
+            S: The severity, as for :meth:`scores`.
+            K: How many layers, from 1 to all.
+
+        Raises:
+            UsageError: S or K breaks its rule.
+        """
+        check_count("K", K, len(self.architecture))
+        return self.ranking(S)[:K]
+
+    def to_json(self) -> str:
+        """The profile as a JSON text that people can read."""
+        data = {
+            "format": FORMAT,
+            "version": VERSION,
+            "tasks": list(self.tasks),
+            "steps": self.steps,
+            "provenance": dict(self.provenance),
+            "architecture": [
+                {"name": a.name, "type": a.type, "shapes": [list(s) for s in a.shapes]}
+                for a in self.architecture
+            ],
+            "blocks": [self._block(index) for index in range(len(self.block_steps))],
+        }
+        return _indent(data)
+
+    def _block(self, index: int) -> dict[str, Any]:
+        cosines = {}
+        for layer, row in zip(self.architecture, self.counts[index], strict=True):
+            filled = np.flatnonzero(row)
+            cosines[layer.name] = {f"{EDGES[b]:.3f}": int(row[b]) for b in filled}
+        undefined = {
+            layer.name: int(count)
+            for layer, count in zip(self.architecture, self.undefined[index], strict=True)
+            if count
+        }
+        return {
+            "steps": int(self.block_steps[index]),
+            "undefined": undefined,
+            "cosines": cosines,
+        }
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "the text") -> ConflictProfile:
+        """Read what :meth:`to_json` wrote.
+
+        Args:
+            text: The JSON text.
+            source: Its file's name, for the message.
+
+        Raises:
+            ReconError: It is no conflict profile, or a damaged one.
+        """
+        try:
+            data = json.loads(text)
+            if not isinstance(data, dict) or data.get("format") != FORMAT:
+                raise ValueError(f'it has no "format": "{FORMAT}"')
+            if data["version"] != VERSION:
+                raise ValueError(
+                    f"its version is {data['version']!r}; this program reads {VERSION}"
+                )
+            return cls._from_data(data)
+        except KeyError as error:
+            raise ReconError(
+                f"{source} is not a readable conflict profile: {error} is missing or unknown."
+            ) from error
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise ReconError(f"{source} is not a readable conflict profile: {error}.") from error
+        except ReconError as error:
+            raise ReconError(f"{source} is not a readable conflict profile. {error}") from error
+
+    @classmethod
+    def _from_data(cls, data: dict[str, Any]) -> ConflictProfile:
+        architecture = tuple(
+            Layer(a["name"], a["type"], tuple(tuple(map(int, s)) for s in a["shapes"]))
+            for a in data["architecture"]
+        )
+        row = {layer.name: index for index, layer in enumerate(architecture)}
+        if len(row) != len(architecture):
+            raise ValueError("two of its layers have the same name")
+        bins = {f"{edge:.3f}": b for b, edge in enumerate(EDGES[:-1])}
+        blocks = data["blocks"]
+        if not blocks:
+            raise ValueError("it has no steps")
+        counts = np.zeros((len(blocks), len(row), BINS), np.int64)
+        undefined = np.zeros((len(blocks), len(row)), np.int64)
+        for index, block in enumerate(blocks):
+            for name, cosines in block["cosines"].items():
+                for edge, count in cosines.items():
+                    counts[index, row[name], bins[edge]] = int(count)
+            for name, count in block["undefined"].items():
+                undefined[index, row[name]] = int(count)
+        steps = np.array([int(block["steps"]) for block in blocks], np.int64)
+        if (counts < 0).any() or (undefined < 0).any() or (steps < 0).any():
+            raise ValueError("it has negative counts")
+        tasks = tuple(map(str, data["tasks"]))
+        if len(set(tasks)) != len(tasks) or len(tasks) < 2:
+            raise ValueError("it needs two tasks or more, each with a name of its own")
+        return cls(architecture, tasks, counts, undefined, steps, dict(data["provenance"]))
+
+
+def check_count(parameter: str, count: object, layers: int) -> None:
+    """Check a number of layers K.
+
+    Args:
+        parameter: The name under which the caller gave it, for the message.
+        count: K.
+        layers: How many layers there are.
+
+    Raises:
+        UsageError: K is not a whole number from 1 to the number of layers.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= layers:
+        raise UsageError(
+            parameter,
+            f"must be a whole number from 1 to {layers}, the number of shared layers",
+            count,
+            f"Choose how many of the worst layers to split, at most {layers}.",
+        )
+
+
+def _indent(data: dict[str, Any]) -> str:
+    """JSON with one line an entry, but the innermost objects and lists on one line each."""
+    lines = []
+    for key, value in data.items():
+        if key == "blocks":
+            blocks = ",\n".join(_indent_block(block) for block in value)
+            lines.append(f'  "blocks": [\n{blocks}\n  ]')
+        elif key == "architecture":
+            rows = ",\n".join(f"    {json.dumps(row)}" for row in value)
+            lines.append(f'  "architecture": [\n{rows}\n  ]')
+        else:
+            shown = json.dumps(value, indent=2, ensure_ascii=False).replace("\n", "\n  ")
+            lines.append(f"  {json.dumps(key)}: {shown}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _indent_block(block: dict[str, Any]) -> str:
+    rows = ",\n".join(
+        f"        {json.dumps(name)}: {json.dumps(row)}" for name, row in block["cosines"].items()
+    )
+    return (
+        f'    {{\n      "steps": {block["steps"]},\n'
+        f'      "undefined": {json.dumps(block["undefined"])},\n'
+        f'      "cosines": {{\n{rows}\n      }}\n    }}'
+    )

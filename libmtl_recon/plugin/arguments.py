@@ -1,0 +1,108 @@
+"""``prepare_args``, which knows our names as well as LibMTL's.
+
+LibMTL's own function refuses names that it does not know, and scripts may have imported it
+before us. So its code object is swapped: whoever holds the function calls ours, and ours calls
+LibMTL's original code with a name that it knows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterable, Mapping
+from types import FunctionType, ModuleType
+from typing import Any
+
+from libmtl_recon.errors import UsageError
+from libmtl_recon.plugin import flags
+
+WEIGHTINGS = ("GradOPS",)
+ARCHITECTURES = ("Recon",)
+# What LibMTL's own code is told instead: names that take no arguments of their own. The second
+# is also Recon's base architecture.
+_STAND_IN_WEIGHTING = "EW"
+_STAND_IN_ARCHITECTURE = "HPS"
+
+Prepared = tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]
+
+_prepared: dict[str, Any] = {}
+
+
+def prepared_params() -> dict[str, Any]:
+    """The arguments that the script last handed to ``prepare_args``; empty if it has not yet."""
+    return dict(_prepared)
+
+
+def swap_prepare_args(libmtl: ModuleType) -> None:
+    """Make LibMTL's ``prepare_args`` ours, for everyone who holds it already, too."""
+    config = libmtl.config
+    original = FunctionType(
+        config.prepare_args.__code__,
+        # A copy of its globals in which it does not print: it would print the stand-in names.
+        {**vars(config), "_display": lambda *_: None},
+        "prepare_args",
+    )
+    vars(config)["_libmtl_recon_prepare"] = lambda params: prepare(libmtl, original, params)
+    config.prepare_args.__code__ = _trampoline.__code__
+
+
+def _trampoline(params: Any) -> Any:
+    # Runs with LibMTL.config's globals and must have no free variables.
+    return _libmtl_recon_prepare(params)  # type: ignore[name-defined]  # noqa: F821
+
+
+def prepare(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> Prepared:
+    """What ``prepare_args`` does now; a wrong value ends the program as argparse ends it."""
+    _prepared.clear()
+    _prepared.update(vars(params))
+    try:
+        prepared = complete(libmtl, original, params)
+    except UsageError as error:
+        libmtl.config.LibMTL_args.exit(
+            error.exit_status, f"{libmtl.config.LibMTL_args.prog}: error: {error}\n"
+        )
+        raise
+    libmtl.config._display(params, *prepared)
+    return prepared
+
+
+def complete(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> Prepared:
+    """LibMTL's configuration for these arguments, ours included.
+
+    Raises:
+        UsageError: A name that neither LibMTL nor we know, or a wrong value of one of our flags.
+    """
+    known = argparse.Namespace(**vars(params))
+    if params.weighting in WEIGHTINGS:
+        known.weighting = _STAND_IN_WEIGHTING
+    if params.arch in ARCHITECTURES:
+        known.arch = _STAND_IN_ARCHITECTURE
+    try:
+        kwargs, optimizer, scheduler = original(known)
+    except ValueError as error:
+        if "No support weighting method" in str(error):
+            raise _unknown("--weighting", params.weighting, libmtl.weighting) from error
+        if "No support architecture method" in str(error):
+            raise _unknown("--arch", params.arch, libmtl.architecture) from error
+        raise
+    if params.weighting in WEIGHTINGS:
+        kwargs["weight_args"].update(flags.weight_args(params))
+    if params.arch in ARCHITECTURES:
+        kwargs["arch_args"].update(flags.arch_args(params))
+    return kwargs, optimizer, scheduler
+
+
+def _unknown(flag: str, name: str, module: ModuleType) -> UsageError:
+    names = sorted(_offered(vars(module)))
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"Did you mean {close[0]}? " if close else ""
+    return UsageError(
+        flag,
+        "must be one of those that are installed",
+        name,
+        f"{hint}There are: {', '.join(names)}.",
+    )
+
+
+def _offered(names: Mapping[str, Any]) -> Iterable[str]:
+    return (name for name, value in names.items() if isinstance(value, type) and "Abs" not in name)

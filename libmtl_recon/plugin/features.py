@@ -1,0 +1,44 @@
+"""What the LibMTL that was found can do: told by what it has, since both versions say 1.1.5."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Features:
+    """The differences between LibMTL's versions that matter to us.
+
+    Attributes:
+        by_name: Its Trainer takes the names of the weighting and the architecture (GitHub main);
+            otherwise it takes the classes (the PyPI release).
+        saves_models: Its Trainer takes ``save_path`` and ``load_path``.
+    """
+
+    by_name: bool
+    saves_models: bool
+
+    @property
+    def label(self) -> str:
+        """``main`` or ``pypi``: which of the two LibMTLs this is."""
+        return "main" if self.saves_models else "pypi"
+
+
+def detect(libmtl: ModuleType) -> Features:
+    """Look at an imported LibMTL."""
+    parameters = inspect.signature(libmtl.Trainer.__init__).parameters
+    return Features(
+        by_name="weighting_method.__dict__" in source_of(libmtl.Trainer._prepare_model),
+        saves_models="save_path" in parameters,
+    )
+
+
+def source_of(function: Any) -> str:
+    """The function's source text, by which its defects are told; empty if it has none."""
+    try:
+        return inspect.getsource(inspect.unwrap(function))
+    except (OSError, TypeError):
+        return ""

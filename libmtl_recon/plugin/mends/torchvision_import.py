@@ -1,0 +1,36 @@
+"""``torchvision.models.utils`` is gone; LibMTL's ResNets import one function from there."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from libmtl_recon.plugin.mends.mend import Mend
+
+_LOST = "torchvision.models.utils"
+
+
+def _needed(libmtl: ModuleType) -> bool:
+    importers = [Path(folder) / "model" / "resnet.py" for folder in libmtl.__path__]
+    return any(
+        path.is_file() and _LOST in path.read_text(encoding="utf-8") for path in importers
+    ) and (_LOST not in sys.modules and importlib.util.find_spec(_LOST) is None)
+
+
+def _apply(_: ModuleType) -> None:
+    from torch.hub import load_state_dict_from_url
+
+    stand_in = ModuleType(_LOST, "Stands in for a module that torchvision has removed.")
+    vars(stand_in)["load_state_dict_from_url"] = load_state_dict_from_url
+    sys.modules[_LOST] = stand_in
+
+
+MEND = Mend(
+    name="torchvision-import",
+    reason="LibMTL imports torchvision.models.utils, which torchvision has removed",
+    needed=_needed,
+    apply=_apply,
+    before_import=True,
+)

@@ -1,0 +1,143 @@
+"""What a run can see of LibMTL's Trainer: observers, told at four moments.
+
+LibMTL has no callbacks. Its Trainer and its meter are wrapped once, at registration; as long as
+nobody observes, the wrappers change nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+
+from torch import nn
+
+from libmtl_recon.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What LibMTL's meter found in one pass over the data.
+
+    Attributes:
+        epoch: Counted from 0; None where the script evaluates outside of training.
+        mode: Which data the pass went over.
+        losses: The mean loss of each task.
+        metrics: ``metrics[task][metric]``, with LibMTL's names.
+    """
+
+    epoch: int | None
+    mode: Literal["train", "val", "test"]
+    losses: dict[str, float]
+    metrics: dict[str, dict[str, float]]
+
+
+class Observer:
+    """Is told what happens in LibMTL's Trainer; does nothing unless a method is overridden."""
+
+    def choose_tasks(self, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        """Say which of the tasks to train, before the model is built. Default: all."""
+        return tasks
+
+    def built(self, trainer: Any) -> None:
+        """The trainer's model and optimiser exist."""
+
+    def measured(self, trainer: Any, measurement: Measurement) -> None:
+        """A pass over the training, validation or test data has ended."""
+
+    def trained(self, trainer: Any) -> None:
+        """``Trainer.train`` has returned."""
+
+
+_observers: list[Observer] = []
+_trainer_of_meter: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def observe(*observers: Observer) -> Iterator[None]:
+    """Have these observers told of every Trainer, inside the ``with`` block."""
+    _observers.extend(observers)
+    try:
+        yield
+    finally:
+        for observer in observers:
+            _observers.remove(observer)
+
+
+def wrap_trainer(libmtl: ModuleType) -> None:
+    """Make LibMTL's Trainer and meter tell the observers."""
+    trainer_class = libmtl.Trainer
+    meter_class = libmtl._record._PerformanceMeter
+    build, train, display = trainer_class.__init__, trainer_class.train, meter_class.display
+    signature = inspect.signature(build)
+
+    @functools.wraps(build)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # is set as __init__
+        bound = signature.bind(self, *args, **kwargs)
+        _filter_tasks(bound.arguments)
+        build(*bound.args, **bound.kwargs)
+        _trainer_of_meter[self.meter] = weakref.ref(self)
+        for observer in list(_observers):
+            observer.built(self)
+
+    @functools.wraps(train)
+    def wrapped_train(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = train(self, *args, **kwargs)
+        for observer in list(_observers):
+            observer.trained(self)
+        return result
+
+    @functools.wraps(display)
+    def wrapped_display(self: Any, mode: Any, epoch: int | None) -> Any:
+        result = display(self, mode=mode, epoch=epoch)
+        trainer = _trainer_of_meter.get(self, lambda: None)()
+        if trainer is not None and _observers:
+            measurement = _read(self, mode, epoch)
+            for observer in list(_observers):
+                observer.measured(trainer, measurement)
+        return result
+
+    trainer_class.__init__ = __init__
+    trainer_class.train = wrapped_train
+    meter_class.display = wrapped_display
+
+
+def _filter_tasks(arguments: dict[str, Any]) -> None:
+    """Leave only the chosen tasks in a Trainer's ``task_dict`` and ``decoders``."""
+    tasks = tuple(arguments["task_dict"])
+    chosen = tasks
+    for observer in list(_observers):
+        chosen = observer.choose_tasks(chosen)
+    if chosen == tasks:
+        return
+    unknown = [task for task in chosen if task not in tasks]
+    if unknown or not chosen:
+        raise UsageError(
+            "the task to train",
+            f"must be one of the script's tasks ({', '.join(tasks)})",
+            ", ".join(unknown) or None,
+            "Name one of these.",
+        )
+    decoders = arguments["decoders"]
+    kept = {task: decoders[task] for task in chosen}
+    arguments["task_dict"] = {task: arguments["task_dict"][task] for task in chosen}
+    arguments["decoders"] = nn.ModuleDict(kept) if isinstance(decoders, nn.ModuleDict) else kept
+
+
+def _read(meter: Any, mode: Any, epoch: int | None) -> Measurement:
+    losses = {task: float(loss) for task, loss in zip(meter.task_name, meter.loss_item, strict=True)}
+    metrics = {
+        task: {
+            name: float(value)
+            for name, value in zip(
+                meter.task_dict[task]["metrics"], meter.results[task], strict=True
+            )
+        }
+        for task in meter.task_name
+    }
+    return Measurement(epoch, mode, losses, metrics)

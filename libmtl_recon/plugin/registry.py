@@ -1,0 +1,35 @@
+"""Registration: after it, LibMTL knows our names."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from libmtl_recon.plugin import arguments, flags, observing
+from libmtl_recon.plugin.mends import mend_after_import
+
+_MARK = "_libmtl_recon_registered"
+
+
+def register(libmtl: ModuleType) -> None:
+    """Mend this LibMTL and add our flags, weightings and architectures to it, once."""
+    if hasattr(libmtl, _MARK):
+        return
+    vars(libmtl)[_MARK] = True
+    mend_after_import(libmtl)
+    _offer_classes(libmtl)
+    flags.add_flags(libmtl)
+    arguments.swap_prepare_args(libmtl)
+    observing.wrap_trainer(libmtl)
+
+
+def _offer_classes(libmtl: ModuleType) -> None:
+    from libmtl_recon.architecture import libmtl as architectures
+    from libmtl_recon.weighting import libmtl as weightings
+
+    for module, source, names in (
+        (libmtl.weighting, weightings, arguments.WEIGHTINGS),
+        (libmtl.architecture, architectures, arguments.ARCHITECTURES),
+    ):
+        for name in names:
+            vars(module)[name] = getattr(source, name)
+        module.__all__ = [*module.__all__, *names]

@@ -1,0 +1,227 @@
+"""Scoring: a conflict probe on LibMTL's model while any of its weightings trains it."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from libmtl_recon.conflict.layers import Layer, owned_parameters
+from libmtl_recon.conflict.probe import ConflictProbe
+from libmtl_recon.conflict.profile import ConflictProfile
+from libmtl_recon.errors import ReconError
+from libmtl_recon.gradient import task_gradients, write_row
+from libmtl_recon.plugin.arguments import prepared_params
+from libmtl_recon.plugin.features import detect
+from libmtl_recon.plugin.observing import Observer
+
+# How often the device is waited for, to see that all gradients so far were finite.
+_CHECK_EVERY = 50
+# They draw three batches a step and hand all losses over at once, [3, T].
+_SEVERAL_BATCHES = ("MoDo", "SDMGrad")
+
+
+class ScoringObserver(Observer):
+    """Counts the conflicts in every shared layer of the first Trainer that is built.
+
+    Training is not changed by it: the per-task gradients of a weighting that obtains them itself
+    are read where it does (``_compute_grad``); for the others T extra backward passes are made
+    before theirs, on the same graph.
+
+    Args:
+        steps: End the run by ``StopRun`` after this many scored steps; None scores all.
+        dataset: The data set's name for the provenance; by default the script's ``--dataset``,
+            else the script's name.
+        on_step: Told the number of scored steps after each.
+        on_built: Told the network's layers before the first step; may raise ``StopRun``.
+    """
+
+    def __init__(
+        self,
+        steps: int | None = None,
+        *,
+        dataset: str | None = None,
+        on_step: Callable[[int], None] = lambda _: None,
+        on_built: Callable[[tuple[Layer, ...]], None] = lambda _: None,
+    ) -> None:
+        self.steps = steps
+        self.missed = 0
+        self._dataset = dataset
+        self._on_step = on_step
+        self._on_built = on_built
+        self._probe: ConflictProbe | None = None
+        self._model: Any = None
+        self._provenance: dict[str, Any] = {}
+
+    def profile(self) -> ConflictProfile | None:
+        """What was counted so far; None before the first step.
+
+        Raises:
+            ReconError: A gradient was not finite.
+        """
+        if self._probe is None or self._probe.steps == 0:
+            return None
+        missed = {"missed_steps": self.missed} if self.missed else {}
+        return self._probe.profile({**self._provenance, **missed})
+
+    def built(self, trainer: Any) -> None:
+        """Put the probe on the model.
+
+        Raises:
+            ReconError: The weighting or the network cannot be scored.
+        """
+        if self._probe is not None:
+            return
+        model = trainer.model
+        weighting = _weighting_name(model)
+        if weighting in _SEVERAL_BATCHES:
+            raise ReconError(
+                f"--weighting {weighting} draws three batches a step, for which a conflict between "
+                "two tasks is not defined. Score with another weighting, such as EW: the layers "
+                "belong to the network, not to the weighting."
+            )
+        layers, self._columns = _shared_layers(model)
+        self._on_built(layers)
+        self._probe = ConflictProbe(layers, model.task_name, trainer.device)
+        self._provenance = _provenance(trainer, weighting, self._dataset)
+        self._model = model
+        self._watching = False
+        self._seen = False
+        self._wrap()
+
+    def trained(self, trainer: Any) -> None:
+        """Take the probe off again."""
+        if trainer.model is self._model:
+            vars(self._model).pop("backward", None)
+            vars(self._model).pop("_compute_grad", None)
+
+    def _wrap(self) -> None:
+        model = self._model
+        compute, backward = model._compute_grad, model.backward
+
+        def _compute_grad(losses: Tensor, mode: str, rep_grad: bool = False) -> Any:
+            gradients = compute(losses, mode, rep_grad)
+            # Counted at once: some weightings go on to change this matrix in place.
+            if not rep_grad and not self._seen:
+                self._seen = True
+                self._record(gradients)
+            return gradients
+
+        def wrapped_backward(losses: Tensor, **kwargs: Any) -> Any:
+            own = None if self._watching else self._own_passes(losses)
+            self._seen = False
+            result = backward(losses, **kwargs)
+            if not self._seen and own is not None:
+                self._record(own)
+            elif not self._seen:
+                self.missed += 1
+            # A weighting may obtain per-task gradients in some steps only (GradNorm does not in
+            # its first epoch), so each step decides how the next is read.
+            self._watching = self._seen
+            self._after_step()
+            return result
+
+        model._compute_grad = _compute_grad
+        model.backward = wrapped_backward
+
+    def _own_passes(self, losses: Tensor) -> Tensor:
+        model = self._model
+        shared = list(model.get_share_params())
+        if not model.rep_grad:
+            return task_gradients(losses, shared, retain_graph=True)
+        trainable = [p for p in shared if p.requires_grad]
+        width = sum(p.numel() for p in shared)
+        rows = torch.empty(len(losses), width, dtype=shared[0].dtype, device=shared[0].device)
+        for row, loss, task in zip(rows, losses, model.task_name, strict=True):
+            # With rep_grad the losses end at a copy of the representation; go on through it.
+            leaf = model.rep_tasks[task]
+            (at_leaf,) = torch.autograd.grad(loss, leaf, retain_graph=True)
+            representation = model.rep[task] if isinstance(model.rep, dict) else model.rep
+            gradients = torch.autograd.grad(
+                representation, trainable, at_leaf, retain_graph=True, allow_unused=True
+            )
+            write_row(row, shared, gradients)
+        return rows
+
+    def _record(self, gradients: Tensor) -> None:
+        if self._probe is not None:
+            rows = gradients.detach()
+            self._probe.record(rows if self._columns is None else rows[:, self._columns])
+
+    def _after_step(self) -> None:
+        probe = self._probe
+        if probe is None:
+            return
+        self._on_step(probe.steps)
+        if probe.steps % _CHECK_EVERY == 0:
+            probe.check()
+        if self.steps is not None and probe.steps >= self.steps:
+            from libmtl_recon.launcher import StopRun
+
+            probe.check()
+            raise StopRun
+
+
+def _shared_layers(model: nn.Module) -> tuple[tuple[Layer, ...], Tensor | None]:
+    """The layers of the shared parameters, and which columns of a gradient row are theirs.
+
+    The columns are None if the rows consist of just the layers' parameters, in their order.
+    """
+    shared = list(model.get_share_params())  # type: ignore[operator]  # LibMTL's method
+    ids = {id(p) for p in shared}
+    encoder = getattr(model, "encoder", None)
+    inside = isinstance(encoder, nn.Module) and ids <= {id(p) for p in encoder.parameters()}
+    root = encoder if isinstance(encoder, nn.Module) and inside else model
+    layers, ordered = [], []
+    for name, owner, parameters in owned_parameters(root):
+        own = [p for p in parameters if id(p) in ids]
+        if own:
+            shapes = tuple(tuple(p.shape) for p in own)
+            layers.append(Layer(name, type(owner).__name__, shapes))
+            ordered.extend(own)
+    if [id(p) for p in shared] == [id(p) for p in ordered]:
+        return tuple(layers), None
+    start, spans = 0, {}
+    for parameter in shared:
+        spans[id(parameter)] = torch.arange(start, start + parameter.numel())
+        start += parameter.numel()
+    if not ordered:
+        return (), None
+    columns = torch.cat([spans[id(p)] for p in ordered])
+    return tuple(layers), columns.to(ordered[0].device)
+
+
+def _weighting_name(model: nn.Module) -> str:
+    """The weighting's class, which LibMTL mixes in as the model class's last base."""
+    return type(model).__bases__[-1].__name__
+
+
+def _provenance(trainer: Any, weighting: str, dataset: str | None) -> dict[str, Any]:
+    import LibMTL
+
+    params = prepared_params()
+    script = Path(sys.argv[0])
+    model = trainer.model
+    return {
+        "dataset": dataset or str(params.get("dataset") or script.stem),
+        "script": script.name,
+        "arguments": sys.argv[1:],
+        "weighting": weighting,
+        "architecture": type(model).__bases__[0].__name__,
+        "encoder": type(getattr(model, "encoder", model)).__name__,
+        "seed": params.get("seed"),
+        "device": str(trainer.device),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "libmtl-recon": version("libmtl-recon"),
+            "LibMTL": f"{version('LibMTL')} ({detect(LibMTL).label})",
+            "torch": torch.__version__,
+            "torchvision": version("torchvision"),
+        },
+    }
