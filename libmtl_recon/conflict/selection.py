@@ -134,7 +134,7 @@ def _from_scores(layers: Sequence[Layer], K: int, source: str, data: object) -> 
             + _hint(list(data), order),
         )
     ranks = len(data)
-    if K > ranks:
+    if ranks < K:
         raise UsageError(
             "--recon_k",
             f"must be at most {ranks}, the number of layers that {source} ranks",
