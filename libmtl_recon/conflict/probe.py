@@ -64,7 +64,9 @@ class ConflictProbe:
                 trainable parameters, flattened in order.
         """
         gramians = layer_gramians(gradients, self._widths)
-        self._broken |= ~torch.isfinite(gramians.diagonal(dim1=1, dim2=2))
+        # Kept from the first bad step only: its update spoils all the tasks in the next.
+        broken = ~torch.isfinite(gramians.diagonal(dim1=1, dim2=2))
+        self._broken = torch.where(self._broken.any(), self._broken, broken)
         cosine = cosines(gramians)
         # `right` puts a cosine that lies on an edge into the bin above it: bins are [low, high).
         bins = torch.bucketize(cosine, self._edges, right=True)
@@ -112,17 +114,23 @@ class ConflictProbe:
         self._block_steps = [self._block_steps[i] + self._block_steps[i + 1] for i in halves]
         self._block_length *= 2
 
+    @property
+    def finite(self) -> Tensor:
+        """Whether all gradients were finite so far: a scalar on the device, not waited for."""
+        return ~self._broken.any()
+
     def check(self) -> None:
         """Stop if a gradient was not finite so far; waits for the device.
 
         Raises:
             ReconError: It names the task and the layer.
         """
-        broken = self._broken.nonzero()
-        if len(broken):
-            layer, task = broken[0].tolist()
-            raise ReconError(
-                f"The gradient of task {self.tasks[task]!r} in layer "
-                f"{self.layers[layer].title!r} was not finite (NaN or inf) while scoring. Look at "
-                "this task's loss and labels, or lower --lr."
-            )
+        broken = self._broken.cpu().tolist()
+        for layer, row in zip(self.layers, broken, strict=True):
+            names = [repr(task) for task, bad in zip(self.tasks, row, strict=True) if bad]
+            if names:
+                raise ReconError(
+                    f"The gradient of task {', '.join(names)} in layer {layer.title!r} was not "
+                    "finite (NaN or inf) while scoring. Look at this task's loss and labels, or "
+                    "lower --lr."
+                )

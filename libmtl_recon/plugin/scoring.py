@@ -67,6 +67,7 @@ class ScoringObserver(Observer):
         """
         if self._probe is None or self._probe.steps == 0:
             return None
+        self._check()
         missed = {"missed_steps": self.missed} if self.missed else {}
         return self._probe.profile({**self._provenance, **missed})
 
@@ -91,6 +92,7 @@ class ScoringObserver(Observer):
         self._probe = ConflictProbe(layers, model.task_name, trainer.device)
         self._provenance = _provenance(trainer, weighting, self._dataset)
         self._model = model
+        self._finite = torch.ones(len(model.task_name), dtype=torch.bool, device=trainer.device)
         self._watching = False
         self._seen = False
         self._wrap()
@@ -114,6 +116,7 @@ class ScoringObserver(Observer):
             return gradients
 
         def wrapped_backward(losses: Tensor, **kwargs: Any) -> Any:
+            self._watch_losses(losses.detach())
             own = None if self._watching else self._own_passes(losses)
             self._seen = False
             result = backward(losses, **kwargs)
@@ -154,18 +157,37 @@ class ScoringObserver(Observer):
             rows = gradients.detach()
             self._probe.record(rows if self._columns is None else rows[:, self._columns])
 
+    def _watch_losses(self, losses: Tensor) -> None:
+        # As in the probe, what came after the first bad step is not asked about.
+        if self._probe is not None:
+            fine = self._finite.all() & self._probe.finite
+            self._finite = torch.where(fine, torch.isfinite(losses), self._finite)
+
     def _after_step(self) -> None:
         probe = self._probe
         if probe is None:
             return
         self._on_step(probe.steps)
         if probe.steps % _CHECK_EVERY == 0:
-            probe.check()
+            self._check()
         if self.steps is not None and probe.steps >= self.steps:
             from libmtl_recon.launcher import StopRun
 
-            probe.check()
+            self._check()
             raise StopRun
+
+    def _check(self) -> None:
+        # LibMTL keeps the losses in one vector, so that a NaN in one task's spreads to the
+        # gradients of all: the loss tells whose it was.
+        finite = self._finite.tolist()
+        names = [repr(t) for t, fine in zip(self._model.task_name, finite, strict=True) if not fine]
+        if names:
+            raise ReconError(
+                f"The loss of task {', '.join(names)} was not finite (NaN or inf) while scoring. "
+                "Look at this task's labels and loss, or lower --lr."
+            )
+        if self._probe is not None:
+            self._probe.check()
 
 
 def _shared_layers(model: nn.Module) -> tuple[tuple[Layer, ...], Tensor | None]:
