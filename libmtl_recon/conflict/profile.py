@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -12,14 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from libmtl_recon.conflict.grid import BINS, EDGES, check_severity
+from libmtl_recon.conflict.grid import BINS, check_severity
 from libmtl_recon.conflict.layers import Layer
+from libmtl_recon.conflict.serial import FORMAT, Contents, decode, encode
 from libmtl_recon.errors import ReconError, UsageError
 
-__all__ = ["ConflictProfile", "check_severity"]
-
-FORMAT = "libmtl-recon conflict profile"
-VERSION = 1
+__all__ = ["FORMAT", "ConflictProfile", "check_count", "check_severity"]
 
 Counts = NDArray[np.int64]
 
@@ -138,35 +135,16 @@ class ConflictProfile:
 
     def to_json(self) -> str:
         """The profile as a JSON text that people can read."""
-        data = {
-            "format": FORMAT,
-            "version": VERSION,
-            "tasks": list(self.tasks),
-            "steps": self.steps,
-            "provenance": dict(self.provenance),
-            "architecture": [
-                {"name": a.name, "type": a.type, "shapes": [list(s) for s in a.shapes]}
-                for a in self.architecture
-            ],
-            "blocks": [self._block(index) for index in range(len(self.block_steps))],
-        }
-        return _indent(data)
-
-    def _block(self, index: int) -> dict[str, Any]:
-        cosines = {}
-        for layer, row in zip(self.architecture, self.counts[index], strict=True):
-            filled = np.flatnonzero(row)
-            cosines[layer.name] = {f"{EDGES[b]:.3f}": int(row[b]) for b in filled}
-        undefined = {
-            layer.name: int(count)
-            for layer, count in zip(self.architecture, self.undefined[index], strict=True)
-            if count
-        }
-        return {
-            "steps": int(self.block_steps[index]),
-            "undefined": undefined,
-            "cosines": cosines,
-        }
+        return encode(
+            Contents(
+                self.architecture,
+                self.tasks,
+                self.counts,
+                self.undefined,
+                self.block_steps,
+                self.provenance,
+            )
+        )
 
     @classmethod
     def from_json(cls, text: str, source: str = "the text") -> ConflictProfile:
@@ -180,51 +158,13 @@ class ConflictProfile:
             ReconError: It is no conflict profile, or a damaged one.
         """
         try:
-            data = json.loads(text)
-            if not isinstance(data, dict) or data.get("format") != FORMAT:
-                raise ValueError(f'it has no "format": "{FORMAT}"')
-            if data["version"] != VERSION:
-                raise ValueError(
-                    f"its version is {data['version']!r}; this program reads {VERSION}"
-                )
-            return cls._from_data(data)
-        except KeyError as error:
-            raise ReconError(
-                f"{source} is not a readable conflict profile: {error} is missing or unknown."
-            ) from error
-        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            contents = decode(text)
+        except ValueError as error:
             raise ReconError(f"{source} is not a readable conflict profile: {error}.") from error
+        try:
+            return cls(*contents)
         except ReconError as error:
             raise ReconError(f"{source} is not a readable conflict profile. {error}") from error
-
-    @classmethod
-    def _from_data(cls, data: dict[str, Any]) -> ConflictProfile:
-        architecture = tuple(
-            Layer(a["name"], a["type"], tuple(tuple(map(int, s)) for s in a["shapes"]))
-            for a in data["architecture"]
-        )
-        row = {layer.name: index for index, layer in enumerate(architecture)}
-        if len(row) != len(architecture):
-            raise ValueError("two of its layers have the same name")
-        bins = {f"{edge:.3f}": b for b, edge in enumerate(EDGES[:-1])}
-        blocks = data["blocks"]
-        if not blocks:
-            raise ValueError("it has no steps")
-        counts = np.zeros((len(blocks), len(row), BINS), np.int64)
-        undefined = np.zeros((len(blocks), len(row)), np.int64)
-        for index, block in enumerate(blocks):
-            for name, cosines in block["cosines"].items():
-                for edge, count in cosines.items():
-                    counts[index, row[name], bins[edge]] = int(count)
-            for name, count in block["undefined"].items():
-                undefined[index, row[name]] = int(count)
-        steps = np.array([int(block["steps"]) for block in blocks], np.int64)
-        if (counts < 0).any() or (undefined < 0).any() or (steps < 0).any():
-            raise ValueError("it has negative counts")
-        tasks = tuple(map(str, data["tasks"]))
-        if len(set(tasks)) != len(tasks) or len(tasks) < 2:
-            raise ValueError("it needs two tasks or more, each with a name of its own")
-        return cls(architecture, tasks, counts, undefined, steps, dict(data["provenance"]))
 
 
 def check_count(parameter: str, count: object, layers: int) -> None:
@@ -245,30 +185,3 @@ def check_count(parameter: str, count: object, layers: int) -> None:
             count,
             f"Choose how many of the worst layers to split, at most {layers}.",
         )
-
-
-def _indent(data: dict[str, Any]) -> str:
-    """JSON with one line an entry, but the innermost objects and lists on one line each."""
-    lines = []
-    for key, value in data.items():
-        if key == "blocks":
-            blocks = ",\n".join(_indent_block(block) for block in value)
-            lines.append(f'  "blocks": [\n{blocks}\n  ]')
-        elif key == "architecture":
-            rows = ",\n".join(f"    {json.dumps(row)}" for row in value)
-            lines.append(f'  "architecture": [\n{rows}\n  ]')
-        else:
-            shown = json.dumps(value, indent=2, ensure_ascii=False).replace("\n", "\n  ")
-            lines.append(f"  {json.dumps(key)}: {shown}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def _indent_block(block: dict[str, Any]) -> str:
-    rows = ",\n".join(
-        f"        {json.dumps(name)}: {json.dumps(row)}" for name, row in block["cosines"].items()
-    )
-    return (
-        f'    {{\n      "steps": {block["steps"]},\n'
-        f'      "undefined": {json.dumps(block["undefined"])},\n'
-        f'      "cosines": {{\n{rows}\n      }}\n    }}'
-    )

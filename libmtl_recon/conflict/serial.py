@@ -1,0 +1,142 @@
+"""A conflict profile as JSON that people can read: one line a layer, only the filled bins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from libmtl_recon.conflict.grid import BINS, EDGES
+from libmtl_recon.conflict.layers import Layer
+
+FORMAT = "libmtl-recon conflict profile"
+VERSION = 1
+
+# Bins are written as their lower edge.
+_NAMES = [f"{edge:.3f}" for edge in EDGES[:-1]]
+_BIN_OF = {name: index for index, name in enumerate(_NAMES)}
+_LARGEST = np.iinfo(np.int64).max
+
+
+class Contents(NamedTuple):
+    """What a profile consists of; see :class:`~libmtl_recon.ConflictProfile`."""
+
+    architecture: tuple[Layer, ...]
+    tasks: tuple[str, ...]
+    counts: NDArray[np.int64]
+    undefined: NDArray[np.int64]
+    block_steps: NDArray[np.int64]
+    provenance: Mapping[str, Any]
+
+
+def encode(contents: Contents) -> str:
+    """The JSON text; ``provenance`` must be representable in JSON."""
+    head = {
+        "format": FORMAT,
+        "version": VERSION,
+        "tasks": list(contents.tasks),
+        "steps": int(contents.block_steps.sum()),
+        "provenance": dict(contents.provenance),
+    }
+    lines = [f"  {json.dumps(key)}: {_shown(value)}" for key, value in head.items()]
+    layers = [{"name": a.name, "type": a.type, "shapes": a.shapes} for a in contents.architecture]
+    lines.append(_rows('  "architecture": [', [json.dumps(row) for row in layers], "  ]"))
+    blocks = [_encode_block(contents, index) for index in range(len(contents.block_steps))]
+    lines.append(_rows('  "blocks": [', blocks, "  ]"))
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def decode(text: str) -> Contents:
+    """Read what :func:`encode` wrote.
+
+    Raises:
+        ValueError: It is no profile or a damaged one; says what is wrong.
+    """
+    try:
+        data = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise ValueError(f'it has no "format": "{FORMAT}"')
+    if data.get("version") != VERSION:
+        raise ValueError(f"its version is {data.get('version')!r}; this program reads {VERSION}")
+    architecture = tuple(map(_decode_layer, _get(data, "architecture", list)))
+    row = {layer.name: index for index, layer in enumerate(architecture)}
+    if len(row) != len(architecture):
+        raise ValueError("two of its layers have the same name")
+    tasks = tuple(_of_type(task, str, "a task") for task in _get(data, "tasks", list))
+    if len(set(tasks)) != len(tasks) or len(tasks) < 2:
+        raise ValueError("it needs two tasks or more, each with a name of its own")
+    blocks = _get(data, "blocks", list)
+    if not blocks:
+        raise ValueError("it has no steps")
+    counts = np.zeros((len(blocks), len(row), BINS), np.int64)
+    undefined = np.zeros((len(blocks), len(row)), np.int64)
+    steps = np.zeros(len(blocks), np.int64)
+    for index, block in enumerate(blocks):
+        _of_type(block, dict, "a block")
+        steps[index] = _whole(block.get("steps"))
+        for name, cosines in _get(block, "cosines", dict).items():
+            for edge, count in _of_type(cosines, dict, f"the cosines of {name!r}").items():
+                counts[index, _known(row, name), _known(_BIN_OF, edge)] = _whole(count)
+        for name, count in _get(block, "undefined", dict).items():
+            undefined[index, _known(row, name)] = _whole(count)
+    provenance = _get(data, "provenance", dict)
+    return Contents(architecture, tasks, counts, undefined, steps, provenance)
+
+
+def _encode_block(contents: Contents, index: int) -> str:
+    cosines, undefined = [], {}
+    for row, layer in enumerate(contents.architecture):
+        counts = contents.counts[index, row]
+        filled = {_NAMES[b]: int(counts[b]) for b in np.flatnonzero(counts)}
+        cosines.append(f"  {json.dumps(layer.name)}: {json.dumps(filled)}")
+        if contents.undefined[index, row]:
+            undefined[layer.name] = int(contents.undefined[index, row])
+    head = f'{{"steps": {int(contents.block_steps[index])}, "undefined": {json.dumps(undefined)},'
+    return _rows(head + '\n     "cosines": {', cosines, "     }}")
+
+
+def _decode_layer(data: Any) -> Layer:
+    _of_type(data, dict, "a layer")
+    shapes = tuple(
+        tuple(_whole(size) for size in _of_type(shape, list, "a shape"))
+        for shape in _get(data, "shapes", list)
+    )
+    return Layer(_get(data, "name", str), _get(data, "type", str), shapes)
+
+
+def _rows(start: str, rows: list[str], end: str) -> str:
+    return start + "\n" + ",\n".join(f"    {row}" for row in rows) + "\n" + end
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False).replace("\n", "\n  ")
+
+
+def _get(data: Mapping[str, Any], key: str, kind: type) -> Any:
+    if key not in data:
+        raise ValueError(f"{key!r} is missing")
+    return _of_type(data[key], kind, repr(key))
+
+
+def _of_type(value: Any, kind: type, what: str) -> Any:
+    if not isinstance(value, kind):
+        names: dict[type, str] = {list: "a list", dict: "an object", str: "a text"}
+        raise ValueError(f"{what} must be {names[kind]}, but is {str(value)[:40]!r}")
+    return value
+
+
+def _known(numbers: Mapping[str, int], name: str) -> int:
+    if name not in numbers:
+        raise ValueError(f"{name!r} is no layer of its architecture and no edge of a bin")
+    return numbers[name]
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST:
+        raise ValueError(f"a count or size must be a whole number from 0 up, but is {value!r}")
+    return value

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libmtl_recon import ConflictProfile, ProfileCache, ReconError, UsageError
+from libmtl_recon.conflict.layers import Layer
+from libmtl_recon.conflict.selection import select_layers
+
+Layers = tuple[Layer, ...]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> ProfileCache:
+    return ProfileCache(tmp_path / "profiles")
+
+
+def write(folder: Path, data: Any) -> str:
+    file = folder / "layers.json"
+    file.write_text(data if isinstance(data, str) else json.dumps(data))
+    return str(file)
+
+
+def wider(layers: Layers) -> Layers:
+    return (dataclasses.replace(layers[0], shapes=((4, 3, 3, 3),)), *layers[1:])
+
+
+def test_the_cache_gives_the_k_worst(cache: ProfileCache, profile: ConflictProfile) -> None:
+    id = cache.save(profile)
+    chosen = select_layers(profile.architecture, 2, -0.1, None, cache)
+    assert chosen.names == ("bn1", "conv1")
+    assert chosen.note == f"layers from profile {id} (digits, EW, 4 steps, 2026-01-02)"
+
+
+def test_the_users_own_cache_is_the_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, profile: ConflictProfile
+) -> None:
+    monkeypatch.setenv("LIBMTL_RECON_CACHE", str(tmp_path))
+    ProfileCache(tmp_path).save(profile)
+    assert select_layers(profile.architecture, 1, -0.1).names == ("bn1",)
+
+
+def test_a_looser_match_is_said(cache: ProfileCache, profile: ConflictProfile) -> None:
+    cache.save(profile)
+    chosen = select_layers(wider(profile.architecture), 1, -0.1, None, cache)
+    assert chosen.names == ("bn1",)
+    assert "same names and types but other shapes" in chosen.note
+
+
+def test_with_no_profile_the_command_is_named(
+    cache: ProfileCache, profile: ConflictProfile
+) -> None:
+    cache.save(profile)
+    with pytest.raises(ReconError, match=r"libmtl-recon score SCRIPT ARGS") as caught:
+        select_layers(profile.architecture[:2], 1, -0.1, None, cache)
+    assert caught.value.exit_status == 1
+
+
+@pytest.mark.parametrize("K", [0, 4, -2])
+def test_k_above_the_number_of_layers_is_refused(
+    cache: ProfileCache, profile: ConflictProfile, K: int
+) -> None:
+    cache.save(profile)
+    with pytest.raises(UsageError, match=rf"--recon_k must be .* from 1 to 3.* but is {K}"):
+        select_layers(profile.architecture, K, -0.1, None, cache)
+
+
+def test_a_severity_is_checked(cache: ProfileCache, profile: ConflictProfile) -> None:
+    cache.save(profile)
+    with pytest.raises(UsageError, match=r"multiple of 0\.005.* but is 0\.5"):
+        select_layers(profile.architecture, 1, 0.5, None, cache)
+
+
+def test_an_exported_profile_needs_no_cache(tmp_path: Path, profile: ConflictProfile) -> None:
+    source = write(tmp_path, profile.to_json())
+    chosen = select_layers(profile.architecture, 2, -0.1, source)
+    assert chosen.names == ("bn1", "conv1")
+    assert source in chosen.note
+    loose = select_layers(wider(profile.architecture), 2, -0.1, source)
+    assert loose.names == chosen.names
+    assert "other shapes" in loose.note
+
+
+def test_the_profile_of_another_architecture_is_refused(
+    tmp_path: Path, profile: ConflictProfile
+) -> None:
+    source = write(tmp_path, profile.to_json())
+    renamed = (*profile.architecture[:2], Layer("head", "Linear", ((2, 4), (2,))))
+    with pytest.raises(ReconError, match=r"another architecture: .*\['block\.0\.fc', 'head'\]"):
+        select_layers(renamed, 1, -0.1, source)
+    retyped = (Layer("conv1", "Linear", ((4,),)), *profile.architecture[1:])
+    with pytest.raises(ReconError, match=r"another architecture: .*types or order"):
+        select_layers(retyped, 1, -0.1, source)
+
+
+def test_published_scores_are_ranked_highest_first(
+    tmp_path: Path, profile: ConflictProfile
+) -> None:
+    # Written in no order; the tie is kept in network order.
+    source = write(tmp_path, {"block.0.fc": 7, "bn1": 90.5, "conv1": 7})
+    chosen = select_layers(profile.architecture, 2, -0.1, source)
+    assert chosen.names == ("bn1", "conv1")
+    assert "--recon_s does not apply" in chosen.note
+
+
+def test_published_scores_may_lack_layers_but_not_be_fewer_than_k(
+    tmp_path: Path, profile: ConflictProfile
+) -> None:
+    source = write(tmp_path, {"bn1": 3, "conv1": 7})
+    assert select_layers(profile.architecture, 2, -0.1, source).names == ("conv1", "bn1")
+    with pytest.raises(UsageError, match=r"--recon_k must be at most 2, .* but is 3"):
+        select_layers(profile.architecture, 3, -0.1, source)
+
+
+def test_a_layer_that_does_not_exist_is_named(tmp_path: Path, profile: ConflictProfile) -> None:
+    source = write(tmp_path, {"bn1": 3, "bn2": 7})
+    with pytest.raises(UsageError, match=r"--recon_layers must name layers .* but is 'bn2'") as e:
+        select_layers(profile.architecture, 1, -0.1, source)
+    assert "1 of the 2 layers" in str(e.value)
+    assert "conv1, bn1, block.0.fc" in str(e.value)
+
+
+def test_a_prefix_that_all_names_lack_is_named(tmp_path: Path, profile: ConflictProfile) -> None:
+    source = write(tmp_path, {"bn1": 3, "conv1": 7})
+    inside = tuple(
+        dataclasses.replace(a, name=f"resnet_network.{a.name}") for a in profile.architecture
+    )
+    with pytest.raises(UsageError, match=r"All of them do under 'resnet_network\.'"):
+        select_layers(inside, 1, -0.1, source)
+    # And the other way round.
+    source = write(tmp_path, {"net.bn1": 3, "net.conv1": 7})
+    with pytest.raises(UsageError, match=r"All of them do without 'net\.'"):
+        select_layers(profile.architecture, 1, -0.1, source)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{}, [], 3, {"bn1": "x"}, {"bn1": True}, {"bn1": None}, '{"bn1": NaN}', '{"bn1": 1e999}'],
+)
+def test_what_is_neither_is_named(tmp_path: Path, profile: ConflictProfile, data: Any) -> None:
+    source = write(tmp_path, data)
+    with pytest.raises(ReconError, match=r"layers\.json holds neither a conflict profile nor"):
+        select_layers(profile.architecture, 1, -0.1, source)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, profile: ConflictProfile) -> None:
+    with pytest.raises(ReconError, match=r"Cannot read .*missing\.json: No such file"):
+        select_layers(profile.architecture, 1, -0.1, str(tmp_path / "missing.json"))
+    with pytest.raises(ReconError, match=r"is not JSON"):
+        select_layers(profile.architecture, 1, -0.1, write(tmp_path, "conv1, bn1"))
+
+
+def test_a_damaged_profile_is_named(
+    tmp_path: Path, profile: ConflictProfile, make_profile: Callable[..., ConflictProfile]
+) -> None:
+    data = json.loads(profile.to_json())
+    del data["tasks"]
+    with pytest.raises(ReconError, match=r"layers\.json is not a readable conflict profile"):
+        select_layers(profile.architecture, 1, -0.1, write(tmp_path, data))
