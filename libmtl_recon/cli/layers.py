@@ -13,7 +13,7 @@ _EPILOG = """\
 examples:
   libmtl-recon layers list
   libmtl-recon layers show                      the newest profile's ranking
-  libmtl-recon layers show 3f2a --s -0.05 --plot conflicts.png
+  libmtl-recon layers show 3f2a --s -0.05 --k 12 --plot conflicts.png
   libmtl-recon layers export 3f2a resnet18.json
   libmtl-recon run main.py --arch Recon --recon_k 12 --recon_layers resnet18.json
 
@@ -35,8 +35,12 @@ def add_parser(commands: Any) -> None:
 
     show = actions.add_parser("show", help="a profile's origin and its ranking of layers")
     show.add_argument("id", metavar="ID", nargs="?", help="the profile (default: the newest)")
-    show.add_argument("--s", type=float, default=-0.1, help="severity (default: %(default)s)")
-    show.add_argument("--top", type=int, default=1000, help="layers to print (default: all)")
+    show.add_argument(
+        "--s", type=float, default=-0.1, metavar="S", help="severity (default: %(default)s)"
+    )
+    show.add_argument(
+        "--k", type=int, metavar="K", help="only the K worst, which --recon_k K splits"
+    )
     show.add_argument("--plot", metavar="FILE", help="draw it, as .png, .svg or .pdf")
     show.set_defaults(handle=_show)
 
@@ -55,19 +59,17 @@ def add_parser(commands: Any) -> None:
 
 
 def _list(_: argparse.Namespace) -> int:
-    from rich.table import Table
-
-    from libmtl_recon.cli.tables import make_console
+    from libmtl_recon.cli.tables import make_console, make_table, say
     from libmtl_recon.conflict.cache import ProfileCache
 
     cache = ProfileCache()
     entries = cache.list()
     if not entries:
-        print(f"No conflict profiles in {cache.folder}. Make one with `libmtl-recon score SCRIPT`.")
+        say(f"No conflict profiles in {cache.folder}. Make one with `libmtl-recon score SCRIPT`.")
         return 0
-    table = Table()
-    for heading in ("id", "data set", "encoder", "layers", "tasks", "weighting", "steps", "date"):
-        table.add_column(heading, justify="right" if heading in ("layers", "steps") else "left")
+    console = make_console()
+    headings = ("id", "data set", "encoder", "layers", "tasks", "weighting", "steps", "date")
+    table = make_table(console, *headings, right=("layers", "steps"))
     for entry in entries:
         profile, where = entry.profile, entry.profile.provenance
         table.add_row(
@@ -75,14 +77,18 @@ def _list(_: argparse.Namespace) -> int:
             *(str(len(profile.architecture)), ", ".join(profile.tasks)),
             *(str(where.get("weighting", "")), str(profile.steps), str(where.get("date", ""))[:10]),
         )
-    make_console().print(table)
+    console.print(table)
     return 0
 
 
 def _show(options: argparse.Namespace) -> int:
-    from libmtl_recon.cli.tables import print_ranking
+    from libmtl_recon.cli.tables import print_ranking, say
     from libmtl_recon.conflict.cache import ProfileCache
+    from libmtl_recon.conflict.grid import check_severity
+    from libmtl_recon.conflict.profile import check_count
     from libmtl_recon.errors import ReconError
+
+    check_severity("--s", options.s)
 
     cache = ProfileCache()
     entries = [cache.load(options.id)] if options.id else cache.list()
@@ -92,40 +98,45 @@ def _show(options: argparse.Namespace) -> int:
             "score SCRIPT`."
         )
     entry = entries[0]
+    if options.k is not None:
+        check_count("--k", options.k, len(entry.profile.architecture))
     if options.plot:
         from libmtl_recon.conflict.plot import check_picture, draw_profile
 
         check_picture("--plot", options.plot)
         draw_profile(entry.profile, options.plot, options.s)
-    print(
-        f"profile {entry.id}: tasks {', '.join(entry.profile.tasks)}, {entry.profile.steps} steps"
-    )
+    say(f"profile {entry.id}: {entry.profile.steps} steps, tasks {', '.join(entry.profile.tasks)}")
     for key, value in entry.profile.provenance.items():
         shown = " ".join(map(str, value)) if isinstance(value, list) else value
         if isinstance(value, dict):
             shown = ", ".join(f"{name} {what}" for name, what in value.items())
-        print(f"  {key}: {shown}")
-    print_ranking(entry.profile, options.s, options.top)
+        say(f"  {key}: {shown}")
+    print_ranking(entry.profile, options.s, options.k)
+    if options.plot:
+        say(f"Drawn in {options.plot}.")
     return 0
 
 
 def _export(options: argparse.Namespace) -> int:
+    from libmtl_recon.cli.tables import say
     from libmtl_recon.conflict.cache import ProfileCache
 
     entry = ProfileCache().export(options.id, options.file)
-    print(f"Wrote profile {entry.id} to {options.file}.")
+    say(f"Wrote profile {entry.id} to {options.file}.")
     return 0
 
 
 def _import(options: argparse.Namespace) -> int:
+    from libmtl_recon.cli.tables import say
     from libmtl_recon.conflict.cache import ProfileCache
 
-    print(f"Kept as profile {ProfileCache().import_(options.file)}.")
+    say(f"Kept as profile {ProfileCache().import_(options.file)}.")
     return 0
 
 
 def _remove(options: argparse.Namespace) -> int:
+    from libmtl_recon.cli.tables import say
     from libmtl_recon.conflict.cache import ProfileCache
 
-    print(f"Removed profile {ProfileCache().remove(options.id).id}.")
+    say(f"Removed profile {ProfileCache().remove(options.id).id}.")
     return 0

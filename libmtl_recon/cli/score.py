@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,37 +70,47 @@ def _handle(options: argparse.Namespace) -> int:
     check_severity("--s", options.s)
     if options.steps is not None and options.steps < 1:
         raise UsageError("--steps", "must be a whole number from 1 up", options.steps, "Try 500.")
+    if options.top < 1:
+        raise UsageError("--top", "must be a whole number from 1 up", options.top, "Try 25.")
     if options.plot:
         from libmtl_recon.conflict.plot import check_picture
 
         check_picture("--plot", options.plot)
+    from libmtl_recon.conflict.cache import ProfileCache
 
+    ProfileCache().prepare()
+
+    from libmtl_recon.cli.tables import say
     from libmtl_recon.launcher import run_script
     from libmtl_recon.plugin.scoring import ScoringObserver
 
     with _progress(options.steps) as advance:
         observer = ScoringObserver(options.steps, dataset=options.dataset_name, on_step=advance)
         status = run_script(options.script, options.args, observers=[observer])
+    if observer.failed:
+        return status  # the launcher has said what was not finite; nothing is kept
     profile = observer.profile()
     if profile is None:
-        if status == 0:
+        if status == 0 and observer.attached:
             raise ReconError(
-                f"{options.script} built a Trainer but trained no step, so nothing was scored. "
-                "Have the script train, e.g. with --mode train and at least one epoch."
+                f"{options.script} built a Trainer but no step of it was seen, so nothing was "
+                "scored. Have the script train, e.g. with --mode train and at least one epoch, "
+                "with a weighting that updates the network through its backward method, such as "
+                "EW (of LibMTL's, MOML, FORUM and AutoLambda do not)."
             )
         return status
     _keep(profile, options)
     if status != 0:
-        print(
+        say(
             f"libmtl-recon: the script did not end well (exit status {status}); the profile rests "
             f"on the {profile.steps} steps before that.",
-            file=sys.stderr,
+            error=True,
         )
     return status
 
 
 def _keep(profile: ConflictProfile, options: argparse.Namespace) -> None:
-    from libmtl_recon.cli.tables import print_ranking
+    from libmtl_recon.cli.tables import print_ranking, say
     from libmtl_recon.conflict.cache import ProfileCache, export_profile
 
     name = ProfileCache().save(profile)
@@ -110,9 +121,35 @@ def _keep(profile: ConflictProfile, options: argparse.Namespace) -> None:
 
         draw_profile(profile, options.plot, options.s)
     print_ranking(profile, options.s, options.top)
-    print(f"\nKept as profile {name}, scored over {profile.steps} steps.")
-    print("Next: libmtl-recon run SCRIPT ARGS... --arch Recon --recon_k K", end="")
-    print(f" --recon_s {options.s:g}")
+    where = profile.provenance
+    missed = where.get("missed_steps")
+    but = f" ({missed} more could not be read)" if missed else ""
+    say(f"\nKept as profile {name}, scored over {profile.steps} steps{but}.")
+    for kind, file in (("Written to", options.out), ("Drawn in", options.plot)):
+        if file:
+            say(f"{kind} {file}.")
+    severe = _severe(profile, options.s)
+    again = shlex.join(["libmtl-recon", "run", options.script, *_without_arch(options.args)])
+    say(f"Next, with the {severe} layers that reach half of the worst score split (K is yours):")
+    say(f"  {again} --arch Recon --recon_s {options.s:g} --recon_k {severe}")
+
+
+def _severe(profile: ConflictProfile, S: float) -> int:
+    """How many layers have more than half of the worst score: a K to begin with."""
+    scores = profile.scores(S).values()
+    return max(1, sum(score > max(scores) / 2 for score in scores))
+
+
+def _without_arch(args: list[str]) -> list[str]:
+    """The script's arguments without ``--arch NAME``, which argparse takes in two forms."""
+    kept: list[str] = []
+    for index, word in enumerate(args):
+        if word == "--arch" or word.startswith("--arch="):
+            continue
+        if index and args[index - 1] == "--arch":
+            continue
+        kept.append(word)
+    return kept
 
 
 @contextmanager
@@ -132,6 +169,8 @@ def _progress(steps: int | None) -> Iterator[Any]:
         yield lambda _: None
         return
     columns = (TextColumn("scored steps"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    # On a terminal what the script prints goes above the bar; into a file or a pipe, as ever.
+    above = sys.stdout.isatty()
+    with Progress(*columns, console=console, transient=True, redirect_stdout=above) as progress:
         bar = progress.add_task("score", total=steps)
         yield lambda step: progress.update(bar, completed=step)

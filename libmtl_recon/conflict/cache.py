@@ -56,6 +56,17 @@ class ProfileCache:
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = Path(folder) if folder is not None else default_folder()
 
+    def prepare(self) -> None:
+        """Make the folder, and see that it can be written to: best before a long run.
+
+        Raises:
+            ReconError: It cannot.
+        """
+        with self._explained("write to"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+
     def save(self, profile: ConflictProfile) -> str:
         """Keep a profile; returns its id."""
         name = profile.id

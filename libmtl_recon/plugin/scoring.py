@@ -52,12 +52,18 @@ class ScoringObserver(Observer):
     ) -> None:
         self.steps = steps
         self.missed = 0
+        self.failed = False
         self._dataset = dataset
         self._on_step = on_step
         self._on_built = on_built
         self._probe: ConflictProbe | None = None
         self._model: Any = None
         self._provenance: dict[str, Any] = {}
+
+    @property
+    def attached(self) -> bool:
+        """Whether a Trainer was built, and scored."""
+        return self._probe is not None
 
     def profile(self) -> ConflictProfile | None:
         """What was counted so far; None before the first step.
@@ -67,7 +73,7 @@ class ScoringObserver(Observer):
         """
         if self._probe is None or self._probe.steps == 0:
             return None
-        self._check()
+        self._refuse_non_finite()
         missed = {"missed_steps": self.missed} if self.missed else {}
         return self._probe.profile({**self._provenance, **missed})
 
@@ -98,10 +104,15 @@ class ScoringObserver(Observer):
         self._wrap()
 
     def trained(self, trainer: Any) -> None:
-        """Take the probe off again."""
+        """Take the probe off again.
+
+        Raises:
+            ReconError: A loss or a gradient was not finite.
+        """
         if trainer.model is self._model:
             vars(self._model).pop("backward", None)
             vars(self._model).pop("_compute_grad", None)
+            self._check()
 
     def _wrap(self) -> None:
         model = self._model
@@ -177,6 +188,13 @@ class ScoringObserver(Observer):
             raise StopRun
 
     def _check(self) -> None:
+        try:
+            self._refuse_non_finite()
+        except ReconError:
+            self.failed = True
+            raise
+
+    def _refuse_non_finite(self) -> None:
         # LibMTL keeps the losses in one vector, so that a NaN in one task's spreads to the
         # gradients of all: the loss tells whose it was.
         finite = self._finite.tolist()

@@ -1,0 +1,209 @@
+"""``libmtl-recon score`` on a script that knows nothing of this project."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from libmtl_recon import ConflictProfile, ProfileCache
+from libmtl_recon.cli import main
+
+SCRIPT = '''
+import sys
+
+import numpy as np
+import torch
+import LibMTL.architecture
+import LibMTL.weighting
+from LibMTL import Trainer
+from LibMTL.config import LibMTL_args, prepare_args
+from LibMTL.loss import CELoss
+from LibMTL.metrics import AccMetric
+from torch import nn
+
+params = LibMTL_args.parse_args()
+kwargs, optimizer, scheduler = prepare_args(params)
+torch.manual_seed(params.seed)
+np.random.seed(params.seed)
+TASKS = ("left", "right")
+
+
+class Encoder(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Dropout(0.2),
+                         nn.Linear(6, 3))
+
+
+class Data:
+    """How it ends is chosen by the learning rate's step size, a flag that nobody else uses here."""
+
+    def __len__(self):
+        return 4
+
+    def __iter__(self):
+        for step in range(4):
+            if step == 3 and params.step_size == 1:
+                raise ValueError("a mishap of the script's own")
+            if step == 3 and params.step_size == 2:
+                raise KeyboardInterrupt
+            x = torch.randn(8, 4)
+            yield (x * np.nan if step == 3 and params.step_size == 3 else x), {
+                "left": (x[:, 0] > 0).long(), "right": (x[:, 0] < x[:, 1]).long()}
+
+
+trainer = Trainer(
+    task_dict={task: {"metrics": ["Acc"], "metrics_fn": AccMetric(), "loss_fn": CELoss(),
+                      "weight": [1]} for task in TASKS},
+    weighting=vars(LibMTL.weighting)[params.weighting],
+    architecture=vars(LibMTL.architecture)[params.arch],
+    encoder_class=Encoder,
+    decoders=nn.ModuleDict({task: nn.Linear(3, 2) for task in TASKS}),
+    rep_grad=params.rep_grad, multi_input=params.multi_input,
+    optim_param=optimizer, scheduler_param=scheduler, **kwargs)
+trainer.train(Data(), Data(), 0 if params.step_size == 4 else 1)
+print("weights", [p.sum().item() for p in trainer.model.parameters()])
+'''
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("LIBMTL_RECON_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "main.py"
+    file.write_text(SCRIPT)
+    return str(file)
+
+
+def kept() -> ConflictProfile:
+    (entry,) = ProfileCache().list()
+    return entry.profile
+
+
+def test_the_whole_way_to_recon(script: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "libmtl_recon", "score", "--steps", "3", "--top", "2"]
+    command += ["--out", "profile.json", "--plot", "profile.png", "--dataset-name", "noise"]
+    command += [script, "--weighting", "PCGrad", "--arch", "HPS", "--seed", "3"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    profile = kept()
+    assert profile.steps == 3
+    assert profile.layer_names == ("0", "1", "4")
+    assert profile.tasks == ("left", "right")
+    where = profile.provenance
+    assert (where["dataset"], where["script"], where["seed"]) == ("noise", "main.py", 3)
+    assert where["arguments"] == ["--weighting", "PCGrad", "--arch", "HPS", "--seed", "3"]
+    assert json.loads((tmp_path / "profile.json").read_text())["steps"] == 3
+    assert (tmp_path / "profile.png").read_bytes().startswith(b"\x89PNG")
+    lines = done.stdout.splitlines()
+    ranks = [line.split() for line in lines if line.lstrip().startswith(("1 ", "2 ", "3 "))]
+    assert [(int(r[0]), r[1]) for r in ranks] == list(enumerate(profile.ranking(-0.1)[:2], 1))
+    assert "and 1 more" in lines
+    assert f"Kept as profile {profile.id}, scored over 3 steps." in lines
+    # The command that is printed works as it stands.
+    following = shlex.split(lines[-1])
+    assert following[:2] == ["libmtl-recon", "run"]
+    assert following.count("--arch") == 1
+    command = [sys.executable, "-m", "libmtl_recon", *following[1:]]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert profile.id in done.stdout
+
+
+@pytest.mark.parametrize("weighting", ["EW", "GradOPS"])
+def test_a_script_trains_the_same_when_scored(
+    script: str, capsys: pytest.CaptureFixture[str], weighting: str
+) -> None:
+    arguments = [script, "--weighting", weighting, "--seed", "1"]
+    assert main(["run", *arguments]) == 0
+    plain = capsys.readouterr().out
+    assert main(["score", *arguments]) == 0
+    scored = capsys.readouterr().out
+
+    def weights(text: str) -> list[str]:
+        return [line for line in text.splitlines() if line.startswith("weights")]
+
+    assert weights(plain)
+    assert weights(plain) == weights(scored)
+    assert kept().steps == 4
+
+
+def test_a_crash_keeps_the_steps_before_it(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", script, "--step_size", "1"]) == 1
+    said = capsys.readouterr()
+    assert "ValueError: a mishap of the script's own" in said.err
+    assert "(exit status 1); the profile rests on the 3 steps before that" in said.err
+    assert kept().steps == 3
+
+
+def test_ctrl_c_keeps_the_steps_before_it(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", script, "--step_size", "2"]) == 130
+    assert "the profile rests on the 3 steps before that" in capsys.readouterr().err
+    assert kept().steps == 3
+
+
+@pytest.mark.parametrize("weighting", ["EW", "PCGrad"])
+def test_what_is_not_finite_is_said_once_and_not_kept(
+    script: str, capsys: pytest.CaptureFixture[str], weighting: str
+) -> None:
+    assert main(["score", script, "--step_size", "3", "--weighting", weighting]) == 1
+    said = capsys.readouterr().err
+    assert said.count("The loss of task 'left', 'right' was not finite") == 1
+    assert "Kept" not in said
+    assert ProfileCache().list() == []
+
+
+def test_a_script_that_trains_no_step_is_explained(
+    script: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", script, "--step_size", "4"]) == 1
+    assert "no step of it was seen" in capsys.readouterr().err
+    assert ProfileCache().list() == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        ("--s", "0.3", "--s must be a multiple of 0.005, above -1 and up to 0, but is 0.3"),
+        ("--s", "-1", "--s must be a multiple of 0.005"),
+        ("--steps", "0", "--steps must be a whole number from 1 up, but is 0"),
+        ("--top", "-2", "--top must be a whole number from 1 up, but is -2"),
+        ("--plot", "p.gif", "--plot must be a file name that ends in"),
+        ("--plot", "no/p.png", "--plot must lie in a folder that exists"),
+    ],
+)
+def test_wrong_options_are_refused_before_training(
+    script: str, capsys: pytest.CaptureFixture[str], option: str, value: str, rule: str
+) -> None:
+    assert main(["score", option, value, script]) == 2
+    said = capsys.readouterr()
+    assert rule in said.err
+    assert said.out == ""
+
+
+def test_a_script_that_does_not_exist_is_refused(
+    script: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", "nothing.py"]) == 2
+    assert "nothing.py" in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written_is_said_before_training(
+    script: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LIBMTL_RECON_CACHE", str(tmp_path / "file" / "inside"))
+    assert main(["score", script]) == 1
+    said = capsys.readouterr()
+    assert "LIBMTL_RECON_CACHE" in said.err
+    assert said.out == ""
