@@ -17,18 +17,29 @@ if TYPE_CHECKING:
     from libmtl_recon.architecture.bundle import Bundle
     from libmtl_recon.architecture.split import only_task, split_layers
     from libmtl_recon.conflict.cache import ProfileCache
+    from libmtl_recon.conflict.plot import draw_profile
     from libmtl_recon.conflict.profile import ConflictProfile
-    from libmtl_recon.launcher import run_script
+    from libmtl_recon.launcher import StopRun, find_script, run_script
+    from libmtl_recon.plugin.observing import Measurement, Observer
+    from libmtl_recon.plugin.scoring import ScoringObserver
+    from libmtl_recon.plugin.single_task import SingleTask
     from libmtl_recon.weighting.gradops import gradops_weights
 
 __all__ = [
     "Bundle",
     "ConflictProfile",
+    "Measurement",
+    "Observer",
     "ProfileCache",
     "ReconError",
+    "ScoringObserver",
+    "SingleTask",
+    "StopRun",
     "UsageError",
     "__version__",
     "activate",
+    "draw_profile",
+    "find_script",
     "gradops_weights",
     "only_task",
     "run_script",
@@ -36,19 +47,26 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Bundle": "libmtl_recon.architecture.bundle",
-    "ConflictProfile": "libmtl_recon.conflict.profile",
-    "ProfileCache": "libmtl_recon.conflict.cache",
-    "gradops_weights": "libmtl_recon.weighting.gradops",
-    "only_task": "libmtl_recon.architecture.split",
-    "run_script": "libmtl_recon.launcher",
-    "split_layers": "libmtl_recon.architecture.split",
+    "Bundle": "architecture.bundle",
+    "ConflictProfile": "conflict.profile",
+    "Measurement": "plugin.observing",
+    "Observer": "plugin.observing",
+    "ProfileCache": "conflict.cache",
+    "ScoringObserver": "plugin.scoring",
+    "SingleTask": "plugin.single_task",
+    "StopRun": "launcher",
+    "draw_profile": "conflict.plot",
+    "find_script": "launcher",
+    "gradops_weights": "weighting.gradops",
+    "only_task": "architecture.split",
+    "run_script": "launcher",
+    "split_layers": "architecture.split",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

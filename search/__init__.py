@@ -1,0 +1,26 @@
+"""The search for the dose: an Optuna study over S, K, α and the weighting."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from search.config import Config, load_config
+    from search.objective import relative_improvement
+    from search.run import run_search
+
+__all__ = ["Config", "load_config", "relative_improvement", "run_search"]
+
+_HOMES = {
+    "Config": "config",
+    "load_config": "config",
+    "relative_improvement": "objective",
+    "run_search": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,9 @@ from libmtl_recon.errors import ReconError
 
 _BINARY_OP = dis.opmap["BINARY_OP"]
 _IN_PLACE = {
-    number for number, (name, _) in enumerate(dis._nb_ops) if name.startswith("NB_INPLACE_")  # type: ignore[attr-defined]
+    number
+    for number, (name, _) in enumerate(dis._nb_ops)
+    if name.startswith("NB_INPLACE_")  # type: ignore[attr-defined]
 }
 
 
@@ -239,8 +241,12 @@ def _operator(name: str) -> Callable[..., Any]:
 
 
 for _name in (
-    *("add radd iadd sub rsub isub mul rmul imul truediv rtruediv itruediv floordiv rfloordiv".split()),
-    *("ifloordiv mod rmod imod pow rpow ipow matmul rmatmul neg pos abs invert and rand iand or".split()),
+    *(
+        "add radd iadd sub rsub isub mul rmul imul truediv rtruediv itruediv floordiv rfloordiv".split()
+    ),
+    *(
+        "ifloordiv mod rmod imod pow rpow ipow matmul rmatmul neg pos abs invert and rand iand or".split()
+    ),
     *("ror ior xor rxor ixor lshift rshift lt le gt ge eq ne getitem len bool int float".split()),
     *("index contains".split()),
 ):

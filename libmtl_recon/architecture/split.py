@@ -91,7 +91,10 @@ def only_task(module: nn.Module, task: str) -> Iterator[nn.Module]:
     selection = _selection_of(module)
     if task not in selection.tasks:
         raise UsageError(
-            "task", "must be one that the network was split for", task, f"They are {selection.tasks}."
+            "task",
+            "must be one that the network was split for",
+            task,
+            f"They are {selection.tasks}.",
         )
     before, selection.active = selection.active, (task,)
     try:
@@ -191,7 +194,9 @@ def _find(module: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
 def _refuse_tied(module: nn.Module, name: str, owner: nn.Module) -> None:
     own = {id(p) for p in owner._parameters.values() if p is not None}
     for other_name, other in module.named_modules():
-        if other is not owner and own & {id(p) for p in other._parameters.values() if p is not None}:
+        if other is not owner and own & {
+            id(p) for p in other._parameters.values() if p is not None
+        }:
             raise UsageError(
                 "layers",
                 "must not share their parameters with another layer",

@@ -163,9 +163,7 @@ def _split_statistics_on_bundle(module: nn.Module, args: tuple[Any, ...]) -> Non
         make_task_specific(module, _statistics(module), vars(module)["_statistics_selection"])
 
 
-def _match_statistics(
-    module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any
-) -> None:
+def _match_statistics(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     selection: TaskSelection = vars(module)["_statistics_selection"]
     keys = [f"{prefix}{CHILD}.{task}." for task in selection.tasks]
     per_task = any(key.startswith(keys[0]) for key in state_dict)

@@ -1,1 +1,78 @@
-def add_parser(commands): pass
+"""``libmtl-recon search``: let Optuna find S, K, α and the weighting."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+_DESCRIPTION = """\
+Search for the severity S, the number of split layers K, GradOPS's alpha and the weighting with
+which a LibMTL script does best. The search trains each task alone and EW with plain sharing as
+baselines, scores the network's layers once, and then has Optuna choose what to train; each run is
+a process of its own. Configurations are compared on validation data by the average relative
+improvement over single-task training; the best is compared with EW on the test data, with fresh
+seeds.
+"""
+_EPILOG = """\
+examples:
+  libmtl-recon search                              two digits an image; embedded, minutes on a CPU
+  libmtl-recon search study.yaml --out runs/nyu
+  libmtl-recon search --trials 60                  go on with the search above, up to 60 trials
+
+Ctrl-C loses nothing: the same command goes on where the search stopped. Its folder has the report,
+the pictures, every run's log, and Optuna's study (study.db, readable by optuna-dashboard).
+
+a configuration:
+  script: main.py                 # relative to this file, or a built-in problem
+  flags: {epochs: 40, lr: 0.001}  # LibMTL's and the script's own
+  space:
+    weighting: [EW, GradOPS]
+    alpha: {low: -3, high: 2, step: 0.5}
+    s: [-0.2, -0.1, -0.05, 0]
+    k: {low: 0, high: 20}         # 0: nothing is split
+  score: {weighting: EW, steps: 300}
+  trials: 30
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "search",
+        help="search for S, K, alpha and the weighting with Optuna",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        nargs="?",
+        default="multidigits",
+        help="a YAML file, or the name of a configuration that comes with the package (default: "
+        "%(default)s)",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="the search's folder (default: runs/NAME-OF-CONFIG)"
+    )
+    parser.add_argument("--trials", type=int, metavar="N", help="instead of the configuration's")
+    parser.add_argument("--workers", type=int, metavar="N", help="instead of the configuration's")
+    parser.set_defaults(handle=_handle)
+
+
+def _handle(options: argparse.Namespace) -> int:
+    from libmtl_recon.errors import UsageError
+    from search import load_config, run_search
+
+    changes = {}
+    for name in ("trials", "workers"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name}", "must be a whole number from 1 up", value, "Try 2.")
+        if value is not None:
+            changes[name] = value
+    config = load_config(options.config).model_copy(update=changes)
+    out = options.out or Path("runs") / Path(options.config).stem
+    run_search(config, out).print()
+    return 0

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
-from torch import nn
-
 from libmtl_recon.errors import UsageError
 
 
@@ -123,6 +121,8 @@ def _filter_tasks(arguments: dict[str, Any]) -> None:
             ", ".join(unknown) or None,
             "Name one of these.",
         )
+    from torch import nn
+
     decoders = arguments["decoders"]
     kept = {task: decoders[task] for task in chosen}
     arguments["task_dict"] = {task: arguments["task_dict"][task] for task in chosen}
@@ -130,7 +130,9 @@ def _filter_tasks(arguments: dict[str, Any]) -> None:
 
 
 def _read(meter: Any, mode: Any, epoch: int | None) -> Measurement:
-    losses = {task: float(loss) for task, loss in zip(meter.task_name, meter.loss_item, strict=True)}
+    losses = {
+        task: float(loss) for task, loss in zip(meter.task_name, meter.loss_item, strict=True)
+    }
     metrics = {
         task: {
             name: float(value)

@@ -1,0 +1,54 @@
+"""What the scripts of this folder share in handing their problem to LibMTL."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import LibMTL.architecture as architecture_method
+import LibMTL.weighting as weighting_method
+from LibMTL import Trainer
+from LibMTL.loss import CELoss
+from LibMTL.metrics import AccMetric
+
+
+def classification(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """LibMTL's ``task_dict`` for tasks that are judged by their accuracy."""
+    return {
+        task: {"metrics": ["Acc"], "metrics_fn": AccMetric(), "loss_fn": CELoss(), "weight": [1]}
+        for task in tasks
+    }
+
+
+def methods(params: argparse.Namespace) -> dict[str, Any]:
+    """The Trainer's arguments that differ between LibMTL's release and its main branch.
+
+    The release takes classes; the main branch takes their names, and paths for checkpoints.
+    """
+    if "save_path" in inspect.signature(Trainer.__init__).parameters:
+        return {
+            "weighting": params.weighting,
+            "architecture": params.arch,
+            "save_path": params.save_path,
+            "load_path": params.load_path,
+        }
+    return {
+        "weighting": weighting_method.__dict__[params.weighting],
+        "architecture": architecture_method.__dict__[params.arch],
+    }
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """An argparse type: whole numbers from ``low`` to ``high``, or from ``low`` up."""
+    rule = f"from {low} up" if high is None else f"from {low} to {high}"
+
+    def read(text: str) -> int:
+        if text.strip().lstrip("+-").isdecimal():
+            value = int(text)
+            if low <= value and (high is None or value <= high):
+                return value
+        raise argparse.ArgumentTypeError(f"must be a whole number {rule}, but is {text!r}")
+
+    return read
