@@ -129,6 +129,10 @@ def _keep(profile: ConflictProfile, options: argparse.Namespace) -> None:
         if file:
             say(f"{kind} {file}.")
     severe = _severe(profile, options.s)
+    if not severe:
+        say(f"No layer conflicts at S = {options.s:g}. For an S closer to 0:")
+        say(f"  libmtl-recon layers show {name} --s 0")
+        return
     again = shlex.join(["libmtl-recon", "run", options.script, *_without_arch(options.args)])
     say(f"Next, with the {severe} layers that reach half of the worst score split (K is yours):")
     say(f"  {again} --arch Recon --recon_s {options.s:g} --recon_k {severe}")
@@ -137,7 +141,7 @@ def _keep(profile: ConflictProfile, options: argparse.Namespace) -> None:
 def _severe(profile: ConflictProfile, S: float) -> int:
     """How many layers have more than half of the worst score: a K to begin with."""
     scores = profile.scores(S).values()
-    return max(1, sum(score > max(scores) / 2 for score in scores))
+    return sum(score > max(scores) / 2 for score in scores)
 
 
 def _without_arch(args: list[str]) -> list[str]:

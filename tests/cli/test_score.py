@@ -168,6 +168,15 @@ def test_a_script_that_trains_no_step_is_explained(
     assert ProfileCache().list() == []
 
 
+def test_no_split_is_proposed_where_nothing_conflicts(
+    script: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", "--s", "-0.995", script]) == 0
+    out = capsys.readouterr().out
+    assert "No layer conflicts at S = -0.995" in out
+    assert "--recon_k" not in out
+
+
 @pytest.mark.parametrize(
     ("option", "value", "rule"),
     [
