@@ -215,11 +215,9 @@ def _shared_layers(model: nn.Module) -> tuple[tuple[Layer, ...], Tensor | None]:
     """
     shared = list(model.get_share_params())  # type: ignore[operator]  # LibMTL's method
     ids = {id(p) for p in shared}
-    encoder = getattr(model, "encoder", None)
-    inside = isinstance(encoder, nn.Module) and ids <= {id(p) for p in encoder.parameters()}
-    root = encoder if isinstance(encoder, nn.Module) and inside else model
+    encoder = _shared_encoder(model, ids)
     layers, ordered = [], []
-    for name, owner, parameters in owned_parameters(root):
+    for name, owner, parameters in owned_parameters(encoder):
         own = [p for p in parameters if id(p) in ids]
         if own:
             shapes = tuple(tuple(p.shape) for p in own)
@@ -235,6 +233,28 @@ def _shared_layers(model: nn.Module) -> tuple[tuple[Layer, ...], Tensor | None]:
         return (), None
     columns = torch.cat([spans[id(p)] for p in ordered])
     return tuple(layers), columns.to(ordered[0].device)
+
+
+def _shared_encoder(model: nn.Module, shared: set[int]) -> nn.Module:
+    """The one encoder that all tasks share, which holds all shared parameters (by identity).
+
+    Raises:
+        ReconError: The architecture has none.
+    """
+    import LibMTL
+
+    architecture = type(model).__bases__[0]
+    own = getattr(LibMTL.architecture, architecture.__name__, None) is architecture
+    hard = issubclass(architecture, LibMTL.architecture.HPS)
+    encoder = getattr(model, "encoder", None)
+    inside = isinstance(encoder, nn.Module) and shared <= {id(p) for p in encoder.parameters()}
+    if not isinstance(encoder, nn.Module) or not inside or (own and not hard):
+        raise ReconError(
+            f"--arch {architecture.__name__} cannot be scored: Recon looks for conflicts in the "
+            "layers of one encoder that all tasks share, and this architecture has experts, "
+            "attention or columns of the tasks' own instead. Score with --arch HPS."
+        )
+    return encoder
 
 
 def _weighting_name(model: nn.Module) -> str:

@@ -8,6 +8,7 @@ import libmtl_recon  # noqa: F401  # first, so that LibMTL loads on today's torc
 import itertools
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import LibMTL.weighting as weightings
@@ -15,12 +16,13 @@ import numpy as np
 import pytest
 import torch
 from LibMTL import Trainer
-from LibMTL.architecture import HPS
+from LibMTL.architecture import HPS, AbsArchitecture, MMoE
 from LibMTL.loss import CELoss
 from LibMTL.metrics import AccMetric
 from torch import Tensor, nn
 
 from libmtl_recon import ReconError
+from libmtl_recon.architecture.libmtl import Recon
 from libmtl_recon.conflict.grid import EDGES
 from libmtl_recon.launcher import StopRun
 from libmtl_recon.plugin.observing import Observer, observe
@@ -155,7 +157,7 @@ def build(
         optim_param={"optim": "adam", "lr": 0.01},
         scheduler_param=None,
         weight_args=ARGUMENTS.get(weighting.__name__, {}),
-        arch_args={},
+        arch_args=options.pop("arch_args", {}),
         **options,
     )
 
@@ -339,6 +341,45 @@ def test_one_task_is_refused() -> None:
 def test_weightings_of_several_batches_a_step_are_refused(name: str) -> None:
     with observe(ScoringObserver()), pytest.raises(ReconError, match=f"{name} draws three batches"):
         build(type(name, (weightings.EW,), {}))
+
+
+def test_an_architecture_without_one_shared_encoder_is_refused() -> None:
+    options = {"architecture": MMoE, "arch_args": {"img_size": [6], "num_experts": [2]}}
+    with observe(ScoringObserver()), pytest.raises(ReconError, match="--arch MMoE cannot be"):
+        build(weightings.EW, **options)
+
+
+class OfTheUser(AbsArchitecture):
+    """Shares an encoder in a way of its own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.encoder = self.encoder_class()
+
+
+def test_an_architecture_of_the_users_own_is_scored_if_it_shares_an_encoder() -> None:
+    observer, _, _ = scored(weightings.EW, architecture=OfTheUser)
+    profile = observer.profile()
+    assert profile is not None
+    assert profile.provenance["architecture"] == "OfTheUser"
+    assert profile.layer_names == ("fc1", "bn1", "fc2")
+
+
+@pytest.mark.parametrize("name", ["EW", "PCGrad", "GradOPS"])
+def test_with_recon_the_layers_that_are_still_shared_are_scored(name: str, tmp_path: Path) -> None:
+    source = tmp_path / "layers.json"
+    source.write_text('{"fc1": 2, "bn1": 1, "fc2": 0}')
+    recon = {"recon_k": 1, "recon_s": -0.1, "recon_layers": str(source)}
+    options = {"architecture": Recon, "arch_args": recon}
+    observer, _, state = scored(getattr(weightings, name), **options)
+    profile = observer.profile()
+    assert profile is not None
+    assert profile.layer_names == ("bn1", "fc2")
+    assert profile.parameter_counts == (16, 40)
+    assert [layer.type for layer in profile.architecture] == ["BatchNorm1d", "Linear"]
+    plain = train(build(getattr(weightings, name), **options))
+    for key, value in plain.items():
+        assert torch.equal(value, state[key]), key
 
 
 class Exploding(Observer):
