@@ -76,7 +76,7 @@ def run_script(
     except ReconError as error:
         print(f"libmtl-recon: error: {error}", file=sys.stderr)
         return error.exit_status
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # whatever the script raised, shown as Python does
         _print_exception(error)
         return 1
     return 0

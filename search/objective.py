@@ -39,11 +39,11 @@ def relative_improvement(
         gains = []
         for name, higher in directions.items():
             value, base = metrics[task][name], single_task[task][name]
-            if not math.isfinite(value) or not math.isfinite(base):
+            broken = [number for number in (value, base) if not math.isfinite(number)]
+            if broken:
                 raise ReconError(
-                    f"Metric {name!r} of task {task!r} is {value if math.isfinite(base) else base}, "
-                    "so configurations cannot be compared by it. Look at the script's metric and "
-                    "at the loss, or lower --lr."
+                    f"Metric {name!r} of task {task!r} is {broken[0]}, so configurations cannot be "
+                    "compared by it. Look at the script's metric and at the loss, or lower --lr."
                 )
             if base == 0:
                 raise ReconError(

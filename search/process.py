@@ -125,7 +125,8 @@ class Runner:
             if self._stopped.is_set():
                 raise Interrupted
             alive = process.is_alive()
-            for event, read in _events(job.events, read):
+            for event, end in _events(job.events, read):
+                read = end
                 result.add(event)
                 if event["event"] == "measured" and not follow(result):
                     result.notes["ended early"] = True

@@ -217,7 +217,7 @@ class Session:
         file = self.folder.profile
         if not file.exists():
             raise ReconError(
-                f"{self.config.script} trained no step while it was scored, so there is no conflict "
-                "profile. Have it train for at least one epoch."
+                f"{self.config.script} trained no step while it was scored, so there is no "
+                "conflict profile. Have it train for at least one epoch."
             )
         return ConflictProfile.from_json(file.read_text(encoding="utf-8"), str(file))

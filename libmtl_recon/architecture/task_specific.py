@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -50,7 +49,8 @@ class TaskSpecific(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The class was made at run time: pickle and deepcopy make it anew from the plain one.
-        return _blank, (plain_class(self),), self.__getstate__()
+        state = self.__getstate__()  # type: ignore[no-untyped-call]  # of object, or an RNN's own
+        return _blank, (plain_class(self),), state
 
 
 class TaskSpecificRNN(TaskSpecific):
@@ -73,9 +73,17 @@ class TaskSpecificRNN(TaskSpecific):
         """Nothing: cuDNN's packing is for one set of weights."""
 
 
-@functools.cache
+_classes: dict[type[nn.Module], type[nn.Module]] = {}
+
+
 def task_specific_class(plain: type[nn.Module]) -> type[nn.Module]:
-    """The class of modules of a plain class after their split; a subclass of it."""
+    """The class of modules of a plain class after their split; a subclass of it, made once."""
+    if plain not in _classes:
+        _classes[plain] = _derive(plain)
+    return _classes[plain]
+
+
+def _derive(plain: type[nn.Module]) -> type[nn.Module]:
     mixin = TaskSpecificRNN if issubclass(plain, nn.RNNBase) else TaskSpecific
     return type(
         f"TaskSpecific{plain.__name__}",
@@ -86,7 +94,8 @@ def task_specific_class(plain: type[nn.Module]) -> type[nn.Module]:
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
     """The class that a module has, or had before its split."""
-    return vars(type(module)).get("_plain_class", type(module))
+    found: type[nn.Module] = vars(type(module)).get("_plain_class", type(module))
+    return found
 
 
 def make_task_specific(module: nn.Module, names: Iterable[str], selection: TaskSelection) -> None:
