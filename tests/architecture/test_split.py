@@ -1,0 +1,331 @@
+"""A split network against T plain networks, to the last bit."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain import Twins, total
+from torch import Tensor, nn
+
+from libmtl_recon import ReconError, UsageError
+from libmtl_recon.architecture import (
+    Bundle,
+    is_split,
+    only_task,
+    shared_parameters,
+    split_layers,
+    task_parameters,
+)
+from libmtl_recon.conflict.layers import layers_of
+
+
+def image(size: int = 32) -> Tensor:
+    torch.manual_seed(1)
+    return torch.randn(4, 3, size, size)
+
+
+def resnet() -> nn.Module:
+    torch.manual_seed(0)
+    blocks = torchvision.models.resnet.BasicBlock
+    return torchvision.models.ResNet(blocks, [1, 1, 1, 1], num_classes=5)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(6, 8, 2, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, (hidden, _) = self.lstm(x)
+        return self.head(out[:, -1] + hidden[-1])
+
+
+class Twice(nn.Module):
+    """A module that is used twice, and one that reads a child's weight without calling it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again = nn.Linear(4, 4)
+        self.read = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.again(torch.relu(self.again(x))))
+        return nn.functional.linear(x, self.read.weight) + self.read.bias
+
+
+def vit() -> nn.Module:
+    torch.manual_seed(0)
+    return torchvision.models.VisionTransformer(
+        image_size=32, patch_size=16, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32,
+        num_classes=5,
+    )  # fmt: skip
+
+
+def transformer() -> nn.Module:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+    return nn.TransformerEncoder(layer, 2)
+
+
+def seeded(make: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(0)
+    return make()
+
+
+def sequence() -> Tensor:
+    torch.manual_seed(1)
+    return torch.randn(3, 5, 16)
+
+
+NETWORKS = {
+    "resnet-first": (resnet, ["conv1"], image),
+    "resnet-middle": (resnet, ["layer2.0.bn1", "layer3.0.conv2"], image),
+    "resnet-last": (resnet, ["fc"], image),
+    "resnet-only-a-shortcut": (resnet, ["layer2.0.downsample.0"], image),
+    "densenet": (
+        lambda: torchvision.models.DenseNet(4, (2, 2), 8, num_classes=5),
+        ["features.denseblock1.denselayer2.conv1", "features.norm5"],
+        image,
+    ),
+    "mobilenet": (
+        lambda: torchvision.models.mobilenet_v3_small(num_classes=5, dropout=0.0),
+        ["features.4.block.1.0", "features.6.block.2.fc1"],
+        lambda: image(64),
+    ),
+    "swin": (
+        lambda: torchvision.models.SwinTransformer(
+            [4, 4], 12, [2, 2], [2, 2], [4, 4], stochastic_depth_prob=0.0, num_classes=5
+        ),
+        ["features.1.0.attn", "features.3.1.mlp.0"],
+        image,
+    ),
+    "vit-attention": (vit, ["encoder.layers.encoder_layer_1.self_attention.out_proj"], image),
+    "vit-positions": (vit, ["encoder", "encoder.layers.encoder_layer_0.self_attention"], image),
+    "transformer": (transformer, ["layers.1.self_attn", "layers.0.linear1"], sequence),
+    "lstm": (Recurrent, ["lstm"], lambda: torch.randn(3, 5, 6)),
+    "after-lstm": (Recurrent, ["head"], lambda: torch.randn(3, 5, 6)),
+    "twice": (Twice, ["again", "read"], lambda: torch.randn(3, 4)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_equals_plain_networks_through_training_and_evaluation(name: str) -> None:
+    make, layers, data = NETWORKS[name]
+    twins = Twins(seeded(make).train(), layers)
+    x = data().double()
+    optimizer = torch.optim.SGD(twins.split.parameters(), lr=1e-3, momentum=0.9)
+    for _ in range(3):
+        twins.train_step(x, optimizer)
+    for network in (twins.split, *twins.plain.values()):
+        network.eval()
+    twins.assert_equal(x)
+    for task, plain in twins.plain.items():
+        with only_task(twins.split, task):
+            alone = twins.split(x)
+        assert type(alone) is Tensor
+        assert torch.equal(alone, plain(x))
+
+
+def test_three_tasks_with_adam() -> None:
+    twins = Twins(resnet(), ["layer1.0.conv1", "layer4.0.bn2"], ("x", "y", "z"))
+    optimizer = torch.optim.Adam(twins.split.parameters(), lr=1e-3)
+    for _ in range(3):
+        twins.train_step(image(), optimizer)
+    twins.assert_equal(image())
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.sets(st.sampled_from([layer.name for layer in layers_of(resnet())]), min_size=1))
+def test_any_set_of_layers(layers: set[str]) -> None:
+    twins = Twins(resnet(), sorted(layers))
+    twins.train_step(image(), torch.optim.SGD(twins.split.parameters(), lr=1e-3))
+    for network in (twins.split, *twins.plain.values()):
+        network.eval()
+    twins.assert_equal(image())
+
+
+def test_what_stands_before_the_first_split_runs_once() -> None:
+    split = split_layers(resnet(), ["layer3.0.conv1"], ["a", "b"])
+    calls = {"layer1.0.conv1": 0, "layer3.0.conv1": 0}
+    seen: dict[str, type] = {}
+    for name in calls:
+        split.get_submodule(name).register_forward_hook(
+            lambda module, args, out, name=name: seen.update({name: type(out)})
+        )
+    split(image())
+    assert seen == {"layer1.0.conv1": Tensor, "layer3.0.conv1": Bundle}
+
+
+def test_without_a_split_on_the_way_the_output_is_plain() -> None:
+    network = nn.ModuleDict({"used": nn.Linear(2, 2), "idle": nn.Linear(2, 2)})
+    network.forward = lambda x: network["used"](x)
+    split_layers(network, ["idle"], ["a", "b"])
+    assert type(network(torch.ones(1, 2))) is Tensor
+
+
+def test_statistics_are_the_tasks_own_after_a_split_and_shared_before() -> None:
+    split = split_layers(resnet(), ["layer2.0.conv1"], ["a", "b"])
+    split(image())
+    keys = split.state_dict().keys()
+    assert "bn1.running_mean" in keys
+    assert "layer2.0.bn1.tasks.a.running_mean" in keys
+    assert "layer2.0.bn1.weight" in keys, "its parameters stay shared"
+
+
+def test_statistics_are_the_tasks_own_if_each_task_comes_alone() -> None:
+    x = {"a": image().double(), "b": 3 + 2 * image().double()}
+    twins = Twins(resnet(), ["conv1"])
+    for task in twins.tasks:
+        with only_task(twins.split, task):
+            assert torch.equal(twins.split(x[task]), twins.plain[task](x[task]))
+    for network in (twins.split, *twins.plain.values()):
+        network.eval()
+    for task in twins.tasks:
+        with only_task(twins.split, task):
+            assert torch.equal(twins.split(x[task]), twins.plain[task](x[task]))
+
+
+def test_only_the_wanted_tasks_branch_gets_gradients() -> None:
+    split = split_layers(resnet(), ["layer2.0.conv1"], ["a", "b"])
+    with only_task(split, "b"):
+        split(image()).sum().backward()
+    assert task_parameters(split, "a")["layer2.0.conv1.weight"].grad is None
+    assert task_parameters(split, "b")["layer2.0.conv1.weight"].grad is not None
+
+
+def test_only_task_ends_with_its_block_even_by_an_error() -> None:
+    split = split_layers(resnet(), ["fc"], ["a", "b"])
+    with pytest.raises(KeyError), only_task(split, "a"):
+        raise KeyError
+    assert len(split(image()).parts) == 2
+
+
+@pytest.mark.parametrize("ran", [True, False])
+def test_a_state_dict_loads_into_a_fresh_split_network(ran: bool) -> None:
+    trained = Twins(resnet(), ["layer2.0.conv1"])
+    trained.train_step(image(), torch.optim.SGD(trained.split.parameters(), lr=1e-2))
+    fresh = split_layers(resnet().double(), ["layer2.0.conv1"], ["a", "b"])
+    x = image().double()
+    if ran:
+        fresh(x)
+    fresh.load_state_dict(trained.split.state_dict())
+    fresh.eval(), trained.split.eval()
+    for ours, theirs in zip(fresh(x).parts, trained.split(x).parts, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_state_dict_from_before_the_first_step_loads_after_it() -> None:
+    split = split_layers(resnet(), ["layer2.0.conv1"], ["a", "b"])
+    early = copy.deepcopy(split.state_dict())
+    split(image())
+    split.load_state_dict(early)
+    statistics = task_parameters(split, "b")["layer2.0.bn1.running_mean"]
+    assert not statistics.any()
+
+
+@pytest.mark.parametrize("name", ["resnet-middle", "lstm", "vit-positions"])
+def test_copies_and_pickles(name: str) -> None:
+    make, layers, data = NETWORKS[name]
+    split = Twins(seeded(make), layers).split
+    split.eval()
+    x = data().double()
+    expected = split(x).parts
+    for other in (copy.deepcopy(split), pickle.loads(pickle.dumps(split))):
+        for ours, theirs in zip(other(x).parts, expected, strict=True):
+            assert torch.equal(ours, theirs)
+        with only_task(other, "a"):
+            assert type(split(x)) is Bundle, "a copy has a selection of its own"
+
+
+def test_moves_and_converts_like_any_module() -> None:
+    split = split_layers(resnet(), ["layer2.0.conv1", "fc"], ["a", "b"]).double()
+    out = split(image().double())
+    assert out.dtype == torch.float64
+    total(list(out.parts)).backward()
+    assert all(parameter.grad is not None for parameter in split.parameters())
+    split.zero_grad()
+    assert all(parameter.grad is None for parameter in split.parameters())
+
+
+def test_stays_an_instance_of_its_class_and_names_its_copies() -> None:
+    split = split_layers(resnet(), ["layer1.0.bn1"], ["digit", "article"])
+    assert isinstance(split.layer1[0].bn1, nn.BatchNorm2d)
+    names = dict(split.named_parameters())
+    assert "layer1.0.bn1.tasks.digit.weight" in names
+    assert "layer1.0.bn1.weight" not in names
+    assert [tuple(p.shape) for p in split.layer1[0].bn1.weight.parts] == [(64,), (64,)]
+
+
+def test_copies_start_equal_and_are_apart() -> None:
+    split = split_layers(resnet(), ["fc"], ["a", "b"])
+    first, second = (task_parameters(split, task)["fc.weight"] for task in "ab")
+    assert torch.equal(first, second)
+    assert first.data_ptr() != second.data_ptr()
+
+
+def test_shared_parameters_are_those_without_a_task() -> None:
+    network = resnet()
+    assert len(shared_parameters(network)) == len(list(network.parameters()))
+    split = split_layers(network, ["fc", "conv1"], ["a", "b"])
+    shared = {id(parameter) for parameter in shared_parameters(split)}
+    own = {id(p) for task in "ab" for p in task_parameters(split, task).values()}
+    assert not shared & own
+    assert len(shared) + 2 * 3 == len(list(split.parameters()))
+    assert is_split(split)
+
+
+class TiedLayers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+
+
+class HasTasks(nn.Linear):
+    tasks = 3
+
+
+@pytest.mark.parametrize(
+    ("network", "layers", "tasks", "said"),
+    [
+        (resnet, ["layer1.0.bn9"], ["a", "b"], "layer1.0.bn1"),
+        (resnet, ["layer1.0"], ["a", "b"], "layer1.0.conv1"),
+        (resnet, ["relu"], ["a", "b"], "It has none"),
+        (resnet, ["fc"], [], "at least one"),
+        (resnet, ["fc"], ["a", "a"], "none twice"),
+        (resnet, ["fc"], ["a.b", "c"], "without a dot"),
+        (resnet, ["fc"], ["train", "c"], "no attribute of nn.Module"),
+        (TiedLayers, ["first"], ["a", "b"], "'second'"),
+        (lambda: nn.Sequential(HasTasks(2, 2)), ["0"], ["a", "b"], "attribute 'tasks'"),
+    ],
+)
+def test_refuses_by_name(
+    network: Callable[[], nn.Module], layers: list[str], tasks: list[str], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        split_layers(network(), layers, tasks)
+
+
+def test_refuses_a_second_split_and_unknown_tasks() -> None:
+    split = split_layers(resnet(), ["fc"], ["a", "b"])
+    with pytest.raises(ReconError, match="split before"):
+        split_layers(split, ["conv1"], ["a", "b"])
+    with pytest.raises(UsageError, match="'c'"), only_task(split, "c"):
+        pass
+    with pytest.raises(UsageError, match="split_layers"), only_task(resnet(), "a"):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_refuses_compiled_modules() -> None:
+    network = nn.Sequential(torch.jit.script(nn.Linear(2, 2)), nn.Linear(2, 2))
+    with pytest.raises(ReconError, match=r"torch\.jit"):
+        split_layers(network, ["1"], ["a", "b"])
