@@ -17,11 +17,13 @@ class Dot:
         weighting: Its weighting, by which it is coloured.
         parameters: Of its network.
         improvement: Its Δm.
+        whole: Whether it was trained to its end.
     """
 
     weighting: str
     parameters: int
     improvement: float
+    whole: bool = True
 
 
 def draw_improvement(
@@ -30,7 +32,7 @@ def draw_improvement(
     """Draw Δm against the number of parameters, one dot a plan.
 
     Args:
-        dots: The plans.
+        dots: The plans; those that were ended early are drawn hollow, at the best they reached.
         reference: EW with plain sharing.
         best: The best plan.
         single_task: The parameters of the single-task networks together.
@@ -43,27 +45,40 @@ def draw_improvement(
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.axhline(0, color="#444444", linewidth=0.8)
-    axes.axvline(single_task, color="#444444", linewidth=0.8, linestyle=":")
+    axes.axhline(0, color="#777777", linewidth=0.8)
     for color, weighting in zip(_COLORS, dict.fromkeys(d.weighting for d in dots), strict=False):
-        own = [dot for dot in dots if dot.weighting == weighting]
-        x, y = [dot.parameters for dot in own], [dot.improvement for dot in own]
-        axes.scatter(x, y, s=42, color=color, alpha=0.8, edgecolors="none", label=weighting)
-    for dot, name in ((reference, "EW, plain sharing"), (best, "best")):
+        for whole, face in ((True, color), (False, "none")):
+            own = [dot for dot in dots if dot.weighting == weighting and dot.whole is whole]
+            axes.scatter(
+                [dot.parameters for dot in own],
+                [dot.improvement for dot in own],
+                s=42,
+                facecolors=face,
+                edgecolors=color,
+                label=weighting if whole else f"{weighting}, ended early" if own else None,
+            )
+    axes.plot(single_task, 0, marker="D", color="black", markersize=7)
+    for dot, name, below in (
+        (Dot("", single_task, 0.0), "single-task\nnetworks", True),
+        (reference, "EW, plain sharing", True),
+        (best, "best", False),
+    ):
         at = (dot.parameters, dot.improvement)
-        axes.scatter(*at, s=150, facecolors="none", edgecolors="black", linewidths=1.2)
-        left = dot.parameters > 0.6 * single_task
         axes.annotate(
-            name, at, (-10 if left else 10, -4), textcoords="offset points",
-            ha="right" if left else "left",
-        )  # fmt: skip
-    axes.annotate(
-        "single-task networks", (single_task, 0), (-6, 6), textcoords="offset points", ha="right"
-    )
-    axes.set_xlim(0, 1.05 * max(single_task, *(dot.parameters for dot in dots)))
+            name,
+            at,
+            (0, -14 if below else 14),
+            textcoords="offset points",
+            ha="center",
+            va="top" if below else "bottom",
+        )
+        if dot.weighting:
+            axes.scatter(*at, s=150, facecolors="none", edgecolors="black", linewidths=1.2)
+    axes.margins(0.12, 0.16)
     axes.set_xlabel("parameters of the whole network")
     axes.set_ylabel(f"Δm on {on} data, %")
-    axes.set_title("Average relative improvement over single-task training")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_title("Average relative improvement over single-task training", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(title="weighting", loc="lower right", frameon=False)
+    axes.legend(title="weighting", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     figure.savefig(file, dpi=150)

@@ -55,6 +55,11 @@ class Result:
         """The tasks that were trained."""
         return tuple(self.higher_is_better)
 
+    @property
+    def finished(self) -> bool:
+        """Whether the run ended well."""
+        return bool(self.notes.get("ended", {}).get("status") == 0)
+
     def improvements(self, single_task: Metrics, on: str) -> list[float]:
         """Δm after each epoch."""
         return [
@@ -140,12 +145,18 @@ class Runner:
         return result
 
 
-def read_finished(events: Path) -> Result | None:
-    """The result of a run that ended well; None if there is none."""
+def read_result(events: Path) -> Result:
+    """What a run has written so far."""
     result = Result()
     for event, _ in _events(events, 0):
         result.add(event)
-    return result if result.notes.get("ended", {}).get("status") == 0 else None
+    return result
+
+
+def read_finished(events: Path) -> Result | None:
+    """The result of a run that ended well; None if there is none."""
+    result = read_result(events)
+    return result if result.finished else None
 
 
 def _events(file: Path, start: int) -> Iterator[tuple[dict[str, Any], int]]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from libmtl_recon import ConflictProfile, draw_profile
 from search.config import Config
 from search.folder import SearchFolder
-from search.plots import Dot, draw_improvement
+from search.plots import draw_improvement
 from search.process import Runner
 from search.progress import Display
 from search.report import Report, Spread, command_line, plan_row, single_task_row
 from search.session import Session
-from search.space import REFERENCE, Plan, check_space
+from search.space import REFERENCE, check_space
 from search.study import Study
 
 
@@ -74,11 +74,15 @@ def _compare(session: Session, study: Study, profile: ConflictProfile) -> Report
     gain = [ours.test - ew.test for ours, ew in zip(fresh[best], fresh[REFERENCE], strict=True)]
     conflicts, improvement = folder.path / "conflicts.png", folder.path / "improvement.png"
     draw_profile(profile, conflicts, best.S if best.S is not None else -0.1)
-    dots = {plan: _dot(session, plan) for plan in (*study.plans(), REFERENCE, best)}
+    dots = {plan: session.dot(plan) for plan in (*study.plans(), REFERENCE, best)}
     draw_improvement(
-        list(dots.values()), dots[REFERENCE], dots[best],
-        session.baseline(seeds[0]).parameters, config.on, improvement,
-    )  # fmt: skip
+        list(dots.values()),
+        dots[REFERENCE],
+        dots[best],
+        session.baseline(seeds[0]).parameters,
+        config.on,
+        improvement,
+    )
     return Report(
         rows,
         best,
@@ -88,8 +92,3 @@ def _compare(session: Session, study: Study, profile: ConflictProfile) -> Report
         command_line(config.script, session.arguments(best, config.seed)),
         (conflicts, improvement),
     )
-
-
-def _dot(session: Session, plan: Plan) -> Dot:
-    outcome = session.finished(plan)
-    return Dot(plan.weighting, outcome.parameters, outcome.val)

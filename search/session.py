@@ -11,7 +11,8 @@ from search.child import Job
 from search.config import Config
 from search.folder import SearchFolder
 from search.objective import Metrics, relative_improvement
-from search.process import Result, Runner
+from search.plots import Dot
+from search.process import Result, Runner, read_result
 from search.progress import Display, Phase
 from search.space import REFERENCE, Plan
 from search.study import Pruned
@@ -165,6 +166,12 @@ class Session:
         return self.outcome(
             self.runner.run(self._plan_job(plan, self.config.seed)), self.config.seed
         )
+
+    def dot(self, plan: Plan) -> Dot:
+        """A trained plan in the picture; one that was ended early at the best it reached."""
+        result = read_result(self._plan_job(plan, self.config.seed).events)
+        gains = result.improvements(self.baseline(self.config.seed).val, self.config.on)
+        return Dot(plan.weighting, result.parameters, max(gains), result.finished)
 
     def arguments(self, plan: Plan, seed: int) -> tuple[str, ...]:
         """The script's command line for a plan."""

@@ -100,9 +100,11 @@ class Study:
         return self.plan_of(max(finished, key=lambda t: -math.inf if t.value is None else t.value))
 
     def plans(self) -> list[Plan]:
-        """All plans that were trained to their end, each once."""
-        finished = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return list({plan.key: plan for plan in map(self.plan_of, finished)}.values())
+        """All plans that were trained, to their end or not, each once."""
+        ended = self.study.get_trials(
+            deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)
+        )
+        return list({plan.key: plan for plan in map(self.plan_of, ended)}.values())
 
     @property
     def finished(self) -> int:
