@@ -1,0 +1,202 @@
+"""A handwritten digit and an article of clothing in one image; a task for each.
+
+Multi-Fashion+MNIST of the Recon paper: 36x36 images with an MNIST digit at the top left and a
+Fashion-MNIST article at the bottom right, each moved by up to 4 pixels, the brighter pixel on top
+where they overlap. The paper's data set is a file that its authors took over; here the pairs are
+drawn anew, always the same for the same --data_seed. No source image is both in the training and
+in the validation part, and the test part is made from the two data sets' test images.
+
+The data sets are read from the folder in LIBMTL_RECON_DATA (MNIST/raw and FashionMNIST/raw, as
+torchvision lays them out); without that variable torchvision downloads them, once, to the user's
+cache folder.
+
+The paper's training (Appendix B.1), which takes a GPU; LibMTL has no schedule of unequal steps, so
+the paper's second decay, at epoch 90, is left out:
+
+    python -m libmtl_recon.problems.multi_fashion_mnist --weighting EW --epochs 120 --bs 256 \
+        --optim sgd --lr 0.1 --weight_decay 0 --scheduler step --step_size 60 --gamma 0.1
+
+A try on a CPU, of a few minutes:
+
+    python -m libmtl_recon.problems.multi_fashion_mnist --weighting EW --epochs 3 --bs 256 \
+        --optim sgd --lr 0.1 --weight_decay 0 --width 16 --train_size 20000
+"""
+
+from __future__ import annotations
+
+import libmtl_recon  # noqa: F401  # makes LibMTL know GradOPS and Recon
+
+# isort: split
+import argparse
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from LibMTL import Trainer
+from LibMTL.config import LibMTL_args, prepare_args
+from LibMTL.utils import set_device, set_random_seed
+from platformdirs import user_cache_path
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision.datasets import MNIST, FashionMNIST
+from torchvision.models.resnet import BasicBlock, ResNet
+
+from libmtl_recon.problems.common import classification, methods, whole
+from libmtl_recon.problems.pairs import Items, Pairs, make_loader
+
+TASKS = ("digit", "article")
+CLASSES = 10
+CANVAS, JITTER = 36, 4
+FEATURES = 100  # of the last shared layer (Appendix B.1)
+HELD_OUT = 6000  # source images of each data set that only the validation part is made from
+FOLDER = "LIBMTL_RECON_DATA"
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line: LibMTL's flags and this problem's own."""
+    own = LibMTL_args.add_argument_group("multi_fashion_mnist")
+    own.add_argument("--epochs", type=whole(1), default=30, help="training epochs")
+    own.add_argument("--bs", type=whole(2), default=256, help="batch size")
+    own.add_argument(
+        "--width",
+        type=whole(1),
+        default=64,
+        help="channels of the first stage: 64 is a ResNet18, 16 does for a CPU",
+    )
+    own.add_argument(
+        "--head",
+        choices=("two", "one"),
+        default="two",
+        help="linear layers of a task: two as in the Recon paper, one as in its authors' code",
+    )
+    own.add_argument("--train_size", type=whole(2), default=120_000, help="training images")
+    own.add_argument("--val_size", type=whole(1), default=10_000, help="validation images")
+    own.add_argument("--test_size", type=whole(1), default=20_000, help="test images")
+    own.add_argument(
+        "--data_seed", type=whole(0), default=0, help="seed of the split and the pairs"
+    )
+    params: argparse.Namespace = LibMTL_args.parse_args()
+    return params
+
+
+def read_items(source: type[MNIST], *, train: bool) -> Items:
+    """A data set of torchvision's, from disk or downloaded.
+
+    Raises:
+        SystemExit: It is not where LIBMTL_RECON_DATA says, or it cannot be downloaded.
+    """
+    given = os.environ.get(FOLDER)
+    folder = Path(given) if given else user_cache_path("libmtl-recon") / "data"
+    try:
+        data = source(folder, train=train, download=not given)
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+        # On one line: what torchvision reports may be long, but it is one paragraph to the user.
+        reason = " ".join(str(error).split())
+        sys.exit(
+            f"multi_fashion_mnist: error: {source.__name__} "
+            + (f"is not in {folder}, " if given else f"could not be downloaded to {folder}, ")
+            + f"so there is nothing to train on ({reason}). Set the environment variable {FOLDER} "
+            + f"to a folder with {source.__name__}/raw/*-ubyte as torchvision lays it out"
+            + (", or unset it to have the data downloaded." if given else ".")
+        )
+    return Items(data.data, data.targets)
+
+
+def make_loaders(params: argparse.Namespace) -> dict[str, DataLoader[Any]]:
+    """The loaders of the training, validation and test parts."""
+    rng = np.random.default_rng(params.data_seed)
+    sources: dict[str, list[Items]] = {"train": [], "val": [], "test": []}
+    for source in (MNIST, FashionMNIST):
+        items = read_items(source, train=True)
+        order = rng.permutation(len(items))
+        sources["train"].append(items.take(order[HELD_OUT:]))
+        sources["val"].append(items.take(order[:HELD_OUT]))
+        sources["test"].append(read_items(source, train=False))
+    loaders = {}
+    for number, (part, (digits, articles)) in enumerate(sources.items()):
+        pairs = Pairs(
+            digits,
+            articles,
+            TASKS,
+            count=getattr(params, f"{part}_size"),
+            canvas=CANVAS,
+            jitter=JITTER,
+            seed=(params.data_seed, number),
+        )
+        loaders[part] = make_loader(pairs, params.bs, shuffle=part == "train")
+    return loaders
+
+
+class Encoder(ResNet):  # type: ignore[misc]  # torchvision is untyped
+    """Torchvision's ResNet18 for images of one channel, of any width (Appendix B.1).
+
+    The layers keep torchvision's names; the last one has 100 features.
+
+    Args:
+        width: Channels of the first stage; each further stage has twice as many.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        # Torchvision's widths are fixed: its layers stay empty and are replaced one by one.
+        with torch.device("meta"):
+            super().__init__(BasicBlock, [2, 2, 2, 2])
+        self.conv1 = nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = make_stage(width, width, stride=1)
+        self.layer2 = make_stage(width, 2 * width, stride=2)
+        self.layer3 = make_stage(2 * width, 4 * width, stride=2)
+        self.layer4 = make_stage(4 * width, 8 * width, stride=2)
+        self.fc = nn.Linear(8 * width, FEATURES)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def make_stage(inputs: int, outputs: int, *, stride: int) -> nn.Sequential:
+    """Two residual blocks; the first one may halve the image."""
+    downsample = None
+    if stride > 1 or inputs != outputs:
+        downsample = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+        )
+    return nn.Sequential(
+        BasicBlock(inputs, outputs, stride, downsample), BasicBlock(outputs, outputs)
+    )
+
+
+def make_head(layers: str) -> nn.Sequential:
+    """A task's own layers: ReLU and one linear layer, or two with a ReLU between.
+
+    The paper does not say how wide its first linear layer is; here it keeps the 100 features.
+    """
+    first = [nn.ReLU(), nn.Linear(FEATURES, FEATURES)] if layers == "two" else []
+    return nn.Sequential(*first, nn.ReLU(), nn.Linear(FEATURES, CLASSES))
+
+
+def main(params: argparse.Namespace) -> None:
+    """Build LibMTL's Trainer and train."""
+    kwargs, optim_param, scheduler_param = prepare_args(params)
+    loaders = make_loaders(params)
+    trainer = Trainer(
+        task_dict=classification(TASKS),
+        encoder_class=partial(Encoder, params.width),
+        decoders=nn.ModuleDict({task: make_head(params.head) for task in TASKS}),
+        rep_grad=params.rep_grad,
+        multi_input=params.multi_input,
+        optim_param=optim_param,
+        scheduler_param=scheduler_param,
+        **methods(params),
+        **kwargs,
+    )
+    trainer.train(loaders["train"], loaders["test"], params.epochs, val_dataloaders=loaders["val"])
+
+
+if __name__ == "__main__":
+    arguments = parse_args()
+    set_device(arguments.gpu_id)
+    set_random_seed(arguments.seed)
+    main(arguments)
