@@ -6,17 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from search.config import Config, load_config
+    from search.config import Config
+    from search.load import load_config, shipped_configs
     from search.objective import relative_improvement
     from search.run import run_search
 
-__all__ = ["Config", "load_config", "relative_improvement", "run_search"]
+__all__ = ["Config", "load_config", "relative_improvement", "run_search", "shipped_configs"]
 
 _HOMES = {
     "Config": "config",
-    "load_config": "config",
+    "load_config": "load",
     "relative_improvement": "objective",
     "run_search": "run",
+    "shipped_configs": "load",
 }
 
 

@@ -2,38 +2,87 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
-from libmtl_recon import ReconError, UsageError, find_script
+from libmtl_recon import UsageError
 
 Scalar = bool | int | float | str
-Flags = dict[str, Scalar | list[Scalar]]
+_GRID = 0.005  # of severities
+_CHOSEN = ("weighting", "arch", "seed", "gradops_alpha", "recon_k", "recon_s", "recon_layers")
+
+
+def _check_flags(value: Any) -> Any:
+    """Flags are names with plain values."""
+    if not isinstance(value, dict):
+        raise UsageError(
+            "", "must be a mapping from flags to values", value, "Write it as {epochs: 20}."
+        )
+    for flag, given in value.items():
+        if not isinstance(flag, str) or not re.fullmatch(r"[A-Za-z][\w-]*", flag):
+            raise UsageError(
+                "",
+                "must have names of flags as keys, without the dashes in front",
+                flag,
+                "Write {epochs: 20} for --epochs 20.",
+            )
+        parts = given if isinstance(given, list) else [given]
+        if not parts or not all(isinstance(part, Scalar) for part in parts):
+            raise UsageError(
+                flag,
+                "must be a number, a text, true or false, or a list of these",
+                given,
+                f"Write {{{flag}: true}} for a flag that takes no value.",
+            )
+        if flag in _CHOSEN:
+            raise UsageError(
+                flag,
+                "must not be set here",
+                given,
+                "The search sets this flag itself; see `space`, `score` and `seed`.",
+            )
+    return value
+
+
+Flags = Annotated[dict[str, Any], BeforeValidator(_check_flags)]
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+Severity = Annotated[float, Field(gt=-1, le=0, allow_inf_nan=False)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class FloatRange(_Strict):
-    """Values from ``low`` to ``high``, ``step`` apart."""
+    """Values from ``low`` up to ``high``, ``step`` apart."""
 
     low: float = Field(allow_inf_nan=False)
     high: float = Field(allow_inf_nan=False)
     step: float = Field(gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
-    def _ordered(self) -> FloatRange:
-        if self.high < self.low:
-            raise ValueError(f"high must not be below low, but {self.high} < {self.low}")
+    def _ordered(self) -> Self:
+        _check_order(self.low, self.high)
         return self
+
+    @property
+    def values(self) -> list[float]:
+        """All of them."""
+        count = int((self.high - self.low) / self.step + 1e-9)
+        return [round(self.low + index * self.step, 9) for index in range(count + 1)]
 
 
 class IntRange(_Strict):
@@ -43,10 +92,16 @@ class IntRange(_Strict):
     high: int = Field(ge=0)
 
     @model_validator(mode="after")
-    def _ordered(self) -> IntRange:
-        if self.high < self.low:
-            raise ValueError(f"high must not be below low, but {self.high} < {self.low}")
+    def _ordered(self) -> Self:
+        _check_order(self.low, self.high)
         return self
+
+
+def _check_order(low: float, high: float) -> None:
+    if high < low:
+        raise UsageError(
+            "high", f"must not be below low ({low})", high, "A range must hold something."
+        )
 
 
 class Space(_Strict):
@@ -54,17 +109,59 @@ class Space(_Strict):
 
     Attributes:
         weighting: Names of LibMTL's weightings, ours included.
+        flags: For a weighting, flags that only its runs get.
         alpha: GradOPS's exponent; only used where ``weighting`` has GradOPS.
-        s: Severities, each a multiple of 0.005 in (-1, 0].
+        s: Severities, each a multiple of 0.005 in (-1, 0]: a list, or a range.
         k: How many layers are split; 0 is plain hard parameter sharing.
     """
 
     weighting: list[str] = Field(default=["EW", "GradOPS"], min_length=1)
+    flags: dict[str, Flags] = {}
     alpha: FloatRange = FloatRange(low=-3.0, high=2.0, step=0.5)
-    s: list[Annotated[float, Field(gt=-1, le=0)]] = Field(
-        default=[-0.2, -0.1, -0.05, -0.02, 0.0], min_length=1
-    )
+    s: Annotated[
+        Annotated[list[Severity], Field(min_length=1), Tag("list")]
+        | Annotated[FloatRange, Tag("range")],
+        Discriminator(lambda value: "list" if isinstance(value, list) else "range"),
+    ] = [-0.2, -0.1, -0.05, -0.02, 0.0]
     k: IntRange
+
+    @property
+    def severities(self) -> list[float]:
+        """All severities that may be chosen."""
+        return self.s.values if isinstance(self.s, FloatRange) else self.s
+
+    @field_validator("s")
+    @classmethod
+    def _on_the_grid(cls, value: Any) -> Any:
+        for severity in value.values if isinstance(value, FloatRange) else value:
+            if not -1 < severity <= 0 or abs(severity / _GRID - round(severity / _GRID)) > 1e-6:
+                raise UsageError(
+                    "",
+                    f"must hold multiples of {_GRID} above -1 and up to 0",
+                    severity,
+                    "Round it; conflicts are counted on this grid.",
+                )
+        return value
+
+    @field_validator("weighting")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        twice = [name for name in value if value.count(name) > 1]
+        if twice:
+            raise UsageError("", "must name each weighting once", twice[0], "Remove one.")
+        return value
+
+    @model_validator(mode="after")
+    def _flags_of_known(self) -> Self:
+        for name in self.flags:
+            if name not in self.weighting:
+                raise UsageError(
+                    "flags",
+                    f"must have weightings of this space as keys ({', '.join(self.weighting)})",
+                    name,
+                    "Add it to space.weighting, or write flags for all runs at the top level.",
+                )
+        return self
 
 
 class Score(_Strict):
@@ -73,10 +170,34 @@ class Score(_Strict):
     Attributes:
         weighting: The weighting under which the conflicts are counted.
         steps: After how many training steps it ends.
+        flags: Flags that differ from the other runs'.
     """
 
     weighting: str = "EW"
     steps: Positive = 300
+    flags: Flags = {}
+
+
+class Objective(_Strict):
+    """By what configurations are compared.
+
+    Attributes:
+        on: The data: ``test`` is for scripts that have no validation data.
+    """
+
+    on: Literal["val", "test"] = "val"
+
+
+class Finalists(_Strict):
+    """The trials that are trained again before one of them is called the best.
+
+    Attributes:
+        count: How many; 1 takes the best trial as it is.
+        seeds: With which seeds, beside the search's own. The best mean on validation data wins.
+    """
+
+    count: Positive = 3
+    seeds: list[Seed] = [101]
 
 
 class Config(_Strict):
@@ -85,12 +206,13 @@ class Config(_Strict):
     Attributes:
         script: Path of a LibMTL script, relative to the file, or a built-in problem's name.
         flags: LibMTL's and the script's own flags, without the dashes.
-        on: The data on which configurations are compared.
+        objective: By what configurations are compared.
         space: What the search may choose.
         score: The scoring run.
         trials: How many configurations are trained.
-        seed: The seed (``--seed``) of the search's runs.
-        confirm: Other seeds, with which the best and EW are trained again and compared on the
+        seed: The seed (``--seed``) of the trials and of Optuna's sampler.
+        finalists: How the best of the trials is chosen.
+        confirm: Fresh seeds, with which the best and EW are trained again and compared on the
             test data.
         workers: How many runs are trained at a time.
         threads: PyTorch's threads in each.
@@ -99,121 +221,38 @@ class Config(_Strict):
 
     script: str
     flags: Flags = {}
-    on: Literal["val", "test"] = "val"
+    objective: Objective = Objective()
     space: Space
     score: Score = Score()
     trials: Positive = 20
-    seed: int = 0
-    confirm: list[int] = [1, 2, 3]
+    seed: Seed = 0
+    finalists: Finalists = Finalists()
+    confirm: list[Seed] = Field(default=[1, 2, 3], min_length=1)
     workers: Positive = 2
     threads: Positive = 1
     prune: bool = True
 
     @model_validator(mode="after")
-    def _fresh_seeds(self) -> Config:
-        if self.seed in self.confirm or len(set(self.confirm)) < len(self.confirm):
-            raise ValueError("confirm must name seeds other than seed, none twice")
-        reserved = {"weighting", "arch", "seed", "gradops_alpha"} & set(self.flags)
-        reserved |= {flag for flag in self.flags if flag.startswith("recon_")}
-        if reserved:
-            raise ValueError(f"flags must not set {sorted(reserved)[0]}, which the search chooses")
+    def _fresh_seeds(self) -> Self:
+        seen = {self.seed: "seed"}
+        for key, seeds in (("finalists.seeds", self.finalists.seeds), ("confirm", self.confirm)):
+            for seed in seeds:
+                if seed in seen:
+                    raise UsageError(
+                        key,
+                        f"must hold fresh seeds, but this one stands in {seen[seed]} already",
+                        seed,
+                        "What was chosen with a seed cannot be confirmed with it: take another.",
+                    )
+                seen[seed] = key
         return self
 
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """The flags as they stand on a command line."""
-        return tuple(itertools.chain.from_iterable(_spell(k, v) for k, v in self.flags.items()))
-
-
-def shipped_configs() -> dict[str, Path]:
-    """The configurations that come with the package, by name."""
-    # Installed, they lie in the package; in a checkout, beside it.
-    here = Path(__file__).parent
-    folders = (here / "configs", here.parent / "configs")
-    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
-
-
-def load_config(source: str | Path) -> Config:
-    """Read a configuration.
-
-    Args:
-        source: Path of a YAML file, or the name of a configuration that comes with the package.
-
-    Raises:
-        UsageError: There is no such file, or something in it breaks a rule; the message names
-            the key, the rule, the value and the way out.
-    """
-    path = Path(source)
-    if not path.is_file():
-        shipped = shipped_configs()
-        if str(source) not in shipped:
-            raise UsageError(
-                "CONFIG",
-                "must be a YAML file, or a configuration that comes with the package",
-                str(source),
-                f"There is no such file here; with the package come {', '.join(shipped)}.",
-            )
-        path = shipped[str(source)]
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise ReconError(
-            f"{path} cannot be read as YAML: {' '.join(str(error).split())}."
-        ) from error
-    if not isinstance(data, dict):
-        raise ReconError(f"{path} must hold keys and values, such as `script: main.py`.")
-    try:
-        config = Config.model_validate(data)
-    except ValidationError as error:
-        raise _explain(path, error, data) from error
-    _check_severities(path, config.space.s)
-    beside = path.parent / config.script
-    script = beside if beside.is_file() else Path(config.script)
-    try:
-        find_script(script)
-    except UsageError as error:
-        raise UsageError(f"{path}: script", error.rule, error.value, error.way_out) from error
-    return config.model_copy(update={"script": str(script)})
-
-
-def _check_severities(path: Path, severities: Iterable[float]) -> None:
-    for severity in severities:
-        if abs(severity * 200 - round(severity * 200)) > 1e-6:
-            raise UsageError(
-                f"{path}: space.s", "must be multiples of 0.005", severity, "Round it."
-            )
-
-
-def _explain(path: Path, error: ValidationError, data: dict[str, Any]) -> UsageError:
-    """Pydantic's first finding as one paragraph."""
-    first = error.errors(include_url=False)[0]
-    keys = [key for key in first["loc"] if isinstance(key, str)]
-    where = f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}"
-    if first["type"] == "extra_forbidden":
-        known = _keys_at(keys[:-1])
-        close = difflib.get_close_matches(keys[-1], known, n=1)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
-        return UsageError(
-            where, "must be one of the keys that there are", keys[-1], f"{hint}{_list(known)}"
-        )
-    if first["type"] == "missing":
-        return UsageError(
-            where, "must be given", None, f"The keys here: {_list(_keys_at(keys[:-1]))}"
-        )
-    rule = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    value = "this" if first["input"] is data or isinstance(first["input"], dict) else first["input"]
-    return UsageError(where, f"must follow the rule «{rule}»", value, "Correct it in the file.")
-
-
-def _keys_at(keys: Iterable[str]) -> list[str]:
-    model: Any = Config
-    for key in keys:
-        model = model.model_fields[key].annotation
-    return list(model.model_fields)
-
-
-def _list(keys: list[str]) -> str:
-    return f"There are: {', '.join(keys)}."
+    def arguments(self, *more: dict[str, Any]) -> tuple[str, ...]:
+        """The flags as they stand on a command line, later ones in the place of earlier ones."""
+        flags = self.flags
+        for other in more:
+            flags = {**flags, **other}
+        return tuple(itertools.chain.from_iterable(_spell(k, v) for k, v in flags.items()))
 
 
 def _spell(flag: str, value: Any) -> list[str]:

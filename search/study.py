@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import sqlite3
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from libmtl_recon import ConflictProfile, ReconError
 from search.config import Config
-from search.process import Interrupted
 from search.progress import Phase
 from search.space import Plan, anchors, suggest
 
@@ -24,38 +24,46 @@ Train = Callable[[Plan, Callable[[int, float], bool]], float]
 _NAME = "libmtl-recon"
 _SAME_AS = "same_as"
 _FAILURES = 3
+_ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class Pruned(Exception):  # noqa: N818  # no error, but how a training may end
     """The plan's training was ended early, as worse than the others."""
 
 
+@dataclass(frozen=True)
+class _Ending:
+    """How a plan's training ended, for every trial that stands for the plan."""
+
+    state: TrialState
+    value: float | None = None
+
+
 class Study:
     """An Optuna study in an SQLite file.
+
+    Optuna is asked and told from one thread; only the training itself runs in others.
 
     Args:
         file: The SQLite file.
         config: The search.
         profile: From which S and K become layers.
-        train: Trains a plan.
+        train: Trains a plan; called from several threads at a time.
     """
 
     def __init__(self, file: Path, config: Config, profile: ConflictProfile, train: Train) -> None:
-        # A failed trial is reported by us, in one paragraph; Optuna would add its traceback.
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._config, self._profile, self._train = config, profile, train
-        self._storage = _storage(file)
-        self.study = self._load(config.seed)
-        self._lock = threading.Lock()
-        self._plans: dict[object, Future[float]] = {}
+        self._study = _open(file, config)
+        self._endings: dict[object, _Ending] = {}
+        # Trials that stand for a plan which another trial is just having trained.
+        self._followers: dict[object, list[optuna.Trial]] = {}
         self._failures = 0
-        self._error: BaseException | None = None
         self._recover()
-        self._claimed = self.finished
 
     def know(self, plan: Plan, value: float) -> None:
         """Take a plan as trained, with this Δm."""
-        self._plans[plan.key] = _known(value)
+        self._endings[plan.key] = _Ending(TrialState.COMPLETE, value)
 
     def optimize(self, phase: Phase, stop: Callable[[], None]) -> None:
         """Train plans until there are as many as the configuration asks for.
@@ -67,26 +75,25 @@ class Study:
         Raises:
             ReconError: Several trials in a row failed; the last one's reason.
         """
-        threads = [
-            threading.Thread(target=self._work, args=(phase, worker))
-            for worker in range(self._config.workers)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            for thread in threads:
-                # In short turns, so that Ctrl-C reaches the main thread on every system.
-                while thread.is_alive():
-                    thread.join(0.2)
-                    if self._error is not None:
-                        stop()
-        except BaseException as error:  # noqa: BLE001  # Ctrl-C among them; raised again below
-            self._error = error
-            stop()
-            for thread in threads:
-                thread.join()
-        if self._error is not None:
-            raise self._error
+        left = self._config.trials - self.finished
+        running: dict[Future[float], tuple[optuna.Trial, Plan]] = {}
+        with ThreadPoolExecutor(self._config.workers) as pool:
+            try:
+                while left > 0 or running:
+                    while left > 0 and len(running) < self._config.workers:
+                        chosen = self._next()
+                        if chosen is None:
+                            left = 0
+                            break
+                        left -= 1
+                        running[pool.submit(self._trained, *chosen)] = chosen
+                    # In short turns, so that Ctrl-C is heard on every system.
+                    done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        self._conclude(*running.pop(future), future, phase)
+            except BaseException:
+                stop()
+                raise
 
     def best(self) -> Plan:
         """The plan with the highest Δm.
@@ -94,164 +101,115 @@ class Study:
         Raises:
             ReconError: No trial was finished.
         """
-        finished = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if not finished:
             raise ReconError("No trial was finished, so there is nothing to report.")
-        return self.plan_of(max(finished, key=lambda t: -math.inf if t.value is None else t.value))
+        return self._plan_of(max(finished, key=lambda t: -math.inf if t.value is None else t.value))
 
     def plans(self) -> list[Plan]:
         """All plans that were trained, to their end or not, each once."""
-        ended = self.study.get_trials(
-            deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)
-        )
-        return list({plan.key: plan for plan in map(self.plan_of, ended)}.values())
+        ended = self._study.get_trials(deepcopy=False, states=_ENDED)
+        return list({plan.key: plan for plan in map(self._plan_of, ended)}.values())
 
     @property
     def finished(self) -> int:
         """How many trials have ended, repeats not counted."""
-        ended = self.study.get_trials(
-            deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)
-        )
+        ended = self._study.get_trials(deepcopy=False, states=_ENDED)
         return sum(1 for trial in ended if _SAME_AS not in trial.user_attrs)
 
-    def plan_of(self, trial: FrozenTrial) -> Plan:
-        """The plan that a trial stood for."""
-        return suggest(optuna.trial.FixedTrial(trial.params), self._config, self._profile)  # type: ignore[arg-type]
+    def _next(self) -> tuple[optuna.Trial, Plan] | None:
+        """A trial whose plan was never trained; None if Optuna keeps repeating itself."""
+        # A repeat costs nothing and does not count; but a space that is used up must end.
+        for _ in range(10 * self._config.trials):
+            trial = self._study.ask()
+            plan = suggest(trial, self._config, self._profile)
+            trial.set_user_attr("plan", plan.title)
+            if plan.key in self._endings:
+                trial.set_user_attr(_SAME_AS, plan.title)
+                self._tell(trial, self._endings[plan.key])
+            elif plan.key in self._followers:
+                trial.set_user_attr(_SAME_AS, plan.title)
+                self._followers[plan.key].append(trial)
+            else:
+                self._followers[plan.key] = []
+                return trial, plan
+        return None
 
-    def _load(self, seed: int) -> optuna.Study:
-        known = optuna.get_all_study_names(self._storage)
-        done = 0
-        if _NAME in known:
-            done = len(optuna.load_study(study_name=_NAME, storage=self._storage).trials)
-        pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
-        if self._config.prune:
-            pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
-        return optuna.create_study(
-            study_name=_NAME,
-            storage=self._storage,
-            load_if_exists=True,
-            direction="maximize",
-            # A sampler that started anew with the same seed would draw its first plans again.
-            sampler=optuna.samplers.TPESampler(seed=seed + 1000 * done, n_startup_trials=8),
-            pruner=pruner,
-        )
-
-    def _recover(self) -> None:
-        """Take up what an earlier session left: finished plans, and trials cut off in between."""
-        trials = self.study.get_trials(deepcopy=False)
-        if not trials:
-            for values in anchors(self._config):
-                self.study.enqueue_trial(values)
-        for trial in trials:
-            if trial.state == TrialState.RUNNING:
-                # Only we are at work here (the folder is locked): its process is gone.
-                self.study.tell(trial.number, state=TrialState.FAIL)
-                if "k" in trial.params:
-                    self.study.enqueue_trial(trial.params)
-            elif trial.state == TrialState.COMPLETE and trial.value is not None:
-                self.know(self.plan_of(trial), trial.value)
-
-    def _claim(self) -> bool:
-        """Whether one more plan may be trained."""
-        with self._lock:
-            if self._claimed >= self._config.trials or self._error is not None:
-                return False
-            self._claimed += 1
-            return True
-
-    def _work(self, phase: Phase, worker: int) -> None:
-        study = self._load(self._config.seed + worker)
-        repeats = 0
-
-        def count(_: optuna.Study, trial: FrozenTrial) -> None:
-            # A repeat cost nothing and does not count; but a space that is used up must end.
-            nonlocal repeats
-            if _SAME_AS in trial.user_attrs:
-                repeats += 1
-                with self._lock:
-                    self._claimed -= 1
-
-        try:
-            while repeats <= self._config.trials and self._claim():
-                study.optimize(
-                    lambda trial: self._objective(trial, phase),
-                    n_trials=1,
-                    catch=(ReconError,),
-                    callbacks=[count],
-                )
-        except BaseException as error:  # noqa: BLE001  # is raised again in the main thread
-            self._error = self._error or error
-
-    def _objective(self, trial: optuna.Trial, phase: Phase) -> float:
-        plan = suggest(trial, self._config, self._profile)
-        with self._lock:
-            future = self._plans.get(plan.key)
-            mine = future is None
-            if future is None:
-                future = self._plans[plan.key] = Future()
-        trial.set_user_attr("plan", plan.title)
-        trial.set_user_attr("layers", list(plan.layers))
-        if not mine:
-            trial.set_user_attr(_SAME_AS, plan.title)
-            return self._wait(future)
-        return self._trained(trial, plan, future, phase)
-
-    def _wait(self, future: Future[float]) -> float:
-        try:
-            return future.result()
-        except Pruned as error:
-            raise optuna.TrialPruned from error
-
-    def _trained(
-        self, trial: optuna.Trial, plan: Plan, future: Future[float], phase: Phase
-    ) -> float:
+    def _trained(self, trial: optuna.Trial, plan: Plan) -> float:
         def report(epoch: int, improvement: float) -> bool:
             trial.report(improvement, epoch)
             return not trial.should_prune()
 
-        name = f"trial {trial.number}: {plan.title}"
-        try:
-            value = self._train(plan, report)
-        except Pruned as error:
-            future.set_exception(error)
-            phase.done(f"{name}: ended early")
-            raise optuna.TrialPruned from error
-        except ReconError as error:
-            self._failed(future, error)
-            phase.done(f"{name}: failed: {error}")
-            raise
-        except BaseException:
-            future.set_exception(Interrupted())
-            raise
-        self._failures = 0
-        future.set_result(value)
-        phase.done(f"{name}: Δm {value:+.2f} %")
-        return value
+        return self._train(plan, report)
 
-    def _failed(self, future: Future[float], error: ReconError) -> None:
-        with self._lock:
-            self._failures += 1
-            if self._failures >= _FAILURES:
-                self._error = ReconError(f"{_FAILURES} trials in a row failed. The last: {error}")
-        future.set_exception(error)
+    def _conclude(
+        self, trial: optuna.Trial, plan: Plan, future: Future[float], phase: Phase
+    ) -> None:
+        """Tell Optuna, and the user, how a training ended."""
+        error = future.exception()
+        if error is None:
+            ending = _Ending(TrialState.COMPLETE, future.result())
+            said = f"Δm {ending.value:+.2f} %"
+        elif isinstance(error, Pruned):
+            ending, said = _Ending(TrialState.PRUNED), "ended early"
+        elif isinstance(error, ReconError):
+            ending, said = _Ending(TrialState.FAIL), f"failed: {error}"
+        else:
+            raise error
+        self._endings[plan.key] = ending
+        for other in (trial, *self._followers.pop(plan.key)):
+            self._tell(other, ending)
+        phase.done(f"trial {trial.number}: {plan.title}: {said}")
+        self._failures = self._failures + 1 if isinstance(error, ReconError) else 0
+        if self._failures == _FAILURES:
+            raise ReconError(f"{_FAILURES} trials in a row failed. The last: {error}")
+
+    def _tell(self, trial: optuna.Trial, ending: _Ending) -> None:
+        self._study.tell(trial, ending.value, state=ending.state)
+
+    def _plan_of(self, trial: FrozenTrial) -> Plan:
+        fixed = optuna.trial.FixedTrial(trial.params)
+        return suggest(fixed, self._config, self._profile)  # type: ignore[arg-type]  # suggests alike
+
+    def _recover(self) -> None:
+        """Take up what an earlier session left: ended plans, and trials cut off in between."""
+        trials = self._study.get_trials(deepcopy=False)
+        if not trials:
+            for values in anchors(self._config):
+                self._study.enqueue_trial(values)
+        for trial in trials:
+            if trial.state == TrialState.RUNNING:
+                # Only we are at work here (the folder is locked): its process is gone.
+                self._study.tell(trial.number, state=TrialState.FAIL)
+                if "k" in trial.params:
+                    self._study.enqueue_trial(trial.params)
+            elif trial.state in _ENDED:
+                # Optuna gives a pruned trial the value that it reached; it must not be told one.
+                value = trial.value if trial.state == TrialState.COMPLETE else None
+                self._endings[self._plan_of(trial).key] = _Ending(trial.state, value)
 
 
-def _known(value: float) -> Future[float]:
-    future: Future[float] = Future()
-    future.set_result(value)
-    return future
-
-
-def _storage(file: Path) -> optuna.storages.RDBStorage:
+def _open(file: Path, config: Config) -> optuna.Study:
     try:
         with sqlite3.connect(file) as connection:
+            # Optuna's dashboard, or a curious user, may read while the search writes.
             connection.execute("PRAGMA journal_mode=WAL")
         connection.close()
-        return optuna.storages.RDBStorage(
+        storage = optuna.storages.RDBStorage(
             f"sqlite:///{file.resolve()}", engine_kwargs={"connect_args": {"timeout": 60}}
         )
-    except Exception as error:
+        study = optuna.create_study(
+            study_name=_NAME, storage=storage, load_if_exists=True, direction="maximize"
+        )
+    except (sqlite3.Error, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         raise ReconError(
             f"{file} cannot be opened as an Optuna study ({error}). Delete the folder, or name "
             "another one with --out."
         ) from error
+    # A sampler that started anew with the same seed would draw its first plans again.
+    seed = config.seed + 1000 * len(study.get_trials(deepcopy=False))
+    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=6, constant_liar=True)
+    study.pruner = optuna.pruners.NopPruner()
+    if config.prune:
+        study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=4)
+    return study
