@@ -58,20 +58,13 @@ def draw_improvement(
                 label=weighting if whole else f"{weighting}, ended early" if own else None,
             )
     axes.plot(single_task, 0, marker="D", color="black", markersize=7)
-    for dot, name, below in (
-        (Dot("", single_task, 0.0), "single-task\nnetworks", True),
-        (reference, "EW, plain sharing", True),
-        (best, "best", False),
+    for dot, name, offset, align in (
+        (Dot("", single_task, 0.0), "single-task\nnetworks", (0, -12), ("center", "top")),
+        (reference, "EW, plain sharing", (13, 0), ("left", "center")),
+        (best, "best", (0, 13), ("center", "bottom")),
     ):
         at = (dot.parameters, dot.improvement)
-        axes.annotate(
-            name,
-            at,
-            (0, -14 if below else 14),
-            textcoords="offset points",
-            ha="center",
-            va="top" if below else "bottom",
-        )
+        axes.annotate(name, at, offset, textcoords="offset points", ha=align[0], va=align[1])
         if dot.weighting:
             axes.scatter(*at, s=150, facecolors="none", edgecolors="black", linewidths=1.2)
     axes.margins(0.12, 0.16)
