@@ -240,9 +240,10 @@ class Config(_Strict):
                 if seed in seen:
                     raise UsageError(
                         key,
-                        f"must hold fresh seeds, but this one stands in {seen[seed]} already",
+                        f"must hold seeds that are not in {seen[seed]} already",
                         seed,
-                        "What was chosen with a seed cannot be confirmed with it: take another.",
+                        "What was chosen with a seed cannot be confirmed with it: take another "
+                        "here or for `seed` (--seed).",
                     )
                 seen[seed] = key
         return self
