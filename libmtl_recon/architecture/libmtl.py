@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from libmtl_recon.architecture.bundle import Bundle, bundles_in, pick
 from libmtl_recon.architecture.split import only_task, shared_parameters, split_layers
+from libmtl_recon.commands import scoring_command
 from libmtl_recon.conflict.layers import layers_of
 from libmtl_recon.conflict.selection import select_layers
 
@@ -36,7 +37,11 @@ class Recon(HPS):  # type: ignore[misc]  # LibMTL is untyped
         )
         layers = layers_of(self.encoder)
         selection = select_layers(
-            layers, kwargs["recon_k"], kwargs["recon_s"], kwargs["recon_layers"]
+            layers,
+            kwargs["recon_k"],
+            kwargs["recon_s"],
+            kwargs["recon_layers"],
+            command=scoring_command(),
         )
         before = _count(self.encoder)
         split_layers(self.encoder, selection.names, task_name)

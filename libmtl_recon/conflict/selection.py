@@ -37,6 +37,7 @@ def select_layers(
     S: float,
     source: str | None = None,
     cache: ProfileCache | None = None,
+    command: str = "libmtl-recon score SCRIPT ARGS...",
 ) -> Selection:
     """The K layers of a network that conflict most.
 
@@ -47,6 +48,7 @@ def select_layers(
         source: A file: an exported profile, or a JSON object ``{layer: score}`` such as the
             Recon authors published. Without it, the cache.
         cache: The cache to look in; the user's by default.
+        command: What makes a profile of this network, for the message that there is none.
 
     Raises:
         UsageError: K is more than the network has layers, S is no severity, or the file names a
@@ -61,9 +63,8 @@ def select_layers(
     if match is None:
         raise ReconError(
             f"No conflict profile is kept for this network of {len(layers)} layers, so --arch "
-            "Recon cannot know which of them conflict. Make one with `libmtl-recon score SCRIPT "
-            "ARGS...` (the same script and arguments, with --weighting EW --arch HPS), or name a "
-            "file with --recon_layers."
+            f"Recon cannot know which of them conflict. Make one with `{command}`, or name a file "
+            "with --recon_layers."
         )
     profile, entry = match.entry.profile, match.entry
     note = f"layers from profile {entry.id} ({describe(profile)})"

@@ -1,0 +1,18 @@
+"""The commands that messages tell the user to type."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+_PROBLEMS = Path(__file__).parent / "problems"
+
+
+def scoring_command() -> str:
+    """The command that scores the script which is running, with its own arguments."""
+    script = Path(sys.argv[0])
+    name = script.stem if script.parent == _PROBLEMS else str(script)
+    # Of a flag that is given twice, argparse takes the second.
+    plain = ("--weighting", "EW", "--arch", "HPS")
+    return shlex.join(["libmtl-recon", "score", name, *sys.argv[1:], *plain])
