@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import LibMTL.architecture as architecture_method
@@ -12,6 +13,7 @@ import LibMTL.weighting as weighting_method
 from LibMTL import Trainer
 from LibMTL.loss import CELoss
 from LibMTL.metrics import AccMetric
+from torch.utils.data import DataLoader
 
 
 def classification(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -40,15 +42,27 @@ def methods(params: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def train_or_test(
+    trainer: Trainer, params: argparse.Namespace, loaders: Mapping[str, DataLoader[Any]]
+) -> None:
+    """Train or, with the ``--mode test`` of LibMTL's main branch, only test."""
+    if getattr(params, "mode", "train") == "test":
+        trainer.test(loaders["test"])
+    else:
+        parts = loaders["train"], loaders["test"]
+        trainer.train(*parts, params.epochs, val_dataloaders=loaders["val"])
+
+
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
     """An argparse type: whole numbers from ``low`` to ``high``, or from ``low`` up."""
     rule = f"from {low} up" if high is None else f"from {low} to {high}"
 
     def read(text: str) -> int:
-        if text.strip().lstrip("+-").isdecimal():
+        value: int | None = None
+        with suppress(ValueError):
             value = int(text)
-            if low <= value and (high is None or value <= high):
-                return value
-        raise argparse.ArgumentTypeError(f"must be a whole number {rule}, but is {text!r}")
+        if value is None or value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"must be a whole number {rule}, but is {text!r}")
+        return value
 
     return read

@@ -45,7 +45,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import MNIST, FashionMNIST
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from libmtl_recon.problems.common import classification, methods, whole
+from libmtl_recon.problems.common import classification, methods, train_or_test, whole
 from libmtl_recon.problems.pairs import Items, Pairs, make_loader
 
 TASKS = ("digit", "article")
@@ -131,7 +131,7 @@ def make_loaders(params: argparse.Namespace) -> dict[str, DataLoader[Any]]:
     return loaders
 
 
-class Encoder(ResNet):  # type: ignore[misc]  # torchvision is untyped
+class ResNet18(ResNet):  # type: ignore[misc]  # torchvision is untyped
     """Torchvision's ResNet18 for images of one channel, of any width (Appendix B.1).
 
     The layers keep torchvision's names; the last one has 100 features.
@@ -183,7 +183,7 @@ def main(params: argparse.Namespace) -> None:
     loaders = make_loaders(params)
     trainer = Trainer(
         task_dict=classification(TASKS),
-        encoder_class=partial(Encoder, params.width),
+        encoder_class=partial(ResNet18, params.width),
         decoders=nn.ModuleDict({task: make_head(params.head) for task in TASKS}),
         rep_grad=params.rep_grad,
         multi_input=params.multi_input,
@@ -192,7 +192,7 @@ def main(params: argparse.Namespace) -> None:
         **methods(params),
         **kwargs,
     )
-    trainer.train(loaders["train"], loaders["test"], params.epochs, val_dataloaders=loaders["val"])
+    train_or_test(trainer, params, loaders)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from libmtl_recon.problems.common import classification, methods, whole
+from libmtl_recon.problems.common import classification, methods, train_or_test, whole
 from libmtl_recon.problems.pairs import Items, Pairs, make_loader
 
 TASKS = ("first", "second")
@@ -102,7 +102,7 @@ class Block(nn.Module):
         return torch.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
-class Encoder(nn.Module):
+class SmallResNet(nn.Module):
     """A small residual net of 13 layers, counting batch norms.
 
     Args:
@@ -130,7 +130,7 @@ def main(params: argparse.Namespace) -> None:
     kwargs, optim_param, scheduler_param = prepare_args(params)
     trainer = Trainer(
         task_dict=classification(TASKS),
-        encoder_class=partial(Encoder, params.width),
+        encoder_class=partial(SmallResNet, params.width),
         decoders=nn.ModuleDict({task: nn.Linear(4 * params.width, CLASSES) for task in TASKS}),
         rep_grad=params.rep_grad,
         multi_input=params.multi_input,
@@ -140,7 +140,7 @@ def main(params: argparse.Namespace) -> None:
         **kwargs,
     )
     loaders = make_loaders(params)
-    trainer.train(loaders["train"], loaders["test"], params.epochs, val_dataloaders=loaders["val"])
+    train_or_test(trainer, params, loaders)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def contents(images: torch.Tensor) -> set[bytes]:
 def test_at_full_width_it_is_torchvision_s_network():
     theirs = resnet18(num_classes=100)
     theirs.conv1 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
-    ours = problem.Encoder()
+    ours = problem.ResNet18()
     ours.load_state_dict(theirs.state_dict())
     assert [layer.name for layer in layers_of(ours)] == [layer.name for layer in layers_of(theirs)]
     images = torch.rand(3, 1, 36, 36)
@@ -52,9 +52,9 @@ def test_at_full_width_it_is_torchvision_s_network():
 
 
 def test_a_narrow_network_keeps_the_41_layers():
-    narrow = problem.Encoder(width=4)
+    narrow = problem.ResNet18(width=4)
     names = [layer.name for layer in layers_of(narrow)]
-    assert names == [layer.name for layer in layers_of(problem.Encoder())]
+    assert names == [layer.name for layer in layers_of(problem.ResNet18())]
     assert len(names) == 41
     assert not any(p.is_meta for p in (*narrow.parameters(), *narrow.buffers()))
     assert narrow(torch.rand(2, 1, 36, 36)).shape == (2, 100)

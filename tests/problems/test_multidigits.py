@@ -60,7 +60,7 @@ def test_data_seed_decides_the_data_and_seed_does_not(parse):
 
 
 def test_the_network_has_thirteen_layers_of_the_width_asked_for():
-    encoder = multidigits.Encoder(width=5)
+    encoder = multidigits.SmallResNet(width=5)
     layers = layers_of(encoder)
     assert len(layers) == 13
     assert layers[0].name == "conv1"
@@ -69,7 +69,7 @@ def test_the_network_has_thirteen_layers_of_the_width_asked_for():
 
 
 def test_all_layers_can_be_split():
-    encoder = multidigits.Encoder(width=2)
+    encoder = multidigits.SmallResNet(width=2)
     names = [layer.name for layer in layers_of(encoder)]
     bundle = split_layers(encoder, names, multidigits.TASKS)(torch.rand(4, 1, 11, 11))
     assert [part.shape for part in bundle.parts] == [(4, 8), (4, 8)]
