@@ -165,7 +165,7 @@ class ProfileCache:
 
 
 def _warn(text: str) -> None:
-    print(f"libmtl-recon: {text}", file=sys.stderr)  # noqa: T201  # a warning that must be seen
+    print(f"libmtl-recon: {text}", file=sys.stderr)
 
 
 def _age(file: Path) -> tuple[int, str]:
