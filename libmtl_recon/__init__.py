@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from libmtl_recon.conflict.plot import draw_profile
     from libmtl_recon.conflict.profile import ConflictProfile
     from libmtl_recon.launcher import StopRun, find_script, run_script
+    from libmtl_recon.plugin.arguments import known_weightings
     from libmtl_recon.plugin.observing import Measurement, Observer
     from libmtl_recon.plugin.scoring import ScoringObserver
     from libmtl_recon.plugin.single_task import SingleTask
@@ -41,6 +42,7 @@ __all__ = [
     "draw_profile",
     "find_script",
     "gradops_weights",
+    "known_weightings",
     "only_task",
     "run_script",
     "split_layers",
@@ -58,6 +60,7 @@ _HOMES = {
     "draw_profile": "conflict.plot",
     "find_script": "launcher",
     "gradops_weights": "weighting.gradops",
+    "known_weightings": "plugin.arguments",
     "only_task": "architecture.split",
     "run_script": "launcher",
     "split_layers": "architecture.split",

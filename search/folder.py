@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from libmtl_recon import ReconError, UsageError, find_script
 from search.child import Job
 from search.config import Config
 
-# What may differ between a search and its continuation: it changes no run.
-_FREE = {"trials", "workers", "confirm"}
+# What may differ between a search and its continuation: it changes no run. The script is known
+# by its content.
+_FREE = {"script", "trials", "finalists", "confirm", "workers"}
+_PACKAGES = ("libmtl-recon", "LibMTL", "torch")
 
 
 class SearchFolder:
@@ -65,35 +68,67 @@ class SearchFolder:
             self._same_search(config)
             yield
 
-    def job(self, config: Config, kind: str, arguments: tuple[str, ...], **more: Any) -> Job:
-        """A run of the search's script; equal arguments give the same file, in any session."""
-        task = more.get("task")
-        name = hashlib.sha256(json.dumps([arguments, task]).encode()).hexdigest()[:12]
-        events = self.path / "runs" / f"{kind}-{name}.jsonl"
+    def job(
+        self,
+        config: Config,
+        kind: str,
+        identity: Sequence[object],
+        arguments: tuple[str, ...],
+        **more: Any,
+    ) -> Job:
+        """A run of the search's script.
+
+        Args:
+            config: The search.
+            kind: The first word of its files' names.
+            identity: What tells it from other runs of its kind and script. Runs of one identity
+                have one file, in this session and later ones.
+            arguments: The script's command line.
+            more: Further values of the job.
+        """
+        digest = hashlib.sha256(json.dumps([config.flags, *identity]).encode()).hexdigest()
+        events = self.path / "runs" / f"{kind}-{digest[:12]}.jsonl"
         return Job(config.script, arguments, events, **more)
 
     def _same_search(self, config: Config) -> None:
         script = find_script(config.script).read_bytes()
         now = {
             **config.model_dump(mode="json", exclude=_FREE),
-            "script_sha256": hashlib.sha256(script).hexdigest(),
+            "script": hashlib.sha256(script).hexdigest(),
+            "versions": {package: version(package) for package in _PACKAGES},
         }
         file = self.path / "search.json"
-        if file.exists():
-            try:
-                before = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise ReconError(
-                    f"{file} is damaged. Delete the folder, or name another one with --out."
-                ) from error
-            changed = sorted(key for key in now | before if now.get(key) != before.get(key))
-            if changed:
-                raise UsageError(
-                    "--out",
-                    f"must name a folder whose search had the same {', '.join(changed)}",
-                    str(self.path),
-                    "The earlier runs there are not comparable: name another folder, or delete "
-                    "this one.",
-                )
-        else:
+        if not file.exists():
             file.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+            return
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ReconError(
+                f"{file} is damaged. Delete the folder, or name another one with --out."
+            ) from error
+        changed = _differences(before, now)
+        if changed:
+            raise UsageError(
+                "--out",
+                "must name a folder whose search had the same configuration",
+                str(self.path),
+                f"Since then, {'; '.join(changed)} changed, so the earlier runs there are not "
+                "comparable: name another folder with --out, or delete this one.",
+            )
+
+
+def _differences(before: Any, now: Any, key: str = "") -> list[str]:
+    """What changed, as ``key (old -> new)``."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        joint = f"{key}." if key else ""
+        return [
+            difference
+            for name in sorted(before.keys() | now.keys())
+            for difference in _differences(before.get(name), now.get(name), f"{joint}{name}")
+        ]
+    if before == now:
+        return []
+    if key == "script":
+        return ["the script's text"]
+    return [f"{key} ({json.dumps(before)} -> {json.dumps(now)})"]

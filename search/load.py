@@ -130,7 +130,8 @@ def _rule(finding: Any) -> str:
         return "must hold keys with values"
     if finding["type"] == "too_short":
         return "must not be empty"
-    return "must be " + finding["msg"].removeprefix("Input should be ").removesuffix(".")
+    message: str = finding["msg"]
+    return f"must be {message.removeprefix('Input should be ').removesuffix('.')}"
 
 
 _EXAMPLES = {

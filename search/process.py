@@ -2,75 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import math
 import multiprocessing
+import os
+import re
 import shlex
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from libmtl_recon import ReconError
 from search.child import Job, run_job
-from search.objective import Metrics, relative_improvement
+from search.result import Result, read_events, read_finished
 
 _POLL = 0.03  # seconds between looks at a child's events
 _LAST_LINES = 6
-_ERROR = "libmtl-recon: error: "
+# What argparse and we write before an error's text.
+_ERROR = re.compile(r"^\S[\w .\-/]*: error: ")
+_PATIENCE = 5.0  # seconds that a run has to end when told to
 
-
-@dataclass
-class Result:
-    """What a run measured.
-
-    Attributes:
-        higher_is_better: For each task and metric, whether more is better.
-        parameters: The network's number of parameters.
-        epochs: For ``val`` and ``test``, the metrics after each epoch.
-        notes: Other events, e.g. ``reused``.
-    """
-
-    higher_is_better: dict[str, dict[str, bool]] = field(default_factory=dict)
-    parameters: int = 0
-    epochs: dict[str, list[Metrics]] = field(default_factory=lambda: {"val": [], "test": []})
-    notes: dict[str, Any] = field(default_factory=dict)
-
-    def add(self, event: dict[str, Any]) -> None:
-        """Take in one event."""
-        if event["event"] == "built":
-            self.higher_is_better = event["higher_is_better"]
-            self.parameters = event["parameters"]
-        elif event["event"] == "measured":
-            # An evaluation outside of training (no epoch) is the script's own business.
-            if event["mode"] in self.epochs and event["epoch"] is not None:
-                self.epochs[event["mode"]].append(_with_nan(event["metrics"]))
-        else:
-            self.notes[event["event"]] = event
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """The tasks that were trained."""
-        return tuple(self.higher_is_better)
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run ended well."""
-        return bool(self.notes.get("ended", {}).get("status") == 0)
-
-    def improvements(self, single_task: Metrics, on: str) -> list[float]:
-        """Δm after each epoch."""
-        return [
-            relative_improvement(metrics, single_task, self.higher_is_better)
-            for metrics in self.epochs[on]
-        ]
-
-    def best_epoch(self, single_task: Metrics | None, on: str) -> int:
-        """The epoch with the highest Δm; for a single-task run, relative to its own last epoch."""
-        gains = self.improvements(single_task or self.epochs[on][-1], on)
-        return max(range(len(gains)), key=gains.__getitem__)
+Follow = Callable[[Result], bool]
 
 
 class Interrupted(BaseException):
@@ -93,6 +47,7 @@ class Runner:
         self._context: Any = multiprocessing.get_context(self.method)
         if self.method == "forkserver":
             self._context.set_forkserver_preload(["libmtl_recon.plugin.preload"])
+            _start_server()
         self._threads = threads
         self._stopped = threading.Event()
 
@@ -100,12 +55,12 @@ class Runner:
         """End all runs that are going on; their callers get :class:`Interrupted`."""
         self._stopped.set()
 
-    def run(self, job: Job, follow: Callable[[Result], bool] = lambda _: True) -> Result:
+    def run(self, job: Job, follow: Follow = lambda _: True) -> Result:
         """Run a job to its end, or take the result that an earlier search left.
 
         Args:
             job: What to run.
-            follow: Told of the result so far whenever something was measured; false ends the run.
+            follow: Told of the result so far whenever there is more; false ends the run.
 
         Raises:
             ReconError: The run failed; names its log and the log's last lines.
@@ -114,88 +69,111 @@ class Runner:
         finished = read_finished(job.events)
         if finished is not None:
             return finished
+        if self._stopped.is_set():
+            raise Interrupted
         job.events.parent.mkdir(parents=True, exist_ok=True)
         job.events.unlink(missing_ok=True)
-        job = replace(job, threads=self._threads, requested=time.time())
-        process = self._context.Process(target=run_job, args=(job,), daemon=True)
+        job = replace(
+            job,
+            threads=self._threads,
+            requested=time.time(),
+            folder=Path.cwd(),
+            environment=dict(os.environ),
+        )
+        # No daemon: a script may have children of its own, such as a loader's workers.
+        process = self._context.Process(target=run_job, args=(job,), daemon=False)
         process.start()
         try:
             return self._follow(job, process, follow)
         finally:
             _end(process)
 
-    def _follow(self, job: Job, process: Any, follow: Callable[[Result], bool]) -> Result:
+    def _follow(self, job: Job, process: Any, follow: Follow) -> Result:
         result, read = Result(), 0
         while True:
             if self._stopped.is_set():
                 raise Interrupted
             alive = process.is_alive()
-            for event, end in _events(job.events, read):
-                read = end
+            for event, position in read_events(job.events, read):
+                read = position
                 result.add(event)
-                if event["event"] == "measured" and not follow(result):
+                if not follow(result):
                     result.notes["ended early"] = True
                     return result
             if not alive:
                 break
             process.join(_POLL)
-        ended = result.notes.get("ended", {}).get("status")
-        if ended != 0:
-            raise _failure(job, ended if ended is not None else process.exitcode)
+        if not result.finished:
+            raise _failure(job, result.status, process.exitcode)
         return result
 
 
-def read_result(events: Path) -> Result:
-    """What a run has written so far."""
-    result = Result()
-    for event, _ in _events(events, 0):
-        result.add(event)
-    return result
+def _start_server() -> None:
+    """Start the server that is forked from, deaf to Ctrl-C from its first moment."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # signals can be set in the main thread only; the first run starts the server
+    from multiprocessing import forkserver  # not on every system
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def read_finished(events: Path) -> Result | None:
-    """The result of a run that ended well; None if there is none."""
-    result = read_result(events)
-    return result if result.finished else None
-
-
-def _events(file: Path, start: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """The complete lines of a file from a position on, each with the position behind it."""
-    if not file.exists():
-        return
-    with file.open("rb") as stream:
-        stream.seek(start)
-        for line in stream:
-            if not line.endswith(b"\n"):
-                return  # still being written
-            start += len(line)
-            yield json.loads(line), start
-
-
-def _with_nan(metrics: dict[str, dict[str, float | None]]) -> Metrics:
-    return {
-        task: {name: math.nan if value is None else value for name, value in values.items()}
-        for task, values in metrics.items()
-    }
-
-
-def _failure(job: Job, status: int | None) -> ReconError:
-    how = f"was killed by signal {-status}" if status is not None and status < 0 else "failed"
-    lines = job.log.read_text(encoding="utf-8").splitlines() if job.log.exists() else []
-    ours = [line for line in lines if line.startswith(_ERROR)][-1:]
-    said = " | ".join(line.strip() for line in ours or lines[-_LAST_LINES:] if line.strip())
+def _failure(job: Job, status: int | None, exitcode: int | None) -> ReconError:
+    code = status if status is not None else exitcode
+    if code is not None and code < 0:
+        how = f"was killed by {_signal_name(-code)}"
+        if -code == signal.SIGKILL:
+            how += " (the system does so when memory runs out)"
+    else:
+        how = f"failed with exit status {code}"
+    said = _last_words(job.log)
     command = shlex.join([job.script, *job.arguments])
-    return ReconError(
-        f"The run `{command}` {how} (exit status {status}): "
-        f"{said.removeprefix(_ERROR) or 'it said nothing.'} Its log is {job.log}."
-    )
+    return ReconError(f"The run `{command}` {how}. {said} Its log is {job.log}.")
+
+
+def _last_words(log: Path) -> str:
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if _ERROR.match(line)]
+    if errors:
+        return f"It said: {_ERROR.sub('', errors[-1])}"
+    if not lines:
+        return "It said nothing."
+    return f"Its last lines: {' | '.join(lines[-_LAST_LINES:])} ."
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _end(process: Any) -> None:
-    if process.is_alive():
-        process.terminate()
-        process.join(5)
-    if process.is_alive():
-        process.kill()
+    """End a run, and whatever it has started, if it is still going on."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
+        if process.is_alive():
+            _signal_group(process, number)
+            process.join(_PATIENCE)
     process.join()
     process.close()
+
+
+def _signal_group(process: Any, number: int) -> None:
+    try:
+        if hasattr(os, "killpg") and os.getpgid(process.pid) == process.pid:
+            os.killpg(process.pid, number)
+            return
+    except ProcessLookupError:
+        return
+    # It has not come so far as to have a group of its own.
+    if number == signal.SIGTERM:
+        process.terminate()
+    else:
+        process.kill()

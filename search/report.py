@@ -10,12 +10,15 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from search.objective import Metrics
 from search.session import Baseline, Outcome
 from search.space import Plan
+
+_NO_TERMINAL_WIDTH = 500
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,31 @@ class Row:
 
     Attributes:
         name: Of the method.
-        metrics: On the test data, means over the seeds.
-        val: Δm on the data on which configurations were compared, with the search's seed.
+        metrics: On the test data, means over the fresh seeds.
+        val: Δm on the data on which configurations were compared, over the fresh seeds; None for
+            what Δm is relative to.
         test: Δm on the test data, over the fresh seeds.
         parameters: The network's, or the networks'.
     """
 
     name: str
     metrics: Metrics
-    val: float
-    test: Spread
+    val: Spread | None
+    test: Spread | None
     parameters: int
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A trial that was trained again before one was called the best.
+
+    Attributes:
+        plan: What was trained.
+        val: Its Δm on the data on which configurations are compared, seed by seed.
+    """
+
+    plan: Plan
+    val: Spread
 
 
 @dataclass(frozen=True)
@@ -67,43 +84,54 @@ class Report:
     Attributes:
         rows: Single-task, EW with plain sharing, the best.
         best: The best plan.
+        finalists: Among which it was chosen, best first.
         gain: Δm of the best minus that of EW on the test data, seed by seed.
         seeds: The seeds of the comparison.
         on: The data on which configurations were compared.
-        command: Reproduces the best trial.
+        reached: What the best reached with the search's seed, and after how many epochs.
+        command: Reproduces that.
         pictures: The pictures that were drawn.
     """
 
     rows: tuple[Row, ...]
     best: Plan
+    finalists: tuple[Finalist, ...]
     gain: Spread
     seeds: tuple[int, ...]
     on: str
+    reached: Outcome
     command: str
     pictures: tuple[Path, ...]
 
     def print(self) -> None:
         """Print the table and what to do next."""
         console = Console(highlight=False)
-        if not console.is_terminal:
-            console = Console(highlight=False, width=140)
-        table = Table(title="Test data, mean over seeds " + ", ".join(map(str, self.seeds)))
+        plain = not console.is_terminal
+        if plain:
+            console = Console(highlight=False, width=_NO_TERMINAL_WIDTH)
+        table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=not plain)
         for number, heading in enumerate(self.headings):
-            table.add_column(heading, justify="right" if number else "left")
+            table.add_column(heading, justify="right" if number else "left", no_wrap=plain)
         for row in self.cells:
             table.add_row(*row)
-        console.print(table)
-        console.print(f"\n{self.verdict}\n", markup=False, soft_wrap=True)
-        console.print("Reproduce the best trial:", markup=False)
-        console.print(f"  {self.command}\n", markup=False, soft_wrap=True)
+        for paragraph in (f"\n{self.caption}\n", table, f"\n{self.verdict}\n"):
+            console.print(paragraph, markup=False, soft_wrap=not isinstance(paragraph, Table))
+        console.print(f"{self.how}\n\n  {self.command}\n", markup=False, soft_wrap=True)
         for picture in self.pictures:
             console.print(f"Picture: {picture}", markup=False, soft_wrap=True)
+
+    @property
+    def caption(self) -> str:
+        """What the table shows."""
+        seeds = ", ".join(map(str, self.seeds))
+        return f"Trained anew with seeds {seeds}. Metrics on test data; Δm as mean ± sd."
 
     @property
     def headings(self) -> list[str]:
         """The table's columns."""
         metrics = [f"{task} {name}" for task, own in self.rows[0].metrics.items() for name in own]
-        return ["", *metrics, f"Δm {self.on} %", "Δm test % (mean ± sd)", "parameters"]
+        same = [] if self.on == "test" else [f"Δm {self.on} %"]
+        return ["", *metrics, *same, "Δm test %", "parameters"]
 
     @property
     def cells(self) -> list[list[str]]:
@@ -112,8 +140,8 @@ class Report:
             [
                 row.name,
                 *(f"{value:.4f}" for own in row.metrics.values() for value in own.values()),
-                f"{row.val:+.2f}",
-                str(row.test),
+                *([] if self.on == "test" else [_cell(row.val)]),
+                _cell(row.test),
                 f"{row.parameters:,}",
             ]
             for row in self.rows
@@ -123,61 +151,89 @@ class Report:
     def verdict(self) -> str:
         """Whether the best beats EW on data that the search never saw."""
         better = sum(1 for value in self.gain.values if value > 0)
+        held = "On held-out test data" if self.on != "test" else "On the test data, by which the "
+        held += "" if self.on != "test" else "best was also chosen,"
+        if not self.best.layers and self.best.weighting == "EW":
+            return "No trial was better than EW with plain sharing."
+        verb = "is above" if self.gain.mean > 0 else "is NOT above"
         return (
-            f"On held-out test data the best, {self.best.title}, changes Δm by {self.gain} "
-            f"points against EW with plain sharing; it is better in {better} of "
-            f"{len(self.seeds)} seeds."
+            f"{held} the best, {self.best.title}, {verb} EW with plain sharing: Δm differs by "
+            f"{self.gain} points, and is higher in {better} of {len(self.seeds)} seeds."
         )
+
+    @property
+    def how(self) -> str:
+        """What the command reproduces."""
+        epoch, gain = self.reached.epoch + 1, self.reached.val
+        return f"Reproduce the best trial (Δm {gain:+.2f} % on {self.on} data after epoch {epoch}):"
 
     def save(self, folder: Path) -> None:
         """Write report.md and report.json."""
         lines = [
             "# Search report",
             "",
+            self.caption,
+            "",
             "| " + " | ".join(self.headings) + " |",
-            "|---" * len(self.headings) + "|",
+            "|---" + "|---:" * (len(self.headings) - 1) + "|",
             *("| " + " | ".join(cells) + " |" for cells in self.cells),
             "",
-            f"Test data, mean over seeds {', '.join(map(str, self.seeds))}. {self.verdict}",
+            self.verdict,
             "",
-            "Reproduce the best trial:",
+            self.how,
             "",
             f"    {self.command}",
             "",
             f"Its split layers, worst first: {', '.join(self.best.layers) or 'none'}",
             "",
+            f"It was chosen by its mean Δm on {self.on} data among",
+            "",
+            f"| | Δm {self.on} % |",
+            "|---|---:|",
+            *(f"| {finalist.plan.title} | {finalist.val} |" for finalist in self.finalists),
+            "",
             *(f"![{picture.stem}]({picture.name})\n" for picture in self.pictures),
         ]
         (folder / "report.md").write_text("\n".join(lines), encoding="utf-8")
         data: dict[str, Any] = asdict(self)
-        data["pictures"] = [str(picture) for picture in self.pictures]
-        (folder / "report.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        data["pictures"] = [picture.name for picture in self.pictures]
+        (folder / "report.json").write_text(
+            json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 def single_task_row(baselines: Sequence[Baseline]) -> Row:
     """The line to which the others are compared."""
     metrics = _mean_metrics([baseline.test for baseline in baselines])
-    return Row(
-        "single-task", metrics, 0.0, Spread.of([0.0] * len(baselines)), baselines[0].parameters
-    )
+    return Row("single-task", metrics, None, None, baselines[0].parameters)
 
 
-def plan_row(name: str, searched: Outcome, fresh: Sequence[Outcome]) -> Row:
+def plan_row(name: str, outcomes: Sequence[Outcome]) -> Row:
     """A plan's line.
 
     Args:
         name: Its name in the table.
-        searched: Its outcome with the search's seed.
-        fresh: Its outcomes with the fresh seeds.
+        outcomes: Its outcomes, one for each seed.
     """
-    metrics = _mean_metrics([outcome.metrics for outcome in fresh])
-    test = Spread.of([outcome.test for outcome in fresh])
-    return Row(name, metrics, searched.val, test, searched.parameters)
+    metrics = _mean_metrics([outcome.metrics for outcome in outcomes])
+    val, test = (Spread.of([getattr(o, on) for o in outcomes]) for on in ("val", "test"))
+    return Row(name, metrics, val, test, outcomes[0].parameters)
 
 
-def command_line(script: str, arguments: Sequence[str]) -> str:
-    """The command that runs a script with these arguments, quoted for a shell."""
-    return shlex.join(["libmtl-recon", "run", script, *arguments])
+def command_line(script: str, arguments: Sequence[str], threads: int) -> str:
+    """The command that repeats a run, quoted for a shell.
+
+    Args:
+        script: A path or a built-in problem.
+        arguments: Its command line.
+        threads: PyTorch's threads in the run: their number changes how sums are rounded.
+    """
+    run = shlex.join(["libmtl-recon", "run", script, *arguments])
+    return f"OMP_NUM_THREADS={threads} {run}"
+
+
+def _cell(spread: Spread | None) -> str:
+    return "–" if spread is None else str(spread)
 
 
 def _mean_metrics(all_metrics: Sequence[Metrics]) -> Metrics:

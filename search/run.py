@@ -10,9 +10,9 @@ from search.folder import SearchFolder
 from search.plots import draw_improvement
 from search.process import Runner
 from search.progress import Display
-from search.report import Report, Spread, command_line, plan_row, single_task_row
+from search.report import Finalist, Report, Spread, command_line, plan_row, single_task_row
 from search.session import Session
-from search.space import REFERENCE, check_space
+from search.space import REFERENCE
 from search.study import Study
 
 
@@ -20,8 +20,9 @@ def run_search(config: Config, out: str | Path) -> Report:
     """Run a search, or go on with one.
 
     Single-task baselines, EW and the conflict scores are made first; then an Optuna study trains
-    plans and compares them on validation data; at the end the best is trained again with fresh
-    seeds and compared with EW on the test data.
+    plans and compares them on validation data; the best few are trained again with further seeds,
+    and one of them is chosen; at the end that one is compared with EW on the test data, with
+    fresh seeds.
 
     Args:
         config: What to search.
@@ -32,7 +33,8 @@ def run_search(config: Config, out: str | Path) -> Report:
         The report, which is also written to the folder.
 
     Raises:
-        ReconError: A baseline or several trials failed, or the folder cannot be used.
+        ReconError: A baseline or the first trials failed, or the folder cannot be used.
+        UsageError: The configuration does not fit the script, or the folder's earlier session.
     """
     folder = SearchFolder(Path(out))
     with folder.opened(config), Display() as display:
@@ -40,9 +42,9 @@ def run_search(config: Config, out: str | Path) -> Report:
         session = Session(config, folder, runner, display)
         try:
             profile = session.prepare()
-            check_space(config, profile)
             study = _search(session, profile)
-            report = _compare(session, study, profile)
+            finalists = _finalists(session, study)
+            report = _compare(session, finalists, _draw(session, study, finalists[0], profile))
         finally:
             runner.stop()
     report.save(folder.path)
@@ -50,45 +52,62 @@ def run_search(config: Config, out: str | Path) -> Report:
 
 
 def _search(session: Session, profile: ConflictProfile) -> Study:
-    study = Study(session.folder.study, session.config, profile, session.train)
-    study.know(REFERENCE, session.finished(REFERENCE).val)
+    study = Study(session.folder.study, session.config, profile, session.train, session.epochs)
+    study.know(REFERENCE, session.searched(REFERENCE).val)
     with session.display.phase("trials", session.config.trials) as phase:
-        phase.skip(study.finished)
         study.optimize(phase, session.runner.stop)
     return study
 
 
-def _compare(session: Session, study: Study, profile: ConflictProfile) -> Report:
-    config, folder = session.config, session.folder
-    best = study.best()
-    searched = {plan: session.finished(plan) for plan in (REFERENCE, best)}
-    seeds = config.confirm or [config.seed]
-    session.train_baselines(seeds)
+def _finalists(session: Session, study: Study) -> list[Finalist]:
+    """The best trials over several seeds, the best of them first."""
+    wanted = session.config.finalists
+    plans = study.top(wanted.count)
+    values = {plan: [session.searched(plan).val] for plan in plans}
+    if len(plans) > 1 and wanted.seeds:
+        further = session.outcomes(plans, wanted.seeds, "the best trials with further seeds")
+        for plan, outcomes in zip(plans, further, strict=True):
+            values[plan] += [outcome.val for outcome in outcomes]
+    found = [Finalist(plan, Spread.of(values[plan])) for plan in plans]
+    return sorted(found, key=lambda finalist: -finalist.val.mean)
+
+
+def _compare(session: Session, finalists: list[Finalist], pictures: tuple[Path, ...]) -> Report:
+    """Train the best and EW with fresh seeds, and report."""
+    config, best = session.config, finalists[0].plan
     plans = list(dict.fromkeys((REFERENCE, best)))
-    fresh = dict(zip(plans, session.outcomes(plans, seeds), strict=True))
-    rows = (
-        single_task_row([session.baseline(seed) for seed in seeds]),
-        plan_row("EW, plain sharing", searched[REFERENCE], fresh[REFERENCE]),
-        plan_row(f"best: {best.title}", searched[best], fresh[best]),
-    )
+    outcomes = session.outcomes(plans, config.confirm, "the best and EW with fresh seeds")
+    fresh = dict(zip(plans, outcomes, strict=True))
     gain = [ours.test - ew.test for ours, ew in zip(fresh[best], fresh[REFERENCE], strict=True)]
-    conflicts, improvement = folder.path / "conflicts.png", folder.path / "improvement.png"
-    draw_profile(profile, conflicts, best.S if best.S is not None else -0.1)
-    dots = {plan: session.dot(plan) for plan in (*study.plans(), REFERENCE, best)}
+    return Report(
+        rows=(
+            single_task_row([session.baseline(seed) for seed in config.confirm]),
+            plan_row("EW, plain sharing", fresh[REFERENCE]),
+            plan_row(f"best: {best.title}", fresh[best]),
+        ),
+        best=best,
+        finalists=tuple(finalists),
+        gain=Spread.of(gain),
+        seeds=tuple(config.confirm),
+        on=config.objective.on,
+        reached=session.searched(best),
+        command=command_line(config.script, session.arguments(best, config.seed), config.threads),
+        pictures=pictures,
+    )
+
+
+def _draw(
+    session: Session, study: Study, best: Finalist, profile: ConflictProfile
+) -> tuple[Path, ...]:
+    folder, plan = session.folder.path, best.plan
+    conflicts, improvement = folder / "conflicts.png", folder / "improvement.png"
+    draw_profile(profile, conflicts, plan.S if plan.S is not None else -0.1)
     draw_improvement(
-        list(dots.values()),
-        dots[REFERENCE],
-        dots[best],
-        session.baseline(seeds[0]).parameters,
-        config.on,
+        [session.dot(trained) for trained in study.plans()],
+        session.dot(REFERENCE),
+        session.dot(plan),
+        session.baseline(session.config.seed).parameters,
+        session.config.objective.on,
         improvement,
     )
-    return Report(
-        rows,
-        best,
-        Spread.of(gain),
-        tuple(seeds),
-        config.on,
-        command_line(config.script, session.arguments(best, config.seed)),
-        (conflicts, improvement),
-    )
+    return conflicts, improvement

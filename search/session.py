@@ -1,19 +1,22 @@
-"""The runs of a search: baselines, scoring, plans, and the comparison on fresh seeds."""
+"""The runs of a search: baselines, scoring, plans, and further seeds."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from libmtl_recon import ConflictProfile, ReconError
+from search.check import check_space, require_measurements
 from search.child import Job
 from search.config import Config
 from search.folder import SearchFolder
 from search.objective import Metrics, relative_improvement
 from search.plots import Dot
-from search.process import Result, Runner, read_result
+from search.process import Follow, Runner
 from search.progress import Display, Phase
+from search.result import Result, read_result
 from search.space import REFERENCE, Plan
 from search.study import Pruned
 
@@ -42,12 +45,14 @@ class Outcome:
         test: Δm on the test data, at that epoch.
         metrics: On the test data, at that epoch.
         parameters: The network's.
+        epoch: The best epoch, counted from 0.
     """
 
     val: float
     test: float
     metrics: Metrics
     parameters: int
+    epoch: int
 
 
 class Session:
@@ -65,6 +70,8 @@ class Session:
     ) -> None:
         self.config, self.folder, self.runner, self.display = config, folder, runner, display
         self.tasks: tuple[str, ...] = ()
+        self.epochs = 0
+        self._on = config.objective.on
         self._baselines: dict[int, Baseline] = {}
 
     def prepare(self) -> ConflictProfile:
@@ -72,20 +79,29 @@ class Session:
 
         Returns:
             The network's conflict profile.
+
+        Raises:
+            UsageError: The space has a weighting that LibMTL lacks, or a K that leaves no layer
+                shared.
+            ReconError: The script measures nothing by which configurations could be compared.
         """
-        seed = self.config.seed
-        with self.display.phase("EW and the conflict scores", 2) as phase:
-            reference, scored = self._together(
-                [self._plan_job(REFERENCE, seed), self._scoring_job()], phase
-            )
-        self._require_measurements(reference)
-        self.tasks = reference.tasks
+        jobs = [self._plan_job(REFERENCE, self.config.seed), self._scoring_job()]
+        with self.display.phase("EW and the conflict scores", len(jobs)) as phase:
+            # What can be wrong is seen when the first network is built, not when it is trained.
+            reference, scored = self._together(jobs, phase, self._fits)
+        for result in (reference, scored):
+            check_space(self.config, result)
+        require_measurements(self.config, reference)
+        self.tasks, self.epochs = reference.tasks, len(reference.epochs[self._on])
         if "reused" in scored.notes:
             self.display.line(
-                f"Conflict profile {scored.notes['reused']['profile']} of this very architecture "
-                "was in the cache, so it was not scored again."
+                f"The cache has a conflict profile of this very architecture, "
+                f"{scored.notes['reused']['profile']} over {scored.notes['reused']['steps']} "
+                "steps, so it was not scored again."
             )
-        self.train_baselines([seed])
+        if "not cached" in scored.notes:
+            self.display.line(f"Warning: {scored.notes['not cached']['reason']}")
+        self.train_baselines([self.config.seed])
         return self._read_profile()
 
     def train_baselines(self, seeds: Sequence[int]) -> None:
@@ -94,15 +110,14 @@ class Session:
         jobs = [self._single_job(task, seed) for seed, task in wanted]
         with self.display.phase("each task alone", len(jobs)) as phase:
             results = dict(zip(wanted, self._together(jobs, phase), strict=True))
-        on = self.config.on
         for seed in seeds:
             val: dict[str, dict[str, float]] = {}
             test: dict[str, dict[str, float]] = {}
             for task in self.tasks:
                 result = results[seed, task]
-                self._require_measurements(result)
-                epoch = result.best_epoch(None, on)
-                val[task] = dict(result.epochs[on][epoch][task])
+                require_measurements(self.config, result)
+                epoch = result.best_epoch(None, self._on)
+                val[task] = dict(result.epochs[self._on][epoch][task])
                 test[task] = dict(result.epochs["test"][epoch][task])
             parameters = sum(results[seed, task].parameters for task in self.tasks)
             self._baselines[seed] = Baseline(val, test, parameters)
@@ -130,95 +145,125 @@ class Session:
 
         def follow(result: Result) -> bool:
             nonlocal reported
-            gains = result.improvements(base, self.config.on)
-            if len(gains) == reported:
+            if len(result.epochs[self._on]) == reported:
                 return True
+            gains = result.improvements(base, self._on)
             reported = len(gains)
-            return report(reported - 1, max(gains))
+            # Ended in its last epoch, a run would save nothing and lose its result.
+            return report(reported - 1, max(gains)) or reported >= self.epochs
 
         result = self.runner.run(self._plan_job(plan, self.config.seed), follow)
         if "ended early" in result.notes:
             raise Pruned
-        return max(result.improvements(base, self.config.on))
+        require_measurements(self.config, result)
+        return max(result.improvements(base, self._on))
 
-    def outcomes(self, plans: Sequence[Plan], seeds: Sequence[int]) -> list[list[Outcome]]:
-        """Train plans with several seeds; returns a list of outcomes for each plan."""
+    def outcomes(
+        self, plans: Sequence[Plan], seeds: Sequence[int], title: str
+    ) -> list[list[Outcome]]:
+        """Train plans, and each task alone, with several seeds.
+
+        Args:
+            plans: What to train.
+            seeds: With which seeds.
+            title: What this is for, to be shown.
+
+        Returns:
+            For each plan its outcomes, one for each seed.
+        """
+        self.train_baselines(seeds)
         wanted = [(plan, seed) for plan in plans for seed in seeds]
         jobs = [self._plan_job(plan, seed) for plan, seed in wanted]
-        with self.display.phase("comparison on fresh seeds", len(jobs)) as phase:
+        with self.display.phase(title, len(jobs)) as phase:
             results = dict(zip(wanted, self._together(jobs, phase), strict=True))
-        return [[self.outcome(results[plan, seed], seed) for seed in seeds] for plan in plans]
+        return [[self._outcome(results[plan, seed], seed) for seed in seeds] for plan in plans]
 
-    def outcome(self, result: Result, seed: int) -> Outcome:
-        """What a finished run comes to, at its best epoch."""
-        base = self.baseline(seed)
-        epoch = result.best_epoch(base.val, self.config.on)
-        metrics = result.epochs["test"][epoch]
-        return Outcome(
-            result.improvements(base.val, self.config.on)[epoch],
-            relative_improvement(metrics, base.test, result.higher_is_better),
-            metrics,
-            result.parameters,
-        )
-
-    def finished(self, plan: Plan) -> Outcome:
+    def searched(self, plan: Plan) -> Outcome:
         """The outcome of a plan that was trained with the search's seed."""
-        return self.outcome(
-            self.runner.run(self._plan_job(plan, self.config.seed)), self.config.seed
-        )
+        seed = self.config.seed
+        return self._outcome(self.runner.run(self._plan_job(plan, seed)), seed)
 
     def dot(self, plan: Plan) -> Dot:
         """A trained plan in the picture; one that was ended early at the best it reached."""
         result = read_result(self._plan_job(plan, self.config.seed).events)
-        gains = result.improvements(self.baseline(self.config.seed).val, self.config.on)
-        return Dot(plan.weighting, result.parameters, max(gains), result.finished)
+        gains = result.improvements(self.baseline(self.config.seed).val, self._on)
+        return Dot(plan.weighting, result.parameters, max(gains, default=math.nan), result.finished)
 
     def arguments(self, plan: Plan, seed: int) -> tuple[str, ...]:
         """The script's command line for a plan."""
-        flags = plan.arguments(str(self.folder.profile))
-        return (*self.config.arguments, *flags, "--seed", str(seed))
+        own = self.config.space.flags.get(plan.weighting, {})
+        chosen = plan.arguments(str(self.folder.profile))
+        return (*self.config.arguments(own), *chosen, "--seed", str(seed))
 
     def _plan_job(self, plan: Plan, seed: int) -> Job:
-        return self.folder.job(self.config, "plan", self.arguments(plan, seed))
+        # Known by its layers, not by S and K: others may name the same ones.
+        weighting, alpha, layers = plan.key
+        own = self.config.space.flags.get(weighting, {})
+        identity = (weighting, own, alpha, sorted(layers), seed)
+        return self.folder.job(self.config, "plan", identity, self.arguments(plan, seed))
 
     def _single_job(self, task: str, seed: int) -> Job:
-        return self.folder.job(self.config, "single", self.arguments(REFERENCE, seed), task=task)
+        # Alone a task needs no weighting, so EW's own flags stay out.
+        arguments = (*self.config.arguments(), *REFERENCE.arguments(""), "--seed", str(seed))
+        return self.folder.job(self.config, "single", (task, seed), arguments, task=task)
 
     def _scoring_job(self) -> Job:
-        score = self.config.score
-        arguments = self.arguments(Plan(score.weighting), self.config.seed)
+        score, seed = self.config.score, self.config.seed
+        own = self.config.space.flags.get(score.weighting, {})
+        arguments = self.config.arguments(own, score.flags)
+        arguments += (*Plan(score.weighting).arguments(""), "--seed", str(seed))
+        identity = (score.model_dump(), own, seed)
         job = self.folder.job(
-            self.config, "score", arguments, profile=self.folder.profile, steps=score.steps
+            self.config,
+            "score",
+            identity,
+            arguments,
+            profile=self.folder.profile,
+            steps=score.steps,
         )
         if not self.folder.profile.exists():
             job.events.unlink(missing_ok=True)
         return job
 
-    def _together(self, jobs: Sequence[Job], phase: Phase) -> list[Result]:
+    def _together(
+        self, jobs: Sequence[Job], phase: Phase, follow: Follow = lambda _: True
+    ) -> list[Result]:
         """Run jobs, as many at a time as there are workers; the results in the jobs' order."""
 
         def run(job: Job) -> Result:
-            result = self.runner.run(job)
+            result = self.runner.run(job, follow)
             phase.done()
             return result
 
         with ThreadPoolExecutor(self.config.workers) as pool:
             futures = [pool.submit(run, job) for job in jobs]
             try:
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
                 return [future.result() for future in futures]
             except BaseException:
                 self.runner.stop()
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def _require_measurements(self, result: Result) -> None:
-        if not result.epochs[self.config.on]:
-            raise ReconError(
-                f"{self.config.script} measured nothing on its {self.config.on} data, by which "
-                "configurations are compared. Have it hand val_dataloaders to Trainer.train; or, "
-                "if it has no validation data, write `on: test` into the configuration, knowing "
-                "that the comparison is then not held out."
-            )
+    def _fits(self, result: Result) -> bool:
+        check_space(self.config, result)
+        return True
+
+    def _outcome(self, result: Result, seed: int) -> Outcome:
+        """What a finished run comes to, at its best epoch."""
+        require_measurements(self.config, result)
+        base = self.baseline(seed)
+        epoch = result.best_epoch(base.val, self._on)
+        metrics = result.epochs["test"][epoch]
+        return Outcome(
+            result.improvements(base.val, self._on)[epoch],
+            relative_improvement(metrics, base.test, result.higher_is_better),
+            metrics,
+            result.parameters,
+            epoch,
+        )
 
     def _read_profile(self) -> ConflictProfile:
         file = self.folder.profile

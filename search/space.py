@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 
-from libmtl_recon import ConflictProfile, UsageError
-from search.config import Config
+from libmtl_recon import ConflictProfile
+from search.config import Config, FloatRange
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,20 @@ REFERENCE = Plan("EW")
 """Equal weighting with plain hard parameter sharing: what there is without us."""
 
 
-def suggest(trial: optuna.Trial, config: Config, profile: ConflictProfile) -> Plan:
+def suggest(trial: optuna.trial.BaseTrial, config: Config, profile: ConflictProfile) -> Plan:
     """Have Optuna choose a plan."""
     space = config.space
     weighting = trial.suggest_categorical("weighting", space.weighting)
     alpha = None
     if weighting == "GradOPS":
-        bounds = space.alpha
-        alpha = trial.suggest_float("alpha", bounds.low, bounds.high, step=bounds.step)
+        alpha = _suggest_from(trial, "alpha", space.alpha)
     K = trial.suggest_int("k", space.k.low, space.k.high)
     if K == 0:
         return Plan(weighting, alpha)
-    S = trial.suggest_categorical("s", space.s)
+    if isinstance(space.s, FloatRange):
+        S = _suggest_from(trial, "s", space.s)
+    else:
+        S = trial.suggest_categorical("s", space.s)
     return Plan(weighting, alpha, S, tuple(profile.layers(S, K)))
 
 
@@ -83,25 +86,18 @@ def anchors(config: Config) -> list[dict[str, Any]]:
         for K in dict.fromkeys((middle, space.k.low)):
             values: dict[str, Any] = {"weighting": weighting, "k": K}
             if weighting == "GradOPS":
-                values["alpha"] = min(max(0.0, space.alpha.low), space.alpha.high)
+                values["alpha"] = _nearest(space.alpha.values, 0.0)
             if K:
-                values["s"] = min(space.s, key=lambda s: abs(s + 0.1))
+                values["s"] = _nearest(space.severities, -0.1)
             found.append(values)
     return found
 
 
-def check_space(config: Config, profile: ConflictProfile) -> None:
-    """Compare the space with the network.
+def _suggest_from(trial: optuna.trial.BaseTrial, name: str, among: FloatRange) -> float:
+    # Optuna wants a range that ends on a step, and adds steps up with rounding errors.
+    value = trial.suggest_float(name, among.low, among.values[-1], step=among.step)
+    return _nearest(among.values, value)
 
-    Raises:
-        UsageError: K may become so large that nothing is shared.
-    """
-    layers = len(profile.architecture)
-    if config.space.k.high >= layers:
-        raise UsageError(
-            "space.k.high",
-            f"must be below {layers}, the number of the network's shared layers, so that the "
-            "tasks share something",
-            config.space.k.high,
-            f"Set it to {layers - 1} or less.",
-        )
+
+def _nearest(values: Sequence[float], value: float) -> float:
+    return min(values, key=lambda candidate: abs(candidate - value))

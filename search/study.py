@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import warnings
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -25,6 +26,7 @@ _NAME = "libmtl-recon"
 _SAME_AS = "same_as"
 _FAILURES = 3
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+_START_UP = 6  # trials before Optuna's sampler takes the values so far into account
 
 
 class Pruned(Exception):  # noqa: N818  # no error, but how a training may end
@@ -37,6 +39,7 @@ class _Ending:
 
     state: TrialState
     value: float | None = None
+    trial: int | str | None = None
 
 
 class Study:
@@ -49,21 +52,30 @@ class Study:
         config: The search.
         profile: From which S and K become layers.
         train: Trains a plan; called from several threads at a time.
+        epochs: How many epochs a training has.
     """
 
-    def __init__(self, file: Path, config: Config, profile: ConflictProfile, train: Train) -> None:
+    def __init__(
+        self,
+        file: Path,
+        config: Config,
+        profile: ConflictProfile,
+        train: Train,
+        epochs: int,
+    ) -> None:
+        # Optuna would say the same again, and in its own words.
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._config, self._profile, self._train = config, profile, train
-        self._study = _open(file, config)
+        self._study = _open(file, config, epochs)
         self._endings: dict[object, _Ending] = {}
-        # Trials that stand for a plan which another trial is just having trained.
-        self._followers: dict[object, list[optuna.Trial]] = {}
-        self._failures = 0
+        # For a plan that is just being trained: by which trial, and the trials that wait for it.
+        self._running: dict[object, tuple[int, list[optuna.Trial]]] = {}
+        self._failures: int | None = 0  # in a row from the start; None once a training went well
         self._recover()
 
     def know(self, plan: Plan, value: float) -> None:
         """Take a plan as trained, with this Δm."""
-        self._endings[plan.key] = _Ending(TrialState.COMPLETE, value)
+        self._endings[plan.key] = _Ending(TrialState.COMPLETE, value, "a baseline")
 
     def optimize(self, phase: Phase, stop: Callable[[], None]) -> None:
         """Train plans until there are as many as the configuration asks for.
@@ -73,8 +85,9 @@ class Study:
             stop: Ends the runs that are going on; called on Ctrl-C and when trials keep failing.
 
         Raises:
-            ReconError: Several trials in a row failed; the last one's reason.
+            ReconError: All of the first trials failed; the last one's reason.
         """
+        phase.skip(self.finished)
         left = self._config.trials - self.finished
         running: dict[Future[float], tuple[optuna.Trial, Plan]] = {}
         with ThreadPoolExecutor(self._config.workers) as pool:
@@ -95,8 +108,8 @@ class Study:
                 stop()
                 raise
 
-    def best(self) -> Plan:
-        """The plan with the highest Δm.
+    def top(self, count: int) -> list[Plan]:
+        """The plans with the highest Δm, best first.
 
         Raises:
             ReconError: No trial was finished.
@@ -104,7 +117,13 @@ class Study:
         finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if not finished:
             raise ReconError("No trial was finished, so there is nothing to report.")
-        return self._plan_of(max(finished, key=lambda t: -math.inf if t.value is None else t.value))
+        # Equal values stay in the order of the trials.
+        ranked = sorted(finished, key=lambda t: math.inf if t.value is None else -t.value)
+        plans: dict[object, Plan] = {}
+        for trial in ranked:
+            plan = self._plan_of(trial)
+            plans.setdefault(plan.key, plan)
+        return list(plans.values())[:count]
 
     def plans(self) -> list[Plan]:
         """All plans that were trained, to their end or not, each once."""
@@ -124,14 +143,17 @@ class Study:
             trial = self._study.ask()
             plan = suggest(trial, self._config, self._profile)
             trial.set_user_attr("plan", plan.title)
-            if plan.key in self._endings:
-                trial.set_user_attr(_SAME_AS, plan.title)
-                self._tell(trial, self._endings[plan.key])
-            elif plan.key in self._followers:
-                trial.set_user_attr(_SAME_AS, plan.title)
-                self._followers[plan.key].append(trial)
+            trial.set_user_attr("layers", list(plan.layers))
+            ending = self._endings.get(plan.key)
+            if ending is not None:
+                trial.set_user_attr(_SAME_AS, ending.trial)
+                self._tell(trial, ending)
+            elif plan.key in self._running:
+                first, followers = self._running[plan.key]
+                trial.set_user_attr(_SAME_AS, first)
+                followers.append(trial)
             else:
-                self._followers[plan.key] = []
+                self._running[plan.key] = trial.number, []
                 return trial, plan
         return None
 
@@ -148,28 +170,31 @@ class Study:
         """Tell Optuna, and the user, how a training ended."""
         error = future.exception()
         if error is None:
-            ending = _Ending(TrialState.COMPLETE, future.result())
-            said = f"Δm {ending.value:+.2f} %"
+            value = future.result()
+            ending, said = _Ending(TrialState.COMPLETE, value), f"Δm {value:+.2f} %"
         elif isinstance(error, Pruned):
             ending, said = _Ending(TrialState.PRUNED), "ended early"
         elif isinstance(error, ReconError):
             ending, said = _Ending(TrialState.FAIL), f"failed: {error}"
         else:
             raise error
-        self._endings[plan.key] = ending
-        for other in (trial, *self._followers.pop(plan.key)):
+        self._endings[plan.key] = replace(ending, trial=trial.number)
+        for other in (trial, *self._running.pop(plan.key)[1]):
             self._tell(other, ending)
         phase.done(f"trial {trial.number}: {plan.title}: {said}")
-        self._failures = self._failures + 1 if isinstance(error, ReconError) else 0
-        if self._failures == _FAILURES:
-            raise ReconError(f"{_FAILURES} trials in a row failed. The last: {error}")
+        if not isinstance(error, ReconError):
+            self._failures = None
+        elif self._failures is not None:
+            self._failures += 1
+            if self._failures == _FAILURES:
+                raise ReconError(f"The first {_FAILURES} trials failed. The last: {error}")
 
     def _tell(self, trial: optuna.Trial, ending: _Ending) -> None:
         self._study.tell(trial, ending.value, state=ending.state)
 
     def _plan_of(self, trial: FrozenTrial) -> Plan:
         fixed = optuna.trial.FixedTrial(trial.params)
-        return suggest(fixed, self._config, self._profile)  # type: ignore[arg-type]  # suggests alike
+        return suggest(fixed, self._config, self._profile)
 
     def _recover(self) -> None:
         """Take up what an earlier session left: ended plans, and trials cut off in between."""
@@ -186,10 +211,11 @@ class Study:
             elif trial.state in _ENDED:
                 # Optuna gives a pruned trial the value that it reached; it must not be told one.
                 value = trial.value if trial.state == TrialState.COMPLETE else None
-                self._endings[self._plan_of(trial).key] = _Ending(trial.state, value)
+                first = trial.user_attrs.get(_SAME_AS, trial.number)
+                self._endings[self._plan_of(trial).key] = _Ending(trial.state, value, first)
 
 
-def _open(file: Path, config: Config) -> optuna.Study:
+def _open(file: Path, config: Config, epochs: int) -> optuna.Study:
     try:
         with sqlite3.connect(file) as connection:
             # Optuna's dashboard, or a curious user, may read while the search writes.
@@ -208,8 +234,18 @@ def _open(file: Path, config: Config) -> optuna.Study:
         ) from error
     # A sampler that started anew with the same seed would draw its first plans again.
     seed = config.seed + 1000 * len(study.get_trials(deepcopy=False))
-    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=6, constant_liar=True)
+    study.sampler = _sampler(seed)
     study.pruner = optuna.pruners.NopPruner()
     if config.prune:
-        study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=4)
+        # In the first third of a training the order of plans still changes much.
+        study.pruner = optuna.pruners.MedianPruner(
+            n_startup_trials=5, n_warmup_steps=max(1, epochs // 3)
+        )
     return study
+
+
+def _sampler(seed: int) -> optuna.samplers.TPESampler:
+    with warnings.catch_warnings():
+        # Before Optuna 5 this option, which keeps workers from trying the same, was experimental.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=_START_UP, constant_liar=True)

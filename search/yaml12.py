@@ -64,4 +64,4 @@ def parse_yaml(text: str | TextIO) -> Any:
         >>> parse_yaml("{on: val, lr: 1e-3, prune: true}")
         {'on': 'val', 'lr': 0.001, 'prune': True}
     """
-    return yaml.load(text, _Loader)  # noqa: S506  # a subclass of SafeLoader
+    return yaml.load(text, _Loader)  # no less safe than SafeLoader

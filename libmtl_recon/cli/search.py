@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,23 +57,28 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--out", metavar="DIR", help="the search's folder (default: runs/NAME-OF-CONFIG)"
     )
-    parser.add_argument("--trials", type=int, metavar="N", help="instead of the configuration's")
-    parser.add_argument("--workers", type=int, metavar="N", help="instead of the configuration's")
+    parser.add_argument(
+        "--trials", type=int, metavar="N", help="how many to train, all sessions together"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="how many runs at a time")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the trials and of the sampler")
     parser.set_defaults(handle=_handle)
 
 
 def _handle(options: argparse.Namespace) -> int:
-    from libmtl_recon.errors import UsageError
     from search import load_config, run_search
 
-    changes = {}
-    for name in ("trials", "workers"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name}", "must be a whole number from 1 up", value, "Try 2.")
-        if value is not None:
-            changes[name] = value
-    config = load_config(options.config).model_copy(update=changes)
+    given = {name: getattr(options, name) for name in ("trials", "workers", "seed")}
+    config = load_config(
+        options.config, {name: value for name, value in given.items() if value is not None}
+    )
     out = options.out or Path("runs") / Path(options.config).stem
-    run_search(config, out).print()
+    try:
+        run_search(config, out).print()
+    except KeyboardInterrupt:
+        print(
+            f"libmtl-recon: interrupted; the same command goes on where it stopped, in {out}",
+            file=sys.stderr,
+        )
+        return 130  # what a shell reports for a program ended by Ctrl-C
     return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import sys
 from collections.abc import Iterable, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
@@ -31,6 +32,12 @@ _prepared: dict[str, Any] = {}
 def prepared_params() -> dict[str, Any]:
     """The arguments that the script last handed to ``prepare_args``; empty if it has not yet."""
     return dict(_prepared)
+
+
+def known_weightings() -> list[str]:
+    """The names that ``--weighting`` accepts, once LibMTL is imported; none before that."""
+    module = sys.modules.get("LibMTL.weighting")
+    return [] if module is None else sorted(_offered(vars(module)))
 
 
 def swap_prepare_args(libmtl: ModuleType) -> None:

@@ -1,0 +1,108 @@
+"""What a run measured, read from the lines that it wrote."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from search.objective import Metrics, relative_improvement
+
+
+@dataclass
+class Result:
+    """What a run measured.
+
+    Attributes:
+        higher_is_better: For each task and metric, whether more is better.
+        parameters: The network's number of parameters.
+        weightings: The weightings that LibMTL had.
+        epochs: For ``train``, ``val`` and ``test``, the metrics after each epoch.
+        notes: Other events, e.g. ``reused``.
+    """
+
+    higher_is_better: dict[str, dict[str, bool]] = field(default_factory=dict)
+    parameters: int = 0
+    weightings: tuple[str, ...] = ()
+    epochs: dict[str, list[Metrics]] = field(
+        default_factory=lambda: {"train": [], "val": [], "test": []}
+    )
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, event: dict[str, Any]) -> None:
+        """Take in one event."""
+        if event["event"] == "built":
+            self.higher_is_better = event["higher_is_better"]
+            self.parameters = event["parameters"]
+            self.weightings = tuple(event["weightings"])
+        elif event["event"] == "measured":
+            # An evaluation outside of training (no epoch) is the script's own business.
+            if event["epoch"] is not None:
+                self.epochs[event["mode"]].append(_with_nan(event["metrics"]))
+        else:
+            self.notes[event["event"]] = event
+
+    @property
+    def status(self) -> int | None:
+        """The exit status; None if the run was cut off."""
+        status: int | None = self.notes.get("ended", {}).get("status")
+        return status
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run ended well."""
+        return self.status == 0
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that were trained."""
+        return tuple(self.higher_is_better)
+
+    def improvements(self, single_task: Metrics, on: str) -> list[float]:
+        """Δm after each epoch."""
+        return [
+            relative_improvement(metrics, single_task, self.higher_is_better)
+            for metrics in self.epochs[on]
+        ]
+
+    def best_epoch(self, single_task: Metrics | None, on: str) -> int:
+        """The epoch with the highest Δm; for a single-task run, relative to its own last epoch."""
+        gains = self.improvements(single_task or self.epochs[on][-1], on)
+        return max(range(len(gains)), key=gains.__getitem__)
+
+
+def read_result(events: Path) -> Result:
+    """What a run has written so far."""
+    result = Result()
+    for event, _ in read_events(events, 0):
+        result.add(event)
+    return result
+
+
+def read_finished(events: Path) -> Result | None:
+    """The result of a run that ended well; None if there is none."""
+    result = read_result(events)
+    return result if result.finished else None
+
+
+def read_events(file: Path, start: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """The complete lines of a file from a position on, each with the position behind it."""
+    if not file.exists():
+        return
+    with file.open("rb") as stream:
+        stream.seek(start)
+        for line in stream:
+            if not line.endswith(b"\n"):
+                return  # still being written
+            start += len(line)
+            yield json.loads(line), start
+
+
+def _with_nan(metrics: dict[str, dict[str, float | None]]) -> Metrics:
+    return {
+        task: {name: math.nan if value is None else value for name, value in values.items()}
+        for task, values in metrics.items()
+    }
