@@ -29,9 +29,7 @@ def reset_grad(self: Any, new_grads: Tensor) -> None:
     does not move it.
     """
     shared = list(self.get_share_params())
-    for parameter, part in zip(
-        shared, new_grads.split([p.numel() for p in shared]), strict=True
-    ):
+    for parameter, part in zip(shared, new_grads.split([p.numel() for p in shared]), strict=True):
         if parameter.grad is not None:
             parameter.grad = part.view_as(parameter).to(parameter.dtype).clone()
 

@@ -1,0 +1,72 @@
+"""The command itself: help, versions, and what it hands to the script."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from libmtl_recon import __version__
+from libmtl_recon.cli import build_parser, main
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "two_tasks.py"
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["score"], ["search"], ["layers"]])
+def test_help_teaches_with_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "libmtl-recon " + (command or ["run"])[0] in shown
+    assert "example" in shown or "session" in shown
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom libmtl_recon.cli import build_parser\nbuild_parser()\n"
+        "print(sorted({'torch', 'LibMTL', 'optuna', 'matplotlib', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.strip() == f"libmtl-recon {__version__}"
+
+
+@pytest.mark.parametrize("argv", [[], ["nosuch"], ["run"], ["layers"]])
+def test_usage_errors_end_with_2(argv: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    assert ended.value.code == 2
+
+
+def test_everything_behind_the_script_goes_to_it() -> None:
+    options = build_parser().parse_args(["run", "main.py", "--weighting", "EW", "--help", "-x"])
+    assert options.script == "main.py"
+    assert options.args == ["--weighting", "EW", "--help", "-x"]
+
+
+def test_one_task_alone() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "libmtl_recon", "run", "--single-task", "size", str(SCRIPT)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "size_LOSS" in done.stdout
+    assert "sign_LOSS" not in done.stdout
+
+
+def test_a_script_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "nowhere.py"]) == 2
+    assert "nowhere.py" in capsys.readouterr().err

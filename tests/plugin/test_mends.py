@@ -1,0 +1,182 @@
+"""LibMTL's PyPI release trains on today's PyTorch, and each mend does what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from small_problem import Encoder, batches, make_trainer
+
+# isort: split
+import LibMTL
+import LibMTL.weighting as weightings
+import numpy as np
+import pytest
+import torch
+
+from libmtl_recon import UsageError
+from libmtl_recon.plugin.features import detect
+from libmtl_recon.plugin.mends import MENDS
+from libmtl_recon.plugin.mends.cagrad import cagrad_weights
+from libmtl_recon.plugin.mends.device import choose_device
+from libmtl_recon.plugin.mends.loaders import Loader
+
+OFFERED = [
+    *(
+        "EW",
+        "UW",
+        "DWA",
+        "GLS",
+        "RLW",
+        "GradNorm",
+        "MGDA",
+        "PCGrad",
+        "GradVac",
+        "CAGrad",
+        "GradDrop",
+    ),
+    *("IMTL", "GradOPS"),
+]
+
+pypi_only = pytest.mark.skipif(
+    detect(LibMTL).saves_models, reason="LibMTL's main branch does not have this defect"
+)
+
+
+@pypi_only
+@pytest.mark.parametrize("tasks", [2, 3])
+@pytest.mark.parametrize("weighting", OFFERED)
+def test_every_weighting_moves_every_parameter(weighting: str, tasks: int) -> None:
+    trainer = make_trainer(weighting, tasks)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train(batches(tasks), batches(tasks), epochs=2)
+    assert np.isfinite(trainer.model.train_loss_buffer).all()
+    still = [n for n, p in trainer.model.named_parameters() if torch.equal(p, before[n])]
+    assert not still
+
+
+def test_each_mend_has_a_name_and_a_reason() -> None:
+    names = [mend.name for mend in MENDS]
+    assert names == [
+        *("torchvision-import", "device", "iterator-next", "in-place-zero-grad", "cagrad-tasks")
+    ]
+    assert all(len(mend.reason) > 20 for mend in MENDS)
+
+
+def test_the_device_is_one_that_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIBMTL_RECON_DEVICE", "cpu")
+    trainer = make_trainer("EW")
+    assert trainer.device == torch.device("cpu")
+    trainer.device = torch.device("meta")
+    assert trainer.device == torch.device("meta"), "a script's own wish is heard"
+
+
+def test_a_device_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIBMTL_RECON_DEVICE", "cuda:77")
+    with pytest.raises(UsageError, match=r"LIBMTL_RECON_DEVICE.*cuda:77"):
+        choose_device()
+
+
+class Failing:
+    """A loader whose second batch fails, once."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        self.passes = 0
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Any:
+        self.passes += 1
+        yield batches(2)[0]
+        if self.passes == 1:
+            raise self.error
+        yield from batches(2)
+
+
+@pytest.mark.parametrize("error", [ValueError("a corrupt file"), KeyboardInterrupt()])
+def test_what_the_data_loading_raises_is_not_swallowed(error: BaseException) -> None:
+    trainer = make_trainer("EW")
+    with pytest.raises(type(error)):
+        trainer.train(Failing(error), batches(2), epochs=1)
+
+
+def test_a_loader_can_be_gone_through_again_and_again() -> None:
+    loader = Loader([1, 2])
+    assert [list(loader), list(loader)] == [[1, 2], [1, 2]]
+    iterator = iter(loader)
+    assert [iterator.next(), iterator.next()] == [1, 2]
+    with pytest.raises(StopIteration):
+        iterator.next()
+    assert len(loader) == 2
+
+
+class HalfFrozen(Encoder):
+    def __init__(self) -> None:
+        super().__init__()
+        for parameter in self.one.parameters():
+            parameter.requires_grad_(False)
+
+
+@pytest.mark.parametrize("weighting", ["PCGrad", "CAGrad", "MGDA", "GradOPS", "EW"])
+def test_frozen_parameters_stay_where_they_are(
+    weighting: str,
+) -> None:
+    trainer = make_trainer(
+        weighting,
+        encoder_class=HalfFrozen,
+        optim_param={"optim": "adam", "lr": 1e-2, "weight_decay": 0.1},
+    )
+    before = trainer.model.encoder.one.weight.clone()
+    trainer.train(batches(2), batches(2), epochs=1)
+    assert torch.equal(trainer.model.encoder.one.weight, before)
+    assert trainer.model.encoder.two.weight.grad.any()
+
+
+def original_cagrad() -> ModuleType:
+    """LibMTL's own CAGrad, loaded beside the mended one."""
+    file = Path(LibMTL.__file__).parent / "weighting" / "CAGrad.py"
+    spec = importlib.util.spec_from_file_location("original_cagrad", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pypi_only
+@pytest.mark.parametrize("rescale", [0, 1, 2])
+def test_cagrad_for_three_tasks_is_libmtls_own(rescale: int) -> None:
+    torch.manual_seed(1)
+    gradients = torch.randn(3, 50) - 0.4
+    updates = []
+    for backward in (original_cagrad().CAGrad.backward, weightings.CAGrad.backward):
+        model = SimpleNamespace(
+            rep_grad=False,
+            task_num=3,
+            device="cpu",
+            _compute_grad_dim=lambda: None,
+            _compute_grad=lambda losses, mode: gradients,
+            _reset_grad=updates.append,
+        )
+        weights = backward(model, None, calpha=0.5, rescale=rescale)
+        assert weights.sum() == pytest.approx(1.0)
+    torch.testing.assert_close(updates[1], updates[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("tasks", [2, 4, 7])
+def test_cagrad_weights_minimise_the_dual(tasks: int) -> None:
+    rng = np.random.default_rng(tasks)
+    gradients = rng.normal(size=(tasks, 30))
+    gramian = gradients @ gradients.T
+    radius = 0.5 * np.sqrt(gramian.mean())
+
+    def dual(w: np.ndarray) -> float:
+        return float(w @ gramian.mean(axis=1) + radius * np.sqrt(w @ gramian @ w))
+
+    found = cagrad_weights(gramian, radius)
+    assert found.sum() == pytest.approx(1.0)
+    assert found.min() >= -1e-9
+    others = rng.dirichlet(np.ones(tasks) * 0.5, size=3000)
+    assert dual(found) <= min(map(dual, others)) + 1e-6 * abs(dual(found))

@@ -1,0 +1,98 @@
+"""Observers see what LibMTL's Trainer does, and leave it as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from small_problem import batches, make_trainer
+
+# isort: split
+from LibMTL import Trainer
+
+from libmtl_recon import Measurement, Observer, SingleTask, UsageError
+from libmtl_recon.plugin.observing import observe
+
+
+class Notes(Observer):
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def built(self, trainer: Any) -> None:
+        self.events.append(("built", sum(p.numel() for p in trainer.model.parameters())))
+
+    def measured(self, trainer: Any, measurement: Measurement) -> None:
+        self.events.append(measurement)
+
+    def trained(self, trainer: Any) -> None:
+        self.events.append("trained")
+
+
+def test_sees_every_pass_and_its_numbers() -> None:
+    notes = Notes()
+    with observe(notes):
+        trainer = make_trainer("EW")
+        trainer.train(batches(2), batches(2, 2), epochs=2, val_dataloaders=batches(2, 3))
+    assert notes.events[0][0] == "built"
+    assert notes.events[-1] == "trained"
+    passes = notes.events[1:-1]
+    assert [(m.epoch, m.mode) for m in passes] == [
+        *((0, "train"), (0, "val"), (0, "test"), (1, "train"), (1, "val"), (1, "test"))
+    ]
+    for measurement in passes:
+        assert set(measurement.metrics) == set(measurement.losses) == {"t0", "t1"}
+        assert 0 <= measurement.metrics["t0"]["Acc"] <= 1
+    last = passes[-1]
+    correct = 0
+    trainer.model.eval()
+    for x, labels in batches(2, 2):
+        correct += (trainer.model(x)["t1"].argmax(1) == labels["t1"]).sum().item()
+    assert last.metrics["t1"]["Acc"] == pytest.approx(correct / 32)
+
+
+def test_training_is_the_same_without_and_with_observers() -> None:
+    ends = []
+    for observers in ((), (Notes(),)):
+        with observe(*observers):
+            trainer = make_trainer("PCGrad")
+            trainer.train(batches(2), batches(2), epochs=1)
+        ends.append(torch.cat([p.flatten() for p in trainer.model.parameters()]))
+    assert torch.equal(*ends)
+
+
+def test_nobody_is_told_after_the_block() -> None:
+    notes = Notes()
+    with observe(notes):
+        pass
+    make_trainer("EW")
+    assert notes.events == []
+
+
+class OwnTrainer(Trainer):
+    """As users write it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.mine = True
+
+
+@pytest.mark.parametrize("trainer_class", [Trainer, OwnTrainer])
+def test_one_task_alone(trainer_class: type) -> None:
+    given: dict[str, Any] = {}
+
+    def keep(**kwargs: Any) -> Any:
+        given.update(kwargs)
+        return trainer_class(**kwargs)
+
+    with observe(SingleTask("t1")):
+        trainer = make_trainer("EW", tasks=3, trainer_class=keep)
+    assert trainer.task_name == ["t1"]
+    assert list(trainer.model.decoders) == ["t1"]
+    assert list(given["task_dict"]) == list(given["decoders"]) == ["t0", "t1", "t2"]
+    trainer.train(batches(3), batches(3), epochs=1)
+
+
+def test_a_task_that_there_is_not_is_named() -> None:
+    with pytest.raises(UsageError, match=r"'t9'.*t0, t1"), observe(SingleTask("t9")):
+        make_trainer("EW")

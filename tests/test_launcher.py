@@ -1,0 +1,224 @@
+"""A script under the launcher behaves as if Python had run it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from libmtl_recon import Observer, StopRun, UsageError, find_script, run_script
+
+SCRIPT = Path(__file__).parent / "scripts" / "two_tasks.py"
+
+# A script that builds a Trainer without training, which is all that the launcher asks for.
+BUILDS = """
+import torch.nn as nn
+from LibMTL import Trainer
+from LibMTL.architecture import HPS
+from LibMTL.loss import CELoss
+from LibMTL.metrics import AccMetric
+from LibMTL.weighting import EW
+
+class Encoder(nn.Linear):
+    def __init__(self):
+        super().__init__(2, 2)
+
+def build():
+    task = {"metrics": ["Acc"], "metrics_fn": AccMetric(), "loss_fn": CELoss(), "weight": [1]}
+    return Trainer({"a": task}, EW, HPS, Encoder, nn.ModuleDict({"a": nn.Linear(2, 2)}), False,
+                   False, {"optim": "adam"}, None, weight_args={}, arch_args={})
+"""
+
+
+def write(folder: Path, code: str, name: str = "script.py") -> Path:
+    file = folder / name
+    file.write_text(code, encoding="utf-8")
+    return file
+
+
+def launch(*args: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "libmtl_recon", "run", *args],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def losses(text: str) -> list[str]:
+    """LibMTL's lines of losses, without the times."""
+    rows = [line for line in text.splitlines() if line.startswith("Epoch")]
+    return [
+        " ".join(w for i, w in enumerate(r.split()) if "Time" not in r.split()[i - 1]) for r in rows
+    ]
+
+
+def test_a_script_that_knows_nothing_of_us_gives_the_same_losses(tmp_path: Path) -> None:
+    args = ["--weighting", "EW", "--arch", "HPS", "--seed", "5", "--dump"]
+    launched = launch(str(SCRIPT), *args, str(tmp_path / "a.pt"))
+    assert launched.returncode == 0, launched.stderr
+    own = write(tmp_path, "import libmtl_recon\n" + SCRIPT.read_text(encoding="utf-8"))
+    direct = subprocess.run(
+        [sys.executable, str(own), *args, str(tmp_path / "b.pt")],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert direct.returncode == 0, direct.stderr
+    assert losses(launched.stdout) == losses(direct.stdout)
+    assert len(losses(direct.stdout)) == 2
+    import torch
+
+    first, second = torch.load(tmp_path / "a.pt"), torch.load(tmp_path / "b.pt")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_gradops_and_recon_by_libmtls_flags_alone(tmp_path: Path) -> None:
+    layers = write(tmp_path, '{"norm": 9, "one": 7, "two": 1}', "layers.json")
+    done = launch(
+        str(SCRIPT),
+        *("--weighting", "GradOPS", "--gradops_alpha", "-1", "--arch", "Recon"),
+        *("--recon_k", "2", "--recon_layers", str(layers), "--dump", str(tmp_path / "m.pt")),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 of 3 layers are task-specific" in done.stdout
+    import torch
+
+    keys = set(torch.load(tmp_path / "m.pt"))
+    assert "encoder.one.tasks.sign.weight" in keys
+    assert "encoder.norm.tasks.size.running_mean" in keys
+    assert "encoder.two.weight" in keys
+
+
+def test_paths_and_arguments_are_the_scripts(tmp_path: Path) -> None:
+    write(tmp_path, "WORD = 'beside'", "neighbour_of_script.py")
+    code = BUILDS + (
+        "import sys, neighbour_of_script, pickle\n"
+        "assert __name__ == '__main__' and __file__ == sys.argv[0], (__name__, __file__)\n"
+        "assert sys.modules['__main__'].build is build\n"
+        "assert pickle.loads(pickle.dumps(Encoder)) is Encoder\n"
+        "build()\n"
+        "print(neighbour_of_script.WORD, sys.argv[1:], sys.path[0])\n"
+    )
+    script = write(tmp_path, code)
+    done = launch(str(script), "--flag", "x y", "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"beside ['--flag', 'x y', '--help'] {tmp_path}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "said"),
+    [
+        ("sys.exit(7)", 7, ""),
+        ("sys.exit()", 0, ""),
+        ("sys.exit('said at the end')", 1, "said at the end"),
+        ("raise KeyboardInterrupt", 130, "interrupted"),
+        ("1 / 0", 1, "ZeroDivisionError"),
+    ],
+)
+def test_exit_status(
+    ending: str, status: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = write(tmp_path, f"import sys\n{ending}\n")
+    assert run_script(script) == status
+    assert said in capsys.readouterr().err
+
+
+def test_a_traceback_has_the_scripts_frames_and_none_of_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = write(tmp_path, "def inner():\n    return {}['missing']\n\ninner()\n")
+    assert run_script(script) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most recent call last)")
+    assert shown.count(str(script)) == 2
+    assert "launcher.py" not in shown
+    assert "return {}['missing']" in shown
+    assert shown.rstrip().endswith("KeyError: 'missing'")
+
+
+def test_a_syntax_error_shows_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = write(tmp_path, "x = 1\ny = (\n")
+    assert run_script(script) == 1
+    shown = capsys.readouterr().err
+    assert f'File "{script}", line 2' in shown
+    assert "launcher.py" not in shown
+
+
+def test_our_errors_are_a_paragraph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = (
+        "from libmtl_recon import UsageError\nraise UsageError('--x', 'must be y', 3, 'Say y.')\n"
+    )
+    assert run_script(write(tmp_path, code)) == 2
+    assert capsys.readouterr().err == "libmtl-recon: error: --x must be y, but is 3. Say y.\n"
+
+
+def test_everything_is_put_back(tmp_path: Path) -> None:
+    before = sys.argv, list(sys.path), sys.modules["__main__"]
+    run_script(write(tmp_path, "import sys\nsys.path.append('/nowhere')\nsys.exit(3)\n"), ["--a"])
+    assert (sys.argv, list(sys.path), sys.modules["__main__"]) == before
+
+
+class Stopping(Observer):
+    def built(self, trainer: object) -> None:
+        raise StopRun
+
+
+def test_an_observer_may_end_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = write(tmp_path, BUILDS + "build()\nprint('not reached')\n")
+    assert run_script(script, observers=[Stopping()]) == 0
+    assert "not reached" not in capsys.readouterr().out
+
+
+def test_a_script_without_a_trainer_is_told_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_script(write(tmp_path, "print('hello')\n")) == 1
+    assert "without building a LibMTL Trainer" in capsys.readouterr().err
+
+
+def test_asking_a_script_for_help_is_no_failure(tmp_path: Path) -> None:
+    code = "import argparse\nargparse.ArgumentParser().parse_args()\n"
+    assert run_script(write(tmp_path, code), ["--help"]) == 0
+
+
+def test_processes_that_a_script_spawns_find_its_functions(tmp_path: Path) -> None:
+    code = BUILDS + (
+        "import multiprocessing\n"
+        "def double(x):\n    return 2 * x\n"
+        "if __name__ == '__main__':\n"
+        "    build()\n"
+        "    with multiprocessing.get_context('fork').Pool(1) as pool:\n"
+        "        print('doubled', pool.map(double, [4]))\n"
+    )
+    done = launch(str(write(tmp_path, code)))
+    assert "doubled [8]" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("missing.py", None, "built-in problems are multidigits"),
+        ("binary.py", b"\xff\xfe\x00", "Python source"),
+    ],
+)
+def test_what_is_no_script_is_refused(
+    name: str, content: bytes | None, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UsageError, match=said):
+        find_script(file)
+
+
+def test_built_in_problems_go_by_their_names() -> None:
+    assert find_script("multidigits").name == "multidigits.py"
