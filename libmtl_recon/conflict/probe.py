@@ -13,7 +13,7 @@ from libmtl_recon.conflict.grid import BINS, EDGES
 from libmtl_recon.conflict.layers import Layer
 from libmtl_recon.conflict.profile import ConflictProfile
 from libmtl_recon.errors import ReconError
-from libmtl_recon.gradient import cosines, layer_gramians
+from libmtl_recon.gradient import cosines, exact_device, layer_gramians
 
 _MOST_BLOCKS = 20
 
@@ -48,13 +48,13 @@ class ConflictProbe:
         self.tasks = tuple(tasks)
         self.steps = 0
         self._widths = [layer.parameters for layer in layers]
-        self._device = torch.device(device)
-        self._edges = torch.from_numpy(EDGES[1:-1].copy()).to(self._device)
+        self.device = exact_device(torch.device(device))
+        self._edges = torch.from_numpy(EDGES[1:-1].copy()).to(self.device)
         self._block_length = 1
         # One more column than bins: the last counts the undefined ones.
         self._blocks: list[Tensor] = []
         self._block_steps: list[int] = []
-        self._broken = torch.zeros(len(layers), len(tasks), dtype=torch.bool, device=self._device)
+        self._broken = torch.zeros(len(layers), len(tasks), dtype=torch.bool, device=self.device)
 
     def record(self, gradients: Tensor) -> None:
         """Count one step.
@@ -103,7 +103,7 @@ class ConflictProbe:
             if len(self._blocks) == _MOST_BLOCKS:
                 self._merge_blocks()
             shape = (len(self.layers), BINS + 1)
-            self._blocks.append(torch.zeros(shape, dtype=torch.int64, device=self._device))
+            self._blocks.append(torch.zeros(shape, dtype=torch.int64, device=self.device))
             self._block_steps.append(0)
         return self._blocks[-1]
 

@@ -19,14 +19,19 @@ def gramian(gradients: Tensor) -> Tensor:
         gradients: ``[T, d]``, any floating dtype.
 
     Returns:
-        ``[T, T]``, float64, symmetric, on the same device.
+        ``[T, T]``, float64, symmetric, on the same device (see :func:`exact_device`).
     """
-    tasks = gradients.shape[0]
-    total = torch.zeros(tasks, tasks, dtype=torch.float64, device=gradients.device)
+    tasks, device = gradients.shape[0], exact_device(gradients.device)
+    total = torch.zeros(tasks, tasks, dtype=torch.float64, device=device)
     for chunk in gradients.split(_CHUNK, dim=1):
-        wide = chunk.double()
+        wide = chunk.to(device=device, dtype=torch.float64)
         total.addmm_(wide, wide.T)
     return total
+
+
+def exact_device(device: torch.device) -> torch.device:
+    """Where float64 values that belong to a device are kept: MPS has none, so on the CPU."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def layer_gramians(gradients: Tensor, widths: Sequence[int]) -> Tensor:
@@ -37,7 +42,7 @@ def layer_gramians(gradients: Tensor, widths: Sequence[int]) -> Tensor:
         widths: The layers' column counts, L of them; they add up to d.
 
     Returns:
-        ``[L, T, T]``, float64, on the same device.
+        ``[L, T, T]``, float64, on the same device (see :func:`exact_device`).
     """
     return torch.stack([gramian(layer) for layer in gradients.split(list(widths), dim=1)])
 

@@ -98,7 +98,8 @@ class ScoringObserver(Observer):
         self._probe = ConflictProbe(layers, model.task_name, trainer.device)
         self._provenance = _provenance(trainer, weighting, self._dataset)
         self._model = model
-        self._finite = torch.ones(len(model.task_name), dtype=torch.bool, device=trainer.device)
+        device = self._probe.device
+        self._finite = torch.ones(len(model.task_name), dtype=torch.bool, device=device)
         self._watching = False
         self._seen = False
         self._wrap()
@@ -172,7 +173,7 @@ class ScoringObserver(Observer):
         # As in the probe, what came after the first bad step is not asked about.
         if self._probe is not None:
             fine = self._finite.all() & self._probe.finite
-            self._finite = torch.where(fine, torch.isfinite(losses), self._finite)
+            self._finite = torch.where(fine, torch.isfinite(losses).to(fine.device), self._finite)
 
     def _after_step(self) -> None:
         probe = self._probe

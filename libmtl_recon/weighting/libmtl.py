@@ -56,7 +56,7 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         matrix = gramian(gradients)
         self._refuse_non_finite(matrix)
         weights = gradops_weights(matrix, kwargs["gradops_alpha"])
-        update = weights.to(gradients.dtype) @ gradients
+        update = weights.to(gradients) @ gradients
         scatter_gradient(update, list(self.get_share_params()))
         return np.asarray(weights.cpu())
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from libmtl_recon.gradient import (
     cosines,
+    exact_device,
     gramian,
     layer_gramians,
     scatter_gradient,
@@ -98,3 +99,8 @@ def test_cosines_stay_in_range() -> None:
     row = torch.randn(1000, dtype=torch.float64)
     found = cosines(gramian(torch.stack([row, row * 1.7, -row * 0.3])))
     assert found.abs().max() <= 1.0
+
+
+@pytest.mark.parametrize(("device", "kept"), [("cpu", "cpu"), ("cuda:1", "cuda:1"), ("mps", "cpu")])
+def test_float64_is_kept_where_there_is_one(device: str, kept: str) -> None:
+    assert exact_device(torch.device(device)) == torch.device(kept)
