@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from libmtl_recon.cli.command import add_command
+
 _DESCRIPTION = """\
 List, show, export, import and remove the conflict profiles that `libmtl-recon score` keeps, one
 JSON file each, in the user's cache folder (or the folder in LIBMTL_RECON_CACHE).
@@ -23,12 +25,12 @@ An ID may be shortened to its first characters.
 
 def add_parser(commands: Any) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "layers",
-        help="list, show, export, import and remove conflict profiles",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "list, show, export, import and remove conflict profiles",
+        _DESCRIPTION,
+        _EPILOG,
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     actions.add_parser("list", help="all profiles, newest first").set_defaults(handle=_list)

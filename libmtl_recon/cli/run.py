@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from libmtl_recon.cli.command import add_command, add_script
+
 _DESCRIPTION = """\
 Run a LibMTL script, unmodified, as `python SCRIPT ARGS...` would, with --weighting GradOPS,
 --arch Recon and their flags known to LibMTL, and with LibMTL's PyPI release made to train on
@@ -21,29 +23,10 @@ The first form is the same as writing `import libmtl_recon` into main.py before 
 """
 
 
-def add_script(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that name a script and hand it everything behind its name."""
-    parser.add_argument(
-        "script",
-        metavar="SCRIPT",
-        help="path of a LibMTL script, or a built-in problem: multidigits, multi_fashion_mnist",
-    )
-    parser.add_argument(
-        "args",
-        metavar="ARGS",
-        nargs=argparse.REMAINDER,
-        help="everything behind SCRIPT goes to the script",
-    )
-
-
 def add_parser(commands: Any) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser(
-        "run",
-        help="run a LibMTL script with the plugin registered",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        commands, "run", "run a LibMTL script with the plugin registered", _DESCRIPTION, _EPILOG
     )
     parser.add_argument(
         "--single-task",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from libmtl_recon.cli.run import add_script
+from libmtl_recon.cli.command import add_command, add_script
 from libmtl_recon.errors import ReconError, UsageError
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ Ctrl-C keeps what was scored so far. Training itself is not changed by being sco
 
 def add_parser(commands: Any) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "score",
-        help="train a script and count the conflicts in each shared layer",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "train a script and count the conflicts in each shared layer",
+        _DESCRIPTION,
+        _EPILOG,
     )
     parser.add_argument(
         "--steps", type=int, metavar="N", help="end the run after N training steps (default: all)"

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from libmtl_recon.cli.command import add_command
+
 _DESCRIPTION = """\
 Search for the severity S, the number of split layers K, GradOPS's alpha and the weighting with
 which a LibMTL script does best. The search trains each task alone and EW with plain sharing as
@@ -39,12 +41,12 @@ a configuration:
 
 def add_parser(commands: Any) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "search",
-        help="search for S, K, alpha and the weighting with Optuna",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "search for S, K, alpha and the weighting with Optuna",
+        _DESCRIPTION,
+        _EPILOG,
     )
     parser.add_argument(
         "config",
