@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from libmtl_recon.plugin import arguments, flags, observing
+from libmtl_recon.plugin import arguments, flags, observing, refusals
 from libmtl_recon.plugin.mends import mend_after_import
 
 _MARK = "_libmtl_recon_registered"
@@ -19,6 +19,7 @@ def register(libmtl: ModuleType) -> None:
     _offer_classes(libmtl)
     flags.add_flags(libmtl)
     arguments.swap_prepare_args(libmtl)
+    refusals.guard_trainer(libmtl)
     observing.wrap_trainer(libmtl)
 
 

@@ -14,7 +14,7 @@ from libmtl_recon.cli import build_parser, main
 SCRIPT = Path(__file__).parents[1] / "scripts" / "two_tasks.py"
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["score"], ["search"], ["layers"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["score"], ["search"], ["layers"], ["doctor"]])
 def test_help_teaches_with_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])
@@ -70,3 +70,10 @@ def test_one_task_alone() -> None:
 def test_a_script_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "nowhere.py"]) == 2
     assert "nowhere.py" in capsys.readouterr().err
+
+
+def test_the_doctor_tells_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    for fact in ("torch:", "device:", "LibMTL:", "profiles:", "torchvision-import", "cagrad-tasks"):
+        assert fact in shown

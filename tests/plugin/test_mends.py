@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -18,7 +21,7 @@ import torch
 
 from libmtl_recon import UsageError
 from libmtl_recon.plugin.features import detect
-from libmtl_recon.plugin.mends import MENDS
+from libmtl_recon.plugin.mends import MENDS, wanted_mends
 from libmtl_recon.plugin.mends.cagrad import cagrad_weights
 from libmtl_recon.plugin.mends.device import choose_device
 from libmtl_recon.plugin.mends.loaders import Loader
@@ -180,3 +183,57 @@ def test_cagrad_weights_minimise_the_dual(tasks: int) -> None:
     assert found.min() >= -1e-9
     others = rng.dirichlet(np.ones(tasks) * 0.5, size=3000)
     assert dual(found) <= min(map(dual, others)) + 1e-6 * abs(dual(found))
+
+
+@pytest.mark.parametrize("weighting", ["EW", "UW", "DWA", "GLS", "RLW"])
+def test_a_weighting_of_losses_refuses_rep_grad_which_would_never_train_the_encoder(
+    weighting: str,
+) -> None:
+    with pytest.raises(UsageError, match=rf"--rep_grad cannot .* --weighting {weighting}"):
+        make_trainer(weighting, rep_grad=True)
+
+
+@pytest.mark.parametrize("weighting", ["MGDA", "IMTL", "GradDrop"])
+def test_a_weighting_of_gradients_trains_the_encoder_by_rep_grad(weighting: str) -> None:
+    trainer = make_trainer(weighting, rep_grad=True)
+    before = trainer.model.encoder.one.weight.clone()
+    trainer.train(batches(2), batches(2), epochs=1)
+    assert not torch.equal(trainer.model.encoder.one.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (None, {mend.name for mend in MENDS}),
+        ("none", set()),
+        ("device, cagrad-tasks", {"device", "cagrad-tasks"}),
+    ],
+)
+def test_mends_can_be_switched_off(
+    given: str | None, wanted: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LIBMTL_RECON_MENDS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("LIBMTL_RECON_MENDS", given)
+    assert wanted_mends() == wanted
+
+
+def test_a_mend_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIBMTL_RECON_MENDS", "devise")
+    with pytest.raises(UsageError, match=r"LIBMTL_RECON_MENDS.*'devise'.*device"):
+        wanted_mends()
+
+
+@pypi_only
+def test_a_switched_off_mend_leaves_the_defect_and_says_so() -> None:
+    code = (
+        "import libmtl_recon, LibMTL\n"
+        "from libmtl_recon.plugin.mends import verdicts\n"
+        "print(verdicts(LibMTL)['device'], isinstance(LibMTL.Trainer.__dict__.get('device'), "
+        "property))"
+    )
+    environment = {**os.environ, "LIBMTL_RECON_MENDS": "torchvision-import"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert done.stdout.strip() == "switched off False", done.stderr

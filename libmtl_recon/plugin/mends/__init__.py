@@ -5,8 +5,11 @@ Each mend says what is broken and how it is recognised; nothing is mended that w
 
 from __future__ import annotations
 
+import os
 from types import ModuleType
+from typing import Literal
 
+from libmtl_recon.errors import UsageError
 from libmtl_recon.plugin.mends import cagrad, device, gradients, loaders, torchvision_import
 from libmtl_recon.plugin.mends.mend import Mend
 
@@ -18,21 +21,64 @@ MENDS: tuple[Mend, ...] = (
     cagrad.MEND,
 )
 
-__all__ = ["MENDS", "Mend", "mend_after_import", "mend_before_import"]
+__all__ = ["MENDS", "Mend", "Verdict", "mend_after_import", "mend_before_import", "verdicts"]
+
+VARIABLE = "LIBMTL_RECON_MENDS"
+_VERDICTS = "_libmtl_recon_verdicts"
+
+Verdict = Literal["applied", "not needed", "switched off"]
 
 
-def mend_before_import(libmtl: ModuleType) -> tuple[Mend, ...]:
-    """Apply the mends without which LibMTL cannot be imported; returns those applied."""
-    return _apply(libmtl, before_import=True)
+def mend_before_import(libmtl: ModuleType) -> None:
+    """Apply the mends without which LibMTL cannot be imported."""
+    _apply(libmtl, before_import=True)
 
 
-def mend_after_import(libmtl: ModuleType) -> tuple[Mend, ...]:
-    """Apply the other mends to an imported LibMTL; returns those applied."""
-    return _apply(libmtl, before_import=False)
+def mend_after_import(libmtl: ModuleType) -> None:
+    """Apply the other mends to an imported LibMTL."""
+    _apply(libmtl, before_import=False)
 
 
-def _apply(libmtl: ModuleType, *, before_import: bool) -> tuple[Mend, ...]:
-    due = [m for m in MENDS if m.before_import is before_import and m.needed(libmtl)]
-    for mend in due:
-        mend.apply(libmtl)
-    return tuple(due)
+def verdicts(libmtl: ModuleType) -> dict[str, Verdict]:
+    """What became of each mend, by its name; those without were not looked at.
+
+    A LibMTL that was imported before us needed no mend for its import.
+    """
+    return dict(vars(libmtl).get(_VERDICTS, {}))
+
+
+def wanted_mends() -> frozenset[str]:
+    """The names of the mends that may be applied: all, or those in ``LIBMTL_RECON_MENDS``.
+
+    Raises:
+        UsageError: The variable names a mend that there is not.
+    """
+    names = [mend.name for mend in MENDS]
+    given = os.environ.get(VARIABLE)
+    if given is None:
+        return frozenset(names)
+    wanted = [name.strip() for name in given.split(",") if name.strip() not in ("", "none")]
+    for name in wanted:
+        if name not in names:
+            raise UsageError(
+                VARIABLE,
+                "must be none, or names of mends with commas between them",
+                name,
+                f"There are {', '.join(names)}; unset, all are applied that are needed.",
+            )
+    return frozenset(wanted)
+
+
+def _apply(libmtl: ModuleType, *, before_import: bool) -> None:
+    wanted = wanted_mends()
+    found: dict[str, Verdict] = vars(libmtl).setdefault(_VERDICTS, {})
+    for mend in MENDS:
+        if mend.before_import is not before_import:
+            continue
+        if not mend.needed(libmtl):
+            found[mend.name] = "not needed"
+        elif mend.name not in wanted:
+            found[mend.name] = "switched off"
+        else:
+            mend.apply(libmtl)
+            found[mend.name] = "applied"

@@ -1,0 +1,57 @@
+"""``libmtl-recon doctor``: what was found, and what is done about it."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from libmtl_recon.cli.command import add_command
+
+_SUMMARY = "show versions, device, cache and what is mended in LibMTL"
+_DESCRIPTION = """\
+Show which LibMTL was found, on what it would train, where profiles are kept, and which of LibMTL's
+defects are mended. LIBMTL_RECON_MENDS=none switches all mends off; LIBMTL_RECON_MENDS=NAME,NAME
+leaves those on.
+"""
+_EPILOG = """\
+example:
+  libmtl-recon doctor
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = add_command(commands, "doctor", _SUMMARY, _DESCRIPTION, _EPILOG)
+    parser.set_defaults(handle=_handle)
+
+
+def _handle(_: argparse.Namespace) -> int:
+    import LibMTL
+
+    from libmtl_recon.cli.tables import make_console, make_table
+    from libmtl_recon.conflict.cache import ProfileCache
+    from libmtl_recon.plugin.features import detect
+    from libmtl_recon.plugin.mends import MENDS, verdicts
+    from libmtl_recon.plugin.mends.device import choose_device
+
+    cache = ProfileCache()
+    facts = {
+        "Python": platform.python_version(),
+        **{name: version(name) for name in ("libmtl-recon", "torch", "torchvision", "optuna")},
+        "LibMTL": f"{version('LibMTL')} ({detect(LibMTL).label}), {Path(LibMTL.__file__).parent}",
+        "device": str(choose_device()),
+        "profiles": f"{len(cache.list())} in {cache.folder}",
+    }
+    for name, fact in facts.items():
+        print(f"{name + ':':14} {fact}")
+    print()
+    found = verdicts(LibMTL)
+    console = make_console()
+    table = make_table(console, "mend", "state", "without it")
+    for mend in MENDS:
+        table.add_row(mend.name, found.get(mend.name, "not needed"), mend.reason)
+    console.print(table)
+    return 0
