@@ -78,7 +78,11 @@ def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder with MNIST and Fashion-MNIST."""
     given = os.environ.get("LIBMTL_RECON_DATA")
     folder = Path(given) if given else user_cache_path("libmtl-recon") / "data"
-    missing = [name for name in ("MNIST", "FashionMNIST") if not (folder / name / "raw").is_dir()]
+    missing = [
+        name
+        for name in ("MNIST", "FashionMNIST")
+        if not (folder / name / "raw" / "train-images-idx3-ubyte").is_file()
+    ]
     if missing:
         pytest.skip(
             f"{' and '.join(missing)} not in {folder}; set LIBMTL_RECON_DATA to a folder that has "
