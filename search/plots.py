@@ -59,7 +59,7 @@ def draw_improvement(
             )
     axes.plot(single_task, 0, marker="D", color="black", markersize=7)
     for dot, name, offset, align in (
-        (Dot("", single_task, 0.0), "single-task\nnetworks", (0, -12), ("center", "top")),
+        (Dot("", single_task, 0.0), "single-task\nnetworks", (0, 10), ("center", "bottom")),
         (reference, "EW, plain sharing", (13, 0), ("left", "center")),
         (best, "best", (0, 13), ("center", "bottom")),
     ):
