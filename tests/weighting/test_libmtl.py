@@ -51,9 +51,7 @@ def test_a_step_is_the_combination_of_the_tasks_gradients(alpha: float) -> None:
     losses = losses_of(model)
     rows = torch.stack(
         [
-            torch.cat(
-                [g.flatten() for g in torch.autograd.grad(loss, shared, retain_graph=True)]
-            )
+            torch.cat([g.flatten() for g in torch.autograd.grad(loss, shared, retain_graph=True)])
             for loss in losses
         ]
     )
