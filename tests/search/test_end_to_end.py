@@ -1,0 +1,191 @@
+"""A search as a user runs it, on a tiny script in which things may go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+
+from libmtl_recon import ConflictProfile, UsageError
+from libmtl_recon.cli import main
+from search import load_config, run_search
+from search.process import Runner
+
+WriteConfig = Callable[..., Path]
+
+
+def run_files(folder: Path) -> dict[str, int]:
+    """The runs in a search's folder, each with the time at which it was written."""
+    return {file.name: file.stat().st_mtime_ns for file in (folder / "runs").glob("*.jsonl")}
+
+
+def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    storage = f"sqlite:///{folder / 'study.db'}"
+    return optuna.load_study(study_name="libmtl-recon", storage=storage).get_trials()
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A finished search: its configuration and its folder."""
+    home = tmp_path_factory.mktemp("searched")
+    tiny = Path(__file__).parent / "tiny.py"
+    config = home / "tiny.yaml"
+    config.write_text(
+        f"script: {tiny}\nflags: {{epochs: 3}}\ntrials: 6\nscore: {{steps: 8}}\n"
+        "finalists: {count: 2, seeds: [9]}\nconfirm: [1, 2]\n"
+        "space: {alpha: {low: -1, high: 1, step: 1}, s: [-0.1, 0.0], k: {low: 0, high: 4}}\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIBMTL_RECON_CACHE", str(home / "cache"))
+        run_search(load_config(config), home / "out")
+    return config, home / "out"
+
+
+def test_leaves_a_report_pictures_a_profile_and_a_study(searched: tuple[Path, Path]) -> None:
+    _, out = searched
+    for name in ("report.md", "report.json", "conflicts.png", "improvement.png", "study.db"):
+        assert (out / name).stat().st_size > 500, name
+    profile = ConflictProfile.from_json((out / "profile.json").read_text())
+    assert (profile.steps, profile.tasks) == (8, ("up", "down"))
+    report = json.loads((out / "report.json").read_text())
+    assert len(report["gain"]["values"]) == 2
+    single, reference, best = report["rows"]
+    assert single["parameters"] > best["parameters"] >= reference["parameters"]
+
+
+def test_the_same_layers_are_trained_once(searched: tuple[Path, Path]) -> None:
+    _, out = searched
+    done = [t for t in trials_of(out) if t.state == optuna.trial.TrialState.COMPLETE]
+    by_plan: dict[tuple[object, ...], list[optuna.trial.FrozenTrial]] = {}
+    for trial in done:
+        layers = sorted(trial.user_attrs["layers"])
+        key = (trial.params["weighting"], trial.params.get("alpha"), *layers)
+        by_plan.setdefault(key, []).append(trial)
+    for same in by_plan.values():
+        assert len({t.value for t in same}) == 1
+        assert sum("same_as" not in t.user_attrs for t in same) <= 1
+
+
+def test_the_command_in_the_report_gives_the_same_numbers(
+    searched: tuple[Path, Path],
+) -> None:
+    _, out = searched
+    command = json.loads((out / "report.json").read_text())["command"]
+    done = subprocess.run(
+        command.replace("libmtl-recon", f"{sys.executable} -m libmtl_recon", 1),
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    last = next(line for line in done.stdout.splitlines() if line.startswith("Epoch: 0002"))
+    losses = last.split("TRAIN: ")[1].split(" | Time")[0]
+    logs = "".join(f.read_text() for f in (out / "runs").glob("plan-*.log"))
+    assert losses in logs
+
+
+def test_a_second_run_trains_nothing_again_and_more_trials_go_on(
+    searched: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config, out = searched
+    monkeypatch.setenv("LIBMTL_RECON_CACHE", str(tmp_path))
+    before, count = run_files(out), len(trials_of(out))
+    run_search(load_config(config), out)
+    assert run_files(out) == before
+    assert len(trials_of(out)) == count
+    run_search(load_config(config).model_copy(update={"trials": 8}), out)
+    assert len(trials_of(out)) > count
+    after = run_files(out)
+    assert all(after[name] == written for name, written in before.items())
+
+
+def test_another_search_in_the_same_folder_is_refused(searched: tuple[Path, Path]) -> None:
+    config, out = searched
+    changed = load_config(config).model_copy(update={"seed": 77})
+    with pytest.raises(UsageError, match=r"seed.*--out"):
+        run_search(changed, out)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("nan", "Metric 'Err' of task"),
+        ("no_val", "val_dataloaders"),
+        ("exit", "no such data"),
+        ("killed", "SIGKILL"),
+    ],
+)
+def test_a_script_that_fails_stops_the_search_with_a_paragraph(
+    fault: str,
+    said: str,
+    write_config: WriteConfig,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = write_config(flags={"epochs": 1, "fault": fault})
+    assert main(["search", str(config), "--out", str(tmp_path / "out")]) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("libmtl-recon: error: ")
+    assert said in message
+
+
+def test_a_trial_that_fails_costs_only_itself(write_config: WriteConfig, tmp_path: Path) -> None:
+    config = write_config(flags={"epochs": 2, "fault": "exit:GradOPS"}, confirm=[1])
+    report = run_search(load_config(config), tmp_path / "out")
+    assert report.best.weighting == "EW"
+    failed = [t for t in trials_of(tmp_path / "out") if t.state == optuna.trial.TrialState.FAIL]
+    assert failed
+    assert {t.params["weighting"] for t in failed} == {"GradOPS"}
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="the system has no process groups")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_goes_on_after_it_was_stopped(
+    number: signal.Signals, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    config = write_config(flags={"epochs": 2, "pause": 0.05}, trials=5, confirm=[1])
+    command = [sys.executable, "-m", "libmtl_recon", "search", str(config), "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while time.monotonic() < until and len(run_files(out)) < 6:
+        time.sleep(0.1)
+    finished = {n: t for n, t in run_files(out).items() if _ended(out / "runs" / n)}
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), said
+    if number == signal.SIGINT:
+        assert "the same command goes on" in said
+
+    report = run_search(load_config(config), out)
+    assert report.seeds == (1,)
+    after = run_files(out)
+    assert all(after[name] == written for name, written in finished.items())
+    states = {trial.state for trial in trials_of(out)}
+    assert optuna.trial.TrialState.RUNNING not in states
+
+
+def _ended(events: Path) -> bool:
+    return '"ended"' in events.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(
+    Runner(1).method != "forkserver", reason="where the system cannot fork, a start takes longer"
+)
+def test_a_run_starts_at_once(searched: tuple[Path, Path]) -> None:
+    _, out = searched
+    starts = sorted(
+        json.loads(file.read_text().splitlines()[0])["after"]
+        for file in (out / "runs").glob("plan-*.jsonl")
+    )
+    # 0.4 s is what is promised; a loaded machine gets some leeway, and spawn takes 2.6 s.
+    assert starts[len(starts) // 2] < 1.0
