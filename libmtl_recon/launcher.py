@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import builtins
+import difflib
+import importlib.util
+import os
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
 import libmtl_recon.plugin
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.plugin import observing, refusals
 from libmtl_recon.plugin.observing import Observer, observe
+from libmtl_recon.plugin.spawning import known_to_spawned_processes
 from libmtl_recon.problems import BUILT_IN, path_of
 
 _INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
+# Between the frames of a script and those of LibMTL, these only pass calls on.
+_WRAPPERS = frozenset({__file__, observing.__file__, refusals.__file__})
 
 
 class StopRun(BaseException):
@@ -57,8 +65,13 @@ def run_script(
     trainer = _TrainerSeen()
     try:
         path = find_script(script)
-        code = compile(path.read_bytes(), str(path), "exec")
-        with observe(trainer, *observers), _as_main(path, args) as main:
+        # As its own source says and not as ours does, which postpones annotations.
+        code = compile(path.read_bytes(), os.path.abspath(path), "exec", dont_inherit=True)  # noqa: PTH100  # as Python: links are kept
+        with (
+            observe(trainer, *observers),
+            known_to_spawned_processes(),
+            _as_main(path, args) as main,
+        ):
             exec(code, vars(main))
         if not trainer.seen:
             raise ReconError(
@@ -76,8 +89,10 @@ def run_script(
     except ReconError as error:
         print(f"libmtl-recon: error: {error}", file=sys.stderr)
         return error.exit_status
-    except Exception as error:  # noqa: BLE001  # whatever the script raised, shown as Python does
-        _print_exception(error)
+    except BaseException as error:  # noqa: BLE001  # whatever the script raised, shown as Python does
+        _strip_our_frames(error)
+        # The script may have replaced the hook; by default it prints the traceback.
+        sys.excepthook(type(error), error, error.__traceback__)
         return 1
     return 0
 
@@ -90,35 +105,65 @@ def find_script(script: str | Path) -> Path:
     """
     path = Path(script)
     if path.is_file():
-        try:
-            path.read_bytes().decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise UsageError(
-                "SCRIPT",
-                "must be a Python source file",
-                str(script),
-                "Name the script's .py file.",
-            ) from error
+        _refuse_what_is_no_source(path)
         return path
-    if str(script) in BUILT_IN:
-        return path_of(str(script))
+    name = str(script)
+    if name in BUILT_IN:
+        return path_of(name)
+    if path.is_dir():
+        raise UsageError(
+            "SCRIPT",
+            "must be a Python source file",
+            name,
+            "This is a folder: name the script in it, e.g. its main.py.",
+        )
+    close = difflib.get_close_matches(name, BUILT_IN, n=1)
+    hint = f"Did you mean {close[0]}? " if close else ""
     raise UsageError(
         "SCRIPT",
         "must be the path of a LibMTL script or the name of a built-in problem",
-        str(script),
-        f"There is no such file here; the built-in problems are {', '.join(BUILT_IN)}.",
+        name,
+        f"{hint}There is no such file here; the built-in problems are {', '.join(BUILT_IN)}.",
     )
+
+
+def _refuse_what_is_no_source(path: Path) -> None:
+    try:
+        text = importlib.util.decode_source(path.read_bytes())
+    except OSError as error:
+        raise UsageError(
+            "SCRIPT",
+            "must be a file that can be read",
+            str(path),
+            f"The system says: {error.strerror}.",
+        ) from error
+    except (SyntaxError, UnicodeDecodeError):  # an unknown encoding is a SyntaxError
+        text = "\0"
+    if "\0" in text:
+        raise UsageError(
+            "SCRIPT",
+            "must be a Python source file",
+            str(path),
+            "This is no text in UTF-8 or in the encoding that it declares: name the script's "
+            ".py file.",
+        )
 
 
 @contextmanager
 def _as_main(path: Path, args: Sequence[str]) -> Iterator[ModuleType]:
     """A fresh ``__main__`` for the script, with its ``sys.argv`` and ``sys.path[0]``."""
+    file = os.path.abspath(path)  # noqa: PTH100  # as Python: links are kept in __file__
     main = ModuleType("__main__")
-    main.__file__ = str(path)
-    vars(main)["__builtins__"] = __builtins__
+    vars(main).update(
+        __file__=file,
+        __builtins__=builtins,
+        __loader__=SourceFileLoader("__main__", file),
+        __cached__=None,
+    )
     saved = sys.argv, sys.path[:], sys.modules["__main__"]
     sys.argv = [str(path), *args]
-    sys.path[:] = [str(path.resolve().parent), *sys.path[1:]]
+    if not sys.flags.safe_path:  # with `python -P` no script's folder is on the path
+        sys.path[:] = [str(path.resolve().parent), *sys.path[1:]]
     sys.modules["__main__"] = main
     try:
         yield main
@@ -136,11 +181,29 @@ def _status(request: SystemExit) -> int:
     return 1
 
 
-def _print_exception(error: Exception) -> None:
-    frames: TracebackType | None = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+def _strip_our_frames(error: BaseException) -> None:
+    """Take the frames that only pass calls on out of an exception and those that led to it."""
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        found = waiting.pop()
+        if found is None or id(found) in seen:
+            continue
+        seen.add(id(found))
+        found.__traceback__ = _without_our_frames(found.__traceback__)
+        waiting += [found.__cause__, found.__context__]
+
+
+def _without_our_frames(frames: TracebackType | None) -> TracebackType | None:
+    every: list[TracebackType] = []
+    while frames is not None:
+        every.append(frames)
         frames = frames.tb_next
-    # A syntax error in the script itself has no frame but ours, and shows its own place.
-    if isinstance(error, SyntaxError) and frames is not None and "compile" in repr(frames):
-        frames = None
-    traceback.print_exception(type(error), error, frames)
+    kept: TracebackType | None = None
+    for index, frame in reversed(list(enumerate(every))):
+        file = frame.tb_frame.f_code.co_filename
+        # What was raised in a wrapper itself is a fault of ours and must be seen.
+        fault = index == len(every) - 1 and file != __file__
+        if file not in _WRAPPERS or fault:
+            kept = TracebackType(kept, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return kept

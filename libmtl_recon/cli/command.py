@@ -29,15 +29,29 @@ def add_command(
 
 
 def add_script(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that name a script and hand it everything behind its name."""
+    """Add ``script`` and ``args``: a script's name and, untouched, everything behind it."""
     parser.add_argument(
         "script",
         metavar="SCRIPT",
-        help="path of a LibMTL script, or a built-in problem: multidigits, multi_fashion_mnist",
+        # Not a positional and a REMAINDER: of these two, argparse takes a `--` between them away.
+        nargs=argparse.PARSER,
+        action=_ScriptAndArgs,
+        help="path of a LibMTL script, or a built-in problem: multidigits, multi_fashion_mnist; "
+        "everything behind it goes to the script",
     )
-    parser.add_argument(
-        "args",
-        metavar="ARGS",
-        nargs=argparse.REMAINDER,
-        help="everything behind SCRIPT goes to the script",
-    )
+
+
+class _ScriptAndArgs(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Tell the script from its arguments."""
+        # Only some versions of argparse take away a `--` that stands first.
+        given = values[1:] if values[0] == "--" else values
+        if not given:
+            parser.error("the following arguments are required: SCRIPT")
+        namespace.script, *namespace.args = given
