@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 
 def activate() -> None:
@@ -11,12 +12,17 @@ def activate() -> None:
     If LibMTL is loaded it is registered with now, else at the moment when it is imported; this
     call itself loads neither LibMTL nor torch. Calling it again changes nothing.
     """
-    from libmtl_recon.plugin.importing import arm
+    from libmtl_recon.plugin.importing import arm, disarm
 
     module = sys.modules.get("LibMTL")
     if module is None:
         arm()
-    else:
-        from libmtl_recon.plugin.registry import register
+        return
+    if getattr(module.__spec__, "_initializing", False):
+        # Another thread is importing it. This waits for it, and tries again if that import fails.
+        arm()
+        module = import_module("LibMTL")
+        disarm()
+    from libmtl_recon.plugin.registry import register
 
-        register(module)
+    register(module)

@@ -61,7 +61,7 @@ def _trampoline(params: Any) -> Any:
 def prepare(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> Prepared:
     """What ``prepare_args`` does now; a wrong value ends the program as argparse ends it."""
     _prepared.clear()
-    _prepared.update(vars(params))
+    _prepared.update(getattr(params, "__dict__", {}))
     try:
         prepared = complete(libmtl, original, params)
     except UsageError as error:
@@ -79,13 +79,8 @@ def complete(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> P
     Raises:
         UsageError: A name that neither LibMTL nor we know, or a wrong value of one of our flags.
     """
-    known = argparse.Namespace(**vars(params))
-    if params.weighting in WEIGHTINGS:
-        known.weighting = _STAND_IN_WEIGHTING
-    if params.arch in ARCHITECTURES:
-        known.arch = _STAND_IN_ARCHITECTURE
     try:
-        kwargs, optimizer, scheduler = original(known)
+        kwargs, optimizer, scheduler = original(_StandIns(params))
     except ValueError as error:
         if "No support weighting method" in str(error):
             raise _unknown("--weighting", params.weighting, libmtl.weighting) from error
@@ -97,6 +92,21 @@ def complete(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> P
     if params.arch in ARCHITECTURES:
         kwargs["arch_args"].update(flags.arch_args(params))
     return kwargs, optimizer, scheduler
+
+
+class _StandIns:
+    """A script's arguments, whatever their type, with names that LibMTL's own code knows."""
+
+    def __init__(self, params: Any) -> None:
+        self._params = params
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._params, name)
+        if name == "weighting" and value in WEIGHTINGS:
+            return _STAND_IN_WEIGHTING
+        if name == "arch" and value in ARCHITECTURES:
+            return _STAND_IN_ARCHITECTURE
+        return value
 
 
 def _unknown(flag: str, name: str, module: ModuleType) -> UsageError:

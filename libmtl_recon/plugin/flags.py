@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import numbers
 from types import ModuleType
 from typing import Any
 
 from libmtl_recon.errors import UsageError
 
+DEFAULT_ALPHA = 0.0
 # The severity of Appendix B.1 of the Recon paper, for a ResNet18.
 DEFAULT_S = -0.1
 
@@ -20,7 +22,7 @@ def add_flags(libmtl: ModuleType) -> None:
     gradops.add_argument(
         "--gradops_alpha",
         type=float,
-        default=0.0,
+        default=DEFAULT_ALPHA,
         help="exponent of the trade-off between tasks: above 0 the dominating tasks gain, below "
         "0 the dominated; useful from -5 to 5 (default: %(default)s, a plain sum of the "
         "deconflicted gradients)",
@@ -52,14 +54,16 @@ def weight_args(params: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UsageError: α is not finite.
     """
-    if not math.isfinite(params.gradops_alpha):
+    # A script may make its arguments by another parser, which does not know our flags.
+    alpha = getattr(params, "gradops_alpha", DEFAULT_ALPHA)
+    if not isinstance(alpha, numbers.Real) or not math.isfinite(alpha):
         raise UsageError(
             "--gradops_alpha",
             "must be a finite number",
-            params.gradops_alpha,
+            alpha,
             "Try values from -5 to 5; 0 is the plain sum of the deconflicted gradients.",
         )
-    return {"gradops_alpha": params.gradops_alpha}
+    return {"gradops_alpha": alpha}
 
 
 def arch_args(params: argparse.Namespace) -> dict[str, Any]:
@@ -70,17 +74,19 @@ def arch_args(params: argparse.Namespace) -> dict[str, Any]:
     """
     from libmtl_recon.conflict.profile import check_severity
 
-    if params.recon_k is None or params.recon_k < 1:
+    wanted = getattr(params, "recon_k", None)
+    severity = getattr(params, "recon_s", DEFAULT_S)
+    if not isinstance(wanted, numbers.Integral) or isinstance(wanted, bool) or wanted < 1:
         raise UsageError(
             "--recon_k",
             "must be given with --arch Recon, as a whole number of layers from 1 up",
-            params.recon_k,
+            wanted,
             "Say how many of the worst layers each task gets for itself, e.g. --recon_k 12; "
             "`libmtl-recon layers show` has the ranking.",
         )
-    check_severity("--recon_s", params.recon_s)
+    check_severity("--recon_s", severity)
     return {
-        "recon_k": params.recon_k,
-        "recon_s": params.recon_s,
-        "recon_layers": params.recon_layers,
+        "recon_k": wanted,
+        "recon_s": severity,
+        "recon_layers": getattr(params, "recon_layers", None),
     }

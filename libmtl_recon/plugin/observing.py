@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
-from libmtl_recon.errors import UsageError
+from libmtl_recon.errors import ReconError, UsageError
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,11 @@ def wrap_trainer(libmtl: ModuleType) -> None:
     def wrapped_display(self: Any, mode: Any, epoch: int | None) -> Any:
         result = display(self, mode=mode, epoch=epoch)
         trainer = _trainer_of_meter.get(self, lambda: None)()
-        if trainer is not None and _observers:
+        # Who does not ask for numbers must not fail by them either.
+        asking = [o for o in _observers if type(o).measured is not Observer.measured]
+        if trainer is not None and asking:
             measurement = _read(self, mode, epoch)
-            for observer in list(_observers):
+            for observer in asking:
                 observer.measured(trainer, measurement)
         return result
 
@@ -133,13 +135,14 @@ def _read(meter: Any, mode: Any, epoch: int | None) -> Measurement:
     losses = {
         task: float(loss) for task, loss in zip(meter.task_name, meter.loss_item, strict=True)
     }
-    metrics = {
-        task: {
-            name: float(value)
-            for name, value in zip(
-                meter.task_dict[task]["metrics"], meter.results[task], strict=True
+    metrics = {}
+    for task in meter.task_name:
+        names, values = meter.task_dict[task]["metrics"], meter.results[task]
+        if len(names) != len(values):
+            raise ReconError(
+                f"task_dict[{task!r}]['metrics'] must name each score that its metrics_fn returns, "
+                f"but has {len(names)} names ({', '.join(names)}) for {len(values)} scores. Give "
+                "it one name a score, in the order of score_fun."
             )
-        }
-        for task in meter.task_name
-    }
+        metrics[task] = {name: float(value) for name, value in zip(names, values, strict=True)}
     return Measurement(epoch, mode, losses, metrics)

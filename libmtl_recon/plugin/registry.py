@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 from types import ModuleType
 
 from libmtl_recon.plugin import arguments, flags, observing, refusals
 from libmtl_recon.plugin.mends import mend_after_import
 
 _MARK = "_libmtl_recon_registered"
+_one_at_a_time = threading.Lock()
 
 
 def register(libmtl: ModuleType) -> None:
     """Mend this LibMTL and add our flags, weightings and architectures to it, once."""
-    if hasattr(libmtl, _MARK):
-        return
-    vars(libmtl)[_MARK] = True
-    mend_after_import(libmtl)
-    _offer_classes(libmtl)
-    flags.add_flags(libmtl)
-    arguments.swap_prepare_args(libmtl)
-    refusals.guard_trainer(libmtl)
-    observing.wrap_trainer(libmtl)
+    with _one_at_a_time:
+        if hasattr(libmtl, _MARK):
+            return
+        vars(libmtl)[_MARK] = True
+        mend_after_import(libmtl)
+        _offer_classes(libmtl)
+        flags.add_flags(libmtl)
+        arguments.swap_prepare_args(libmtl)
+        refusals.guard_trainer(libmtl)
+        observing.wrap_trainer(libmtl)
 
 
 def _offer_classes(libmtl: ModuleType) -> None:

@@ -13,6 +13,7 @@ from libmtl_recon.plugin.features import source_of
 from libmtl_recon.plugin.mends.mend import Mend
 
 VARIABLE = "LIBMTL_RECON_DEVICE"
+_FIXED = "cuda:0"  # LibMTL's own
 _CHOSEN = "_libmtl_recon_device"
 
 
@@ -47,17 +48,18 @@ def _parse(wanted: str) -> torch.device:
 
 
 def _get(trainer: Any) -> torch.device:
-    device: torch.device = vars(trainer)[_CHOSEN]
-    return device
+    device: torch.device | None = vars(trainer).get(_CHOSEN)
+    return choose_device() if device is None else device
 
 
-def _set(trainer: Any, device: torch.device) -> None:
-    # The first assignment is LibMTL's own, fixed one; a later one is the script's wish.
-    vars(trainer)[_CHOSEN] = device if _CHOSEN in vars(trainer) else choose_device()
+def _set(trainer: Any, device: torch.device | str) -> None:
+    # What LibMTL says leaves the choice to us; another device is the script's own wish.
+    fixed = str(device) == _FIXED
+    vars(trainer)[_CHOSEN] = choose_device() if fixed else torch.device(device)
 
 
 def _needed(libmtl: ModuleType) -> bool:
-    return "'cuda:0'" in source_of(libmtl.Trainer.__init__)
+    return repr(_FIXED) in source_of(libmtl.Trainer.__init__)
 
 
 def _apply(libmtl: ModuleType) -> None:
@@ -66,7 +68,7 @@ def _apply(libmtl: ModuleType) -> None:
 
 MEND = Mend(
     name="device",
-    reason="LibMTL's Trainer fixes the device to cuda:0",
+    reason=f"LibMTL's Trainer fixes the device to {_FIXED}",
     needed=_needed,
     apply=_apply,
 )

@@ -23,15 +23,16 @@ def zero_grad_share_params(self: Any) -> None:
 
 
 def reset_grad(self: Any, new_grads: Tensor) -> None:
-    """Write a gradient ``[d]`` to the shared parameters that some task reached.
+    """Write a gradient ``[d]`` to the shared parameters that train.
 
-    A parameter without a gradient is frozen or unused: it is left alone, so that weight decay
+    A parameter that is frozen, or that no task reached, is left without one, so that weight decay
     does not move it.
     """
     shared = list(self.get_share_params())
     for parameter, part in zip(shared, new_grads.split([p.numel() for p in shared]), strict=True):
-        if parameter.grad is not None:
-            parameter.grad = part.view_as(parameter).to(parameter.dtype).clone()
+        # A weighting that works with `torch.autograd.grad` leaves no gradients behind it.
+        if parameter.grad is not None or (parameter.requires_grad and bool(part.any())):
+            parameter.grad = part.view_as(parameter).to(parameter).clone()
 
 
 def _needed(libmtl: ModuleType) -> bool:

@@ -2,12 +2,13 @@
 
 PyTorch's iterators have no ``next`` any more, and the bare ``except`` takes whatever the data
 loading raised, Ctrl-C included, for the end of an epoch: the error is lost and the batch is
-drawn again. The loaders are wrapped in ones whose iterators have a ``next`` and which raise a
-lost error again as soon as LibMTL starts the next pass over the data.
+drawn again. The loaders are wrapped in ones whose iterators have a ``next`` and which, asked for
+another pass by code that has just caught such an error, raise it again.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -21,37 +22,40 @@ class Loader:
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
-        self.lost: BaseException | None = None
 
     def __iter__(self) -> LoaderIterator:
-        if self.lost is not None:
-            lost, self.lost = self.lost, None
-            raise lost
-        return LoaderIterator(self, iter(self.loader))
+        caught = sys.exc_info()[1]
+        if (
+            caught is not None
+            and not isinstance(caught, StopIteration)
+            and caught.__traceback__ is not None
+            # Caught by our very caller, and not by something around the whole training.
+            and caught.__traceback__.tb_frame is sys._getframe(1)
+        ):
+            raise caught
+        return LoaderIterator(iter(self.loader))
 
     def __len__(self) -> int:
         return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:
+        # A script's own Trainer may ask for the batch size, the data set, the sampler.
+        if name == "loader":
+            raise AttributeError(name)
+        return getattr(self.loader, name)
 
 
 class LoaderIterator:
     """One pass over a :class:`Loader`."""
 
-    def __init__(self, owner: Loader, iterator: Iterator[Any]) -> None:
-        self.owner = owner
+    def __init__(self, iterator: Iterator[Any]) -> None:
         self.iterator = iterator
 
     def __iter__(self) -> LoaderIterator:
         return self
 
     def __next__(self) -> Any:
-        try:
-            return next(self.iterator)
-        except StopIteration:
-            raise
-        except BaseException as error:
-            # LibMTL's bare `except` swallows it; Loader.__iter__ brings it back.
-            self.owner.lost = error
-            raise
+        return next(self.iterator)
 
     next = __next__
 
