@@ -63,6 +63,7 @@ def run_script(
     """
     libmtl_recon.plugin.activate()
     trainer = _TrainerSeen()
+    hook = sys.excepthook
     try:
         path = find_script(script)
         # As its own source says and not as ours does, which postpones annotations.
@@ -94,6 +95,8 @@ def run_script(
         # The script may have replaced the hook; by default it prints the traceback.
         sys.excepthook(type(error), error, error.__traceback__)
         return 1
+    finally:
+        sys.excepthook = hook
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.spawn
 import os
 import re
 import subprocess
@@ -76,7 +77,9 @@ def test_a_script_that_knows_nothing_of_us_gives_the_same_losses(tmp_path: Path)
     import torch
 
     first, second = torch.load(tmp_path / "a.pt"), torch.load(tmp_path / "b.pt")
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert first["losses"].shape == (2, 2)
+    assert torch.equal(first["losses"], second["losses"])
+    assert all(torch.equal(first["after"][key], second["after"][key]) for key in first["after"])
 
 
 def test_gradops_and_recon_by_libmtls_flags_alone(tmp_path: Path) -> None:
@@ -90,7 +93,7 @@ def test_gradops_and_recon_by_libmtls_flags_alone(tmp_path: Path) -> None:
     assert "2 of 3 layers are task-specific" in done.stdout
     import torch
 
-    keys = set(torch.load(tmp_path / "m.pt"))
+    keys = set(torch.load(tmp_path / "m.pt")["after"])
     assert "encoder.one.tasks.sign.weight" in keys
     assert "encoder.norm.tasks.size.running_mean" in keys
     assert "encoder.two.weight" in keys
@@ -120,6 +123,8 @@ def test_paths_and_arguments_are_the_scripts(tmp_path: Path) -> None:
         ("sys.exit('said at the end')", 1, "said at the end"),
         ("raise KeyboardInterrupt", 130, "interrupted"),
         ("1 / 0", 1, "ZeroDivisionError"),
+        ("raise GeneratorExit('not an Exception')", 1, "GeneratorExit"),
+        ("sys.excepthook = lambda *_: print('my hook', file=sys.stderr)\n1 / 0", 1, "my hook"),
     ],
 )
 def test_exit_status(
@@ -143,6 +148,29 @@ def test_a_traceback_has_the_scripts_frames_and_none_of_ours(
     assert shown.rstrip().endswith("KeyError: 'missing'")
 
 
+def test_a_traceback_through_the_trainer_has_no_frame_of_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = BUILDS.replace("super().__init__(2, 2)", "raise OSError('no weights')")
+    code += (
+        "try:\n    build()\nexcept OSError as error:\n    raise ValueError('outer') from error\n"
+    )
+    assert run_script(write(tmp_path, code)) == 1
+    shown = capsys.readouterr().err
+    assert "OSError: no weights" in shown
+    assert shown.rstrip().endswith("ValueError: outer")
+    assert f"LibMTL{os.sep}trainer.py" in shown
+    assert f"{os.sep}libmtl_recon{os.sep}" not in shown
+
+
+def test_a_fault_of_our_own_is_not_hidden(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_script(write(tmp_path, BUILDS + "Trainer(1, 2, 3)\n")) == 1
+    shown = capsys.readouterr().err
+    assert "TypeError: missing a required argument" in shown
+
+
 def test_a_syntax_error_shows_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = write(tmp_path, "x = 1\ny = (\n")
     assert run_script(script) == 1
@@ -160,9 +188,14 @@ def test_our_errors_are_a_paragraph(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_everything_is_put_back(tmp_path: Path) -> None:
-    before = sys.argv, list(sys.path), sys.modules["__main__"]
-    run_script(write(tmp_path, "import sys\nsys.path.append('/nowhere')\nsys.exit(3)\n"), ["--a"])
-    assert (sys.argv, list(sys.path), sys.modules["__main__"]) == before
+    def state() -> list[object]:
+        main, tell = sys.modules["__main__"], multiprocessing.spawn.get_preparation_data
+        return [sys.argv, list(sys.path), main, tell, sys.excepthook]
+
+    before = state()
+    code = "import sys\nsys.path.append('/nowhere')\nsys.excepthook = print\nsys.exit(3)\n"
+    assert run_script(write(tmp_path, code), ["--a"]) == 3
+    assert state() == before
 
 
 class Stopping(Observer):
@@ -188,14 +221,53 @@ def test_asking_a_script_for_help_is_no_failure(tmp_path: Path) -> None:
     assert run_script(write(tmp_path, code), ["--help"]) == 0
 
 
-def test_processes_that_a_script_spawns_find_its_functions(tmp_path: Path) -> None:
+def test_the_scripts_own_source_decides_what_its_annotations_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_script(write(tmp_path, "def f(x: int): pass\nprint(f.__annotations__)\n"))
+    assert "{'x': <class 'int'>}" in capsys.readouterr().out
+
+
+def test_main_is_what_python_makes_of_it(tmp_path: Path) -> None:
+    code = (
+        "import sys, os\n"
+        "print(__file__, sys.argv, sys.path[0], type(__builtins__).__name__,\n"
+        "      __spec__, __package__, type(__loader__).__name__, __doc__)\n"
+        "sys.exit(0)\n"
+    )
+    (tmp_path / "real").mkdir()
+    write(tmp_path / "real", "'A docstring.'\n" + code, "target.py")
+    (tmp_path / "link.py").symlink_to(tmp_path / "real" / "target.py")
+    plain = subprocess.run(
+        [sys.executable, "link.py", "--", "-x"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        check=True,
+    )
+    launched = launch("link.py", "--", "-x", cwd=tmp_path)
+    assert launched.stdout == plain.stdout, launched.stderr
+
+
+def test_the_encoding_that_a_script_declares_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "latin.py"
+    file.write_bytes("# -*- coding: latin-1 -*-\nprint(len('äöü'))\n".encode("latin-1"))
+    run_script(file)
+    assert capsys.readouterr().out == "3\n"
+
+
+def test_processes_that_a_script_spawns_know_us_and_find_its_functions(tmp_path: Path) -> None:
+    # The script's imports of LibMTL run in the new process, where nothing else imports us.
     code = BUILDS + (
         "import multiprocessing\n"
         "def double(x):\n    return 2 * x\n"
         "if __name__ == '__main__':\n"
         "    build()\n"
-        "    with multiprocessing.get_context('fork').Pool(1) as pool:\n"
-        "        print('doubled', pool.map(double, [4]))\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        print('doubled', pool.map_async(double, [4]).get(100))\n"
     )
     done = launch(str(write(tmp_path, code)))
     assert "doubled [8]" in done.stdout, done.stderr
@@ -205,17 +277,25 @@ def test_processes_that_a_script_spawns_find_its_functions(tmp_path: Path) -> No
     ("name", "content", "said"),
     [
         ("missing.py", None, "built-in problems are multidigits"),
+        ("multidigit", None, r"Did you mean multidigits\?"),
+        (".", None, "This is a folder"),
         ("binary.py", b"\xff\xfe\x00", "Python source"),
+        ("zeros.py", b"x = 1\x00\n", "Python source"),
+        ("unknown.py", b"# -*- coding: no-such-code -*-\n", "Python source"),
     ],
 )
 def test_what_is_no_script_is_refused(
-    name: str, content: bytes | None, said: str, tmp_path: Path
+    name: str,
+    content: bytes | None,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    file = tmp_path / name
+    monkeypatch.chdir(tmp_path)
     if content is not None:
-        file.write_bytes(content)
+        Path(name).write_bytes(content)
     with pytest.raises(UsageError, match=said):
-        find_script(file)
+        find_script(name)
 
 
 def test_built_in_problems_go_by_their_names() -> None:

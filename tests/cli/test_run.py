@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip() == f"libmtl-recon {__version__}"
 
 
-@pytest.mark.parametrize("argv", [[], ["nosuch"], ["run"], ["layers"]])
+@pytest.mark.parametrize("argv", [[], ["nosuch"], ["run"], ["run", "--"], ["layers"]])
 def test_usage_errors_end_with_2(argv: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(argv)
@@ -52,6 +53,32 @@ def test_everything_behind_the_script_goes_to_it() -> None:
     options = build_parser().parse_args(["run", "main.py", "--weighting", "EW", "--help", "-x"])
     assert options.script == "main.py"
     assert options.args == ["--weighting", "EW", "--help", "-x"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "args"),
+    [
+        (["run", "main.py", "--", "-x"], ["--", "-x"]),
+        (["run", "--", "main.py", "--single-task", "a"], ["--single-task", "a"]),
+        (["run", "--single-task", "b", "main.py"], []),
+    ],
+)
+def test_what_stands_before_the_script_is_ours_and_what_follows_is_not(
+    argv: list[str], args: list[str]
+) -> None:
+    options = build_parser().parse_args(argv)
+    assert (options.script, options.args) == ("main.py", args)
+    assert options.single_task == ("b" if argv[2] == "b" else None)
+
+
+def test_help_is_quick() -> None:
+    def once() -> float:
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "libmtl_recon", "--help"]
+        subprocess.run(command, capture_output=True, timeout=60, check=True)
+        return time.perf_counter() - start
+
+    assert min(once() for _ in range(3)) < 0.5
 
 
 def test_one_task_alone() -> None:

@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 import torch
 from small_problem import batches, make_trainer
+from torch import nn
 
 # isort: split
 from LibMTL import Trainer
+from LibMTL.loss import CELoss
+from LibMTL.metrics import AccMetric
 
-from libmtl_recon import Measurement, Observer, SingleTask, UsageError
+from libmtl_recon import Measurement, Observer, ReconError, SingleTask, UsageError
 from libmtl_recon.plugin.observing import observe
 
 
@@ -51,6 +54,38 @@ def test_sees_every_pass_and_its_numbers() -> None:
     assert last.metrics["t1"]["Acc"] == pytest.approx(correct / 32)
 
 
+def test_an_evaluation_outside_of_training_has_no_epoch() -> None:
+    notes = Notes()
+    with observe(notes):
+        trainer = make_trainer("EW")
+        trainer.train(batches(2), batches(2), epochs=1)
+        trainer.test(batches(2))
+    assert (notes.events[-1].epoch, notes.events[-1].mode) == (None, "test")
+    assert notes.events[-1].metrics == notes.events[-3].metrics, "the same data, the same network"
+
+
+class TwoScores(AccMetric):
+    def score_fun(self) -> list[float]:
+        return [*super().score_fun(), 0.5]
+
+
+def unnamed_score() -> Any:
+    task = {"metrics": ["Acc"], "metrics_fn": TwoScores(), "loss_fn": CELoss(), "weight": [1]}
+    return make_trainer("EW", tasks=1, task_dict={"t0": task})
+
+
+def test_a_score_without_a_name_is_told_to_who_asks_for_scores() -> None:
+    with observe(Notes()), pytest.raises(ReconError, match=r"t0.*1 names \(Acc\) for 2 scores"):
+        unnamed_score().train(batches(1), batches(1), epochs=1)
+
+
+def test_a_score_without_a_name_is_no_matter_to_others() -> None:
+    with observe(Observer()):
+        trainer = unnamed_score()
+        trainer.train(batches(1), batches(1), epochs=1)
+    assert trainer.meter.best_result["epoch"] == 0
+
+
 def test_training_is_the_same_without_and_with_observers() -> None:
     ends = []
     for observers in ((), (Notes(),)):
@@ -78,17 +113,23 @@ class OwnTrainer(Trainer):
 
 
 @pytest.mark.parametrize("trainer_class", [Trainer, OwnTrainer])
-def test_one_task_alone(trainer_class: type) -> None:
+@pytest.mark.parametrize("container", [dict, nn.ModuleDict])
+@pytest.mark.parametrize("by_position", [False, True])
+def test_one_task_alone(trainer_class: type, container: type, by_position: bool) -> None:
     given: dict[str, Any] = {}
 
     def keep(**kwargs: Any) -> Any:
+        kwargs["decoders"] = container(kwargs["decoders"].items())
         given.update(kwargs)
-        return trainer_class(**kwargs)
+        names = list(kwargs) if by_position else []
+        ordered = [kwargs.pop(name) for name in names if not name.endswith("_args")]
+        return trainer_class(*ordered, **kwargs)
 
     with observe(SingleTask("t1")):
         trainer = make_trainer("EW", tasks=3, trainer_class=keep)
     assert trainer.task_name == ["t1"]
     assert list(trainer.model.decoders) == ["t1"]
+    assert type(trainer.model.decoders) is container
     assert list(given["task_dict"]) == list(given["decoders"]) == ["t0", "t1", "t2"]
     trainer.train(batches(3), batches(3), epochs=1)
 

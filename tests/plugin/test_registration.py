@@ -44,6 +44,24 @@ ORDERS = {
 }
 
 
+THREAD = (
+    STUB
+    + """
+import threading
+thread = threading.Thread(target=__import__, args=("LibMTL",))
+thread.start()
+while "LibMTL" not in sys.modules:
+    pass
+assert sys.modules["LibMTL"].__spec__._initializing, "else this tests nothing"
+import libmtl_recon
+thread.join()
+from LibMTL.config import LibMTL_args, prepare_args
+assert not [f for f in sys.meta_path if type(f).__name__ == "LibMTLFinder"]
+"""
+)
+ORDERS["another thread is just importing LibMTL"] = THREAD
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_every_order_of_imports(order: str) -> None:
     done = subprocess.run(
@@ -92,6 +110,8 @@ def params(**changes: object) -> argparse.Namespace:
         ({"arch": "recon"}, "--arch", "Did you mean Recon"),
         ({"arch": "Recon"}, "--recon_k", "--recon_k 12"),
         ({"arch": "Recon", "recon_k": 0}, "--recon_k", "from 1 up"),
+        ({"arch": "Recon", "recon_k": 2.5}, "--recon_k", "from 1 up"),
+        ({"weighting": "GradOPS", "gradops_alpha": "1"}, "--gradops_alpha", "finite number"),
         ({"arch": "Recon", "recon_k": 2, "recon_s": 0.5}, "--recon_s", "above -1 and up to 0"),
         ({"arch": "Recon", "recon_k": 2, "recon_s": -1.0}, "--recon_s", "above -1 and up to 0"),
         ({"arch": "Recon", "recon_k": 2, "recon_s": -0.012}, "--recon_s", "try -0.01"),
@@ -122,6 +142,25 @@ def test_the_callers_namespace_is_not_changed() -> None:
     before = dict(vars(given))
     prepare_args(given)
     assert vars(given) == before
+
+
+class Settings:
+    """Arguments that no parser made, and that know nothing of our flags."""
+
+    weighting, arch, optim, scheduler = "GradOPS", "HPS", "adam", None
+    lr, weight_decay, seed, gpu_id = 0.1, 0.0, 0, "0"
+    rep_grad = multi_input = False
+    mode = save_path = load_path = None
+
+
+def test_arguments_may_come_from_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    from LibMTL.config import prepare_args
+
+    kwargs, optimizer, scheduler = prepare_args(params=Settings())
+    assert kwargs == {"weight_args": {"gradops_alpha": 0.0}, "arch_args": {}}
+    assert optimizer == {"optim": "adam", "lr": 0.1, "weight_decay": 0.0}
+    assert scheduler is None
+    assert "Wighting: GradOPS" in capsys.readouterr().out
 
 
 def test_libmtls_own_errors_stay_what_they_are() -> None:

@@ -1,4 +1,7 @@
-"""A LibMTL script as its users write them; it knows nothing of libmtl_recon."""
+"""A LibMTL script as its users write them, for two or three tasks.
+
+It knows nothing of libmtl_recon.
+"""
 
 import LibMTL.architecture as architecture_method
 import LibMTL.weighting as weighting_method
@@ -22,7 +25,8 @@ class Numbers(Dataset):
 
     def __getitem__(self, index):
         x = self.x[index]
-        return x, {"sign": (x[0] > 0).long(), "size": (x[:2].abs().sum() > 1.5).long()}
+        sign, size = x[0] > 0, x[:2].abs().sum() > 1.5
+        return x, {"sign": sign.long(), "size": size.long(), "order": (x[2] > x[3]).long()}
 
 
 class Encoder(nn.Module):
@@ -40,7 +44,7 @@ def main(params):
     kwargs, optim_param, scheduler_param = prepare_args(params)
     task_dict = {
         task: {"metrics": ["Acc"], "metrics_fn": AccMetric(), "loss_fn": CELoss(), "weight": [1]}
-        for task in ["sign", "size"]
+        for task in ["sign", "size", "order"][: params.tasks]
     }
     decoders = nn.ModuleDict({task: nn.Linear(8, 2) for task in task_dict})
     trainer = Trainer(
@@ -57,13 +61,17 @@ def main(params):
     )
     train = DataLoader(Numbers(256, 0), batch_size=32, shuffle=True)
     test = DataLoader(Numbers(128, 1), batch_size=64)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     trainer.train(train, test, params.epochs)
     if params.dump:
-        torch.save(trainer.model.state_dict(), params.dump)
+        losses = torch.from_numpy(trainer.model.train_loss_buffer)
+        after = trainer.model.state_dict()
+        torch.save({"before": before, "after": after, "losses": losses}, params.dump)
 
 
 if __name__ == "__main__":
     LibMTL_args.add_argument("--epochs", default=2, type=int)
+    LibMTL_args.add_argument("--tasks", default=2, type=int)
     LibMTL_args.add_argument("--dump", default=None)
     params = LibMTL_args.parse_args()
     set_device(params.gpu_id)
