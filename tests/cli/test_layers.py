@@ -163,22 +163,15 @@ def test_a_damaged_file_does_not_hide_the_others(
     assert "torn.json is not a readable conflict profile" in said.err
 
 
-def test_list_is_quick_and_loads_neither_torch_nor_libmtl(cache: ProfileCache) -> None:
+def test_list_loads_nothing_that_takes_long(cache: ProfileCache) -> None:
     cache.save(profile())
     code = (
-        "import sys, time\n"
+        "import sys\n"
         "from libmtl_recon.cli import main\n"
         "assert main(['layers', 'list']) == 0\n"
         "heavy = {'torch', 'torchvision', 'LibMTL', 'matplotlib', 'optuna', 'sklearn'}\n"
-        "print(sorted(heavy & set(sys.modules)), time.process_time())\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
     )
     command = [sys.executable, "-c", code]
-    # The other runs may share the machine: the time of the processor counts, and the best of 3.
-    ends = [
-        subprocess.run(command, env=os.environ, capture_output=True, text=True, check=True)
-        .stdout.splitlines()[-1]
-        .split()
-        for _ in range(3)
-    ]
-    assert {loaded for loaded, _ in ends} == {"[]"}
-    assert min(float(seconds) for _, seconds in ends) < 0.5
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
