@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import sys
 from pathlib import Path
@@ -14,9 +15,17 @@ _LOST = "torchvision.models.utils"
 
 def _needed(libmtl: ModuleType) -> bool:
     importers = [Path(folder) / "model" / "resnet.py" for folder in libmtl.__path__]
-    return any(
-        path.is_file() and _LOST in path.read_text(encoding="utf-8") for path in importers
-    ) and (_LOST not in sys.modules and importlib.util.find_spec(_LOST) is None)
+    return (
+        any(path.is_file() and _imports_it_unguarded(path) for path in importers)
+        and _LOST not in sys.modules
+        and importlib.util.find_spec(_LOST) is None
+    )
+
+
+def _imports_it_unguarded(path: Path) -> bool:
+    # LibMTL's main branch has the import inside a `try`, with another after it.
+    statements = ast.parse(path.read_bytes()).body
+    return any(isinstance(one, ast.ImportFrom) and one.module == _LOST for one in statements)
 
 
 def _apply(_: ModuleType) -> None:

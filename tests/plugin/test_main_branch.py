@@ -1,0 +1,153 @@
+"""LibMTL's main branch: only what it needs is mended, and all of ours works in it.
+
+LIBMTL_MAIN names a checkout of it; its own needs (cvxpy, qpsolvers, torch_geometric) must be
+installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "two_tasks.py"
+REPOSITORY = Path(__file__).parents[2]
+NEEDS = ("cvxpy", "qpsolvers", "torch_geometric")
+
+CHECKOUT = os.environ.get("LIBMTL_MAIN", "")
+MISSING = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+
+pytestmark = [
+    pytest.mark.skipif(
+        not CHECKOUT, reason="LIBMTL_MAIN names no checkout of LibMTL's main branch"
+    ),
+    pytest.mark.skipif(bool(MISSING), reason=f"LibMTL's main branch needs {', '.join(MISSING)}"),
+]
+
+
+def python(*args: str) -> str:
+    """What a Python that finds LibMTL's main branch first prints."""
+    path = os.pathsep.join([CHECKOUT, str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, *args],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "PYTHONPATH": path, "LIBMTL_RECON_DEVICE": "cpu"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """The script of the other tests in this branch's style: names instead of classes."""
+    code = SCRIPT.read_text(encoding="utf-8")
+    for old, new in (
+        ("weighting_method.__dict__[params.weighting]", "params.weighting"),
+        ("architecture_method.__dict__[params.arch]", "params.arch"),
+        (
+            "trainer.train(train, test, params.epochs)",
+            "trainer.train(train, test, params.epochs, val_dataloaders=test); trainer.test(test)",
+        ),
+    ):
+        assert old in code
+        code = code.replace(old, new)
+    file = tmp_path / "main.py"
+    file.write_text(code, encoding="utf-8")
+    return file
+
+
+def test_only_what_it_needs_is_mended() -> None:
+    code = (
+        "import libmtl_recon, LibMTL, json\n"
+        "from libmtl_recon.plugin.mends import verdicts\n"
+        "from libmtl_recon.plugin.features import detect\n"
+        "print(json.dumps([detect(LibMTL).by_name, detect(LibMTL).label, verdicts(LibMTL)]))"
+    )
+    assert json.loads(python("-c", code)) == [
+        True,
+        "main",
+        {
+            "torchvision-import": "not needed",
+            "device": "applied",
+            "iterator-next": "applied",  # its bare `except` is still there
+            "in-place-zero-grad": "not needed",
+            "cagrad-tasks": "not needed",
+        },
+    ]
+
+
+def test_the_same_losses_with_the_launcher_and_without(script: Path, tmp_path: Path) -> None:
+    import torch
+
+    flags = ["--weighting", "EW", "--arch", "HPS", "--seed", "5", "--dump"]
+    python("-m", "libmtl_recon", "run", str(script), *flags, str(tmp_path / "a.pt"))
+    own = tmp_path / "own.py"
+    own.write_text("import libmtl_recon\n" + script.read_text(encoding="utf-8"), encoding="utf-8")
+    python(str(own), *flags, str(tmp_path / "b.pt"))
+    first, second = torch.load(tmp_path / "a.pt"), torch.load(tmp_path / "b.pt")
+    assert torch.equal(first["losses"], second["losses"])
+    assert all(torch.equal(first["after"][key], second["after"][key]) for key in first["after"])
+
+
+@pytest.mark.parametrize("weighting", ["GradOPS", "CAGrad", "FairGrad"])
+def test_weightings_train_a_network_that_recon_split(
+    weighting: str, script: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    layers = tmp_path / "layers.json"
+    layers.write_text('{"norm": 9, "one": 7, "two": 1}', encoding="utf-8")
+    shown = python(
+        *("-m", "libmtl_recon", "run", str(script), "--weighting", weighting, "--tasks", "3"),
+        *("--arch", "Recon", "--recon_k", "2", "--recon_layers", str(layers)),
+        *("--dump", str(tmp_path / "m.pt")),
+    )
+    assert f"Wighting: {weighting}" in shown
+    assert "2 of 3 layers are task-specific" in shown
+    end = torch.load(tmp_path / "m.pt")
+    assert torch.isfinite(end["losses"]).all()
+    assert "encoder.one.tasks.order.weight" in end["after"]
+    same = [key for key, value in end["after"].items() if torch.equal(value, end["before"][key])]
+    assert same == []
+
+
+def test_observers_see_one_task_alone_in_every_pass(script: Path, tmp_path: Path) -> None:
+    watch = tmp_path / "watch.py"
+    watch.write_text(
+        "import json, sys\n"
+        "from libmtl_recon import Observer, SingleTask, run_script\n"
+        "class Notes(Observer):\n"
+        "    def measured(self, trainer, m):\n"
+        "        notes.append([m.epoch, m.mode, list(m.losses), list(m.metrics['size'])])\n"
+        "notes = []\n"
+        f"status = run_script({str(script)!r}, observers=[SingleTask('size'), Notes()])\n"
+        "print('\\n' + json.dumps([status, notes]))\n",
+        encoding="utf-8",
+    )
+    status, notes = json.loads(python(str(watch)).splitlines()[-1])
+    assert status == 0
+    passes = [(epoch, mode) for epoch in (0, 1) for mode in ("train", "val", "test")]
+    assert notes == [[*found, ["size"], ["Acc"]] for found in [*passes, (None, "test")]]
+
+
+def test_an_error_of_the_data_loading_is_not_swallowed(script: Path) -> None:
+    code = script.read_text(encoding="utf-8").replace(
+        "x = self.x[index]", "x = self.x[index]\n        self.fail()"
+    )
+    code = code.replace(
+        "    def __len__", "    def fail(self):\n        raise OSError('torn')\n\n    def __len__"
+    )
+    code = code.replace(
+        "    main(params)", "    try:\n        main(params)\n    except OSError as e:"
+    )
+    code += "        print('came through:', e)\n"
+    script.write_text(code, encoding="utf-8")
+    assert "came through: torn" in python("-m", "libmtl_recon", "run", str(script))
