@@ -111,8 +111,10 @@ class _StandIns:
 
 def _unknown(flag: str, name: str, module: ModuleType) -> UsageError:
     names = sorted(_offered(vars(module)))
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"Did you mean {close[0]}? " if close else ""
+    # Most slips are of upper and lower case.
+    by_lower = {known.lower(): known for known in names}
+    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    hint = f"Did you mean {by_lower[close[0]]}? " if close else ""
     return UsageError(
         flag,
         "must be one of those that are installed",

@@ -106,6 +106,7 @@ def params(**changes: object) -> argparse.Namespace:
     ("changes", "named", "said"),
     [
         ({"weighting": "GradOP"}, "--weighting", "Did you mean GradOPS"),
+        ({"weighting": "Gradops"}, "--weighting", "Did you mean GradOPS"),
         ({"weighting": "PCgrad"}, "--weighting", "Did you mean PCGrad"),
         ({"arch": "recon"}, "--arch", "Did you mean Recon"),
         ({"arch": "Recon"}, "--recon_k", "--recon_k 12"),
