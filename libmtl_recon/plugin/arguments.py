@@ -15,10 +15,8 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.plugin import flags
+from libmtl_recon.plugin.flags import ARCHITECTURES, WEIGHTINGS
 
-WEIGHTINGS = ("GradOPS",)
-ARCHITECTURES = ("Recon",)
 # What LibMTL's own code is told instead: names that take no arguments of their own. The second
 # is also Recon's base architecture.
 _STAND_IN_WEIGHTING = "EW"
@@ -88,9 +86,9 @@ def complete(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> P
             raise _unknown("--arch", params.arch, libmtl.architecture) from error
         raise
     if params.weighting in WEIGHTINGS:
-        kwargs["weight_args"].update(flags.weight_args(params))
+        kwargs["weight_args"].update(WEIGHTINGS[params.weighting].values(params))
     if params.arch in ARCHITECTURES:
-        kwargs["arch_args"].update(flags.arch_args(params))
+        kwargs["arch_args"].update(ARCHITECTURES[params.arch].values(params))
     return kwargs, optimizer, scheduler
 
 

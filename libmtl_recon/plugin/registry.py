@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from importlib import import_module
 from types import ModuleType
 
 from libmtl_recon.plugin import arguments, flags, observing, refusals
@@ -27,13 +28,10 @@ def register(libmtl: ModuleType) -> None:
 
 
 def _offer_classes(libmtl: ModuleType) -> None:
-    from libmtl_recon.architecture import libmtl as architectures
-    from libmtl_recon.weighting import libmtl as weightings
-
-    for module, source, names in (
-        (libmtl.weighting, weightings, arguments.WEIGHTINGS),
-        (libmtl.architecture, architectures, arguments.ARCHITECTURES),
+    for module, methods in (
+        (libmtl.weighting, flags.WEIGHTINGS),
+        (libmtl.architecture, flags.ARCHITECTURES),
     ):
-        for name in names:
-            vars(module)[name] = getattr(source, name)
-        module.__all__ = [*module.__all__, *names]
+        for name, method in methods.items():
+            vars(module)[name] = getattr(import_module(method.HOME), name)
+        module.__all__ = [*module.__all__, *methods]

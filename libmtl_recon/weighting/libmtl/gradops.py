@@ -1,4 +1,4 @@
-"""The weightings as LibMTL classes; LibMTL's Trainer mixes them into its model."""
+"""GradOPS as a LibMTL weighting."""
 
 from __future__ import annotations
 

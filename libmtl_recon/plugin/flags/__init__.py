@@ -1,0 +1,22 @@
+"""Our command-line flags, added to LibMTL's parser: one file a method.
+
+Each of these modules has ``add(parser)``, ``values(params)`` (checked, as LibMTL's ``weight_args``
+or ``arch_args``) and ``HOME``, the module of the LibMTL class of the method's name.
+"""
+
+from __future__ import annotations
+
+import argparse
+from types import ModuleType
+
+from libmtl_recon.plugin.flags import gradops, recon
+
+WEIGHTINGS: dict[str, ModuleType] = {"GradOPS": gradops}
+ARCHITECTURES: dict[str, ModuleType] = {"Recon": recon}
+
+
+def add_flags(libmtl: ModuleType) -> None:
+    """Add our flags to ``LibMTL_args``, once."""
+    parser: argparse.ArgumentParser = libmtl.config.LibMTL_args
+    for method in (*WEIGHTINGS.values(), *ARCHITECTURES.values()):
+        method.add(parser)
