@@ -6,30 +6,27 @@ runs once a task and returns a bundle. A module's own ``forward`` needs no chang
 
 from __future__ import annotations
 
-import dis
+import copy
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from libmtl_recon.architecture import writing
 from libmtl_recon.errors import ReconError
 
-_BINARY_OP = dis.opmap["BINARY_OP"]
-_IN_PLACE = {
-    number
-    for number, (name, _) in enumerate(vars(dis)["_nb_ops"])
-    if name.startswith("NB_INPLACE_")
-}
 
-
-class Bundle:
+class Bundle(Tensor):
     """One tensor a task, in the order of the tasks.
 
     Has the attributes, methods and operators of a tensor: each is taken once a task. What is
     not a tensor (a shape, a truth value) must come out the same for every task and is returned
     as it is.
+
+    It is a tensor to Python and to C++ alike, but one without values of its own: an operation
+    that gets at it below the torch functions, where no task can be chosen, is refused.
 
     Args:
         parts: T tensors.
@@ -43,19 +40,32 @@ class Bundle:
         torch.Size([2])
     """
 
-    parts: tuple[Tensor, ...]
+    _parts: tuple[Tensor, ...]
+
+    @staticmethod
+    def __new__(cls: type[Bundle], parts: Sequence[Tensor]) -> Bundle:
+        """Make a tensor without storage that stands for the parts."""
+        parts = tuple(parts)
+        if not parts or any(type(part) is Bundle for part in parts):
+            raise ReconError("A bundle is made of one plain tensor a task, and of at least one.")
+        self: Bundle = Tensor._make_wrapper_subclass(
+            cls, (), dtype=torch.float32, requires_grad=any(part.requires_grad for part in parts)
+        )
+        self._parts = parts
+        return self
 
     def __init__(self, parts: Sequence[Tensor]) -> None:
-        self.parts = tuple(parts)
+        pass
 
-    # Code that asks `isinstance(x, Tensor)` (DenseNet, for one) must take the tensor's branch.
     @property
-    def __class__(self) -> type:
-        return Tensor
+    def parts(self) -> tuple[Tensor, ...]:
+        """The T tensors.
 
-    @__class__.setter
-    def __class__(self, _: type) -> None:
-        raise TypeError("The class of a bundle cannot be changed.")
+        Raises:
+            ReconError: They came out of a C++ function that cut them off from their gradients.
+        """
+        _refuse_cut_off(self)
+        return self._parts
 
     @classmethod
     def __torch_function__(
@@ -67,64 +77,59 @@ class Bundle:
     ) -> Any:
         """Run a torch function once a task."""
         kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if _writes_into_first(name) and args and type(args[0]) is not Bundle:
+        name = name_of(func)
+        first = args[0] if args else None
+        if getattr(func, "__name__", "") == "__set__":
+            args = (first, _one_each(args[1], first))
+        elif isinstance(first, Tensor) and type(first) is not Bundle and writing.writes(name):
             # Only `a += b` binds the name anew; elsewhere a copy would be lost in silence.
-            if not _called_by_operator(sys._getframe(1)):
-                raise _into_plain(name)
-            args = (_copies(args[0], args[1:], kwargs), *args[1:])
-        if kwargs.get("out") is not None and type(kwargs["out"]) is not Bundle:
-            raise _into_plain(f"{name}(out=...)")
+            if not writing.called_by_operator(sys._getframe(1)):
+                raise writing.into_shared(name)
+            if first._is_view():
+                raise writing.through_view(name)
+            tasks = len(bundles_in((args, kwargs))[0]._parts)
+            args = (Bundle([first.clone() for _ in range(tasks)]), *args[1:])
+        out: list[Tensor] = []
+        _sort(kwargs.get("out"), [], out)
+        if out:
+            raise writing.into_shared(f"{name}(out=...)")
+        writing.refuse_shared_statistics(func, args, kwargs)
         return per_task(func, args, kwargs)
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name.endswith("__"):
-            raise AttributeError(name)
-        values = [getattr(part, name) for part in self.parts]
-        if callable(values[0]) and not isinstance(values[0], Tensor):
-            return _Method(self, name)
-        return combine(values, name)
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]  # torch's stub takes it for a method
+        cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Refuse what would take the bundle for a tensor with values."""
+        raise ReconError(
+            f"{func} got at a tensor that differs between tasks below the torch functions, where "
+            "no task can be chosen (as torch.func's transforms and C++ extensions do). Call it "
+            "with the parts, once a task, or leave the layers before it shared."
+        )
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "parts":
-            object.__setattr__(self, name, value)
-            return
-        for index, part in enumerate(self.parts):
-            setattr(part, name, pick(value, index))
-
-    def __iter__(self) -> Iterator[Bundle]:
-        return (Bundle(slices) for slices in zip(*self.parts, strict=True))
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        per_task(Tensor.__setitem__, (self, index, value), {})
-
-    def __reduce__(self) -> tuple[type, tuple[tuple[Tensor, ...]]]:
+    def __reduce_ex__(self, protocol: Any) -> tuple[type, tuple[tuple[Tensor, ...]]]:
         return Bundle, (self.parts,)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Bundle:
-        from copy import deepcopy
+        return Bundle([copy.deepcopy(part, memo) for part in self.parts])
 
-        return Bundle([deepcopy(part, memo) for part in self.parts])
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise ReconError(
+            "A tensor that differs between tasks cannot become a NumPy array. Take one of its "
+            "`.parts`."
+        )
 
-    def __repr__(self) -> str:
-        return f"Bundle({list(self.parts)!r})"
+    def numpy(self, *_: Any, **__: Any) -> Any:
+        """Refused: a NumPy array is one task's."""
+        return self.__array__()
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]  # torch's own is untyped
+        return f"Bundle({list(self._parts)!r})"
 
     def __format__(self, specification: str) -> str:
         return repr(self)
 
     __hash__ = object.__hash__
-
-
-class _Method:
-    """A tensor's method, bound to a bundle."""
-
-    def __init__(self, owner: Bundle, name: str) -> None:
-        self.owner = owner
-        self.name = name
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        function = getattr(type(self.owner.parts[0]), self.name)
-        return per_task(function, (self.owner, *args), kwargs)
 
 
 def per_task(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -135,115 +140,159 @@ def per_task(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
         value on which all tasks agree.
 
     Raises:
-        ReconError: Bundles of different numbers of tasks meet, or the tasks disagree on a value
-            that is no tensor.
+        ReconError: Bundles of different numbers of tasks meet, the tasks disagree on a value
+            that is no tensor, or the function wrote into a tensor that they share.
     """
-    counts = {len(bundle.parts) for bundle in bundles_in((args, kwargs))}
-    name = getattr(func, "__name__", repr(func))
+    bundles: list[Bundle] = []
+    shared: list[Tensor] = []
+    _sort(args, bundles, shared)
+    _sort(kwargs, bundles, shared)
+    for bundle in bundles:
+        _refuse_cut_off(bundle)
+    counts = {len(bundle._parts) for bundle in bundles}
     if len(counts) != 1:
         raise ReconError(
-            f"{name} met task-specific tensors of {sorted(counts)} tasks at once. All layers of a "
-            "network must be split for the same tasks."
+            f"{name_of(func)} met task-specific tensors of {sorted(counts)} tasks at once. All "
+            "layers of a network must be split for the same tasks."
         )
+    before = writing.versions(shared)
     results = [
         func(*(pick(a, task) for a in args), **{k: pick(v, task) for k, v in kwargs.items()})
         for task in range(counts.pop())
     ]
-    return combine(results, name)
+    if writing.versions(shared) != before:
+        raise writing.into_shared(name_of(func))
+    return combine(results, func, bundles)
 
 
-def bundles_in(value: Any) -> Iterator[Bundle]:
+def name_of(func: Callable[..., Any]) -> str:
+    """A torch function's name, for a message; an attribute's, if it gets or sets one."""
+    name = getattr(func, "__name__", repr(func))
+    if name in ("__get__", "__set__"):
+        name = getattr(getattr(func, "__self__", None), "__name__", name)
+    return str(name)
+
+
+def bundles_in(value: Any) -> list[Bundle]:
     """The bundles in a value, also inside tuples, lists and dicts."""
-    if type(value) is Bundle:
-        yield value
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from bundles_in(item)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from bundles_in(item)
+    found: list[Bundle] = []
+    _sort(value, found, [])
+    return found
 
 
 def pick(value: Any, task: int) -> Any:
     """A value as one task sees it: each bundle in it replaced by that task's part."""
     if type(value) is Bundle:
-        return value.parts[task]
-    if not any(True for _ in bundles_in(value)):
-        return value
+        return value._parts[task]
+    if isinstance(value, tuple | list):
+        items = [pick(item, task) for item in value]
+        same = all(new is old for new, old in zip(items, value, strict=True))
+        return value if same else _rebuilt(value, items)
     if isinstance(value, dict):
-        return {key: pick(item, task) for key, item in value.items()}
-    return type(value)(pick(item, task) for item in value)
+        picked = {key: pick(item, task) for key, item in value.items()}
+        same = all(picked[key] is item for key, item in value.items())
+        return value if same else _updated(value, picked)
+    return value
 
 
-def combine(values: Sequence[Any], name: str) -> Any:
-    """The results of all tasks as one value; the counterpart of :func:`pick`."""
+def combine(values: Sequence[Any], func: Callable[..., Any], given: Sequence[Bundle] = ()) -> Any:
+    """The results of all tasks as one value; the counterpart of :func:`pick`.
+
+    Args:
+        values: One result a task.
+        func: What gave them.
+        given: The bundles that it was given.
+    """
     first = values[0]
-    if all(type(value) is not Bundle and isinstance(value, Tensor) for value in values):
-        return first if _one_storage(values) else Bundle(values)
+    if all(isinstance(value, Tensor) for value in values):
+        return first if len(values) > 1 and _is_one(values, given) else Bundle(values)
     if isinstance(first, torch.Size) or not isinstance(first, tuple | list | dict):
-        if all(type(v) is type(first) and (v is first or v == first) for v in values):
+        if all(_agree(first, value) for value in values):
             return first
         raise ReconError(
-            f"{name} gave a different value for each task ({', '.join(map(str, values))}), so the "
-            "network would have to take a different way for each, which a split network cannot. "
-            "Split only layers whose results do not steer Python's control flow."
+            f"{name_of(func)} gave a different value for each task "
+            f"({', '.join(map(str, values))}), so the network would have to take a different way "
+            "for each, which a split network cannot. Split only layers whose results do not steer "
+            "Python's control flow."
         )
     if len({len(value) for value in values}) != 1:
-        raise ReconError(f"{name} gave results of different lengths for different tasks.")
+        raise ReconError(f"{name_of(func)} gave results of different lengths for different tasks.")
     if isinstance(first, dict):
-        return {key: combine([value[key] for value in values], name) for key in first}
-    items = [combine(column, name) for column in zip(*values, strict=True)]
-    # Named tuples of torch.return_types take one sequence, as tuple and list do.
-    return type(first)(items)
+        return _updated(first, {k: combine([v[k] for v in values], func, given) for k in first})
+    return _rebuilt(first, [combine(column, func, given) for column in zip(*values, strict=True)])
 
 
-def _one_storage(values: Sequence[Tensor]) -> bool:
-    """Whether all tasks got the same tensor, or views of one: then the result is not a task's."""
-    first = values[0]
-    if len(values) == 1:
+def _sort(value: Any, bundles: list[Bundle], shared: list[Tensor]) -> None:
+    """Find a value's bundles and plain tensors."""
+    if type(value) is Bundle:
+        bundles.append(value)
+    elif isinstance(value, Tensor):
+        shared.append(value)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            _sort(item, bundles, shared)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _sort(item, bundles, shared)
+
+
+def _rebuilt(like: Any, items: list[Any]) -> Any:
+    # Named tuples take their items one by one, all other sequences as one iterable.
+    return getattr(type(like), "_make", type(like))(items)
+
+
+def _updated(like: dict[Any, Any], items: dict[Any, Any]) -> dict[Any, Any]:
+    made = copy.copy(like)
+    made.update(items)
+    return made
+
+
+def _agree(first: Any, value: Any) -> bool:
+    if value is first:
+        return True
+    if type(value) is not type(first):
         return False
+    same = value == first
+    # Both not a number counts as agreement. What compares element by element never agrees.
+    return same is True or (isinstance(first, float) and first != first and value != value)
+
+
+def _is_one(values: Sequence[Tensor], given: Sequence[Bundle]) -> bool:
+    """Whether all tasks got one tensor, or the same view of it: then it is not a task's."""
+    first = values[0]
     if all(value is first for value in values):
         return True
     base = first._base
-    return base is not None and all(value._base is base for value in values)
+    if base is None or any(value._base is not base for value in values):
+        return False
+    if any(part is base or part._base is base for bundle in given for part in bundle._parts):
+        return False
+    return all(_place(value) == _place(first) for value in values)
 
 
-def _writes_into_first(name: str) -> bool:
-    return (name.endswith("_") and not name.endswith("__")) or name == "__setitem__"
+def _place(view: Tensor) -> tuple[Any, ...]:
+    # A custom autograd function may return a view of its input that has another gradient.
+    node = view.grad_fn
+    custom = id(node) if isinstance(node, torch.autograd.function.BackwardCFunction) else None
+    return view.storage_offset(), view.shape, view.stride(), view.dtype, custom
 
 
-def _called_by_operator(frame: Any) -> bool:
-    """Whether the frame is just executing an operator such as ``+=``."""
-    code, at = frame.f_code.co_code, frame.f_lasti
-    return code[at] == _BINARY_OP and code[at + 1] in _IN_PLACE
+def _refuse_cut_off(bundle: Bundle) -> None:
+    if torch.compiler.is_compiling():
+        return
+    # Only C++ gives the stand-in a gradient function; what torch functions compute is in the parts.
+    with torch._C.DisableTorchFunctionSubclass():
+        node = bundle.grad_fn
+    if node is not None:
+        raise ReconError(
+            f"{type(node).__name__} computed a tensor that differs between tasks inside a custom "
+            "autograd function, which cuts it off from its gradient. With torch.utils.checkpoint "
+            "use use_reentrant=False; else leave the layers inside that function shared."
+        )
 
 
-def _copies(plain: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bundle:
-    tasks = len(next(bundles_in((args, kwargs))).parts)
-    return Bundle([plain.clone() for _ in range(tasks)])
-
-
-def _into_plain(name: str) -> ReconError:
-    return ReconError(
-        f"{name} would write values that differ between tasks into a tensor that all tasks share. "
-        "Write it as a new tensor, such as `x = x + y` instead of `x.add_(y)`, or torch.where "
-        "instead of assigning to an index; or leave the layer before it shared."
-    )
-
-
-def _operator(name: str) -> Callable[..., Any]:
-    def operator(self: Bundle, *others: Any) -> Any:
-        return per_task(getattr(Tensor, name), (self, *others), {})
-
-    operator.__name__ = name
-    operator.__doc__ = f"``Tensor.{name}``, once a task."
-    return operator
-
-
-_BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
-_OTHERS = (
-    *("lshift", "rshift", "lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "invert"),
-    *("getitem", "contains", "len", "bool", "int", "float", "index"),
-)
-for _name in (*(f"{_way}{_name}" for _name in _BINARY for _way in ("", "r", "i")), *_OTHERS):
-    setattr(Bundle, f"__{_name}__", _operator(f"__{_name}__"))
+def _one_each(value: Any, owner: Any) -> Any:
+    """What to set an attribute to: a plain tensor is copied, so that the parts stay apart."""
+    if isinstance(value, Tensor) and type(value) is not Bundle and type(owner) is Bundle:
+        return Bundle([value.detach().clone() for _ in owner._parts])
+    return value

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import math
+import operator
+import pickle
+from collections import namedtuple
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from libmtl_recon import Bundle, ReconError
+from libmtl_recon.architecture.custom_functions import run_functions_once_a_task
 
 
 def pair() -> Bundle:
@@ -41,6 +51,10 @@ OPERATIONS = {
     "relu in place": lambda b: torch.relu_(b.clone() - 4),
     "operator in place": lambda b: _add_to(b.clone(), PLAIN),
     "operator in place on a plain tensor": lambda b: _add_to(PLAIN.clone(), b),
+    "logical operator in place on a plain tensor": lambda b: _and_to(PLAIN.clone(), b),
+    "matmul in place": lambda b: _matmul_to(b.clone(), PLAIN.T),
+    "as_tensor": lambda b: torch.as_tensor(b) + 1,
+    "foreach": lambda b: torch._foreach_add([b, b], 1)[1],
     "assignment to an index": lambda b: _assign(b.clone(), PLAIN),
 }
 
@@ -48,6 +62,17 @@ OPERATIONS = {
 def _add_to(x: Tensor, y: Tensor) -> Tensor:
     x += y
     x *= 2
+    return x
+
+
+def _matmul_to(x: Tensor, y: Tensor) -> Tensor:
+    x @= y
+    return x
+
+
+def _and_to(x: Tensor, y: Tensor) -> Tensor:
+    x = x > 0
+    x &= y > 2
     return x
 
 
@@ -87,7 +112,12 @@ def test_a_plain_tensor_is_not_changed_by_an_operator_on_its_copy() -> None:
         (lambda x, b: x.add_(b), "add_"),
         (lambda x, b: x.__setitem__(0, b[0]), "x = x \\+ y"),
         (lambda x, b: torch.add(x, b, out=x), "out="),
+        (lambda x, b: torch.max(b, 1, out=(x[:, 0], x[:, 1].long())), "out="),
         (lambda x, b: x.copy_(b), "copy_"),
+        (lambda x, b: x.masked_fill_(b > 3, 0.0), "masked_fill_"),
+        (lambda x, b: x.clamp_(min=b), "clamp_"),
+        (lambda x, b: operator.iadd(x, b), "add_"),
+        (lambda x, b: torch._foreach_add_([x], [b]), "_foreach_add_"),
     ],
 )
 def test_refuses_to_write_a_tasks_values_into_a_shared_tensor(write: object, said: str) -> None:
@@ -119,3 +149,147 @@ def test_gradients_reach_each_part() -> None:
     (out.parts[1] * 3).sum().backward()
     assert parts[0].grad is None
     assert parts[1].grad.tolist() == [3.0, 6.0]
+
+
+class Double(torch.autograd.Function):
+    """A custom function whose gradient is wrong on purpose, so that it is seen to be used."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.scale, None
+
+
+Point = namedtuple("Point", ["x", "y"])
+
+
+def leaves(tasks: int = 2) -> Bundle:
+    return Bundle([torch.full((2, 3), float(task), requires_grad=True) for task in range(tasks)])
+
+
+def test_a_named_tuple_stays_one() -> None:
+    together = torch.stack(Point(pair(), PLAIN))
+    assert torch.equal(together.parts[1], torch.stack([pair().parts[1], PLAIN]))
+    packed = nn.utils.rnn.pack_padded_sequence(pair(), [3, 2], batch_first=True)
+    assert type(packed.data) is Bundle
+    assert type(pair().max(dim=1)).__name__ == "max"
+
+
+def test_refuses_to_write_through_a_view() -> None:
+    plain = PLAIN.clone()
+    view = plain[0]
+    with pytest.raises(ReconError, match="through a view"):
+        view += pair()[0]
+    with pytest.raises(ReconError, match="share"):
+        plain[0] *= pair()[0]
+    assert torch.equal(plain, PLAIN)
+
+
+def test_refuses_to_keep_running_statistics_of_all_tasks_in_one_buffer() -> None:
+    mean, variance = torch.zeros(3), torch.ones(3)
+    with pytest.raises(ReconError, match="batch_norm"):
+        nn.functional.batch_norm(pair(), mean, variance, training=True)
+    assert not mean.any()
+    out = nn.functional.batch_norm(pair(), mean, variance, training=False)
+    assert type(out) is Bundle
+
+
+def test_views_of_a_shared_tensor_that_differ_are_a_bundle() -> None:
+    which = Bundle([torch.tensor(0), torch.tensor(1)])
+    rows = PLAIN[which]
+    assert torch.equal(torch.stack(rows.parts), PLAIN)
+
+
+def test_parts_that_are_views_of_one_tensor_stay_apart() -> None:
+    both = Bundle(torch.stack([PLAIN, PLAIN + 1]).unbind())
+    for part, plain in zip(both.T.parts, (PLAIN.T, PLAIN.T + 1), strict=True):
+        assert torch.equal(part, plain)
+    same = Bundle([PLAIN.view(3, 2), PLAIN.view(3, 2)])
+    assert type(same.T) is Bundle
+
+
+def test_setting_data_and_gradients_keeps_the_parts_apart() -> None:
+    both = leaves()
+    both.data = PLAIN
+    both.grad = torch.zeros(2, 3)
+    first, second = both.parts
+    with torch.no_grad():
+        first.add_(1)
+        first.grad.add_(1)
+    assert torch.equal(second, PLAIN)
+    assert not second.grad.any()
+    both.requires_grad = False
+    assert not second.requires_grad
+
+
+def test_agrees_that_what_is_not_a_number_is_not() -> None:
+    nan = Bundle([torch.tensor(math.nan), torch.tensor(math.nan)])
+    assert math.isnan(nan.item())
+
+
+def test_is_refused_as_an_array() -> None:
+    for convert in (np.asarray, lambda b: b.numpy()):
+        with pytest.raises(ReconError, match="NumPy"):
+            convert(pair())
+
+
+def test_is_refused_below_the_torch_functions_instead_of_computing_rubbish() -> None:
+    with torch._C.DisableTorchFunctionSubclass(), pytest.raises(ReconError, match=r"aten\.add"):
+        torch.add(pair(), 1)
+
+
+def test_custom_functions_run_once_a_task_with_their_own_gradients() -> None:
+    run_functions_once_a_task()
+    both = leaves()
+    out = Double.apply(both, 7.0)
+    (out.parts[1] * PLAIN).sum().backward()
+    assert both.parts[0].grad is None
+    assert torch.equal(both.parts[1].grad, 7 * PLAIN)
+    plain = torch.ones(2, requires_grad=True)
+    Double.apply(plain, 3.0).sum().backward()
+    assert plain.grad.tolist() == [3.0, 3.0], "without a bundle nothing changed"
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_activation_checkpoints_give_the_same_gradients(reentrant: bool) -> None:
+    run_functions_once_a_task()
+    both = leaves()
+    weight = torch.ones(3, requires_grad=True)
+    out = checkpoint(lambda x: torch.tanh(x * weight), both, use_reentrant=reentrant)
+    sum(part.sum() for part in out.parts).backward()
+    expected = [1 - torch.tanh(part.detach()) ** 2 for part in both.parts]
+    for part, gradient in zip(both.parts, expected, strict=True):
+        torch.testing.assert_close(part.grad, gradient)
+    torch.testing.assert_close(weight.grad, expected[1].sum(0))
+
+
+def test_a_reentrant_checkpoint_around_a_split_layer_is_refused() -> None:
+    run_functions_once_a_task()
+    plain, own = torch.ones(2, 3, requires_grad=True), leaves()
+    out = checkpoint(lambda x: x * own, plain, use_reentrant=True)
+    with pytest.raises(ReconError, match="use_reentrant=False"):
+        list(out.parts)
+    with pytest.raises(ReconError, match="use_reentrant=False"):
+        out + 1
+
+
+def test_copies_of_bundles_are_bundles() -> None:
+    for other in (copy.deepcopy(leaves()), pickle.loads(pickle.dumps(leaves()))):
+        assert type(other) is Bundle
+        assert other.parts[1].tolist() == [[1.0] * 3] * 2
+        assert other.parts[1].requires_grad
+    with pytest.raises(ReconError, match="plain tensor a task"):
+        Bundle([pair(), pair()])
+
+
+def test_mixed_precision_as_for_one_task() -> None:
+    weight = torch.randn(4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        together = nn.functional.linear(pair(), weight)
+        alone = [nn.functional.linear(part, weight) for part in pair().parts]
+    assert together.dtype == torch.bfloat16
+    assert all(torch.equal(a, b) for a, b in zip(together.parts, alone, strict=True))

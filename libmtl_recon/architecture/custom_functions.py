@@ -1,0 +1,36 @@
+"""Custom autograd functions (``torch.autograd.Function``), which torch functions do not reach."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from torch.autograd import Function
+
+from libmtl_recon.architecture.bundle import bundles_in, per_task
+
+_MARK = "_once_a_task"
+
+
+def run_functions_once_a_task() -> None:
+    """Have ``Function.apply`` run once a task where it meets a bundle; nothing else changes.
+
+    ``apply`` is no torch function: without this, a gradient reversal or a memory-saving activation
+    would compute a task's values without their gradients. It is set once in a process, when the
+    first network is split.
+    """
+    if hasattr(Function, _MARK):
+        return
+    original = next(vars(parent)["apply"] for parent in Function.__mro__ if "apply" in vars(parent))
+
+    def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
+        bound = original.__get__(None, cls)
+        if not bundles_in((args, kwargs)):
+            return bound(*args, **kwargs)
+        # Under the function's own name, for messages.
+        named = functools.partial(bound)
+        vars(named)["__name__"] = f"{cls.__name__}.apply"
+        return per_task(named, args, kwargs)
+
+    Function.apply = classmethod(apply)
+    setattr(Function, _MARK, True)
