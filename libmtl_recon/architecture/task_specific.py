@@ -1,22 +1,29 @@
-"""Modules whose parameters or statistics are a task's own: the machinery under `split`."""
+"""Modules whose parameters or buffers are a task's own: the machinery under `split`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from threading import local
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from libmtl_recon.architecture.bundle import Bundle
-from libmtl_recon.errors import UsageError
+from libmtl_recon.errors import ReconError, UsageError
 
 # The child module in which a split module keeps its tasks' values.
 CHILD = "tasks"
 
+# The copies made of each parameter, so that layers that share one share its copies.
+Copies = dict[nn.Parameter, dict[str, nn.Parameter]]
+
 
 class TaskSelection:
     """Which tasks a split network computes at the moment; shared by all its split modules.
+
+    Each thread has its own choice, and computes all tasks unless it chose.
 
     Args:
         tasks: All tasks, in the order of a bundle's parts.
@@ -24,11 +31,50 @@ class TaskSelection:
 
     def __init__(self, tasks: Iterable[str]) -> None:
         self.tasks = tuple(tasks)
-        self.active = self.tasks
+        self._local = local()
+
+    @property
+    def chosen(self) -> str | None:
+        """The only task wanted, if there is one."""
+        return getattr(self._local, "chosen", None)
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """The tasks to compute."""
+        chosen = self.chosen
+        return self.tasks if chosen is None else (chosen,)
+
+    @contextmanager
+    def only(self, task: str) -> Iterator[None]:
+        """Inside the ``with`` block this thread computes one task."""
+        before = self.chosen
+        self._local.chosen = task
+        try:
+            yield
+        finally:
+            self._local.chosen = before
+
+    def __reduce__(self) -> tuple[type, tuple[tuple[str, ...]]]:
+        return TaskSelection, (self.tasks,)
 
 
 class TaskValues(nn.Module):
     """One task's parameters and buffers of one module."""
+
+
+class Tasks(nn.Module):
+    """The values of all tasks; a child that is never called."""
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        """Refused: the split module's code took this for one of its layers.
+
+        Raises:
+            ReconError: Always.
+        """
+        raise ReconError(
+            f"The code of a split layer calls all of its child modules, and so also {CHILD!r}, "
+            "which holds the tasks' values. Such a layer cannot be split; leave it shared."
+        )
 
 
 class TaskSpecific(nn.Module):
@@ -46,6 +92,14 @@ class TaskSpecific(nn.Module):
             owners = self._modules[CHILD]._modules  # type: ignore[union-attr]  # is always there
             return Bundle([getattr(owners[task], name) for task in self._selection.active])
         return super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self.__dict__.get("_split_names", ()):
+            super().__setattr__(name, value)
+            return
+        owners = self._modules[CHILD]._modules  # type: ignore[union-attr]  # is always there
+        for index, task in enumerate(self._selection.active):
+            setattr(owners[task], name, _of_task(value, index))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The class was made at run time: pickle and deepcopy make it anew from the plain one.
@@ -73,6 +127,24 @@ class TaskSpecificRNN(TaskSpecific):
         """Nothing: cuDNN's packing is for one set of weights."""
 
 
+class TaskSpecificNorm(TaskSpecific):
+    """Norms with ``momentum=None`` weigh a batch by the number of batches, which is a task's."""
+
+    momentum: float | None
+
+    def forward(self, input: Tensor) -> Any:
+        """Normalise, once a task if the tasks' weights of the batch may differ."""
+        counted = "num_batches_tracked" in self._split_names
+        if self.momentum is not None or not counted or self._selection.chosen is not None:
+            return super().forward(input)
+        parts = []
+        for index, task in enumerate(self._selection.tasks):
+            with self._selection.only(task):
+                own = Bundle([input.parts[index]]) if type(input) is Bundle else input
+                parts.append(super().forward(own).parts[0])
+        return Bundle(parts)
+
+
 _classes: dict[type[nn.Module], type[nn.Module]] = {}
 
 
@@ -84,7 +156,11 @@ def task_specific_class(plain: type[nn.Module]) -> type[nn.Module]:
 
 
 def _derive(plain: type[nn.Module]) -> type[nn.Module]:
-    mixin = TaskSpecificRNN if issubclass(plain, nn.RNNBase) else TaskSpecific
+    mixin: type[nn.Module] = TaskSpecific
+    if issubclass(plain, nn.RNNBase):
+        mixin = TaskSpecificRNN
+    elif issubclass(plain, torch.nn.modules.batchnorm._NormBase):
+        mixin = TaskSpecificNorm
     return type(
         f"TaskSpecific{plain.__name__}",
         (mixin, plain),
@@ -98,44 +174,37 @@ def plain_class(module: nn.Module) -> type[nn.Module]:
     return found
 
 
-def make_task_specific(module: nn.Module, names: Iterable[str], selection: TaskSelection) -> None:
+def make_task_specific(
+    module: nn.Module,
+    names: Iterable[str],
+    selection: TaskSelection,
+    copies: Copies | None = None,
+) -> None:
     """Replace the named parameters and buffers of a module by one copy a task, in place.
 
     Args:
         module: Its class becomes a subclass of what it was.
         names: Parameters or buffers that the module itself holds and that are not None.
         selection: Of the network that the module is part of.
+        copies: Those made before of the same network's parameters; added to.
 
     Raises:
-        UsageError: The module has an attribute ``tasks`` of its own, or a task's name cannot be
-            the name of a module.
+        UsageError: The module has an attribute ``tasks`` of its own.
     """
     names = tuple(names)
+    copies = {} if copies is None else copies
     if not isinstance(module, TaskSpecific):
-        if hasattr(module, CHILD):
-            raise UsageError(
-                "layers",
-                f"must not have an attribute {CHILD!r} of their own, which a split layer needs",
-                type(module).__name__,
-                f"Rename the attribute {CHILD!r} of that class.",
-            )
-        module.add_module(CHILD, nn.Module())
-        module.__class__ = task_specific_class(type(module))
-        vars(module).update(_selection=selection, _split_names=())
+        _change_class(module, selection)
     holder = module._modules[CHILD]
-    for task in selection.tasks:
-        values = holder._modules.get(task) or TaskValues()  # type: ignore[union-attr]
-        for name in names:
-            parameter = module._parameters.get(name)
-            if parameter is not None:
-                copy = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
-                values.register_parameter(name, copy)
-            else:
-                persistent = name not in module._non_persistent_buffers_set
-                values.register_buffer(name, module._buffers[name].clone(), persistent)  # type: ignore[union-attr]
-        if task not in holder._modules:  # type: ignore[union-attr]
-            holder.add_module(task, values)  # type: ignore[union-attr]
-        values.train(module.training)
+    # Under `inference_mode` the copies could not be trained afterwards.
+    with torch.inference_mode(False):
+        for task in selection.tasks:
+            values = holder._modules.get(task) or TaskValues()  # type: ignore[union-attr]
+            for name in names:
+                _copy_into(values, module, name, task, copies)
+            if task not in holder._modules:  # type: ignore[union-attr]
+                holder.add_module(task, values)  # type: ignore[union-attr]
+            values.train(module.training)
     for name in names:
         module._parameters.pop(name, None)
         module._buffers.pop(name, None)
@@ -152,44 +221,39 @@ def values_of(module: nn.Module, task: str) -> dict[str, Tensor]:
     return {name: getattr(values, name) for name in module._split_names}
 
 
-def follow_statistics(module: nn.Module, selection: TaskSelection) -> None:
-    """Have a module that stays shared keep running statistics per task once it sees bundles.
-
-    What stands before the first split sees none and keeps plain statistics. A state dict with
-    statistics per task, or without, loads into either.
-    """
-    vars(module)["_statistics_selection"] = selection
-    module.register_forward_pre_hook(_split_statistics_on_bundle)
-    module.register_load_state_dict_pre_hook(_match_statistics)
-
-
-def _statistics(module: nn.Module) -> tuple[str, ...]:
-    return tuple(name for name, buffer in module._buffers.items() if buffer is not None)
+def _change_class(module: nn.Module, selection: TaskSelection) -> None:
+    if hasattr(module, CHILD):
+        raise UsageError(
+            "layers",
+            f"must not have an attribute {CHILD!r} of their own, which a split layer needs",
+            type(module).__name__,
+            f"Rename the attribute {CHILD!r} of that class.",
+        )
+    module.add_module(CHILD, Tasks())
+    module.__class__ = task_specific_class(type(module))
+    vars(module).update(_selection=selection, _split_names=())
 
 
-def _split_statistics_on_bundle(module: nn.Module, args: tuple[Any, ...]) -> None:
-    if any(type(argument) is Bundle for argument in args) and _statistics(module):
-        make_task_specific(module, _statistics(module), vars(module)["_statistics_selection"])
+def _copy_into(values: nn.Module, module: nn.Module, name: str, task: str, copies: Copies) -> None:
+    parameter = module._parameters.get(name)
+    if parameter is None:
+        persistent = name not in module._non_persistent_buffers_set
+        values.register_buffer(name, module._buffers[name].clone(), persistent)  # type: ignore[union-attr]
+        return
+    own = copies.setdefault(parameter, {})
+    if task not in own:
+        own[task] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+    values.register_parameter(name, own[task])
 
 
-def _match_statistics(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    selection: TaskSelection = vars(module)["_statistics_selection"]
-    keys = [f"{prefix}{CHILD}.{task}." for task in selection.tasks]
-    per_task = any(key.startswith(keys[0]) for key in state_dict)
-    if per_task and _statistics(module):
-        make_task_specific(module, _statistics(module), selection)
-    elif not per_task and isinstance(module, TaskSpecific):
-        for name in module._split_names:
-            if f"{prefix}{name}" in state_dict:
-                value = state_dict.pop(f"{prefix}{name}")
-                state_dict.update({f"{key}{name}": value.clone() for key in keys})
+def _of_task(value: Any, index: int) -> Any:
+    if type(value) is Bundle:
+        return value.parts[index]
+    if isinstance(value, nn.Parameter):
+        return nn.Parameter(value.detach().clone(), value.requires_grad)
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _blank(plain: type[nn.Module]) -> nn.Module:
     made = task_specific_class(plain)
     return made.__new__(made)
-
-
-def has_running_statistics(module: nn.Module) -> bool:
-    """Whether a module keeps statistics of what it sees: batch norm, tracking instance norm."""
-    return isinstance(module, torch.nn.modules.batchnorm._NormBase) and bool(_statistics(module))

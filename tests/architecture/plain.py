@@ -72,7 +72,10 @@ class Twins:
         self.copy_parameters()
 
     def _assert_gradients(self) -> None:
-        found = {task: dict(plain.named_parameters()) for task, plain in self.plain.items()}
+        found = {
+            task: dict(plain.named_parameters(remove_duplicate=False))
+            for task, plain in self.plain.items()
+        }
         own = {task: task_parameters(self.split, task) for task in self.tasks}
         for task in self.tasks:
             for name, parameter in own[task].items():

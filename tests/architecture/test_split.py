@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import Twins, total
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from libmtl_recon import ReconError, UsageError
 from libmtl_recon.architecture import (
@@ -59,6 +62,90 @@ class Twice(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.again(torch.relu(self.again(x))))
         return nn.functional.linear(x, self.read.weight) + self.read.bias
+
+
+class Keyword(nn.Module):
+    """Calls its norm by keyword, as little code does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(input=self.one(x))
+
+
+class Lists(nn.Module):
+    """Parameters in a list and a dict, and a reentrant checkpoint behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.list = nn.ParameterList([torch.randn(4), torch.randn(4)])
+        self.dict = nn.ParameterDict({"scale": torch.randn(4)})
+        self.last = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for parameter in self.list:
+            x = torch.tanh(x * parameter)
+        x = x * torch.stack(list(self.list)).sum(0) * self.dict["scale"]
+        return checkpoint(self.last, x, use_reentrant=True)
+
+
+class Tied(nn.Module):
+    """The output layer is the embedding, as in language models."""
+
+    def __init__(self, bias: bool = False) -> None:
+        super().__init__()
+        self.embedding, self.inner = nn.Embedding(7, 4), nn.Linear(4, 4)
+        self.output = nn.Linear(4, 7, bias=bias)
+        self.output.weight = self.embedding.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(torch.relu(self.inner(self.embedding(x.long()))))
+
+
+class Packed(nn.Module):
+    """A recurrent network on sequences of different lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 6)
+        self.lstm = nn.LSTM(6, 8, bidirectional=True, proj_size=3, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(self.inner(x), [5, 3, 2], batch_first=True)
+        return nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+
+
+class Gated(nn.Module):
+    """A GRU whose last state is taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.gru = nn.Linear(6, 6), nn.GRU(6, 4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gru(self.inner(x))[1]
+
+
+def normed(momentum: float | None = None) -> nn.Module:
+    norm = nn.BatchNorm1d(4, momentum=momentum)
+    return nn.Sequential(nn.Linear(4, 4), norm, nn.ReLU(inplace=True), nn.Linear(4, 2))
+
+
+def weight_normed() -> nn.Module:
+    return nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), nn.ReLU(), nn.Linear(4, 2)
+    )
+
+
+def rows() -> Tensor:
+    torch.manual_seed(1)
+    return torch.randn(6, 4)
+
+
+def words() -> Tensor:
+    return torch.tensor([[1.0, 2.0, 6.0], [0.0, 2.0, 3.0]])
 
 
 def vit() -> nn.Module:
@@ -112,6 +199,17 @@ NETWORKS = {
     "transformer": (transformer, ["layers.1.self_attn", "layers.0.linear1"], sequence),
     "lstm": (Recurrent, ["lstm"], lambda: torch.randn(3, 5, 6)),
     "after-lstm": (Recurrent, ["head"], lambda: torch.randn(3, 5, 6)),
+    "packed-lstm": (Packed, ["lstm"], lambda: torch.randn(3, 5, 6)),
+    "after-packed": (Packed, ["inner"], lambda: torch.randn(3, 5, 6)),
+    "gru": (Gated, ["gru"], lambda: torch.randn(5, 3, 6)),
+    "shared-gru": (Gated, ["inner"], lambda: torch.randn(5, 3, 6)),
+    "averaged-norm": (normed, ["0"], rows),
+    "split-averaged-norm": (normed, ["1"], rows),
+    "norm-by-keyword": (Keyword, ["one"], rows),
+    "parameter-lists": (Lists, ["list", "dict"], rows),
+    "weight-norm": (weight_normed, ["0.parametrizations.weight"], rows),
+    "tied": (Tied, ["embedding"], words),
+    "tied-both": (lambda: Tied(bias=True), ["output", "embedding"], words),
     "twice": (Twice, ["again", "read"], lambda: torch.randn(3, 4)),
 }
 
@@ -245,6 +343,144 @@ def test_copies_and_pickles(name: str) -> None:
             assert type(split(x)) is Bundle, "a copy has a selection of its own"
 
 
+def test_statistics_that_start_in_inference_mode_can_be_trained() -> None:
+    split = split_layers(normed(0.1), ["0"], ["a", "b"]).eval()
+    with torch.inference_mode():
+        split(rows())
+    total(list(split.train()(rows()).parts)).backward()
+    assert split[1].num_batches_tracked == 1
+
+
+def test_averaged_statistics_count_each_tasks_own_batches() -> None:
+    twins = Twins(normed(), ["0"])
+    x = rows().double()
+    with only_task(twins.split, "a"):
+        twins.split(x)
+    twins.plain["a"](x)
+    twins.assert_equal(x + 1)
+    for network in (twins.split, *twins.plain.values()):
+        network.eval()
+    twins.assert_equal(x)
+
+
+class Keeps(nn.Module):
+    """Keeps a mean of what it computes, by assignment or in place."""
+
+    def __init__(self, in_place: bool) -> None:
+        super().__init__()
+        self.layer, self.in_place = nn.Linear(4, 4), in_place
+        self.scale = nn.Parameter(torch.ones(4))
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer(x) * self.scale
+        if self.in_place:
+            self.mean.mul_(0.9).add_(x.detach().mean(0))
+        else:
+            self.mean = 0.9 * self.mean + x.detach().mean(0)
+        return x + self.mean
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_other_buffers_are_a_tasks_own_in_split_layers_and_refused_elsewhere(
+    in_place: bool,
+) -> None:
+    twins = Twins(Keeps(in_place), [""])
+    for _ in range(3):
+        twins.assert_equal(rows())
+    with pytest.raises(ReconError, match="share"):
+        split_layers(Keeps(in_place), ["layer"], ["a", "b"])(rows())
+
+
+def test_weights_can_be_set_and_initialised() -> None:
+    layer = split_layers(nn.Sequential(nn.Linear(3, 4)), ["0"], ["a", "b"])[0]
+    layer.weight = nn.Parameter(torch.ones(4, 3))
+    first, second = layer.weight.parts
+    assert [*dict(layer.named_parameters())] == [
+        f"tasks.{task}.{name}" for task in "ab" for name in ("weight", "bias")
+    ]
+    assert second.tolist() == [[1.0] * 3] * 4
+    assert first.data_ptr() != second.data_ptr()
+    nn.init.kaiming_normal_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    first, second = layer.weight.parts
+    assert not torch.equal(first, second)
+    assert not layer.bias.any()
+    layer.reset_parameters()
+    layer.weight.data.fill_(2.0)
+    assert all(part.requires_grad and (part == 2).all() for part in layer.weight.parts)
+
+
+def test_each_thread_chooses_its_own_task() -> None:
+    twins = Twins(resnet().eval(), ["layer2.0.conv1"])
+    x = image().double()
+    inside, done = threading.Event(), threading.Event()
+
+    def other() -> Tensor:
+        with only_task(twins.split, "b"):
+            inside.set()
+            done.wait(10)
+            return twins.split(x)
+
+    with ThreadPoolExecutor(1) as pool, only_task(twins.split, "a"):
+        future = pool.submit(other)
+        assert inside.wait(10)
+        assert torch.equal(twins.split(x), twins.plain["a"](x))
+        done.set()
+        assert torch.equal(future.result(), twins.plain["b"](x))
+
+
+def test_one_task_alone_is_plain_also_if_there_is_no_other() -> None:
+    split = split_layers(normed(), ["0"], ["a"])
+    assert len(split(rows()).parts) == 1
+    with only_task(split, "a"):
+        assert type(split(rows())) is Tensor
+
+
+def test_nested_choices_end_one_by_one() -> None:
+    split = split_layers(normed(), ["3"], ["a", "b"])
+    with only_task(split, "a"):
+        with only_task(split, "b"):
+            assert torch.equal(split(rows()), nn.Sequential.forward(split, rows()).parts[0])
+        assert type(split(rows())) is Tensor
+    assert type(split(rows())) is Bundle
+
+
+def test_the_wrong_gradient_of_a_custom_function_is_kept() -> None:
+    class Reversed(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:
+            return x.view_as(x)
+
+        @staticmethod
+        def backward(ctx: object, gradient: Tensor) -> Tensor:
+            return -gradient
+
+    class Adversarial(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.two(Reversed.apply(self.one(x)))
+
+    twins = Twins(Adversarial(), ["one"])
+    twins.train_step(rows(), torch.optim.SGD(twins.split.parameters(), lr=0.1))
+
+
+def test_in_half_precision_as_the_plain_networks_are() -> None:
+    twins = Twins(resnet(), ["layer2.0.downsample.0", "layer3.0.bn1"])
+    with torch.autocast("cpu", torch.bfloat16):
+        twins.assert_equal(image())
+
+
+def test_in_single_precision_without_gradients() -> None:
+    plain = transformer().eval()
+    split = split_layers(copy.deepcopy(plain), ["layers.1.linear1"], ["a", "b"])
+    with torch.no_grad():
+        assert torch.equal(split(sequence()).parts[1], plain(sequence()))
+
+
 def test_moves_and_converts_like_any_module() -> None:
     split = split_layers(resnet(), ["layer2.0.conv1", "fc"], ["a", "b"]).double()
     out = split(image().double())
@@ -289,6 +525,23 @@ class TiedLayers(nn.Module):
         self.second.weight = self.first.weight
 
 
+class Container(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(2, 2))
+        self.scale = nn.Parameter(torch.ones(2))
+
+
+class CallsChildren(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.scale = nn.Linear(4, 4), nn.Parameter(torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for child in self.children():
+            x = child(x)
+        return x * self.scale
+
+
 class HasTasks(nn.Linear):
     tasks = 3
 
@@ -303,7 +556,11 @@ class HasTasks(nn.Linear):
         (resnet, ["fc"], ["a", "a"], "none twice"),
         (resnet, ["fc"], ["a.b", "c"], "without a dot"),
         (resnet, ["fc"], ["train", "c"], "no attribute of nn.Module"),
-        (TiedLayers, ["first"], ["a", "b"], "'second'"),
+        (resnet, "fc", "ab", "none twice"),
+        (TiedLayers, ["first"], ["a", "b"], "'second': choose both"),
+        (Tied, ["output"], ["a", "b"], "count for 'embedding'"),
+        (lambda: nn.Sequential(nn.LazyLinear(2)), ["0"], ["a", "b"], "Run the network once"),
+        (Container, [""], ["a", "b"], "containers"),
         (lambda: nn.Sequential(HasTasks(2, 2)), ["0"], ["a", "b"], "attribute 'tasks'"),
     ],
 )
@@ -318,6 +575,8 @@ def test_refuses_a_second_split_and_unknown_tasks() -> None:
     split = split_layers(resnet(), ["fc"], ["a", "b"])
     with pytest.raises(ReconError, match="split before"):
         split_layers(split, ["conv1"], ["a", "b"])
+    with pytest.raises(ReconError, match="split before"):
+        split_layers(nn.Sequential(split), ["0.conv1"], ["a", "b"])
     with pytest.raises(UsageError, match="'c'"), only_task(split, "c"):
         pass
     with pytest.raises(UsageError, match="split_layers"), only_task(resnet(), "a"):
@@ -329,3 +588,16 @@ def test_refuses_compiled_modules() -> None:
     network = nn.Sequential(torch.jit.script(nn.Linear(2, 2)), nn.Linear(2, 2))
     with pytest.raises(ReconError, match=r"torch\.jit"):
         split_layers(network, ["1"], ["a", "b"])
+
+
+def test_refuses_layers_whose_code_would_call_the_tasks() -> None:
+    split = split_layers(CallsChildren(), [""], ["a", "b"])
+    with pytest.raises(ReconError, match="calls all of its child modules"):
+        split(rows())
+
+
+def test_finds_a_module_under_each_of_its_names() -> None:
+    network = nn.ModuleDict({"first": nn.Linear(2, 2)})
+    network["again"] = network["first"]
+    split_layers(network, ["again"], ["a", "b"])
+    assert type(network["first"].weight) is Bundle

@@ -1,0 +1,131 @@
+"""Finding the layers to split, and refusing by name what cannot be."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import ParametrizationList
+
+from libmtl_recon.conflict.layers import owned_parameters
+from libmtl_recon.errors import ReconError, UsageError
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+def checked_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
+    """The tasks' names.
+
+    Raises:
+        UsageError: There are none, one stands twice, or one cannot be a module's name.
+    """
+    given, tasks = tasks, tuple(tasks)
+    if isinstance(given, str) or not tasks or len(set(tasks)) < len(tasks):
+        raise UsageError(
+            "tasks", "must be names, at least one and none twice", given, "Rename the tasks."
+        )
+    unfit = [t for t in tasks if not isinstance(t, str) or not t or "." in t]
+    unfit += [t for t in tasks if t not in unfit and hasattr(nn.Module, t)]
+    if unfit:
+        raise UsageError(
+            "tasks",
+            "must be fit for a module's name: not empty, without a dot, no attribute of nn.Module",
+            unfit[0],
+            "Rename the task.",
+        )
+    return tasks
+
+
+def find_layers(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
+    """The modules of the named layers, in the order of the names.
+
+    Raises:
+        UsageError: One does not exist, holds no trainable parameters, or cannot be split.
+        ReconError: The network is compiled by ``torch.jit``.
+    """
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise ReconError(
+            "This network is compiled by torch.jit, whose modules cannot be split. Split the plain "
+            "module, before torch.jit.script or torch.jit.trace."
+        )
+    owners = {name: owner for name, owner, _ in owned_parameters(module)}
+    # A module may have several names; any of them will do.
+    every = dict(module.named_modules(remove_duplicate=False))
+    found = {name: _find(name, owners, every) for name in names}
+    for name, owner in found.items():
+        _refuse_unfit(name, owner)
+    return found
+
+
+def tied_parameters(
+    module: nn.Module, owners: Mapping[str, nn.Module]
+) -> list[tuple[nn.Module, list[str]]]:
+    """The modules beside the chosen layers that hold some of their parameters, and which.
+
+    Raises:
+        UsageError: One of them is a layer itself, with further parameters that stay shared.
+    """
+    chosen = {id(owner): name for name, owner in owners.items()}
+    first = {id(p): chosen[id(o)] for o in owners.values() for p in o._parameters.values()}
+    found = []
+    for other_name, other in module.named_modules():
+        held = {n: p for n, p in other._parameters.items() if p is not None}
+        names = [name for name, parameter in held.items() if id(parameter) in first]
+        if id(other) in chosen or not names:
+            continue
+        if any(p.requires_grad and id(p) not in first for p in held.values()):
+            raise UsageError(
+                "layers",
+                "must not share their parameters with a layer that stays shared",
+                first[id(held[names[0]])],
+                f"It shares {names[0]!r} with {other_name!r}: choose both of them or neither.",
+            )
+        found.append((other, names))
+    return found
+
+
+def _find(name: str, owners: Mapping[str, nn.Module], every: Mapping[str, nn.Module]) -> nn.Module:
+    if name in owners:
+        return owners[name]
+    rule = "must name modules that hold trainable parameters of their own"
+    if name not in every:
+        close = difflib.get_close_matches(name, owners, n=3, cutoff=0.4) or list(owners)[:3]
+        raise UsageError("layers", rule, name, f"There is none; similar ones: {', '.join(close)}.")
+    wanted = every[name]
+    if any(wanted is owner for owner in owners.values()):
+        return wanted
+    for parameter in wanted._parameters.values():
+        holder = next((n for n, o in owners.items() if _holds(o, parameter)), None)
+        if holder is not None:
+            raise UsageError(
+                "layers", rule, name, f"Its parameters count for {holder!r}, which shares them."
+            )
+    inner = [n for n in owners if n.startswith(f"{name}.")][:3]
+    way_out = f"Inside it there are {', '.join(inner)}." if inner else "It has none."
+    raise UsageError("layers", rule, name, way_out)
+
+
+def _holds(owner: nn.Module, parameter: nn.Parameter | None) -> bool:
+    return parameter is not None and any(parameter is p for p in owner._parameters.values())
+
+
+def _refuse_unfit(name: str, owner: nn.Module) -> None:
+    if any(p is not None and is_lazy(p) for p in owner._parameters.values()):
+        raise UsageError(
+            "layers",
+            "must have been initialised, which a lazy module is by its first input",
+            name,
+            "Run the network once before splitting it.",
+        )
+    # A parametrisation (weight norm, for one) finds its members by their numbers only.
+    if isinstance(owner, _CONTAINERS) and not isinstance(owner, ParametrizationList):
+        raise UsageError(
+            "layers",
+            "must not be containers whose members are their layers (nn.Sequential, nn.ModuleList, "
+            "nn.ModuleDict), even with parameters of their own",
+            name,
+            "Leave it shared, or put its own parameters into a module inside it.",
+        )
