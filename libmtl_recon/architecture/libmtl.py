@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from LibMTL.architecture import HPS
 from torch import Tensor, nn
 
-from libmtl_recon.architecture.bundle import Bundle, bundles_in, pick
+from libmtl_recon.architecture.bundle import pick
 from libmtl_recon.architecture.split import only_task, shared_parameters, split_layers
 from libmtl_recon.commands import scoring_command
 from libmtl_recon.conflict.layers import layers_of
 from libmtl_recon.conflict.selection import select_layers
+from libmtl_recon.errors import UsageError
+
+# What LibMTL's weightings take the gradients of the shared parameters from.
+_GRADIENTS = {"_get_grads", "_compute_grad", "_compute_grad_dim", "get_share_params"}
 
 
 class Recon(HPS):  # type: ignore[misc]  # LibMTL is untyped
@@ -45,6 +50,7 @@ class Recon(HPS):  # type: ignore[misc]  # LibMTL is untyped
         )
         before = _count(self.encoder)
         split_layers(self.encoder, selection.names, task_name)
+        self._refuse_nothing_shared(len(selection.names))
         print("=" * 40)
         print("Recon:", selection.note)
         print(f"Recon: {len(selection.names)} of {len(layers)} layers are task-specific now:")
@@ -63,7 +69,10 @@ class Recon(HPS):  # type: ignore[misc]  # LibMTL is untyped
         """
         if task_name is not None:
             with only_task(self.encoder, task_name):
-                representations = {task_name: self.encoder(inputs)}
+                encoded = self.encoder(inputs)
+            # The encoder computed this task only: its list has every task's place, no bundles.
+            index = self.task_name.index(task_name)
+            representations = {task_name: _of_task(encoded, index)}
         else:
             encoded = self.encoder(inputs)
             representations = {
@@ -84,13 +93,26 @@ class Recon(HPS):  # type: ignore[misc]  # LibMTL is untyped
             if parameter.grad is not None:
                 parameter.grad = parameter.grad.detach().zero_()
 
+    def _refuse_nothing_shared(self, split: int) -> None:
+        """Refuse a weighting of shared gradients if there are none to weigh."""
+        if any(parameter.requires_grad for parameter in self.get_share_params()):
+            return
+        for parent in type(self).__mro__:
+            code = getattr(inspect.unwrap(vars(parent).get("backward", str)), "__code__", None)
+            if code is not None and _GRADIENTS & set(code.co_names):
+                raise UsageError(
+                    "--recon_k",
+                    f"must leave a layer shared for --weighting {parent.__name__}, which weighs "
+                    "the gradients of shared parameters; here every layer is task-specific",
+                    split,
+                    "Lower it, or use a weighting of losses such as EW.",
+                )
+
 
 def _of_task(encoded: Any, index: int) -> Any:
     """What the encoder computed for one task."""
-    if type(encoded) is Bundle or any(True for _ in bundles_in(encoded)):
-        return pick(encoded, index)
     # LibMTL's convention: an encoder may return one representation a task, as a list.
-    return encoded[index] if isinstance(encoded, list) else encoded
+    return pick(encoded[index] if isinstance(encoded, list) else encoded, index)
 
 
 def _count(module: nn.Module) -> int:

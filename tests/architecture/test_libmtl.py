@@ -173,6 +173,36 @@ def test_refuses_more_layers_than_there_are(tmp_path: Path) -> None:
         make(tmp_path, arch_args={"recon_k": 4})
 
 
-def test_gradient_weightings_need_something_shared(tmp_path: Path) -> None:
-    with pytest.raises(ReconError, match="every layer is task-specific"):
-        make(tmp_path, weighting="GradOPS", arch_args={"recon_k": 3})
+@pytest.mark.parametrize("weighting", ["GradOPS", "PCGrad", "MGDA", "GradNorm", "IMTL", "CAGrad"])
+def test_gradient_weightings_need_something_shared(weighting: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"--weighting {weighting}.* every layer is task-specific"):
+        make(tmp_path, weighting=weighting, arch_args={"recon_k": 3})
+
+
+@pytest.mark.parametrize("weighting", ["EW", "UW"])
+def test_loss_weightings_train_with_nothing_shared(weighting: str, tmp_path: Path) -> None:
+    trainer = make(tmp_path, weighting=weighting, arch_args={"recon_k": 3})
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train(batches(), batches(), epochs=1)
+    still = [n for n, p in trainer.model.named_parameters() if torch.equal(p, before[n])]
+    assert not still
+
+
+class ListEncoder(Encoder):
+    """Gives a representation a task, as LibMTL lets encoders do."""
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [super(ListEncoder, self).forward(x * (task + 1)) for task in range(len(TASKS))]
+
+
+def test_an_encoder_may_return_a_list_of_representations(tmp_path: Path) -> None:
+    x = batches()[0][0]
+    plain, split = (
+        make(tmp_path, arch=arch, encoder_class=ListEncoder).model for arch in ("HPS", "Recon")
+    )
+    expected, found = plain(x), split(x)
+    for task in TASKS:
+        assert torch.equal(expected[task], found[task])
+    assert not torch.equal(expected["a"], expected["b"])
+    alone = make(tmp_path, encoder_class=ListEncoder, multi_input=True).model.eval()
+    assert torch.equal(alone(x, "b")["b"], alone(x)["b"])
