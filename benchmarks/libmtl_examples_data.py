@@ -1,0 +1,140 @@
+"""Small data in the formats of LibMTL main's examples, in which there is something to learn."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+# The sizes that the examples' process_preds scales every prediction to.
+NYU_SIZE, CITYSCAPES_SIZE = (288, 384), (128, 256)
+NYU_CLASSES, CITYSCAPES_CLASSES = 13, 7
+OFFICE_31 = ("amazon", "dslr", "webcam")
+# What resnet18(pretrained=True) and resnet_dilated("resnet50") look for before they download it.
+_PRETRAINED = ("resnet18-5c106cde.pth", "resnet50-19c8e357.pth")
+
+
+def write_nyu(folder: Path, images: int, scale: float, seed: int = 0) -> None:
+    """NYUv2 as `examples/nyu` reads it.
+
+    Args:
+        folder: Gets ``{train,val}/{image,label,depth,normal}/{0..n-1}.npy``.
+        images: For training; half as many for validation.
+        scale: Of the images' height and width; the labels keep the size that the example's
+            losses ask for.
+        seed: Of the scenes.
+    """
+    _write_scenes(folder, images, NYU_SIZE, NYU_CLASSES, scale, seed, normals=True)
+
+
+def write_cityscapes(folder: Path, images: int, scale: float, seed: int = 0) -> None:
+    """Cityscapes as `examples/cityscapes` reads it; see :func:`write_nyu`."""
+    _write_scenes(folder, images, CITYSCAPES_SIZE, CITYSCAPES_CLASSES, scale, seed, normals=False)
+
+
+def write_office(folder: Path, lists: Path, images: int, classes: int = 31, seed: int = 0) -> None:
+    """Office-31 as `examples/office` reads it.
+
+    Args:
+        folder: Gets the pictures, ``{domain}/images/class_C/N.png``.
+        lists: Gets ``{domain}_{train,val,test}.txt``, lines of ``path class``.
+        images: Pictures a domain for training; half as many for validation and for test.
+        classes: How many classes there are.
+        seed: Of the pictures.
+    """
+    random = np.random.default_rng(seed)
+    colours = np.random.default_rng(0).integers(40, 216, (classes, 3))
+    lists.mkdir(parents=True, exist_ok=True)
+    for shift, domain in enumerate(OFFICE_31):
+        for part, count in (("train", images), ("val", images // 2), ("test", images // 2)):
+            lines = []
+            for index in range(count):
+                label = int(random.integers(classes))
+                name = f"{domain}/images/class_{label:02d}/{part}_{index:04d}.png"
+                pixels = random.normal(colours[label] + 10 * shift, 20, (64, 64, 3))
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name)
+                lines.append(f"{name} {label}\n")
+            (lists / f"{domain}_{part}.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def link_checkout(checkout: Path, folder: Path) -> None:
+    """A checkout of LibMTL whose files are links, but for the lists of `examples/office`.
+
+    LibMTL looks for those beside its own package and nowhere else.
+    """
+    for source in (checkout / "LibMTL", checkout / "examples" / "nyu"):
+        _link(source, folder / source.relative_to(checkout))
+    _link(checkout / "examples" / "cityscapes", folder / "examples" / "cityscapes")
+    for source in (checkout / "examples" / "office").glob("*.py"):
+        _link(source, folder / "examples" / "office" / source.name)
+
+
+def write_pretrained(torch_home: Path) -> None:
+    """Empty state dicts where pretrained weights are kept; real ones that are there stay.
+
+    LibMTL loads them with ``strict=False``, so the networks begin with their random weights.
+    """
+    checkpoints = torch_home / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    for name in _PRETRAINED:
+        if not (checkpoints / name).exists():
+            torch.save({}, checkpoints / name)
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.is_symlink():
+        target.symlink_to(os.path.realpath(source))
+
+
+def _write_scenes(
+    folder: Path,
+    images: int,
+    size: tuple[int, int],
+    classes: int,
+    scale: float,
+    seed: int,
+    *,
+    normals: bool,
+) -> None:
+    random = np.random.default_rng(seed)
+    for part, count in (("train", images), ("val", max(images // 2, 1))):
+        for index in range(count):
+            arrays = _scene(random, size, classes)
+            if not normals:
+                del arrays["normal"]
+            rows = np.linspace(0, size[0] - 1, round(size[0] * scale)).astype(int)
+            columns = np.linspace(0, size[1] - 1, round(size[1] * scale)).astype(int)
+            arrays["image"] = arrays["image"][rows][:, columns]
+            for kind, array in arrays.items():
+                target = folder / part / kind / f"{index}.npy"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                np.save(target, array.astype(np.float32))
+
+
+def _scene(
+    random: np.random.Generator, size: tuple[int, int], classes: int
+) -> dict[str, NDArray[np.float64]]:
+    """Flat boxes before a wall: a class has a colour, what is far away is dark."""
+    height, width = size
+    palette = np.random.default_rng(1).random((classes, 3))
+    label = np.full(size, -1.0)  # which the example's loss ignores
+    depth = np.zeros((*size, 1))  # and this, too
+    normal = np.zeros((*size, 3))
+    image = random.normal(0.5, 0.05, (*size, 3))
+    # From the back to the front, so that the nearer hides the farther.
+    for distance in np.sort(random.uniform(1, 10, 12))[::-1]:
+        top, left = random.integers(height * 2 // 3), random.integers(width * 2 // 3)
+        box = np.s_[top : top + height // 3, left : left + width // 3]
+        kind = int(random.integers(classes))
+        facing = random.normal((0, 0, 2))
+        label[box], depth[box] = kind, distance
+        normal[box] = facing / np.linalg.norm(facing)
+        image[box] = palette[kind] / np.sqrt(distance) + normal[box] * 0.1
+    image += random.normal(0, 0.02, image.shape)
+    return {"image": image, "label": label, "depth": depth, "normal": normal}
