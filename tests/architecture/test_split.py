@@ -7,6 +7,7 @@ import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import Twins, total
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from libmtl_recon import ReconError, UsageError
@@ -260,6 +262,32 @@ def test_what_stands_before_the_first_split_runs_once() -> None:
         )
     split(image())
     assert seen == {"layer1.0.conv1": Tensor, "layer3.0.conv1": Bundle}
+
+
+class Convolutions(TorchDispatchMode):
+    """Counts the convolutions that run, forwards."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.name().startswith("aten::convolution")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shared", "own"),
+    # A residual net with one block a stage has 12 convolutions; that of the shortcut of a stage
+    # whose first convolution is split still runs once.
+    [("conv1", 0, 12), ("layer3.0.conv1", 7, 5), ("layer4.0.conv2", 11, 1), ("fc", 12, 0)],
+)
+def test_only_what_is_a_tasks_own_runs_once_a_task(layer: str, shared: int, own: int) -> None:
+    split = split_layers(resnet(), [layer], ["a", "b", "c"])
+    with Convolutions() as every:
+        split(image())
+    assert every.count == shared + 3 * own
+    with Convolutions() as one, only_task(split, "b"):
+        split(image())
+    assert one.count == shared + own
 
 
 def test_without_a_split_on_the_way_the_output_is_plain() -> None:
