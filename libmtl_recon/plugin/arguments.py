@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
 
-from libmtl_recon.errors import UsageError
+from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.plugin.flags import ARCHITECTURES, WEIGHTINGS
 
 # What LibMTL's own code is told instead: names that take no arguments of their own. The second
@@ -62,7 +62,7 @@ def prepare(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> Pr
     _prepared.update(getattr(params, "__dict__", {}))
     try:
         prepared = complete(libmtl, original, params)
-    except UsageError as error:
+    except ReconError as error:
         libmtl.config.LibMTL_args.exit(
             error.exit_status, f"{libmtl.config.LibMTL_args.prog}: error: {error}\n"
         )

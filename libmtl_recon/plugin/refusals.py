@@ -27,6 +27,9 @@ def guard_trainer(libmtl: ModuleType) -> None:
             weighting = vars(libmtl.weighting).get(weighting)
         if given["rep_grad"]:
             refuse_untrained_encoder(weighting)
+        if hasattr(weighting, "check_arguments"):  # a weighting of ours
+            weight_args = given.get("kwargs", {}).get("weight_args", {})
+            weighting.check_arguments(list(given["task_dict"]), weight_args)
         build(self, *args, **kwargs)
 
     libmtl.Trainer.__init__ = __init__

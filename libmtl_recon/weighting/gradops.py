@@ -8,37 +8,77 @@ Gramian: with M the Gramian, the coefficients of g'ᵢ are row i of M⁻¹ divid
 from __future__ import annotations
 
 import math
+import numbers
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from libmtl_recon.errors import UsageError
+from libmtl_recon.gradient import exact_device
 
-# A gradient counts as lying inside the span of the others when the squared sine of its angle to
-# that span is below this. Float32 gradients that are dependent up to rounding have about 1e-14.
+# What a Gramian in float64 resolves: a gradient counts as lying inside the span of the others when
+# the squared sine of its angle to that span is below this, and a direction counts as part of that
+# span when the others reach this far into it. Float32 gradients that are dependent up to rounding
+# have about 1e-14.
 _DEPENDENT = 1e-12
 
 
-def gradops_weights(gramian: Tensor, alpha: float) -> Tensor:
+@dataclass(frozen=True)
+class GradOPSStep:
+    """What GradOPS makes of one step's gradients.
+
+    Attributes:
+        weights: ``[T]``, float64: the update is Σ weights[i] gᵢ, a combination of the *original*
+            gradients. Zero where the gradient is zero; others may have any sign.
+        factors: ``[T]``, float64: wᵢ of Eq. 5, or the static weights: the update is Σ wᵢ g'ᵢ.
+            Zero where g'ᵢ is zero.
+        speeds: ``[T]``, float64: rᵢ of Eq. 4, above 1 for the dominating tasks; NaN where g'ᵢ is
+            zero.
+        conflict_rate: The share of the pairs of tasks, of those with a gradient, whose dot
+            product is negative; NaN where there is no pair.
+    """
+
+    weights: Tensor
+    factors: Tensor
+    speeds: Tensor
+    conflict_rate: float
+
+
+def gradops_weights(
+    gramian: Tensor, alpha: float = 0.0, static: Sequence[float] | None = None
+) -> Tensor:
     """The weights of the original gradients whose combination is the GradOPS update.
 
     ``weights @ gradients`` is G'_new = Σ wᵢ g'ᵢ of Algorithm 1.
 
     Args:
-        gramian: ``[T, T]``, dot products of the task gradients, of any floating dtype.
+        gramian: ``[T, T]``, dot products of the task gradients, of any floating dtype; float64
+            is advised (:func:`libmtl_recon.gradient.gramian` makes one of any gradients).
         alpha: The exponent α of Eq. 5. Positive values favour the dominating tasks, negative
             ones the dominated; 0 gives wᵢ = 1.
+        static: T positive numbers wᵢ that take the place of Eq. 5 (Appendix C.3, where their
+            sum is T). α must be 0 then.
 
     Returns:
-        ``[T]``, float64, on the Gramian's device.
+        ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64).
 
     Raises:
-        UsageError: The Gramian is not a square matrix of finite numbers, or α is not finite.
+        UsageError: The Gramian is not a square matrix of finite numbers, α is not finite, or
+            the static weights are not T positive numbers.
 
-    A task whose gradient is zero takes no part: it conflicts with none and gets weight 0. A task
-    whose g'ᵢ is zero (its gradient lies in the span of the others) adds nothing to the update
-    and is left out of the means in Eq. 4 and 5, where its rᵢ could be 0 and α negative.
+    What the paper leaves open:
+
+    * A task whose gradient is zero is treated as not there.
+    * A gradient in the span of the others (parallel, opposite, or in any other way dependent)
+      is projected to g'ᵢ = 0 if it conflicts with one of them. Such a task adds nothing to the
+      update and is left out of the means in Eq. 4 and 5 (the T₊ of Theorem 2): its rᵢ may be 0,
+      and with α < 0 the weight of the others would be lost on it. If none is left, the weights
+      are zero: the point is Pareto stationary.
+    * Two gradients conflict when their dot product is below 0, by however little.
+    * rᵢ^α is taken by logarithms, so it does not overflow for any finite α.
+    * One task is trained as it would be alone: its weight is 1.
 
     Example:
         >>> import torch
@@ -47,22 +87,31 @@ def gradops_weights(gramian: Tensor, alpha: float) -> Tensor:
         >>> (weights @ gradients.double()).tolist()  # (½, ½) + (0, 1): nobody loses
         [0.5, 1.5]
     """
-    if not math.isfinite(alpha):
-        raise UsageError("alpha", "must be a finite number", alpha, "Try values from -5 to 5.")
-    if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1]:
-        raise UsageError("gramian", "must be a matrix [T, T]", list(gramian.shape), "Pass G @ G.T.")
-    matrix = gramian.detach().to(device="cpu", dtype=torch.float64)
-    if not bool(torch.isfinite(matrix).all()):
-        tasks = (~torch.isfinite(matrix.diagonal())).nonzero().flatten().tolist()
-        raise UsageError(
-            "gramian",
-            "must hold finite numbers",
-            f"not finite for tasks {tasks}",
-            "Look for NaN or inf in these tasks' losses.",
-        )
+    return gradops_step(gramian, alpha, static).weights.to(exact_device(gramian.device))
+
+
+def gradops_step(
+    gramian: Tensor, alpha: float = 0.0, static: Sequence[float] | None = None
+) -> GradOPSStep:
+    """As :func:`gradops_weights`, with wᵢ, rᵢ and the conflict rate; all on the CPU.
+
+    The Gramian is fetched from its device once; nothing else waits for that.
+    """
+    matrix = _checked(gramian)
+    check_alpha("alpha", alpha)
+    fixed = None if static is None else check_static("static", static, len(matrix), alpha)
     projection = deconflict(matrix)
-    factors = tradeoff(projection, matrix, alpha)
-    return (factors @ projection.coefficients).to(gramian.device)
+    pulls = scalar_projections(projection, matrix)
+    moving = pulls > 0
+    speeds = torch.full_like(pulls, math.nan)
+    speeds[moving] = pulls[moving] / pulls[moving].mean()
+    factors = tradeoff(pulls, alpha) if fixed is None else torch.where(moving, fixed, 0.0)
+    return GradOPSStep(
+        weights=factors @ projection.coefficients,
+        factors=factors,
+        speeds=speeds,
+        conflict_rate=_conflict_rate(matrix),
+    )
 
 
 @dataclass(frozen=True)
@@ -72,7 +121,7 @@ class Projection:
     Attributes:
         coefficients: ``[T, T]``, float64: g'ᵢ = Σⱼ coefficients[i, j] gⱼ. Row i is the unit row
             where task i conflicts with no other, and zero where g'ᵢ is zero.
-        own: ``[T]``, float64: the dot products g'ᵢ · gᵢ.
+        own: ``[T]``, float64: the dot products g'ᵢ · gᵢ, which are ‖g'ᵢ‖².
         conflicting: ``[T]``, bool: which tasks were projected. Their g'ᵢ is orthogonal to every
             other gradient.
     """
@@ -86,7 +135,7 @@ def deconflict(gramian: Tensor) -> Projection:
     """Project each conflicting gradient (Algorithm 1, lines 3 to 10; Eq. 1, 2).
 
     Args:
-        gramian: ``[T, T]``, float64.
+        gramian: ``[T, T]``, float64, symmetric.
     """
     lengths = gramian.diagonal().clamp_min(0.0)
     norms = lengths.sqrt()
@@ -107,31 +156,104 @@ def deconflict(gramian: Tensor) -> Projection:
     return Projection(coefficients, own, conflicting)
 
 
-def tradeoff(projection: Projection, gramian: Tensor, alpha: float) -> Tensor:
-    """The factors wᵢ of the projected gradients (Eq. 3, 4 and 5).
+def scalar_projections(projection: Projection, gramian: Tensor) -> Tensor:
+    """Rᵢ = G'·gᵢ / ‖gᵢ‖ (Eq. 3), the length of G' = Σ g'ᵢ along each original gradient.
 
     Args:
         projection: What :func:`deconflict` made of the Gramian.
         gramian: ``[T, T]``, float64.
+
+    Returns:
+        ``[T]``, float64, above 0 where g'ᵢ is not zero, and 0 where it is.
+    """
+    moving = projection.own > 0
+    # A sum without cancellation: of the g'ₖ of other tasks only the unprojected ones, gₖ itself,
+    # are not orthogonal to gᵢ, and their dot products are not negative.
+    others = (gramian - gramian.diagonal().diag())[~projection.conflicting].sum(dim=0)
+    pulls = torch.zeros_like(projection.own)
+    pulls[moving] = (projection.own + others)[moving] / gramian.diagonal()[moving].sqrt()
+    return pulls
+
+
+def tradeoff(pulls: Tensor, alpha: float) -> Tensor:
+    """The factors wᵢ of the projected gradients (Eq. 4 and 5).
+
+    Args:
+        pulls: ``[T]``, float64: Rᵢ, or 0 where g'ᵢ is zero.
         alpha: The exponent α.
 
     Returns:
         ``[T]``, float64; wᵢ = 0 where g'ᵢ is zero, and a mean of 1 over the others.
     """
-    factors = torch.zeros_like(projection.own)
-    moving = projection.own > 0
+    factors = torch.zeros_like(pulls)
+    moving = pulls > 0
     if not bool(moving.any()):
         return factors
-    # Eq. 3, R = G'·g / ‖g‖, as a sum without cancellation: of the g'ₖ of other tasks only the
-    # unprojected ones, gₖ itself, are not orthogonal to g, and their dot products are not
-    # negative. The mean in Eq. 4 cancels in Eq. 5.
-    others = (gramian - gramian.diagonal().diag())[~projection.conflicting].sum(dim=0)
-    norms = gramian.diagonal()[moving].sqrt()
-    exponents = alpha * ((projection.own + others)[moving] / norms).log()
-    # In logarithms up to here, so that r^α does not overflow.
-    powers = (exponents - exponents.max()).exp()
+    # The mean of Eq. 4 cancels in Eq. 5, so r may be taken relative to any task: here to the one
+    # whose power is the largest, so that none is above 1.
+    logs = pulls[moving].log()
+    powers = (alpha * (logs - (logs.max() if alpha > 0 else logs.min()))).exp()
     factors[moving] = powers / powers.mean()
     return factors
+
+
+def check_alpha(parameter: str, alpha: object) -> float:
+    """Check an exponent α.
+
+    Raises:
+        UsageError: It is not a finite number.
+    """
+    number = isinstance(alpha, numbers.Real) and not isinstance(alpha, bool)
+    if not number or not math.isfinite(alpha):  # type: ignore[arg-type]  # a number, by now
+        raise UsageError(
+            parameter,
+            "must be a finite number",
+            alpha,
+            "Try values from -5 to 5; 0 is the plain sum of the deconflicted gradients.",
+        )
+    return float(alpha)  # type: ignore[arg-type]
+
+
+def check_static(parameter: str, given: Sequence[float], tasks: int, alpha: float) -> Tensor:
+    """Check static weights (Appendix C.3).
+
+    Args:
+        parameter: The name under which they were given.
+        given: The weights, one a task.
+        tasks: T.
+        alpha: The exponent α, whose place they take.
+
+    Returns:
+        ``[T]``, float64.
+
+    Raises:
+        UsageError: They are not T finite positive numbers, or α is not 0.
+    """
+    found = [given] if isinstance(given, (str, numbers.Real)) else list(given)
+    for weight in found:
+        number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
+        if not number or not math.isfinite(weight) or weight <= 0:
+            raise UsageError(
+                parameter,
+                "must be finite numbers above 0",
+                given,
+                "Leave a task out of the training instead of giving it weight 0.",
+            )
+    if len(found) != tasks:
+        raise UsageError(
+            parameter,
+            f"must be {tasks} numbers, one a task in the order of the tasks",
+            given,
+            f"Give {tasks} of them.",
+        )
+    if alpha != 0:
+        raise UsageError(
+            parameter,
+            f"take the place of the weights that the exponent alpha makes, which is {alpha:g} here",
+            given,
+            "Leave one of the two out.",
+        )
+    return torch.tensor([float(weight) for weight in found], dtype=torch.float64)
 
 
 def _orthogonal_rows(cosine: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,7 +275,9 @@ def _orthogonal_rows(cosine: Tensor) -> tuple[Tensor, Tensor]:
     for index in range(count):
         others = [other for other in range(count) if other != index]
         target = cosine[others, index]
-        pseudo = torch.linalg.pinv(cosine[others][:, others], rtol=_DEPENDENT, hermitian=True)
+        pseudo = torch.linalg.pinv(
+            cosine[others][:, others], atol=_DEPENDENT, rtol=0.0, hermitian=True
+        )
         solution = pseudo @ target
         sine = 1.0 - float(target @ solution)
         if sine > _DEPENDENT:
@@ -161,3 +285,30 @@ def _orthogonal_rows(cosine: Tensor) -> tuple[Tensor, Tensor]:
             rows[index, others] = -solution
             sines[index] = sine
     return rows, sines
+
+
+def _checked(gramian: Tensor) -> Tensor:
+    """The Gramian in float64 on the CPU, exactly symmetric."""
+    if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1]:
+        raise UsageError("gramian", "must be a matrix [T, T]", list(gramian.shape), "Pass G @ G.T.")
+    matrix = gramian.detach().to(device="cpu").to(torch.float64)
+    if not bool(torch.isfinite(matrix).all()):
+        tasks = (~torch.isfinite(matrix.diagonal())).nonzero().flatten().tolist()
+        raise UsageError(
+            "gramian",
+            "must hold finite numbers",
+            f"not finite for tasks {tasks}",
+            "Look for NaN or inf in these tasks' losses.",
+        )
+    # A matrix product may round (i, j) and (j, i) to either side of 0, so that one would conflict
+    # with the other and not the other with it.
+    return (matrix + matrix.T) / 2
+
+
+def _conflict_rate(gramian: Tensor) -> float:
+    kept = gramian.diagonal() > 0
+    count = int(kept.sum())
+    if count < 2:
+        return math.nan
+    negative = int((gramian[kept][:, kept] < 0).sum())  # each pair twice
+    return negative / (count * (count - 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,18 +14,39 @@ from torch import Tensor
 
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.gradient import gramian, scatter_gradient, task_gradients
-from libmtl_recon.weighting.gradops import gradops_weights
+from libmtl_recon.weighting.combining import combine
+from libmtl_recon.weighting.gradops import GradOPSStep, check_static, gradops_step
+from libmtl_recon.weighting.gradops_log import CSVLog
+from libmtl_recon.weighting.gradops_tensorboard import TensorBoardLog
+
+# Not attributes of the models, which scripts copy and save: open files can be neither.
+_logs: weakref.WeakKeyDictionary[Any, _Logs] = weakref.WeakKeyDictionary()
 
 
 class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
     """``--weighting GradOPS``: Algorithm 1 of the GradOPS paper on the shared parameters.
 
-    ``--gradops_alpha`` is the exponent α of Eq. 5. Decoders, and layers that Recon made
-    task-specific, are updated by their own task's gradient.
+    ``--gradops_alpha`` is the exponent α of Eq. 5, ``--gradops_weights`` the static weights of
+    Appendix C.3. Decoders, and layers that Recon made task-specific, are updated by their own
+    task's gradient.
     """
+
+    @staticmethod
+    def check_arguments(tasks: Sequence[str], weight_args: Mapping[str, Any]) -> None:
+        """Check what depends on the tasks, before a Trainer builds anything.
+
+        Raises:
+            UsageError: The static weights are not one a task.
+        """
+        static = weight_args.get("gradops_weights")
+        if static is not None:
+            alpha = weight_args["gradops_alpha"]
+            check_static("--gradops_weights", static, len(tasks), alpha)
 
     def init_param(self) -> None:
         """Refuse what GradOPS is not defined for, before the first step."""
+        # In a step in which a task has no label, `task_name` holds the others only.
+        self._all_tasks = tuple(self.task_name)
         if self.rep_grad:
             raise UsageError(
                 "--rep_grad",
@@ -43,22 +66,46 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         """One step's gradients: the GradOPS update on the shared parameters.
 
         Args:
-            losses: ``[T]``, with their graph.
-            **kwargs: ``gradops_alpha``.
+            losses: ``[P]``, with their graph: one for each task that is present.
+            **kwargs: ``gradops_alpha``, and those of ``gradops_weights``, ``gradops_log`` and
+                ``gradops_tensorboard`` that were given.
 
         Returns:
-            The weights ``[T]`` that the original gradients got.
+            The weights ``[P]`` that the original gradients got.
 
         Raises:
             ReconError: A task's gradient is not finite.
         """
         gradients = self._compute_grad(losses, mode="autograd")
-        matrix = gramian(gradients)
+        # The only time that a step waits for its device.
+        matrix = gramian(gradients).cpu()
         self._refuse_non_finite(matrix)
-        weights = gradops_weights(matrix, kwargs["gradops_alpha"])
-        update = weights.to(gradients) @ gradients
+        step = gradops_step(matrix, kwargs["gradops_alpha"], self._static(kwargs))
+        update = combine(step.weights, gradients, matrix)
         scatter_gradient(update, list(self.get_share_params()))
-        return np.asarray(weights.cpu())
+        if "gradops_log" in kwargs or "gradops_tensorboard" in kwargs:
+            self._log(step, kwargs)
+        return np.asarray(step.weights)
+
+    def _present(self, tasks: int) -> list[int]:
+        """The places of this step's tasks among all ``tasks``."""
+        present: list[int] | None = getattr(self, "present", None)
+        return list(range(tasks)) if present is None else list(present)
+
+    def _static(self, kwargs: Mapping[str, Any]) -> list[float] | None:
+        """This step's static weights; over all tasks, present or not, they have a mean of 1."""
+        given = kwargs.get("gradops_weights")
+        if given is None:
+            return None
+        mean = sum(given) / len(given)
+        return [given[place] / mean for place in self._present(len(given))]
+
+    def _log(self, step: GradOPSStep, kwargs: Mapping[str, Any]) -> None:
+        logs = _logs.get(self)
+        if logs is None:
+            logs = _logs[self] = _Logs(self._all_tasks, kwargs)
+            weakref.finalize(self, logs.close)
+        logs.write(getattr(self, "epoch", None), step, self._present(len(self._all_tasks)))
 
     def _compute_grad(self, losses: Tensor, mode: str, rep_grad: bool = False) -> Tensor:
         # LibMTL's own name and layout, so that what reads per-task gradients there reads ours.
@@ -75,3 +122,25 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
                 f"The gradient of task {', '.join(map(repr, names))} is not finite (NaN or inf), "
                 "so training stops here. Look at this task's loss and labels, or lower --lr."
             )
+
+
+class _Logs:
+    """What one model writes, from its first step on."""
+
+    def __init__(self, tasks: Sequence[str], kwargs: Mapping[str, Any]) -> None:
+        self._steps = 0
+        self._open: list[CSVLog | TensorBoardLog] = []
+        if "gradops_log" in kwargs:
+            alpha = None if "gradops_weights" in kwargs else kwargs["gradops_alpha"]
+            self._open.append(CSVLog(kwargs["gradops_log"], tasks, alpha))
+        if "gradops_tensorboard" in kwargs:
+            self._open.append(TensorBoardLog(kwargs["gradops_tensorboard"], tasks))
+
+    def write(self, epoch: int | None, step: GradOPSStep, present: Sequence[int]) -> None:
+        self._steps += 1
+        for log in self._open:
+            log.write(self._steps, epoch, step, present)
+
+    def close(self) -> None:
+        for log in self._open:
+            log.close()

@@ -1,0 +1,45 @@
+"""The weighted sum of task gradients, in the precision that its weights ask for."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# Columns at a time, as in the Gramian.
+_CHUNK = 1 << 16
+# How many times longer the weighted gradients may be, together, than their sum, before float32
+# leaves too little of that sum: beyond it they cancel, and the sum could conflict by rounding.
+_CANCELLING = 16.0
+
+
+def combine(weights: Tensor, gradients: Tensor, gramian: Tensor) -> Tensor:
+    """Σ weights[i] gᵢ.
+
+    Args:
+        weights: ``[T]``, float64, on the CPU.
+        gradients: ``[T, d]``, any floating dtype and device.
+        gramian: ``[T, T]``, float64, on the CPU: that of the gradients.
+
+    Returns:
+        ``[d]``, in the gradients' dtype, on their device. It is summed in float64 where the
+        gradients cancel, and where they have fewer digits than float32.
+    """
+    device = gradients.device
+    plain = gradients.dtype in (torch.float32, torch.float64)
+    if device.type == "mps" or (plain and not _cancels(weights, gramian)):
+        # The one device without float64 sums in float32 whatever the weights.
+        wide = gradients if plain else gradients.float()
+        return (weights.to(wide.dtype).to(device) @ wide).to(gradients.dtype)
+    total = torch.empty(gradients.shape[1], dtype=gradients.dtype, device=device)
+    there = weights.to(device)
+    for part, columns in zip(total.split(_CHUNK), gradients.split(_CHUNK, dim=1), strict=True):
+        part.copy_(there @ columns.double())
+    return total
+
+
+def _cancels(weights: Tensor, gramian: Tensor) -> bool:
+    lengths = float(weights.abs() @ gramian.diagonal().clamp_min(0.0).sqrt())
+    squared = float(weights @ gramian @ weights)
+    return lengths > _CANCELLING * math.sqrt(max(squared, 0.0))

@@ -1,0 +1,189 @@
+"""The log of a GradOPS run: a row of weights wᵢ, speeds rᵢ and conflicts a step, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.weighting.gradops import GradOPSStep
+
+_COMMON = ("step", "epoch", "alpha", "conflict_rate")
+
+
+def check_log(parameter: str, file: str | Path) -> None:
+    """Check that a log can be begun under this name.
+
+    Raises:
+        UsageError: It exists already, does not end in .csv, or its folder does not exist.
+    """
+    path = Path(file)
+    if path.suffix.lower() != ".csv":
+        raise UsageError(
+            parameter, "must be a file name that ends in .csv", str(file), "Change the ending."
+        )
+    if not path.parent.is_dir():
+        raise UsageError(
+            parameter, "must lie in a folder that exists", str(file), f"Make {path.parent} first."
+        )
+    if path.exists():
+        raise UsageError(
+            parameter,
+            "must name a new file, so that no run writes over the log of another",
+            str(file),
+            "Give another name, or move the old log away.",
+        )
+
+
+class CSVLog:
+    """Writes a row a step, each at once to the file, so that a crash loses none.
+
+    The file is made with the first row: a run that never trains leaves none.
+
+    Args:
+        file: A new .csv file.
+        tasks: The names of all tasks, T of them.
+        alpha: The exponent α; None where static weights are used.
+    """
+
+    def __init__(self, file: str | Path, tasks: Sequence[str], alpha: float | None) -> None:
+        check_log("--gradops_log", file)
+        self._path = Path(file)
+        self._tasks = len(tasks)
+        self._alpha = "" if alpha is None else f"{alpha:g}"
+        self._header = [*_COMMON, *(f"w {t}" for t in tasks), *(f"r {t}" for t in tasks)]
+        self._stream: Any = None
+        self._broken = False
+
+    def write(
+        self, number: int, epoch: int | None, step: GradOPSStep, present: Sequence[int]
+    ) -> None:
+        """Write one step's row.
+
+        Args:
+            number: The step, counted from 1.
+            epoch: The epoch, counted from 0, if known.
+            step: What GradOPS did, for the P tasks that are present.
+            present: Their places among all tasks; the others' cells stay empty.
+        """
+        if self._broken:
+            return
+        factors, speeds = [""] * self._tasks, [""] * self._tasks
+        for place, factor, speed in zip(
+            present, step.factors.tolist(), step.speeds.tolist(), strict=True
+        ):
+            factors[place], speeds[place] = _cell(factor), _cell(speed)
+        common = [number, "" if epoch is None else epoch, self._alpha, _cell(step.conflict_rate)]
+        try:
+            self._row([*common, *factors, *speeds])
+        except OSError as error:
+            # Weeks of training are worth more than the rest of their log.
+            self._broken = True
+            warnings.warn(
+                f"The log {self._path} ends at step {number - 1}: {error.strerror or error}. "
+                "Training goes on.",
+                stacklevel=2,
+            )
+
+    def close(self) -> None:
+        """Close the file; what was written stays readable without that, too."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def _row(self, cells: Sequence[object]) -> None:
+        if self._stream is None:
+            try:
+                # Line by line; and never a file that another run has made meanwhile.
+                self._stream = self._path.open("x", encoding="utf-8", newline="", buffering=1)
+            except FileExistsError:
+                check_log("--gradops_log", self._path)
+                raise
+            csv.writer(self._stream, lineterminator="\n").writerow(self._header)
+        csv.writer(self._stream, lineterminator="\n").writerow(cells)
+
+
+@dataclass(frozen=True)
+class GradOPSLog:
+    """A log as it was read: N steps of T tasks; NaN stands for an empty cell.
+
+    Attributes:
+        tasks: Their names.
+        alpha: The exponent α; NaN for static weights.
+        steps: ``[N]``, the steps' numbers.
+        conflict_rate: ``[N]``.
+        factors: ``[N, T]``: wᵢ.
+        speeds: ``[N, T]``: rᵢ.
+    """
+
+    tasks: tuple[str, ...]
+    alpha: float
+    steps: NDArray[np.float64]
+    conflict_rate: NDArray[np.float64]
+    factors: NDArray[np.float64]
+    speeds: NDArray[np.float64]
+
+
+def read_log(file: str | Path) -> GradOPSLog:
+    """Read a log, also one that is still being written or whose run was killed.
+
+    Raises:
+        ReconError: It cannot be read, is no such log, or holds no step.
+    """
+    path = Path(file)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise ReconError(
+            f"Cannot read the log {path}: {reason}. Name a file that --gradops_log has written."
+        ) from error
+    # A row that a crash cut off has no end of line.
+    rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+    tasks = _tasks_of(rows[0]) if rows else ()
+    if not tasks:
+        raise ReconError(
+            f"{path} is no log of GradOPS: its first line is not one that --gradops_log writes."
+        )
+    if len(rows) == 1:
+        raise ReconError(f"The log {path} has no step yet. Try again when the run has begun.")
+    try:
+        table = np.array([list(_numbers(row, len(rows[0]))) for row in rows[1:]])
+    except ValueError as error:
+        raise ReconError(f"The log {path} is damaged: {error}. Take the line out.") from error
+    start, count = len(_COMMON), len(tasks)
+    return GradOPSLog(
+        tasks=tasks,
+        alpha=float(table[0, 2]),
+        steps=table[:, 0],
+        conflict_rate=table[:, 3],
+        factors=table[:, start : start + count],
+        speeds=table[:, start + count :],
+    )
+
+
+def _tasks_of(header: Sequence[str]) -> tuple[str, ...]:
+    """The tasks in a log's first line; none if it is not one."""
+    names = header[len(_COMMON) :]
+    half = len(names) // 2
+    tasks = tuple(name[2:] for name in names[:half])
+    expected = [*_COMMON, *(f"w {t}" for t in tasks), *(f"r {t}" for t in tasks)]
+    return tasks if list(header) == expected else ()
+
+
+def _numbers(row: Sequence[str], width: int) -> Iterator[float]:
+    if len(row) != width:
+        raise ValueError(f"a line has {len(row)} cells instead of {width}, {','.join(row)!r}")
+    return (float(cell) if cell else math.nan for cell in row)
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6g}"

@@ -1,0 +1,79 @@
+"""The log of a GradOPS run for TensorBoard; needs the package ``tensorboard``."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.weighting.gradops import GradOPSStep
+
+# At most so much of a run that is killed is lost.
+_FLUSH_SECONDS = 10
+
+
+def check_tensorboard(parameter: str, folder: str | Path) -> None:
+    """Check that events can be logged to this folder.
+
+    Raises:
+        ReconError: TensorBoard is not installed.
+        UsageError: The folder has the events of another run, or is a file.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ReconError(
+            f"{parameter} needs the package tensorboard, which is not installed. Install it by "
+            "`pip install 'libmtl-recon[tensorboard]'`, or log to a table with --gradops_log."
+        )
+    path = Path(folder)
+    if path.exists() and not path.is_dir():
+        raise UsageError(parameter, "must be a folder", str(folder), "Name another.")
+    if next(path.glob("events.out.tfevents.*"), None) is not None:
+        raise UsageError(
+            parameter,
+            "must be a folder without events, so that no run mixes with another",
+            str(folder),
+            "Name a new folder for each run, next to the others: TensorBoard compares them.",
+        )
+
+
+class TensorBoardLog:
+    """Writes the scalars ``gradops/w/TASK``, ``gradops/r/TASK`` and ``gradops/conflict_rate``.
+
+    The folder is made with the first step.
+
+    Args:
+        folder: Without events yet.
+        tasks: The names of all tasks.
+    """
+
+    def __init__(self, folder: str | Path, tasks: Sequence[str]) -> None:
+        check_tensorboard("--gradops_tensorboard", folder)
+        self._folder = str(folder)
+        self._writer: Any = None
+        self._tasks = list(tasks)
+
+    def write(
+        self, number: int, epoch: int | None, step: GradOPSStep, present: Sequence[int]
+    ) -> None:
+        """Write one step; see :meth:`libmtl_recon.weighting.gradops_log.CSVLog.write`."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(self._folder, flush_secs=_FLUSH_SECONDS)
+        scalars = {"gradops/conflict_rate": step.conflict_rate}
+        for place, factor, speed in zip(
+            present, step.factors.tolist(), step.speeds.tolist(), strict=True
+        ):
+            scalars[f"gradops/w/{self._tasks[place]}"] = factor
+            scalars[f"gradops/r/{self._tasks[place]}"] = speed
+        for name, value in scalars.items():
+            if not math.isnan(value):
+                self._writer.add_scalar(name, value, number)
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        if self._writer is not None:
+            self._writer.close()
