@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from libmtl_recon.problems import BUILT_IN
+
 
 def add_command(
     commands: Any, name: str, summary: str, description: str, epilog: str
@@ -36,7 +38,7 @@ def add_script(parser: argparse.ArgumentParser) -> None:
         # Not a positional and a REMAINDER: of these two, argparse takes a `--` between them away.
         nargs=argparse.PARSER,
         action=_ScriptAndArgs,
-        help="path of a LibMTL script, or a built-in problem: multidigits, multi_fashion_mnist; "
+        help=f"path of a LibMTL script, or a built-in problem: {', '.join(BUILT_IN)}; "
         "everything behind it goes to the script",
     )
 

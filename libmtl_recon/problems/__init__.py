@@ -6,6 +6,7 @@ from pathlib import Path
 
 BUILT_IN = {
     "multidigits": "two overlapping handwritten digits an image; embedded data, seconds on a CPU",
+    "census_income": "income, marital status and education from a census form; UCI's public files",
     "multi_fashion_mnist": "a MNIST digit and a Fashion-MNIST article an image, ResNet18",
 }
 

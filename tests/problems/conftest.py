@@ -21,6 +21,9 @@ from platformdirs import user_cache_path
 from libmtl_recon import Measurement, Observer
 from libmtl_recon.plugin.observing import observe
 
+# The helpers beside the tests, which are no package.
+sys.path.insert(0, str(Path(__file__).parent))
+
 
 class Recorder(Observer):
     """Keeps what a run built and measured."""
