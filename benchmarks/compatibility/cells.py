@@ -1,0 +1,217 @@
+"""One cell of the matrix: a weighting with an architecture, trained and looked at."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+import random
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import libmtl_recon
+
+# isort: split
+import LibMTL
+import LibMTL.architecture as architectures
+import LibMTL.weighting as weightings
+import numpy as np
+import torch
+from LibMTL import Trainer
+from LibMTL.config import LibMTL_args, prepare_args
+from LibMTL.loss import CELoss
+from LibMTL.metrics import AccMetric
+from torch import Tensor, nn
+
+from benchmarks.compatibility.forms import make_form
+from benchmarks.compatibility.networks import (
+    IMAGE,
+    NarrowNumpy,
+    SmallResNet,
+    WrappedResNet,
+    make_decoder,
+)
+from benchmarks.compatibility.watching import Watch
+from libmtl_recon.plugin.features import detect
+
+EPOCHS = 3  # DWA needs two to look back at, GradNorm one
+BATCHES = 2
+BATCH = 6
+TASKS = (2, 3, 5)
+# They have no class of their own; LibMTL's Trainer knows their names.
+BILEVEL = ("MOML", "FORUM", "AutoLambda")
+# The same architecture, on an encoder that holds a ResNet and layers of its own.
+WRAPPED = "MTAN (wrapped)"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is trained."""
+
+    weighting: str
+    arch: str
+    tasks: int
+    rep_grad: bool = False
+    multi_input: bool = False
+
+    def __str__(self) -> str:
+        flags = "".join(f" --{n}" for n in ("rep_grad", "multi_input") if getattr(self, n))
+        return f"{self.weighting} x {self.arch}, T={self.tasks}{flags}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a cell.
+
+    Attributes:
+        kind: ``trains`` says that every loss was finite, every parameter that a task's loss
+            reaches moved, and the gradients were those of the closed form, if ``checked``.
+        reason: Why not, otherwise.
+        checked: Whether there is a closed form that the update was compared with.
+    """
+
+    kind: Literal["trains", "refused", "fails"]
+    reason: str = ""
+    checked: bool = False
+
+
+def weighting_names() -> list[str]:
+    """All that the installed LibMTL offers, ours included."""
+    names = [name for name in weightings.__all__ if not name.startswith("Abs")]
+    return [*names, *(BILEVEL if detect(LibMTL).by_name else ())]
+
+
+def architecture_names() -> list[str]:
+    """All that the installed LibMTL offers, ours included."""
+    names = [name for name in architectures.__all__ if not name.startswith("Abs")]
+    names.insert(names.index("MTAN") + 1, WRAPPED)
+    return names
+
+
+def all_cells(tasks: tuple[int, ...] = TASKS) -> Iterator[Cell]:
+    """The whole matrix."""
+    for arch, weighting in itertools.product(architecture_names(), weighting_names()):
+        for count, rep_grad, multi_input in itertools.product(tasks, (False, True), (False, True)):
+            yield Cell(weighting, arch, count, rep_grad, multi_input)
+
+
+def run_cell(cell: Cell) -> Verdict:
+    """Build, train and judge one cell, in float64, so that rounding hides nothing."""
+    before = torch.get_default_dtype()
+    said = io.StringIO()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            return _judge(cell)
+    except libmtl_recon.ReconError as error:
+        return Verdict("refused", str(error))
+    except SystemExit:
+        return Verdict("refused", said.getvalue().strip().rpartition("error: ")[2])
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is this cell's verdict
+        return Verdict("fails", f"{type(error).__name__}: {error}")
+    finally:
+        torch.set_default_dtype(before)
+
+
+class Labels(CELoss):  # type: ignore[misc]  # LibMTL is untyped
+    """The cross entropy, of a size of its own for each task."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.size = size
+        self.seen: list[Tensor] = []
+
+    def compute_loss(self, pred: Tensor, gt: Tensor) -> Tensor:
+        """A scalar; what it was given in training is kept for the comparison."""
+        if torch.is_grad_enabled():
+            self.seen.append(gt)
+        return self.size * self.loss_fn(pred, gt)
+
+
+class Images(torch.utils.data.Dataset[Any]):
+    """Random images whose channels tell the labels; ``task`` leaves one task's labels."""
+
+    def __init__(self, tasks: int, task: int | None = None) -> None:
+        seed = torch.Generator().manual_seed(5 if task is None else task)
+        self.images = torch.randn(BATCHES * BATCH, *IMAGE, generator=seed)
+        self.tasks, self.task = tasks, task
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Any:
+        image = self.images[index]
+        labels = {f"t{t}": (image[t % 3, t].mean() > 0).long() for t in range(self.tasks)}
+        return image, labels if self.task is None else labels[f"t{self.task}"]
+
+
+def make_loaders(cell: Cell) -> Any:
+    """LibMTL's data loader, or one a task."""
+    make = torch.utils.data.DataLoader
+    if not cell.multi_input:
+        return make(Images(cell.tasks), batch_size=BATCH)
+    return {f"t{t}": make(Images(cell.tasks, t), batch_size=BATCH) for t in range(cell.tasks)}
+
+
+def make_trainer(cell: Cell, folder: Path) -> Any:
+    """A Trainer of LibMTL, from LibMTL's flags."""
+    arch = cell.arch.split()[0]
+    sys.modules["LibMTL.architecture.MTAN"].np = NarrowNumpy()  # type: ignore[attr-defined]
+    flags = ["--weighting", cell.weighting, "--arch", arch, "--optim", "sgd", "--lr", "0.01"]
+    flags += ["--weight_decay", "0", "--img_size", *map(str, IMAGE)]
+    flags += ["--num_experts", *(["3"] if arch == "DSelect_k" else ["2"] + ["1"] * cell.tasks)]
+    flags += ["--rep_grad"] * cell.rep_grad + ["--multi_input"] * cell.multi_input
+    if detect(LibMTL).by_name:
+        flags += ["--STCH_warmup_epoch", "0", "--inner_step", "1"]
+    if arch == "Recon":
+        layers = folder / "layers.json"
+        layers.write_text(json.dumps({"layer4.1.conv2": 9, "layer2.0.bn1": 7}))
+        flags += ["--recon_k", "2", "--recon_layers", str(layers)]
+    params = LibMTL_args.parse_args(flags)
+    kwargs, optim_param, scheduler_param = prepare_args(params)
+    names = [f"t{t}" for t in range(cell.tasks)]
+    by_name = detect(LibMTL).by_name
+    return Trainer(
+        task_dict={
+            name: {
+                "metrics": ["Acc"],
+                "metrics_fn": AccMetric(),
+                "loss_fn": Labels(1.0 + t),
+                "weight": [1],
+            }
+            for t, name in enumerate(names)
+        },
+        weighting=cell.weighting if by_name else vars(weightings)[cell.weighting],
+        architecture=arch if by_name else vars(architectures)[arch],
+        encoder_class=WrappedResNet if cell.arch == WRAPPED else SmallResNet,
+        decoders=nn.ModuleDict({name: make_decoder() for name in names}),
+        rep_grad=cell.rep_grad,
+        multi_input=cell.multi_input,
+        optim_param=optim_param,
+        scheduler_param=scheduler_param,
+        **kwargs,
+    )
+
+
+def _judge(cell: Cell) -> Verdict:
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(cell, Path(folder))
+    loaders = make_loaders(cell)
+    form = make_form(cell.weighting)
+    watch = Watch(trainer, form)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # LibMTL's own; the matrix is about results
+        trainer.train(loaders, loaders, EPOCHS)
+    faults = watch.judge()
+    return (
+        Verdict("fails", "; ".join(faults)) if faults else Verdict("trains", checked=form.checked)
+    )

@@ -1,0 +1,307 @@
+"""Watches a Trainer of LibMTL: what each step's gradients are, and what they should be."""
+
+from __future__ import annotations
+
+import copy
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# In float64, relative to a parameter's largest gradient, and to the whole network's largest.
+_RELATIVE, _ABSOLUTE = 1e-6, 1e-8
+
+
+@dataclass
+class Sample:
+    """One batch of every task, by an independent forward pass with an uncut graph.
+
+    Attributes:
+        losses: ``[T]``.
+        gradients: One dict a task: each parameter's gradient, without those out of its reach.
+        reps: The tensors that the decoders got, with their graph.
+        rep_gradients: The gradient of each task's loss for its own.
+    """
+
+    losses: Tensor
+    gradients: list[dict[str, Tensor]]
+    reps: list[Tensor]
+    rep_gradients: list[Tensor]
+
+
+@dataclass
+class Step:
+    """All that a closed form may look at.
+
+    Attributes:
+        samples: One, or three for the weightings that draw three batches a step.
+        shared: The names of the shared parameters, in LibMTL's order.
+        parameters: All parameters before the step, by name.
+        weights: The weights that LibMTL's ``backward`` returned, as floats.
+        first_losses, history: The mean losses of the first and of all former epochs.
+        random_state, torch_state: Of the generators, as ``backward`` found them.
+    """
+
+    samples: list[Sample]
+    shared: list[str]
+    parameters: dict[str, Tensor]
+    weights: Tensor
+    epoch: int
+    history: list[Tensor]
+    args: dict[str, Any]
+    rep_grad: bool
+    random_state: Any
+    torch_state: Tensor
+
+    @property
+    def tasks(self) -> int:
+        """T."""
+        return len(self.losses)
+
+    @property
+    def losses(self) -> Tensor:
+        """``[T]`` of the first batch."""
+        return self.samples[0].losses
+
+    def matrix(self, sample: int = 0) -> Tensor:
+        """``[T, d]``: the gradients of the shared parameters."""
+        rows = [
+            torch.cat([self._part(own, name) for name in self.shared])
+            for own in self.samples[sample].gradients
+        ]
+        return torch.stack(rows)
+
+    def _part(self, gradients: dict[str, Tensor], name: str) -> Tensor:
+        found = gradients.get(name)
+        return (torch.zeros_like(self.parameters[name]) if found is None else found).flatten()
+
+    def deciding(self) -> Tensor:
+        """What the weighting decides by, ``[T, m]``.
+
+        The matrix, or with rep_grad the gradients of the representations summed over the batch.
+        """
+        if not self.rep_grad:
+            return self.matrix()
+        return torch.stack([g.sum(0).flatten() for g in self.samples[0].rep_gradients])
+
+    def pull(self, cotangents: list[Tensor]) -> dict[str, Tensor]:
+        """Each encoder parameter's gradient, for these gradients of the representations."""
+        names = [n for n in self.parameters if not n.startswith("decoders.")]
+        sample = self.samples[0]
+        found = torch.autograd.grad(
+            sample.reps,
+            [self._live[n] for n in names],
+            cotangents,
+            retain_graph=True,
+            allow_unused=True,
+        )
+        return {n: g for n, g in zip(names, found, strict=True) if g is not None}
+
+    _live: dict[str, nn.Parameter] = field(default_factory=dict)
+
+
+@dataclass
+class Expected:
+    """The gradients that a step should leave.
+
+    Attributes:
+        shared: ``[d]``; None where ``whole`` has them.
+        scale: ``[T]``: what the encoder's task-specific layers get their task's gradient times.
+        decoders: ``[T]``: the same for the decoders.
+        own: The gradients of the weighting's own parameters, by name.
+        faults: Conditions of the method that its weights break.
+        whole: All of the encoder's gradients, by name, instead of the first two.
+    """
+
+    shared: Tensor | None
+    scale: Tensor
+    decoders: Tensor
+    own: dict[str, Tensor] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    whole: dict[str, Tensor] | None = None
+
+
+class Watch:
+    """Looks at every step of one Trainer."""
+
+    def __init__(self, trainer: Any, form: Any) -> None:
+        self.trainer, self.form = trainer, form
+        self.model = trainer.model
+        self.reference = copy.deepcopy(trainer.model)
+        self.reference.rep_grad = False
+        self.faults: list[str] = []
+        self.start = {n: p.detach().clone() for n, p in self.model.named_parameters()}
+        self.reached: set[str] = set()
+        self.calls: list[tuple[Tensor, str | None, Tensor]] = []
+        self.history: list[Tensor] = []
+        self.of_epoch: list[Tensor] = []
+        self.steps = 0
+        self.seen: dict[str, list[Tensor]] = {name: [] for name in trainer.task_name}
+        if form.watched:
+            self._hook()
+
+    def _hook(self) -> None:
+        watch = self  # closures: a deep copy of the model takes its hooks with it
+
+        def before(module: nn.Module, args: Any) -> None:
+            if module is watch.model and module.training and torch.is_grad_enabled():
+                task = args[1] if len(args) > 1 else None
+                watch.calls.append((args[0], task, torch.get_rng_state()))
+
+        def after(module: nn.Module, _: Any, __: Any) -> None:
+            if module is watch.model and module.training and torch.is_grad_enabled():
+                watch.torch_state = torch.get_rng_state()
+                watch.random_state = random.getstate()
+
+        def step(*_: Any) -> None:
+            watch._look()
+
+        self.model.register_forward_pre_hook(before)
+        self.model.register_forward_hook(after)
+        self.trainer.optimizer.register_step_pre_hook(step)
+        for task, loss in self.trainer.meter.losses.items():
+            loss.seen = self.seen[task]
+
+    def _look(self) -> None:
+        step = self._read()
+        self.steps += 1
+        gradients = [own for sample in step.samples for own in sample.gradients]
+        largest = max(float(g.abs().max()) for own in gradients for g in own.values())
+        # A bias before a batch norm has a gradient of rounding errors alone.
+        self.reached |= {
+            name
+            for own in gradients
+            for name, g in own.items()
+            if float(g.abs().max()) > _ABSOLUTE * largest
+        }
+        expected = self.form(step)
+        if expected is None or self.faults:
+            return
+        self.faults += expected.faults
+        self.reached |= {n for n, g in expected.own.items() if bool(g.any())}
+        self._compare(step, self._spread(step, expected))
+
+    def _read(self) -> Step:
+        trainer, names = self.trainer, self.trainer.task_name
+        if self.model.epoch > len(self.history):
+            self.history.append(torch.stack(self.of_epoch).mean(0))
+            self.of_epoch.clear()
+        reference = self.reference
+        reference.load_state_dict(self.model.state_dict())
+        reference.train()
+        for name in ("epoch", "epochs"):
+            if hasattr(self.model, name):
+                setattr(reference, name, getattr(self.model, name))
+        per_sample = len(names) if trainer.multi_input else 1
+        state = torch.get_rng_state()
+        samples = [
+            self._sample(self.calls[at : at + per_sample], at // per_sample)
+            for at in range(0, len(self.calls), per_sample)
+        ]
+        torch.set_rng_state(state)
+        batch = self.steps % trainer.batch_weight.shape[2]
+        ids = {id(p): n for n, p in self.model.named_parameters()}
+        step = Step(
+            samples=samples,
+            shared=[ids[id(p)] for p in self.model.get_share_params()],
+            parameters={n: p.detach() for n, p in reference.named_parameters()},
+            weights=torch.tensor(trainer.batch_weight[:, self.model.epoch, batch]),
+            epoch=self.model.epoch,
+            history=self.history,
+            args=trainer.kwargs["weight_args"],
+            rep_grad=trainer.rep_grad,
+            random_state=self.random_state,
+            torch_state=self.torch_state,
+            _live=dict(reference.named_parameters()),
+        )
+        self.of_epoch += [sample.losses for sample in samples]
+        self.calls.clear()
+        for seen in self.seen.values():
+            seen.clear()
+        return step
+
+    def _sample(self, calls: list[tuple[Tensor, str | None, Tensor]], number: int) -> Sample:
+        reference, names = self.reference, self.trainer.task_name
+        reps: dict[str, Tensor] = {}
+        hooks = [
+            reference.decoders[name].register_forward_pre_hook(
+                lambda _, args, name=name: reps.__setitem__(name, args[0])
+            )
+            for name in names
+        ]
+        out = {}
+        for inputs, task, state in calls:
+            torch.set_rng_state(state)
+            out.update(reference(inputs) if task is None else reference(inputs, task))
+        for hook in hooks:
+            hook.remove()
+        live = dict(reference.named_parameters())
+        losses, gradients, rep_gradients = [], [], []
+        for name in names:
+            labels = self.seen[name][number]
+            size = self.trainer.meter.losses[name].size
+            loss = size * nn.functional.cross_entropy(out[name], labels)
+            *found, of_rep = torch.autograd.grad(
+                loss, [*live.values(), reps[name]], retain_graph=True, allow_unused=True
+            )
+            losses.append(loss.detach())
+            pairs = zip(live, found, strict=True)
+            gradients.append({n: g for n, g in pairs if g is not None})
+            rep_gradients.append(of_rep)
+        return Sample(torch.stack(losses), gradients, [reps[name] for name in names], rep_gradients)
+
+    def _spread(self, step: Step, expected: Expected) -> dict[str, Tensor]:
+        """The expected gradient of each parameter."""
+        found = {name: torch.zeros_like(p) for name, p in step.parameters.items()}
+        shared = set(step.shared)
+        for name in found:
+            if name in expected.own:
+                found[name] = expected.own[name]
+            elif expected.whole is not None and not name.startswith("decoders."):
+                found[name] = expected.whole.get(name, found[name])
+            elif name not in shared:
+                scale = expected.decoders if name.startswith("decoders.") else expected.scale
+                for sample in step.samples:
+                    for task, gradients in enumerate(sample.gradients):
+                        if name in gradients:
+                            found[name] = found[name] + scale[task] * gradients[name]
+        if expected.shared is not None:
+            widths = [step.parameters[name].numel() for name in step.shared]
+            for name, part in zip(step.shared, expected.shared.split(widths), strict=True):
+                found[name] = part.view_as(found[name])
+        return found
+
+    def _compare(self, step: Step, expected: dict[str, Tensor]) -> None:
+        largest = max(float(g.abs().max()) for g in expected.values())
+        wrong, worst = [], 0.0
+        for name, parameter in self.model.named_parameters():
+            want = expected[name]
+            got = torch.zeros_like(want) if parameter.grad is None else parameter.grad
+            off = float((got - want).abs().max())
+            size = float(want.abs().max())
+            if not off <= _RELATIVE * size + _ABSOLUTE * largest:
+                wrong.append(name)
+                worst = max(worst, off / (size or largest))
+        if wrong:
+            self.faults.append(
+                f"the gradients of {len(wrong)} of {len(expected)} parameters ({wrong[0]}, …) are "
+                f"not those of the closed form in step {self.steps - 1} (off by {worst:.1g} of "
+                "their size)"
+            )
+
+    def judge(self) -> list[str]:
+        """All that was wrong, once training has ended."""
+        parameters = dict(self.model.named_parameters())
+        if not torch.isfinite(torch.tensor(self.model.train_loss_buffer)).all():
+            self.faults.append("a loss is not finite")
+        elif not all(bool(torch.isfinite(p).all()) for p in parameters.values()):
+            self.faults.append("a parameter is not finite")
+        expected = self.reached if self.form.watched else set(parameters)
+        still = [n for n in sorted(expected) if torch.equal(parameters[n], self.start[n])]
+        if still:
+            self.faults.append(
+                f"{len(still)} of {len(expected)} parameters never move ({still[0]}, …)"
+            )
+        return self.faults
