@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from libmtl_recon.gradient.gramian import cosines, exact_device, gramian, layer_gramians
 from libmtl_recon.gradient.per_task import scatter_gradient, task_gradients, write_row
+from libmtl_recon.gradient.rows import TaskRows
+from libmtl_recon.gradient.split_losses import SplitLosses
+from libmtl_recon.gradient.step import hand_out, present_tasks, task_rows, task_scalars
 
 __all__ = [
+    "SplitLosses",
+    "TaskRows",
     "cosines",
     "exact_device",
     "gramian",
+    "hand_out",
     "layer_gramians",
+    "present_tasks",
     "scatter_gradient",
     "task_gradients",
+    "task_rows",
+    "task_scalars",
     "write_row",
 ]

@@ -86,7 +86,8 @@ def fresh_verdicts(**environment: str) -> dict[str, str]:
 def test_each_mend_has_a_name_and_a_reason() -> None:
     names = [mend.name for mend in MENDS]
     assert names == [
-        *("torchvision-import", "device", "iterator-next", "in-place-zero-grad", "cagrad-tasks")
+        *("torchvision-import", "device", "iterator-next", "in-place-zero-grad", "cagrad-tasks"),
+        "fast-gradients",
     ]
     assert all(len(mend.reason) > 20 for mend in MENDS)
 

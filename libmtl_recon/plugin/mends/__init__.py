@@ -10,7 +10,14 @@ from types import ModuleType
 from typing import Literal
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.plugin.mends import cagrad, device, gradients, loaders, torchvision_import
+from libmtl_recon.plugin.mends import (
+    cagrad,
+    device,
+    fast_gradients,
+    gradients,
+    loaders,
+    torchvision_import,
+)
 from libmtl_recon.plugin.mends.mend import Mend
 
 MENDS: tuple[Mend, ...] = (
@@ -19,6 +26,7 @@ MENDS: tuple[Mend, ...] = (
     loaders.MEND,
     gradients.MEND,
     cagrad.MEND,
+    fast_gradients.MEND,
 )
 
 __all__ = ["MENDS", "Mend", "Verdict", "mend_after_import", "mend_before_import", "verdicts"]

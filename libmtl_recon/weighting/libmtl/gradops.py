@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.gradient import gramian, scatter_gradient, task_gradients
+from libmtl_recon.gradient import gramian, hand_out, task_rows
 from libmtl_recon.weighting.combining import combine
 from libmtl_recon.weighting.gradops import GradOPSStep, check_static, gradops_step
 from libmtl_recon.weighting.gradops_log import CSVLog
@@ -82,7 +82,7 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         self._refuse_non_finite(matrix)
         step = gradops_step(matrix, kwargs["gradops_alpha"], self._static(kwargs))
         update = combine(step.weights, gradients, matrix)
-        scatter_gradient(update, list(self.get_share_params()))
+        hand_out(self, update)
         if "gradops_log" in kwargs or "gradops_tensorboard" in kwargs:
             self._log(step, kwargs)
         return np.asarray(step.weights)
@@ -109,10 +109,7 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
 
     def _compute_grad(self, losses: Tensor, mode: str, rep_grad: bool = False) -> Tensor:
         # LibMTL's own name and layout, so that what reads per-task gradients there reads ours.
-        shared = list(self.get_share_params())
-        ids = {id(p) for p in shared}
-        specific = [p for p in self.parameters() if id(p) not in ids]
-        return task_gradients(losses, shared, specific)
+        return task_rows(self, losses)
 
     def _refuse_non_finite(self, matrix: Tensor) -> None:
         broken = ~torch.isfinite(matrix.diagonal())

@@ -1,0 +1,169 @@
+"""What is known of a model's training step while it goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
+
+from libmtl_recon.gradient.rows import TaskRows
+from libmtl_recon.gradient.split_losses import Root, SplitLosses, derived_roots
+
+
+class Step:
+    """One model's steps.
+
+    Attributes:
+        rows: The matrices of per-task gradients.
+        batches: While a weighting's ``backward`` runs: the batches' losses that it was given
+            (three for MoDo and SDMGrad, else one); empty if the losses were not recognised.
+        present: The indices of the tasks that have labels in this step; None if all have.
+    """
+
+    def __init__(self) -> None:
+        self.rows = TaskRows()
+        self.batches: list[SplitLosses] = []
+        self.present: list[int] | None = None
+        self._given: Tensor | None = None
+        self._vectors: list[tuple[Any, tuple[Tensor, ...]]] = []
+        self._scalars: list[Tensor] = []
+
+    def note_vector(self, vector: Tensor, scalars: list[Tensor], batches: int) -> None:
+        """Remember a vector of losses, for the ``backward`` that is to come.
+
+        Args:
+            vector: ``[T]``, filled with the scalars.
+            scalars: The losses of the tasks.
+            batches: How many vectors make a step.
+        """
+        self._vectors = [*self._vectors, (vector.grad_fn, tuple(scalars))][-batches:]
+
+    def note_scalar(self, scalar: Tensor, wanted: int) -> None:
+        """Remember one task's loss (``multi_input``), ``wanted`` of which make a step."""
+        self._scalars = [*self._scalars, scalar][-wanted:]
+
+    def open(self, losses: Any) -> bool:
+        """Recognise the losses that ``backward`` was given; whether that is so."""
+        self.rows.begin()
+        tops = _tops(losses) if isinstance(losses, Tensor) else []
+        found = [self._behind(top, index, losses.shape[-1]) for index, top in enumerate(tops)]
+        scalars = [one for one in found if one is not None]
+        if not scalars or len(scalars) != len(found):
+            return False
+        self.batches = [SplitLosses(one, losses.dtype) for one in scalars]
+        self._given = losses
+        return True
+
+    def close(self) -> None:
+        """Forget the step, and with it the graphs."""
+        self.batches, self._given = [], None
+        self._vectors, self._scalars = [], []
+
+    def scalars_of(self, losses: Tensor) -> list[Tensor]:
+        """One scalar a task for losses ``[T]``, with as little graph as is known."""
+        tops = _tops(losses)
+        found = self._behind(tops[0], 0, len(losses)) if len(tops) == 1 else None
+        return list(losses) if found is None else list(found)
+
+    def roots(self, losses: Any, *, accumulate: bool) -> list[Root]:
+        """What to differentiate for each task of the losses that a weighting hands over."""
+        for batch in self.batches:
+            if losses is batch.vector:
+                return batch.roots()
+        if losses is self._given and len(self.batches) == 1:
+            return self.batches[0].roots()
+        if self.batches and self._given is None:
+            return derived_roots(losses, self.batches, accumulate=accumulate)
+        return [([loss], None) for loss in losses]
+
+    def hand_over(self) -> Tensor | list[Tensor]:
+        """What a weighting gets instead of LibMTL's losses: the vector, or three of them."""
+        self._given = None
+        vectors = [batch.vector for batch in self.batches]
+        return vectors[0] if len(vectors) == 1 else vectors
+
+    def _behind(self, top: Any, index: int, tasks: int) -> tuple[Tensor, ...] | None:
+        for grad_fn, scalars in self._vectors:
+            if top is grad_fn:
+                return scalars
+        scalars = tuple(self._scalars[index * tasks : (index + 1) * tasks])
+        return scalars if len(scalars) == tasks and _was_filled_with(top, scalars) else None
+
+
+_steps: WeakKeyDictionary[Any, Step] = WeakKeyDictionary()
+
+
+def step_of(model: Any) -> Step:
+    """The model's step."""
+    step = _steps.get(model)
+    if step is None:
+        step = _steps[model] = Step()
+    return step
+
+
+def task_rows(model: Any, losses: Any, *, accumulate: bool = True) -> Tensor:
+    """The gradient of each task's loss with respect to the shared parameters.
+
+    Args:
+        model: Has ``get_share_params``.
+        losses: ``[T]``, as the model's weighting was given them, or derived from these.
+        accumulate: Add the gradients of all else (decoders, task-specific layers) to their
+            ``.grad``; the graph is freed. Otherwise it is kept.
+
+    Returns:
+        ``[T, d]``, see :meth:`TaskRows.fill`; written again in the next step.
+    """
+    step, shared = step_of(model), list(model.get_share_params())
+    roots = step.roots(losses, accumulate=accumulate)
+    return step.rows.fill(roots, shared, accumulate=accumulate, retain_graph=not accumulate)
+
+
+def hand_out(model: Any, gradient: Tensor) -> None:
+    """Give the shared parameters a gradient ``[d]``; none to those that no task reached."""
+    rows = step_of(model).rows
+    rows.scatter(
+        gradient.clone() if rows.holds(gradient) else gradient, list(model.get_share_params())
+    )
+
+
+def task_scalars(model: Any, losses: Tensor) -> list[Tensor]:
+    """One scalar loss a task, each with the graph of its own task where that is known.
+
+    Args:
+        model: LibMTL's model.
+        losses: ``[T]``, as its ``backward`` is given them.
+    """
+    return step_of(model).scalars_of(losses)
+
+
+def present_tasks(model: Any) -> list[int]:
+    """The indices, among all the model's tasks, of those that have labels in this step."""
+    present = step_of(model).present
+    return list(range(model.task_num)) if present is None else list(present)
+
+
+def _tops(losses: Tensor) -> list[Any]:
+    """The graph nodes of the batches' loss vectors: LibMTL's main branch stacks them."""
+    node = losses.grad_fn
+    if node is None:
+        return []
+    if not node.name().startswith("SqueezeBackward"):
+        return [node]
+    stack = node.next_functions[0][0]
+    if stack is None or not stack.name().startswith("StackBackward"):
+        return [node]
+    return [batch for batch, _ in stack.next_functions]
+
+
+def _was_filled_with(node: Any, scalars: tuple[Tensor, ...]) -> bool:
+    """Whether a vector of losses was written, entry by entry, with just these scalars."""
+    for scalar in reversed(scalars):
+        if not scalar.requires_grad:
+            continue
+        if node is None or not node.name().endswith("CopySlices"):
+            return False
+        if node.next_functions[-1][0] is not scalar.grad_fn:
+            return False
+        node = node.next_functions[0][0]
+    return node is None

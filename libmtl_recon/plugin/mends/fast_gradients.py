@@ -1,0 +1,55 @@
+"""LibMTL's per-task gradients cost a multiple of the backward passes they need.
+
+It writes the losses into one vector in place, so that differentiating one walks the decoders of
+all tasks (and with ``multi_input`` all encoder passes), and takes fresh memory for all gradients
+in every step. With this mend each task's own scalar is differentiated, into memory that is used
+again; what comes out is the same up to rounding.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from libmtl_recon.plugin.mends.mend import Mend
+from libmtl_recon.plugin.step import functions
+
+
+def _apply(libmtl: ModuleType) -> None:
+    trainer, weighting = libmtl.Trainer, libmtl.weighting.AbsWeighting
+    _replace(trainer, "_compute_loss", functions.split_compute_loss(trainer._compute_loss))
+    _replace(weighting, "_compute_grad", functions.compute_grad)
+    _replace(weighting, "_backward_new_grads", functions.backward_new_grads)
+    _replace(weighting, "_reset_grad", functions.reset_grad)
+    prepare = trainer._prepare_model
+
+    @functools.wraps(prepare)
+    def _prepare_model(self: Any, *args: Any, **kwargs: Any) -> None:
+        prepare(self, *args, **kwargs)
+        # LibMTL makes a class for each model, on which nothing else depends.
+        model_class = type(self.model)
+        model_class.backward = functions.split_backward(model_class)
+
+    trainer._prepare_model = _prepare_model
+
+
+def _replace(owner: Any, name: str, function: Callable[..., Any]) -> None:
+    # LibMTL's own stays reachable as `__wrapped__`, to be compared with.
+    setattr(owner, name, functools.wraps(getattr(owner, name))(_plain(function)))
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    def replaced(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return function(self, *args, **kwargs)
+
+    return replaced
+
+
+MEND = Mend(
+    name="fast-gradients",
+    reason="LibMTL's per-task gradients walk all tasks' graphs and take fresh memory each step",
+    needed=lambda _: True,
+    apply=_apply,
+)

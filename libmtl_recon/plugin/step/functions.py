@@ -1,0 +1,115 @@
+"""What stands in for LibMTL's own functions of a training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from libmtl_recon.gradient.step import hand_out, step_of, task_rows
+
+# They draw three batches a step and hand all losses over at once, [3, T].
+_SEVERAL_BATCHES = {"MoDo": 3, "SDMGrad": 3}
+_KNOWN = ("LibMTL.", "libmtl_recon.")
+
+
+def split_compute_loss(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``Trainer._compute_loss`` that remembers one scalar a task."""
+
+    def _compute_loss(self: Any, preds: Any, gts: Any, task_name: str | None = None) -> Tensor:
+        step, batches = step_of(self.model), _batches(self.model)
+        if self.multi_input:
+            loss: Tensor = original(self, preds, gts, task_name)
+            if torch.is_grad_enabled():
+                step.note_scalar(loss, batches * self.task_num)
+            return loss
+        scalars = [
+            self.meter.losses[task]._update_loss(preds[task], gts[task]).reshape(())
+            for task in self.task_name
+        ]
+        # LibMTL's vector has the default dtype.
+        losses = torch.stack([scalar.to(torch.get_default_dtype()) for scalar in scalars])
+        if losses.requires_grad:
+            step.note_vector(losses, scalars, batches)
+        return losses
+
+    return _compute_loss
+
+
+def split_backward(model_class: Any) -> Callable[..., Any]:
+    """A weighting's ``backward`` that is given losses without the graphs behind them."""
+
+    def backward(self: Any, losses: Any, **kwargs: Any) -> Any:
+        step, own = step_of(self), super(model_class, self).backward
+        try:
+            if not step.open(losses) or not own.__func__.__module__.startswith(_KNOWN):
+                return own(losses, **kwargs)
+            result = own(step.hand_over(), **kwargs)
+            for batch in step.batches:
+                batch.back_propagate()
+            return result
+        finally:
+            step.close()
+
+    return backward
+
+
+def compute_grad(self: Any, losses: Any, mode: str, rep_grad: bool = False) -> Any:
+    """The gradient of each task: ``[T, d]`` of the shared parameters.
+
+    Args:
+        self: LibMTL's model.
+        losses: ``[T]``.
+        mode: ``backward`` adds to the gradients of the decoders and of all else that is not
+            shared; ``autograd`` leaves them, and the graph, alone.
+        rep_grad: The gradients of the representations instead: one tensor ``[T, ...]``, or a list
+            of T tensors if each task has a representation of its own.
+
+    Raises:
+        ValueError: There is no such mode.
+    """
+    if mode not in ("backward", "autograd"):
+        raise ValueError(f"The mode must be backward or autograd, but is {mode!r}.")
+    if not rep_grad:
+        return task_rows(self, losses, accumulate=mode == "backward")
+    roots = step_of(self).roots(losses, accumulate=True)
+    gradients = []
+    for index, (task, (tensors, factors)) in enumerate(zip(self.task_name, roots, strict=True)):
+        if tensors:
+            torch.autograd.backward(tensors, factors, retain_graph=index + 1 < len(roots))
+        leaf = self.rep_tasks[task]
+        gradients.append(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad)
+    return gradients if isinstance(self.rep, dict) else torch.stack(gradients)
+
+
+def backward_new_grads(
+    self: Any, batch_weight: Tensor, per_grads: Any = None, grads: Any = None
+) -> None:
+    """Give the shared parameters the weighted sum of the tasks' gradients.
+
+    Args:
+        self: LibMTL's model.
+        batch_weight: ``[T]``.
+        per_grads: With ``rep_grad``, the gradients of the representations.
+        grads: Without it, ``[T, d]``.
+    """
+    if not self.rep_grad:
+        reset_grad(self, batch_weight.to(grads) @ grads)
+    elif isinstance(self.rep, dict):
+        # All at once: where the tasks have one representation, the encoder is walked once.
+        representations = [self.rep[task] for task in self.task_name]
+        weighted = [w * g for w, g in zip(batch_weight, per_grads, strict=True)]
+        torch.autograd.backward(representations, weighted)
+    else:
+        self.rep.backward(torch.tensordot(batch_weight.to(per_grads), per_grads, dims=1))
+
+
+def reset_grad(self: Any, new_grads: Tensor) -> None:
+    """Give the shared parameters a gradient ``[d]``."""
+    hand_out(self, new_grads)
+
+
+def _batches(model: Any) -> int:
+    return _SEVERAL_BATCHES.get(type(model).__bases__[-1].__name__, 1)
