@@ -214,9 +214,7 @@ def main() -> None:
         f"torch {torch.__version__}, {options.device}, one thread, ms a step of "
         f"{options.batch} images of {options.size} pixels, median of {options.rounds} rounds\n"
     )
-    print(
-        "| split at | T | T single | of it | bound | split | split/bound | rounds | by hand |"
-    )
+    print("| split at | T | T single | of it | bound | split | split/bound | rounds | by hand |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for name in options.places:
         for tasks in options.tasks:

@@ -16,14 +16,21 @@ from typing import Any
 
 import libmtl_recon.plugin
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.plugin import observing, refusals
+from libmtl_recon.plugin import arguments
 from libmtl_recon.plugin.observing import Observer, observe
 from libmtl_recon.plugin.spawning import known_to_spawned_processes
 from libmtl_recon.problems import BUILT_IN, path_of
 
 _INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
 # Between the frames of a script and those of LibMTL, these only pass calls on.
-_WRAPPERS = frozenset({__file__, observing.__file__, refusals.__file__})
+# Named, not imported: the script shall be the first to import torch.
+_WRAPPERS = frozenset(
+    [__file__]
+    + [
+        str(Path(libmtl_recon.plugin.__file__).with_name(f"{name}.py"))
+        for name in ("observing", "precision", "refusals")
+    ]
+)
 
 
 class StopRun(BaseException):
@@ -97,6 +104,7 @@ def run_script(
         return 1
     finally:
         sys.excepthook = hook
+        arguments.forget_prepared()
     return 0
 
 

@@ -15,7 +15,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.plugin.flags import ARCHITECTURES, WEIGHTINGS
+from libmtl_recon.plugin.flags import ARCHITECTURES, WEIGHTINGS, training
 
 # What LibMTL's own code is told instead: names that take no arguments of their own. The second
 # is also Recon's base architecture.
@@ -25,11 +25,26 @@ _STAND_IN_ARCHITECTURE = "HPS"
 Prepared = tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]
 
 _prepared: dict[str, Any] = {}
+_training: dict[str, Any] = {}
 
 
 def prepared_params() -> dict[str, Any]:
     """The arguments that the script last handed to ``prepare_args``; empty if it has not yet."""
     return dict(_prepared)
+
+
+def prepared_training() -> dict[str, Any]:
+    """The checked values of our training flags in these arguments; empty before that.
+
+    A Trainer has no place for them: its ``kwargs`` go to the weighting and the architecture.
+    """
+    return dict(_training)
+
+
+def forget_prepared() -> None:
+    """Forget the arguments of a script that has ended, for the next one in this process."""
+    _prepared.clear()
+    _training.clear()
 
 
 def known_weightings() -> list[str]:
@@ -58,10 +73,11 @@ def _trampoline(params: Any) -> Any:
 
 def prepare(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> Prepared:
     """What ``prepare_args`` does now; a wrong value ends the program as argparse ends it."""
-    _prepared.clear()
+    forget_prepared()
     _prepared.update(getattr(params, "__dict__", {}))
     try:
         prepared = complete(libmtl, original, params)
+        _training.update(training.values(params))
     except ReconError as error:
         libmtl.config.LibMTL_args.exit(
             error.exit_status, f"{libmtl.config.LibMTL_args.prog}: error: {error}\n"

@@ -1,7 +1,8 @@
 """Our command-line flags, added to LibMTL's parser: one file a method.
 
 Each of these modules has ``add(parser)``, ``values(params)`` (checked, as LibMTL's ``weight_args``
-or ``arch_args``) and ``HOME``, the module of the LibMTL class of the method's name.
+or ``arch_args``) and ``HOME``, the module of the LibMTL class of the method's name. Flags for
+any method are in ``training``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
-from libmtl_recon.plugin.flags import gradops, recon
+from libmtl_recon.plugin.flags import gradops, recon, training
 
 WEIGHTINGS: dict[str, ModuleType] = {"GradOPS": gradops}
 ARCHITECTURES: dict[str, ModuleType] = {"Recon": recon}
@@ -20,3 +21,4 @@ def add_flags(libmtl: ModuleType) -> None:
     parser: argparse.ArgumentParser = libmtl.config.LibMTL_args
     for method in (*WEIGHTINGS.values(), *ARCHITECTURES.values()):
         method.add(parser)
+    training.add(parser)
