@@ -16,21 +16,14 @@ from typing import Any
 
 import libmtl_recon.plugin
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.plugin import arguments
+from libmtl_recon.plugin import arguments, parser
 from libmtl_recon.plugin.observing import Observer, observe
 from libmtl_recon.plugin.spawning import known_to_spawned_processes
 from libmtl_recon.problems import BUILT_IN, path_of
 
 _INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
-# Between the frames of a script and those of LibMTL, these only pass calls on.
-# Named, not imported: the script shall be the first to import torch.
-_WRAPPERS = frozenset(
-    [__file__]
-    + [
-        str(Path(libmtl_recon.plugin.__file__).with_name(f"{name}.py"))
-        for name in ("observing", "precision", "refusals")
-    ]
-)
+# Between the frames of a script and those of LibMTL, ours only pass calls on.
+_OURS = os.path.join(os.path.dirname(__file__), "")  # noqa: PTH118, PTH120  # a prefix of file names
 
 
 class StopRun(BaseException):
@@ -78,6 +71,7 @@ def run_script(
         with (
             observe(trainer, *observers),
             known_to_spawned_processes(),
+            parser.put_back(),
             _as_main(path, args) as main,
         ):
             exec(code, vars(main))
@@ -210,11 +204,19 @@ def _without_our_frames(frames: TracebackType | None) -> TracebackType | None:
     while frames is not None:
         every.append(frames)
         frames = frames.tb_next
+    # What was raised in our own code is a fault of ours and must be seen, with all that led to it.
+    fault = bool(every) and _file(every[-1]) != __file__ and _file(every[-1]).startswith(_OURS)
     kept: TracebackType | None = None
-    for index, frame in reversed(list(enumerate(every))):
-        file = frame.tb_frame.f_code.co_filename
-        # What was raised in a wrapper itself is a fault of ours and must be seen.
-        fault = index == len(every) - 1 and file != __file__
-        if file not in _WRAPPERS or fault:
+    for frame in reversed(every):
+        if _file(frame) != __file__ and (fault or not _passes_on(_file(frame))):
             kept = TracebackType(kept, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
     return kept
+
+
+def _passes_on(file: str) -> bool:
+    """Whether this is a file of ours that is no script."""
+    return file.startswith(_OURS) and not file.startswith(os.path.join(_OURS, "problems"))  # noqa: PTH118
+
+
+def _file(frame: TracebackType) -> str:
+    return frame.tb_frame.f_code.co_filename

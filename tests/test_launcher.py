@@ -198,6 +198,21 @@ def test_everything_is_put_back(tmp_path: Path) -> None:
     assert state() == before
 
 
+def test_a_script_may_run_twice_in_a_process(tmp_path: Path) -> None:
+    from LibMTL.config import LibMTL_args
+
+    before = LibMTL_args.format_help()
+    code = "from LibMTL.config import LibMTL_args\n"
+    code += "LibMTL_args.add_argument_group('own').add_argument('--own_flag')\n"
+    code += "LibMTL_args.set_defaults(lr=3)\n"
+    code += "assert LibMTL_args.parse_args().own_flag == 'x'\n"
+    script = write(tmp_path, code + BUILDS + "build()\n")
+    for _ in range(2):
+        assert run_script(script, ["--own_flag", "x"]) == 0
+    assert LibMTL_args.format_help() == before
+    assert LibMTL_args.parse_args([]).lr != 3
+
+
 class Stopping(Observer):
     def built(self, trainer: object) -> None:
         raise StopRun

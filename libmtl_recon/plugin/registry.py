@@ -6,7 +6,7 @@ import threading
 from importlib import import_module
 from types import ModuleType
 
-from libmtl_recon.plugin import arguments, flags, observing, precision, refusals
+from libmtl_recon.plugin import arguments, flags, observing, parser, precision, refusals
 from libmtl_recon.plugin.mends import mend_after_import
 
 _MARK = "_libmtl_recon_registered"
@@ -22,6 +22,7 @@ def register(libmtl: ModuleType) -> None:
         mend_after_import(libmtl)
         _offer_classes(libmtl)
         flags.add_flags(libmtl)
+        parser.remember_registered(libmtl)
         arguments.swap_prepare_args(libmtl)
         precision.wrap_trainer(libmtl)
         refusals.guard_trainer(libmtl)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import gzip
 import os
 from pathlib import Path
 
-import LibMTL.config
 import numpy as np
 import pytest
 import torch
@@ -118,7 +116,6 @@ def test_a_packed_file_is_the_same(folder: Path):
 
 def test_missing_data_are_asked_for(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setenv("LIBMTL_RECON_DATA", str(tmp_path))
-    monkeypatch.setattr(LibMTL.config, "LibMTL_args", copy.deepcopy(LibMTL.config.LibMTL_args))
     assert run_script("census_income", ["--weighting", "EW"]) == 1
     message = capsys.readouterr().err
     for part in ("LIBMTL_RECON_DATA", str(tmp_path), data.PAGE, "census-income.test"):
