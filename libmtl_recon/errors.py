@@ -34,3 +34,23 @@ class UsageError(ReconError, ValueError):
 
     def __reduce__(self) -> tuple[type[UsageError], tuple[str, str, object, str]]:
         return type(self), (self.parameter, self.rule, self.value, self.way_out)
+
+
+class MissingPackageError(ReconError, ImportError):
+    """A part of the software needs a package that is not installed.
+
+    Args:
+        wanted: What needs it.
+        package: What pip calls it.
+        extra: The extra of libmtl-recon that brings it.
+    """
+
+    def __init__(self, wanted: str, package: str, extra: str) -> None:
+        super().__init__(
+            f"{wanted} needs the package {package}, which is not installed. Install it by "
+            f"`pip install 'libmtl-recon[{extra}]'`."
+        )
+        self._given = wanted, package, extra
+
+    def __reduce__(self) -> tuple[type[MissingPackageError], tuple[str, str, str]]:
+        return type(self), self._given

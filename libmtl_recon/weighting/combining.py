@@ -14,13 +14,14 @@ _CHUNK = 1 << 16
 _CANCELLING = 16.0
 
 
-def combine(weights: Tensor, gradients: Tensor, gramian: Tensor) -> Tensor:
+def combine(weights: Tensor, gradients: Tensor, gramian: Tensor | None = None) -> Tensor:
     """Σ weights[i] gᵢ.
 
     Args:
         weights: ``[T]``, float64, on the CPU.
         gradients: ``[T, d]``, any floating dtype and device.
-        gramian: ``[T, T]``, float64, on the CPU: that of the gradients.
+        gramian: ``[T, T]``, float64, on the CPU: that of the gradients. It tells whether they
+            cancel; without one they are taken to.
 
     Returns:
         ``[d]``, in the gradients' dtype, on their device. It is summed in float64 where the
@@ -28,7 +29,8 @@ def combine(weights: Tensor, gradients: Tensor, gramian: Tensor) -> Tensor:
     """
     device = gradients.device
     plain = gradients.dtype in (torch.float32, torch.float64)
-    if device.type == "mps" or (plain and not _cancels(weights, gramian)):
+    short = plain and gramian is not None and not _cancels(weights, gramian)
+    if device.type == "mps" or short:
         # The one device without float64 sums in float32 whatever the weights.
         wide = gradients if plain else gradients.float()
         return (weights.to(wide.dtype).to(device) @ wide).to(gradients.dtype)

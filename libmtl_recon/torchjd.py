@@ -1,0 +1,119 @@
+"""GradOPS for TorchJD (https://torchjd.org): the same update without LibMTL.
+
+Needs the package ``torchjd``: ``pip install 'libmtl-recon[torchjd]'``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from libmtl_recon.errors import MissingPackageError
+from libmtl_recon.gradient import gramian as exact_gramian
+from libmtl_recon.weighting.combining import combine
+from libmtl_recon.weighting.gradops import check_alpha, check_static, gradops_weights
+
+try:
+    from torchjd.aggregation import GramianWeightedAggregator, Weighting
+    from torchjd.linalg import Matrix, PSDMatrix
+except ModuleNotFoundError as error:
+    if error.name not in ("torchjd", "torchjd.linalg"):
+        raise
+    raise MissingPackageError("libmtl_recon.torchjd", "torchjd>=0.18", "torchjd") from error
+
+__all__ = ["GradOPS", "GradOPSWeighting"]
+
+
+class GradOPSWeighting(Weighting[PSDMatrix]):
+    """The weights that GradOPS gives the rows of a Jacobian, from its Gramian.
+
+    For TorchJD's ``autogram``, whose engine makes the Gramian without the Jacobian.
+
+    Args:
+        alpha: The exponent α of Eq. 5.
+        static: One number above 0 a task that takes the place of Eq. 5; α must be 0 then.
+
+    Raises:
+        UsageError: α is not finite, or the static weights are not finite numbers above 0.
+    """
+
+    def __init__(self, alpha: float = 0.0, static: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.alpha = check_alpha("alpha", alpha)
+        if static is not None:
+            static = check_static("static", static, len(static), alpha).tolist()
+        self.static = static
+
+    @torch.no_grad()
+    def forward(self, gramian: PSDMatrix, /) -> Tensor:
+        """See :func:`libmtl_recon.gradops_weights`.
+
+        Args:
+            gramian: ``[T, T]``, any floating dtype; in float32, gradients that are nearly
+                dependent cannot be told from those that are.
+
+        Returns:
+            ``[T]``, in the Gramian's dtype, on its device.
+
+        Raises:
+            UsageError: The Gramian is not finite, or the static weights are not T numbers.
+        """
+        weights = gradops_weights(gramian, self.alpha, self.static)
+        return weights.to(dtype=gramian.dtype, device=gramian.device)
+
+    def extra_repr(self) -> str:
+        """The arguments, as they are written."""
+        return f"alpha={self.alpha:g}" if self.static is None else f"static={self.static}"
+
+
+class GradOPS(GramianWeightedAggregator):
+    """Algorithm 1 of the GradOPS paper as an aggregator of TorchJD.
+
+    The Gramian is taken in float64, and the update is summed in float64 where the gradients
+    need it, whatever the Jacobian's dtype.
+
+    Args:
+        alpha: The exponent α of Eq. 5: above 0 the dominating tasks gain, below 0 the dominated.
+        static: One number above 0 a task that takes the place of Eq. 5; α must be 0 then.
+
+    Raises:
+        UsageError: α is not finite, or the static weights are not finite numbers above 0.
+
+    Example:
+        >>> from torchjd.autojac import jac_to_grad, mtl_backward
+        >>> mtl_backward([loss1, loss2], features=features)  # doctest: +SKIP
+        >>> jac_to_grad(encoder.parameters(), GradOPS(alpha=-1.0))  # doctest: +SKIP
+    """
+
+    gramian_weighting: GradOPSWeighting
+
+    def __init__(self, alpha: float = 0.0, static: Sequence[float] | None = None) -> None:
+        weighting = GradOPSWeighting(alpha, static)
+        super().__init__(weighting)
+        # The base class composes it with a Gramian in the Jacobian's own dtype.
+        self.weighting = weighting << _gramian
+
+    @torch.no_grad()
+    def forward(self, matrix: Matrix, /) -> Tensor:
+        """Aggregate.
+
+        Args:
+            matrix: The Jacobian ``[T, d]``, any floating dtype.
+
+        Returns:
+            The update ``[d]``, in the Jacobian's dtype, on its device.
+
+        Raises:
+            UsageError: A row is not finite, or the static weights are not T numbers.
+        """
+        return combine(self.weighting(matrix).cpu(), matrix)
+
+    def __repr__(self) -> str:
+        return f"GradOPS({self.gramian_weighting.extra_repr()})"
+
+
+def _gramian(matrix: Matrix) -> PSDMatrix:
+    return cast(PSDMatrix, exact_gramian(matrix))

@@ -1,0 +1,151 @@
+"""GradOPS through TorchJD: the same update as ours, and what TorchJD asks of its aggregators."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torchjd.autogram import Engine
+from torchjd.autojac import backward, jac_to_grad, mtl_backward
+
+from libmtl_recon import ReconError, UsageError, gradops_weights
+from libmtl_recon.errors import MissingPackageError
+from libmtl_recon.torchjd import GradOPS, GradOPSWeighting
+
+TASKS = 3
+
+
+class Problem:
+    """Tasks that conflict: targets of opposite sign on one small network."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.encoder = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+        self.heads = [nn.Linear(3, 1).double() for _ in range(TASKS)]
+        self.x = torch.randn(8, 4, dtype=torch.float64)
+
+    def losses(self) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        features = self.encoder(self.x)
+        targets = self.x[:, :1], -self.x[:, :1], self.x[:, 1:2]
+        losses = [
+            (head(features) - target).square().mean()
+            for head, target in zip(self.heads, targets, strict=True)
+        ]
+        return features, losses
+
+    def rows(self) -> torch.Tensor:
+        """Each task's gradient of the encoder ``[T, d]``."""
+        shared = list(self.encoder.parameters())
+        _, losses = self.losses()
+        grads = [torch.autograd.grad(loss, shared, retain_graph=True) for loss in losses]
+        rows = torch.stack([torch.cat([g.flatten() for g in one]) for one in grads])
+        assert (rows @ rows.T).min() < 0, "the problem must have a conflict"
+        return rows
+
+    def update(self) -> torch.Tensor:
+        """What the encoder's ``.grad`` hold."""
+        return torch.cat([p.grad.flatten() for p in self.encoder.parameters()])
+
+
+CHOICES = [{"alpha": -2.0}, {"alpha": 0.0}, {"alpha": 1.0}, {"static": [0.5, 1.0, 1.5]}]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("by_gramian", [False, True])
+def test_mtl_backward_gives_our_update(choice: dict, by_gramian: bool) -> None:
+    problem = Problem()
+    rows = problem.rows()
+    expected = gradops_weights(rows @ rows.T, **choice)
+    features, losses = problem.losses()
+    heads = [
+        torch.autograd.grad(loss, list(head.parameters()), retain_graph=True)
+        for loss, head in zip(losses, problem.heads, strict=True)
+    ]
+    mtl_backward(losses, features=features)
+    weights = jac_to_grad(
+        problem.encoder.parameters(),
+        GradOPS(**choice),
+        optimize_gramian_computation=by_gramian,
+    )
+    torch.testing.assert_close(weights, expected, rtol=1e-11, atol=1e-14)
+    torch.testing.assert_close(problem.update(), expected @ rows, rtol=1e-11, atol=1e-14)
+    for head, own in zip(problem.heads, heads, strict=True):
+        torch.testing.assert_close([p.grad for p in head.parameters()], list(own))
+
+
+def test_backward_gives_our_update() -> None:
+    problem = Problem()
+    rows = problem.rows()
+    _, losses = problem.losses()
+    backward(losses, inputs=problem.encoder.parameters())
+    jac_to_grad(problem.encoder.parameters(), GradOPS(alpha=-1.0))
+    expected = gradops_weights(rows @ rows.T, -1.0) @ rows
+    torch.testing.assert_close(problem.update(), expected, rtol=1e-11, atol=1e-14)
+
+
+def test_autogram_takes_the_weighting() -> None:
+    problem = Problem()
+    rows = problem.rows()
+    engine = Engine(problem.encoder, batch_dim=None)
+    _, losses = problem.losses()
+    vector = torch.stack(losses)
+    weights = GradOPSWeighting(alpha=-1.0)(engine.compute_gramian(vector))
+    vector.backward(weights)
+    expected = gradops_weights(rows @ rows.T, -1.0) @ rows
+    torch.testing.assert_close(problem.update(), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_short_floats_are_weighed_in_float64(dtype: torch.dtype) -> None:
+    torch.manual_seed(3)
+    first = torch.randn(1, 5000)
+    # Nearly opposite: in the gradients' own precision little would be left of the update.
+    jacobian = torch.cat([first, -first + 0.05 * torch.randn(1, 5000)]).to(dtype)
+    wide = jacobian.double()
+    update = GradOPS(alpha=0.0)(jacobian)
+    expected = gradops_weights(wide @ wide.T) @ wide
+    assert update.dtype == dtype
+    torch.testing.assert_close(update, expected.to(dtype), rtol=0, atol=0)
+    assert GradOPSWeighting()((wide @ wide.T).to(dtype)).dtype == dtype
+
+
+def test_a_jacobian_that_is_not_finite_is_refused_by_its_rows() -> None:
+    with pytest.raises(UsageError, match=r"tasks \[1\]"):
+        GradOPS()(torch.tensor([[1.0, 2.0], [float("nan"), 1.0], [0.0, 1.0]]))
+
+
+@pytest.mark.parametrize("arguments", [{"alpha": float("inf")}, {"static": [1.0, -1.0]}])
+def test_bad_arguments_are_refused_at_once(arguments: dict) -> None:
+    with pytest.raises(UsageError):
+        GradOPS(**arguments)
+
+
+def test_it_shows_its_arguments_and_can_be_kept() -> None:
+    assert repr(GradOPS(alpha=-2.0)) == "GradOPS(alpha=-2)"
+    assert repr(GradOPSWeighting(static=[1.0, 3.0])) == "GradOPSWeighting(static=[1.0, 3.0])"
+    aggregator = pickle.loads(pickle.dumps(GradOPS(alpha=-2.0)))
+    jacobian = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])
+    torch.testing.assert_close(aggregator(jacobian), GradOPS(alpha=-2.0)(jacobian))
+
+
+def test_without_torchjd_the_extra_is_named() -> None:
+    script = (
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torchjd':\n"
+        "            raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "import libmtl_recon\n"
+        "try:\n    import libmtl_recon.torchjd\n"
+        "except ImportError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "pip install 'libmtl-recon[torchjd]'" in done.stdout, done.stderr
+    error = MissingPackageError("a", "b", "c")
+    assert isinstance(error, ReconError)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
