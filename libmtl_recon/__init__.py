@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from libmtl_recon.conflict.cache import ProfileCache
     from libmtl_recon.conflict.plot import draw_profile
     from libmtl_recon.conflict.profile import ConflictProfile
+    from libmtl_recon.labels.masked import Masked
     from libmtl_recon.launcher import StopRun, find_script, run_script
     from libmtl_recon.plugin.arguments import known_weightings
     from libmtl_recon.plugin.observing import Measurement, Observer
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Bundle",
     "ConflictProfile",
+    "Masked",
     "Measurement",
     "Observer",
     "ProfileCache",
@@ -51,6 +53,7 @@ __all__ = [
 _HOMES = {
     "Bundle": "architecture.bundle",
     "ConflictProfile": "conflict.profile",
+    "Masked": "labels.masked",
     "Measurement": "plugin.observing",
     "Observer": "plugin.observing",
     "ProfileCache": "conflict.cache",

@@ -56,14 +56,18 @@ class ConflictProbe:
         self._block_steps: list[int] = []
         self._broken = torch.zeros(len(layers), len(tasks), dtype=torch.bool, device=self.device)
 
-    def record(self, gradients: Tensor) -> None:
+    def record(self, gradients: Tensor, present: Sequence[int] | None = None) -> None:
         """Count one step.
 
         Args:
-            gradients: ``[T, d]``, row t the gradient of task t; the columns are the layers'
-                trainable parameters, flattened in order.
+            gradients: ``[P, d]``, one row for each of the step's tasks; the columns are the
+                layers' trainable parameters, flattened in order.
+            present: The places of these tasks among all T; None if they are all. The cosines of
+                an absent task, which has no label in the step, are undefined.
         """
         gramians = layer_gramians(gradients, self._widths)
+        if present is not None and len(present) < len(self.tasks):
+            gramians = self._among_all(gramians, present)
         # Kept from the first bad step only: its update spoils all the tasks in the next.
         broken = ~torch.isfinite(gramians.diagonal(dim1=1, dim2=2))
         self._broken = torch.where(self._broken.any(), self._broken, broken)
@@ -97,6 +101,13 @@ class ConflictProbe:
             np.array(self._block_steps, np.int64),
             dict(provenance),
         )
+
+    def _among_all(self, gramians: Tensor, present: Sequence[int]) -> Tensor:
+        """Gramians ``[L, P, P]`` as ``[L, T, T]``, with zeros for tasks that are absent."""
+        places = torch.tensor(list(present), dtype=torch.int64, device=gramians.device)
+        everything = gramians.new_zeros(len(gramians), len(self.tasks), len(self.tasks))
+        everything[:, places[:, None], places] = gramians
+        return everything
 
     def _current_block(self) -> Tensor:
         if not self._blocks or self._block_steps[-1] >= self._block_length:

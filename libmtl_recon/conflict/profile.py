@@ -32,7 +32,8 @@ class ConflictProfile:
         tasks: The T tasks' names.
         counts: ``[blocks, L, 400]``: in how many (step, pair of tasks) the cosine lay in
             [-1 + b/200, -1 + (b+1)/200), the last bin closed.
-        undefined: ``[blocks, L]``: in how many it was undefined, because a gradient was zero.
+        undefined: ``[blocks, L]``: in how many it was undefined, because a gradient was zero or
+            one of the tasks had no label in the step.
         block_steps: ``[blocks]``: the steps in each block.
         provenance: Where the profile came from: data set, weighting, versions, seed, date.
     """

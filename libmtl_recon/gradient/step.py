@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 
 from libmtl_recon.gradient.rows import TaskRows
@@ -18,16 +20,25 @@ class Step:
         rows: The matrices of per-task gradients.
         batches: While a weighting's ``backward`` runs: the batches' losses that it was given
             (three for MoDo and SDMGrad, else one); empty if the losses were not recognised.
-        present: The indices of the tasks that have labels in this step; None if all have.
     """
 
     def __init__(self) -> None:
         self.rows = TaskRows()
         self.batches: list[SplitLosses] = []
-        self.present: list[int] | None = None
         self._given: Tensor | None = None
         self._vectors: list[tuple[Any, tuple[Tensor, ...]]] = []
         self._scalars: list[Tensor] = []
+        self._tasks = 0
+        self._absent: set[int] = set()
+        self._labelled: dict[int, Tensor] = {}
+        self._part: tuple[Any, Tensor] | None = None
+
+    @property
+    def present(self) -> list[int] | None:
+        """The places of the tasks that have labels in this step; None if all have."""
+        if not self._absent:
+            return None
+        return [index for index in range(self._tasks) if index not in self._absent]
 
     def note_vector(self, vector: Tensor, scalars: list[Tensor], batches: int) -> None:
         """Remember a vector of losses, for the ``backward`` that is to come.
@@ -42,6 +53,42 @@ class Step:
     def note_scalar(self, scalar: Tensor, wanted: int) -> None:
         """Remember one task's loss (``multi_input``), ``wanted`` of which make a step."""
         self._scalars = [*self._scalars, scalar][-wanted:]
+
+    def note_tasks(self, losses: Mapping[int, Tensor | None], tasks: int) -> None:
+        """Remember which tasks have labels in the step that is to come.
+
+        Args:
+            losses: Some tasks' scalar losses by the tasks' places; None for a task without labels.
+            tasks: How many tasks there are.
+        """
+        self._tasks = tasks
+        for index, loss in losses.items():
+            if loss is None:
+                self._absent.add(index)
+            else:
+                self._absent.discard(index)
+                self._labelled[index] = loss
+
+    def note_part(self, whole: Tensor, part: Tensor) -> None:
+        """Remember that losses ``[T]`` are those of the present tasks, ``[P]``, in their places."""
+        self._part = whole.grad_fn, part
+
+    def part_of(self, losses: Tensor) -> Tensor:
+        """The losses ``[P]`` of the present tasks, with as little graph as is known."""
+        present, tops = self.present or [], _tops(losses)
+        if len(tops) == 1 and self._part is not None and tops[0] is self._part[0]:
+            return self._part[1]
+        scalars = [self._labelled[index] for index in present if index in self._labelled]
+        known = len(tops) == 1 and len(scalars) == len(present)
+        if not known or not _was_filled_with(tops[0], tuple(scalars)):
+            return losses[present]
+        part = torch.stack([scalar.to(losses.dtype) for scalar in scalars])
+        self.note_vector(part, scalars, batches=1)
+        return part
+
+    def forget_tasks(self) -> None:
+        """Hold all tasks to be present again."""
+        self._absent, self._labelled, self._part = set(), {}, None
 
     def open(self, losses: Any) -> bool:
         """Recognise the losses that ``backward`` was given; whether that is so."""
@@ -138,7 +185,11 @@ def task_scalars(model: Any, losses: Tensor) -> list[Tensor]:
 
 
 def present_tasks(model: Any) -> list[int]:
-    """The indices, among all the model's tasks, of those that have labels in this step."""
+    """The places, among all the model's tasks, of those that have labels in this step.
+
+    While a weighting's ``backward`` runs, the losses that it is given, ``task_num`` and
+    ``task_name`` are those of these tasks only; this tells what it keeps for which of them.
+    """
     present = step_of(model).present
     return list(range(model.task_num)) if present is None else list(present)
 
@@ -161,9 +212,19 @@ def _was_filled_with(node: Any, scalars: tuple[Tensor, ...]) -> bool:
     for scalar in reversed(scalars):
         if not scalar.requires_grad:
             continue
+        node = _before_constants(node)
         if node is None or not node.name().endswith("CopySlices"):
             return False
         if node.next_functions[-1][0] is not scalar.grad_fn:
             return False
         node = node.next_functions[0][0]
-    return node is None
+    return _before_constants(node) is None
+
+
+def _before_constants(node: Any) -> Any:
+    """Go back over entries that were written without a graph: the losses of absent tasks."""
+    while node is not None and node.name().endswith("CopySlices"):
+        if node.next_functions[-1][0] is not None:
+            return node
+        node = node.next_functions[0][0]
+    return node

@@ -16,7 +16,7 @@ from libmtl_recon.conflict.layers import Layer, owned_parameters
 from libmtl_recon.conflict.probe import ConflictProbe
 from libmtl_recon.conflict.profile import ConflictProfile
 from libmtl_recon.errors import ReconError
-from libmtl_recon.gradient import task_gradients, write_row
+from libmtl_recon.gradient import present_tasks, task_gradients, write_row
 from libmtl_recon.plugin.arguments import prepared_params
 from libmtl_recon.plugin.features import detect
 from libmtl_recon.plugin.observing import Observer
@@ -102,6 +102,7 @@ class ScoringObserver(Observer):
         self._finite = torch.ones(len(model.task_name), dtype=torch.bool, device=device)
         self._watching = False
         self._seen = False
+        self._present = list(range(len(model.task_name)))
         self._wrap()
 
     def trained(self, trainer: Any) -> None:
@@ -128,6 +129,10 @@ class ScoringObserver(Observer):
             return gradients
 
         def wrapped_backward(losses: Tensor, **kwargs: Any) -> Any:
+            # Known until the end of the step only.
+            self._present = present = present_tasks(model)
+            if not present:  # no sample has a label: such a step trains nothing
+                return backward(losses, **kwargs)
             self._watch_losses(losses.detach())
             own = None if self._watching else self._own_passes(losses)
             self._seen = False
@@ -148,12 +153,14 @@ class ScoringObserver(Observer):
     def _own_passes(self, losses: Tensor) -> Tensor:
         model = self._model
         shared = list(model.get_share_params())
+        names = [model.task_name[place] for place in self._present]
+        losses = losses if len(names) == len(losses) else losses[self._present]
         if not model.rep_grad:
             return task_gradients(losses, shared, retain_graph=True)
         trainable = [p for p in shared if p.requires_grad]
         width = sum(p.numel() for p in shared)
         rows = torch.empty(len(losses), width, dtype=shared[0].dtype, device=shared[0].device)
-        for row, loss, task in zip(rows, losses, model.task_name, strict=True):
+        for row, loss, task in zip(rows, losses, names, strict=True):
             # With rep_grad the losses end at a copy of the representation; go on through it.
             leaf = model.rep_tasks[task]
             (at_leaf,) = torch.autograd.grad(loss, leaf, retain_graph=True)
@@ -167,13 +174,19 @@ class ScoringObserver(Observer):
     def _record(self, gradients: Tensor) -> None:
         if self._probe is not None:
             rows = gradients.detach()
-            self._probe.record(rows if self._columns is None else rows[:, self._columns])
+            rows = rows if self._columns is None else rows[:, self._columns]
+            self._probe.record(rows, self._present)
 
     def _watch_losses(self, losses: Tensor) -> None:
         # As in the probe, what came after the first bad step is not asked about.
         if self._probe is not None:
             fine = self._finite.all() & self._probe.finite
-            self._finite = torch.where(fine, torch.isfinite(losses).to(fine.device), self._finite)
+            finite = torch.isfinite(losses).to(fine.device)
+            if len(self._present) < len(finite):
+                absent = torch.ones_like(finite)
+                absent[self._present] = False
+                finite |= absent
+            self._finite = torch.where(fine, finite, self._finite)
 
     def _after_step(self) -> None:
         probe = self._probe

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.gradient import gramian, hand_out, task_rows
+from libmtl_recon.gradient import gramian, hand_out, present_tasks, task_rows
 from libmtl_recon.weighting.combining import combine
 from libmtl_recon.weighting.gradops import GradOPSStep, check_static, gradops_step
 from libmtl_recon.weighting.gradops_log import CSVLog
@@ -30,6 +30,8 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
     Appendix C.3. Decoders, and layers that Recon made task-specific, are updated by their own
     task's gradient.
     """
+
+    takes_missing_labels = True
 
     @staticmethod
     def check_arguments(tasks: Sequence[str], weight_args: Mapping[str, Any]) -> None:
@@ -87,25 +89,20 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
             self._log(step, kwargs)
         return np.asarray(step.weights)
 
-    def _present(self, tasks: int) -> list[int]:
-        """The places of this step's tasks among all ``tasks``."""
-        present: list[int] | None = getattr(self, "present", None)
-        return list(range(tasks)) if present is None else list(present)
-
     def _static(self, kwargs: Mapping[str, Any]) -> list[float] | None:
         """This step's static weights; over all tasks, present or not, they have a mean of 1."""
         given = kwargs.get("gradops_weights")
         if given is None:
             return None
         mean = sum(given) / len(given)
-        return [given[place] / mean for place in self._present(len(given))]
+        return [given[place] / mean for place in present_tasks(self)]
 
     def _log(self, step: GradOPSStep, kwargs: Mapping[str, Any]) -> None:
         logs = _logs.get(self)
         if logs is None:
             logs = _logs[self] = _Logs(self._all_tasks, kwargs)
             weakref.finalize(self, logs.close)
-        logs.write(getattr(self, "epoch", None), step, self._present(len(self._all_tasks)))
+        logs.write(getattr(self, "epoch", None), step, present_tasks(self))
 
     def _compute_grad(self, losses: Tensor, mode: str, rep_grad: bool = False) -> Tensor:
         # LibMTL's own name and layout, so that what reads per-task gradients there reads ours.
