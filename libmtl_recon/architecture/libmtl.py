@@ -47,6 +47,8 @@ class Recon(HPS):  # type: ignore[misc]  # LibMTL is untyped
             kwargs["recon_s"],
             kwargs["recon_layers"],
             command=scoring_command(),
+            select=kwargs.get("recon_select", "conflict"),
+            seed=kwargs.get("recon_select_seed", 0),
         )
         before = _count(self.encoder)
         split_layers(self.encoder, selection.names, task_name)

@@ -21,6 +21,8 @@ _MOST_BLOCKS = 20
 class ConflictProbe:
     """Counts, for each layer and step, the cosine of each pair of task gradients.
 
+    It counts that of all layers together, too.
+
     Everything stays on the device until :meth:`profile` is called.
 
     Args:
@@ -51,7 +53,8 @@ class ConflictProbe:
         self.device = exact_device(torch.device(device))
         self._edges = torch.from_numpy(EDGES[1:-1].copy()).to(self.device)
         self._block_length = 1
-        # One more column than bins: the last counts the undefined ones.
+        # One more column than bins: the last counts the undefined ones; and one more row than
+        # layers: the last counts the gradient of all of them.
         self._blocks: list[Tensor] = []
         self._block_steps: list[int] = []
         self._broken = torch.zeros(len(layers), len(tasks), dtype=torch.bool, device=self.device)
@@ -71,7 +74,7 @@ class ConflictProbe:
         # Kept from the first bad step only: its update spoils all the tasks in the next.
         broken = ~torch.isfinite(gramians.diagonal(dim1=1, dim2=2))
         self._broken = torch.where(self._broken.any(), self._broken, broken)
-        cosine = cosines(gramians)
+        cosine = cosines(torch.cat([gramians, gramians.sum(dim=0, keepdim=True)]))
         # `right` puts a cosine that lies on an edge into the bin above it: bins are [low, high).
         bins = torch.bucketize(cosine, self._edges, right=True)
         bins = torch.where(torch.isnan(cosine), BINS, bins)
@@ -90,16 +93,17 @@ class ConflictProbe:
             ReconError: A gradient was not finite; names the task and the layer.
         """
         self.check()
-        counts = np.zeros((0, len(self.layers), BINS + 1), np.int64)
+        counts = np.zeros((0, len(self.layers) + 1, BINS + 1), np.int64)
         if self._blocks:
             counts = torch.stack(self._blocks).cpu().numpy()
         return ConflictProfile(
             self.layers,
             self.tasks,
-            counts[..., :BINS].copy(),
-            counts[..., BINS].copy(),
+            counts[:, :-1, :BINS].copy(),
+            counts[:, :-1, BINS].copy(),
             np.array(self._block_steps, np.int64),
             dict(provenance),
+            counts[:, -1].copy(),
         )
 
     def _among_all(self, gramians: Tensor, present: Sequence[int]) -> Tensor:
@@ -113,7 +117,7 @@ class ConflictProbe:
         if not self._blocks or self._block_steps[-1] >= self._block_length:
             if len(self._blocks) == _MOST_BLOCKS:
                 self._merge_blocks()
-            shape = (len(self.layers), BINS + 1)
+            shape = (len(self.layers) + 1, BINS + 1)
             self._blocks.append(torch.zeros(shape, dtype=torch.int64, device=self.device))
             self._block_steps.append(0)
         return self._blocks[-1]

@@ -35,6 +35,8 @@ class ConflictProfile:
         undefined: ``[blocks, L]``: in how many it was undefined, because a gradient was zero or
             one of the tasks had no label in the step.
         block_steps: ``[blocks]``: the steps in each block.
+        whole: ``[blocks, 401]``: the same counts for the gradient of all layers together, with the
+            undefined ones in the last column; None in profiles that did not count it.
         provenance: Where the profile came from: data set, weighting, versions, seed, date.
     """
 
@@ -44,6 +46,7 @@ class ConflictProfile:
     undefined: Counts
     block_steps: Counts
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    whole: Counts | None = None
 
     def __post_init__(self) -> None:
         blocks, layers = len(self.block_steps), len(self.architecture)
@@ -53,13 +56,21 @@ class ConflictProfile:
                 f"A conflict profile of {blocks} blocks and {layers} layers needs counts of shape "
                 f"{(blocks, layers, BINS)} and {(blocks, layers)}, but has {found}."
             )
-        total = self.counts.sum(axis=2) + self.undefined
-        if (total != self.block_steps[:, None] * self.pairs).any():
+        if self.whole is not None and self.whole.shape != (blocks, BINS + 1):
+            raise ReconError(
+                f"The counts of the whole gradient need the shape {(blocks, BINS + 1)}, but have "
+                f"{self.whole.shape}."
+            )
+        totals = [self.counts.sum(axis=2) + self.undefined]
+        totals += [] if self.whole is None else [self.whole.sum(axis=1, keepdims=True)]
+        if any((total != self.block_steps[:, None] * self.pairs).any() for total in totals):
             raise ReconError(
                 "A conflict profile must count every pair of tasks once a step and layer, but its "
                 "counts do not add up; the profile was changed or damaged."
             )
-        for name in ("counts", "undefined", "block_steps"):
+        for name in ("counts", "undefined", "block_steps", "whole"):
+            if getattr(self, name) is None:
+                continue
             own = np.array(getattr(self, name), np.int64)
             own.setflags(write=False)
             object.__setattr__(self, name, own)
@@ -144,6 +155,7 @@ class ConflictProfile:
                 self.undefined,
                 self.block_steps,
                 self.provenance,
+                self.whole,
             )
         )
 

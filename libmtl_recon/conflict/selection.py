@@ -1,12 +1,16 @@
-"""Which layers become task-specific: the K worst of a profile, a published list, or the cache."""
+"""Which layers become task-specific: the K worst of a profile, a published list, or the cache.
+
+Or, for comparison, as many that were not measured.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from libmtl_recon.conflict import baselines
 from libmtl_recon.conflict.cache import ProfileCache, read_text
 from libmtl_recon.conflict.fingerprint import fingerprint, loose_fingerprint
 from libmtl_recon.conflict.layers import Layer
@@ -38,8 +42,11 @@ def select_layers(
     source: str | None = None,
     cache: ProfileCache | None = None,
     command: str = "libmtl-recon score SCRIPT ARGS...",
+    *,
+    select: str = "conflict",
+    seed: int = 0,
 ) -> Selection:
-    """The K layers of a network that conflict most.
+    """The K layers of a network that conflict most, or those of a baseline.
 
     Args:
         layers: The network's layers.
@@ -49,14 +56,79 @@ def select_layers(
             Recon authors published. Without it, the cache.
         cache: The cache to look in; the user's by default.
         command: What makes a profile of this network, for the message that there is none.
+        select: One of :data:`~libmtl_recon.conflict.baselines.SELECTIONS`. Only ``conflict`` and
+            ``random_params``, whose number of parameters is that of the K worst, need scores.
+        seed: Of the random ones.
 
     Raises:
-        UsageError: K is more than the network has layers, S is no severity, or the file names a
-            layer that the network lacks.
+        UsageError: K is more than the network has layers, S is no severity, the file names a layer
+            that the network lacks, or there is no such choice.
         ReconError: There is no profile for this network, the file's is of another, or the file
             cannot be read.
     """
     check_count("--recon_k", K, len(layers))
+    check_select("--recon_select", select)
+    if select in _UNMEASURED:
+        return Selection(*_UNMEASURED[select](layers, K, seed))
+    worst = _worst(layers, K, S, source, cache, command)
+    if select == "conflict":
+        return worst
+    size = {layer.name: layer.parameters for layer in layers}
+    wanted = sum(size[name] for name in worst.names)
+    names = tuple(baselines.random_parameters(layers, wanted, seed))
+    if not names:
+        raise UsageError(
+            "--recon_select",
+            f"can be random_params only if a layer has at most {wanted:,} parameters, as many as "
+            f"the {K} worst have together",
+            select,
+            "Raise --recon_k.",
+        )
+    found = sum(size[name] for name in names)
+    return Selection(
+        names,
+        f"layers chosen at random (seed {seed}) with {found:,} parameters in place of {wanted:,} "
+        f"of the {K} worst ({worst.note})",
+    )
+
+
+def check_select(parameter: str, select: object) -> None:
+    """Check a way of choosing layers.
+
+    Raises:
+        UsageError: There is none of this name.
+    """
+    if select not in baselines.SELECTIONS:
+        known = "; ".join(f"{name}: {what}" for name, what in baselines.SELECTIONS.items())
+        raise UsageError(
+            parameter, f"must be one of {', '.join(baselines.SELECTIONS)}", select, f"{known}."
+        )
+
+
+_UNMEASURED: dict[str, Callable[[Sequence[Layer], int, int], tuple[tuple[str, ...], str]]] = {
+    "random": lambda layers, K, seed: (
+        tuple(baselines.random_layers(layers, K, seed)),
+        f"{K} layers chosen at random (seed {seed})",
+    ),
+    "first": lambda layers, K, _: (
+        tuple(baselines.first_layers(layers, K)),
+        f"the first {K} layers, whatever their conflicts",
+    ),
+    "last": lambda layers, K, _: (
+        tuple(baselines.last_layers(layers, K)),
+        f"the last {K} layers, whatever their conflicts",
+    ),
+}
+
+
+def _worst(
+    layers: Sequence[Layer],
+    K: int,
+    S: float,
+    source: str | None,
+    cache: ProfileCache | None,
+    command: str,
+) -> Selection:
     if source is not None:
         return _from_file(layers, K, S, source)
     match = (cache or ProfileCache()).find(layers)

@@ -13,11 +13,13 @@ from libmtl_recon.conflict.grid import BINS, EDGES
 from libmtl_recon.conflict.layers import Layer
 
 FORMAT = "libmtl-recon conflict profile"
-VERSION = 1
+VERSION = 2
+_READ = (1, 2)  # the first had no counts of the whole gradient
 
 # Bins are written as their lower edge.
 _NAMES = [f"{edge:.3f}" for edge in EDGES[:-1]]
 _BIN_OF = {name: index for index, name in enumerate(_NAMES)}
+_UNDEFINED = "undefined"
 _LARGEST = np.iinfo(np.int64).max
 
 
@@ -30,6 +32,7 @@ class Contents(NamedTuple):
     undefined: NDArray[np.int64]
     block_steps: NDArray[np.int64]
     provenance: Mapping[str, Any]
+    whole: NDArray[np.int64] | None
 
 
 def encode(contents: Contents) -> str:
@@ -61,8 +64,8 @@ def decode(text: str) -> Contents:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ValueError(f'it has no "format": "{FORMAT}"')
-    if data.get("version") != VERSION:
-        raise ValueError(f"its version is {data.get('version')!r}; this program reads {VERSION}")
+    if data.get("version") not in _READ:
+        raise ValueError(f"its version is {data.get('version')!r}; this program reads {_READ}")
     architecture = tuple(map(_decode_layer, _get(data, "architecture", list)))
     row = {layer.name: index for index, layer in enumerate(architecture)}
     if len(row) != len(architecture):
@@ -76,6 +79,8 @@ def decode(text: str) -> Contents:
     counts = np.zeros((len(blocks), len(row), BINS), np.int64)
     undefined = np.zeros((len(blocks), len(row)), np.int64)
     steps = np.zeros(len(blocks), np.int64)
+    counted = "whole" in _of_type(blocks[0], dict, "a block")
+    whole = np.zeros((len(blocks), BINS + 1), np.int64) if counted else None
     for index, block in enumerate(blocks):
         _of_type(block, dict, "a block")
         steps[index] = _whole(block.get("steps"))
@@ -84,20 +89,28 @@ def decode(text: str) -> Contents:
                 counts[index, _known(row, name), _known(_BIN_OF, edge)] = _whole(count)
         for name, count in _get(block, "undefined", dict).items():
             undefined[index, _known(row, name)] = _whole(count)
+        if whole is not None:
+            for edge, count in _get(block, "whole", dict).items():
+                whole[index, BINS if edge == _UNDEFINED else _known(_BIN_OF, edge)] = _whole(count)
     provenance = _get(data, "provenance", dict)
-    return Contents(architecture, tasks, counts, undefined, steps, provenance)
+    return Contents(architecture, tasks, counts, undefined, steps, provenance, whole)
 
 
 def _encode_block(contents: Contents, index: int) -> str:
     cosines, undefined = [], {}
     for row, layer in enumerate(contents.architecture):
         counts = contents.counts[index, row]
-        filled = {_NAMES[b]: int(counts[b]) for b in np.flatnonzero(counts)}
-        cosines.append(f"  {json.dumps(layer.name)}: {json.dumps(filled)}")
+        cosines.append(f"  {json.dumps(layer.name)}: {json.dumps(_filled(counts))}")
         if contents.undefined[index, row]:
             undefined[layer.name] = int(contents.undefined[index, row])
     head = f'{{"steps": {int(contents.block_steps[index])}, "undefined": {json.dumps(undefined)},'
+    if contents.whole is not None:
+        head += f'\n     "whole": {json.dumps(_filled(contents.whole[index]))},'
     return _rows(head + '\n     "cosines": {', cosines, "     }}")
+
+
+def _filled(counts: NDArray[np.int64]) -> dict[str, int]:
+    return {[*_NAMES, _UNDEFINED][b]: int(counts[b]) for b in np.flatnonzero(counts)}
 
 
 def _decode_layer(data: Any) -> Layer:

@@ -162,3 +162,41 @@ def test_a_damaged_profile_is_named(
     del data["tasks"]
     with pytest.raises(ReconError, match=r"layers\.json is not a readable conflict profile"):
         select_layers(profile.architecture, 1, -0.1, write(tmp_path, data))
+
+
+def test_baselines_need_no_profile(tmp_path: Path, profile: ConflictProfile) -> None:
+    layers = profile.architecture
+    empty = ProfileCache(tmp_path)
+    names = [layer.name for layer in layers]
+    assert select_layers(layers, 2, -0.1, cache=empty, select="first").names == tuple(names[:2])
+    assert select_layers(layers, 2, -0.1, cache=empty, select="last").names == tuple(names[-2:])
+    random = select_layers(layers, 2, -0.1, cache=empty, select="random", seed=5)
+    assert random == select_layers(layers, 2, -0.1, cache=empty, select="random", seed=5)
+    assert set(random.names) < set(names)
+    assert "seed 5" in random.note
+
+
+def test_random_parameters_are_those_of_the_worst(tmp_path: Path, profile: ConflictProfile) -> None:
+    layers = profile.architecture
+    cache = ProfileCache(tmp_path)
+    cache.save(profile)
+    size = {layer.name: layer.parameters for layer in layers}
+    for seed in range(5):
+        found = select_layers(layers, 2, -0.1, cache=cache, select="random_params", seed=seed)
+        assert sum(size[name] for name in found.names) <= size["bn1"] + size["conv1"]
+    assert "44 of the 2 worst" in found.note
+
+
+def test_random_parameters_may_follow_a_published_list(
+    tmp_path: Path, profile: ConflictProfile
+) -> None:
+    file = tmp_path / "scores.json"
+    file.write_text(json.dumps({"bn1": 3}))
+    layers = profile.architecture
+    chosen = select_layers(layers, 1, -0.1, str(file), select="random_params")
+    assert chosen.names == ("bn1",)
+
+
+def test_an_unknown_choice_is_explained(profile: ConflictProfile) -> None:
+    with pytest.raises(UsageError, match=r"--recon_select must be one of conflict, random.*RSL"):
+        select_layers(profile.architecture, 1, -0.1, select="worst")
