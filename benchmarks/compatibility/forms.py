@@ -180,9 +180,7 @@ class GradVac(Form):
         draw.setstate(step.random_state)
         if self.target is None:
             self.target = torch.zeros(step.tasks, step.tasks)
-        # LibMTL's release moves the running mean only where it turned the gradient.
-        always = "GradVac_beta" in step.args
-        beta = step.args["GradVac_beta" if always else "beta"]
+        beta = step.args["GradVac_beta" if "GradVac_beta" in step.args else "beta"]
         total = torch.zeros_like(gradients[0])
         for own in range(step.tasks):
             order = [other for other in range(step.tasks) if other != own]
@@ -192,8 +190,7 @@ class GradVac(Form):
                 towards = gradients[other]
                 cosine = torch.cosine_similarity(vector, towards, dim=0)
                 goal = self.target[own, other].clone()
-                if cosine < goal or always:
-                    self.target[own, other] = (1 - beta) * goal + beta * cosine
+                self.target[own, other] = (1 - beta) * goal + beta * cosine
                 if cosine < goal:
                     sine, wanted = (1 - cosine**2).sqrt(), (1 - goal**2).sqrt()
                     length = vector.norm() * (goal * sine - cosine * wanted)

@@ -16,11 +16,19 @@ from typing import Any
 
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.plugin.flags import ARCHITECTURES, WEIGHTINGS, training
+from libmtl_recon.plugin.mends import optimizers, verdicts
 
 # What LibMTL's own code is told instead: names that take no arguments of their own. The second
 # is also Recon's base architecture.
 _STAND_IN_WEIGHTING = "EW"
 _STAND_IN_ARCHITECTURE = "HPS"
+# LibMTL's architectures that it makes arguments for from these two flags, given or not.
+_GATED = ("CGC", "PLE", "MMoE", "DSelect_k")
+_GATE_FLAGS = {
+    "img_size": "Say what one input's size is, e.g. --img_size 3 224 224.",
+    "num_experts": "Say how many experts are shared and, with CGC and PLE, how many each task has, "
+    "e.g. --num_experts 2 1 1.",
+}
 
 Prepared = tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]
 
@@ -93,8 +101,11 @@ def complete(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> P
     Raises:
         UsageError: A name that neither LibMTL nor we know, or a wrong value of one of our flags.
     """
+    if params.arch in _GATED:
+        _require_gate_flags(params)
+    mended = verdicts(libmtl).get(optimizers.MEND.name) == "applied"
     try:
-        kwargs, optimizer, scheduler = original(_StandIns(params))
+        kwargs, optimizer, scheduler = original(_StandIns(params, mended))
     except ValueError as error:
         if "No support weighting method" in str(error):
             raise _unknown("--weighting", params.weighting, libmtl.weighting) from error
@@ -105,14 +116,30 @@ def complete(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> P
         kwargs["weight_args"].update(WEIGHTINGS[params.weighting].values(params))
     if params.arch in ARCHITECTURES:
         kwargs["arch_args"].update(ARCHITECTURES[params.arch].values(params))
+    if mended and params.optim in optimizers.OPTIMIZERS:
+        optimizer = optimizers.optimizer_values(params)
+    if mended and params.scheduler in optimizers.SCHEDULERS:
+        scheduler = optimizers.scheduler_values(params)
     return kwargs, optimizer, scheduler
 
 
-class _StandIns:
-    """A script's arguments, whatever their type, with names that LibMTL's own code knows."""
+def _require_gate_flags(params: Any) -> None:
+    for name, way_out in _GATE_FLAGS.items():
+        if not getattr(params, name, None):
+            raise UsageError(f"--{name}", f"must be given with --arch {params.arch}", None, way_out)
 
-    def __init__(self, params: Any) -> None:
+
+class _StandIns:
+    """A script's arguments, whatever their type, with names that LibMTL's own code knows.
+
+    Args:
+        params: The arguments.
+        optimizers_too: Whether LibMTL makes no arguments for some optimisers and schedulers.
+    """
+
+    def __init__(self, params: Any, optimizers_too: bool) -> None:
         self._params = params
+        self._optimizers_too = optimizers_too
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._params, name)
@@ -120,6 +147,10 @@ class _StandIns:
             return _STAND_IN_WEIGHTING
         if name == "arch" and value in ARCHITECTURES:
             return _STAND_IN_ARCHITECTURE
+        if self._optimizers_too and name == "optim":
+            return optimizers.OPTIMIZERS.get(value, value)
+        if self._optimizers_too and name == "scheduler":
+            return optimizers.SCHEDULERS.get(value, value)
         return value
 
 

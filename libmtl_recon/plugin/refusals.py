@@ -1,4 +1,4 @@
-"""What LibMTL would train wrongly without a word is refused before it trains."""
+"""What LibMTL would train wrongly, or break on later, is refused before it trains."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from types import ModuleType
 from typing import Any
 
 from libmtl_recon.errors import UsageError
+from libmtl_recon.plugin.encoders import checked_encoder_class
 from libmtl_recon.plugin.features import source_of
 
 # The ways in which a weighting gets at the gradients that `rep_grad` holds back.
 _REACHES_ENCODER = ("_compute_grad", "_get_grads", "self.rep")
+# LibMTL's distributions of RLW, which it asks for in the first step only.
+_DISTRIBUTIONS = ("Uniform", "Normal", "Dirichlet", "Bernoulli", "constrained_Bernoulli")
 
 
 def guard_trainer(libmtl: ModuleType) -> None:
@@ -21,18 +24,66 @@ def guard_trainer(libmtl: ModuleType) -> None:
 
     @functools.wraps(build)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # is set as __init__
-        given = signature.bind(self, *args, **kwargs).arguments
-        weighting = given["weighting"]
-        if isinstance(weighting, str):
-            weighting = vars(libmtl.weighting).get(weighting)
-        if given["rep_grad"]:
-            refuse_untrained_encoder(weighting)
+        bound = signature.bind(self, *args, **kwargs)
+        given = bound.arguments
+        weighting = _class_of(given["weighting"], libmtl.weighting)
+        architecture = _class_of(given["architecture"], libmtl.architecture)
+        tasks, more = list(given["task_dict"]), given.get("kwargs", {})
+        refuse_weighting(weighting, more.get("weight_args", {}), rep_grad=given["rep_grad"])
+        refuse_architecture(
+            architecture, tasks, more.get("arch_args", {}), multi_input=given["multi_input"]
+        )
         if hasattr(weighting, "check_arguments"):  # a weighting of ours
-            weight_args = given.get("kwargs", {}).get("weight_args", {})
-            weighting.check_arguments(list(given["task_dict"]), weight_args)
-        build(self, *args, **kwargs)
+            weighting.check_arguments(tasks, more.get("weight_args", {}))
+        encoder_class = given["encoder_class"]
+        given["encoder_class"] = checked_encoder_class(architecture, encoder_class)
+        build(*bound.args, **bound.kwargs)
+        if given["encoder_class"] is not encoder_class:
+            self.model.encoder_class = encoder_class
 
     libmtl.Trainer.__init__ = __init__
+
+
+def refuse_weighting(weighting: Any, arguments: dict[str, Any], *, rep_grad: bool) -> None:
+    """Refuse a weighting that LibMTL would refuse in the first step, or train wrongly.
+
+    Args:
+        weighting: Its class; None for LibMTL's names without one (MOML, FORUM, AutoLambda).
+        arguments: Its ``weight_args``.
+        rep_grad: As the Trainer is given it.
+
+    Raises:
+        UsageError: It would.
+    """
+    if weighting is None:
+        return
+    name, source = weighting.__name__, source_of(getattr(weighting, "backward", None))
+    if rep_grad:
+        refuse_untrained_encoder(weighting)
+        # LibMTL's own words, raised in the first step.
+        if "representation gradients (rep_grad=True)" in source:
+            raise UsageError(
+                "--rep_grad",
+                f"cannot be combined with --weighting {name}, which weighs the gradients of the "
+                "shared parameters themselves",
+                True,
+                "Leave --rep_grad out.",
+            )
+    elif "parameter gradients (rep_grad=False)" in source:
+        raise UsageError(
+            "--rep_grad",
+            f"must be given with --weighting {name}, which is defined on the gradients of the "
+            "representation",
+            False,
+            "Add --rep_grad.",
+        )
+    if name == "RLW" and arguments.get("dist", "Normal") not in _DISTRIBUTIONS:
+        raise UsageError(
+            "--dist",
+            f"must be one of {', '.join(_DISTRIBUTIONS)}",
+            arguments["dist"],
+            "Leave it out for the normal distribution.",
+        )
 
 
 def refuse_untrained_encoder(weighting: Any) -> None:
@@ -58,3 +109,44 @@ def refuse_untrained_encoder(weighting: Any) -> None:
             True,
             "Leave --rep_grad out, or choose a weighting of gradients such as MGDA.",
         )
+
+
+def refuse_architecture(
+    architecture: Any, tasks: list[str], arguments: dict[str, Any], *, multi_input: bool
+) -> None:
+    """Refuse an architecture that cannot be built for this problem.
+
+    Args:
+        architecture: Its class.
+        tasks: The tasks' names.
+        arguments: Its ``arch_args``.
+        multi_input: As the Trainer is given it.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    parents = getattr(architecture, "__mro__", ())
+    source = "".join(source_of(vars(parent).get("__init__")) for parent in parents)
+    # LibMTL's own words.
+    if multi_input and "for multiple inputs MTL problem" in source:
+        raise UsageError(
+            "--multi_input",
+            f"cannot be combined with --arch {architecture.__name__}, which mixes what the tasks "
+            "make of one input",
+            True,
+            "Leave --multi_input out, or choose another architecture such as MTAN.",
+        )
+    experts = arguments.get("num_experts")
+    if experts is not None and "['num_experts'][tn+1]" in source and len(experts) <= len(tasks):
+        raise UsageError(
+            "--num_experts",
+            f"must have {len(tasks) + 1} numbers with --arch {architecture.__name__} and "
+            f"{len(tasks)} tasks: the shared experts first, then each task's",
+            experts,
+            f"Try --num_experts {' '.join(['1'] * (len(tasks) + 1))}.",
+        )
+
+
+def _class_of(given: Any, module: ModuleType) -> Any:
+    """LibMTL's main branch is given names."""
+    return vars(module).get(given) if isinstance(given, str) else given

@@ -85,10 +85,7 @@ def fresh_verdicts(**environment: str) -> dict[str, str]:
 
 def test_each_mend_has_a_name_and_a_reason() -> None:
     names = [mend.name for mend in MENDS]
-    assert names == [
-        *("torchvision-import", "device", "iterator-next", "in-place-zero-grad", "cagrad-tasks"),
-        "fast-gradients",
-    ]
+    assert len(names) == len(set(names)) >= 14
     assert all(len(mend.reason) > 20 for mend in MENDS)
 
 

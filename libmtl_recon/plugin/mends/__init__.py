@@ -13,19 +13,39 @@ from libmtl_recon.errors import UsageError
 from libmtl_recon.plugin.mends import (
     cagrad,
     device,
+    dselect_k,
     fast_gradients,
+    gls,
     gradients,
+    gradnorm,
+    gradvac,
     loaders,
+    mtan,
+    optimizers,
+    representations,
+    rlw,
     torchvision_import,
 )
 from libmtl_recon.plugin.mends.mend import Mend
 
 MENDS: tuple[Mend, ...] = (
+    # To load and to run at all.
     torchvision_import.MEND,
     device.MEND,
     loaders.MEND,
+    optimizers.MEND,
+    # The architectures.
     gradients.MEND,
+    mtan.MEND,
+    representations.MEND,
+    dselect_k.MEND,
+    # The weightings.
     cagrad.MEND,
+    gls.MEND,
+    gradnorm.MEND,
+    gradvac.MEND,
+    rlw.MEND,
+    # What all of them take their gradients by.
     fast_gradients.MEND,
 )
 

@@ -5,6 +5,7 @@ Source: "Conflict-Averse Gradient Descent for Multi-task Learning" (NeurIPS 2021
 
 from __future__ import annotations
 
+import functools
 from types import ModuleType
 from typing import Any
 
@@ -77,7 +78,8 @@ def _needed(libmtl: ModuleType) -> bool:
 
 
 def _apply(libmtl: ModuleType) -> None:
-    libmtl.weighting.CAGrad.backward = backward
+    original = libmtl.weighting.CAGrad.backward
+    libmtl.weighting.CAGrad.backward = functools.wraps(original)(backward)
 
 
 MEND = Mend(

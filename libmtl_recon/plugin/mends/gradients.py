@@ -6,6 +6,8 @@ them at the end, for which they must still exist.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -15,11 +17,18 @@ from libmtl_recon.plugin.features import source_of
 from libmtl_recon.plugin.mends.mend import Mend
 
 
-def zero_grad_share_params(self: Any) -> None:
-    """Zero the shared parameters' gradients in place, where they have one."""
-    for parameter in self.get_share_params():
-        if parameter.grad is not None:
-            parameter.grad = parameter.grad.detach().zero_()
+def in_place(original: Callable[[Any], None]) -> Callable[[Any], None]:
+    """An architecture's ``zero_grad_share_params`` that keeps the gradients it zeroes."""
+
+    @functools.wraps(original)
+    def zero_grad_share_params(self: Any) -> None:
+        before = [(parameter, parameter.grad) for parameter in self.parameters()]
+        original(self)
+        for parameter, gradient in before:
+            if gradient is not None and parameter.grad is None:
+                parameter.grad = gradient.detach().zero_()
+
+    return zero_grad_share_params
 
 
 def reset_grad(self: Any, new_grads: Tensor) -> None:
@@ -43,7 +52,8 @@ def _needed(libmtl: ModuleType) -> bool:
 def _apply(libmtl: ModuleType) -> None:
     for value in vars(libmtl.architecture).values():
         if isinstance(value, type) and "zero_grad_share_params" in vars(value):
-            value.zero_grad_share_params = zero_grad_share_params  # type: ignore[attr-defined]
+            original = vars(value)["zero_grad_share_params"]
+            value.zero_grad_share_params = in_place(original)  # type: ignore[attr-defined]
     libmtl.weighting.AbsWeighting._reset_grad = reset_grad
 
 
