@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.gradient import gramian, present_tasks
+from libmtl_recon.gradient import gramian
 from libmtl_recon.plugin.features import source_of
 from libmtl_recon.plugin.mends.mend import Mend
 
@@ -75,15 +75,13 @@ def backward(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
             True,
             "Leave --rep_grad out.",
         )
-    if not hasattr(self, "rho_T"):
-        self.rho_T = torch.zeros(self.task_num, self.task_num, dtype=torch.float64)
+    if not hasattr(self, "rho_T"):  # LibMTL's own name for the targets
+        self.rho_T = losses.new_zeros(self.task_num, self.task_num, requires_grad=False)
     self._compute_grad_dim()
     gradients = self._compute_grad(losses, mode="backward")
-    here = np.ix_(*[present_tasks(self)] * 2)
-    targets = self.rho_T.numpy()
-    of_these = targets[here]
-    turned = vaccinate(gramian(gradients).cpu().numpy(), of_these, kwargs["beta"])
-    targets[here] = of_these
+    targets = self.rho_T.cpu().double().numpy()
+    turned = vaccinate(gramian(gradients).cpu().numpy(), targets, kwargs["beta"])
+    self.rho_T = torch.as_tensor(targets, dtype=self.rho_T.dtype, device=self.rho_T.device)
     weights: NDArray[np.float64] = turned.sum(axis=0)
     mixed = torch.as_tensor(weights, dtype=gradients.dtype, device=gradients.device) @ gradients
     self._reset_grad(mixed)
