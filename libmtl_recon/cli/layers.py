@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from libmtl_recon.cli import profiles
 from libmtl_recon.cli.command import add_command
 
 _DESCRIPTION = """\
-List, show, export, import and remove the conflict profiles that `libmtl-recon score` keeps, one
+List, show, compare, add up, export, import and remove the conflict profiles that `libmtl-recon score` keeps, one
 JSON file each, in the user's cache folder (or the folder in LIBMTL_RECON_CACHE).
 """
 _EPILOG = """\
@@ -18,6 +19,10 @@ examples:
   libmtl-recon layers show 3f2a --s -0.05 --k 12 --plot conflicts.png
   libmtl-recon layers export 3f2a resnet18.json
   libmtl-recon run main.py --arch Recon --recon_k 12 --recon_layers resnet18.json
+  libmtl-recon layers compare 3f2a 90cd         are two rankings alike?
+  libmtl-recon layers add 3f2a 90cd             one profile of two runs
+  libmtl-recon layers table 3f2a 90cd --layers  shares of cosines before and after
+  libmtl-recon layers plot 3f2a 90cd --out cosines.png
 
 An ID may be shortened to its first characters.
 """
@@ -58,6 +63,8 @@ def add_parser(commands: Any) -> None:
     remove = actions.add_parser("remove", help="delete a profile")
     remove.add_argument("id", metavar="ID")
     remove.set_defaults(handle=_remove)
+
+    profiles.add_actions(actions)
 
 
 def _list(_: argparse.Namespace) -> int:
@@ -103,7 +110,8 @@ def _show(options: argparse.Namespace) -> int:
     if options.k is not None:
         check_count("--k", options.k, len(entry.profile.architecture))
     if options.plot:
-        from libmtl_recon.conflict.plot import check_picture, draw_profile
+        from libmtl_recon.conflict.picture import check_picture
+        from libmtl_recon.conflict.plot import draw_profile
 
         check_picture("--plot", options.plot)
         draw_profile(entry.profile, options.plot, options.s)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -10,36 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from libmtl_recon.conflict.grid import BINS, EDGES, PER_UNIT, check_severity
+from libmtl_recon.conflict.picture import check_picture, write_picture
 from libmtl_recon.conflict.profile import ConflictProfile
-from libmtl_recon.errors import ReconError, UsageError
-
-_FORMATS = (".png", ".svg", ".pdf")
 
 # Bins of the profile in one column of the picture: single bins are too thin to see, and hold too
 # few cosines in a run of some hundred steps.
 _POOLED = 5
 _FEWEST = 8  # rows for which there is room at least
 _INK, _FAINT, _SEVERE, _MILD = "#222222", "#8a8a8a", "#b3360b", "#d8c3b4"
-
-
-def check_picture(parameter: str, file: str | Path) -> None:
-    """Check that a picture can be written under this name.
-
-    Raises:
-        UsageError: Its ending names no format, or its folder does not exist.
-    """
-    path = Path(file)
-    if path.suffix.lower() not in _FORMATS:
-        raise UsageError(
-            parameter,
-            f"must be a file name that ends in {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}",
-            str(file),
-            "Change the ending.",
-        )
-    if not path.parent.is_dir():
-        raise UsageError(
-            parameter, "must lie in a folder that exists", str(file), f"Make {path.parent} first."
-        )
 
 
 def draw_profile(profile: ConflictProfile, file: str | Path, S: float = -0.1) -> None:
@@ -59,17 +36,7 @@ def draw_profile(profile: ConflictProfile, file: str | Path, S: float = -0.1) ->
         ReconError: The file cannot be written.
     """
     check_picture("file", file)
-    figure = _draw(profile, S)
-    # Drawn in memory first: no half a picture is left where a disk is full.
-    picture = io.BytesIO()
-    figure.savefig(picture, format=Path(file).suffix[1:].lower(), dpi=160, facecolor="white")
-    try:
-        Path(file).write_bytes(picture.getvalue())
-    except OSError as error:
-        raise ReconError(
-            f"Cannot write the picture to {file}: {error.strerror or error}. Name a file that you "
-            "may write to."
-        ) from error
+    write_picture(_draw(profile, S), file)
 
 
 def _draw(profile: ConflictProfile, S: float) -> Any:

@@ -1,0 +1,191 @@
+"""``libmtl-recon layers compare``, ``add``, ``table`` and ``plot``: several profiles at once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from libmtl_recon.conflict.profile import ConflictProfile
+
+_SOURCE = "a profile's ID, or the file of an exported one"
+# The numbers of worst layers whose overlap is shown, where there are so many.
+_TOPS = (5, 10, 15, 25, 40)
+
+
+def add_actions(actions: Any) -> None:
+    """Add the actions to those of ``libmtl-recon layers``."""
+    compare = actions.add_parser(
+        "compare",
+        help="how alike two rankings are: Eq. 22 distance and overlap of the worst layers",
+        description="The distance of Eq. 22 of the Recon paper is the mean over all layers of the "
+        "difference in rank. Beside it stands what rankings that measure nothing would give: one "
+        "at random, and norms first, then network order.",
+    )
+    compare.add_argument("profiles", metavar="PROFILE", nargs=2, help=_SOURCE)
+    _add_severity(compare)
+    compare.set_defaults(handle=_compare)
+
+    add = actions.add_parser(
+        "add",
+        help="add profiles of one architecture up: several seeds, weightings or data sets",
+    )
+    add.add_argument("profiles", metavar="PROFILE", nargs="+", help=_SOURCE)
+    add.set_defaults(handle=_add)
+
+    table = actions.add_parser(
+        "table",
+        help="shares of cosines in intervals, and their reduction: Tables 6 and 8 to 10",
+        description="Where the cosines of the tasks' gradients lie, in percent of steps and pairs "
+        "of tasks. Reduction is the percentage by which the share below the second edge is smaller "
+        "than in the first profile.",
+    )
+    table.add_argument("profiles", metavar="PROFILE", nargs="+", help=_SOURCE)
+    table.add_argument(
+        "--edges",
+        type=_numbers,
+        metavar="E,E,...",
+        help="from 0 down, multiples of 0.005 (default: 0,-0.01,-0.02,-0.03; write --edges=...)",
+    )
+    table.add_argument(
+        "--layers",
+        action="store_true",
+        help="count each layer that is in all the profiles for itself, instead of the whole shared "
+        "gradient",
+    )
+    table.set_defaults(handle=_table)
+
+    plot = actions.add_parser(
+        "plot", help="draw how the cosines of several profiles are distributed: Figures 1 and 4"
+    )
+    plot.add_argument("profiles", metavar="PROFILE", nargs="+", help=_SOURCE)
+    plot.add_argument("--out", metavar="FILE", required=True, help="a .png, .svg or .pdf file")
+    _add_severity(plot)
+    plot.set_defaults(handle=_plot)
+
+
+def _add_severity(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--s", type=float, default=-0.1, metavar="S", help="severity (default: %(default)s)"
+    )
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def _load(sources: Sequence[str]) -> list[ConflictProfile]:
+    from libmtl_recon.conflict.cache import ProfileCache, read_profile
+
+    cache = ProfileCache()
+    return [
+        read_profile(source) if Path(source).is_file() else cache.load(source).profile
+        for source in sources
+    ]
+
+
+def _titles(profiles: Sequence[ConflictProfile]) -> list[str]:
+    """What tells the profiles apart: data set, weighting, architecture, seed."""
+    keys = ("dataset", "weighting", "architecture", "seed")
+    origins = [profile.provenance for profile in profiles]
+    telling = [k for k in keys if len({str(origin.get(k)) for origin in origins}) > 1]
+    found = [" ".join(str(o.get(k)) for k in telling or ["dataset"]) for o in origins]
+    if len(set(found)) < len(found):
+        found = [f"{title} ({number})" for number, title in enumerate(found, 1)]
+    return found
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from libmtl_recon.cli.tables import make_console, make_table, say
+    from libmtl_recon.conflict.comparing import (
+        chance_distance,
+        norms_first,
+        overlap,
+        ranking_distance,
+    )
+    from libmtl_recon.conflict.grid import check_severity
+    from libmtl_recon.conflict.selection import describe
+    from libmtl_recon.conflict.stability import stability
+    from libmtl_recon.errors import ReconError
+
+    check_severity("--s", options.s)
+    profiles = _load(options.profiles)
+    one, other = profiles
+    if set(one.layer_names) != set(other.layer_names):
+        differing = sorted(set(one.layer_names) ^ set(other.layer_names))
+        raise ReconError(
+            f"These profiles are of different architectures, {len(one.layer_names)} and "
+            f"{len(other.layer_names)} layers, and differ in {', '.join(differing[:3])}. Only "
+            "rankings of the same layers can be compared."
+        )
+    for letter, profile in zip("AB", profiles, strict=True):
+        sure = stability(profile, options.s)
+        say(
+            f"{letter}: {describe(profile)}; its ranking agrees to {sure.agreement:.0%} with itself"
+        )
+    rankings = [profile.ranking(options.s) for profile in profiles]
+    trivial = norms_first(one.architecture)
+    count = len(trivial)
+    say(f"\nAt S = {options.s:g}, {count} layers; distances by Eq. 22 (0: the same ranking):")
+    console = make_console()
+    numbers = ("distance", *(f"top {K}" for K in _TOPS if count > K))
+    table = make_table(console, "", *numbers, right=numbers)
+    for name, (first, second) in {
+        "A and B": (rankings[0], rankings[1]),
+        "A and norms first": (rankings[0], trivial),
+        "B and norms first": (rankings[1], trivial),
+    }.items():
+        shares = [f"{overlap(first, second, K):.0%}" for K in _TOPS if count > K]
+        table.add_row(name, f"{ranking_distance(first, second):.2f}", *shares)
+    chance = [f"{K / count:.0%}" for K in _TOPS if count > K]
+    table.add_row("by chance", f"{chance_distance(count):.2f}", *chance)
+    console.print(table)
+    return 0
+
+
+def _add(options: argparse.Namespace) -> int:
+    from libmtl_recon.cli.tables import say
+    from libmtl_recon.conflict.adding import add_profiles
+    from libmtl_recon.conflict.cache import ProfileCache
+
+    profiles = _load(options.profiles)
+    total = add_profiles(profiles)
+    name = ProfileCache().save(total)
+    say(f"Kept as profile {name}, the sum of {len(profiles)} over {total.steps} steps.")
+    return 0
+
+
+def _table(options: argparse.Namespace) -> int:
+    from libmtl_recon.cli.tables import make_console, make_table, say
+    from libmtl_recon.conflict.intervals import EDGES, intervals
+
+    profiles = _load(options.profiles)
+    common = set.intersection(*(set(profile.layer_names) for profile in profiles))
+    layers = [n for n in profiles[0].layer_names if n in common] if options.layers else None
+    found = intervals(profiles, options.edges or EDGES, layers)
+    titles = _titles(profiles)
+    console = make_console()
+    table = make_table(console, "cosine", *titles, right=tuple(titles))
+    for title, row in zip(found.titles, found.shares, strict=True):
+        table.add_row(title, *(f"{share:.2f}" for share in row))
+    reductions = ["-", *(f"{value:.2f}" for value in found.reduction[1:])]
+    table.add_row("reduction (%)", *reductions)
+    if found.undefined.any():
+        table.add_row("undefined (% of all)", *(f"{share:.2f}" for share in found.undefined))
+    what = f"{len(layers)} layers, each for itself" if layers else "the whole shared gradient"
+    say(f"Percentages of steps and pairs of tasks, {what}:")
+    console.print(table)
+    return 0
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from libmtl_recon.cli.tables import say
+    from libmtl_recon.conflict.distribution import draw_distributions
+
+    profiles = _load(options.profiles)
+    draw_distributions(dict(zip(_titles(profiles), profiles, strict=True)), options.out, options.s)
+    say(f"Drawn in {options.out}.")
+    return 0

@@ -1,0 +1,49 @@
+"""Writing pictures, whole or not at all."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from libmtl_recon.errors import ReconError, UsageError
+
+_FORMATS = (".png", ".svg", ".pdf")
+
+
+def check_picture(parameter: str, file: str | Path) -> None:
+    """Check that a picture can be written under this name.
+
+    Raises:
+        UsageError: Its ending names no format, or its folder does not exist.
+    """
+    path = Path(file)
+    if path.suffix.lower() not in _FORMATS:
+        raise UsageError(
+            parameter,
+            f"must be a file name that ends in {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}",
+            str(file),
+            "Change the ending.",
+        )
+    if not path.parent.is_dir():
+        raise UsageError(
+            parameter, "must lie in a folder that exists", str(file), f"Make {path.parent} first."
+        )
+
+
+def write_picture(figure: Any, file: str | Path) -> None:
+    """Write a figure of matplotlib's to a file whose name was checked.
+
+    Raises:
+        ReconError: The file cannot be written.
+    """
+    # Drawn in memory first: no half a picture is left where a disk is full.
+    picture = io.BytesIO()
+    figure.savefig(picture, format=Path(file).suffix[1:].lower(), dpi=160, facecolor="white")
+    try:
+        Path(file).write_bytes(picture.getvalue())
+    except OSError as error:
+        raise ReconError(
+            f"Cannot write the picture to {file}: {error.strerror or error}. Name a file that you "
+            "may write to."
+        ) from error
