@@ -9,8 +9,8 @@ from libmtl_recon.cli import profiles
 from libmtl_recon.cli.command import add_command
 
 _DESCRIPTION = """\
-List, show, compare, add up, export, import and remove the conflict profiles that `libmtl-recon score` keeps, one
-JSON file each, in the user's cache folder (or the folder in LIBMTL_RECON_CACHE).
+List, show, compare, add up, export, import and remove the conflict profiles that `libmtl-recon
+score` keeps, one JSON file each, in the user's cache folder (or the folder in LIBMTL_RECON_CACHE).
 """
 _EPILOG = """\
 examples:
