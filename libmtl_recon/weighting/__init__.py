@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from libmtl_recon.weighting.cagrad import cagrad_weights
 from libmtl_recon.weighting.gradops import gradops_weights
+from libmtl_recon.weighting.gradvac import gradvac_weights
+from libmtl_recon.weighting.pcgrad import pcgrad_weights
 
-__all__ = ["gradops_weights"]
+__all__ = ["cagrad_weights", "gradops_weights", "gradvac_weights", "pcgrad_weights"]

@@ -7,6 +7,7 @@ import libmtl_recon  # noqa: F401  # first, so that LibMTL loads on today's torc
 # isort: split
 from typing import Any
 
+import LibMTL
 import LibMTL.architecture as architectures
 import LibMTL.weighting as weightings
 import torch
@@ -14,6 +15,8 @@ from LibMTL import Trainer
 from LibMTL.loss import CELoss
 from LibMTL.metrics import AccMetric
 from torch import nn
+
+from libmtl_recon.plugin.features import detect
 
 Loader = list[tuple[torch.Tensor, dict[str, torch.Tensor]]]
 
@@ -37,19 +40,36 @@ def batches(tasks: int, count: int = 4) -> Loader:
 
 
 def make_trainer(weighting: str, tasks: int = 2, **changes: Any) -> Any:
-    """A Trainer of LibMTL on this problem; `changes` replace its arguments."""
+    """A Trainer of either LibMTL on this problem; `changes` replace its arguments."""
     torch.manual_seed(0)
     names = [f"t{t}" for t in range(tasks)]
     weight_args = {
         "DWA": {"T": 2.0},
         "GradNorm": {"alpha": 1.5},
         "MGDA": {"mgda_gn": "none"},
-        "GradVac": {"beta": 0.5},
+        "GradVac": {"beta": 0.5, "GradVac_beta": 0.5, "GradVac_group_type": 0},
         "CAGrad": {"calpha": 0.5, "rescale": 1},
         "GradDrop": {"leak": 0.0},
         "RLW": {"dist": "Normal"},
         "GradOPS": {"gradops_alpha": -1.0},
+        "Nash_MTL": {"update_weights_every": 1, "optim_niter": 20, "max_norm": 1.0},
+        "MoCo": {
+            "MoCo_beta": 0.5,
+            "MoCo_beta_sigma": 0.5,
+            "MoCo_gamma": 0.1,
+            "MoCo_gamma_sigma": 0.5,
+            "MoCo_rho": 0,
+        },
+        "DB_MTL": {"DB_beta": 0.9, "DB_beta_sigma": 0},
+        "STCH": {"STCH_mu": 1.0, "STCH_warmup_epoch": 1},
+        "ExcessMTL": {"robust_step_size": 1e-2},
+        "FairGrad": {"FairGrad_alpha": 1.0},
+        "FAMO": {"FAMO_w_lr": 0.025, "FAMO_w_gamma": 1e-3},
+        "MoDo": {"MoDo_gamma": 1e-3, "MoDo_rho": 0.1},
+        "SDMGrad": {"SDMGrad_lamda": 0.3, "SDMGrad_niter": 20},
+        "UPGrad": {"UPGrad_norm_eps": 1e-4, "UPGrad_reg_eps": 1e-4},
     }
+    main = detect(LibMTL).by_name
     given: dict[str, Any] = {
         "task_dict": {
             name: {
@@ -60,8 +80,8 @@ def make_trainer(weighting: str, tasks: int = 2, **changes: Any) -> Any:
             }
             for name in names
         },
-        "weighting": vars(weightings)[weighting],
-        "architecture": architectures.HPS,
+        "weighting": weighting if main else vars(weightings)[weighting],
+        "architecture": "HPS" if main else architectures.HPS,
         "encoder_class": Encoder,
         "decoders": nn.ModuleDict({name: nn.Linear(6, 2) for name in names}),
         "rep_grad": weighting == "GradDrop",
@@ -70,5 +90,6 @@ def make_trainer(weighting: str, tasks: int = 2, **changes: Any) -> Any:
         "scheduler_param": None,
         "weight_args": weight_args.get(weighting, {}),
         "arch_args": {},
+        **({"save_path": None, "load_path": None} if main else {}),
     }
     return changes.pop("trainer_class", Trainer)(**{**given, **changes})

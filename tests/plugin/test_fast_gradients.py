@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 from small_problem import Encoder as SmallEncoder
@@ -19,52 +15,10 @@ import torch
 
 from libmtl_recon.gradient import task_rows
 from libmtl_recon.plugin.features import detect
-from libmtl_recon.plugin.mends import MENDS
-
-CHILD = Path(__file__).with_name("train_every_weighting.py")
-NAMES = [name for name in weightings.__all__ if not name.startswith(("Abs", "GradOPS"))]
 
 pypi_only = pytest.mark.skipif(
     detect(LibMTL).saves_models, reason="the script is written for LibMTL's release"
 )
-Results = dict[str, dict[str, torch.Tensor]]
-
-
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Results]:
-    """Every weighting's parameters after training, with the mend and without it."""
-    folder = tmp_path_factory.mktemp("both")
-    others = ",".join(mend.name for mend in MENDS if mend.name != "fast-gradients")
-    found: list[Any] = []
-    for index, mends in enumerate((None, others)):
-        environment = {k: v for k, v in os.environ.items() if k != "LIBMTL_RECON_MENDS"}
-        if mends is not None:
-            environment["LIBMTL_RECON_MENDS"] = mends
-        path = folder / f"{index}.pt"
-        subprocess.run(
-            [sys.executable, CHILD, path], check=True, env=environment, stdout=subprocess.DEVNULL
-        )
-        found.append(torch.load(path))
-    return found[0], found[1]
-
-
-@pypi_only
-@pytest.mark.parametrize("name", NAMES)
-def test_trains_as_libmtl_does(name: str, both: tuple[Results, Results]) -> None:
-    ours, theirs = both
-    assert ours.keys() == theirs.keys()
-    keys = [key for key in ours if key.startswith(f"{name},")]
-    assert keys
-    for key in keys:
-        for parameter, value in ours[key].items():
-            torch.testing.assert_close(
-                value,
-                theirs[key][parameter],
-                rtol=1e-9,
-                atol=1e-11,
-                equal_nan=True,
-                msg=lambda text, k=key, p=parameter: f"{k}, {p}: {text}",
-            )
 
 
 class Walked:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,7 +10,6 @@ from hypothesis import strategies as st
 from libmtl_recon import UsageError
 from libmtl_recon.plugin.mends import gls
 from libmtl_recon.plugin.mends.dselect_k import binary_codes
-from libmtl_recon.plugin.mends.gradvac import vaccinate
 
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=6))
@@ -35,54 +31,6 @@ def test_gls_leaves_all_as_it_is_where_a_loss_is_zero() -> None:
 def test_gls_names_a_negative_loss() -> None:
     with pytest.raises(UsageError, match=r"GLS needs losses of at least 0.*-1\.0"):
         gls.backward(None, torch.tensor([1.0, -1.0]))
-
-
-def turned_by_vectors(
-    gradients: np.ndarray, targets: np.ndarray, beta: float, draw: random.Random
-) -> np.ndarray:
-    """Algorithm 1 of the GradVac paper, on the gradients themselves."""
-    found = gradients.copy()
-    for i, vector in enumerate(found):
-        order = [j for j in range(len(gradients)) if j != i]
-        draw.shuffle(order)
-        for j in order:
-            towards = gradients[j]
-            length, other = np.linalg.norm(vector), np.linalg.norm(towards)
-            cosine, target = vector @ towards / (length * other), targets[i, j]
-            if cosine < target:
-                sine, wanted = np.sqrt(1 - cosine**2), np.sqrt(1 - target**2)
-                vector += length * (target * sine - cosine * wanted) / (other * wanted) * towards
-                reached = vector @ towards / np.linalg.norm(vector) / other
-                assert reached == pytest.approx(target, abs=1e-9)
-            targets[i, j] = (1 - beta) * target + beta * cosine
-    return found
-
-
-@given(st.integers(2, 6), st.integers(0, 2**32 - 1), st.floats(0.0, 0.9))
-def test_gradvac_in_terms_of_the_gramian_is_gradvac(tasks: int, seed: int, beta: float) -> None:
-    rng = np.random.default_rng(seed)
-    ours, theirs = np.zeros((tasks, tasks)), np.zeros((tasks, tasks))
-    state = random.getstate()
-    try:
-        for step in range(3):
-            gradients = rng.normal(size=(tasks, 12)) + 0.5
-            random.seed(step)
-            turned = vaccinate(gradients @ gradients.T, ours, beta) @ gradients
-            wanted = turned_by_vectors(gradients, theirs, beta, random.Random(step))
-            np.testing.assert_allclose(turned, wanted, rtol=1e-7, atol=1e-9)
-            np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
-    finally:
-        random.setstate(state)
-
-
-def test_gradvac_leaves_pairs_with_a_gradient_of_zero_alone() -> None:
-    gradients, targets = np.array([[1.0, 0.0], [0.0, 0.0], [-1.0, 1.0]]), np.zeros((3, 3))
-    turned = vaccinate(gradients @ gradients.T, targets, 0.5)
-    assert (turned[1] == [0, 1, 0]).all()
-    assert (turned[:, 1] == [0, 1, 0]).all()
-    assert (targets[1] == 0).all()
-    assert (targets[:, 1] == 0).all()
-    assert targets[0, 2] < 0
 
 
 @pytest.mark.parametrize(("experts", "digits"), [(2, 1), (3, 2), (4, 2), (8, 3), (1, 1)])

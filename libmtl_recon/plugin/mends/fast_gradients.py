@@ -3,7 +3,8 @@
 It writes the losses into one vector in place, so that differentiating one walks the decoders of
 all tasks (and with ``multi_input`` all encoder passes), and takes fresh memory for all gradients
 in every step. With this mend each task's own scalar is differentiated, into memory that is used
-again; what comes out is the same up to rounding.
+again; what comes out is the same up to rounding. PCGrad, GradVac and CAGrad, which go over the
+gradients once for each pair of tasks, work on the tasks' Gramian instead.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from libmtl_recon.plugin.features import source_of
 from libmtl_recon.plugin.mends.mend import Mend
-from libmtl_recon.plugin.step import functions
+from libmtl_recon.plugin.step import cagrad, functions, gradvac, pcgrad
 
 
 def _apply(libmtl: ModuleType) -> None:
@@ -23,6 +25,7 @@ def _apply(libmtl: ModuleType) -> None:
     _replace(weighting, "_compute_grad", functions.compute_grad)
     _replace(weighting, "_backward_new_grads", functions.backward_new_grads)
     _replace(weighting, "_reset_grad", functions.reset_grad)
+    _replace_weightings(libmtl.weighting)
     prepare = trainer._prepare_model
 
     @functools.wraps(prepare)
@@ -33,6 +36,23 @@ def _apply(libmtl: ModuleType) -> None:
         model_class.backward = functions.split_backward(model_class)
 
     trainer._prepare_model = _prepare_model
+
+
+def _replace_weightings(weighting: ModuleType) -> None:
+    """Replace those that have a form in the tasks' Gramian, as this LibMTL has them."""
+    _replace(weighting.PCGrad, "backward", pcgrad.make_backward(_guard_of(weighting.PCGrad)))
+    _replace(weighting.CAGrad, "backward", cagrad.backward)
+    own = weighting.GradVac.backward
+    if "GradVac_group_type" in source_of(own):
+        guard = _guard_of(weighting.GradVac)
+        _replace(weighting.GradVac, "backward", gradvac.make_main_backward(guard))
+    elif not hasattr(own, "__wrapped__"):  # else it was mended, and is fast already
+        _replace(weighting.GradVac, "backward", gradvac.make_release_backward(always=False))
+
+
+def _guard_of(weighting: Any) -> float:
+    """What LibMTL adds where this weighting divides: its main branch does, its release not."""
+    return 1e-8 if "1e-8" in source_of(weighting.backward) else 0.0
 
 
 def _replace(owner: Any, name: str, function: Callable[..., Any]) -> None:

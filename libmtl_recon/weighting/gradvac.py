@@ -1,0 +1,78 @@
+"""GradVac, of "Gradient Vaccine" (ICLR 2021).
+
+Source: "Gradient Vaccine: Investigating and Improving Multi-task Optimization in Massively
+Multilingual Models", Algorithm 1.
+
+Each task's gradient is turned, task after task, until its cosine with another's is what that
+cosine has been in the past. What comes out is a combination of the T gradients, so it is done on
+their Gramian; where the parameters are taken in groups, on one Gramian a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from libmtl_recon.gradient import exact_device
+
+# A target this close to 1 would need a turn of infinite length.
+_TINY = 1e-8
+
+
+def gradvac_weights(
+    gramians: Tensor,
+    targets: Tensor,
+    orders: Sequence[Sequence[int]],
+    beta: float,
+    *,
+    guard: float = 0.0,
+    always: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """The weights of the original gradients whose combination is GradVac's update.
+
+    Args:
+        gramians: ``[..., T, T]``, dot products of the task gradients, one Gramian for each group
+            of parameters; float64 is advised.
+        targets: ``[..., T, T]``: φ̂, what the cosine of task i's gradient with gⱼ is raised to.
+            The paper starts at zeros.
+        orders: T of the same length: the tasks that task i is compared with, in that order. The
+            paper draws them at random from the others.
+        beta: β, the decay of a target's running mean: how far it moves to this step's cosine, from
+            0 to 1.
+        guard: Added where a length divides. Without it, a pair with a gradient of zero is left
+            alone.
+        always: Move the target of every pair; otherwise only where the gradient was turned.
+
+    Returns:
+        The weights ``[..., T]`` and the targets of the next step ``[..., T, T]``, in float64, on
+        the Gramians' device (on the CPU, where that has no float64). ``weights @ gradients`` is
+        the sum of the turned gradients of a group.
+    """
+    device = exact_device(gramians.device)
+    matrix = gramians.detach().to(device).double()
+    moved = targets.detach().to(device, copy=True).double()
+    tasks = matrix.shape[-1]
+    own = torch.arange(tasks, device=device)
+    norms = matrix.diagonal(dim1=-2, dim2=-1).clamp_min(0.0).sqrt()
+    coefficients = torch.eye(tasks, dtype=matrix.dtype, device=device).expand_as(matrix).clone()
+    # Entry (i, j): the dot product of task i's gradient, as far as it is turned, with gⱼ.
+    products = matrix.clone()
+    for others in torch.tensor(orders, device=device).T:
+        length = (coefficients * products).sum(dim=-1).clamp_min(0.0).sqrt()
+        cosine = products[..., own, others] / (length * norms[..., others] + guard)
+        target = moved[..., own, others]
+        # Rounding may take a cosine beyond 1.
+        sine = (1 - cosine.square()).clamp_min(0.0).sqrt()
+        wanted = (1 - target.square()).clamp_min(0.0).sqrt().clamp_min(_TINY)
+        turn = length * (target * sine - cosine * wanted) / (norms[..., others] * wanted + guard)
+        below = cosine < target
+        turn = torch.where(below, turn, 0.0)
+        coefficients[..., own, others] += turn
+        products += turn[..., None] * matrix[..., others, :]
+        mean = (1 - beta) * target + beta * cosine
+        # A cosine with a gradient of zero is NaN.
+        moves = ~cosine.isnan() if always else below
+        moved[..., own, others] = torch.where(moves, mean, target)
+    return coefficients.sum(dim=-2), moved
