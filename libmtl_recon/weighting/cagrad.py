@@ -1,7 +1,7 @@
 """CAGrad, of "Conflict-Averse Gradient Descent for Multi-task Learning" (NeurIPS 2021).
 
-In Algorithm 1 the update is the mean gradient g₀ plus a multiple of a convex combination of the T gradients,
-found by a problem in T numbers, so the gradients themselves are read twice: for their Gramian and
+In Algorithm 1 the update is the mean gradient g₀ plus a multiple of a convex combination of the T
+gradients, found by a problem in T numbers; so the gradients are read twice, for their Gramian and
 for the update.
 """
 

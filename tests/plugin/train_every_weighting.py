@@ -24,7 +24,7 @@ from libmtl_recon.plugin.features import detect
 
 REP_GRAD = ("GradNorm", "MGDA", "IMTL")
 # LibMTL's main branch differentiates for these as if every parameter were reached.
-ALL_REACHED = ("Nash_MTL", "FairGrad")
+ALL_REACHED = ("Nash_MTL", "FairGrad", "ExcessMTL")
 
 
 class Encoder(nn.Module):
