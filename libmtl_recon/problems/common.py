@@ -53,6 +53,16 @@ def train_or_test(
         trainer.train(*parts, params.epochs, val_dataloaders=loaders["val"])
 
 
+def share(text: str) -> float:
+    """An argparse type: a number from 0 to below 1."""
+    value = -1.0
+    with suppress(ValueError):
+        value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be a share from 0 to below 1, but is {text!r}")
+    return value
+
+
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
     """An argparse type: whole numbers from ``low`` to ``high``, or from ``low`` up."""
     rule = f"from {low} up" if high is None else f"from {low} to {high}"

@@ -28,7 +28,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from libmtl_recon.problems.common import classification, methods, train_or_test, whole
+from libmtl_recon.problems.common import classification, methods, share, train_or_test, whole
 from libmtl_recon.problems.pairs import Items, Pairs, make_loader
 
 TASKS = ("first", "second")
@@ -51,6 +51,12 @@ def parse_args() -> argparse.Namespace:
     own.add_argument("--test_size", type=whole(1), default=2000, help="test images")
     own.add_argument(
         "--data_seed", type=whole(0), default=0, help="seed of the split and the pairs"
+    )
+    own.add_argument(
+        "--missing",
+        type=share,
+        default=0.0,
+        help="share of the training labels that are taken away, of each task by itself",
     )
     # LibMTL's own flags, with which this network learns fast and in the end calmly.
     LibMTL_args.set_defaults(lr=0.01, weight_decay=0.0, scheduler="step", step_size=4, gamma=0.3)
@@ -79,6 +85,7 @@ def make_loaders(params: argparse.Namespace) -> dict[str, DataLoader[Any]]:
             count=getattr(params, f"{part}_size"),
             canvas=DIGIT + params.shift,
             brightest=16,
+            missing=params.missing if part == "train" else 0.0,
             seed=(params.data_seed, number),
         )
         loaders[part] = make_loader(pairs, params.bs, shuffle=part == "train")

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
+from libmtl_recon import Masked
+
 
 @dataclass(frozen=True)
 class Items:
@@ -49,6 +51,7 @@ class Pairs(Dataset[Any]):
         jitter: By how many pixels, at most, an item may be moved away from its corner, downwards
             or upwards and sideways, each drawn by itself.
         brightest: The value that becomes 1.
+        missing: The share of labels that are taken away, drawn for each pair and task by itself.
         seed: Seeds of the draw; the same seeds give the same pairs.
 
     Example:
@@ -69,6 +72,7 @@ class Pairs(Dataset[Any]):
         canvas: int,
         jitter: int = 0,
         brightest: int = 255,
+        missing: float = 0.0,
         seed: Sequence[int] = (0,),
     ) -> None:
         self.items = dict(zip(tasks, (first, second), strict=True))
@@ -82,22 +86,29 @@ class Pairs(Dataset[Any]):
         height, width = second.images.shape[1:]
         far = torch.tensor([canvas - height, canvas - width])
         self.corners = {tasks[0]: away[tasks[0]], tasks[1]: far - away[tasks[1]]}
+        # Drawn last, so that the images are the same however many labels are missing.
+        self.present = (
+            {task: torch.from_numpy(rng.random(count) >= missing) for task in tasks}
+            if missing
+            else None
+        )
 
     def __len__(self) -> int:
         return len(next(iter(self.chosen.values())))
 
-    def __getitem__(self, index: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+    def __getitem__(self, index: Sequence[int]) -> tuple[Tensor, dict[str, Tensor | Masked]]:
         """The pairs at these places.
 
         Returns:
-            float32 images ``[B, 1, canvas, canvas]`` from 0 to 1, and each task's int64 ``[B]``.
+            float32 images ``[B, 1, canvas, canvas]`` from 0 to 1, and each task's int64 ``[B]``,
+            in a :class:`Masked` if labels are missing.
         """
         places = torch.as_tensor(index)
         images = torch.zeros(len(places), self.canvas, self.canvas, dtype=torch.uint8)
-        labels = {}
+        labels: dict[str, Tensor | Masked] = {}
         for task, items in self.items.items():
             chosen = self.chosen[task][places]
-            labels[task] = items.labels[chosen]
+            labels[task] = self._labels(task, items.labels[chosen], places)
             patch = items.images[chosen]
             top, left = self.corners[task][places].unbind(1)
             rows = top[:, None] + torch.arange(patch.shape[1])
@@ -105,6 +116,12 @@ class Pairs(Dataset[Any]):
             area = torch.arange(len(places))[:, None, None], rows[:, :, None], columns[:, None, :]
             images[area] = torch.maximum(images[area], patch)
         return images.unsqueeze(1).float() / self.brightest, labels
+
+    def _labels(self, task: str, labels: Tensor, places: Tensor) -> Tensor | Masked:
+        if self.present is None:
+            return labels
+        present = self.present[task][places]
+        return Masked(labels.where(present, 0), present)
 
 
 def make_loader(pairs: Pairs, batch_size: int, *, shuffle: bool) -> DataLoader[Any]:

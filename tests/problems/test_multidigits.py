@@ -88,6 +88,22 @@ def test_training_learns_and_is_the_same_for_the_same_seed(run):
     assert other.measurements[0].losses != once.measurements[0].losses
 
 
+@pytest.mark.parametrize("weighting", ["EW", "GradOPS"])
+def test_learns_from_a_part_of_the_labels(run, weighting: str):
+    flags = ("--width", "6", "--bs", "64", "--missing", "0.5", "--weighting", weighting)
+    found = run(multidigits, *flags, *SHORT)
+    assert min(found.accuracies("test").values()) > 0.4  # chance is 0.1
+    whole = run(multidigits, "--width", "6", "--bs", "64", "--weighting", weighting, *SHORT)
+    assert found.measurements[0].losses != whole.measurements[0].losses
+
+
+@pytest.mark.parametrize("value", ["1", "-0.1", "some", "nan"])
+def test_a_share_is_below_one(parse, capsys, value: str):
+    with pytest.raises(SystemExit):
+        parse(multidigits, f"--missing={value}")
+    assert "--missing: must be a share from 0 to below 1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flag", "value", "rule"),
     [

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from libmtl_recon import Masked
 from libmtl_recon.problems.pairs import Items, Pairs, make_loader
 
 HEIGHT, WIDTH = 3, 2
@@ -21,10 +22,22 @@ def items(count: int, seed: int) -> Items:
 
 
 def pairs(
-    *, count: int = 20, canvas: int = 6, jitter: int = 1, seed: tuple[int, ...] = (0,)
+    *,
+    count: int = 20,
+    canvas: int = 6,
+    jitter: int = 1,
+    missing: float = 0.0,
+    seed: tuple[int, ...] = (0,),
 ) -> Pairs:
     return Pairs(
-        items(5, 1), items(7, 2), ("a", "b"), count=count, canvas=canvas, jitter=jitter, seed=seed
+        items(5, 1),
+        items(7, 2),
+        ("a", "b"),
+        count=count,
+        canvas=canvas,
+        jitter=jitter,
+        missing=missing,
+        seed=seed,
     )
 
 
@@ -81,3 +94,19 @@ def test_a_pass_shows_each_pair_once(shuffle: bool):
     expected = data[range(23)][0].flatten(1)
     assert torch.equal(seen, expected) is not shuffle
     assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, expected.tolist()))
+
+
+def test_a_share_of_the_labels_can_be_taken_away():
+    whole, part = pairs(count=2000, seed=(4,)), pairs(count=2000, missing=0.3, seed=(4,))
+    (images, labels), (same, masked) = whole[range(2000)], part[range(2000)]
+    assert torch.equal(images, same)
+    away = {}
+    for task, label in masked.items():
+        assert isinstance(label, Masked)
+        assert torch.equal(label.label, labels[task].where(label.present, 0))
+        away[task] = ~label.present
+        assert away[task].double().mean().item() == pytest.approx(0.3, abs=0.03)
+    # Each task's by itself.
+    assert (away["a"] & away["b"]).double().mean().item() == pytest.approx(0.09, abs=0.02)
+    again = pairs(count=2000, missing=0.3, seed=(4,))[range(2000)][1]
+    assert torch.equal(again["a"].present, masked["a"].present)
