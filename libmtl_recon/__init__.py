@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from libmtl_recon.conflict.plot import draw_profile
     from libmtl_recon.conflict.profile import ConflictProfile
     from libmtl_recon.labels.masked import Masked
-    from libmtl_recon.launcher import StopRun, find_script, run_script
+    from libmtl_recon.launcher import StopRun, find_script, run_module, run_script
     from libmtl_recon.plugin.arguments import known_weightings
     from libmtl_recon.plugin.observing import Measurement, Observer
     from libmtl_recon.plugin.scoring import ScoringObserver
@@ -46,6 +46,7 @@ __all__ = [
     "gradops_weights",
     "known_weightings",
     "only_task",
+    "run_module",
     "run_script",
     "split_layers",
 ]
@@ -65,6 +66,7 @@ _HOMES = {
     "gradops_weights": "weighting.gradops",
     "known_weightings": "plugin.arguments",
     "only_task": "architecture.split",
+    "run_module": "launcher",
     "run_script": "launcher",
     "split_layers": "architecture.split",
 }

@@ -12,7 +12,12 @@ _PROBLEMS = Path(__file__).parent / "problems"
 def scoring_command() -> str:
     """The command that scores the script which is running, with its own arguments."""
     script = Path(sys.argv[0])
-    name = script.stem if script.parent == _PROBLEMS else str(script)
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    name = [str(script)]
+    if script.parent == _PROBLEMS:
+        name = [script.stem]
+    elif spec is not None:  # Python was started with -m
+        name = ["-m", spec.name.removesuffix(".__main__")]
     # Of a flag that is given twice, argparse takes the second.
     plain = ("--weighting", "EW", "--arch", "HPS")
-    return shlex.join(["libmtl-recon", "score", name, *sys.argv[1:], *plain])
+    return shlex.join(["libmtl-recon", "score", *name, *sys.argv[1:], *plain])

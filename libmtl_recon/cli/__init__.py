@@ -10,6 +10,7 @@ from libmtl_recon._version import __version__
 from libmtl_recon.cli import doctor, layers, run, score, search
 from libmtl_recon.errors import ReconError
 
+_INTERRUPTED = 130
 _EPILOG = """\
 a typical session:
   libmtl-recon run main.py --weighting EW              your LibMTL script, unchanged
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments without the program's name; those of the process by default.
     """
     options = build_parser().parse_args(argv)
+    options.own_process = argv is None
     try:
         status: int = options.handle(options)
     except ReconError as error:
@@ -52,5 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         print("libmtl-recon: interrupted", file=sys.stderr)
-        return 130
+        status = _INTERRUPTED
+    if status == _INTERRUPTED and options.own_process:
+        # Python then ends by the signal itself, from which a shell's loop knows that it must end.
+        sys.excepthook = lambda *_: None
+        raise KeyboardInterrupt
     return status

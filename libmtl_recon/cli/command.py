@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from libmtl_recon.problems import BUILT_IN
+
+if TYPE_CHECKING:
+    from libmtl_recon.launcher import Target
+    from libmtl_recon.plugin.observing import Observer
 
 
 def add_command(
@@ -33,6 +38,12 @@ def add_command(
 def add_script(parser: argparse.ArgumentParser) -> None:
     """Add ``script`` and ``args``: a script's name and, untouched, everything behind it."""
     parser.add_argument(
+        "-m",
+        dest="module",
+        action="store_true",
+        help="SCRIPT is the dotted name of a module, as for `python -m`",
+    )
+    parser.add_argument(
         "script",
         metavar="SCRIPT",
         # Not a positional and a REMAINDER: of these two, argparse takes a `--` between them away.
@@ -40,6 +51,22 @@ def add_script(parser: argparse.ArgumentParser) -> None:
         action=_ScriptAndArgs,
         help=f"path of a LibMTL script, or a built-in problem: {', '.join(BUILT_IN)}; "
         "everything behind it goes to the script",
+    )
+
+
+def target_of(options: argparse.Namespace) -> Target:
+    """What the options of :func:`add_script` name."""
+    from libmtl_recon.launcher import Target
+
+    return Target(options.script, options.module)
+
+
+def launch(options: argparse.Namespace, observers: Sequence[Observer]) -> int:
+    """Run what the options of :func:`add_script` name; returns its exit status."""
+    from libmtl_recon.launcher import run
+
+    return run(
+        target_of(options), options.args, observers=observers, until_exit=options.own_process
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from libmtl_recon.cli.command import add_command, add_script
+from libmtl_recon.cli.command import add_command, add_script, launch
 
 _DESCRIPTION = """\
 Run a LibMTL script, unmodified, as `python SCRIPT ARGS...` would, with --weighting GradOPS,
@@ -17,6 +17,7 @@ examples:
   libmtl-recon run main.py --weighting GradOPS --gradops_alpha -1
   libmtl-recon run main.py --weighting EW --arch Recon --recon_k 12
   libmtl-recon run --single-task digit main.py --weighting EW     one task alone
+  libmtl-recon run -m package.main --weighting GradOPS            as `python -m package.main`
   libmtl-recon run main.py --help                                 the script's own flags
 
 The first form is the same as writing `import libmtl_recon` into main.py before it imports LibMTL.
@@ -38,8 +39,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _handle(options: argparse.Namespace) -> int:
-    from libmtl_recon.launcher import run_script
     from libmtl_recon.plugin.single_task import SingleTask
 
     observers = [] if options.single_task is None else [SingleTask(options.single_task)]
-    return run_script(options.script, options.args, observers=observers)
+    return launch(options, observers)

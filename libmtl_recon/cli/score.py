@@ -7,9 +7,10 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from libmtl_recon.cli.command import add_command, add_script
+from libmtl_recon.cli.command import add_command, add_script, launch, target_of
 from libmtl_recon.errors import ReconError, UsageError
 
 if TYPE_CHECKING:
@@ -79,21 +80,23 @@ def _handle(options: argparse.Namespace) -> int:
     from libmtl_recon.conflict.cache import ProfileCache
 
     ProfileCache().prepare()
+    # The script may change the working folder.
+    options.out = options.out and str(Path(options.out).absolute())
+    options.plot = options.plot and str(Path(options.plot).absolute())
 
     from libmtl_recon.cli.tables import say
-    from libmtl_recon.launcher import run_script
     from libmtl_recon.plugin.scoring import ScoringObserver
 
     with _progress(options.steps) as advance:
         observer = ScoringObserver(options.steps, dataset=options.dataset_name, on_step=advance)
-        status = run_script(options.script, options.args, observers=[observer])
+        status = launch(options, [observer])
     if observer.failed:
         return status  # the launcher has said what was not finite; nothing is kept
     profile = observer.profile()
     if profile is None:
         if status == 0 and observer.attached:
             raise ReconError(
-                f"{options.script} built a Trainer but no step of it was seen, so nothing was "
+                f"{target_of(options)} built a Trainer but no step of it was seen, so nothing was "
                 "scored. Have the script train, e.g. with --mode train and at least one epoch, "
                 "with a weighting that updates the network through its backward method, such as "
                 "EW (of LibMTL's, MOML, FORUM and AutoLambda do not)."
@@ -133,7 +136,9 @@ def _keep(profile: ConflictProfile, options: argparse.Namespace) -> None:
         say(f"No layer conflicts at S = {options.s:g}. For an S closer to 0:")
         say(f"  libmtl-recon layers show {name} --s 0")
         return
-    again = shlex.join(["libmtl-recon", "run", options.script, *_without_arch(options.args)])
+    again = shlex.join(
+        ["libmtl-recon", "run", *target_of(options).words, *_without_arch(options.args)]
+    )
     say(f"Next, with the {severe} layers that reach half of the worst score split (K is yours):")
     say(f"  {again} --arch Recon --recon_s {options.s:g} --recon_k {severe}")
 

@@ -10,10 +10,13 @@ def activate() -> None:
     """Make LibMTL accept our weightings, architectures and flags, however it is imported.
 
     If LibMTL is loaded it is registered with now, else at the moment when it is imported; this
-    call itself loads neither LibMTL nor torch. Calling it again changes nothing.
+    call itself loads neither LibMTL nor torch. It holds for the processes that this one spawns,
+    too. Calling it again changes nothing.
     """
     from libmtl_recon.plugin.importing import arm, disarm
+    from libmtl_recon.plugin.spawning import tell_spawned_processes
 
+    tell_spawned_processes()
     module = sys.modules.get("LibMTL")
     if module is None:
         arm()

@@ -54,6 +54,7 @@ class Observer:
 
 _observers: list[Observer] = []
 _trainer_of_meter: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+_announced: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 @contextmanager
@@ -79,12 +80,14 @@ def wrap_trainer(libmtl: ModuleType) -> None:
         bound = signature.bind(self, *args, **kwargs)
         _filter_tasks(bound.arguments)
         build(*bound.args, **bound.kwargs)
-        _trainer_of_meter[self.meter] = weakref.ref(self)
-        for observer in list(_observers):
-            observer.built(self)
+        _announce(self)
 
     @functools.wraps(train)
     def wrapped_train(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # A script's own Trainer may build all itself, or have a meter of its own.
+        if self not in _announced:
+            _refuse_unfiltered(self)
+        _announce(self)
         result = train(self, *args, **kwargs)
         for observer in list(_observers):
             observer.trained(self)
@@ -105,6 +108,25 @@ def wrap_trainer(libmtl: ModuleType) -> None:
     trainer_class.__init__ = __init__
     trainer_class.train = wrapped_train
     meter_class.display = wrapped_display
+
+
+def _announce(trainer: Any) -> None:
+    """Tell of a Trainer, once; its meter may be another each time."""
+    _trainer_of_meter[trainer.meter] = weakref.ref(trainer)
+    if trainer not in _announced:
+        _announced.add(trainer)
+        for observer in list(_observers):
+            observer.built(trainer)
+
+
+def _refuse_unfiltered(trainer: Any) -> None:
+    """Refuse to train all tasks where only some are wanted, which is seen to in ``__init__``."""
+    tasks = tuple(trainer.task_name)
+    if any(observer.choose_tasks(tasks) != tasks for observer in list(_observers)):
+        raise ReconError(
+            f"The class {type(trainer).__name__} does not call LibMTL's Trainer.__init__, so no "
+            "task of it can be trained alone. Call super().__init__(...) in it."
+        )
 
 
 def _filter_tasks(arguments: dict[str, Any]) -> None:

@@ -16,15 +16,26 @@ from libmtl_recon.plugin.arguments import prepared_training
 
 def wrap_trainer(libmtl: ModuleType) -> None:
     """Have LibMTL's Trainer run its model in the precision that the script's arguments ask for."""
-    build = libmtl.Trainer.__init__
+    build, train = libmtl.Trainer.__init__, libmtl.Trainer.train
 
     @functools.wraps(build)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # is set as __init__
         build(self, *args, **kwargs)
-        if prepared_training().get("recon_amp") == "bf16":
-            autocast_forward(self.model, self.device)
+        _as_asked(self)
+
+    @functools.wraps(train)
+    def wrapped_train(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # A script's own Trainer may build all itself.
+        _as_asked(self)
+        return train(self, *args, **kwargs)
 
     libmtl.Trainer.__init__ = __init__
+    libmtl.Trainer.train = wrapped_train
+
+
+def _as_asked(trainer: Any) -> None:
+    if prepared_training().get("recon_amp") == "bf16" and "forward" not in vars(trainer.model):
+        autocast_forward(trainer.model, trainer.device)
 
 
 def autocast_forward(model: Any, device: torch.device) -> None:

@@ -10,15 +10,20 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
-from libmtl_recon.plugin.flags import gradops, recon, training
+from libmtl_recon.plugin.flags import collisions, gradops, recon, training
 
 WEIGHTINGS: dict[str, ModuleType] = {"GradOPS": gradops}
 ARCHITECTURES: dict[str, ModuleType] = {"Recon": recon}
 
 
 def add_flags(libmtl: ModuleType) -> None:
-    """Add our flags to ``LibMTL_args``, once."""
+    """Add our flags to ``LibMTL_args``, once.
+
+    Raises:
+        UsageError: A script has added one of them before.
+    """
     parser: argparse.ArgumentParser = libmtl.config.LibMTL_args
-    for method in (*WEIGHTINGS.values(), *ARCHITECTURES.values()):
-        method.add(parser)
-    training.add(parser)
+    with collisions.claiming(parser):
+        for method in (*WEIGHTINGS.values(), *ARCHITECTURES.values()):
+            method.add(parser)
+        training.add(parser)

@@ -13,7 +13,7 @@ import pytest
 
 from libmtl_recon import Observer, StopRun, UsageError, find_script, run_script
 
-SCRIPT = Path(__file__).parent / "scripts" / "two_tasks.py"
+SCRIPT = Path(__file__).parents[1] / "scripts" / "two_tasks.py"
 
 # A script that builds a Trainer without training, which is all that the launcher asks for.
 BUILDS = """

@@ -1,0 +1,8 @@
+"""Running a LibMTL script, unmodified, in this process, with the plugin registered."""
+
+from __future__ import annotations
+
+from libmtl_recon.launcher.running import StopRun, run, run_module, run_script
+from libmtl_recon.launcher.target import Target, find_script
+
+__all__ = ["StopRun", "Target", "find_script", "run", "run_module", "run_script"]

@@ -1,0 +1,157 @@
+"""One run of a script, from its first line to its exit status."""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import libmtl_recon.plugin
+from libmtl_recon.errors import ReconError
+from libmtl_recon.launcher.target import Target, as_main
+from libmtl_recon.launcher.tracebacks import strip_our_frames
+from libmtl_recon.plugin import arguments, parser, spawning
+from libmtl_recon.plugin.flags import collisions
+from libmtl_recon.plugin.observing import Observer, observe
+
+INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
+
+
+class StopRun(BaseException):
+    """Raised by an observer to end the script early; the run counts as a success."""
+
+
+class _TrainerSeen(Observer):
+    def __init__(self) -> None:
+        self.seen = False
+
+    def built(self, trainer: Any) -> None:
+        self.seen = True
+
+
+def run_script(
+    script: str | Path, args: Sequence[str] = (), *, observers: Sequence[Observer] = ()
+) -> int:
+    """Run a LibMTL script as ``python SCRIPT ARGS…`` would, with the plugin registered.
+
+    ``sys.argv``, ``sys.path[0]``, ``__file__`` and ``__main__`` are the script's while it runs.
+    Errors are printed on stderr: those of this package as one paragraph, those of the script
+    with the script's own frames.
+
+    Args:
+        script: A path, or the name of a built-in problem.
+        args: Its command-line arguments.
+        observers: Told what happens in LibMTL's Trainer.
+
+    Returns:
+        The exit status: the script's own; 0 if an observer ended the run by :class:`StopRun`;
+        130 after Ctrl-C; an error's :attr:`~libmtl_recon.ReconError.exit_status`; 1 for any
+        other exception.
+
+    Example:
+        >>> run_script("main.py", ["--weighting", "GradOPS"])  # doctest: +SKIP
+        0
+    """
+    return run(Target(str(script)), args, observers=observers)
+
+
+def run_module(module: str, args: Sequence[str] = (), *, observers: Sequence[Observer] = ()) -> int:
+    """Run a module as ``python -m MODULE ARGS…`` would; see :func:`run_script`.
+
+    Args:
+        module: Its dotted name, or that of a package with a ``__main__``.
+        args: Its command-line arguments.
+        observers: Told what happens in LibMTL's Trainer.
+    """
+    return run(Target(module, module=True), args, observers=observers)
+
+
+def run(
+    target: Target,
+    args: Sequence[str] = (),
+    *,
+    observers: Sequence[Observer] = (),
+    until_exit: bool = False,
+) -> int:
+    """Run a script or a module; see :func:`run_script`.
+
+    Args:
+        target: What to run.
+        args: Its command-line arguments.
+        observers: Told what happens in LibMTL's Trainer.
+        until_exit: Leave all as the script knows it until this process ends, for the threads
+            and the ``atexit`` handlers that it leaves behind.
+    """
+    libmtl_recon.plugin.activate()
+    trainer = _TrainerSeen()
+    surroundings = ExitStack()
+    surroundings.callback(arguments.forget_prepared)
+    surroundings.callback(setattr, sys, "excepthook", sys.excepthook)
+    surroundings.enter_context(parser.put_back())
+    if until_exit:
+        # Before those that the script registers, and so after them.
+        atexit.register(surroundings.close)
+        spawning.start_forkserver_without_main()
+    before = set(threading.enumerate())
+    try:
+        surroundings.enter_context(observe(trainer, *observers))
+        code, main = surroundings.enter_context(as_main(target, args))
+        exec(code, vars(main))
+        if not trainer.seen and not _left_running(before):
+            raise ReconError(
+                f"{target} ran to its end without building a LibMTL Trainer, so nothing was "
+                "trained. A LibMTL script builds one with LibMTL.Trainer(...), or a class of its "
+                "own that calls Trainer's __init__ or train; see `libmtl-recon run multidigits` "
+                "for a script that does."
+            )
+    except StopRun:
+        return 0
+    except SystemExit as request:
+        return _status(request)
+    except KeyboardInterrupt:
+        print("libmtl-recon: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except ReconError as error:
+        return _say(error)
+    except argparse.ArgumentError as error:
+        # From a parser of the script's own that has LibMTL's as a parent.
+        ours = collisions.found_in(error)
+        return _report(error) if ours is None else _say(ours)
+    except BaseException as error:  # noqa: BLE001  # whatever the script raised, shown as Python does
+        return _report(error)
+    finally:
+        if not until_exit:
+            surroundings.close()
+    return 0
+
+
+def _left_running(before: set[threading.Thread]) -> bool:
+    """Whether the script has left threads behind for which Python waits before it ends."""
+    return any(not t.daemon for t in threading.enumerate() if t not in before)
+
+
+def _say(error: ReconError) -> int:
+    print(f"libmtl-recon: error: {error}", file=sys.stderr)
+    return error.exit_status
+
+
+def _report(error: BaseException) -> int:
+    strip_our_frames(error)
+    # The script may have replaced the hook; by default it prints the traceback.
+    sys.excepthook(type(error), error, error.__traceback__)
+    return 1
+
+
+def _status(request: SystemExit) -> int:
+    """The exit status that Python itself would give for this ``SystemExit``."""
+    if request.code is None:
+        return 0
+    if isinstance(request.code, int):
+        return request.code
+    print(request.code, file=sys.stderr)
+    return 1
