@@ -41,8 +41,11 @@ class Stability:
     steps: int
 
     def holds(self, confidence: float) -> bool:
-        """Whether both the sampling and the trend leave at least this agreement."""
-        return min(self.agreement, self.drift) >= confidence
+        """Whether the agreement is at least this, and the trend explains no more than chance does.
+
+        The later half rests on half of the steps, so it may disagree by more: four times as much.
+        """
+        return self.agreement >= confidence and 1.0 - self.drift <= 4.0 * (1.0 - confidence)
 
 
 def stability(

@@ -34,22 +34,32 @@ class SplitLosses:
         values = torch.stack([scalar.detach().to(dtype) for scalar in self.scalars])
         self.vector = values.requires_grad_()
 
-    def roots(self) -> list[Root]:
-        """What to differentiate for each task's own loss."""
-        return [([scalar] if scalar.requires_grad else [], None) for scalar in self.scalars]
+    def roots(self, factors: Tensor | None = None) -> list[Root]:
+        """What to differentiate for each task's own loss.
 
-    def back_propagate(self) -> None:
-        """Go on into the scalars with the gradient that the vector has got, if any."""
-        gradient, self.vector.grad = self.vector.grad, None
-        if gradient is None:
-            return
-        reached = [
-            (scalar, factor.to(scalar.dtype))
-            for scalar, factor in zip(self.scalars, gradient, strict=True)
-            if scalar.requires_grad
+        Args:
+            factors: ``[T]``, what each is multiplied by; None: 1.
+        """
+        if factors is None:
+            return [([scalar] if scalar.requires_grad else [], None) for scalar in self.scalars]
+        return [
+            ([scalar], [factor.to(scalar.dtype)]) if scalar.requires_grad else ([], None)
+            for scalar, factor in zip(self.scalars, factors, strict=True)
         ]
+
+    def take_gradient(self) -> Tensor | None:
+        """The gradient ``[T]`` that the vector has got, if any; it has none afterwards."""
+        gradient, self.vector.grad = self.vector.grad, None
+        return gradient
+
+    def back_propagate(self, gradient: Tensor) -> None:
+        """Go on into the scalars with the vector's gradient ``[T]``."""
+        reached = [root for root in self.roots(gradient) if root[0]]
         if reached:
-            torch.autograd.backward([s for s, _ in reached], [factor for _, factor in reached])
+            torch.autograd.backward(
+                [scalars[0] for scalars, _ in reached],
+                [factors[0] for _, factors in reached if factors],
+            )
 
 
 def derived_roots(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -32,6 +33,7 @@ class Step:
         self._absent: set[int] = set()
         self._labelled: dict[int, Tensor] = {}
         self._part: tuple[Any, Tensor] | None = None
+        self._watcher: Callable[[Tensor], None] | None = None
 
     @property
     def present(self) -> list[int] | None:
@@ -101,6 +103,55 @@ class Step:
         self.batches = [SplitLosses(one, losses.dtype) for one in scalars]
         self._given = losses
         return True
+
+    @contextmanager
+    def watched(self, watcher: Callable[[Tensor], None]) -> Iterator[None]:
+        """Inside the ``with`` block, have losses that are weighed differentiated one a task.
+
+        Args:
+            watcher: Given these gradients of the shared parameters, ``[T, d]``, each up to a
+                positive factor; the matrix is written again in the next step.
+        """
+        self._watcher = watcher
+        try:
+            yield
+        finally:
+            self._watcher = None
+
+    def back_propagate(self, shared: Sequence[Tensor]) -> None:
+        """Go on into the tasks' graphs with the gradients that the vectors have got, if any.
+
+        Args:
+            shared: The shared parameters.
+        """
+        for batch in self.batches:
+            gradient = batch.take_gradient()
+            if gradient is None:
+                continue
+            if self._watcher is None:
+                batch.back_propagate(gradient)
+            else:
+                self._one_by_one(batch, gradient, shared, self._watcher)
+
+    def _one_by_one(
+        self,
+        batch: SplitLosses,
+        gradient: Tensor,
+        shared: Sequence[Tensor],
+        watcher: Callable[[Tensor], None],
+    ) -> None:
+        # A factor that is not positive leaves no trace of a task's direction, or turns it round.
+        if not bool((gradient > 0).all()):
+            watcher(self.rows.fill(batch.roots(), shared, accumulate=False, retain_graph=True))
+            batch.back_propagate(gradient)
+            return
+        before = [parameter.grad for parameter in shared]
+        rows = self.rows.fill(batch.roots(gradient), shared, accumulate=True)
+        watcher(rows)
+        self.rows.scatter(rows.sum(dim=0), shared)
+        for parameter, old in zip(shared, before, strict=True):
+            if old is not None:
+                parameter.grad = old if parameter.grad is None else parameter.grad + old
 
     def close(self) -> None:
         """Forget the step, and with it the graphs."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import datetime
 import sys
 from collections.abc import Callable
@@ -15,11 +17,13 @@ from torch import Tensor, nn
 from libmtl_recon.conflict.layers import Layer, owned_parameters
 from libmtl_recon.conflict.probe import ConflictProbe
 from libmtl_recon.conflict.profile import ConflictProfile
+from libmtl_recon.conflict.schedule import Schedule, Stopping, described
 from libmtl_recon.errors import ReconError
 from libmtl_recon.gradient import present_tasks, task_gradients, write_row
 from libmtl_recon.plugin.arguments import prepared_params
 from libmtl_recon.plugin.features import detect
 from libmtl_recon.plugin.observing import Observer
+from libmtl_recon.plugin.step import hands_over, step_of
 
 # How often the device is waited for, to see that all gradients so far were finite.
 _CHECK_EVERY = 50
@@ -30,12 +34,15 @@ _SEVERAL_BATCHES = ("MoDo", "SDMGrad")
 class ScoringObserver(Observer):
     """Counts the conflicts in every shared layer of the first Trainer that is built.
 
-    Training is not changed by it: the per-task gradients of a weighting that obtains them itself
-    are read where it does (``_compute_grad``); for the others T extra backward passes are made
-    before theirs, on the same graph.
+    The per-task gradients of a weighting that obtains them itself are read where it does
+    (``_compute_grad``), and training is not changed by it. For a weighting of losses, T backward
+    passes, one a task, take the place of the one through their sum: the same update up to
+    rounding. Where that cannot be (LibMTL's own plumbing, ``rep_grad``, a script's own weighting),
+    T extra passes are made before it.
 
     Args:
-        steps: End the run by ``StopRun`` after this many scored steps; None scores all.
+        schedule: Which steps to score, and when to end the run by ``StopRun``; a number ends it
+            after so many scored steps, None scores all.
         dataset: The data set's name for the provenance; by default the script's ``--dataset``,
             else the script's name.
         on_step: Told the number of scored steps after each.
@@ -44,13 +51,16 @@ class ScoringObserver(Observer):
 
     def __init__(
         self,
-        steps: int | None = None,
+        schedule: Schedule | int | None = None,
         *,
         dataset: str | None = None,
         on_step: Callable[[int], None] = lambda _: None,
         on_built: Callable[[tuple[Layer, ...]], None] = lambda _: None,
     ) -> None:
-        self.steps = steps
+        self.schedule = schedule if isinstance(schedule, Schedule) else Schedule(schedule)
+        until = self.schedule.until
+        self._stopping = None if until is None else Stopping(until)
+        self._trained_steps = 0
         self.missed = 0
         self.failed = False
         self._dataset = dataset
@@ -74,8 +84,12 @@ class ScoringObserver(Observer):
         if self._probe is None or self._probe.steps == 0:
             return None
         self._refuse_non_finite()
-        missed = {"missed_steps": self.missed} if self.missed else {}
-        return self._probe.profile({**self._provenance, **missed})
+        more: dict[str, Any] = {"missed_steps": self.missed} if self.missed else {}
+        profile = self._probe.profile({})
+        until = self.schedule.until
+        if until is not None:
+            more["stability"] = described(until, until.look(profile))
+        return dataclasses.replace(profile, provenance={**self._provenance, **more})
 
     def built(self, trainer: Any) -> None:
         """Put the probe on the model.
@@ -94,6 +108,8 @@ class ScoringObserver(Observer):
                 "belong to the network, not to the weighting."
             )
         layers, self._columns = _shared_layers(model)
+        if self.schedule.until is not None:
+            self.schedule.until.check_layers(len(layers))
         self._on_built(layers)
         self._probe = ConflictProbe(layers, model.task_name, trainer.device)
         self._provenance = _provenance(trainer, weighting, self._dataset)
@@ -123,9 +139,8 @@ class ScoringObserver(Observer):
         def _compute_grad(losses: Tensor, mode: str, rep_grad: bool = False) -> Any:
             gradients = compute(losses, mode, rep_grad)
             # Counted at once: some weightings go on to change this matrix in place.
-            if not rep_grad and not self._seen:
-                self._seen = True
-                self._record(gradients)
+            if not rep_grad:
+                self._take(gradients)
             return gradients
 
         def wrapped_backward(losses: Tensor, **kwargs: Any) -> Any:
@@ -133,22 +148,41 @@ class ScoringObserver(Observer):
             self._present = present = present_tasks(model)
             if not present:  # no sample has a label: such a step trains nothing
                 return backward(losses, **kwargs)
+            number, self._trained_steps = self._trained_steps, self._trained_steps + 1
+            if self.schedule.ends(number):
+                self._stop()
+            self._seen = True  # not to be counted
+            if not self.schedule.wants(number):
+                return backward(losses, **kwargs)
             self._watch_losses(losses.detach())
-            own = None if self._watching else self._own_passes(losses)
+            splits = self._splits(losses)
+            own = None if self._watching or splits else self._own_passes(losses)
             self._seen = False
-            result = backward(losses, **kwargs)
+            with step_of(model).watched(self._take) if splits else contextlib.nullcontext():
+                result = backward(losses, **kwargs)
             if not self._seen and own is not None:
                 self._record(own)
             elif not self._seen:
                 self.missed += 1
             # A weighting may obtain per-task gradients in some steps only (GradNorm does not in
             # its first epoch), so each step decides how the next is read.
-            self._watching = self._seen
+            self._watching = self._seen and not splits
             self._after_step()
             return result
 
         model._compute_grad = _compute_grad
         model.backward = wrapped_backward
+
+    def _splits(self, losses: Tensor) -> bool:
+        """Whether the losses' own backward passes will be one a task, if we ask for that."""
+        model = self._model
+        cut = model.rep_grad or hasattr(model, "rotograd")
+        return not cut and hands_over(model) and step_of(model).open(losses)
+
+    def _take(self, gradients: Tensor) -> None:
+        if not self._seen:
+            self._seen = True
+            self._record(gradients)
 
     def _own_passes(self, losses: Tensor) -> Tensor:
         model = self._model
@@ -195,11 +229,19 @@ class ScoringObserver(Observer):
         self._on_step(probe.steps)
         if probe.steps % _CHECK_EVERY == 0:
             self._check()
-        if self.steps is not None and probe.steps >= self.steps:
-            from libmtl_recon.launcher import StopRun
-
+        limit, stopping = self.schedule.steps, self._stopping
+        if limit is not None and probe.steps >= limit:
+            self._stop()
+        if stopping is not None and stopping.due(probe.steps):
             self._check()
-            raise StopRun
+            if stopping.enough(probe.profile({})):
+                self._stop()
+
+    def _stop(self) -> None:
+        from libmtl_recon.launcher import StopRun
+
+        self._check()
+        raise StopRun
 
     def _check(self) -> None:
         try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import libmtl_recon  # noqa: F401  # first, so that LibMTL loads on today's torch
 
 # isort: split
+import contextlib
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from LibMTL.loss import CELoss
 from LibMTL.metrics import AccMetric
 from torch import Tensor, nn
 
-from libmtl_recon import ReconError
+from libmtl_recon import ReconError, UsageError
 from libmtl_recon.architecture.libmtl import Recon
 from libmtl_recon.conflict.grid import EDGES
+from libmtl_recon.conflict.schedule import Schedule, UntilStable
 from libmtl_recon.launcher import StopRun
 from libmtl_recon.plugin.observing import Observer, observe
 from libmtl_recon.plugin.scoring import ScoringObserver
@@ -154,7 +156,7 @@ def build(
         decoders=nn.ModuleDict({task: nn.Linear(5, 2) for task in tasks}),
         rep_grad=options.pop("rep_grad", False),
         multi_input=options.pop("multi_input", False),
-        optim_param={"optim": "adam", "lr": 0.01},
+        optim_param=options.pop("optim_param", {"optim": "adam", "lr": 0.01}),
         scheduler_param=None,
         weight_args=ARGUMENTS.get(weighting.__name__, {}),
         arch_args=options.pop("arch_args", {}),
@@ -210,6 +212,71 @@ def test_counts_are_definition_3_and_training_is_unchanged(name: str) -> None:
         assert torch.equal(value, state[key]), key
 
 
+@pytest.fixture
+def _float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("_float64")
+@pytest.mark.parametrize("multi_input", [False, True])
+@pytest.mark.parametrize("name", ["EW", "UW", "DWA", "GLS", "RLW", "GradNorm"])
+def test_weighted_losses_are_differentiated_once_a_task(
+    name: str, multi_input: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T backward passes, not T + 1, and the same training up to rounding."""
+    passes = []
+    backward = torch.autograd.backward
+
+    def counted(tensors: Any, *args: Any, **kwargs: Any) -> None:
+        tensors = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+        passes.append(len(tensors))
+        backward(tensors, *args, **kwargs)
+
+    options: dict[str, Any] = {"optim_param": {"optim": "sgd", "lr": 0.1}}
+    options["multi_input"] = multi_input
+    loader = {task: OneTask(i) for i, task in enumerate(TASKS)} if multi_input else Batches()
+    by_hand, _, _ = scored(recorded(name), loader=loader, **options)
+    plain = train(build(getattr(weightings, name), **options), loader)
+    monkeypatch.setattr(torch.autograd, "backward", counted)
+    observer, _, state = scored(getattr(weightings, name), loader=loader, **options)
+    profile, expected_profile = observer.profile(), by_hand.profile()
+    assert profile is not None
+    assert expected_profile is not None
+    assert observer.missed == 0
+    assert (profile.histogram == expected_profile.histogram).all()
+    for key, value in plain.items():
+        torch.testing.assert_close(state[key], value, rtol=1e-9, atol=1e-11)
+    # RLW's weights and those of a softmax are all above 0. Each step has one pass a task; those
+    # beside them are of the T-vector of losses, in which no network is.
+    assert max(passes) == 1
+
+
+class Signed(weightings.EW):  # type: ignore[misc]
+    """A weighting that gives one task the weight 0 and one a negative weight."""
+
+    def backward(self, losses: Tensor, **_: Any) -> Any:
+        (losses * torch.tensor([1.0, 0.0, -0.5])).sum().backward()
+        return np.array([1.0, 0.0, -0.5])
+
+
+@pytest.mark.usefixtures("_float64")
+def test_weights_that_are_not_positive_hide_no_direction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Signed, "__module__", "LibMTL.weighting.Signed")
+    monkeypatch.setattr(Signed.backward, "__module__", "LibMTL.weighting.Signed")
+    options: dict[str, Any] = {"optim_param": {"optim": "sgd", "lr": 0.1}}
+    by_hand, _, _ = scored(type("Signed", (Recorded, Signed), {}), **options)
+    observer, _, state = scored(Signed, **options)
+    profile, expected_profile = observer.profile(), by_hand.profile()
+    assert profile is not None
+    assert expected_profile is not None
+    assert profile.undefined.sum() == 0
+    assert (profile.histogram == expected_profile.histogram).all()
+    for key, value in train(build(Signed, **options)).items():
+        torch.testing.assert_close(state[key], value, rtol=1e-9, atol=1e-11)
+
+
 @pytest.mark.parametrize("name", ["GradDrop", "MGDA", "IMTL"])
 def test_representation_gradients_are_followed_to_the_shared_layers(name: str) -> None:
     observer, trainer, state = scored(recorded(name), rep_grad=True)
@@ -223,7 +290,7 @@ def test_representation_gradients_are_followed_to_the_shared_layers(name: str) -
         assert torch.equal(value, state[key]), key
 
 
-@pytest.mark.parametrize(("name", "rep_grad"), [("EW", False), ("PCGrad", False), ("IMTL", True)])
+@pytest.mark.parametrize(("name", "rep_grad"), [("MGDA", False), ("PCGrad", False), ("IMTL", True)])
 def test_each_task_may_have_its_own_input(name: str, rep_grad: bool) -> None:
     loader = {task: OneTask(index) for index, task in enumerate(TASKS)}
     options = {"multi_input": True, "rep_grad": rep_grad}
@@ -290,6 +357,55 @@ def test_the_run_ends_after_the_steps_asked_for() -> None:
     profile = observer.profile()
     assert profile is not None
     assert profile.steps == 3
+
+
+def test_only_the_steps_asked_for_are_scored() -> None:
+    every, _, _ = scored(weightings.PCGrad)
+    profile = every.profile()
+    assert profile is not None
+    for schedule, steps in (
+        (Schedule(every=3), [0, 3, 6]),
+        (Schedule(start=5), [5, 6, 7]),
+        (Schedule(start=2, stop=6, every=2), [2, 4]),
+    ):
+        observer = ScoringObserver(schedule)
+        with observe(observer), contextlib.suppress(StopRun):
+            train(build(weightings.PCGrad))
+        found = observer.profile()
+        assert found is not None
+        assert found.steps == len(steps)
+        # Blocks of one step each: just those of the whole run.
+        assert (found.counts == profile.counts[steps]).all()
+
+
+def test_scoring_ends_when_the_choice_is_stable() -> None:
+    observer = ScoringObserver(Schedule(until=UntilStable(-0.1, 1, 0.97)))
+    with observe(observer):
+        trainer = build(weightings.EW)
+        with pytest.raises(StopRun):
+            trainer.train(Batches(), Batches(), 200)
+    profile = observer.profile()
+    assert profile is not None
+    assert profile.steps % 50 == 0
+    assert 250 <= profile.steps < 800
+    found = profile.provenance["stability"]
+    assert found["reached"] is True
+    assert found["agreement"] >= 0.97
+
+
+def test_a_run_too_short_to_be_sure_says_so() -> None:
+    observer = ScoringObserver(Schedule(until=UntilStable(-0.1)))
+    with observe(observer):
+        train(build(weightings.EW))
+    profile = observer.profile()
+    assert profile is not None
+    assert profile.provenance["stability"]["reached"] is False
+
+
+def test_more_layers_than_there_are_cannot_be_waited_for() -> None:
+    observer = ScoringObserver(Schedule(until=UntilStable(-0.1, 4, 0.9)))
+    with observe(observer), pytest.raises(UsageError, match="--k must be a whole number from 1 to"):
+        build(weightings.EW)
 
 
 def test_after_training_nothing_of_the_probe_is_left() -> None:
@@ -365,7 +481,7 @@ def test_an_architecture_of_the_users_own_is_scored_if_it_shares_an_encoder() ->
     assert profile.layer_names == ("fc1", "bn1", "fc2")
 
 
-@pytest.mark.parametrize("name", ["EW", "PCGrad", "GradOPS"])
+@pytest.mark.parametrize("name", ["MGDA", "PCGrad", "GradOPS"])
 def test_with_recon_the_layers_that_are_still_shared_are_scored(name: str, tmp_path: Path) -> None:
     source = tmp_path / "layers.json"
     source.write_text('{"fc1": 2, "bn1": 1, "fc2": 0}')

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from libmtl_recon.gradient.step import Step, present_tasks, step_of, task_scalars
+from libmtl_recon.plugin.step.functions import hands_over
 
-__all__ = ["Step", "present_tasks", "step_of", "task_scalars"]
+__all__ = ["Step", "hands_over", "present_tasks", "step_of", "task_scalars"]

@@ -47,13 +47,21 @@ def split_backward(model_class: Any) -> Callable[..., Any]:
             if not step.open(losses) or not own.__func__.__module__.startswith(_KNOWN):
                 return own(losses, **kwargs)
             result = own(step.hand_over(), **kwargs)
-            for batch in step.batches:
-                batch.back_propagate()
+            step.back_propagate(list(self.get_share_params()))
             return result
         finally:
             step.close()
 
+    backward.hands_over = True  # type: ignore[attr-defined]
     return backward
+
+
+def hands_over(model: Any) -> bool:
+    """Whether the model's weighting is given losses without the graphs behind them."""
+    model_class = type(model)
+    own = super(model_class, model).backward
+    split = getattr(model_class.backward, "hands_over", False)
+    return split and own.__func__.__module__.startswith(_KNOWN)
 
 
 def compute_grad(self: Any, losses: Any, mode: str, rep_grad: bool = False) -> Any:
