@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.architecture import writing
+from libmtl_recon.architecture.agreement import agree, is_one
 from libmtl_recon.errors import ReconError
 
 
@@ -28,8 +29,12 @@ class Bundle(Tensor):
     It is a tensor to Python and to C++ alike, but one without values of its own: an operation
     that gets at it below the torch functions, where no task can be chosen, is refused.
 
+    A bundle of one part may say whose it is. Where it meets the bundles of all tasks, that
+    task's result alone is computed.
+
     Args:
-        parts: T tensors.
+        parts: T tensors, or one.
+        task: Whose the one part is, as its place in the order of the tasks.
 
     Example:
         >>> import torch
@@ -41,21 +46,30 @@ class Bundle(Tensor):
     """
 
     _parts: tuple[Tensor, ...]
+    _task: int | None
 
     @staticmethod
-    def __new__(cls: type[Bundle], parts: Sequence[Tensor]) -> Bundle:
+    def __new__(cls: type[Bundle], parts: Sequence[Tensor], task: int | None = None) -> Bundle:
         """Make a tensor without storage that stands for the parts."""
         parts = tuple(parts)
         if not parts or any(type(part) is Bundle for part in parts):
             raise ReconError("A bundle is made of one plain tensor a task, and of at least one.")
+        if task is not None and len(parts) > 1:
+            raise ReconError("A bundle that is one task's has one part.")
         self: Bundle = Tensor._make_wrapper_subclass(
             cls, (), dtype=torch.float32, requires_grad=any(part.requires_grad for part in parts)
         )
         self._parts = parts
+        self._task = task
         return self
 
-    def __init__(self, parts: Sequence[Tensor]) -> None:
+    def __init__(self, parts: Sequence[Tensor], task: int | None = None) -> None:
         pass
+
+    @property
+    def task(self) -> int | None:
+        """The place of the only task whose part this is; None if there is a part for each."""
+        return self._task
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
@@ -87,8 +101,8 @@ class Bundle(Tensor):
                 raise writing.into_shared(name)
             if first._is_view():
                 raise writing.through_view(name)
-            tasks = len(bundles_in((args, kwargs))[0]._parts)
-            args = (Bundle([first.clone() for _ in range(tasks)]), *args[1:])
+            other = bundles_in((args, kwargs))[0]
+            args = (Bundle([first.clone() for _ in other._parts], other._task), *args[1:])
         out: list[Tensor] = []
         _sort(kwargs.get("out"), [], out)
         if out:
@@ -107,11 +121,11 @@ class Bundle(Tensor):
             "with the parts, once a task, or leave the layers before it shared."
         )
 
-    def __reduce_ex__(self, protocol: Any) -> tuple[type, tuple[tuple[Tensor, ...]]]:
-        return Bundle, (self.parts,)
+    def __reduce_ex__(self, protocol: Any) -> tuple[type, tuple[tuple[Tensor, ...], int | None]]:
+        return Bundle, (self.parts, self._task)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Bundle:
-        return Bundle([copy.deepcopy(part, memo) for part in self.parts])
+        return Bundle([copy.deepcopy(part, memo) for part in self.parts], self._task)
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise ReconError(
@@ -149,20 +163,34 @@ def per_task(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
     _sort(kwargs, bundles, shared)
     for bundle in bundles:
         _refuse_cut_off(bundle)
-    counts = {len(bundle._parts) for bundle in bundles}
-    if len(counts) != 1:
+    tasks, only = _meet(func, bundles)
+    before = writing.versions(shared)
+    results = [
+        func(*(pick(a, task) for a in args), **{k: pick(v, task) for k, v in kwargs.items()})
+        for task in tasks
+    ]
+    if writing.versions(shared) != before:
+        raise writing.into_shared(name_of(func))
+    return combine(results, func, bundles, only)
+
+
+def _meet(func: Callable[..., Any], bundles: Sequence[Bundle]) -> tuple[Sequence[int], int | None]:
+    """The tasks to run a function for, and the only task if the result is one task's."""
+    single = {bundle._task for bundle in bundles if bundle._task is not None}
+    counts = {len(bundle._parts) for bundle in bundles if bundle._task is None}
+    if len(single) > 1:
+        raise ReconError(
+            f"{name_of(func)} met values of different tasks ({sorted(single)}), each of which is "
+            "one task's alone. What the tasks compute for themselves cannot be mixed."
+        )
+    if len(counts) > 1 or (single and counts and max(single) >= min(counts)):
         raise ReconError(
             f"{name_of(func)} met task-specific tensors of {sorted(counts)} tasks at once. All "
             "layers of a network must be split for the same tasks."
         )
-    before = writing.versions(shared)
-    results = [
-        func(*(pick(a, task) for a in args), **{k: pick(v, task) for k, v in kwargs.items()})
-        for task in range(counts.pop())
-    ]
-    if writing.versions(shared) != before:
-        raise writing.into_shared(name_of(func))
-    return combine(results, func, bundles)
+    if single:
+        return tuple(single), single.pop()
+    return range(counts.pop()), None
 
 
 def name_of(func: Callable[..., Any]) -> str:
@@ -183,7 +211,7 @@ def bundles_in(value: Any) -> list[Bundle]:
 def pick(value: Any, task: int) -> Any:
     """A value as one task sees it: each bundle in it replaced by that task's part."""
     if type(value) is Bundle:
-        return value._parts[task]
+        return value._parts[task if value._task is None else 0]
     if isinstance(value, tuple | list):
         items = [pick(item, task) for item in value]
         same = all(new is old for new, old in zip(items, value, strict=True))
@@ -195,19 +223,26 @@ def pick(value: Any, task: int) -> Any:
     return value
 
 
-def combine(values: Sequence[Any], func: Callable[..., Any], given: Sequence[Bundle] = ()) -> Any:
+def combine(
+    values: Sequence[Any],
+    func: Callable[..., Any],
+    given: Sequence[Bundle] = (),
+    task: int | None = None,
+) -> Any:
     """The results of all tasks as one value; the counterpart of :func:`pick`.
 
     Args:
         values: One result a task.
         func: What gave them.
         given: The bundles that it was given.
+        task: The only task that was computed, if it was only one.
     """
     first = values[0]
     if all(isinstance(value, Tensor) for value in values):
-        return first if len(values) > 1 and _is_one(values, given) else Bundle(values)
+        known = [part for bundle in given for part in bundle._parts]
+        return first if len(values) > 1 and is_one(values, known) else Bundle(values, task)
     if isinstance(first, torch.Size) or not isinstance(first, tuple | list | dict):
-        if all(_agree(first, value) for value in values):
+        if all(agree(first, value) for value in values):
             return first
         raise ReconError(
             f"{name_of(func)} gave a different value for each task "
@@ -218,8 +253,11 @@ def combine(values: Sequence[Any], func: Callable[..., Any], given: Sequence[Bun
     if len({len(value) for value in values}) != 1:
         raise ReconError(f"{name_of(func)} gave results of different lengths for different tasks.")
     if isinstance(first, dict):
-        return _updated(first, {k: combine([v[k] for v in values], func, given) for k in first})
-    return _rebuilt(first, [combine(column, func, given) for column in zip(*values, strict=True)])
+        return _updated(
+            first, {k: combine([v[k] for v in values], func, given, task) for k in first}
+        )
+    columns = zip(*values, strict=True)
+    return _rebuilt(first, [combine(column, func, given, task) for column in columns])
 
 
 def _sort(value: Any, bundles: list[Bundle], shared: list[Tensor]) -> None:
@@ -247,36 +285,6 @@ def _updated(like: dict[Any, Any], items: dict[Any, Any]) -> dict[Any, Any]:
     return made
 
 
-def _agree(first: Any, value: Any) -> bool:
-    if value is first:
-        return True
-    if type(value) is not type(first):
-        return False
-    same = value == first
-    # Both not a number counts as agreement. What compares element by element never agrees.
-    return same is True or (isinstance(first, float) and first != first and value != value)
-
-
-def _is_one(values: Sequence[Tensor], given: Sequence[Bundle]) -> bool:
-    """Whether all tasks got one tensor, or the same view of it: then it is not a task's."""
-    first = values[0]
-    if all(value is first for value in values):
-        return True
-    base = first._base
-    if base is None or any(value._base is not base for value in values):
-        return False
-    if any(part is base or part._base is base for bundle in given for part in bundle._parts):
-        return False
-    return all(_place(value) == _place(first) for value in values)
-
-
-def _place(view: Tensor) -> tuple[Any, ...]:
-    # A custom autograd function may return a view of its input that has another gradient.
-    node = view.grad_fn
-    custom = id(node) if isinstance(node, torch.autograd.function.BackwardCFunction) else None
-    return view.storage_offset(), view.shape, view.stride(), view.dtype, custom
-
-
 def _refuse_cut_off(bundle: Bundle) -> None:
     if torch.compiler.is_compiling():
         return
@@ -294,5 +302,5 @@ def _refuse_cut_off(bundle: Bundle) -> None:
 def _one_each(value: Any, owner: Any) -> Any:
     """What to set an attribute to: a plain tensor is copied, so that the parts stay apart."""
     if isinstance(value, Tensor) and type(value) is not Bundle and type(owner) is Bundle:
-        return Bundle([value.detach().clone() for _ in owner._parts])
+        return Bundle([value.detach().clone() for _ in owner._parts], owner._task)
     return value

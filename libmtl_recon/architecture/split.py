@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from libmtl_recon.architecture.bundle import bundles_in, pick
 from libmtl_recon.architecture.custom_functions import run_functions_once_a_task
+from libmtl_recon.architecture.drawing import draw_anew, refuse_undrawable
 from libmtl_recon.architecture.finding import checked_tasks, find_layers, tied_parameters
+from libmtl_recon.architecture.state import accept_plain_state
 from libmtl_recon.architecture.statistics import follow_statistics
 from libmtl_recon.architecture.task_specific import (
     Copies,
@@ -22,30 +24,44 @@ from libmtl_recon.architecture.task_specific import (
 )
 from libmtl_recon.errors import ReconError, UsageError
 
+BN = ("per_task", "mixed")
+INIT = ("copy", "fresh")
 _SELECTION = "_task_selection"
 
 
-def split_layers(module: nn.Module, layers: Iterable[str], tasks: Sequence[str]) -> nn.Module:
+def split_layers(
+    module: nn.Module,
+    layers: Iterable[str],
+    tasks: Sequence[str],
+    *,
+    bn: Literal["per_task", "mixed"] = "per_task",
+    init: Literal["copy", "fresh"] = "copy",
+) -> nn.Module:
     """Give each task its own copy of some layers, in place.
 
     Called afterwards, the network returns a :class:`~libmtl_recon.Bundle` whose ``parts`` are
     the T outputs in the order of ``tasks`` (or, if the result met no split layer, the plain
-    tensor). Layers before the first split run once, the others once a task. Copies start equal.
-    Batch norms keep running statistics per task wherever their input is a task's own. A parameter
-    that only further modules hold (an output layer tied to an embedding) is split in all of them.
+    tensor). Layers before the first split run once, the others once a task. A parameter that only
+    further modules hold (an output layer tied to an embedding) is split in all of them. The state
+    dict of the network before its split still loads: each task gets a copy.
 
     Args:
         module: Any network whose operations are torch functions.
         layers: Paths of modules that hold parameters of their own, e.g. ``layer1.0.bn1``.
         tasks: The tasks' names, which appear in the state dict's keys.
+        bn: What batch norms that stay shared keep running statistics of, where their input is a
+            task's own: of each task (``per_task``), or of all in one buffer that each task
+            updates in turn, as the program of the Recon paper's authors does (``mixed``).
+        init: Copies start equal (``copy``), or each is drawn by the layer's own
+            ``reset_parameters`` (``fresh``).
 
     Returns:
         The module itself.
 
     Raises:
-        UsageError: A layer does not exist, holds no parameters, or shares them with another layer
-            that is not chosen; or the tasks' names are none, twice the same, or unfit for a
-            module's name.
+        UsageError: A layer does not exist, holds no parameters, shares them with another layer
+            that is not chosen, or cannot be drawn anew; or the tasks' names are none, twice the
+            same, or unfit for a module's name.
         ReconError: The network was split already, or is compiled by ``torch.jit``.
 
     Example:
@@ -54,7 +70,33 @@ def split_layers(module: nn.Module, layers: Iterable[str], tasks: Sequence[str])
         >>> split_layers(net, ["1"], ["left", "right"])(torch.ones(3, 4)).parts[0].shape
         torch.Size([3, 2])
     """
-    tasks = checked_tasks(tasks)
+    selection = TaskSelection(checked_tasks(tasks))
+    return split_beside(module, layers, selection, bn=bn, init=init)
+
+
+def split_beside(
+    module: nn.Module,
+    layers: Iterable[str],
+    selection: TaskSelection,
+    *,
+    bn: str = "per_task",
+    init: str = "copy",
+    branches: Collection[nn.Module] = (),
+) -> nn.Module:
+    """Split a network that has parts which are one task's already.
+
+    Args:
+        module: See :func:`split_layers`.
+        layers: See there.
+        selection: Of the tasks.
+        bn: See there.
+        init: See there.
+        branches: The modules that are one task's, from which nothing is kept per task.
+    """
+    for name, value, known in (("bn", bn, BN), ("init", init, INIT)):
+        if value not in known:
+            way_out = f"Take one of {', '.join(known)}."
+            raise UsageError(name, f"must be {' or '.join(known)}", value, way_out)
     if any(isinstance(part, TaskSpecific) for part in module.modules()):
         raise ReconError(
             "This network was split before; a second split is not defined. Build the network anew "
@@ -62,15 +104,22 @@ def split_layers(module: nn.Module, layers: Iterable[str], tasks: Sequence[str])
         )
     owners = find_layers(module, list(dict.fromkeys(layers)))
     tied = tied_parameters(module, owners)
-    selection = TaskSelection(tasks)
+    if init == "fresh":
+        refuse_undrawable(owners)
     copies: Copies = {}
     for owner in owners.values():
         parameters = [p for p, value in owner._parameters.items() if value is not None]
         buffers = [b for b, value in owner._buffers.items() if value is not None]
         make_task_specific(owner, [*parameters, *buffers], selection, copies)
+        accept_plain_state(owner, selection)
     for holder, names in tied:
         make_task_specific(holder, names, selection, copies)
-    follow_statistics(module, selection)
+        accept_plain_state(holder, selection)
+    if init == "fresh":
+        for name, owner in owners.items():
+            draw_anew(name, owner)
+    inside = [part for branch in branches for part in branch.modules()]
+    follow_statistics(module, selection, mixed=bn == "mixed", besides=inside)
     run_functions_once_a_task()
     vars(module)[_SELECTION] = selection
     module.register_forward_hook(_unwrap_chosen)

@@ -5,14 +5,15 @@ Their input may differ between tasks, and what they keep of it must then be a ta
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import nn
 
 from libmtl_recon.architecture.bundle import Bundle, bundles_in
+from libmtl_recon.architecture.state import accept_plain_state
 from libmtl_recon.architecture.task_specific import (
-    CHILD,
     TaskSelection,
     TaskSpecific,
     TaskValues,
@@ -23,22 +24,40 @@ from libmtl_recon.errors import ReconError
 _SELECTION = "_statistics_selection"
 
 
-def follow_statistics(network: nn.Module, selection: TaskSelection) -> None:
+def follow_statistics(
+    network: nn.Module,
+    selection: TaskSelection,
+    *,
+    mixed: bool = False,
+    besides: Collection[nn.Module] = (),
+) -> None:
     """Have the norms of a network keep running statistics per task once they see bundles.
 
-    What stands before the first split sees none and keeps plain statistics. A state dict with
-    statistics per task, or without, loads into either. Other modules that put a task's
-    values into a buffer are refused when they do so.
+    What stands before the first split sees none and keeps plain statistics. Other modules that
+    put a task's values into a buffer are refused when they do so.
+
+    Args:
+        network: Its chosen layers are split.
+        selection: The network's.
+        mixed: Leave the norms their one set of running statistics, which each task updates in
+            turn: training then normalises by each task's batch, and evaluation by a mixture.
+        besides: Modules that are one task's already, which are left alone.
     """
+    alone = {id(module) for module in besides}
     for module in list(network.modules()):
-        if isinstance(module, TaskSpecific | TaskValues) or not _buffers(module):
+        if isinstance(module, TaskSpecific | TaskValues) or id(module) in alone:
             continue
-        if isinstance(module, torch.nn.modules.batchnorm._NormBase):
+        if not _buffers(module):
+            continue
+        if not isinstance(module, torch.nn.modules.batchnorm._NormBase):
+            module.register_forward_hook(_refuse_bundles_in_buffers)
+            continue
+        accept_plain_state(module, selection)
+        if mixed:
+            make_task_specific(module, (), selection)
+        else:
             vars(module)[_SELECTION] = selection
             module.register_forward_pre_hook(_split_on_bundle, with_kwargs=True)
-            module.register_load_state_dict_pre_hook(_match_state_dict)
-        else:
-            module.register_forward_hook(_refuse_bundles_in_buffers)
 
 
 def _buffers(module: nn.Module) -> tuple[str, ...]:
@@ -48,19 +67,6 @@ def _buffers(module: nn.Module) -> tuple[str, ...]:
 def _split_on_bundle(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     if _buffers(module) and bundles_in((args, kwargs)):
         make_task_specific(module, _buffers(module), vars(module)[_SELECTION])
-
-
-def _match_state_dict(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    selection: TaskSelection = vars(module)[_SELECTION]
-    keys = [f"{prefix}{CHILD}.{task}." for task in selection.tasks]
-    per_task = any(key.startswith(keys[0]) for key in state_dict)
-    if per_task and _buffers(module):
-        make_task_specific(module, _buffers(module), selection)
-    elif not per_task and isinstance(module, TaskSpecific):
-        for name in module._split_names:
-            if f"{prefix}{name}" in state_dict:
-                value = state_dict.pop(f"{prefix}{name}")
-                state_dict.update({f"{key}{name}": value.clone() for key in keys})
 
 
 def _refuse_bundles_in_buffers(module: nn.Module, _: Any, __: Any) -> None:

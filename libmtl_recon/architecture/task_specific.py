@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from threading import local
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from libmtl_recon.architecture.bundle import Bundle
+from libmtl_recon.architecture.bundle import Bundle, bundles_in, pick
 from libmtl_recon.errors import ReconError, UsageError
 
 # The child module in which a split module keeps its tasks' values.
@@ -44,15 +44,41 @@ class TaskSelection:
         chosen = self.chosen
         return self.tasks if chosen is None else (chosen,)
 
+    @property
+    def chosen_place(self) -> int | None:
+        """The place of the only task wanted among all tasks."""
+        chosen = self.chosen
+        return None if chosen is None else self.tasks.index(chosen)
+
     @contextmanager
     def only(self, task: str) -> Iterator[None]:
         """Inside the ``with`` block this thread computes one task."""
         before = self.chosen
-        self._local.chosen = task
+        self.choose(task)
         try:
             yield
         finally:
-            self._local.chosen = before
+            self.choose(before)
+
+    def choose(self, task: str | None) -> None:
+        """Compute this task alone in this thread from now on, or all of them."""
+        self._local.chosen = task
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether loops over the tasks choose each in turn, in this thread."""
+        return getattr(self._local, "one_by_one", False) and self.chosen is None
+
+    @contextmanager
+    def choosing_in_loops(self) -> Iterator[None]:
+        """Inside the ``with`` block loops over the tasks choose each in turn."""
+        chosen, before = self.chosen, getattr(self._local, "one_by_one", False)
+        self._local.one_by_one = True
+        try:
+            yield
+        finally:
+            self._local.one_by_one = before
+            self.choose(chosen)  # a loop may have been left in the middle
 
     def __reduce__(self) -> tuple[type, tuple[tuple[str, ...]]]:
         return TaskSelection, (self.tasks,)
@@ -90,7 +116,8 @@ class TaskSpecific(nn.Module):
     def __getattr__(self, name: str) -> Any:
         if name in self.__dict__.get("_split_names", ()):
             owners = self._modules[CHILD]._modules  # type: ignore[union-attr]  # is always there
-            return Bundle([getattr(owners[task], name) for task in self._selection.active])
+            parts = [getattr(owners[task], name) for task in self._selection.active]
+            return Bundle(parts, self._selection.chosen_place)
         return super().__getattr__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -98,8 +125,18 @@ class TaskSpecific(nn.Module):
             super().__setattr__(name, value)
             return
         owners = self._modules[CHILD]._modules  # type: ignore[union-attr]  # is always there
-        for index, task in enumerate(self._selection.active):
+        whose = value.task if type(value) is Bundle else None
+        tasks = self._selection.active if whose is None else (self._selection.tasks[whose],)
+        for index, task in enumerate(tasks):
             setattr(owners[task], name, _of_task(value, index))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As it was; given one task's input alone, with that task's values alone."""
+        whose = {bundle.task for bundle in bundles_in((args, kwargs))} - {None}
+        if self._selection.chosen is not None or len(whose) != 1:
+            return super().forward(*args, **kwargs)
+        with self._selection.only(self._selection.tasks[cast(int, whose.pop())]):
+            return super().forward(*args, **kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The class was made at run time: pickle and deepcopy make it anew from the plain one.
@@ -128,21 +165,29 @@ class TaskSpecificRNN(TaskSpecific):
 
 
 class TaskSpecificNorm(TaskSpecific):
-    """Norms with ``momentum=None`` weigh a batch by the number of batches, which is a task's."""
+    """A norm goes through the tasks one by one where its running statistics ask for it.
+
+    With ``momentum=None`` the weight of a batch is one over the number of batches, which is a
+    task's own. Statistics that stayed shared (``mixed``) are fed by each task in turn.
+    """
 
     momentum: float | None
 
     def forward(self, input: Tensor) -> Any:
-        """Normalise, once a task if the tasks' weights of the batch may differ."""
-        counted = "num_batches_tracked" in self._split_names
-        if self.momentum is not None or not counted or self._selection.chosen is not None:
+        """Normalise ``[B, C, ...]``."""
+        counted = self.momentum is None and "num_batches_tracked" in self._split_names
+        mixed = "running_mean" not in self._split_names and type(input) is Bundle
+        if not counted and not mixed:
             return super().forward(input)
+        place = self._selection.chosen_place
+        if place is None and type(input) is Bundle:
+            place = input.task
         parts = []
-        for index, task in enumerate(self._selection.tasks):
-            with self._selection.only(task):
-                own = Bundle([input.parts[index]]) if type(input) is Bundle else input
-                parts.append(super().forward(own).parts[0])
-        return Bundle(parts)
+        for index in range(len(self._selection.tasks)) if place is None else [place]:
+            with self._selection.only(self._selection.tasks[index]):
+                out = super().forward(pick(input, index))
+            parts.append(pick(out, index))
+        return Bundle(parts, place)
 
 
 _classes: dict[type[nn.Module], type[nn.Module]] = {}
