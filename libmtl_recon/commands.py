@@ -9,8 +9,12 @@ from pathlib import Path
 _PROBLEMS = Path(__file__).parent / "problems"
 
 
-def scoring_command() -> str:
-    """The command that scores the script which is running, with its own arguments."""
+def scoring_command(architecture: str) -> str:
+    """The command that scores the script which is running, with its own arguments.
+
+    Args:
+        architecture: LibMTL's name of the unsplit one.
+    """
     script = Path(sys.argv[0])
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     name = [str(script)]
@@ -19,5 +23,5 @@ def scoring_command() -> str:
     elif spec is not None:  # Python was started with -m
         name = ["-m", spec.name.removesuffix(".__main__")]
     # Of a flag that is given twice, argparse takes the second.
-    plain = ("--weighting", "EW", "--arch", "HPS")
+    plain = ("--weighting", "EW", "--arch", architecture)
     return shlex.join(["libmtl-recon", "score", *name, *sys.argv[1:], *plain])

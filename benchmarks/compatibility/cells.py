@@ -48,6 +48,16 @@ TASKS = (2, 3, 5)
 BILEVEL = ("MOML", "FORUM", "AutoLambda")
 # The same architecture, on an encoder that holds a ResNet and layers of its own.
 WRAPPED = "MTAN (wrapped)"
+# What Recon splits, over each of the architectures that it can stand on.
+_EXPERTS = ("experts_shared.0.layer4.1.conv2", "experts_shared.1.layer2.0.bn1")
+SPLIT = {
+    "HPS": ("layer4.1.conv2", "layer2.0.bn1"),
+    "MTAN": ("shared_layer.3.1.conv2", "shared_layer.1.0.0.bn1"),
+    "MMoE": _EXPERTS,
+    "CGC": _EXPERTS,
+    "DSelect_k": _EXPERTS,
+    "PLE": ("shared_layer.4.0.1.conv2", "shared_layer.2.0.0.bn1"),
+}
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,7 @@ def architecture_names() -> list[str]:
     """All that the installed LibMTL offers, ours included."""
     names = [name for name in architectures.__all__ if not name.startswith("Abs")]
     names.insert(names.index("MTAN") + 1, WRAPPED)
-    return names
+    return [*names, *(f"Recon over {base}" for base in SPLIT if base != "HPS")]
 
 
 def all_cells(tasks: tuple[int, ...] = TASKS) -> Iterator[Cell]:
@@ -161,18 +171,20 @@ def make_loaders(cell: Cell) -> Any:
 
 def make_trainer(cell: Cell, folder: Path) -> Any:
     """A Trainer of LibMTL, from LibMTL's flags."""
-    arch = cell.arch.split()[0]
+    arch, base = cell.arch.split()[0], cell.arch.split()[-1]
     sys.modules["LibMTL.architecture.MTAN"].np = NarrowNumpy()  # type: ignore[attr-defined]
     flags = ["--weighting", cell.weighting, "--arch", arch, "--optim", "sgd", "--lr", "0.01"]
     flags += ["--weight_decay", "0", "--img_size", *map(str, IMAGE)]
-    flags += ["--num_experts", *(["3"] if arch == "DSelect_k" else ["2"] + ["1"] * cell.tasks)]
+    flags += ["--num_experts", *(["3"] if base == "DSelect_k" else ["2"] + ["1"] * cell.tasks)]
     flags += ["--rep_grad"] * cell.rep_grad + ["--multi_input"] * cell.multi_input
     if detect(LibMTL).by_name:
         flags += ["--STCH_warmup_epoch", "0", "--inner_step", "1"]
     if arch == "Recon":
         layers = folder / "layers.json"
-        layers.write_text(json.dumps({"layer4.1.conv2": 9, "layer2.0.bn1": 7}))
-        flags += ["--recon_k", "2", "--recon_layers", str(layers)]
+        base = "HPS" if base == arch else base
+        worst, second = SPLIT[base]
+        layers.write_text(json.dumps({worst: 9, second: 7}))
+        flags += ["--recon_k", "2", "--recon_layers", str(layers), "--recon_base", base]
     params = LibMTL_args.parse_args(flags)
     kwargs, optim_param, scheduler_param = prepare_args(params)
     names = [f"t{t}" for t in range(cell.tasks)]

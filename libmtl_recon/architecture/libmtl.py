@@ -1,30 +1,32 @@
-"""Recon as a LibMTL architecture: hard parameter sharing, but for the layers that conflict."""
+"""Recon as a LibMTL architecture: any of LibMTL's, but for the layers that conflict."""
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-from LibMTL.architecture import HPS
+import LibMTL.architecture
+from LibMTL.architecture import HPS, AbsArchitecture
 from torch import Tensor, nn
 
-from libmtl_recon.architecture.bundle import pick
-from libmtl_recon.architecture.split import only_task, shared_parameters, split_layers
+from libmtl_recon.architecture.branches import TaskByTask, find_branches, keep_to_their_task
+from libmtl_recon.architecture.bundle import bundles_in, pick
+from libmtl_recon.architecture.split import split_beside
+from libmtl_recon.architecture.task_specific import TaskSelection, TaskValues
 from libmtl_recon.commands import scoring_command
-from libmtl_recon.conflict.layers import layers_of
+from libmtl_recon.conflict.layers import layers_of, sharing_root
 from libmtl_recon.conflict.selection import select_layers
 from libmtl_recon.errors import UsageError
 
-# What LibMTL's weightings take the gradients of the shared parameters from.
-_GRADIENTS = {"_get_grads", "_compute_grad", "_compute_grad_dim", "get_share_params"}
+# Their tasks have a network each, all of which LibMTL counts as shared.
+COLUMNS = ("Cross_stitch", "LTB")
 
 
-class Recon(HPS):  # type: ignore[misc]  # LibMTL is untyped
-    """``--arch Recon``: each task has its own copy of the K layers that conflict most.
+class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
+    """Stands before a LibMTL architecture: each task has its own copy of some shared layers.
 
-    Source: Algorithm 1 of the Recon paper. The network is built anew, its worst layers are split,
-    and it is trained from scratch with any weighting. Split layers, like decoders, are updated by
-    their own task's gradient.
+    The network is built by the architecture behind it, its worst layers are split, and it is
+    trained with any weighting. Split layers, like decoders, are updated by their own task's
+    gradient.
     """
 
     def __init__(
@@ -37,27 +39,46 @@ class Recon(HPS):  # type: ignore[misc]  # LibMTL is untyped
         device: Any,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            task_name, encoder_class, decoders, rep_grad, multi_input, device, **kwargs
-        )
-        layers = layers_of(self.encoder)
-        selection = select_layers(
+        if len(task_name) < 2:
+            raise UsageError(
+                "--arch Recon",
+                "needs two tasks or more, between which layers conflict",
+                ", ".join(task_name),
+                "Train a single task with --arch HPS.",
+            )
+        tasks = TaskByTask(task_name)
+        super().__init__(tasks, encoder_class, decoders, rep_grad, multi_input, device, **kwargs)
+        shared = list(super().get_share_params())
+        root = sharing_root(self, shared)
+        layers = layers_of(root, shared)
+        chosen = select_layers(
             layers,
             kwargs["recon_k"],
             kwargs["recon_s"],
             kwargs["recon_layers"],
-            command=scoring_command(),
+            command=scoring_command(kwargs.get("recon_base", "HPS")),
+            tasks=task_name,
             select=kwargs.get("recon_select", "conflict"),
             seed=kwargs.get("recon_select_seed", 0),
         )
-        before = _count(self.encoder)
-        split_layers(self.encoder, selection.names, task_name)
-        self._refuse_nothing_shared(len(selection.names))
+        before = _count(root)
+        self._selection = TaskSelection(tasks)
+        branches = find_branches(root, shared)
+        split_beside(
+            root,
+            chosen.names,
+            self._selection,
+            bn=kwargs.get("recon_bn", "per_task"),
+            init=kwargs.get("recon_init", "copy"),
+            branches=branches,
+        )
+        keep_to_their_task([b for b in branches if b is not self.decoders], self._selection)
+        tasks.selection = self._selection
         print("=" * 40)
-        print("Recon:", selection.note)
-        print(f"Recon: {len(selection.names)} of {len(layers)} layers are task-specific now:")
-        print("\t" + ", ".join(selection.names))
-        print(f"Recon: encoder parameters {before:,} -> {_count(self.encoder):,}")
+        print("Recon:", chosen.note)
+        print(f"Recon: {len(chosen.names)} of {len(layers)} layers are task-specific now:")
+        print("\t" + ", ".join(chosen.names))
+        print(f"Recon: encoder parameters {before:,} -> {_count(root):,}")
 
     def forward(self, inputs: Tensor, task_name: str | None = None) -> dict[str, Tensor]:
         """Predict.
@@ -69,25 +90,20 @@ class Recon(HPS):  # type: ignore[misc]  # LibMTL is untyped
         Returns:
             The prediction of each task.
         """
-        if task_name is not None:
-            with only_task(self.encoder, task_name):
-                encoded = self.encoder(inputs)
-            # The encoder computed this task only: its list has every task's place, no bundles.
-            index = self.task_name.index(task_name)
-            representations = {task_name: _of_task(encoded, index)}
-        else:
-            encoded = self.encoder(inputs)
-            representations = {
-                task: _of_task(encoded, index) for index, task in enumerate(self.task_name)
-            }
-        return {
-            task: self.decoders[task](self._prepare_rep(representation, task, same_rep=False))
-            for task, representation in representations.items()
-        }
+        only = self._selection.choosing_in_loops
+        with only() if task_name is None else self._selection.only(task_name):
+            predictions: dict[str, Tensor] = super().forward(inputs, task_name)
+        return predictions
 
     def get_share_params(self) -> list[nn.Parameter]:
         """The parameters that are still shared."""
-        return shared_parameters(self.encoder)
+        own = {
+            id(parameter)
+            for values in self.modules()
+            if isinstance(values, TaskValues)
+            for parameter in values.parameters()
+        }
+        return [p for p in super().get_share_params() if id(p) not in own]
 
     def zero_grad_share_params(self) -> None:
         """Zero the gradients of the parameters that are still shared, in place."""
@@ -95,26 +111,64 @@ class Recon(HPS):  # type: ignore[misc]  # LibMTL is untyped
             if parameter.grad is not None:
                 parameter.grad = parameter.grad.detach().zero_()
 
-    def _refuse_nothing_shared(self, split: int) -> None:
-        """Refuse a weighting of shared gradients if there are none to weigh."""
-        if any(parameter.requires_grad for parameter in self.get_share_params()):
-            return
-        for parent in type(self).__mro__:
-            code = getattr(inspect.unwrap(vars(parent).get("backward", str)), "__code__", None)
-            if code is not None and _GRADIENTS & set(code.co_names):
-                raise UsageError(
-                    "--recon_k",
-                    f"must leave a layer shared for --weighting {parent.__name__}, which weighs "
-                    "the gradients of shared parameters; here every layer is task-specific",
-                    split,
-                    "Lower it, or use a weighting of losses such as EW.",
-                )
+    def _prepare_rep(self, rep: Any, task: str, same_rep: bool | None = None) -> Any:
+        for bundle in bundles_in(rep):
+            bundle.parts  # noqa: B018  # refuses what is cut off from its gradient
+        return super()._prepare_rep(pick(rep, self.task_name.index(task)), task, same_rep=False)
 
 
-def _of_task(encoded: Any, index: int) -> Any:
-    """What the encoder computed for one task."""
-    # LibMTL's convention: an encoder may return one representation a task, as a list.
-    return pick(encoded[index] if isinstance(encoded, list) else encoded, index)
+class Recon(Splitting, HPS):  # type: ignore[misc]  # LibMTL is untyped
+    """``--arch Recon``: hard parameter sharing, but for the K layers that conflict most.
+
+    Source: Algorithm 1 of the Recon paper.
+    """
+
+
+def recon_over(base: str) -> type[Splitting]:
+    """The class ``Recon`` over another of LibMTL's architectures.
+
+    Args:
+        base: Its name.
+
+    Raises:
+        UsageError: LibMTL has no such architecture, or it shares no layer.
+    """
+    if base in COLUMNS:
+        raise UsageError(
+            "--recon_base",
+            "must be an architecture in which the tasks share layers",
+            base,
+            f"In {base} each task has a network of its own by construction, mixed by learned "
+            "weights, so that no layer of it is left to split. Take HPS for the same encoder.",
+        )
+    known: dict[str, type] = {
+        name: value
+        for name, value in vars(LibMTL.architecture).items()
+        if isinstance(value, type)
+        and issubclass(value, AbsArchitecture)
+        and not issubclass(value, Splitting)
+        and value is not AbsArchitecture
+    }
+    if base not in known:
+        offered = sorted(set(known) - set(COLUMNS))
+        raise UsageError(
+            "--recon_base",
+            "must be one of LibMTL's architectures",
+            base,
+            f"There are: {', '.join(offered)}.",
+        )
+    return Recon if base == "HPS" else _over(known[base])
+
+
+_made: dict[type, type[Splitting]] = {}
+
+
+def _over(base: type) -> type[Splitting]:
+    if base not in _made:
+        # Of the same name: LibMTL and we tell architectures by it.
+        own = {"__module__": __name__, "__doc__": Recon.__doc__}
+        _made[base] = type("Recon", (Splitting, base), own)
+    return _made[base]
 
 
 def _count(module: nn.Module) -> int:

@@ -140,7 +140,9 @@ def _keep(profile: ConflictProfile, options: argparse.Namespace) -> None:
         ["libmtl-recon", "run", *target_of(options).words, *_without_arch(options.args)]
     )
     say(f"Next, with the {severe} layers that reach half of the worst score split (K is yours):")
-    say(f"  {again} --arch Recon --recon_s {options.s:g} --recon_k {severe}")
+    arch = where.get("architecture", "HPS")
+    base = "" if arch in ("HPS", "Recon") else f" --recon_base {arch}"
+    say(f"  {again} --arch Recon{base} --recon_s {options.s:g} --recon_k {severe}")
 
 
 def _severe(profile: ConflictProfile, S: float) -> int:

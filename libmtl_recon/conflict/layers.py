@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -35,11 +36,17 @@ class Layer:
         return self.name or "(root)"
 
 
-def layers_of(module: nn.Module) -> tuple[Layer, ...]:
+def layers_of(
+    module: nn.Module, shared: Collection[nn.Parameter] | None = None
+) -> tuple[Layer, ...]:
     """The layers of a network, in network order.
 
     Frozen parameters do not count, and a parameter that several modules hold counts for the
     first of them.
+
+    Args:
+        module: The network.
+        shared: Leave only the layers whose parameters are all among these.
 
     Example:
         >>> from torch import nn
@@ -47,26 +54,49 @@ def layers_of(module: nn.Module) -> tuple[Layer, ...]:
         ['0']
     """
     found = []
-    for name, owner, parameters in owned_parameters(module):
+    for name, owner, parameters in owned_parameters(module, shared):
         shapes = tuple(tuple(p.shape) for p in parameters)
         found.append(Layer(name, _plain_type(owner), shapes))
     return tuple(found)
 
 
+def sharing_root(model: nn.Module, shared: Collection[nn.Parameter]) -> nn.Module:
+    """The module to which layers' names are relative: a LibMTL model's encoder, or the model.
+
+    Args:
+        model: LibMTL's.
+        shared: Its shared parameters. If its ``encoder`` holds them all, names are relative to it,
+            and so the same as in the encoder alone.
+    """
+    encoder: nn.Module | None = getattr(model, "encoder", None)
+    if encoder is None:
+        return model
+    held = {id(parameter) for parameter in encoder.parameters()}
+    return encoder if all(id(parameter) in held for parameter in shared) else model
+
+
 def owned_parameters(
-    module: nn.Module,
+    module: nn.Module, shared: Collection[nn.Parameter] | None = None
 ) -> list[tuple[str, nn.Module, list[nn.Parameter]]]:
-    """Each layer's name, module and trainable parameters, in network order."""
+    """Each layer's name, module and trainable parameters, in network order.
+
+    Args:
+        module: The network.
+        shared: Leave only the layers whose parameters are all among these.
+    """
+    wanted = None if shared is None else {id(parameter) for parameter in shared}
     seen: set[int] = set()
     found = []
     for name, owner in module.named_modules():
         own = [p for p in owner._parameters.values() if p is not None and p.requires_grad]
         fresh = [p for p in own if id(p) not in seen]
         seen.update(id(p) for p in fresh)
-        if fresh:
+        if fresh and (wanted is None or all(id(p) in wanted for p in own)):
             found.append((name, owner, fresh))
     return found
 
 
 def _plain_type(module: nn.Module) -> str:
-    return type(module).__name__
+    # A split module's class is derived from the one that it had.
+    plain: type = getattr(type(module), "_plain_class", type(module))
+    return plain.__name__

@@ -45,6 +45,7 @@ def select_layers(
     *,
     select: str = "conflict",
     seed: int = 0,
+    tasks: Sequence[str] | None = None,
 ) -> Selection:
     """The K layers of a network that conflict most, or those of a baseline.
 
@@ -59,18 +60,27 @@ def select_layers(
         select: One of :data:`~libmtl_recon.conflict.baselines.SELECTIONS`. Only ``conflict`` and
             ``random_params``, whose number of parameters is that of the K worst, need scores.
         seed: Of the random ones.
+        tasks: This run's, to be told from those that a profile was scored for: the layers are the
+            network's, whatever the tasks are.
 
     Raises:
-        UsageError: K is more than the network has layers, S is no severity, the file names a layer
-            that the network lacks, or there is no such choice.
+        UsageError: K leaves no layer shared, S is no severity, the file names a layer that the
+            network lacks, or there is no such choice.
         ReconError: There is no profile for this network, the file's is of another, or the file
             cannot be read.
     """
     check_count("--recon_k", K, len(layers))
+    if len(layers) == K:
+        raise UsageError(
+            "--recon_k",
+            f"must leave a layer shared, so be below {K}, the number of shared layers",
+            K,
+            "Lower it; to train each task apart, use `libmtl-recon run --single-task NAME`.",
+        )
     check_select("--recon_select", select)
     if select in _UNMEASURED:
         return Selection(*_UNMEASURED[select](layers, K, seed))
-    worst = _worst(layers, K, S, source, cache, command)
+    worst = _worst(layers, K, S, source, cache, command, tasks)
     if select == "conflict":
         return worst
     size = {layer.name: layer.parameters for layer in layers}
@@ -128,9 +138,10 @@ def _worst(
     source: str | None,
     cache: ProfileCache | None,
     command: str,
+    tasks: Sequence[str] | None,
 ) -> Selection:
     if source is not None:
-        return _from_file(layers, K, S, source)
+        return _from_file(layers, K, S, source, tasks)
     match = (cache or ProfileCache()).find(layers)
     if match is None:
         raise ReconError(
@@ -139,7 +150,7 @@ def _worst(
             "with --recon_layers."
         )
     profile, entry = match.entry.profile, match.entry
-    note = f"layers from profile {entry.id} ({describe(profile)})"
+    note = f"layers from profile {entry.id} ({describe(profile, tasks)})"
     if not match.exact:
         note += _LOOSE
     if match.others:
@@ -147,8 +158,8 @@ def _worst(
     return Selection(tuple(profile.layers(S, K)), note)
 
 
-def describe(profile: ConflictProfile) -> str:
-    """Where a profile came from, in a few words."""
+def describe(profile: ConflictProfile, tasks: Sequence[str] | None = None) -> str:
+    """Where a profile came from, in a few words; its tasks, if they are not these."""
     where = profile.provenance
     parts = [
         str(where.get("dataset", "unknown data")),
@@ -156,10 +167,14 @@ def describe(profile: ConflictProfile) -> str:
         f"{profile.steps} steps",
         str(where.get("date", ""))[:10],
     ]
+    if tasks is not None and set(tasks) != set(profile.tasks):
+        parts.append(f"tasks {', '.join(profile.tasks)}")
     return ", ".join(part for part in parts if part)
 
 
-def _from_file(layers: Sequence[Layer], K: int, S: float, source: str) -> Selection:
+def _from_file(
+    layers: Sequence[Layer], K: int, S: float, source: str, tasks: Sequence[str] | None
+) -> Selection:
     text = read_text(source)
     try:
         data = json.loads(text)
@@ -169,12 +184,18 @@ def _from_file(layers: Sequence[Layer], K: int, S: float, source: str) -> Select
             "export` wrote, or a JSON object {layer: score}."
         ) from error
     if isinstance(data, dict) and data.get("format") == FORMAT:
-        return _from_profile(layers, K, S, source, ConflictProfile.from_json(text, source))
+        profile = ConflictProfile.from_json(text, source)
+        return _from_profile(layers, K, S, source, profile, tasks)
     return _from_scores(layers, K, source, data)
 
 
 def _from_profile(
-    layers: Sequence[Layer], K: int, S: float, source: str, profile: ConflictProfile
+    layers: Sequence[Layer],
+    K: int,
+    S: float,
+    source: str,
+    profile: ConflictProfile,
+    tasks: Sequence[str] | None,
 ) -> Selection:
     if loose_fingerprint(profile.architecture) != loose_fingerprint(layers):
         theirs, ours = set(profile.layer_names), {layer.name for layer in layers}
@@ -184,7 +205,7 @@ def _from_profile(
             f"{len(theirs)} layers and this network {len(ours)}, differing in {differing}. Score "
             "this network with `libmtl-recon score`, or name the profile that belongs to it."
         )
-    note = f"layers from {source} ({describe(profile)})"
+    note = f"layers from {source} ({describe(profile, tasks)})"
     if fingerprint(profile.architecture) != fingerprint(layers):
         note += _LOOSE
     return Selection(tuple(profile.layers(S, K)), note)

@@ -18,10 +18,8 @@ from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.plugin.flags import ARCHITECTURES, WEIGHTINGS, training
 from libmtl_recon.plugin.mends import optimizers, verdicts
 
-# What LibMTL's own code is told instead: names that take no arguments of their own. The second
-# is also Recon's base architecture.
+# What LibMTL's own code is told instead of a weighting of ours: one without arguments of its own.
 _STAND_IN_WEIGHTING = "EW"
-_STAND_IN_ARCHITECTURE = "HPS"
 # LibMTL's architectures that it makes arguments for from these two flags, given or not.
 _GATED = ("CGC", "PLE", "MMoE", "DSelect_k")
 _GATE_FLAGS = {
@@ -101,8 +99,12 @@ def complete(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> P
     Raises:
         UsageError: A name that neither LibMTL nor we know, or a wrong value of one of our flags.
     """
-    if params.arch in _GATED:
-        _require_gate_flags(params)
+    if params.arch in ARCHITECTURES:
+        architecture = ARCHITECTURES[params.arch].base_of(params)
+    else:
+        architecture = params.arch
+    if architecture in _GATED:
+        _require_gate_flags(params, architecture)
     mended = verdicts(libmtl).get(optimizers.MEND.name) == "applied"
     try:
         kwargs, optimizer, scheduler = original(_StandIns(params, mended))
@@ -123,10 +125,10 @@ def complete(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> P
     return kwargs, optimizer, scheduler
 
 
-def _require_gate_flags(params: Any) -> None:
+def _require_gate_flags(params: Any, architecture: str) -> None:
     for name, way_out in _GATE_FLAGS.items():
         if not getattr(params, name, None):
-            raise UsageError(f"--{name}", f"must be given with --arch {params.arch}", None, way_out)
+            raise UsageError(f"--{name}", f"must be given with the architecture {architecture}", None, way_out)
 
 
 class _StandIns:
@@ -146,7 +148,7 @@ class _StandIns:
         if name == "weighting" and value in WEIGHTINGS:
             return _STAND_IN_WEIGHTING
         if name == "arch" and value in ARCHITECTURES:
-            return _STAND_IN_ARCHITECTURE
+            return ARCHITECTURES[value].base_of(self._params)
         if self._optimizers_too and name == "optim":
             return optimizers.OPTIMIZERS.get(value, value)
         if self._optimizers_too and name == "scheduler":

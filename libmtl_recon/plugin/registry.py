@@ -6,7 +6,16 @@ import threading
 from importlib import import_module
 from types import ModuleType
 
-from libmtl_recon.plugin import arguments, flags, labels, observing, parser, precision, refusals
+from libmtl_recon.plugin import (
+    arguments,
+    flags,
+    labels,
+    observing,
+    parser,
+    precision,
+    recon,
+    refusals,
+)
 from libmtl_recon.plugin.mends import mend_after_import
 
 _MARK = "_libmtl_recon_registered"
@@ -24,6 +33,7 @@ def register(libmtl: ModuleType) -> None:
         flags.add_flags(libmtl)
         parser.remember_registered(libmtl)
         arguments.swap_prepare_args(libmtl)
+        recon.wrap_trainer(libmtl)
         labels.wrap_trainer(libmtl)
         precision.wrap_trainer(libmtl)
         refusals.guard_trainer(libmtl)

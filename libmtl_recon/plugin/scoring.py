@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from libmtl_recon.conflict.layers import Layer, owned_parameters
+from libmtl_recon.conflict.layers import Layer, layers_of, owned_parameters, sharing_root
 from libmtl_recon.conflict.probe import ConflictProbe
 from libmtl_recon.conflict.profile import ConflictProfile
 from libmtl_recon.conflict.schedule import Schedule, Stopping, described
@@ -268,19 +268,25 @@ def _shared_layers(model: nn.Module) -> tuple[tuple[Layer, ...], Tensor | None]:
     """The layers of the shared parameters, and which columns of a gradient row are theirs.
 
     The columns are None if the rows consist of just the layers' parameters, in their order.
+
+    Raises:
+        ReconError: The architecture shares no layers.
     """
+    from libmtl_recon.architecture.libmtl import COLUMNS
+
+    architecture = type(model).__bases__[0].__name__
+    if architecture in COLUMNS:
+        raise ReconError(
+            f"--arch {architecture} cannot be scored: in it each task has a network of its own by "
+            "construction, so that there is no layer in which the gradients of two tasks could "
+            "meet. Score with --arch HPS."
+        )
     shared = list(model.get_share_params())  # type: ignore[operator]  # LibMTL's method
-    ids = {id(p) for p in shared}
-    encoder = _shared_encoder(model, ids)
-    layers, ordered = [], []
-    for name, owner, parameters in owned_parameters(encoder):
-        own = [p for p in parameters if id(p) in ids]
-        if own:
-            shapes = tuple(tuple(p.shape) for p in own)
-            layers.append(Layer(name, type(owner).__name__, shapes))
-            ordered.extend(own)
+    root = sharing_root(model, shared)
+    layers = layers_of(root, shared)
+    ordered = [p for _, _, parameters in owned_parameters(root, shared) for p in parameters]
     if [id(p) for p in shared] == [id(p) for p in ordered]:
-        return tuple(layers), None
+        return layers, None
     start, spans = 0, {}
     for parameter in shared:
         spans[id(parameter)] = torch.arange(start, start + parameter.numel())
@@ -288,29 +294,7 @@ def _shared_layers(model: nn.Module) -> tuple[tuple[Layer, ...], Tensor | None]:
     if not ordered:
         return (), None
     columns = torch.cat([spans[id(p)] for p in ordered])
-    return tuple(layers), columns.to(ordered[0].device)
-
-
-def _shared_encoder(model: nn.Module, shared: set[int]) -> nn.Module:
-    """The one encoder that all tasks share, which holds all shared parameters (by identity).
-
-    Raises:
-        ReconError: The architecture has none.
-    """
-    import LibMTL
-
-    architecture = type(model).__bases__[0]
-    own = getattr(LibMTL.architecture, architecture.__name__, None) is architecture
-    hard = issubclass(architecture, LibMTL.architecture.HPS)
-    encoder = getattr(model, "encoder", None)
-    inside = isinstance(encoder, nn.Module) and shared <= {id(p) for p in encoder.parameters()}
-    if not isinstance(encoder, nn.Module) or not inside or (own and not hard):
-        raise ReconError(
-            f"--arch {architecture.__name__} cannot be scored: Recon looks for conflicts in the "
-            "layers of one encoder that all tasks share, and this architecture has experts, "
-            "attention or columns of the tasks' own instead. Score with --arch HPS."
-        )
-    return encoder
+    return layers, columns.to(ordered[0].device)
 
 
 def _weighting_name(model: nn.Module) -> str:
@@ -324,13 +308,15 @@ def _provenance(trainer: Any, weighting: str, dataset: str | None) -> dict[str, 
     params = prepared_params()
     script = Path(sys.argv[0])
     model = trainer.model
+    architecture = type(model).__bases__[0].__name__
+    encoder = getattr(model, "encoder", None)
     return {
         "dataset": dataset or str(params.get("dataset") or script.stem),
         "script": script.name,
         "arguments": sys.argv[1:],
         "weighting": weighting,
-        "architecture": type(model).__bases__[0].__name__,
-        "encoder": type(getattr(model, "encoder", model)).__name__,
+        "architecture": architecture,
+        "encoder": architecture if encoder is None else type(encoder).__name__,
         "seed": params.get("seed"),
         "device": str(trainer.device),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import libmtl_recon  # noqa: F401  # first, so that LibMTL loads on today's torch
 
 # isort: split
+import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,10 @@ from LibMTL.loss import CELoss
 from LibMTL.metrics import AccMetric
 from torch import nn
 
-from libmtl_recon import ProfileCache, ReconError, UsageError, only_task
+from libmtl_recon import ProfileCache, ReconError, SingleTask, UsageError, only_task
 from libmtl_recon.conflict.layers import layers_of
+from libmtl_recon.plugin.flags import recon
+from libmtl_recon.plugin.observing import observe
 from libmtl_recon.plugin.scoring import ScoringObserver
 
 TASKS = ("a", "b", "c")
@@ -153,8 +157,6 @@ def test_takes_its_layers_from_the_cache(
     without = {"recon_layers": None}
     with pytest.raises(ReconError, match="libmtl-recon score"):
         make(tmp_path, arch_args=without)
-    from libmtl_recon.plugin.observing import observe
-
     observer = ScoringObserver()
     with observe(observer):
         make(tmp_path, arch="HPS").train(batches(), batches(), epochs=2)
@@ -173,19 +175,56 @@ def test_refuses_more_layers_than_there_are(tmp_path: Path) -> None:
         make(tmp_path, arch_args={"recon_k": 4})
 
 
-@pytest.mark.parametrize("weighting", ["GradOPS", "PCGrad", "MGDA", "GradNorm", "IMTL", "CAGrad"])
-def test_gradient_weightings_need_something_shared(weighting: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"--weighting {weighting}.* every layer is task-specific"):
+@pytest.mark.parametrize("weighting", ["EW", "GradOPS"])
+def test_refuses_to_share_nothing(weighting: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--recon_k must leave a layer shared, so be below 3"):
         make(tmp_path, weighting=weighting, arch_args={"recon_k": 3})
 
 
-@pytest.mark.parametrize("weighting", ["EW", "UW"])
-def test_loss_weightings_train_with_nothing_shared(weighting: str, tmp_path: Path) -> None:
-    trainer = make(tmp_path, weighting=weighting, arch_args={"recon_k": 3})
-    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
-    trainer.train(batches(), batches(), epochs=1)
-    still = [n for n, p in trainer.model.named_parameters() if torch.equal(p, before[n])]
-    assert not still
+def test_refuses_a_single_task(tmp_path: Path) -> None:
+    with observe(SingleTask("b")), pytest.raises(UsageError, match="needs two tasks or more"):
+        make(tmp_path)
+
+
+def test_a_profile_of_other_tasks_says_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LIBMTL_RECON_CACHE", str(tmp_path / "cache"))
+    observer = ScoringObserver()
+    with observe(observer):
+        make(tmp_path, arch="HPS").train(batches(), batches(), epochs=1)
+    profile = observer.profile()
+    ProfileCache().save(dataclasses.replace(profile, tasks=("a", "b", "renamed")))
+    make(tmp_path, arch_args={"recon_layers": None})
+    assert "tasks a, b, renamed)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"recon_bn": "shared"}, "--recon_bn must be per_task or mixed"),
+        ({"recon_init": "zero"}, "--recon_init must be copy or fresh"),
+        ({"recon_init": "fresh", "recon_from": "x.pt"}, "--recon_init must be copy with"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(flags: dict[str, str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        recon.values(argparse.Namespace(recon_k=2, **flags))
+
+
+def test_flags_reach_the_split(tmp_path: Path) -> None:
+    model = make(tmp_path, arch_args={"recon_init": "fresh", "recon_bn": "mixed", "recon_k": 1,
+                                      "recon_layers": one(tmp_path)}).model  # fmt: skip
+    state = model.state_dict()
+    assert not torch.equal(state["encoder.one.tasks.a.weight"], state["encoder.one.tasks.b.weight"])
+    model(batches()[0][0])
+    assert "encoder.norm.running_mean" in model.state_dict()
+
+
+def one(folder: Path) -> str:
+    file = folder / "one.json"
+    file.write_text('{"one": 1}')
+    return str(file)
 
 
 class ListEncoder(Encoder):

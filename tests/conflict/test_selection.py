@@ -113,8 +113,9 @@ def test_published_scores_may_lack_layers_but_not_be_fewer_than_k(
 ) -> None:
     source = write(tmp_path, {"bn1": 3, "conv1": 7})
     assert select_layers(profile.architecture, 2, -0.1, source).names == ("conv1", "bn1")
-    with pytest.raises(UsageError, match=r"--recon_k must be at most 2, .* but is 3"):
-        select_layers(profile.architecture, 3, -0.1, source)
+    source = write(tmp_path, {"bn1": 3})
+    with pytest.raises(UsageError, match=r"--recon_k must be at most 1, .* but is 2"):
+        select_layers(profile.architecture, 2, -0.1, source)
 
 
 def test_a_layer_that_does_not_exist_is_named(tmp_path: Path, profile: ConflictProfile) -> None:

@@ -459,10 +459,26 @@ def test_weightings_of_several_batches_a_step_are_refused(name: str) -> None:
         build(type(name, (weightings.EW,), {}))
 
 
-def test_an_architecture_without_one_shared_encoder_is_refused() -> None:
+class Cross_stitch(HPS):  # noqa: N801  # LibMTL's own name, whose encoders are large
+    """A network a task."""
+
+
+def test_an_architecture_that_shares_no_layer_is_refused() -> None:
+    with observe(ScoringObserver()), pytest.raises(ReconError, match="--arch Cross_stitch cannot"):
+        build(weightings.EW, architecture=Cross_stitch)
+
+
+def test_the_shared_experts_of_an_architecture_are_scored() -> None:
     options = {"architecture": MMoE, "arch_args": {"img_size": [6], "num_experts": [2]}}
-    with observe(ScoringObserver()), pytest.raises(ReconError, match="--arch MMoE cannot be"):
-        build(weightings.EW, **options)
+    observer, _, state = scored(weightings.EW, **options)
+    profile = observer.profile()
+    assert profile is not None
+    names = [f"experts_shared.{i}.{layer}" for i in (0, 1) for layer in ("fc1", "bn1", "fc2")]
+    assert list(profile.layer_names) == names
+    assert profile.provenance["encoder"] == "MMoE"
+    plain = train(build(weightings.EW, **options))
+    for key, value in plain.items():
+        assert torch.equal(value, state[key]), key
 
 
 class OfTheUser(AbsArchitecture):

@@ -13,6 +13,9 @@ _WAYS = "; ".join(f"{name}: {what}" for name, what in SELECTIONS.items())
 HOME = "libmtl_recon.architecture.libmtl"
 # The severity of Appendix B.1 of the Recon paper, for a ResNet18.
 DEFAULT_S = -0.1
+DEFAULT_BASE = "HPS"
+BN = ("per_task", "mixed")
+INIT = ("copy", "fresh")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -48,17 +51,46 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="take the layers from this file, a profile written by `libmtl-recon layers export` "
         "or a JSON object {layer: score}, instead of the cache",
     )
+    group.add_argument(
+        "--recon_base",
+        metavar="ARCH",
+        default=DEFAULT_BASE,
+        help="the architecture of LibMTL whose shared layers are split: HPS, MTAN, MMoE, CGC, PLE "
+        "or DSelect_k, with that architecture's own flags (default: %(default)s)",
+    )
+    group.add_argument(
+        "--recon_bn",
+        metavar="|".join(BN),
+        default=BN[0],
+        help="running statistics of batch norms that stay shared but stand behind a split: a "
+        "task's own, or one buffer that all tasks feed, as the program of the paper's authors has "
+        "it (default: %(default)s)",
+    )
+    group.add_argument(
+        "--recon_init",
+        metavar="|".join(INIT),
+        default=INIT[0],
+        help="the tasks' copies start equal, or each is drawn anew (default: %(default)s)",
+    )
+    group.add_argument(
+        "--recon_from",
+        metavar="FILE",
+        help="split a trained network and go on: a state dict of the network before its split "
+        "(the model's or the encoder's), or {'model': state dict, 'optimizer': state dict}, saved "
+        "by torch.save",
+    )
 
 
 def values(params: argparse.Namespace) -> dict[str, Any]:
     """The checked values that the architecture's constructor gets.
 
     Raises:
-        UsageError: K is missing or below 1, S is no severity, or the choice is none.
+        UsageError: K is missing or below 1, S is no severity, or a name is none that there is.
     """
     from libmtl_recon.conflict.profile import check_severity
     from libmtl_recon.conflict.selection import check_select
 
+    # A script may make its arguments by another parser, which does not know our flags.
     wanted = getattr(params, "recon_k", None)
     severity = getattr(params, "recon_s", DEFAULT_S)
     if not isinstance(wanted, numbers.Integral) or isinstance(wanted, bool) or wanted < 1:
@@ -81,4 +113,38 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
         own = getattr(params, "recon_select_seed", None)
         seed = getattr(params, "seed", 0) if own is None else own
         found |= {"recon_select": select, "recon_select_seed": seed or 0}
+    base = base_of(params)
+    if base != DEFAULT_BASE:
+        found["recon_base"] = base
+    for flag, known in (("recon_bn", BN), ("recon_init", INIT)):
+        value = getattr(params, flag, known[0])
+        if value not in known:
+            raise UsageError(
+                f"--{flag}", f"must be {' or '.join(known)}", value, "Leave it out for the first."
+            )
+        if value != known[0]:
+            found[flag] = value
+    start = getattr(params, "recon_from", None)
+    if start is not None:
+        if found.get("recon_init") == "fresh":
+            raise UsageError(
+                "--recon_init",
+                "must be copy with --recon_from, whose trained values the copies are to have",
+                "fresh",
+                "Leave one of the two out.",
+            )
+        found["recon_from"] = start
     return found
+
+
+def base_of(params: Any) -> str:
+    """The architecture that is split.
+
+    Raises:
+        UsageError: LibMTL has none of this name, or it shares no layers.
+    """
+    from libmtl_recon.architecture.libmtl import recon_over
+
+    base: str = getattr(params, "recon_base", DEFAULT_BASE)
+    recon_over(base)
+    return base
