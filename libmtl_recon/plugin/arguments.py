@@ -99,12 +99,11 @@ def complete(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> P
     Raises:
         UsageError: A name that neither LibMTL nor we know, or a wrong value of one of our flags.
     """
-    if params.arch in ARCHITECTURES:
-        architecture = ARCHITECTURES[params.arch].base_of(params)
-    else:
-        architecture = params.arch
+    flag, architecture = "--arch", params.arch
+    if architecture in ARCHITECTURES:
+        flag, architecture = "--recon_base", ARCHITECTURES[architecture].base_of(params)
     if architecture in _GATED:
-        _require_gate_flags(params, architecture)
+        _require_gate_flags(params, f"{flag} {architecture}")
     mended = verdicts(libmtl).get(optimizers.MEND.name) == "applied"
     try:
         kwargs, optimizer, scheduler = original(_StandIns(params, mended))
@@ -125,10 +124,10 @@ def complete(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> P
     return kwargs, optimizer, scheduler
 
 
-def _require_gate_flags(params: Any, architecture: str) -> None:
+def _require_gate_flags(params: Any, given: str) -> None:
     for name, way_out in _GATE_FLAGS.items():
         if not getattr(params, name, None):
-            raise UsageError(f"--{name}", f"must be given with the architecture {architecture}", None, way_out)
+            raise UsageError(f"--{name}", f"must be given with {given}", None, way_out)
 
 
 class _StandIns:

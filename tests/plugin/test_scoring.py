@@ -470,13 +470,13 @@ def test_an_architecture_that_shares_no_layer_is_refused() -> None:
 
 def test_the_shared_experts_of_an_architecture_are_scored() -> None:
     options = {"architecture": MMoE, "arch_args": {"img_size": [6], "num_experts": [2]}}
-    observer, _, state = scored(weightings.EW, **options)
+    observer, _, state = scored(weightings.PCGrad, **options)
     profile = observer.profile()
     assert profile is not None
     names = [f"experts_shared.{i}.{layer}" for i in (0, 1) for layer in ("fc1", "bn1", "fc2")]
     assert list(profile.layer_names) == names
     assert profile.provenance["encoder"] == "MMoE"
-    plain = train(build(weightings.EW, **options))
+    plain = train(build(weightings.PCGrad, **options))
     for key, value in plain.items():
         assert torch.equal(value, state[key]), key
 
