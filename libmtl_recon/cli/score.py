@@ -11,10 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from libmtl_recon.cli.command import add_command, add_script, launch, target_of
+from libmtl_recon.cli.score_schedule import add_schedule, make_schedule
 from libmtl_recon.errors import ReconError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from libmtl_recon.conflict.cache import Entry
+    from libmtl_recon.conflict.layers import Layer
     from libmtl_recon.conflict.profile import ConflictProfile
+    from libmtl_recon.plugin.scoring import ScoringObserver
 
 _DESCRIPTION = """\
 Train a LibMTL script, unmodified, and count in every shared layer how often the gradients of two
@@ -23,11 +29,15 @@ layers for any severity S and number K, on any data set, with any weighting.
 """
 _EPILOG = """\
 examples:
-  libmtl-recon score main.py --weighting EW --epochs 5
-  libmtl-recon score --steps 500 main.py --weighting CAGrad
+  libmtl-recon score main.py --weighting EW --epochs 40
+  libmtl-recon score --k 25 main.py --weighting CAGrad         until the 25 worst are sure
+  libmtl-recon score --steps 500 main.py --weighting EW
+  libmtl-recon score --score-from 1000 --score-to 2000 main.py --weighting EW
   libmtl-recon score --steps 300 --plot conflicts.png multidigits
 
-Ctrl-C keeps what was scored so far. Training itself is not changed by being scored.
+Scoring ends when the choice of layers would hardly change any more (see --score-until-stable), or
+with the script. Ctrl-C keeps what was scored so far. Several profiles can be added up afterwards by
+`libmtl-recon layers add`. Training is what it would be without being scored, up to rounding.
 """
 
 
@@ -40,9 +50,7 @@ def add_parser(commands: Any) -> None:
         _DESCRIPTION,
         _EPILOG,
     )
-    parser.add_argument(
-        "--steps", type=int, metavar="N", help="end the run after N training steps (default: all)"
-    )
+    add_schedule(parser)
     parser.add_argument(
         "--s",
         type=float,
@@ -69,8 +77,7 @@ def _handle(options: argparse.Namespace) -> int:
     from libmtl_recon.conflict.grid import check_severity
 
     check_severity("--s", options.s)
-    if options.steps is not None and options.steps < 1:
-        raise UsageError("--steps", "must be a whole number from 1 up", options.steps, "Try 500.")
+    schedule = make_schedule(options)
     if options.top < 1:
         raise UsageError("--top", "must be a whole number from 1 up", options.top, "Try 25.")
     if options.plot:
@@ -79,17 +86,44 @@ def _handle(options: argparse.Namespace) -> int:
         check_picture("--plot", options.plot)
     from libmtl_recon.conflict.cache import ProfileCache
 
-    ProfileCache().prepare()
+    cache = ProfileCache()
+    cache.prepare()
     # The script may change the working folder.
     options.out = options.out and str(Path(options.out).absolute())
     options.plot = options.plot and str(Path(options.plot).absolute())
 
     from libmtl_recon.cli.tables import say
+    from libmtl_recon.conflict.exclusive import ScoringTurn
+    from libmtl_recon.launcher import StopRun
     from libmtl_recon.plugin.scoring import ScoringObserver
 
-    with _progress(options.steps) as advance:
-        observer = ScoringObserver(options.steps, dataset=options.dataset_name, on_step=advance)
-        status = launch(options, [observer])
+    turn = ScoringTurn(cache, lambda text: say(f"libmtl-recon: {text}", error=True))
+    found: list[Entry] = []
+
+    def built(layers: tuple[Layer, ...]) -> None:
+        entry = turn.enter(layers)
+        if entry is not None:
+            found.append(entry)
+            raise StopRun
+
+    try:
+        with _progress(schedule.steps) as advance:
+            observer = ScoringObserver(
+                schedule, dataset=options.dataset_name, on_step=advance, on_built=built
+            )
+            status = launch(options, [observer])
+        if found:
+            _show(found[0].profile, options)
+            say(f"\nKept as profile {found[0].id} by the other process; nothing was scored here.")
+            return status
+        return _finish(observer, status, options)
+    finally:
+        turn.leave()
+
+
+def _finish(observer: ScoringObserver, status: int, options: argparse.Namespace) -> int:
+    from libmtl_recon.cli.tables import say
+
     if observer.failed:
         return status  # the launcher has said what was not finite; nothing is kept
     profile = observer.profile()
@@ -113,17 +147,11 @@ def _handle(options: argparse.Namespace) -> int:
 
 
 def _keep(profile: ConflictProfile, options: argparse.Namespace) -> None:
-    from libmtl_recon.cli.tables import print_ranking, say
-    from libmtl_recon.conflict.cache import ProfileCache, export_profile
+    from libmtl_recon.cli.tables import say
+    from libmtl_recon.conflict.cache import ProfileCache
 
     name = ProfileCache().save(profile)
-    if options.out:
-        export_profile(profile, options.out)
-    if options.plot:
-        from libmtl_recon.conflict.plot import draw_profile
-
-        draw_profile(profile, options.plot, options.s)
-    print_ranking(profile, options.s, options.top)
+    _show(profile, options)
     where = profile.provenance
     missed = where.get("missed_steps")
     but = f" ({missed} more could not be read)" if missed else ""
@@ -131,6 +159,8 @@ def _keep(profile: ConflictProfile, options: argparse.Namespace) -> None:
     for kind, file in (("Written to", options.out), ("Drawn in", options.plot)):
         if file:
             say(f"{kind} {file}.")
+    if "stability" in where:
+        say(_how_sure(where["stability"], profile.steps))
     severe = _severe(profile, options.s)
     if not severe:
         say(f"No layer conflicts at S = {options.s:g}. For an S closer to 0:")
@@ -143,6 +173,36 @@ def _keep(profile: ConflictProfile, options: argparse.Namespace) -> None:
     arch = where.get("architecture", "HPS")
     base = "" if arch in ("HPS", "Recon") else f" --recon_base {arch}"
     say(f"  {again} --arch Recon{base} --recon_s {options.s:g} --recon_k {severe}")
+
+
+def _show(profile: ConflictProfile, options: argparse.Namespace) -> None:
+    """Print the ranking; write and draw it where that was asked for."""
+    from libmtl_recon.cli.tables import print_ranking
+    from libmtl_recon.conflict.cache import export_profile
+
+    if options.out:
+        export_profile(profile, options.out)
+    if options.plot:
+        from libmtl_recon.conflict.plot import draw_profile
+
+        draw_profile(profile, options.plot, options.s)
+    print_ranking(profile, options.s, options.top)
+
+
+def _how_sure(found: Mapping[str, Any], steps: int) -> str:
+    least, most = (None, None) if found["K"] == "all" else found["K"]
+    if least is None:
+        what = "The ranking agrees"
+    else:
+        what = f"The {least if least == most else f'{least} to {most}'} worst layers agree"
+    sure = f"{what} to {found['agreement']:.1%} with what other such steps would have given"
+    if found["reached"]:
+        return f"{sure}."
+    return (
+        f"{sure}, and to {found['drift']:.1%} with its later half alone: {steps} steps are too few "
+        f"for the {found['wanted']:.0%} that were asked for. More epochs, or profiles of several "
+        "seeds added up, make it surer."
+    )
 
 
 def _severe(profile: ConflictProfile, S: float) -> int:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from libmtl_recon.conflict.fingerprint import fingerprint, loose_fingerprint
 from libmtl_recon.conflict.layers import Layer
 from libmtl_recon.conflict.profile import ConflictProfile
+from libmtl_recon.conflict.stores import Store, explained, open_store, write_atomically
 from libmtl_recon.errors import ReconError, UsageError
 
 VARIABLE = "LIBMTL_RECON_CACHE"
+_ENDING = ".json"
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,6 @@ class Entry:
 
     id: str
     profile: ConflictProfile
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,18 @@ class ProfileCache:
     stderr and renamed to ``*.damaged``; it never stops a run.
 
     Args:
-        folder: By default ``LIBMTL_RECON_CACHE``, else ``profiles`` in the user's cache folder
-            for this program.
+        folder: A path, or a URL that ``fsspec`` knows, such as ``s3://bucket/profiles``. By
+            default ``LIBMTL_RECON_CACHE``, else ``profiles`` in the user's cache folder for this
+            program.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self.folder = Path(folder) if folder is not None else default_folder()
+        self.store: Store = open_store(default_folder() if folder is None else folder)
+
+    @property
+    def folder(self) -> Path | str:
+        """Where it is."""
+        return self.store.place
 
     def prepare(self) -> None:
         """Make the folder, and see that it can be written to: best before a long run.
@@ -62,28 +67,21 @@ class ProfileCache:
         Raises:
             ReconError: It cannot.
         """
-        with self._explained("write to"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder):
-                pass
+        with explained("write to", self.store, VARIABLE):
+            self.store.prepare()
 
     def save(self, profile: ConflictProfile) -> str:
         """Keep a profile; returns its id."""
         name = profile.id
-        with self._explained("write to"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.folder / f"{name}.json", profile.to_json())
+        with explained("write to", self.store, VARIABLE):
+            self.store.write(f"{name}{_ENDING}", profile.to_json())
         return name
 
     def list(self) -> list[Entry]:
         """All profiles, newest first."""
-        with self._explained("read"):
-            # Not an error: nothing was ever kept.
-            if not self.folder.exists():
-                return []
-            files = [f for f in self.folder.iterdir() if f.suffix == ".json"]
-        files.sort(key=_age, reverse=True)
-        return [entry for file in files if (entry := self._read(file)) is not None]
+        with explained("read", self.store, VARIABLE):
+            names = [name for name in self.store.names() if name.endswith(_ENDING)]
+        return [entry for name in names if (entry := self._read(name)) is not None]
 
     def load(self, id: str) -> Entry:
         """The profile with this id, which may be shortened as long as it is unique.
@@ -118,8 +116,8 @@ class ProfileCache:
     def remove(self, id: str) -> Entry:
         """Delete the profile with this (possibly shortened) id; returns what was deleted."""
         entry = self.load(id)
-        with self._explained("delete from"):
-            entry.path.unlink(missing_ok=True)
+        with explained("delete from", self.store, VARIABLE):
+            self.store.remove(f"{entry.id}{_ENDING}")
         return entry
 
     def export(self, id: str, file: str | Path) -> Entry:
@@ -136,62 +134,44 @@ class ProfileCache:
         """
         return self.save(read_profile(file))
 
-    def _read(self, file: Path) -> Entry | None:
+    def _read(self, name: str) -> Entry | None:
+        file = str(self.store.where(name))
         try:
-            profile = ConflictProfile.from_json(file.read_text(encoding="utf-8"), str(file))
+            profile = ConflictProfile.from_json(self.store.read(name), file)
         except FileNotFoundError:
             return None  # removed by another process since the folder was listed
         except UnicodeDecodeError:
-            _warn(f"{file} is no text. {_set_aside(file)}")
+            _warn(f"{file} is no text. {self._set_aside(name)}")
             return None
         except ReconError as error:
-            _warn(f"{error} {_set_aside(file)}")
+            _warn(f"{error} {self._set_aside(name)}")
             return None
         except OSError as error:
             _warn(f"{file} was passed over: {error.strerror or error}.")
             return None
-        return Entry(file.stem, profile, file)
+        return Entry(name.removesuffix(_ENDING), profile)
 
-    @contextmanager
-    def _explained(self, action: str) -> Iterator[None]:
+    def _set_aside(self, name: str) -> str:
+        """Rename a text that is no profile; says what became of it."""
+        aside = f"{name.removesuffix(_ENDING)}.damaged"
         try:
-            yield
+            self.store.rename(name, aside)
+        except FileNotFoundError:
+            return "Another process has set it aside."
         except OSError as error:
-            raise ReconError(
-                f"Cannot {action} the folder of conflict profiles, {self.folder}: "
-                f"{error.strerror or error}. Mend its permissions, or name another folder in the "
-                f"environment variable {VARIABLE}."
-            ) from error
+            return f"It could not be set aside ({error.strerror or error}) and was passed over."
+        return f"It was set aside as {self.store.where(aside)}."
 
 
 def _warn(text: str) -> None:
     print(f"libmtl-recon: {text}", file=sys.stderr)
 
 
-def _age(file: Path) -> tuple[int, str]:
-    try:
-        return file.stat().st_mtime_ns, file.name
-    except OSError:
-        return 0, file.name  # removed by another process since the folder was listed
-
-
-def _set_aside(file: Path) -> str:
-    """Rename a file that is no profile; says what became of it."""
-    aside = file.with_suffix(".damaged")
-    try:
-        file.replace(aside)
-    except FileNotFoundError:
-        return "Another process has set it aside."
-    except OSError as error:
-        return f"It could not be set aside ({error.strerror or error}) and was passed over."
-    return f"It was set aside as {aside}."
-
-
-def default_folder() -> Path:
+def default_folder() -> Path | str:
     """Where profiles are kept: ``LIBMTL_RECON_CACHE``, else the user's cache folder."""
     given = os.environ.get(VARIABLE)
     if given:
-        return Path(given).expanduser()
+        return given
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("libmtl-recon", appauthor=False)) / "profiles"
@@ -235,15 +215,3 @@ def read_text(file: str | Path) -> str:
             f"Cannot read {file}: {reason}. Name a file that `libmtl-recon layers export` wrote, "
             "or a JSON object {layer: score}."
         ) from error
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Write a file so that readers see the old content or the new, never a part."""
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(temporary).replace(file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -1,0 +1,91 @@
+"""The flags of ``libmtl-recon score`` that say which steps are scored, and how many."""
+
+from __future__ import annotations
+
+import argparse
+
+from libmtl_recon.conflict.schedule import (
+    DEFAULT_CONFIDENCE,
+    DEFAULT_RANKING_CONFIDENCE,
+    Schedule,
+    UntilStable,
+)
+
+# Where the choice of layers never becomes stable.
+MOST_STEPS = 3000
+_OFF = -1.0  # what `--score-until-stable off` is read as
+
+
+def add_schedule(parser: argparse.ArgumentParser) -> None:
+    """Add the flags."""
+    parser.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="end the run after N scored steps; with --score-until-stable, at the latest (default: "
+        f"when the choice is stable, {MOST_STEPS} at the latest)",
+    )
+    parser.add_argument(
+        "--score-until-stable",
+        type=_confidence,
+        metavar="C",
+        help="end the run when a bootstrap over blocks of steps says that the share C of the "
+        f"chosen layers would be chosen again (default: {DEFAULT_CONFIDENCE:g} with --k, else "
+        f"{DEFAULT_RANKING_CONFIDENCE:g} of the way from a random ranking to the same one, by Eq. "
+        "22), twice in a row and without a trend; on unless --steps is given; off scores the whole "
+        "training",
+    )
+    parser.add_argument(
+        "--k",
+        type=_numbers,
+        metavar="K",
+        help="how many layers will be split, a number or a range such as 5-20: what must be stable",
+    )
+    parser.add_argument(
+        "--score-every", type=int, default=1, metavar="N", help="score each N-th training step"
+    )
+    parser.add_argument(
+        "--score-from",
+        type=int,
+        default=0,
+        metavar="N",
+        help="score from the N-th training step on, counted from 0",
+    )
+    parser.add_argument(
+        "--score-to", type=int, metavar="N", help="end the run before the N-th training step"
+    )
+
+
+def make_schedule(options: argparse.Namespace) -> Schedule:
+    """What the flags say.
+
+    Raises:
+        UsageError: One of them breaks its rule.
+    """
+    wanted = options.score_until_stable
+    if wanted == _OFF or (wanted is None and options.steps is not None):
+        until, steps = None, options.steps
+    else:
+        default = DEFAULT_RANKING_CONFIDENCE if options.k is None else DEFAULT_CONFIDENCE
+        until = UntilStable(options.s, options.k, default if wanted is None else wanted)
+        steps = MOST_STEPS if options.steps is None else options.steps
+    return Schedule(steps, options.score_every, options.score_from, options.score_to, until)
+
+
+def _confidence(text: str) -> float:
+    try:
+        return _OFF if text == "off" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be off or a number between 0 and 1, but is {text!r}"
+        ) from None
+
+
+def _numbers(text: str) -> int | range:
+    low, dash, high = text.partition("-")
+    try:
+        return range(int(low), int(high) + 1) if dash else int(low)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a number of layers or a range such as 5-20, but is {text!r}"
+        ) from None

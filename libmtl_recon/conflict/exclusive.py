@@ -1,0 +1,69 @@
+"""One process at a time scores an architecture; the others wait, and take what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from libmtl_recon.conflict.cache import Entry, ProfileCache
+from libmtl_recon.conflict.fingerprint import fingerprint
+from libmtl_recon.conflict.layers import Layer
+
+
+class ScoringTurn:
+    """This process's turn to score.
+
+    Held until :meth:`leave`, or until the process ends, however it does. Where profiles are kept
+    behind a URL there is no turn: nothing would tell that another machine has died.
+
+    Args:
+        cache: Where profiles are kept.
+        say: Told that, and for what, this process waits.
+    """
+
+    def __init__(self, cache: ProfileCache, say: Callable[[str], None]) -> None:
+        self._cache = cache
+        self._say = say
+        self._lock: Any = None
+
+    def enter(self, layers: Sequence[Layer]) -> Entry | None:
+        """Wait for the turn.
+
+        Args:
+            layers: Of the network that is to be scored.
+
+        Returns:
+            The newest profile of this very architecture that another process kept while this one
+            waited; None if it need not wait, or if the other ended without one.
+        """
+        from filelock import Timeout
+
+        lock = self._cache.store.lock(f".{fingerprint(layers)}.lock")
+        if lock is None:
+            return None
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            before = {entry.id for entry in self._cache.list()}
+            self._say(
+                "Another process is just scoring this architecture; waiting for what it finds "
+                "(Ctrl-C ends the waiting)."
+            )
+            lock.acquire()
+            self._lock = lock
+            return self._new(layers, before)
+        self._lock = lock
+        return None
+
+    def leave(self) -> None:
+        """Let the next one in."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _new(self, layers: Sequence[Layer], before: set[str]) -> Entry | None:
+        wanted = fingerprint(layers)
+        for entry in self._cache.list():
+            if entry.id not in before and fingerprint(entry.profile.architecture) == wanted:
+                return entry
+        return None
