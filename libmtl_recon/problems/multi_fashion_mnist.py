@@ -30,6 +30,7 @@ import libmtl_recon  # noqa: F401  # makes LibMTL know GradOPS and Recon
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,14 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from libmtl_recon.problems.common import classification, methods, train_or_test, whole
 from libmtl_recon.problems.pairs import Items, Pairs, make_loader
 
-TASKS = ("digit", "article")
+ITEMS = {"digit": MNIST, "article": FashionMNIST}
+# The tasks' names and the items of the image at the top left and at the bottom right.
+PAIRS = {
+    "digit+article": {"digit": "digit", "article": "article"},
+    "digit+digit": {"left": "digit", "right": "digit"},
+    "article+article": {"left": "article", "right": "article"},
+}
+PARTS = ("train", "val", "test")
 CLASSES = 10
 CANVAS, JITTER = 36, 4
 FEATURES = 100  # of the last shared layer (Appendix B.1)
@@ -72,6 +80,13 @@ def parse_args() -> argparse.Namespace:
         choices=("two", "one"),
         default="two",
         help="linear layers of a task: two as in the Recon paper, one as in its authors' code",
+    )
+    own.add_argument(
+        "--pair",
+        choices=PAIRS,
+        default="digit+article",
+        help="what is in an image: the paper's pair, or two of one kind, as other data sets for "
+        "the same network (default: %(default)s)",
     )
     own.add_argument("--train_size", type=whole(2), default=120_000, help="training images")
     own.add_argument("--val_size", type=whole(1), default=10_000, help="validation images")
@@ -109,19 +124,23 @@ def read_items(source: type[MNIST], *, train: bool) -> Items:
 def make_loaders(params: argparse.Namespace) -> dict[str, DataLoader[Any]]:
     """The loaders of the training, validation and test parts."""
     rng = np.random.default_rng(params.data_seed)
-    sources: dict[str, list[Items]] = {"train": [], "val": [], "test": []}
-    for source in (MNIST, FashionMNIST):
-        items = read_items(source, train=True)
+    tasks = PAIRS[params.pair]
+    parts = {}
+    for kind in dict.fromkeys(tasks.values()):
+        items = read_items(ITEMS[kind], train=True)
         order = rng.permutation(len(items))
-        sources["train"].append(items.take(order[HELD_OUT:]))
-        sources["val"].append(items.take(order[:HELD_OUT]))
-        sources["test"].append(read_items(source, train=False))
+        parts[kind] = {
+            "train": items.take(order[HELD_OUT:]),
+            "val": items.take(order[:HELD_OUT]),
+            "test": read_items(ITEMS[kind], train=False),
+        }
+    sources = {part: [parts[kind][part] for kind in tasks.values()] for part in PARTS}
     loaders = {}
-    for number, (part, (digits, articles)) in enumerate(sources.items()):
+    for number, (part, (left, right)) in enumerate(sources.items()):
         pairs = Pairs(
-            digits,
-            articles,
-            TASKS,
+            left,
+            right,
+            tuple(tasks),
             count=getattr(params, f"{part}_size"),
             canvas=CANVAS,
             jitter=JITTER,
@@ -177,14 +196,14 @@ def make_head(layers: str) -> nn.Sequential:
     return nn.Sequential(*first, nn.ReLU(), nn.Linear(FEATURES, CLASSES))
 
 
-def main(params: argparse.Namespace) -> None:
+def train(params: argparse.Namespace, loaders: Mapping[str, DataLoader[Any]]) -> None:
     """Build LibMTL's Trainer and train."""
     kwargs, optim_param, scheduler_param = prepare_args(params)
-    loaders = make_loaders(params)
+    tasks = tuple(PAIRS[params.pair])
     trainer = Trainer(
-        task_dict=classification(TASKS),
+        task_dict=classification(tasks),
         encoder_class=partial(ResNet18, params.width),
-        decoders=nn.ModuleDict({task: make_head(params.head) for task in TASKS}),
+        decoders=nn.ModuleDict({task: make_head(params.head) for task in tasks}),
         rep_grad=params.rep_grad,
         multi_input=params.multi_input,
         optim_param=optim_param,
@@ -193,6 +212,11 @@ def main(params: argparse.Namespace) -> None:
         **kwargs,
     )
     train_or_test(trainer, params, loaders)
+
+
+def main(params: argparse.Namespace) -> None:
+    """Make the data and train."""
+    train(params, make_loaders(params))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torchvision.datasets import MNIST, FashionMNIST
 from torchvision.models import resnet18
 
 from libmtl_recon.conflict.layers import layers_of
@@ -73,12 +72,22 @@ def test_heads_leave_the_shared_representation_alone():
 
 def test_parts_share_no_source_image(small_data: Path, parse):
     loaders = problem.make_loaders(parse(problem))
-    for task, source in zip(problem.TASKS, (MNIST, FashionMNIST), strict=True):
+    for task, source in problem.ITEMS.items():
         parts = [contents(loaders[part].dataset.items[task].images) for part in PARTS]
         assert [len(part) for part in parts] == [45, 15, 20]
         assert len(set().union(*parts)) == 80
         official = contents(source(small_data, train=False).data)
         assert parts[2] == official
+
+
+def test_two_items_of_one_kind_share_no_source_image_between_parts(small_data: Path, parse):
+    loaders = problem.make_loaders(parse(problem, "--pair", "digit+digit"))
+    left, right = (
+        [contents(loaders[part].dataset.items[task].images) for part in PARTS]
+        for task in ("left", "right")
+    )
+    assert left == right
+    assert not left[0] & left[1]
 
 
 def test_digits_are_top_left_and_articles_bottom_right(small_data: Path, parse):
@@ -97,6 +106,14 @@ def test_a_short_training_runs_with_the_data_found(small_data: Path, run):
     recorder = run(problem, *flags, "--val_size", "20", "--test_size", "20")
     assert [m.mode for m in recorder.measurements] == ["train", "val", "test"]
     assert set(recorder.accuracies("test")) == {"digit", "article"}
+
+
+def test_another_pair_has_other_tasks(small_data: Path, run):
+    flags = ("--width", "2", "--bs", "16", "--epochs", "1", "--train_size", "64")
+    recorder = run(
+        problem, *flags, "--val_size", "20", "--test_size", "20", "--pair", "digit+digit"
+    )
+    assert set(recorder.accuracies("test")) == {"left", "right"}
 
 
 @pytest.mark.parametrize("damage", ["missing", "torn"])
