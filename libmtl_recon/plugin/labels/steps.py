@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,8 @@ def of_present_tasks(original: Callable[..., Any]) -> Callable[..., Any]:
         present = step.present
         try:
             if present is None:
-                with _overlaid(self, _history(self, losses, range(tasks))):
+                shown = _history(self, losses, range(tasks))
+                with _overlaid(self, shown) if shown else nullcontext():
                     return original(self, losses, **kwargs)
             for parameter in self.parameters():
                 # LibMTL's main branch has zeroed them, and zeros would decay and gain momentum.
