@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
+from libmtl_recon.architecture.compiled import compiled_parts
 from libmtl_recon.conflict.layers import owned_parameters
 from libmtl_recon.errors import ReconError, UsageError
 
@@ -44,12 +45,17 @@ def find_layers(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]
 
     Raises:
         UsageError: One does not exist, holds no trainable parameters, or cannot be split.
-        ReconError: The network is compiled by ``torch.jit``.
+        ReconError: The network is compiled, by ``torch.jit`` or ``torch.compile``.
     """
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         raise ReconError(
             "This network is compiled by torch.jit, whose modules cannot be split. Split the plain "
             "module, before torch.jit.script or torch.jit.trace."
+        )
+    if compiled_parts(module):
+        raise ReconError(
+            "This network is compiled by torch.compile, which cannot trace task-specific layers. "
+            "Split the plain module, and leave torch.compile out."
         )
     owners = {name: owner for name, owner, _ in owned_parameters(module)}
     # A module may have several names; any of them will do.

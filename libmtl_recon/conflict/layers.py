@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+# The module inside one that `torch.compile` made.
+COMPILED = "_orig_mod"
+
+
 @dataclass(frozen=True)
 class Layer:
     """A module's own parameters: weight and bias together, batch norm apart from convolution.
@@ -87,13 +91,18 @@ def owned_parameters(
     wanted = None if shared is None else {id(parameter) for parameter in shared}
     seen: set[int] = set()
     found = []
-    for name, owner in module.named_modules():
+    for path, owner in module.named_modules():
         own = [p for p in owner._parameters.values() if p is not None and p.requires_grad]
         fresh = [p for p in own if id(p) not in seen]
         seen.update(id(p) for p in fresh)
         if fresh and (wanted is None or all(id(p) in wanted for p in own)):
-            found.append((name, owner, fresh))
+            found.append((plain_name(path), owner, fresh))
     return found
+
+
+def plain_name(path: str) -> str:
+    """A module's path, or a state dict's key, as it is in the network that is not compiled."""
+    return ".".join(part for part in path.split(".") if part != COMPILED)
 
 
 def _plain_type(module: nn.Module) -> str:

@@ -8,6 +8,7 @@ from types import ModuleType
 
 from libmtl_recon.plugin import (
     arguments,
+    compiled,
     flags,
     labels,
     observing,
@@ -35,6 +36,7 @@ def register(libmtl: ModuleType) -> None:
         arguments.swap_prepare_args(libmtl)
         recon.wrap_trainer(libmtl)
         labels.wrap_trainer(libmtl)
+        compiled.wrap_trainer(libmtl)
         precision.wrap_trainer(libmtl)
         refusals.guard_trainer(libmtl)
         observing.wrap_trainer(libmtl)

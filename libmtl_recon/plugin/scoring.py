@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from libmtl_recon.conflict.layers import Layer, layers_of, owned_parameters, sharing_root
+from libmtl_recon.conflict.layers import COMPILED, Layer, layers_of, owned_parameters, sharing_root
 from libmtl_recon.conflict.probe import ConflictProbe
 from libmtl_recon.conflict.profile import ConflictProfile
 from libmtl_recon.conflict.schedule import Schedule, Stopping, described
@@ -302,6 +302,10 @@ def _weighting_name(model: nn.Module) -> str:
     return type(model).__bases__[-1].__name__
 
 
+def _class_name(module: nn.Module) -> str:
+    return type(getattr(module, COMPILED, module)).__name__
+
+
 def _provenance(trainer: Any, weighting: str, dataset: str | None) -> dict[str, Any]:
     import LibMTL
 
@@ -316,7 +320,7 @@ def _provenance(trainer: Any, weighting: str, dataset: str | None) -> dict[str, 
         "arguments": sys.argv[1:],
         "weighting": weighting,
         "architecture": architecture,
-        "encoder": architecture if encoder is None else type(encoder).__name__,
+        "encoder": architecture if encoder is None else _class_name(encoder),
         "seed": params.get("seed"),
         "device": str(trainer.device),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
