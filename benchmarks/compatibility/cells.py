@@ -29,7 +29,7 @@ from LibMTL.loss import CELoss
 from LibMTL.metrics import AccMetric
 from torch import Tensor, nn
 
-from benchmarks.compatibility.forms import make_form
+from benchmarks.compatibility.forms_main import make_form
 from benchmarks.compatibility.networks import (
     IMAGE,
     NarrowNumpy,
@@ -112,10 +112,10 @@ def all_cells(tasks: tuple[int, ...] = TASKS) -> Iterator[Cell]:
 
 
 def run_cell(cell: Cell) -> Verdict:
-    """Build, train and judge one cell, in float64, so that rounding hides nothing."""
+    """Build, train and judge one cell."""
     before = torch.get_default_dtype()
     said = io.StringIO()
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(make_form(cell.weighting).dtype)
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             return _judge(cell)

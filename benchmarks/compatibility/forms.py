@@ -44,6 +44,7 @@ class Form:
 
     watched = True
     checked = True
+    dtype = torch.float64  # so that rounding hides nothing
 
     def __call__(self, step: Step) -> Expected | None:
         """What the step should leave."""
@@ -63,6 +64,7 @@ class Bilevel(Unknown):
     """MOML, FORUM, AutoLambda: copies of the model train inside each step."""
 
     watched = False
+    dtype = torch.float32  # LibMTL's, of the task weights
 
 
 class EW(Form):
@@ -282,8 +284,3 @@ FORMS: dict[str, Callable[[], Form]] = {
     )
 }
 FORMS |= dict.fromkeys(("MOML", "FORUM", "AutoLambda"), Bilevel)
-
-
-def make_form(weighting: str) -> Form:
-    """The closed form of a weighting, for one training run."""
-    return FORMS.get(weighting, Unknown)()

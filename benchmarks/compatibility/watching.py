@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 # In float64, relative to a parameter's largest gradient, and to the whole network's largest.
 _RELATIVE, _ABSOLUTE = 1e-6, 1e-8
+# A forward pass: the input, the task (or all), and the state of the generator before it.
+Call = tuple[Tensor, str | None, Tensor]
 
 
 @dataclass
@@ -40,7 +42,9 @@ class Step:
         shared: The names of the shared parameters, in LibMTL's order.
         parameters: All parameters before the step, by name.
         weights: The weights that LibMTL's ``backward`` returned, as floats.
-        first_losses, history: The mean losses of the first and of all former epochs.
+        history: The mean losses of all former epochs.
+        afterwards: ``[T]``: the losses of the last step's batch with today's parameters, where
+            LibMTL looked at them again after that step.
         random_state, torch_state: Of the generators, as ``backward`` found them.
     """
 
@@ -54,6 +58,7 @@ class Step:
     rep_grad: bool
     random_state: Any
     torch_state: Tensor
+    afterwards: Tensor | None = None
 
     @property
     def tasks(self) -> int:
@@ -134,7 +139,9 @@ class Watch:
         self.faults: list[str] = []
         self.start = {n: p.detach().clone() for n, p in self.model.named_parameters()}
         self.reached: set[str] = set()
-        self.calls: list[tuple[Tensor, str | None, Tensor]] = []
+        self.calls: list[Call] = []
+        self.looks: list[Call] = []
+        self.labels: dict[str, Tensor] = {}
         self.history: list[Tensor] = []
         self.of_epoch: list[Tensor] = []
         self.steps = 0
@@ -146,9 +153,10 @@ class Watch:
         watch = self  # closures: a deep copy of the model takes its hooks with it
 
         def before(module: nn.Module, args: Any) -> None:
-            if module is watch.model and module.training and torch.is_grad_enabled():
+            if module is watch.model and module.training:
                 task = args[1] if len(args) > 1 else None
-                watch.calls.append((args[0], task, torch.get_rng_state()))
+                calls = watch.calls if torch.is_grad_enabled() else watch.looks
+                calls.append((args[0], task, torch.get_rng_state()))
 
         def after(module: nn.Module, _: Any, __: Any) -> None:
             if module is watch.model and module.training and torch.is_grad_enabled():
@@ -200,6 +208,7 @@ class Watch:
             self._sample(self.calls[at : at + per_sample], at // per_sample)
             for at in range(0, len(self.calls), per_sample)
         ]
+        afterwards = self._sample(self.looks).losses if self.looks else None
         torch.set_rng_state(state)
         batch = self.steps % trainer.batch_weight.shape[2]
         ids = {id(p): n for n, p in self.model.named_parameters()}
@@ -214,15 +223,18 @@ class Watch:
             rep_grad=trainer.rep_grad,
             random_state=self.random_state,
             torch_state=self.torch_state,
+            afterwards=afterwards,
             _live=dict(reference.named_parameters()),
         )
         self.of_epoch += [sample.losses for sample in samples]
         self.calls.clear()
-        for seen in self.seen.values():
+        self.looks.clear()
+        for name, seen in self.seen.items():
+            self.labels[name] = seen[-1]
             seen.clear()
         return step
 
-    def _sample(self, calls: list[tuple[Tensor, str | None, Tensor]], number: int) -> Sample:
+    def _sample(self, calls: list[Call], number: int | None = None) -> Sample:
         reference, names = self.reference, self.trainer.task_name
         reps: dict[str, Tensor] = {}
         hooks = [
@@ -240,7 +252,7 @@ class Watch:
         live = dict(reference.named_parameters())
         losses, gradients, rep_gradients = [], [], []
         for name in names:
-            labels = self.seen[name][number]
+            labels = self.labels[name] if number is None else self.seen[name][number]
             size = self.trainer.meter.losses[name].size
             loss = size * nn.functional.cross_entropy(out[name], labels)
             *found, of_rep = torch.autograd.grad(

@@ -42,3 +42,8 @@ def source_of(function: Any) -> str:
         return inspect.getsource(inspect.unwrap(function))
     except (OSError, TypeError):
         return ""
+
+
+def method_source(home: Any, owner: str, name: str) -> str:
+    """As :func:`source_of`, of the method of a class that this LibMTL may lack; empty without."""
+    return source_of(getattr(getattr(home, owner, None), name, None))

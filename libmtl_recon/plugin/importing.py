@@ -48,8 +48,13 @@ class RegisteringLoader(Loader):
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Import LibMTL, then register with it."""
+        """Import LibMTL, then register with it.
+
+        Raises:
+            MissingPackagesError: LibMTL needs packages that are not installed.
+        """
         from libmtl_recon.plugin.mends import mend_before_import
+        from libmtl_recon.plugin.packages import explain_failed_import
         from libmtl_recon.plugin.registry import register
 
         # From here on the module is what it would be without us.
@@ -57,7 +62,11 @@ class RegisteringLoader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
         mend_before_import(module)
-        self.loader.exec_module(module)
+        try:
+            self.loader.exec_module(module)
+        except ModuleNotFoundError as error:
+            explain_failed_import(module, error)
+            raise
         disarm()
         register(module)
 

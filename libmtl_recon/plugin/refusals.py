@@ -8,8 +8,10 @@ from types import ModuleType
 from typing import Any
 
 from libmtl_recon.errors import UsageError
+from libmtl_recon.plugin.bilevel import refuse_impossible
 from libmtl_recon.plugin.encoders import checked_encoder_class
 from libmtl_recon.plugin.features import source_of
+from libmtl_recon.plugin.packages import refuse_missing_solver
 
 # The ways in which a weighting gets at the gradients that `rep_grad` holds back.
 _REACHES_ENCODER = ("_compute_grad", "_get_grads", "self.rep")
@@ -29,12 +31,15 @@ def guard_trainer(libmtl: ModuleType) -> None:
         weighting = _class_of(given["weighting"], libmtl.weighting)
         architecture = _class_of(given["architecture"], libmtl.architecture)
         tasks, more = list(given["task_dict"]), given.get("kwargs", {})
-        refuse_weighting(weighting, more.get("weight_args", {}), rep_grad=given["rep_grad"])
+        weight_args, rep_grad = more.get("weight_args", {}), given["rep_grad"]
+        refuse_impossible(given["weighting"], given["architecture"], weight_args, rep_grad=rep_grad)
+        refuse_missing_solver(weighting)
+        refuse_weighting(weighting, weight_args, rep_grad=rep_grad)
         refuse_architecture(
             architecture, tasks, more.get("arch_args", {}), multi_input=given["multi_input"]
         )
         if hasattr(weighting, "check_arguments"):  # a weighting of ours
-            weighting.check_arguments(tasks, more.get("weight_args", {}))
+            weighting.check_arguments(tasks, weight_args)
         encoder_class = given["encoder_class"]
         given["encoder_class"] = checked_encoder_class(architecture, encoder_class)
         build(*bound.args, **bound.kwargs)

@@ -11,19 +11,26 @@ from typing import Literal
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.plugin.mends import (
+    aligned_mtl,
     cagrad,
+    checkpoint,
     device,
     dselect_k,
+    excess_mtl,
     fast_gradients,
     gls,
     gradients,
     gradnorm,
     gradvac,
+    gradvac_layers,
     loaders,
     mtan,
+    nash_mtl,
     optimizers,
     representations,
+    return_weight,
     rlw,
+    sdmgrad,
     torchvision_import,
 )
 from libmtl_recon.plugin.mends.mend import Mend
@@ -34,17 +41,24 @@ MENDS: tuple[Mend, ...] = (
     device.MEND,
     loaders.MEND,
     optimizers.MEND,
+    checkpoint.MEND,
+    return_weight.MEND,
     # The architectures.
     gradients.MEND,
     mtan.MEND,
     representations.MEND,
     dselect_k.MEND,
     # The weightings.
+    aligned_mtl.MEND,
     cagrad.MEND,
+    excess_mtl.MEND,
     gls.MEND,
     gradnorm.MEND,
     gradvac.MEND,
+    gradvac_layers.MEND,
+    nash_mtl.MEND,
     rlw.MEND,
+    sdmgrad.MEND,
     # What all of them take their gradients by.
     fast_gradients.MEND,
 )

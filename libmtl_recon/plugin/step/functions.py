@@ -44,7 +44,7 @@ def split_backward(model_class: Any) -> Callable[..., Any]:
     def backward(self: Any, losses: Any, **kwargs: Any) -> Any:
         step, own = step_of(self), super(model_class, self).backward
         try:
-            if not step.open(losses) or not own.__func__.__module__.startswith(_KNOWN):
+            if not step.open(losses) or not _takes_a_cut_graph(own.__func__):
                 return own(losses, **kwargs)
             result = own(step.hand_over(), **kwargs)
             step.back_propagate(list(self.get_share_params()))
@@ -117,6 +117,12 @@ def backward_new_grads(
 def reset_grad(self: Any, new_grads: Tensor) -> None:
     """Give the shared parameters a gradient ``[d]``."""
     hand_out(self, new_grads)
+
+
+def _takes_a_cut_graph(weighting: Any) -> bool:
+    # Nash_MTL clips gradients that would reach the parameters only after its end.
+    clips = "clip_grad_norm_" in weighting.__code__.co_names
+    return weighting.__module__.startswith(_KNOWN) and not clips
 
 
 def _batches(model: Any) -> int:

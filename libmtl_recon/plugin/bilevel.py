@@ -1,0 +1,55 @@
+"""LibMTL's bilevel methods (main branch): what they cannot do is refused before they train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from libmtl_recon.errors import UsageError
+
+# They are no weightings: LibMTL's Trainer knows the names, and trains by functions of its own.
+METHODS = ("MOML", "FORUM", "AutoLambda")
+_ONE_STEP = ("MOML", "AutoLambda")
+
+
+def refuse_impossible(
+    weighting: Any, architecture: Any, weight_args: Mapping[str, Any], *, rep_grad: bool
+) -> None:
+    """Refuse what a bilevel method would fail by in its first step.
+
+    Args:
+        weighting: The name that LibMTL's Trainer is given; nothing is looked at if it is no
+            bilevel method's.
+        architecture: The architecture's name.
+        weight_args: The weighting's arguments.
+        rep_grad: Whether the gradients of the representations are asked for.
+
+    Raises:
+        UsageError: It cannot be trained.
+    """
+    if weighting not in METHODS:
+        return
+    if rep_grad:
+        raise UsageError(
+            "--rep_grad",
+            f"cannot be combined with --weighting {weighting}, which differentiates with respect "
+            "to all parameters, and so cannot have the graph cut at the representation",
+            True,
+            "Leave --rep_grad out.",
+        )
+    steps = weight_args.get("inner_step")
+    if weighting in _ONE_STEP and steps != 1:
+        raise UsageError(
+            "--inner_step",
+            f"must be 1 with --weighting {weighting}, of which LibMTL has the one-step form only",
+            steps,
+            "Give --inner_step 1, or use FORUM.",
+        )
+    if architecture == "LTB":
+        raise UsageError(
+            "--arch",
+            f"cannot be combined with --weighting {weighting}, which needs a gradient for every "
+            "parameter, while LTB's branching has none in its first epochs",
+            architecture,
+            "Choose another of the two.",
+        )

@@ -1,0 +1,69 @@
+"""LibMTL's ExcessMTL zeroes the gradients of an ``encoder``, which MMoE, CGC and DSelect_k lack.
+
+Source: "Robust Multi-Task Learning with Excess Risks" (ICML 2024), Algorithm 1.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from libmtl_recon.gradient import task_rows
+from libmtl_recon.plugin.features import method_source
+from libmtl_recon.plugin.mends.mend import Mend
+
+# LibMTL's guard against a root of zero.
+_TINY = 1e-7
+
+
+def excess_risks(gradients: Tensor, squares: Tensor) -> Tensor:
+    """What each task's loss is estimated to lie above its least: g H⁻¹ gᵀ.
+
+    Args:
+        gradients: ``[T, d]``.
+        squares: ``[T, d]``, the sums of the squares of all gradients so far, whose roots stand
+            for the diagonal of H.
+
+    Returns:
+        ``[T]``.
+    """
+    return (gradients.square() / (squares + _TINY).sqrt()).sum(1)
+
+
+def backward(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.floating[Any]]:
+    """ExcessMTL's backward pass; returns the weights ``[T]``."""
+    # Not by LibMTL's own function: with `rep_grad`, which is refused, that gives something else.
+    gradients = task_rows(self, losses, accumulate=False)
+    if self.grad_sum is None:
+        self.grad_sum = torch.zeros_like(gradients)
+    self.grad_sum.addcmul_(gradients, gradients)
+    risks = excess_risks(gradients, self.grad_sum)
+    if self.first_epoch:
+        self.initial_w, self.first_epoch = risks, False
+    else:
+        grown = self.loss_weight * (kwargs["robust_step_size"] * risks / self.initial_w).exp()
+        self.loss_weight = self.task_num * grown / grown.sum()
+    torch.mul(losses, self.loss_weight).sum().backward()
+    found: NDArray[np.floating[Any]] = self.loss_weight.cpu().numpy()
+    return found
+
+
+def _needed(libmtl: ModuleType) -> bool:
+    return "self.encoder." in method_source(libmtl.weighting, "ExcessMTL", "backward")
+
+
+def _apply(libmtl: ModuleType) -> None:
+    libmtl.weighting.ExcessMTL.backward = backward
+
+
+MEND = Mend(
+    name="excess-mtl-encoder",
+    reason="LibMTL's ExcessMTL fails where there is no `encoder` (MMoE, CGC, DSelect_k)",
+    needed=_needed,
+    apply=_apply,
+)
