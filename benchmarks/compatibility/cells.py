@@ -40,7 +40,8 @@ from benchmarks.compatibility.networks import (
 from benchmarks.compatibility.watching import Watch
 from libmtl_recon.plugin.features import detect
 
-EPOCHS = 3  # DWA needs two to look back at, GradNorm one
+EPOCHS = 2  # GradNorm and STCH need one to look back at
+LOOKS_BACK = {"DWA": 3}
 BATCHES = 2
 BATCH = 6
 TASKS = (2, 3, 5)
@@ -222,7 +223,7 @@ def _judge(cell: Cell) -> Verdict:
     watch = Watch(trainer, form)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # LibMTL's own; the matrix is about results
-        trainer.train(loaders, loaders, EPOCHS)
+        trainer.train(loaders, loaders, LOOKS_BACK.get(cell.weighting, EPOCHS))
     faults = watch.judge()
     return (
         Verdict("fails", "; ".join(faults)) if faults else Verdict("trains", checked=form.checked)

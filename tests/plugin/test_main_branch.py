@@ -12,12 +12,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from libmtl_recon.plugin.mends import MENDS
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "two_tasks.py"
 REPOSITORY = Path(__file__).parents[2]
 NEEDS = ("cvxpy", "qpsolvers", "torch_geometric")
+
+QUESTIONS = Path(__file__).with_name("on_main_branch.py")
+# What LibMTL's release does not have.
+UNKNOWN = ("MOML", "FORUM", "AutoLambda")  # bilevel: no closed form
+WEIGHTINGS = [
+    *("Nash_MTL", "MoCo", "Aligned_MTL", "DB_MTL", "STCH", "ExcessMTL", "FairGrad", "FAMO"),
+    *("MoDo", "SDMGrad", "UPGrad", *UNKNOWN),
+]
 
 CHECKOUT = os.environ.get("LIBMTL_MAIN", "")
 MISSING = [name for name in NEEDS if importlib.util.find_spec(name) is None]
@@ -64,6 +75,10 @@ def script(tmp_path: Path) -> Path:
     return file
 
 
+# Of what is mended in LibMTL's release, that which its main branch has set right itself.
+NOT_NEEDED = {"torchvision-import", "in-place-zero-grad", "cagrad-tasks"}
+
+
 def test_only_what_it_needs_is_mended() -> None:
     code = (
         "import libmtl_recon, LibMTL, json\n"
@@ -74,14 +89,83 @@ def test_only_what_it_needs_is_mended() -> None:
     assert json.loads(python("-c", code)) == [
         True,
         "main",
-        {
-            "torchvision-import": "not needed",
-            "device": "applied",
-            "iterator-next": "applied",  # its bare `except` is still there
-            "in-place-zero-grad": "not needed",
-            "cagrad-tasks": "not needed",
-        },
+        {m.name: "not needed" if m.name in NOT_NEEDED else "applied" for m in MENDS},
     ]
+
+
+def ask(*args: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(python(str(QUESTIONS), *args).splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, Any]:
+    return ask()
+
+
+def test_nash_mtl_bargains_with_its_solver_and_without(
+    answers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(answers["nash"]) > 2
+    assert ask("without-ecos")["nash"] == answers["nash"]
+    # What LibMTL does by itself: it trains as EW.
+    monkeypatch.setenv("LIBMTL_RECON_MENDS", "device,return-weight")
+    assert ask("without-ecos")["nash"] == [1.0]
+
+
+def test_gradvac_by_layer_knows_the_shared_layers_of_every_architecture(
+    answers: dict[str, Any],
+) -> None:
+    one, two = 5 * 8 + 8, 8 * 6 + 6
+    assert answers["gradvac"] == {
+        "HPS": [[one, two], one + two],
+        "MMoE": [[one, two, one, two], 2 * (one + two)],
+    }
+
+
+def test_a_checkpoint_fits_or_is_refused(answers: dict[str, Any]) -> None:
+    found = answers["checkpoints"]
+    assert found["same"]
+    assert found["other weighting"] == ""
+    assert "missing: encoder.two.tasks.t0.weight" in found["Recon"]
+    assert "unexpected: encoder.two.weight, encoder.two.bias" in found["Recon"]
+
+
+def test_a_solver_that_is_not_installed_is_named(answers: dict[str, Any]) -> None:
+    assert "pip install quadprog" in answers["solver"]
+
+
+def test_excess_mtl_refuses_rep_grad_which_would_never_train_the_encoder(
+    answers: dict[str, Any],
+) -> None:
+    assert answers["excess"].startswith("--rep_grad cannot be combined with --weighting ExcessMTL")
+
+
+def test_bilevel_methods_train_a_network_that_recon_split(answers: dict[str, Any]) -> None:
+    assert answers["bilevel"].pop("steps").startswith("--inner_step must be 1")
+    assert answers["bilevel"] == {"MOML": [], "FORUM": [], "AutoLambda": []}
+
+
+@pytest.fixture(scope="module")
+def verdicts() -> dict[str, list[Any]]:
+    code = (
+        "import json\n"
+        "from benchmarks.compatibility.cells import Cell, run_cell\n"
+        "found = {}\n"
+        f"for name in {WEIGHTINGS}:\n"
+        "    verdict = run_cell(Cell(name, 'HPS', 2))\n"
+        "    found[name] = [verdict.kind, verdict.reason, verdict.checked]\n"
+        "print(json.dumps(found))"
+    )
+    found: dict[str, list[Any]] = json.loads(python("-c", code).splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_a_weighting_trains_by_its_closed_form(
+    weighting: str, verdicts: dict[str, list[Any]]
+) -> None:
+    assert verdicts[weighting] == ["trains", "", weighting not in UNKNOWN]
 
 
 def test_the_same_losses_with_the_launcher_and_without(script: Path, tmp_path: Path) -> None:
