@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 
 # In float64, relative to a parameter's largest gradient, and to the whole network's largest.
 _RELATIVE, _ABSOLUTE = 1e-6, 1e-8
-# A forward pass: the input, the task (or all), and the state of the generator before it.
-Call = tuple[Tensor, str | None, Tensor]
+# A forward pass: the input, the task (or all), the generator's state before it, and the epoch.
+Call = tuple[Tensor, str | None, Tensor, int]
 
 
 @dataclass
@@ -156,7 +157,7 @@ class Watch:
             if module is watch.model and module.training:
                 task = args[1] if len(args) > 1 else None
                 calls = watch.calls if torch.is_grad_enabled() else watch.looks
-                calls.append((args[0], task, torch.get_rng_state()))
+                calls.append((args[0], task, torch.get_rng_state(), watch.model.epoch))
 
         def after(module: nn.Module, _: Any, __: Any) -> None:
             if module is watch.model and module.training and torch.is_grad_enabled():
@@ -199,9 +200,7 @@ class Watch:
         reference = self.reference
         reference.load_state_dict(self.model.state_dict())
         reference.train()
-        for name in ("epoch", "epochs"):
-            if hasattr(self.model, name):
-                setattr(reference, name, getattr(self.model, name))
+        reference.epochs = getattr(self.model, "epochs", None)  # LibMTL's main branch has them
         per_sample = len(names) if trainer.multi_input else 1
         state = torch.get_rng_state()
         samples = [
@@ -244,8 +243,9 @@ class Watch:
             for name in names
         ]
         out = {}
-        for inputs, task, state in calls:
+        for inputs, task, state, epoch in calls:
             torch.set_rng_state(state)
+            reference.epoch = epoch
             out.update(reference(inputs) if task is None else reference(inputs, task))
         for hook in hooks:
             hook.remove()
@@ -310,10 +310,22 @@ class Watch:
             self.faults.append("a loss is not finite")
         elif not all(bool(torch.isfinite(p).all()) for p in parameters.values()):
             self.faults.append("a parameter is not finite")
-        expected = self.reached if self.form.watched else set(parameters)
+        expected = self.reached if self.form.watched else set(parameters) - _idle(self.model)
         still = [n for n in sorted(expected) if torch.equal(parameters[n], self.start[n])]
         if still:
             self.faults.append(
                 f"{len(still)} of {len(expected)} parameters never move ({still[0]}, …)"
             )
         return self.faults
+
+
+def _idle(model: nn.Module) -> set[str]:
+    """The biases that a batch norm takes away again, whose gradients are rounding errors."""
+    idle = {
+        first.bias
+        for module in model.modules()
+        if isinstance(module, nn.Sequential)
+        for first, second in itertools.pairwise(module)
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d)
+    }
+    return {name for name, parameter in model.named_parameters() if parameter in idle}

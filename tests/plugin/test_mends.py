@@ -88,9 +88,18 @@ def test_each_mend_has_a_name_and_a_reason() -> None:
     assert all(len(mend.reason) > 20 for mend in MENDS)
 
 
+# Mends of what LibMTL's main branch added.
+OF_MAIN = {
+    *("strict-checkpoint", "return-weight", "aligned-mtl-eigen", "excess-mtl-encoder"),
+    *("gradvac-layers", "nash-mtl-solver", "sdmgrad-simplex", "dselect-k-look"),
+}
+
+
 @pypi_only
-def test_the_release_needs_every_mend() -> None:
-    assert set(fresh_verdicts().values()) == {"applied"}
+def test_the_release_needs_every_other_mend() -> None:
+    found = fresh_verdicts()
+    assert {name for name, verdict in found.items() if verdict != "applied"} == OF_MAIN
+    assert {found[name] for name in OF_MAIN} == {"not needed"}
 
 
 def test_the_device_is_one_that_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,4 +264,4 @@ def test_a_mend_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_switched_off_mend_leaves_the_defect_and_says_so() -> None:
     found = fresh_verdicts(LIBMTL_RECON_MENDS="torchvision-import")
     assert found.pop("torchvision-import") == "applied"
-    assert set(found.values()) == {"switched off"}
+    assert {verdict for name, verdict in found.items() if name not in OF_MAIN} == {"switched off"}

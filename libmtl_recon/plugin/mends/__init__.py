@@ -16,6 +16,7 @@ from libmtl_recon.plugin.mends import (
     checkpoint,
     device,
     dselect_k,
+    dselect_k_look,
     excess_mtl,
     fast_gradients,
     gls,
@@ -48,6 +49,7 @@ MENDS: tuple[Mend, ...] = (
     mtan.MEND,
     representations.MEND,
     dselect_k.MEND,
+    dselect_k_look.MEND,
     # The weightings.
     aligned_mtl.MEND,
     cagrad.MEND,
