@@ -175,9 +175,11 @@ class ScoringObserver(Observer):
 
     def _splits(self, losses: Tensor) -> bool:
         """Whether the losses' own backward passes will be one a task, if we ask for that."""
-        model = self._model
+        model, step = self._model, step_of(self._model)
         cut = model.rep_grad or hasattr(model, "rotograd")
-        return not cut and hands_over(model) and step_of(model).open(losses)
+        if cut or not hands_over(model):
+            return False
+        return step.open(losses if step.present is None else step.part_of(losses))
 
     def _take(self, gradients: Tensor) -> None:
         if not self._seen:
