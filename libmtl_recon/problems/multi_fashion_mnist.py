@@ -125,6 +125,7 @@ def make_loaders(params: argparse.Namespace) -> dict[str, DataLoader[Any]]:
     """The loaders of the training, validation and test parts."""
     rng = np.random.default_rng(params.data_seed)
     tasks = PAIRS[params.pair]
+    first, second = tasks
     parts = {}
     for kind in dict.fromkeys(tasks.values()):
         items = read_items(ITEMS[kind], train=True)
@@ -140,7 +141,7 @@ def make_loaders(params: argparse.Namespace) -> dict[str, DataLoader[Any]]:
         pairs = Pairs(
             left,
             right,
-            tuple(tasks),
+            (first, second),
             count=getattr(params, f"{part}_size"),
             canvas=CANVAS,
             jitter=JITTER,
