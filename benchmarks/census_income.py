@@ -36,7 +36,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from libmtl_recon import Measurement, Observer, ReconError, UsageError
 from libmtl_recon.plugin.observing import observe
 from libmtl_recon.problems import census_income
-from libmtl_recon.problems.common import whole
+from libmtl_recon.problems.argument_types import whole
 
 ALPHAS = (-10.0, -5.0, -3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0, 5.0)
 OTHERS = ("EW", "PCGrad", "CAGrad", "IMTL", "IMTL-G", "MGDA", "GradNorm")

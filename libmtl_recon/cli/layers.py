@@ -110,8 +110,8 @@ def _show(options: argparse.Namespace) -> int:
     if options.k is not None:
         check_count("--k", options.k, len(entry.profile.architecture))
     if options.plot:
-        from libmtl_recon.conflict.picture import check_picture
         from libmtl_recon.conflict.plot import draw_profile
+        from libmtl_recon.pictures import check_picture
 
         check_picture("--plot", options.plot)
         draw_profile(entry.profile, options.plot, options.s)

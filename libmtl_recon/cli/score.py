@@ -81,7 +81,7 @@ def _handle(options: argparse.Namespace) -> int:
     if options.top < 1:
         raise UsageError("--top", "must be a whole number from 1 up", options.top, "Try 25.")
     if options.plot:
-        from libmtl_recon.conflict.picture import check_picture
+        from libmtl_recon.pictures import check_picture
 
         check_picture("--plot", options.plot)
     from libmtl_recon.conflict.cache import ProfileCache

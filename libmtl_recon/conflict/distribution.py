@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from libmtl_recon.conflict.grid import BINS, EDGES, check_severity
-from libmtl_recon.conflict.picture import check_picture, write_picture
 from libmtl_recon.conflict.profile import ConflictProfile
 from libmtl_recon.errors import ReconError
+from libmtl_recon.pictures import check_picture, write_picture
 
 # Okabe and Ito's colours, which all eyes tell apart.
 _COLOURS = ("#222222", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from libmtl_recon.conflict.grid import BINS, EDGES, PER_UNIT, check_severity
-from libmtl_recon.conflict.picture import check_picture, write_picture
 from libmtl_recon.conflict.profile import ConflictProfile
+from libmtl_recon.pictures import check_picture, write_picture
 
 # Bins of the profile in one column of the picture: single bins are too thin to see, and hold too
 # few cosines in a run of some hundred steps.

@@ -42,8 +42,9 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from libmtl_recon.problems.argument_types import share, whole
 from libmtl_recon.problems.census_income_data import SUBFOLDER, TASKS, People, load, make_loader
-from libmtl_recon.problems.common import methods, train_or_test, whole
+from libmtl_recon.problems.common import methods, train_or_test
 
 FOLDER = "LIBMTL_RECON_DATA"
 
@@ -61,17 +62,6 @@ def parse_args() -> argparse.Namespace:
     LibMTL_args.set_defaults(lr=1e-4, weight_decay=0.0)  # the paper names no weight decay
     params: argparse.Namespace = LibMTL_args.parse_args()
     return params
-
-
-def share(text: str) -> float:
-    """An argparse type: numbers from 0 up to, but not, 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1, but is {text!r}")
-    return value
 
 
 def make_loaders(params: argparse.Namespace) -> dict[str, DataLoader[Any]]:

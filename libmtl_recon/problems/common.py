@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import LibMTL.architecture as architecture_method
@@ -51,28 +50,3 @@ def train_or_test(
     else:
         parts = loaders["train"], loaders["test"]
         trainer.train(*parts, params.epochs, val_dataloaders=loaders["val"])
-
-
-def share(text: str) -> float:
-    """An argparse type: a number from 0 to below 1."""
-    value = -1.0
-    with suppress(ValueError):
-        value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"must be a share from 0 to below 1, but is {text!r}")
-    return value
-
-
-def whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    """An argparse type: whole numbers from ``low`` to ``high``, or from ``low`` up."""
-    rule = f"from {low} up" if high is None else f"from {low} to {high}"
-
-    def read(text: str) -> int:
-        value: int | None = None
-        with suppress(ValueError):
-            value = int(text)
-        if value is None or value < low or (high is not None and value > high):
-            raise argparse.ArgumentTypeError(f"must be a whole number {rule}, but is {text!r}")
-        return value
-
-    return read

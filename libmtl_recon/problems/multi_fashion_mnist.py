@@ -46,7 +46,8 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import MNIST, FashionMNIST
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from libmtl_recon.problems.common import classification, methods, train_or_test, whole
+from libmtl_recon.problems.argument_types import whole
+from libmtl_recon.problems.common import classification, methods, train_or_test
 from libmtl_recon.problems.pairs import Items, Pairs, make_loader
 
 ITEMS = {"digit": MNIST, "article": FashionMNIST}

@@ -28,7 +28,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from libmtl_recon.problems.common import classification, methods, share, train_or_test, whole
+from libmtl_recon.problems.argument_types import share, whole
+from libmtl_recon.problems.common import classification, methods, train_or_test
 from libmtl_recon.problems.pairs import Items, Pairs, make_loader
 
 TASKS = ("first", "second")

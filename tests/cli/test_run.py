@@ -14,7 +14,9 @@ from libmtl_recon.cli import build_parser, main
 SCRIPT = Path(__file__).parents[1] / "scripts" / "two_tasks.py"
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["score"], ["search"], ["layers"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["score"], ["search"], ["layers"], ["gradops"], ["doctor"]]
+)
 def test_help_teaches_with_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])

@@ -10,8 +10,8 @@ import pytest
 from libmtl_recon import ConflictProfile, ReconError, UsageError
 from libmtl_recon.conflict.grid import EDGES
 from libmtl_recon.conflict.layers import Layer
-from libmtl_recon.conflict.picture import check_picture
 from libmtl_recon.conflict.plot import _columns, draw_profile
+from libmtl_recon.pictures import check_picture
 
 Make = Callable[..., ConflictProfile]
 STARTS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}

@@ -9,7 +9,8 @@ import LibMTL.weighting as weightings
 import pytest
 
 from libmtl_recon.problems import BUILT_IN, common, path_of
-from libmtl_recon.problems.common import methods, whole
+from libmtl_recon.problems.argument_types import whole
+from libmtl_recon.problems.common import methods
 
 PARAMS = argparse.Namespace(weighting="GradOPS", arch="HPS", save_path="out", load_path=None)
 

@@ -101,7 +101,7 @@ def test_learns_from_a_part_of_the_labels(run, weighting: str):
 def test_a_share_is_below_one(parse, capsys, value: str):
     with pytest.raises(SystemExit):
         parse(multidigits, f"--missing={value}")
-    assert "--missing: must be a share from 0 to below 1" in capsys.readouterr().err
+    assert "--missing: must be a number from 0 to below 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

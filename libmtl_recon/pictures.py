@@ -1,12 +1,15 @@
-"""Writing pictures, whole or not at all."""
+"""Files of pictures: checked before any work is done, written whole or not at all."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from libmtl_recon.errors import ReconError, UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FORMATS = (".png", ".svg", ".pdf")
 
@@ -31,8 +34,18 @@ def check_picture(parameter: str, file: str | Path) -> None:
         )
 
 
-def write_picture(figure: Any, file: str | Path) -> None:
-    """Write a figure of matplotlib's to a file whose name was checked.
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches that needs no display and no global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def write_picture(figure: Figure, file: str | Path) -> None:
+    """Write a figure to a .png, .svg or .pdf file.
 
     Raises:
         ReconError: The file cannot be written.

@@ -1,0 +1,110 @@
+"""``libmtl-recon gradops``: what GradOPS did, step by step."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from libmtl_recon.cli.command import add_command
+
+if TYPE_CHECKING:
+    from libmtl_recon.weighting.gradops_log import GradOPSLog
+
+_DESCRIPTION = """\
+Look into runs of --weighting GradOPS that were logged by --gradops_log FILE.
+"""
+_EPILOG = """\
+a session:
+  libmtl-recon run main.py --weighting GradOPS --gradops_log plain.csv
+  libmtl-recon run main.py --weighting GradOPS --gradops_alpha=-3 --gradops_log minus3.csv
+  libmtl-recon gradops plot plain.csv minus3.csv
+"""
+_PLOT_DESCRIPTION = """\
+Draw logs of --gradops_log against the training steps, and print their means:
+
+  weight w             what the task's deconflicted gradient is multiplied by (Eq. 5 of the
+                       GradOPS paper); 1 on average over the tasks, always 1 for alpha = 0
+  relative speed r     how fast the plain sum of the deconflicted gradients would move along the
+                       task's own gradient (Eq. 4): above 1 for dominating tasks, below 1 for
+                       dominated; alpha < 0 gives weight to the latter
+  pairs in conflict    the share of pairs of tasks whose gradients have a negative dot product
+
+One log gives a line a task. Several logs of the same tasks, e.g. with different alphas, give a
+column a task and a line a run (Figure 6 of the paper). Logs of runs that still train can be drawn.
+"""
+_PLOT_EPILOG = """\
+examples:
+  libmtl-recon gradops plot run.csv
+  libmtl-recon gradops plot minus3.csv plain.csv plus3.csv --out alphas.svg --smooth 200
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = add_command(
+        commands, "gradops", "draw the logs of GradOPS runs", _DESCRIPTION, _EPILOG
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    plot = add_command(
+        actions,
+        "plot",
+        "weights, speeds and conflicts of one run or several, as a picture",
+        _PLOT_DESCRIPTION,
+        _PLOT_EPILOG,
+    )
+    plot.add_argument("logs", metavar="LOG", nargs="+", help="a .csv file of --gradops_log")
+    plot.add_argument(
+        "--out",
+        metavar="FILE",
+        default="gradops.png",
+        help="the picture, as .png, .svg or .pdf (default: %(default)s)",
+    )
+    plot.add_argument(
+        "--smooth",
+        type=int,
+        metavar="N",
+        help="draw running means over N steps; 1 draws each step (default: a fiftieth of the run)",
+    )
+    plot.set_defaults(handle=_plot)
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from libmtl_recon.cli.tables import say
+    from libmtl_recon.errors import UsageError
+    from libmtl_recon.pictures import check_picture
+    from libmtl_recon.weighting.gradops_log import read_log
+    from libmtl_recon.weighting.gradops_plot import draw_logs
+
+    check_picture("--out", options.out)
+    if options.smooth is not None and options.smooth < 1:
+        raise UsageError(
+            "--smooth", "must be a whole number from 1 up", options.smooth, "1 draws each step."
+        )
+    logs = [read_log(file) for file in options.logs]
+    draw_logs(logs, options.out, names=options.logs, smooth=options.smooth)
+    _print_means(options.logs, logs)
+    say(f"Drawn in {options.out}.")
+    return 0
+
+
+def _print_means(files: Sequence[str], logs: Sequence[GradOPSLog]) -> None:
+    from libmtl_recon.cli.tables import make_console, make_table
+
+    console = make_console()
+    columns = [f"{letter} {task}" for letter in "wr" for task in logs[0].tasks]
+    headings = ["log", "alpha", "steps", *columns, "conflicts"]
+    table = make_table(console, *headings, right=tuple(headings[1:]))
+    for file, log in zip(files, logs, strict=True):
+        alpha = "static" if np.isnan(log.alpha) else f"{log.alpha:g}"
+        means = [_mean(column) for column in (*log.factors.T, *log.speeds.T)]
+        rate = _mean(100.0 * log.conflict_rate, digits=0)
+        table.add_row(file, alpha, str(len(log.steps)), *means, f"{rate} %" if rate else "")
+    console.print(table)
+
+
+def _mean(values: Any, digits: int = 2) -> str:
+    known = values[~np.isnan(values)]
+    return f"{known.mean():.{digits}f}" if len(known) else ""
