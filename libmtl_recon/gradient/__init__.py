@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from libmtl_recon.gradient.gramian import cosines, exact_device, gramian, layer_gramians
+from libmtl_recon.gradient.gramian import (
+    cosines,
+    exact_device,
+    gramian,
+    isometric_rows,
+    layer_gramians,
+)
 from libmtl_recon.gradient.per_task import scatter_gradient, task_gradients, write_row
 from libmtl_recon.gradient.rows import TaskRows
 from libmtl_recon.gradient.split_losses import SplitLosses
@@ -15,6 +21,7 @@ __all__ = [
     "exact_device",
     "gramian",
     "hand_out",
+    "isometric_rows",
     "layer_gramians",
     "present_tasks",
     "scatter_gradient",

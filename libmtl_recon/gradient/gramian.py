@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Columns turned to float64 at a time: large enough for a fast product, small enough that the
-# float64 copy of a chunk stays far below the gradients themselves.
-_CHUNK = 1 << 16
+# Entries turned to float64 at a time. On a CPU they stay in the cache of a core until the product
+# has been taken (1 MiB); elsewhere they are many, since each product is a call.
+_CACHED, _ELSEWHERE = 1 << 17, 1 << 24
 
 
 def gramian(gradients: Tensor) -> Tensor:
@@ -23,7 +23,8 @@ def gramian(gradients: Tensor) -> Tensor:
     """
     tasks, device = gradients.shape[0], exact_device(gradients.device)
     total = torch.zeros(tasks, tasks, dtype=torch.float64, device=device)
-    for chunk in gradients.split(_CHUNK, dim=1):
+    entries = _CACHED if device.type == "cpu" else _ELSEWHERE
+    for chunk in gradients.split(max(entries // max(tasks, 1), 1), dim=1):
         wide = chunk.to(device=device, dtype=torch.float64)
         total.addmm_(wide, wide.T)
     return total
@@ -45,6 +46,24 @@ def layer_gramians(gradients: Tensor, widths: Sequence[int]) -> Tensor:
         ``[L, T, T]``, float64, on the same device (see :func:`exact_device`).
     """
     return torch.stack([gramian(layer) for layer in gradients.split(list(widths), dim=1)])
+
+
+def isometric_rows(gramian: Tensor) -> Tensor:
+    """T vectors of T numbers with given inner products.
+
+    Args:
+        gramian: ``[T, T]``, float64, symmetric, finite, of any T vectors.
+
+    Returns:
+        ``[T, T]``, float64: R with R Rᵀ = gramian, up to a rounding of each entry that is
+        relative to the lengths of its two vectors.
+    """
+    norms = gramian.diagonal().clamp_min(0.0).sqrt()
+    # Unit diagonal, so that short vectors are not lost beside long ones; 0/0 for those of zero.
+    cosine = (gramian / norms / norms[:, None]).nan_to_num(0.0, 0.0, 0.0)
+    squares, axes = torch.linalg.eigh((cosine + cosine.T) / 2)
+    root: Tensor = (axes * squares.clamp_min(0.0).sqrt()) @ axes.T
+    return norms[:, None] * root
 
 
 def cosines(gramians: Tensor) -> Tensor:

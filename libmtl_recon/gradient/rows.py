@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import reduce
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
@@ -50,28 +51,24 @@ class TaskRows:
         """
         matrix = self._take(len(roots), shared)
         trainable = [p for p in shared if p.requires_grad]
-        reached = [False] * len(trainable)
+        reached: set[int] = set()
         last = max((i for i, (tensors, _) in enumerate(roots) if tensors), default=-1)
-        for index, (tensors, factors) in enumerate(roots):
-            keep = retain_graph or index != last
-            gradients: Sequence[Tensor | None] = [None] * len(trainable)
-            if tensors and accumulate:
-                # Without one, autograd hands over what it computed instead of adding it up.
-                for parameter in trainable:
-                    parameter.grad = None
-                torch.autograd.backward(tensors, factors, retain_graph=keep)
-                gradients = [parameter.grad for parameter in trainable]
-            elif tensors:
-                gradients = torch.autograd.grad(
-                    tensors, trainable, factors, retain_graph=keep, allow_unused=True
-                )
-            reached = [r or g is not None for r, g in zip(reached, gradients, strict=True)]
-            matrix.write(index, gradients)
-        if accumulate:
-            for parameter in trainable:
-                parameter.grad = None
-        remaining = iter(reached)
-        self.reached = tuple(p.requires_grad and next(remaining) for p in shared)
+        with _caught(matrix, trainable) if accumulate else nullcontext():
+            for index, (tensors, factors) in enumerate(roots):
+                keep = retain_graph or index != last
+                matrix.begin(index)
+                if tensors and accumulate:
+                    torch.autograd.backward(tensors, factors, retain_graph=keep)
+                elif tensors:
+                    gradients = torch.autograd.grad(
+                        tensors, trainable, factors, retain_graph=keep, allow_unused=True
+                    )
+                    for place, gradient in enumerate(gradients):
+                        if gradient is not None:
+                            matrix.write(place, gradient)
+                reached |= matrix.end()
+        places = iter(range(len(trainable)))
+        self.reached = tuple(p.requires_grad and next(places) in reached for p in shared)
         return matrix.whole
 
     def scatter(self, vector: Tensor, shared: Sequence[Tensor]) -> None:
@@ -110,6 +107,8 @@ class _Matrix:
         # Zeros, because the columns of frozen parameters are never written.
         self._memory = torch.zeros(tasks, sum(widths), dtype=dtype, device=shared[0].device)
         self.whole = self._memory
+        self._written: set[int] = set()
+        self._row: list[Tensor] = []
         self._places = [
             [
                 part.view_as(p)
@@ -126,14 +125,42 @@ class _Matrix:
         self.whole = self._memory[:tasks]
         return True
 
-    def write(self, row: int, gradients: Sequence[Tensor | None]) -> None:
-        places = self._places[row]
-        full = [(p, g) for p, g in zip(places, gradients, strict=True) if g is not None]
-        if full:
-            torch._foreach_copy_([p for p, _ in full], [g for _, g in full])
-        for place, gradient in zip(places, gradients, strict=True):
-            if gradient is None:
-                place.zero_()
+    def begin(self, row: int) -> None:
+        """Turn to a row."""
+        self._row, self._written = self._places[row], set()
+
+    def write(self, place: int, gradient: Tensor) -> None:
+        """Write the gradient of one trainable parameter into the row."""
+        self._row[place].copy_(gradient)
+        self._written.add(place)
+
+    def end(self) -> set[int]:
+        """Zero what was not written in the row; which of the trainable parameters were."""
+        for place, part in enumerate(self._row):
+            if place not in self._written:
+                part.zero_()
+        return self._written
+
+
+@contextmanager
+def _caught(matrix: _Matrix, trainable: Sequence[Tensor]) -> Iterator[None]:
+    """Write the parameters' gradients into the matrix as soon as backward passes make them.
+
+    They are then still in the cache, and their memory is free for the next parameter's.
+    """
+
+    def catch(place: int, parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            matrix.write(place, parameter.grad)
+            parameter.grad = None
+
+    with ExitStack() as hooks:
+        for place, parameter in enumerate(trainable):
+            # With one to add to, autograd would not hand over what it computed.
+            parameter.grad = None
+            hook = parameter.register_post_accumulate_grad_hook(partial(catch, place))
+            hooks.callback(hook.remove)
+        yield
 
 
 def _layout(shared: Sequence[Tensor]) -> list[tuple[torch.Size, torch.dtype, torch.device, bool]]:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-# Columns at a time, as in the Gramian.
+# Columns turned to float64 at a time.
 _CHUNK = 1 << 16
 # How many times longer the weighted gradients may be, together, than their sum, before float32
 # leaves too little of that sum: beyond it they cancel, and the sum could conflict by rounding.

@@ -9,6 +9,7 @@ from libmtl_recon.gradient import (
     cosines,
     exact_device,
     gramian,
+    isometric_rows,
     layer_gramians,
     scatter_gradient,
     task_gradients,
@@ -84,6 +85,18 @@ def test_gramians_are_float64_sums(dtype: torch.dtype) -> None:
     layers = layer_gramians(rows, widths)
     torch.testing.assert_close(layers.sum(dim=0), gramian(rows), rtol=1e-10, atol=1e-8)
     np.testing.assert_allclose(layers[0].numpy(), np.outer(*[rows[:, 0].double()] * 2), rtol=1e-15)
+
+
+@pytest.mark.parametrize("dimension", [2, 20])  # fewer than vectors: dependent ones
+def test_isometric_rows_have_the_same_inner_products(dimension: int) -> None:
+    torch.manual_seed(3)
+    vectors = torch.randn(5, dimension, dtype=torch.float64)
+    vectors *= torch.tensor([1e-9, 1.0, 1e6, 0.0, 3.0])[:, None]
+    rows = isometric_rows(gramian(vectors))
+    assert rows.shape == (5, 5)
+    scale = vectors.norm(dim=1)
+    error = (rows @ rows.T - vectors @ vectors.T).abs()
+    assert (error <= 1e-14 * scale * scale[:, None]).all()
 
 
 def test_cosines_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from small_problem import Encoder as SmallEncoder
@@ -128,3 +129,25 @@ def test_a_trainer_that_changes_the_losses_is_believed() -> None:
         return gradient
 
     torch.testing.assert_close(decoder_gradients(Doubling), 2 * decoder_gradients(LibMTL.Trainer))
+
+
+def watched(own: Callable[..., torch.Tensor], found: set[tuple[int, ...]]) -> Callable[..., Any]:
+    def function(*args: Any, **kwargs: Any) -> torch.Tensor:
+        gradients = own(*args, **kwargs)
+        found.add(tuple(gradients.shape))
+        return gradients
+
+    return function
+
+
+@pypi_only
+@pytest.mark.parametrize("weighting", ["MGDA", "IMTL", "GradNorm"])
+def test_a_weighting_by_inner_products_is_shown_as_many_numbers_as_tasks(weighting: str) -> None:
+    trainer = make_trainer(weighting, 3)
+    shapes: dict[str, set[tuple[int, ...]]] = {"_compute_grad": set(), "_get_grads": set()}
+    for name in shapes:
+        setattr(trainer.model, name, watched(getattr(trainer.model, name), shapes[name]))
+    trainer.train(batches(3), batches(3), epochs=2)
+    width = sum(p.numel() for p in trainer.model.get_share_params())
+    # What reads the gradients themselves, such as the conflict scores, still does.
+    assert shapes == {"_compute_grad": {(3, width)}, "_get_grads": {(3, 3)}}

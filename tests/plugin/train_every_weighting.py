@@ -72,6 +72,9 @@ def settings(names: list[str]) -> Iterator[tuple[str, str, int, dict[str, Any]]]
                     key = f"{name}, {tasks} tasks, {multi_input=}, {rep_grad=}"
                     given = {"multi_input": multi_input, "rep_grad": rep_grad}
                     yield key, name, tasks, given
+    for norm in ("l2", "loss", "loss+") if "MGDA" in names else ():
+        given = {"multi_input": False, "rep_grad": False, "weight_args": {"mgda_gn": norm}}
+        yield f"MGDA, 4 tasks, {norm=}", "MGDA", 4, given
     for group_type in (1, 2) if main and "GradVac" in names else ():
         arguments = {"GradVac_beta": 0.5, "GradVac_group_type": group_type}
         given = {"multi_input": False, "rep_grad": False, "weight_args": arguments}

@@ -4,7 +4,9 @@ It writes the losses into one vector in place, so that differentiating one walks
 all tasks (and with ``multi_input`` all encoder passes), and takes fresh memory for all gradients
 in every step. With this mend each task's own scalar is differentiated, into memory that is used
 again; what comes out is the same up to rounding. PCGrad, GradVac and CAGrad, which go over the
-gradients once for each pair of tasks, work on the tasks' Gramian instead.
+gradients once for each pair of tasks, work on the tasks' Gramian instead; MGDA, IMTL and GradNorm,
+which make several matrices as large as that of all gradients, on vectors of T numbers with the same
+inner products.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ from typing import Any
 
 from libmtl_recon.plugin.features import source_of
 from libmtl_recon.plugin.mends.mend import Mend
-from libmtl_recon.plugin.step import cagrad, functions, gradvac, pcgrad
+from libmtl_recon.plugin.step import cagrad, functions, gradvac, image, pcgrad
 
 
 def _apply(libmtl: ModuleType) -> None:
     trainer, weighting = libmtl.Trainer, libmtl.weighting.AbsWeighting
     _replace(trainer, "_compute_loss", functions.split_compute_loss(trainer._compute_loss))
     _replace(weighting, "_compute_grad", functions.compute_grad)
+    _replace(weighting, "_get_grads", image.show_image(weighting._get_grads))
     _replace(weighting, "_backward_new_grads", functions.backward_new_grads)
     _replace(weighting, "_reset_grad", functions.reset_grad)
     _replace_weightings(libmtl.weighting)
@@ -40,6 +43,14 @@ def _apply(libmtl: ModuleType) -> None:
 
 def _replace_weightings(weighting: ModuleType) -> None:
     """Replace those that have a form in the tasks' Gramian, as this LibMTL has them."""
+    # MGDA mixes the gradients with vectors of its own.
+    for owner, own_dtype in (
+        (weighting.MGDA, True),
+        (weighting.IMTL, False),
+        (weighting.GradNorm, False),
+    ):
+        shown = image.by_inner_products(owner.backward, own_dtype=own_dtype)
+        _replace(owner, "backward", shown)
     _replace(weighting.PCGrad, "backward", pcgrad.make_backward(_guard_of(weighting.PCGrad)))
     _replace(weighting.CAGrad, "backward", cagrad.backward)
     own = weighting.GradVac.backward

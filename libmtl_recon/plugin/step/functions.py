@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.gradient.step import hand_out, step_of, task_rows
+from libmtl_recon.plugin.step.image import image_of
 
 # They draw three batches a step and hand all losses over at once, [3, T].
 _SEVERAL_BATCHES = {"MoDo": 3, "SDMGrad": 3}
@@ -101,9 +102,12 @@ def backward_new_grads(
         self: LibMTL's model.
         batch_weight: ``[T]``.
         per_grads: With ``rep_grad``, the gradients of the representations.
-        grads: Without it, ``[T, d]``.
+        grads: Without it, ``[T, d]``, or the image that was shown instead.
     """
-    if not self.rep_grad:
+    image = image_of(self)
+    if image is not None:
+        reset_grad(self, image.combine(batch_weight, grads))
+    elif not self.rep_grad:
         reset_grad(self, batch_weight.to(grads) @ grads)
     elif isinstance(self.rep, dict):
         # All at once: where the tasks have one representation, the encoder is walked once.
