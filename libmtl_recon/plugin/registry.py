@@ -8,6 +8,7 @@ from types import ModuleType
 
 from libmtl_recon.plugin import (
     arguments,
+    checkpoints,
     compiled,
     flags,
     labels,
@@ -34,6 +35,7 @@ def register(libmtl: ModuleType) -> None:
         flags.add_flags(libmtl)
         parser.remember_registered(libmtl)
         arguments.swap_prepare_args(libmtl)
+        checkpoints.wrap_architectures(libmtl)
         recon.wrap_trainer(libmtl)
         labels.wrap_trainer(libmtl)
         compiled.wrap_trainer(libmtl)
