@@ -40,6 +40,27 @@ def wrap_architectures(libmtl: ModuleType) -> None:
     architecture.__init__ = __init__
 
 
+def fitted(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict with the names that the model has, as far as it is one of this network.
+
+    Args:
+        model: LibMTL's.
+        state_dict: Not changed.
+
+    Raises:
+        ReconError: It is of another split, or its decoders expect rotations.
+    """
+    from libmtl_recon.architecture.state import plain_names
+
+    found = dict(state_dict)
+    _match(model, found, "", getattr(state_dict, "_metadata", {}).get("", {}))
+    for plain, own in plain_names(model).items():
+        if plain not in own and plain in found:
+            value = found.pop(plain)
+            found.update({key: value.clone() for key in own})
+    return found
+
+
 def _note_weighting(model: Any, _: Any, __: str, metadata: dict[str, Any]) -> None:
     metadata[_WEIGHTING] = _weighting_name(model)
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from libmtl_recon import ReconError
 from libmtl_recon.plugin.features import detect
+from libmtl_recon.plugin.mends.checkpoint import load_strictly
 
 pytestmark = pytest.mark.skipif(
     detect(LibMTL).saves_models, reason="the arguments are those of LibMTL's PyPI release"
@@ -142,6 +143,18 @@ def test_a_plain_network_gives_each_task_a_copy(
     for task in ("t0", "t1"):
         assert torch.equal(own[f"encoder.two.tasks.{task}.weight"], state["encoder.two.weight"])
     assert "shares encoder.two, of which each task gets a copy" in capsys.readouterr().out
+
+
+def test_load_path_takes_and_refuses_the_same(recon: Any, tmp_path: Path) -> None:
+    plain, split = make_trainer("UW"), recon("two")
+    torch.save(plain.model.state_dict(), tmp_path / "plain.pt")
+    load_strictly(split.model, tmp_path / "plain.pt")
+    own = split.model.state_dict()["encoder.two.tasks.t1.weight"]
+    assert torch.equal(own, plain.model.encoder.two.weight)
+    torch.save(split.model.state_dict(), tmp_path / "best.pt")
+    load_strictly(recon("two").model, tmp_path)
+    with pytest.raises(ReconError, match=r"1 task-specific layers \(encoder\.two\)"):
+        load_strictly(plain.model, tmp_path)
 
 
 def test_other_layers_are_named(recon: Any) -> None:

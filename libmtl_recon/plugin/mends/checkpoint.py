@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.plugin.checkpoints import fitted
 from libmtl_recon.plugin.features import source_of
 from libmtl_recon.plugin.mends.mend import Mend
 
@@ -55,6 +56,7 @@ def load_strictly(model: Any, given: str | os.PathLike[str]) -> str:
             "tensors. Save model.state_dict()."
         )
     own = model.state_dict()
+    state = fitted(model, state)
     _refuse_another_network(path, own, state)
     for name in own.keys() - state.keys():
         print(f"Recon: {path} has no {name}, which starts anew")
