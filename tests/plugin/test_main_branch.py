@@ -238,3 +238,11 @@ def test_an_error_of_the_data_loading_is_not_swallowed(script: Path) -> None:
     code += "        print('came through:', e)\n"
     script.write_text(code, encoding="utf-8")
     assert "came through: torn" in python("-m", "libmtl_recon", "run", str(script))
+
+
+def test_missing_labels_are_left_out_there_too() -> None:
+    file = Path(__file__).with_name("test_missing_labels.py")
+    # What its own needs warn of is their business.
+    quiet = ("-q", "-p", "no:warnings", "-o", "filterwarnings=")
+    chosen = ("-k", "over_present_labels or always_absent or refused or moves_nothing")
+    assert "failed" not in python("-m", "pytest", *quiet, *chosen, str(file))

@@ -36,10 +36,10 @@ from torch import Tensor, nn
 from libmtl_recon import ReconError, gradops_weights
 from libmtl_recon.gradient import present_tasks
 
-EPOCHS = 4
+EPOCHS = 3
 LOSSES = ["EW", "UW", "DWA", "GLS", "RLW"]
 GRADIENTS = ["GradNorm", "MGDA", "PCGrad", "GradVac", "CAGrad", "GradDrop", "IMTL", "GradOPS"]
-GRADIENTS += [name for name in ("DB_MTL", "FairGrad", "UPGrad") if MAIN]
+GRADIENTS += [name for name in ("Aligned_MTL", "DB_MTL", "FairGrad", "UPGrad") if MAIN]
 
 
 @pytest.fixture(autouse=True)
