@@ -40,9 +40,7 @@ from benchmarks.compatibility.networks import (
 from benchmarks.compatibility.watching import Watch
 from libmtl_recon.plugin.features import detect
 
-EPOCHS = 2  # GradNorm and STCH need one to look back at
-LOOKS_BACK = {"DWA": 3}
-BATCHES = 2
+EPOCHS = 3  # of one step; DWA needs two to look back at, GradNorm one
 BATCH = 6
 TASKS = (2, 3, 5)
 # They have no class of their own; LibMTL's Trainer knows their names.
@@ -50,14 +48,14 @@ BILEVEL = ("MOML", "FORUM", "AutoLambda")
 # The same architecture, on an encoder that holds a ResNet and layers of its own.
 WRAPPED = "MTAN (wrapped)"
 # What Recon splits, over each of the architectures that it can stand on.
-_EXPERTS = ("experts_shared.0.layer4.1.conv2", "experts_shared.1.layer2.0.bn1")
+_EXPERTS = ("experts_shared.0.layer4.1.conv", "experts_shared.1.layer2.0.bn")
 SPLIT = {
-    "HPS": ("layer4.1.conv2", "layer2.0.bn1"),
-    "MTAN": ("shared_layer.3.1.conv2", "shared_layer.1.0.0.bn1"),
+    "HPS": ("layer4.1.conv", "layer2.0.bn"),
+    "MTAN": ("shared_layer.3.1.conv", "shared_layer.1.0.0.bn"),
     "MMoE": _EXPERTS,
     "CGC": _EXPERTS,
     "DSelect_k": _EXPERTS,
-    "PLE": ("shared_layer.4.0.1.conv2", "shared_layer.2.0.0.bn1"),
+    "PLE": ("shared_layer.4.0.1.conv", "shared_layer.2.0.0.bn"),
 }
 
 
@@ -145,29 +143,19 @@ class Labels(CELoss):  # type: ignore[misc]  # LibMTL is untyped
         return self.size * self.loss_fn(pred, gt)
 
 
-class Images(torch.utils.data.Dataset[Any]):
-    """Random images whose channels tell the labels; ``task`` leaves one task's labels."""
-
-    def __init__(self, tasks: int, task: int | None = None) -> None:
-        seed = torch.Generator().manual_seed(5 if task is None else task)
-        self.images = torch.randn(BATCHES * BATCH, *IMAGE, generator=seed)
-        self.tasks, self.task = tasks, task
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Any:
-        image = self.images[index]
-        labels = {f"t{t}": (image[t % 3, t].mean() > 0).long() for t in range(self.tasks)}
-        return image, labels if self.task is None else labels[f"t{self.task}"]
+def make_batch(tasks: int, task: int | None = None) -> tuple[Tensor, Any]:
+    """Random images whose channels tell the labels: of all tasks, or of one by its own images."""
+    seed = torch.Generator().manual_seed(5 if task is None else task)
+    images = torch.randn(BATCH, *IMAGE, generator=seed)
+    labels = {f"t{t}": (images[:, t % 3, t].mean(dim=1) > 0).long() for t in range(tasks)}
+    return images, labels if task is None else labels[f"t{task}"]
 
 
 def make_loaders(cell: Cell) -> Any:
-    """LibMTL's data loader, or one a task."""
-    make = torch.utils.data.DataLoader
+    """LibMTL's data loader, or one a task: each is one batch long."""
     if not cell.multi_input:
-        return make(Images(cell.tasks), batch_size=BATCH)
-    return {f"t{t}": make(Images(cell.tasks, t), batch_size=BATCH) for t in range(cell.tasks)}
+        return [make_batch(cell.tasks)]
+    return {f"t{t}": [make_batch(cell.tasks, t)] for t in range(cell.tasks)}
 
 
 def make_trainer(cell: Cell, folder: Path) -> Any:
@@ -223,7 +211,7 @@ def _judge(cell: Cell) -> Verdict:
     watch = Watch(trainer, form)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # LibMTL's own; the matrix is about results
-        trainer.train(loaders, loaders, LOOKS_BACK.get(cell.weighting, EPOCHS))
+        trainer.train(loaders, loaders, EPOCHS)
     faults = watch.judge()
     return (
         Verdict("fails", "; ".join(faults)) if faults else Verdict("trains", checked=form.checked)

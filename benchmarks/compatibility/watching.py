@@ -137,6 +137,10 @@ class Watch:
         self.model = trainer.model
         self.reference = copy.deepcopy(trainer.model)
         self.reference.rep_grad = False
+        self.reference.train()
+        own = [*self.model.parameters(), *self.model.buffers()]
+        copies = [*self.reference.parameters(), *self.reference.buffers()]
+        self.copies = list(zip(copies, own, strict=True))
         self.faults: list[str] = []
         self.start = {n: p.detach().clone() for n, p in self.model.named_parameters()}
         self.reached: set[str] = set()
@@ -198,8 +202,9 @@ class Watch:
             self.history.append(torch.stack(self.of_epoch).mean(0))
             self.of_epoch.clear()
         reference = self.reference
-        reference.load_state_dict(self.model.state_dict())
-        reference.train()
+        with torch.no_grad():
+            for copied, own in self.copies:
+                copied.copy_(own)
         reference.epochs = getattr(self.model, "epochs", None)  # LibMTL's main branch has them
         per_sample = len(names) if trainer.multi_input else 1
         state = torch.get_rng_state()

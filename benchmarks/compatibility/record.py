@@ -1,0 +1,161 @@
+"""What was found, as it is kept: while the matrix is trained, and for the documentation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import libmtl_recon  # noqa: F401  # first, so that LibMTL loads on today's torch
+
+# isort: split
+import LibMTL
+
+from benchmarks.compatibility.cells import Cell, Verdict
+from libmtl_recon.plugin.features import detect
+
+Found = Mapping[Cell, Verdict]
+
+# The combinations of the two flags, as (rep_grad, multi_input), in the order of a record's rows.
+FLAGS = ((False, False), (False, True), (True, False), (True, True))
+_REPOSITORY = Path(__file__).parents[2]
+# How things are written down changes nothing about them.
+_WRITING = ("__main__.py", "record.py", "table.py")
+
+
+def plain(cell: Cell, verdict: Verdict) -> Verdict:
+    """The verdict with a reason that does not name the cell, so that equal reasons are equal."""
+    reason = verdict.reason.replace(f"--weighting {cell.weighting}", "this weighting")
+    reason = reason.replace(f"--arch {cell.arch}", "this architecture")
+    reason = re.sub(r", but is (True|False)(?=\.)", "", reason)
+    return Verdict(verdict.kind, reason, verdict.checked)
+
+
+def label() -> str:
+    """Which LibMTL is installed: ``pypi`` or ``main``."""
+    return detect(LibMTL).label
+
+
+def versions() -> dict[str, str]:
+    """What the results depend on."""
+    folder = Path(LibMTL.__file__).parent
+    commit = subprocess.run(
+        ["git", "-C", folder, "rev-parse", "--short=7", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if label() == "main" and commit.returncode == 0:
+        libmtl = f"GitHub main, commit {commit.stdout.strip()}"
+    else:
+        libmtl = f"{version('LibMTL')} ({'GitHub main' if label() == 'main' else 'PyPI'})"
+    return {
+        "LibMTL": libmtl,
+        **{name: version(name) for name in ("libmtl-recon", "torch", "numpy")},
+    }
+
+
+def fingerprint() -> str:
+    """Changes with the code that the results depend on."""
+    digest = hashlib.sha256(json.dumps(versions()).encode())
+    here, libmtl = Path(__file__).parent, Path(LibMTL.__file__).parent
+    for folder in (_REPOSITORY / "libmtl_recon", here, libmtl):
+        for file in sorted(folder.rglob("*.py")):
+            if folder != here or file.name not in _WRITING:
+                digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class Notebook:
+    """Verdicts in a file, one a line, each written as soon as it is known.
+
+    Args:
+        file: Read if it was written by the same code, else begun anew.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.found: dict[Cell, Verdict] = {}
+        self.begun_anew = False
+        head = {"code": fingerprint()}
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        if lines and json.loads(lines[0]) == head:
+            for line in lines[1:]:
+                self._read(line)
+        else:
+            self.begun_anew = bool(lines)
+            file.write_text(json.dumps(head) + "\n", encoding="utf-8")
+
+    def _read(self, line: str) -> None:
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            return  # cut off in the middle of a line: the cell is trained again
+        self.found[Cell(**entry["cell"])] = Verdict(**entry["verdict"])
+
+    def write(self, cell: Cell, verdict: Verdict) -> None:
+        """Keep one verdict."""
+        self.found[cell] = verdict
+        entry = {"cell": asdict(cell), "verdict": asdict(verdict)}
+        with self.file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(entry) + "\n")
+
+
+def to_record(found: Found) -> dict[str, Any]:
+    """All that the documentation needs, as JSON.
+
+    Returns:
+        ``cells["EW x HPS, T=2"]`` has one word a combination of flags, in the order of
+        :data:`FLAGS`: ``trains`` (by its closed form), ``moves`` (trains, and there is no closed
+        form), None if it was not tried, or a number in ``reasons``.
+    """
+    reasons: dict[tuple[str, str], int] = {}
+    cells: dict[str, list[Any]] = {}
+    for cell, verdict in found.items():
+        row = cells.setdefault(_row(cell), [None] * len(FLAGS))
+        known = plain(cell, verdict)
+        if known.kind == "trains":
+            word: Any = "trains" if known.checked else "moves"
+        else:
+            word = reasons.setdefault((known.kind, known.reason), len(reasons) + 1)
+        row[FLAGS.index((cell.rep_grad, cell.multi_input))] = word
+    return {
+        "versions": versions(),
+        "reasons": {
+            str(number): {"kind": kind, "reason": reason}
+            for (kind, reason), number in reasons.items()
+        },
+        "cells": cells,
+    }
+
+
+def from_record(record: Mapping[str, Any], cells: Iterable[Cell]) -> dict[Cell, Verdict]:
+    """The verdicts on these cells, with plain reasons; without those that it does not have."""
+    found = {}
+    for cell in cells:
+        row = record["cells"].get(_row(cell), [None] * len(FLAGS))
+        word = row[FLAGS.index((cell.rep_grad, cell.multi_input))]
+        if isinstance(word, str):
+            found[cell] = Verdict("trains", checked=word == "trains")
+        elif word is not None:
+            found[cell] = Verdict(**record["reasons"][str(word)])
+    return found
+
+
+def dump(record: Mapping[str, Any]) -> str:
+    """The record as text, one line a row."""
+    rows = ",\n".join(
+        f"    {json.dumps(name)}: {json.dumps(row)}" for name, row in record["cells"].items()
+    )
+    head = json.dumps({k: v for k, v in record.items() if k != "cells"}, indent=2)
+    return f'{head.removesuffix(chr(10) + "}")},\n  "cells": {{\n{rows}\n  }}\n}}\n'
+
+
+def _row(cell: Cell) -> str:
+    return f"{cell.weighting} x {cell.arch}, T={cell.tasks}"
