@@ -82,22 +82,21 @@ class Notebook:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.found: dict[Cell, Verdict] = {}
-        self.begun_anew = False
-        head = {"code": fingerprint()}
+        head = json.dumps({"code": fingerprint()})
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        if lines and json.loads(lines[0]) == head:
-            for line in lines[1:]:
-                self._read(line)
-        else:
-            self.begun_anew = bool(lines)
-            file.write_text(json.dumps(head) + "\n", encoding="utf-8")
+        known = lines[1:] if lines[:1] == [head] else []
+        self.begun_anew = bool(lines) and lines[0] != head
+        # Written anew without a last line that was cut off, whose cell is trained again.
+        whole = [line for line in known if self._read(line)]
+        file.write_text("".join(f"{line}\n" for line in [head, *whole]), encoding="utf-8")
 
-    def _read(self, line: str) -> None:
+    def _read(self, line: str) -> bool:
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
-            return  # cut off in the middle of a line: the cell is trained again
+            return False
         self.found[Cell(**entry["cell"])] = Verdict(**entry["verdict"])
+        return True
 
     def write(self, cell: Cell, verdict: Verdict) -> None:
         """Keep one verdict."""

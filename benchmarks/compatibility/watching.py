@@ -180,7 +180,19 @@ class Watch:
     def _look(self) -> None:
         step = self._read()
         self.steps += 1
-        gradients = [own for sample in step.samples for own in sample.gradients]
+        expected = self.form(step)
+        if expected is None:
+            of_tasks = [own for sample in step.samples for own in sample.gradients]
+            self._note_reached(of_tasks)
+            return
+        wanted = self._spread(step, expected)
+        self._note_reached([wanted])
+        if not self.faults:
+            self.faults += expected.faults
+            self._compare(step, wanted)
+
+    def _note_reached(self, gradients: list[dict[str, Tensor]]) -> None:
+        """Remember the parameters that must move: a weighting may leave a task without weight."""
         largest = max(float(g.abs().max()) for own in gradients for g in own.values())
         # A bias before a batch norm has a gradient of rounding errors alone.
         self.reached |= {
@@ -189,12 +201,6 @@ class Watch:
             for name, g in own.items()
             if float(g.abs().max()) > _ABSOLUTE * largest
         }
-        expected = self.form(step)
-        if expected is None or self.faults:
-            return
-        self.faults += expected.faults
-        self.reached |= {n for n, g in expected.own.items() if bool(g.any())}
-        self._compare(step, self._spread(step, expected))
 
     def _read(self) -> Step:
         trainer, names = self.trainer, self.trainer.task_name
