@@ -198,6 +198,17 @@ def gradvac() -> list[str]:
     return [] if all(right) else [str(found)]
 
 
+def mgda() -> list[str]:
+    # Among random gradients like these, LibMTL's solver misses, or never ends, about once in 80.
+    torch.manual_seed(280)
+    grads = torch.randn(5, 8) * torch.arange(1.0, 6.0)[:, None] + 0.3
+    products = grads @ grads.T
+    weights = weightings.MGDA()._find_min_norm_element(grads)
+    least = float((products @ weights).min())
+    found = float(weights @ products @ weights)
+    return [] if found - least < 1e-5 * float(products.max()) else ["not of least norm"]
+
+
 def rlw() -> list[str]:
     losses = torch.ones(3, requires_grad=True)
     fake = types.SimpleNamespace(task_num=3, device="cpu")
@@ -231,6 +242,7 @@ PROBES: dict[str, Callable[[], list[str]]] = {
     "gls-logarithms": gls,
     "gradnorm-first-epoch": gradnorm,
     "gradvac-targets": gradvac,
+    "mgda-solver": mgda,
     "rlw-constrained-bernoulli": rlw,
     "optimizers-schedulers": optimizers,
 }

@@ -26,6 +26,7 @@ WITHOUT = {
     "gls-logarithms": "[nan, nan, nan, nan, nan] for losses of 100000000.0",
     "gradnorm-first-epoch": "encoder.conv1.weight",
     "gradvac-targets": "[0.0, 0.0, 0.0, 0.0]",
+    "mgda-solver": "not of least norm",
     "rlw-constrained-bernoulli": "ValueError: No support method RLW with constrained_Bernoulli",
     "optimizers-schedulers": "UnboundLocalError: cannot access local variable 'optim_param'",
 }

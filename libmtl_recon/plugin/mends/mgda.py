@@ -99,7 +99,7 @@ def _apply(libmtl: ModuleType) -> None:
 
 MEND = Mend(
     name="mgda-solver",
-    reason="LibMTL's MGDA may stop far from the least norm, or search for ever, for three tasks or more",
+    reason="LibMTL's MGDA, for three tasks or more, may stop far from the least norm, or never",
     needed=_needed,
     apply=_apply,
 )
