@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from libmtl_recon.errors import UsageError
 
 # The authors' guard against a root of zero and against dividing by it.
 _TINY = 1e-8
+# How far from the simplex, and how far downhill a vertex of it may lie, where SciPy's solver, as
+# LibMTL calls it, has found a solution.
+_ON_SIMPLEX, _SOLVED = 1e-6, 1e-2
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,27 @@ def cagrad_step(gramian: Tensor, calpha: float, rescale: int = 1) -> CAGradStep:
 
 def _worst(gramian: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
     """The w on the simplex that minimises g_w·g₀ + radius · ‖g_w‖ (the dual problem)."""
+    weights: NDArray[np.float64] = _minimise(gramian, radius).x
+    if not _solves(gramian, radius, weights):
+        # SciPy's solver stops at the start, or loses its way, where gradients are large: again, in
+        # units of their length.
+        size = float(gramian.diagonal().mean())
+        weights = _minimise(gramian / size, radius / math.sqrt(size), ftol=1e-12).x
+    return weights
+
+
+def _solves(gramian: NDArray[np.float64], radius: float, weights: NDArray[np.float64]) -> bool:
+    """Whether the weights lie on the simplex, and no vertex of it lies downhill from them."""
+    length = math.sqrt(max(float(weights @ gramian @ weights), 0.0))
+    if abs(weights.sum() - 1) > _ON_SIMPLEX:
+        return False
+    if length == 0 or not math.isfinite(length):
+        return True  # there is nothing to go by
+    slopes = gramian.mean(axis=1) + radius / length * (gramian @ weights)
+    return bool(slopes.min() - weights @ slopes > -_SOLVED * np.abs(slopes).max())
+
+
+def _minimise(gramian: NDArray[np.float64], radius: float, **options: float) -> Any:
     from scipy.optimize import minimize
 
     tasks = len(gramian)
@@ -77,11 +102,10 @@ def _worst(gramian: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
         along = w @ gramian @ start
         return float(along + radius * np.sqrt(w @ gramian @ w + _TINY))
 
-    found = minimize(
+    return minimize(
         objective,
         start,
         bounds=[(0, 1)] * tasks,
         constraints={"type": "eq", "fun": lambda w: 1 - sum(w)},
+        options=options,
     )
-    weights: NDArray[np.float64] = found.x
-    return weights

@@ -47,7 +47,7 @@ BASES = [base for base in SPLIT if base != "HPS"]
 WRAPPED = "MTAN (wrapped)"
 LAYERS = {
     **SPLIT,
-    WRAPPED: ("own", "resnet_network.shared_layer.2.0.0.conv1"),
+    WRAPPED: ("own", "resnet_network.shared_layer.2.0.0.conv"),
 }
 
 
@@ -204,9 +204,9 @@ def test_what_is_one_tasks_runs_once(base: str, tmp_path: Path) -> None:
     """Splitting the last layer repeats what stands behind it once a task, and nothing more."""
     plain = make_model(base, base, tmp_path).model.eval()
     last = {
-        "MTAN": ("shared_layer.3.1.conv2", "shared_layer.3.1.bn2"),
-        "PLE": ("shared_layer.4.0.1.conv2", "shared_layer.4.0.1.bn2"),
-    }.get(base, ("experts_shared.0.layer4.1.conv2", "experts_shared.0.layer4.1.bn2"))
+        "MTAN": ("shared_layer.3.1.conv", "shared_layer.3.1.bn"),
+        "PLE": ("shared_layer.4.0.1.conv", "shared_layer.4.0.1.bn"),
+    }.get(base, ("experts_shared.0.layer4.1.conv", "experts_shared.0.layer4.1.bn"))
     file = tmp_path / "last.json"
     file.write_text(json.dumps({last[0]: 2, last[1]: 1}))
     arch_args = {"recon_layers": str(file)}

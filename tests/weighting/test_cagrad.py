@@ -74,3 +74,28 @@ def test_gradients_that_cancel_give_a_finite_update() -> None:
 def test_there_are_three_ways_to_rescale() -> None:
     with pytest.raises(UsageError, match="rescale must be 0, 1 or 2, but is 3"):
         cagrad_weights(torch.eye(2), 0.5, 3)
+
+
+def test_large_gradients_leave_no_weights_off_the_simplex() -> None:
+    # A step of five Cross_stitch tasks, for which SciPy's solver gives up.
+    gramian = torch.tensor(
+        [
+            [14568.904, 22739.278, 38786.062, -4150.276, -7933.057],
+            [22739.278, 44950.974, 68216.313, -8121.158, -25341.162],
+            [38786.062, 68216.313, 224673.749, -47764.358, 21671.063],
+            [-4150.276, -8121.158, -47764.358, 92578.275, -2109.666],
+            [-7933.057, -25341.162, 21671.063, -2109.666, 265459.412],
+        ],
+        dtype=torch.float64,
+    )
+    worst = cagrad_step(gramian, 0.5).worst.numpy()
+    assert worst.sum() == pytest.approx(1, abs=1e-9)
+    np.testing.assert_allclose(worst, [0.763983, 0, 0, 0.236017, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3, 1e6])
+def test_the_size_of_the_gradients_does_not_matter(size: float) -> None:
+    gradients = draw(3, 5)
+    found = cagrad_step(gramian_of(size * gradients), 0.5).worst.numpy()
+    wanted = cagrad_step(gramian_of(gradients), 0.5).worst.numpy()
+    np.testing.assert_allclose(found, wanted, atol=0.05)
