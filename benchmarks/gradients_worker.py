@@ -150,12 +150,13 @@ def work(connection: Connection, way: str, setting: Setting) -> None:
     Args:
         connection: Whatever it gives starts a step, after which a :class:`Took` is sent; at the
             end a :class:`Memory` is.
-        way: ``ours``; ``libmtl``, for which the environment must switch our mend off; or
-            ``bare``: T backward passes and a look at the gradients instead of a weighting.
+        way: ``ours``; ``libmtl``, for which the environment must switch our mend off; ``scored``,
+            ours while its conflicts are counted; or ``bare``: T backward passes and a look at the
+            gradients instead of a weighting.
         setting: What is trained.
     """
     torch.set_num_threads(1)
-    trainer = _trainer("EW" if way == "bare" else setting.weighting, setting)
+    trainer = _trainer("EW" if way == "bare" else setting.weighting, setting, way == "scored")
     loader = OnDemand(_batch(setting), setting, connection)
     backward = _bare(trainer.model) if way == "bare" else trainer.model.backward
 
@@ -212,21 +213,23 @@ def _bare(model: Any) -> Any:
     return backward
 
 
-def _trainer(weighting: str, setting: Setting) -> Any:
+def _trainer(weighting: str, setting: Setting, scored: bool) -> Any:
     # First, so that LibMTL loads on today's torch.
     import libmtl_recon  # noqa: F401, I001
     import LibMTL
     from LibMTL.loss import CELoss
     from LibMTL.metrics import AccMetric
 
+    from libmtl_recon import ScoringObserver
     from libmtl_recon.plugin.features import detect
+    from libmtl_recon.plugin.observing import observe
 
     torch.manual_seed(0)
     features = detect(LibMTL)
     encoder = ENCODERS[setting.network]
     names = [f"task{task}" for task in range(setting.tasks)]
     task = {"metrics": ["Acc"], "weight": [1]}
-    with quietly():
+    with quietly(), observe(*([ScoringObserver()] if scored else [])):
         return LibMTL.Trainer(
             task_dict={n: {**task, "metrics_fn": AccMetric(), "loss_fn": CELoss()} for n in names},
             weighting=weighting if features.by_name else vars(LibMTL.weighting)[weighting],

@@ -10,6 +10,10 @@ from torch import Tensor
 # Entries turned to float64 at a time. On a CPU they stay in the cache of a core until the product
 # has been taken (1 MiB); elsewhere they are many, since each product is a call.
 _CACHED, _ELSEWHERE = 1 << 17, 1 << 24
+# Columns whose products may be added up in float32.
+_BLOCK = 1 << 11
+# Squared lengths beyond which a float32 product may have lost digits, or overflowed.
+_SMALLEST, _LARGEST = 1e-25, 1e37
 
 
 def gramian(gradients: Tensor) -> Tensor:
@@ -38,6 +42,10 @@ def exact_device(device: torch.device) -> torch.device:
 def layer_gramians(gradients: Tensor, widths: Sequence[int]) -> Tensor:
     """One Gramian a layer, where a layer is a run of neighbouring columns.
 
+    On a CPU float32 gradients are multiplied in float32, a block of columns at a time, and only the
+    blocks' products are added up in float64. That halves the time; an entry is off by about 1e-6
+    of its two vectors' lengths, where cosines are counted in steps of 5e-3.
+
     Args:
         gradients: ``[T, d]``, any floating dtype.
         widths: The layers' column counts, L of them; they add up to d.
@@ -45,7 +53,24 @@ def layer_gramians(gradients: Tensor, widths: Sequence[int]) -> Tensor:
     Returns:
         ``[L, T, T]``, float64, on the same device (see :func:`exact_device`).
     """
-    return torch.stack([gramian(layer) for layer in gradients.split(list(widths), dim=1)])
+    in_blocks = gradients.dtype == torch.float32 and gradients.device.type == "cpu"
+    of_layer = _in_blocks if in_blocks else gramian
+    return torch.stack([of_layer(layer) for layer in gradients.split(list(widths), dim=1)])
+
+
+def _in_blocks(gradients: Tensor) -> Tensor:
+    whole = gradients.shape[1] // _BLOCK
+    total = torch.zeros(len(gradients), len(gradients), dtype=torch.float64)
+    if whole:
+        blocks = gradients[:, : whole * _BLOCK].unflatten(1, (whole, _BLOCK)).transpose(0, 1)
+        total += torch.bmm(blocks, blocks.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
+    rest = gradients[:, whole * _BLOCK :]
+    total += rest @ rest.T
+    squares = total.diagonal()
+    # Very short or long gradients leave float32's range when they are squared.
+    if bool(((squares > _SMALLEST) & (squares < _LARGEST)).all()):
+        return total
+    return gramian(gradients)
 
 
 def isometric_rows(gramian: Tensor) -> Tensor:
