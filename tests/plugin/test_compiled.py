@@ -119,8 +119,11 @@ def test_gradients_of_the_representation(weighting: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["EW", "PCGrad", "GradOPS"])
 def test_the_default_compiler(weighting: str) -> None:
-    found = trained(partial(whole, "inductor"), weighting)
-    check_same(found, trained(Encoder, weighting), rtol=1e-3, atol=1e-4)
+    # Not Adam, which makes a whole step of the rounding of a gradient that is zero in truth: that
+    # of a bias before a batch norm.
+    sgd = {"optim_param": {"optim": "sgd", "lr": 0.1}}
+    found = trained(partial(whole, "inductor"), weighting, **sgd)
+    check_same(found, trained(Encoder, weighting, **sgd), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("encoder_class", [whole, in_place, in_parts])
