@@ -74,6 +74,8 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         )
         keep_to_their_task([b for b in branches if b is not self.decoders], self._selection)
         tasks.selection = self._selection
+        # The weighting adds its own afterwards.
+        self._parts = frozenset(key.partition(".")[0] for key in self.state_dict())
         print("=" * 40)
         print("Recon:", chosen.note)
         print(f"Recon: {len(chosen.names)} of {len(layers)} layers are task-specific now:")
@@ -110,6 +112,10 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         for parameter in self.get_share_params():
             if parameter.grad is not None:
                 parameter.grad = parameter.grad.detach().zero_()
+
+    def is_architectures(self, key: str) -> bool:
+        """Whether a state dict's key is the architecture's, and not the weighting's."""
+        return key.partition(".")[0] in self._parts
 
     def _prepare_rep(self, rep: Any, task: str, same_rep: bool | None = None) -> Any:
         for bundle in bundles_in(rep):

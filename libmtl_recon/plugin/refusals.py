@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from libmtl_recon.errors import UsageError
+from libmtl_recon.plugin import recon
 from libmtl_recon.plugin.bilevel import refuse_impossible
 from libmtl_recon.plugin.encoders import checked_encoder_class
 from libmtl_recon.plugin.features import source_of
@@ -29,12 +30,12 @@ def guard_trainer(libmtl: ModuleType) -> None:
         bound = signature.bind(self, *args, **kwargs)
         given = bound.arguments
         weighting = _class_of(given["weighting"], libmtl.weighting)
-        architecture = _class_of(given["architecture"], libmtl.architecture)
         tasks, more = list(given["task_dict"]), given.get("kwargs", {})
         weight_args, rep_grad = more.get("weight_args", {}), given["rep_grad"]
         refuse_impossible(given["weighting"], given["architecture"], weight_args, rep_grad=rep_grad)
         refuse_missing_solver(weighting)
         refuse_weighting(weighting, weight_args, rep_grad=rep_grad)
+        architecture = recon.base_class(libmtl, given["architecture"], more.get("arch_args", {}))
         refuse_architecture(
             architecture, tasks, more.get("arch_args", {}), multi_input=given["multi_input"]
         )

@@ -76,7 +76,7 @@ def make(folder: Path, weighting: str = "EW", arch: str = "Recon", **changes: An
         "weight_args": ARGS.get(weighting, {}),
         "arch_args": {**arch_args, **changes.pop("arch_args", {})},
     }
-    return Trainer(**{**given, **changes})
+    return changes.pop("trainer_class", Trainer)(**{**given, **changes})
 
 
 @pytest.mark.parametrize(

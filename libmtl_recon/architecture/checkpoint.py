@@ -1,0 +1,167 @@
+"""Checkpoints: read, loaded strictly into a split network, an optimiser's state split along."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from libmtl_recon.architecture.state import plain_names
+from libmtl_recon.errors import ReconError
+
+_FORMAT = (
+    "A checkpoint is what torch.save(model.state_dict(), FILE) writes, or torch.save({'model': "
+    "model.state_dict(), 'optimizer': optimizer.state_dict()}, FILE)."
+)
+# The hyperparameters by which the kinds of optimisers are told from each other.
+_KINDS = frozenset({"betas", "momentum", "alpha", "lr_decay", "rho"})
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        source: The flag and the file, for messages.
+        model: A state dict.
+        optimizer: The state dict of the optimiser that trained it.
+    """
+
+    source: str
+    model: dict[str, Any]
+    optimizer: dict[str, Any] | None
+
+
+def read_checkpoint(parameter: str, file: str | Path) -> Checkpoint:
+    """Read a file that ``torch.save`` wrote; runs no code from it.
+
+    Args:
+        parameter: The name under which the caller gave the file.
+        file: Its path.
+
+    Raises:
+        ReconError: It cannot be read, or is no checkpoint.
+    """
+    source = f"{parameter} {file}"
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ReconError(f"{source} cannot be read: {error.strerror or error}.") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ReconError(f"{source} is no checkpoint of tensors alone. {_FORMAT}") from error
+    model, optimizer = found, None
+    if isinstance(found, dict) and isinstance(found.get("model"), dict):
+        model, optimizer = found["model"], found.get("optimizer")
+    fits = isinstance(model, dict) and model and all(isinstance(key, str) for key in model)
+    if not fits or not any(isinstance(value, Tensor) for value in model.values()):
+        raise ReconError(f"{source} holds no state dict. {_FORMAT}")
+    if optimizer is not None and not (
+        isinstance(optimizer, dict) and {"state", "param_groups"} <= set(optimizer)
+    ):
+        raise ReconError(f"{source} holds an optimiser's state that is no state dict. {_FORMAT}")
+    return Checkpoint(source, dict(model), optimizer)
+
+
+def load_model(
+    model: nn.Module, checkpoint: Checkpoint, left_out: Callable[[str], bool]
+) -> list[str]:
+    """Load a state dict, split or not, into a model; one without tasks gives each task a copy.
+
+    Args:
+        model: With split layers, or none.
+        checkpoint: Whose state dict it is.
+        left_out: Whether a key may be missing on either side.
+
+    Returns:
+        The keys that were.
+
+    Raises:
+        ReconError: A key that may not be left out has no counterpart, or another shape.
+    """
+    try:
+        found = model.load_state_dict(checkpoint.model, strict=False)
+    except RuntimeError as error:  # shapes, or statistics that stayed shared
+        what = " ".join(str(error).split("\n\t")[1:]) or str(error)
+        raise ReconError(f"{checkpoint.source} does not fit this network. {what}") from error
+    amiss = [key for key in found.missing_keys if not left_out(key)]
+    beyond = [key for key in found.unexpected_keys if not left_out(key)]
+    if amiss or beyond:
+        parts = [
+            f"It {verb} {len(keys)} of the network's keys ({', '.join(keys[:3])}, ...)."
+            for verb, keys in (("lacks", amiss), ("has beyond", beyond))
+            if keys
+        ]
+        raise ReconError(
+            f"{checkpoint.source} does not fit this network. {' '.join(parts)} It must be of the "
+            "same encoder, decoders and architecture."
+        )
+    return [*found.missing_keys, *found.unexpected_keys]
+
+
+def load_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint
+) -> None:
+    """Give each task's copies a copy of the state that the unsplit parameter had.
+
+    The optimiser keeps its own hyperparameters.
+
+    Args:
+        model: Split.
+        optimizer: Of its parameters.
+        checkpoint: Of the model before its split, as a whole, trained by one optimiser of one
+            group, which had ``model.parameters()``.
+
+    Raises:
+        ReconError: The state is of another kind of optimiser, or of other parameters.
+    """
+    saved = checkpoint.optimizer or {}
+    groups = saved["param_groups"]
+    kinds = [_KINDS & set(group) for group in (groups[0], optimizer.param_groups[0])]
+    if len(groups) != 1 or kinds[0] != kinds[1]:
+        raise ReconError(
+            f"{checkpoint.source} has the state of another optimiser than this run's "
+            f"{type(optimizer).__name__}. Train with the same --optim, or save the model's state "
+            "dict alone."
+        )
+    places = _unsplit_parameters(model, checkpoint.model)
+    if len(places) != len(groups[0]["params"]):
+        raise ReconError(
+            f"{checkpoint.source} has the state of an optimiser of {len(groups[0]['params'])} "
+            f"parameters, but its model has {len(places)}. Save the optimiser of "
+            "model.parameters(), with the whole model's state dict."
+        )
+    every = [p for group in optimizer.param_groups for p in group["params"]]
+    index = {id(parameter): number for number, parameter in enumerate(every)}
+    state: dict[int, Any] = {}
+    for key, parameters in zip(groups[0]["params"], places, strict=True):
+        if key in saved["state"]:
+            for parameter in parameters:
+                state[index[id(parameter)]] = copy.deepcopy(saved["state"][key])
+    own = optimizer.state_dict()
+    optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+
+
+def _unsplit_parameters(
+    model: nn.Module, state: Mapping[str, Any]
+) -> list[tuple[nn.Parameter, ...]]:
+    """For each parameter of the unsplit model, in its order, those that it has become."""
+    names = plain_names(model)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    found: list[tuple[nn.Parameter, ...]] = []
+    seen: set[int] = set()
+    for key in state:
+        if key not in names:  # a parameter of another weighting
+            found.append(())
+            continue
+        became = tuple(parameters[name] for name in names[key] if name in parameters)
+        # Tied parameters stand in a state dict twice.
+        if became and id(became[0]) not in seen:
+            seen.add(id(became[0]))
+            found.append(became)
+    return found
