@@ -15,6 +15,7 @@ from libmtl_recon.plugin import activate
 
 if TYPE_CHECKING:
     from libmtl_recon.architecture.bundle import Bundle
+    from libmtl_recon.architecture.extract import extract_task
     from libmtl_recon.architecture.split import only_task, split_layers
     from libmtl_recon.conflict.cache import ProfileCache
     from libmtl_recon.conflict.plot import draw_profile
@@ -42,6 +43,7 @@ __all__ = [
     "__version__",
     "activate",
     "draw_profile",
+    "extract_task",
     "find_script",
     "gradops_weights",
     "known_weightings",
@@ -62,6 +64,7 @@ _HOMES = {
     "SingleTask": "plugin.single_task",
     "StopRun": "launcher",
     "draw_profile": "conflict.plot",
+    "extract_task": "architecture.extract",
     "find_script": "launcher",
     "gradops_weights": "weighting.gradops",
     "known_weightings": "plugin.arguments",

@@ -18,6 +18,8 @@ from libmtl_recon.architecture import writing
 from libmtl_recon.architecture.agreement import agree, is_one
 from libmtl_recon.errors import ReconError
 
+_GET_GRAD = vars(torch._C.TensorBase)["grad"].__get__
+
 
 class Bundle(Tensor):
     """One tensor a task, in the order of the tasks.
@@ -93,6 +95,8 @@ class Bundle(Tensor):
         kwargs = kwargs or {}
         name = name_of(func)
         first = args[0] if args else None
+        if func == _GET_GRAD and not any(p.is_leaf for p in bundles_in(first)[0]._parts):
+            return None  # as for any activation, but without torch's warning, which compilers cause
         if getattr(func, "__name__", "") == "__set__":
             args = (first, _one_each(args[1], first))
         elif isinstance(first, Tensor) and type(first) is not Bundle and writing.writes(name):

@@ -6,6 +6,7 @@ layers it makes errors that name nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -13,6 +14,9 @@ import torch
 from torch import nn
 
 from libmtl_recon.conflict.layers import COMPILED
+
+# The function below that runs a network out of the compiler's sight, once it is needed.
+_untraced: list[Callable[..., Any]] = []
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -45,13 +49,31 @@ def without_compilation(network: nn.Module) -> nn.Module:
 
 
 def run_uncompiled(network: nn.Module) -> None:
-    """Have the functions that a network's code calls run uncompiled, too."""
-    if hasattr(torch.compiler, "set_stance") and "forward" not in vars(network):
+    """Have a network run as it was written, also inside of what ``torch.compile`` compiled.
+
+    The compiler breaks its graph before the network and goes on behind it. Functions that the
+    network's code calls, and that are compiled, run as they were written, too.
+    """
+    leave_to_python()
+    if "forward" not in vars(network):
         # Of this object alone, and bound, so that a deep copy of the network runs itself.
         vars(network)["forward"] = MethodType(forward, network)
 
 
+def leave_to_python() -> None:
+    """Have ``torch.compile`` leave our files, through which bundles go, to Python; once."""
+    if not _untraced:
+        torch._dynamo.trace_rules.add(__name__.rpartition(".")[0])
+        _untraced.append(torch._dynamo.disable(_as_written))
+
+
 def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
     """A network's own ``forward``, in which ``torch.compile`` changes nothing."""
+    return _untraced[0](self, *args, **kwargs)
+
+
+def _as_written(network: Any, *args: Any, **kwargs: Any) -> Any:
+    if not hasattr(torch.compiler, "set_stance"):  # before PyTorch 2.6
+        return type(network).forward(network, *args, **kwargs)
     with torch.compiler.set_stance("force_eager"):
-        return type(self).forward(self, *args, **kwargs)
+        return type(network).forward(network, *args, **kwargs)

@@ -48,6 +48,8 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
             )
         tasks = TaskByTask(task_name)
         super().__init__(tasks, encoder_class, decoders, rep_grad, multi_input, device, **kwargs)
+        # The base's own, by which a task's network is taken out again.
+        self.base_attributes = tuple(vars(self))
         shared = list(super().get_share_params())
         root = sharing_root(self, shared)
         layers = layers_of(root, shared)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from libmtl_recon.architecture.bundle import bundles_in, pick
+from libmtl_recon.architecture.compiled import run_uncompiled
 from libmtl_recon.architecture.custom_functions import run_functions_once_a_task
 from libmtl_recon.architecture.drawing import draw_anew, refuse_undrawable
 from libmtl_recon.architecture.finding import checked_tasks, find_layers, tied_parameters
@@ -122,6 +123,7 @@ def split_beside(
     inside = [part for branch in branches for part in branch.modules()]
     follow_statistics(module, selection, mixed=bn == "mixed", besides=inside)
     run_functions_once_a_task()
+    run_uncompiled(module)
     vars(module)[_SELECTION] = selection
     module.register_forward_hook(_unwrap_chosen)
     return module

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from libmtl_recon.architecture.bundle import pick
 from libmtl_recon.architecture.task_specific import (
     CHILD,
     TaskSelection,
@@ -14,6 +15,7 @@ from libmtl_recon.architecture.task_specific import (
 )
 
 _SELECTION = "_state_selection"
+_COUNTER = "num_batches_tracked"
 
 
 def accept_plain_state(module: nn.Module, selection: TaskSelection) -> None:
@@ -61,6 +63,9 @@ def _match_state_dict(
     keys = [f"{prefix}{CHILD}.{task}." for task in selection.tasks]
     per_task = any(key.startswith(keys[0]) for key in state_dict)
     own = tuple(name for name, buffer in module._buffers.items() if buffer is not None)
+    if f"{keys[0]}{_COUNTER}" in state_dict:
+        # Norms add it to a state dict that carries no versions, as a plain dict does not.
+        state_dict.pop(f"{prefix}{_COUNTER}", None)
     if per_task and own and isinstance(module, TaskSpecific):
         # The statistics stayed shared on purpose; torch raises what stands in this list.
         more[-1].append(
@@ -73,4 +78,5 @@ def _match_state_dict(
         for name in module._split_names:
             if f"{prefix}{name}" in state_dict:
                 value = state_dict.pop(f"{prefix}{name}")
-                state_dict.update({f"{key}{name}": value.clone() for key in keys})
+                for place, key in enumerate(keys):
+                    state_dict[f"{key}{name}"] = pick(value, place).clone()

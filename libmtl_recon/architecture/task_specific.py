@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from libmtl_recon.architecture.bundle import Bundle, bundles_in, pick
+from libmtl_recon.architecture.compiled import leave_to_python
+from libmtl_recon.architecture.custom_functions import run_functions_once_a_task
 from libmtl_recon.errors import ReconError, UsageError
 
 # The child module in which a split module keeps its tasks' values.
@@ -258,6 +260,27 @@ def make_task_specific(
     vars(module).pop("_flat_weights", None)
 
 
+def make_plain(module: nn.Module, task: str) -> None:
+    """Undo a module's split, in place: it keeps one task's values, and its class is what it was.
+
+    Args:
+        module: It is split; its other tasks' values are dropped.
+        task: Whose values stay.
+    """
+    values = module._modules.pop(CHILD)._modules[task]  # type: ignore[union-attr]
+    own = vars(module)
+    names, order = own.pop("_split_names"), own.pop("_plain_order")
+    del own["_selection"]
+    module.__class__ = plain_class(module)
+    for kind in ("_parameters", "_buffers"):
+        held = own[kind]
+        held.update({n: v for n, v in vars(values)[kind].items() if n in names})
+        for name in [name for name in order if name in held]:
+            held[name] = held.pop(name)  # state dicts keep this order
+    if isinstance(module, nn.RNNBase):
+        module._init_flat_weights()
+
+
 def values_of(module: nn.Module, task: str) -> dict[str, Tensor]:
     """A split module's parameters and buffers of one task; empty if it is not split."""
     if not isinstance(module, TaskSpecific):
@@ -274,9 +297,10 @@ def _change_class(module: nn.Module, selection: TaskSelection) -> None:
             type(module).__name__,
             f"Rename the attribute {CHILD!r} of that class.",
         )
+    order = (*module._parameters, *module._buffers)
     module.add_module(CHILD, Tasks())
     module.__class__ = task_specific_class(type(module))
-    vars(module).update(_selection=selection, _split_names=())
+    vars(module).update(_selection=selection, _split_names=(), _plain_order=order)
 
 
 def _copy_into(values: nn.Module, module: nn.Module, name: str, task: str, copies: Copies) -> None:
@@ -300,5 +324,8 @@ def _of_task(value: Any, index: int) -> Any:
 
 
 def _blank(plain: type[nn.Module]) -> nn.Module:
+    # The process may be another one than that which split the network.
+    run_functions_once_a_task()
+    leave_to_python()
     made = task_specific_class(plain)
     return made.__new__(made)

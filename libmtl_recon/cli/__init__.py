@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from libmtl_recon._version import __version__
-from libmtl_recon.cli import doctor, gradops, layers, run, score, search
+from libmtl_recon.cli import doctor, extract, gradops, layers, run, score, search
 from libmtl_recon.errors import ReconError
 
 _INTERRUPTED = 130
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (run, score, search, layers, gradops, doctor):
+    for command in (run, score, search, layers, extract, gradops, doctor):
         command.add_parser(commands)
     return parser
 

@@ -8,8 +8,6 @@ import libmtl_recon  # noqa: F401  # first, so that LibMTL loads on today's torc
 import argparse
 import copy
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.compatibility.cells import SPLIT, Cell, run_cell, weighting_names
 from benchmarks.compatibility.networks import (
     IMAGE,
-    NarrowNumpy,
     SmallResNet,
     WrappedResNet,
     make_decoder,
@@ -51,13 +48,7 @@ LAYERS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sys.modules["LibMTL.architecture.MTAN"], "np", NarrowNumpy())
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("narrow")
 
 
 def make_model(arch: str, base: str, folder: Path, **changes: Any) -> Any:

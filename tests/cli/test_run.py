@@ -15,7 +15,8 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "two_tasks.py"
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["score"], ["search"], ["layers"], ["gradops"], ["doctor"]]
+    "command",
+    [[], ["run"], ["score"], ["search"], ["layers"], ["extract"], ["gradops"], ["doctor"]],
 )
 def test_help_teaches_with_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

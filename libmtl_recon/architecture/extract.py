@@ -1,0 +1,138 @@
+"""One task's plain network, taken out of a split one: its own classes, no trace of the split."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import nn
+
+from libmtl_recon.architecture.branches import TaskByTask
+from libmtl_recon.architecture.split import is_split
+from libmtl_recon.architecture.task_specific import TaskSelection, TaskSpecific, make_plain
+from libmtl_recon.errors import ReconError, UsageError
+
+_OURS = "libmtl_recon."
+_HOOKS = {
+    "_forward_hooks": ("_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    "_forward_pre_hooks": ("_forward_pre_hooks_with_kwargs",),
+    "_load_state_dict_pre_hooks": (),
+}
+# LibMTL's MTAN keeps its tasks' attention by number; what else is a task's is kept by name.
+_BY_NUMBER = "encoder_att"
+
+
+def extract_task(model: nn.Module, task: str) -> nn.Module:
+    """One task's network as a plain module, which shares no memory with the model.
+
+    Its parameters and buffers are the task's, under the names that they had before the split, and
+    all its classes are those from before it. Its outputs are the model's for that task.
+
+    Args:
+        model: A network that :func:`~libmtl_recon.split_layers` split; or LibMTL's model, with
+            ``--arch Recon`` or ``HPS``.
+        task: The task's name.
+
+    Returns:
+        Of a split network, that network. Of LibMTL's model, ``nn.Sequential`` with the parts
+        ``encoder`` and ``decoder``; over another base than HPS, that base's own class with this
+        task alone, which returns ``{task: prediction}`` as it did.
+
+    Raises:
+        UsageError: The model has no such task.
+        ReconError: There is no network to take out.
+    """
+    if not hasattr(model, "decoders"):
+        return _plain_copy(model, task)
+    names: list[str] = list(model.task_name)  # type: ignore[arg-type]  # LibMTL's
+    if task not in names:
+        raise _unknown(task, names)
+    base = _architecture(model)
+    if base.__name__ == "HPS":
+        whole: Any = model
+        encoder, decoder = whole.encoder, whole.decoders[task]
+        parts = nn.Sequential()
+        parts.add_module("encoder", _taken_out(copy.deepcopy(encoder), task))
+        parts.add_module("decoder", _taken_out(copy.deepcopy(decoder), task))
+        return parts.train(model.training)
+    if not hasattr(model, "base_attributes"):
+        raise ReconError(
+            f"A task's network can be taken out of --arch Recon, over any base, and of HPS; this "
+            f"model's architecture is {base.__name__}, and nothing was split in it."
+        )
+    return _alone(model, base, task, names)
+
+
+def _plain_copy(network: nn.Module, task: str) -> nn.Module:
+    if not is_split(network):
+        raise ReconError(
+            f"{type(network).__name__} is neither a network that split_layers was applied to nor "
+            "LibMTL's model, so no task's network can be taken out of it."
+        )
+    selection = next(v for v in vars(network).values() if isinstance(v, TaskSelection))
+    if task not in selection.tasks:
+        raise _unknown(task, list(selection.tasks))
+    return _taken_out(copy.deepcopy(network), task)
+
+
+def _alone(model: Any, base: type[nn.Module], task: str, names: list[str]) -> nn.Module:
+    """The base's own class, with one task."""
+    alone: Any = base.__new__(base)
+    vars(alone).update({name: vars(model)[name] for name in model.base_attributes})
+    for kind in ("_parameters", "_buffers", "_modules"):
+        own = {k: v for k, v in vars(model)[kind].items() if model.is_architectures(k)}
+        vars(alone)[kind] = own
+    if alone.rep_grad:  # its tensors are of the last step
+        alone.rep_grad, alone.rep, alone.rep_tasks = False, {}, {}
+    alone.kwargs = {k: v for k, v in alone.kwargs.items() if not k.startswith("recon_")}
+    alone = copy.deepcopy(alone)
+    place = names.index(task)
+    for name, module in list(alone.named_modules()):
+        if isinstance(module, nn.ModuleDict) and list(module) == names:
+            for other in names:
+                if other != task:
+                    del module[other]
+        elif isinstance(module, nn.ModuleList) and name.split(".")[-2:-1] == [_BY_NUMBER]:
+            kept = module[place]
+            for index in reversed(range(len(module))):
+                del module[index]
+            module.append(kept)
+        if isinstance(vars(module).get("task_name"), TaskByTask):
+            vars(module).update(task_name=[task], task_num=1)
+    alone.train(model.training)
+    return _taken_out(alone, task)
+
+
+def _taken_out(copied: nn.Module, task: str) -> nn.Module:
+    """Take all that is ours off a copy, in place."""
+    for module in list(copied.modules()):
+        if isinstance(module, TaskSpecific):
+            make_plain(module, task)
+    for module in copied.modules():
+        for table, more in _HOOKS.items():
+            hooks: dict[int, Any] = vars(module).get(table, {})
+            for key, hook in list(hooks.items()):
+                function = getattr(hook, "hook", hook)
+                if str(getattr(function, "__module__", "")).startswith(_OURS):
+                    del hooks[key]
+                    for other in more:
+                        vars(module).get(other, {}).pop(key, None)
+        for name, value in list(vars(module).items()):
+            # A forward of ours stands before the network's own.
+            ours = str(getattr(value, "__module__", "")).startswith(_OURS)
+            if isinstance(value, TaskSelection) or ours:
+                del vars(module)[name]
+    return copied
+
+
+def _architecture(model: nn.Module) -> type[nn.Module]:
+    """LibMTL's class by which the model is built: the first in its order that is not ours."""
+    for parent in type(model).__mro__[1:]:
+        if not parent.__module__.startswith(_OURS):
+            found: type[nn.Module] = parent
+            break
+    return found
+
+
+def _unknown(task: str, names: list[str]) -> UsageError:
+    return UsageError("task", "must be one of the model's", task, f"They are: {', '.join(names)}.")

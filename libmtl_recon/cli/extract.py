@@ -1,0 +1,92 @@
+"""``libmtl-recon extract``: one task's plain network, out of a trained model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from libmtl_recon.cli.command import add_command, add_script, launch, target_of
+from libmtl_recon.errors import ReconError
+
+_DESCRIPTION = """\
+Write one task's network of a trained model as a plain state dict: the encoder's own keys under
+`encoder.`, the decoder's under `decoder.`, no trace of task-specific layers. The script is run with
+the flags that it was trained with, to build the model and to get one batch, on which the network
+is compared with the model; nothing is trained.
+"""
+_EPILOG = """\
+examples:
+  libmtl-recon extract --task digit best.pt main.py --arch Recon --recon_k 12
+  libmtl-recon extract --task digit --export digit.pt2 best.pt main.py --arch Recon --recon_k 12
+
+CHECKPOINT is what torch.save(trainer.model.state_dict(), FILE) or LibMTL's --save_path wrote. The
+network is built again from its own classes alone:
+
+  net = torch.nn.Sequential()
+  net.add_module("encoder", Encoder())
+  net.add_module("decoder", Decoder())
+  net.load_state_dict(torch.load("digit.pt"))
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = add_command(
+        commands,
+        "extract",
+        "write one task's plain network of a trained model",
+        _DESCRIPTION,
+        _EPILOG,
+    )
+    parser.add_argument("--task", metavar="NAME", required=True, help="whose network")
+    parser.add_argument(
+        "--out", metavar="FILE", help="where to write the state dict (default: NAME.pt)"
+    )
+    parser.add_argument(
+        "--export",
+        metavar="FILE.pt2",
+        help="write the network as a program of torch.export, too, for batches of any size",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the trained model's state dict")
+    add_script(parser)
+    parser.set_defaults(handle=_handle)
+
+
+def _handle(options: argparse.Namespace) -> int:
+    from libmtl_recon.architecture.checkpoint import read_checkpoint
+
+    # What can be wrong is looked at before the script runs.
+    checkpoint = read_checkpoint("CHECKPOINT", options.checkpoint)
+    out = Path(options.out or f"{options.task}.pt")
+    for file in (out, *([Path(options.export)] if options.export else [])):
+        if not file.parent.is_dir():
+            raise ReconError(f"Cannot write {file}: there is no folder {file.parent}.")
+
+    import torch
+
+    from libmtl_recon.cli.tables import say
+    from libmtl_recon.plugin.extracting import ExtractingObserver, export_program
+
+    observer = ExtractingObserver(options.task, checkpoint)
+    status = launch(options, [observer])
+    network = observer.network
+    if network is None:
+        if status == 0 and observer.attached:
+            raise ReconError(
+                f"{target_of(options)} built a Trainer, but no batch reached its model, so the "
+                "network could not be compared with it. Have the script train or test."
+            )
+        return status
+    network = network.cpu()
+    state = {key: value.detach().clone() for key, value in network.state_dict().items()}
+    try:
+        torch.save(state, out)
+    except (OSError, RuntimeError) as error:
+        raise ReconError(f"Cannot write {out}: {error}.") from error
+    numbers = sum(parameter.numel() for parameter in network.parameters())
+    say(f"Wrote the network of task {options.task} ({numbers:,} parameters) to {out}.")
+    if options.export:
+        export_program(network, observer.inputs, options.export)
+        say(f"Exported it to {options.export}.")
+    return status

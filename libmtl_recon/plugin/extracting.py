@@ -1,0 +1,129 @@
+"""Taking one task's network out of a trained model, once its script has built it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from libmtl_recon.architecture.checkpoint import Checkpoint
+from libmtl_recon.architecture.extract import extract_task
+from libmtl_recon.architecture.starting import load_split
+from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.plugin.observing import Observer
+
+
+class ExtractingObserver(Observer):
+    """Loads a checkpoint into the first model that is built, and takes a task's network out of it.
+
+    The run ends by ``StopRun`` at the first batch, of which nothing is learned: the network is
+    compared with the model on it.
+
+    Args:
+        task: The task's name.
+        checkpoint: Of the trained model.
+    """
+
+    def __init__(self, task: str, checkpoint: Checkpoint) -> None:
+        self.network: nn.Module | None = None
+        self.inputs: Any = None
+        self.attached = False
+        self._task = task
+        self._checkpoint = checkpoint
+
+    def built(self, trainer: Any) -> None:
+        """Load the checkpoint, and wait for the first batch.
+
+        Raises:
+            UsageError: The script has no such task.
+            ReconError: The checkpoint does not fit.
+        """
+        if self.attached:
+            return
+        self.attached = True
+        model, names = trainer.model, list(trainer.task_name)
+        if self._task not in names:
+            raise UsageError(
+                "--task",
+                "must be one of the script's tasks",
+                self._task,
+                f"They are: {', '.join(names)}.",
+            )
+        load_split(model, self._checkpoint)
+        model.eval()
+        network = extract_task(model, self._task)
+        model.register_forward_pre_hook(lambda _, args: self._compare(model, network, args))
+
+    def _compare(self, model: Any, network: nn.Module, args: tuple[Any, ...]) -> None:
+        from libmtl_recon.launcher import StopRun
+
+        inputs, *task = args
+        if task not in ([], [None], [self._task]):
+            return  # with `multi_input`, another task's batch
+        model.eval()
+        with torch.no_grad():
+            # Not the model's own attribute, which may compute in another precision.
+            expected = type(model).forward(model, *args)[self._task]
+            found = _prediction(network, inputs, self._task)
+        if not torch.allclose(found, expected, rtol=1e-5, atol=1e-6, equal_nan=True):
+            raise ReconError(
+                f"The network of task {self._task} gives other outputs than the model (by up to "
+                f"{float((found - expected).abs().max()):.2g}), so nothing was written. Its "
+                "architecture computes something that its encoder and decoder alone do not."
+            )
+        self.network, self.inputs = network, inputs
+        raise StopRun
+
+
+def export_program(network: nn.Module, inputs: Any, file: str | Path) -> None:
+    """Write a network as a program of ``torch.export``, for batches of any size.
+
+    Args:
+        network: On any device; the program is for the CPU.
+        inputs: One batch.
+        file: By custom, with the ending ``.pt2``.
+
+    Raises:
+        ReconError: The network cannot be exported, or the file not be written.
+    """
+    batch = torch.export.Dim("batch")
+    # A batch of one would be taken for a fixed size.
+    inputs = tree_map(_two_or_more, inputs)
+    sizes = tree_map(lambda leaf: {0: batch} if isinstance(leaf, Tensor) else None, inputs)
+    try:
+        program = torch.export.export(network.cpu(), (inputs,), dynamic_shapes=(sizes,))
+    except Exception as error:  # whatever the network's code made it raise
+        raise ReconError(
+            f"torch.export cannot export this network for batches of any size: "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error
+    try:
+        torch.export.save(program, file)
+    except (OSError, RuntimeError) as error:
+        raise ReconError(f"Cannot write {file}: {error}.") from error
+
+
+def _two_or_more(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    leaf = leaf.detach().cpu()
+    return torch.cat([leaf, leaf]) if len(leaf) == 1 else leaf
+
+
+def _prediction(network: nn.Module, inputs: Any, task: str) -> Tensor:
+    if isinstance(network, nn.Sequential):
+        encoder, decoder = network
+        representation = encoder(inputs)
+        if isinstance(representation, list):
+            raise ReconError(
+                "This encoder returns a list with a representation for each task, which no decoder "
+                "takes, so encoder and decoder are no network by themselves. Take them out by "
+                "libmtl_recon.extract_task(model, task), and choose from the list in your code."
+            )
+        predicted: Tensor = decoder(representation)
+        return predicted
+    alone: Tensor = network(inputs)[task]
+    return alone
