@@ -16,6 +16,7 @@ _OURS = "libmtl_recon."
 _HOOKS = {
     "_forward_hooks": ("_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
     "_forward_pre_hooks": ("_forward_pre_hooks_with_kwargs",),
+    "_state_dict_hooks": (),
     "_load_state_dict_pre_hooks": (),
 }
 # LibMTL's MTAN keeps its tasks' attention by number; what else is a task's is kept by name.
