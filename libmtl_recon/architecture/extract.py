@@ -83,6 +83,10 @@ def _alone(model: Any, base: type[nn.Module], task: str, names: list[str]) -> nn
     for kind in ("_parameters", "_buffers", "_modules"):
         own = {k: v for k, v in vars(model)[kind].items() if model.is_architectures(k)}
         vars(alone)[kind] = own
+    # Hooks hold the model that they were registered with, which a copy would take along.
+    for table in (name for kind in _HOOKS.items() for name in (kind[0], *kind[1])):
+        vars(alone)[table] = copy.copy(vars(model)[table])
+    _drop_hooks(alone)
     if alone.rep_grad:  # its tensors are of the last step
         alone.rep_grad, alone.rep, alone.rep_tasks = False, {}, {}
     alone.kwargs = {k: v for k, v in alone.kwargs.items() if not k.startswith("recon_")}
@@ -110,20 +114,24 @@ def _taken_out(copied: nn.Module, task: str) -> nn.Module:
         if isinstance(module, TaskSpecific):
             make_plain(module, task)
     for module in copied.modules():
-        for table, more in _HOOKS.items():
-            hooks: dict[int, Any] = vars(module).get(table, {})
-            for key, hook in list(hooks.items()):
-                function = getattr(hook, "hook", hook)
-                if str(getattr(function, "__module__", "")).startswith(_OURS):
-                    del hooks[key]
-                    for other in more:
-                        vars(module).get(other, {}).pop(key, None)
+        _drop_hooks(module)
         for name, value in list(vars(module).items()):
             # A forward of ours stands before the network's own.
             ours = str(getattr(value, "__module__", "")).startswith(_OURS)
             if isinstance(value, TaskSelection) or ours:
                 del vars(module)[name]
     return copied
+
+
+def _drop_hooks(module: nn.Module) -> None:
+    for table, more in _HOOKS.items():
+        hooks: dict[int, Any] = vars(module).get(table, {})
+        for key, hook in list(hooks.items()):
+            function = getattr(hook, "hook", hook)
+            if str(getattr(function, "__module__", "")).startswith(_OURS):
+                del hooks[key]
+                for other in more:
+                    vars(module).get(other, {}).pop(key, None)
 
 
 def _architecture(model: nn.Module) -> type[nn.Module]:
