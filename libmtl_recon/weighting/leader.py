@@ -1,0 +1,90 @@
+"""The optimiser of what leads: Adam, whose state is part of the model's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+
+from libmtl_recon.weighting.full_precision import FullPrecision
+
+_BETAS, _EPSILON = (0.9, 0.999), 1e-8
+
+
+class Leader(FullPrecision):
+    """Adam whose moments are buffers: they are saved, loaded, copied and moved with the model.
+
+    It has no learning rate of its own, so that a schedule may be a function of the step.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moments = nn.ModuleDict()
+
+    @torch.no_grad()
+    def step(self, parameters: Iterable[tuple[str, nn.Parameter]], lr: float) -> None:
+        """Take a step, and remove the gradients.
+
+        Args:
+            parameters: By name; those without a gradient are left alone, as are their moments.
+            lr: The learning rate.
+        """
+        for name, parameter in parameters:
+            gradient, parameter.grad = parameter.grad, None
+            if gradient is None:
+                continue
+            own = self._moments(name, parameter)
+            adam(
+                [parameter],
+                [gradient],
+                [own.mean],
+                [own.square],
+                [],
+                [own.updates],
+                # Else each update would wait for the device to tell its number.
+                capturable=parameter.is_cuda,
+                amsgrad=False,
+                beta1=_BETAS[0],
+                beta2=_BETAS[1],
+                lr=lr,
+                weight_decay=0.0,
+                eps=_EPSILON,
+                maximize=False,
+            )
+
+    def _moments(self, name: str, like: Tensor) -> Moments:
+        key = name.replace(".", "/")  # A module's name has no dots.
+        if key not in self.moments:
+            self.moments[key] = Moments(like)
+        # They may have come with a checkpoint, from another device.
+        return self.moments[key].to(like.device)  # type: ignore[return-value]
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        start = f"{prefix}moments."
+        for name, value in state_dict.items():
+            key, _, kind = name.removeprefix(start).rpartition(".")
+            if name.startswith(start) and kind == "mean" and key not in self.moments:
+                self.moments[key] = Moments(value)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class Moments(FullPrecision):
+    """The moments of one parameter's gradient.
+
+    Args:
+        like: The parameter.
+    """
+
+    mean: Tensor
+    square: Tensor
+    updates: Tensor
+
+    def __init__(self, like: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros_like(like, requires_grad=False))
+        self.register_buffer("square", torch.zeros_like(like, requires_grad=False))
+        # As torch's own: in float32, whatever is learned.
+        self.register_buffer("updates", torch.zeros((), dtype=torch.float32, device=like.device))

@@ -1,0 +1,314 @@
+"""RotoGrad: learned rotations that align the tasks' gradients, and one magnitude for all of them.
+
+Sources: Javaloy and Valera, "RotoGrad: Gradient Homogenization in Multitask Learning", ICLR 2022;
+for the mode ``gradnorm`` its first version, "RotoGrad: Dynamic Gradient Homogenization for
+Multitask Learning", with the authors' program of that time (rotograd 0.1.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.weighting.full_precision import FullPrecision
+from libmtl_recon.weighting.rotation import Rotation, rotate
+from libmtl_recon.weighting.rotograd_compared import Compared, compare
+from libmtl_recon.weighting.rotograd_cuts import Cuts
+from libmtl_recon.weighting.rotograd_formulas import (
+    gradnorm_gradient,
+    gradnorm_weights,
+    scaling_weights,
+    training_rates,
+)
+from libmtl_recon.weighting.rotograd_history import History, Seen
+from libmtl_recon.weighting.rotograd_settings import RotoGradSettings, check_channels
+
+
+class RotoGrad(FullPrecision):
+    """Rotations between a shared representation and its heads, and the backward pass with them.
+
+    Each head k gets r = Rₖ z instead of the representation z. In :meth:`backward`, heads get the
+    gradients of their own losses; what lies before z gets, depending on the mode, with gₖ the
+    gradient of loss k for z over the whole batch:
+
+    * ``full``: C Σ gₖ/‖gₖ‖ (ICLR 2022, section 4.1; :func:`scaling_weights`);
+    * ``rotate``: Σ gₖ;
+    * ``scale``: as ``full``, without rotations;
+    * ``gradnorm``: Σ wₖ gₖ with GradNorm's learned weights, on the representation.
+
+    The rotations get the gradient of L_rot,k = -Σₙ ⟨Rₖᵀ g̃ₙₖ, vₙ⟩ (section 4.2), where g̃ₙₖ is that
+    of loss k for the n-th row of r, and vₙ the mean of the tasks' gₙₖ/‖gₖ‖. In ``gradnorm`` the
+    mean is that of rₖ gₙₖ/‖gₖ‖, times the norm of the mean gradient, and the loss is the squared
+    distance of Rₖ vₙ and g̃ₙₖ, averaged over the batch, which has the same direction. Both are to
+    be minimised by an optimiser of their own over ``parameters()``, that learns more slowly than
+    the network's: the learning rate must fall faster than that of the network.
+
+    All state but that of the optimiser is in ``state_dict()``; a module that is not yet in use
+    takes the rotations from the state that is loaded.
+
+    Args:
+        tasks: The tasks' names.
+        size: How many channels are rotated; None: all of them, as many as the first
+            representation has. For a representation ``[B, d]`` or ``[B, L, d]`` the channels are
+            the last axis, for one ``[B, C, H, W]`` the second: one rotation for all pixels.
+        mode: See above.
+        map: How the rotations are parametrised: ``cayley`` or ``matrix_exp``.
+        burn_in: The first norms and losses are taken at the first step, and again at this one.
+        every: Only every so many steps do the rotations get a gradient.
+        alpha: GradNorm's exponent, for ``gradnorm``.
+        objective: ``package`` multiplies L_rot as the authors' program 0.1.6 does: by twice the
+            norm of the mean gradient, and for all but ``[B, d]`` by 1/B.
+
+    Raises:
+        UsageError: An argument breaks its rule.
+
+    Example:
+        >>> import torch
+        >>> encoder = torch.nn.Linear(4, 8)
+        >>> heads = torch.nn.ModuleDict({task: torch.nn.Linear(8, 1) for task in ("left", "up")})
+        >>> rotograd = RotoGrad(["left", "up"], size=8)
+        >>> optimizer = torch.optim.Adam([*encoder.parameters(), *heads.parameters()], lr=1e-2)
+        >>> leader = torch.optim.Adam(rotograd.parameters(), lr=1e-3)
+        >>> slowly = torch.optim.lr_scheduler.ExponentialLR(leader, gamma=0.999)
+        >>> for _ in range(3):
+        ...     x = torch.randn(16, 4)
+        ...     wanted = {"left": x[:, :1], "up": x[:, 1:2]}
+        ...     z = encoder(x)
+        ...     losses = {
+        ...         task: (head(rotograd.rotate(z, task)) - wanted[task]).square().mean()
+        ...         for task, head in heads.items()
+        ...     }
+        ...     optimizer.zero_grad()
+        ...     leader.zero_grad()
+        ...     weights = rotograd.backward(losses)
+        ...     optimizer.step()
+        ...     leader.step()
+        ...     slowly.step()
+        >>> weights.shape, rotograd.steps
+        (torch.Size([2]), 3)
+    """
+
+    def __init__(self, tasks: Sequence[str], size: int | None = None, **settings: Any) -> None:
+        super().__init__()
+        self.tasks = tuple(tasks)
+        self.settings = RotoGradSettings(size=size, **settings)
+        self.cuts = Cuts()
+        self.history = History(len(self.tasks))
+        self.rotations = nn.ModuleDict()
+        self.log_weights = nn.ParameterDict(
+            {task: nn.Parameter(torch.zeros(())) for task in self.tasks}
+        )
+        if size is not None and self.settings.mode != "scale":
+            self._make_rotations(size, (size, 2), self.history.first_norms)
+
+    @property
+    def steps(self) -> int:
+        """How many steps were made."""
+        return int(self.history.steps)
+
+    def rotation(self, task: str) -> Tensor | None:
+        """The rotation ``[m, m]`` of a task; None while there is none, which is the identity."""
+        return self._of(task).matrix() if task in self.rotations else None
+
+    def rotate(self, representation: Tensor, task: str) -> Tensor:
+        """What a task's head gets. Call it once a task and step.
+
+        In training the graph is cut here; :meth:`backward` goes on behind the cut.
+
+        Args:
+            representation: z: ``[B, d]``, ``[B, L, d]`` or ``[B, C, ...]``, of any floating dtype.
+            task: The head's task.
+
+        Returns:
+            R z, in the shape and dtype of z. It is computed in float32 where z has less.
+
+        Raises:
+            UsageError: There are fewer channels than are rotated.
+        """
+        matrix = self.rotation(task)
+        check_channels(len(matrix) if matrix is not None else self.settings.size, representation)
+        dtype = torch.promote_types(representation.dtype, torch.float32)
+        with torch.autocast(representation.device.type, enabled=False):
+            source = representation.to(dtype)
+            if matrix is not None:
+                source = rotate(source, matrix.to(dtype))
+        if self.training and torch.is_grad_enabled():
+            source = self.cuts.add(task, source)
+        return source.to(representation.dtype)
+
+    def backward(self, losses: Mapping[str, Tensor], *, same_rows: bool = True) -> Tensor:
+        """Compute all gradients: of the heads, of what lies before z, and of the rotations.
+
+        The heads' graphs are walked once, from the sum of the losses, and so is the encoder's, from
+        the representations.
+
+        Args:
+            losses: A scalar a task, for the tasks that have labels in this step. The state of the
+                others, and of those whose gradient is zero, is left alone.
+            same_rows: Whether the n-th row of every task's representation belongs to the same
+                sample. Where it does not (each task has inputs of its own), or where the shapes
+                differ, gradients are compared summed over their rows.
+
+        Returns:
+            ``[P]``, float64, on the CPU: the factor that each task's gradient got.
+
+        Raises:
+            ReconError: A gradient is not finite, a head did not get the result of :meth:`rotate`,
+                or, in ``gradnorm``, a loss is negative.
+            UsageError: The rotations are not those that the settings ask for.
+        """
+        self._refuse_others()
+        names = list(losses)
+        cuts = [self.cuts.of(task) for task in names]
+        try:
+            roots = [loss for loss in losses.values() if loss.requires_grad]
+            if roots:
+                torch.autograd.backward(roots)
+            gradients = [cut.gradient() for cut in cuts]
+            seen = self.history.look(
+                names,
+                [self.tasks.index(name) for name in names],
+                list(losses.values()),
+                gradients,
+                self.settings.burn_in,
+            )
+            weights = self._weigh(names, gradients, seen, same_rows=same_rows)
+            used = [k for k, cut in enumerate(cuts) if cut.source.requires_grad and weights[k] != 0]
+            if used:
+                torch.autograd.backward(
+                    [cuts[k].source for k in used],
+                    [gradients[k] * float(weights[k]) for k in used],
+                )
+        finally:
+            self.cuts.clear()
+        self.history.steps += 1
+        return weights
+
+    def _weigh(
+        self, names: list[str], gradients: list[Tensor], seen: Seen, *, same_rows: bool
+    ) -> Tensor:
+        """The factors of the gradients ``[P]``; what is learned gets its gradient."""
+        mode = self.settings.mode
+        moving = seen.norms > 0
+        weights = scaling_weights(seen.norms, seen.first_norms)
+        if mode in ("rotate", "gradnorm"):
+            weights = moving.double()
+        turning = mode != "scale" and seen.step % self.settings.every == 0
+        if not bool(moving.any()) or not (turning or mode == "gradnorm"):
+            return weights
+        # A task whose gradient is zero is treated as not there.
+        there = moving.nonzero().flatten().tolist()
+        own = [names[k] for k in there]
+        if not self.rotations:
+            first = gradients[there[0]]
+            channels = check_channels(self.settings.size, first)
+            self._make_rotations(self.settings.size or channels, (channels, first.ndim), first)
+        compared = compare(
+            [gradients[k] for k in there],
+            [self.rotation(task) for task in own],
+            same_rows=same_rows,
+        )
+        rates = [1.0] * len(own)
+        if mode == "gradnorm":
+            _refuse_negative(own, seen.losses[there])
+            paces = training_rates(
+                seen.losses[there], seen.first_losses[there], self.settings.alpha
+            )
+            weights[there] = self._learn_weights(own, compared, paces)
+            rates = paces.tolist()
+        if turning:
+            flat = gradients[there[0]].ndim == 2
+            self._pull(own, compared, rates, flat=flat)
+        return weights
+
+    def _learn_weights(self, names: list[str], compared: Compared, rates: Tensor) -> Tensor:
+        """GradNorm's weights ``[P]``; their parameters get a gradient."""
+        parameters = [self.log_weights[task] for task in names]
+        weights = gradnorm_weights(torch.stack([p.detach() for p in parameters]).cpu().double())
+        found = [*compared.norms(), compared.mean_norm(weights.tolist())]
+        *norms, common = torch.stack(found).cpu().double()
+        gradients = gradnorm_gradient(weights, torch.stack(norms), common, rates)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            _add_gradient(parameter, gradient)
+        return weights
+
+    def _pull(
+        self, names: list[str], compared: Compared, rates: list[float], *, flat: bool
+    ) -> None:
+        """Give the rotations the gradients of their losses."""
+        target = compared.target(len(self._of(names[0]).parameter), rates)
+        gradnorm = self.settings.mode == "gradnorm"
+        if gradnorm or self.settings.objective == "package":
+            samples = compared.samples if gradnorm or not flat else 1
+            target *= 2.0 / samples * compared.mean_norm([1.0] * len(names))
+        for name, gradient in zip(names, compared.pulls(target), strict=True):
+            self._of(name).pull(gradient)
+
+    def _make_rotations(self, size: int, shape: tuple[int, int], like: Tensor) -> None:
+        for task in self.tasks:
+            self.rotations[task] = Rotation(
+                size, self.settings.map, representation=shape, device=like.device, dtype=like.dtype
+            )
+
+    def _of(self, task: str) -> Rotation:
+        return self.rotations[task]  # type: ignore[return-value]  # no others are put there
+
+    def _refuse_others(self) -> None:
+        """Refuse rotations, of a checkpoint, that are not those of the settings."""
+        if not self.rotations:
+            return
+        rotation, settings = self._of(self.tasks[0]), self.settings
+        size = len(rotation.parameter)
+        for parameter, found, wanted in (
+            ("size", size, settings.size or size),
+            ("map", rotation.map, settings.map),
+            ("mode", "full", "scale" if settings.mode == "scale" else "full"),
+        ):
+            if found != wanted:
+                raise UsageError(
+                    parameter,
+                    f"must be {found}, as the rotations that were loaded have it",
+                    wanted,
+                    "Use the settings with which they were trained.",
+                )
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        start, end = f"{prefix}rotations.", ".parametrizations.weight.original"
+        found = {
+            name.removeprefix(start).removesuffix(end): value
+            for name, value in state_dict.items()
+            if name.startswith(start) and name.endswith(end)
+        }
+        if found and set(found) != set(self.tasks):
+            raise ReconError(
+                f"The checkpoint has rotations for the tasks {', '.join(sorted(found))}, but the "
+                f"model's tasks are {', '.join(sorted(self.tasks))}. Name the tasks as before."
+            )
+        if found and not self.rotations:
+            for task in self.tasks:
+                cayley = bool(state_dict[f"{start}{task}.cayley"])
+                self.rotations[task] = Rotation(
+                    len(found[task]),
+                    "cayley" if cayley else "matrix_exp",
+                    device=self.history.steps.device,
+                    dtype=found[task].dtype,
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _refuse_negative(names: list[str], losses: Tensor) -> None:
+    negative = [name for name, loss in zip(names, losses, strict=True) if loss < 0]
+    if negative:
+        raise ReconError(
+            f"The loss of task {', '.join(map(repr, negative))} is negative, and RotoGrad's mode "
+            "gradnorm compares each loss with its first value. Use the mode full."
+        )
+
+
+def _add_gradient(parameter: nn.Parameter, gradient: Tensor) -> None:
+    gradient = gradient.to(parameter)
+    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient

@@ -1,0 +1,90 @@
+"""How RotoGrad compares the tasks' gradients, row by row, and what the rotations get from that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from libmtl_recon.weighting.rotation import rotate, rows
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The gradients of P tasks, as rows of channels.
+
+    Attributes:
+        rotated: g̃ ``[N, C]`` each: for what the heads got. N = 1 if summed.
+        plain: g = Rᵀ g̃ ``[N, C]`` each: for the representation.
+        samples: The size of the batch; 1 if summed.
+    """
+
+    rotated: list[Tensor]
+    plain: list[Tensor]
+    samples: int
+
+    def mean_norm(self, weights: Sequence[float]) -> Tensor:
+        """‖mean wₖ gₖ‖, a scalar.
+
+        Args:
+            weights: wₖ, P of them.
+        """
+        mean = torch.zeros_like(self.plain[0])
+        for gradient, weight in zip(self.plain, weights, strict=True):
+            mean.add_(gradient, alpha=weight / len(weights))
+        norm: Tensor = torch.linalg.vector_norm(mean)
+        return norm
+
+    def norms(self) -> list[Tensor]:
+        """‖gₖ‖, P scalars."""
+        return [torch.linalg.vector_norm(gradient) for gradient in self.plain]
+
+    def target(self, size: int, rates: Sequence[float]) -> Tensor:
+        """The directions vₙ that the rotations should turn all gradients to (section 4.2).
+
+        Args:
+            size: m, how many channels are rotated.
+            rates: What each task counts, P numbers; 1 in the paper.
+
+        Returns:
+            ``[N, m]``: the mean of rₖ gₖ/‖gₖ‖.
+        """
+        target = torch.zeros_like(self.plain[0][:, :size])
+        for gradient, norm, rate in zip(self.plain, self.norms(), rates, strict=True):
+            # A sum over rows may be zero where the rows are not.
+            factor = torch.where(norm > 0, rate / len(rates) / norm, torch.zeros_like(norm))
+            target += gradient[:, :size] * factor
+        return target
+
+    def pulls(self, target: Tensor) -> list[Tensor]:
+        """The gradients ``[m, m]`` of -Σₙ ⟨Rₖᵀ g̃ₙₖ, vₙ⟩ for Rₖ, P of them.
+
+        Args:
+            target: vₙ ``[N, m]``.
+        """
+        size = target.shape[1]
+        return [-(gradient[:, :size].T @ target) for gradient in self.rotated]
+
+
+def compare(
+    gradients: Sequence[Tensor], matrices: Sequence[Tensor | None], *, same_rows: bool
+) -> Compared:
+    """Lay out the gradients of P tasks for comparison.
+
+    Args:
+        gradients: g̃, in the representations' shapes.
+        matrices: R ``[m, m]`` each; None for the identity.
+        same_rows: Whether their rows belong together. They do not if their shapes differ. Then
+            they are summed.
+    """
+    rotated = [rows(gradient) for gradient in gradients]
+    together = same_rows and len({gradient.shape for gradient in gradients}) == 1
+    if not together:
+        rotated = [gradient.sum(0, keepdim=True) for gradient in rotated]
+    plain = [
+        gradient if matrix is None else rotate(gradient, matrix.to(gradient.dtype).T)
+        for gradient, matrix in zip(rotated, matrices, strict=True)
+    ]
+    return Compared(rotated, plain, len(gradients[0]) if together else 1)
