@@ -1,4 +1,4 @@
-"""GradOPS and Recon for LibMTL: importing this package is all that a script has to do.
+"""GradOPS, RotoGrad and Recon for LibMTL: importing this package is all that a script has to do.
 
 The import is light: it arms LibMTL (at once if LibMTL is loaded already, else at the moment
 when it is) and loads nothing else. The public names below load their modules on first use.
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from libmtl_recon.plugin.scoring import ScoringObserver
     from libmtl_recon.plugin.single_task import SingleTask
     from libmtl_recon.weighting.gradops import gradops_weights
+    from libmtl_recon.weighting.rotation import fold_rotation
+    from libmtl_recon.weighting.rotograd import RotoGrad
 
 __all__ = [
     "Bundle",
@@ -36,6 +38,7 @@ __all__ = [
     "Observer",
     "ProfileCache",
     "ReconError",
+    "RotoGrad",
     "ScoringObserver",
     "SingleTask",
     "StopRun",
@@ -45,6 +48,7 @@ __all__ = [
     "draw_profile",
     "extract_task",
     "find_script",
+    "fold_rotation",
     "gradops_weights",
     "known_weightings",
     "only_task",
@@ -60,12 +64,14 @@ _HOMES = {
     "Measurement": "plugin.observing",
     "Observer": "plugin.observing",
     "ProfileCache": "conflict.cache",
+    "RotoGrad": "weighting.rotograd",
     "ScoringObserver": "plugin.scoring",
     "SingleTask": "plugin.single_task",
     "StopRun": "launcher",
     "draw_profile": "conflict.plot",
     "extract_task": "architecture.extract",
     "find_script": "launcher",
+    "fold_rotation": "weighting.rotation",
     "gradops_weights": "weighting.gradops",
     "known_weightings": "plugin.arguments",
     "only_task": "architecture.split",

@@ -102,19 +102,29 @@ def _match_weighting(
     elif own is not None and (key not in state_dict or saved_under not in (None, weighting)):
         state_dict[key] = own.detach().clone()
         print(f"Recon: the checkpoint has no {_LEARNED} of {weighting}, which starts anew")
-    rotated = any(k.startswith(f"{prefix}{_ROTATIONS}.") for k in state_dict)
-    rotates = _ROTATIONS in model._modules
-    if rotates and not rotated:
-        for name, value in model.state_dict().items():
-            if name.startswith(_ROTATIONS):
-                state_dict[f"{prefix}{name}"] = value.clone()
-        print("Recon: the checkpoint has no rotations, so those of RotoGrad stay as they are")
-    if rotated and not rotates:
+    _match_rotations(model, state_dict, prefix)
+
+
+def _match_rotations(model: Any, state_dict: dict[str, Any], prefix: str) -> None:
+    """RotoGrad's decoders expect rotated representations, and those of others do not."""
+    saved = [key for key in state_dict if key.startswith(f"{prefix}{_ROTATIONS}")]
+    if _ROTATIONS in model._modules:
+        if not saved:
+            model.restart_rotations()
+            for name, value in model.state_dict().items():
+                if name.startswith(_ROTATIONS):
+                    state_dict[f"{prefix}{name}"] = value.clone()
+            print("Recon: the checkpoint has no rotations of RotoGrad, which start anew")
+        return
+    if any(key.startswith(f"{prefix}{_ROTATIONS}.rotations.") for key in saved):
         raise ReconError(
             "The checkpoint was saved under --weighting RotoGrad, whose decoders expect rotated "
-            f"representations, and --weighting {weighting} does not rotate them. Load it with "
-            "--weighting RotoGrad, or fold the rotations into the decoders there first."
+            f"representations, and --weighting {_weighting_name(model)} does not rotate them. "
+            "Load it with --weighting RotoGrad, or save one from there whose decoders have the "
+            "rotations in them, by torch.save(model.folded_state_dict(), path)."
         )
+    for key in saved:  # of its mode scale, which only counts
+        del state_dict[key]
 
 
 def _match_split(model: nn.Module, keys: Iterable[str]) -> None:

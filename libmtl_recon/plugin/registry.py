@@ -12,6 +12,7 @@ from libmtl_recon.plugin import (
     compiled,
     flags,
     labels,
+    leading,
     observing,
     parser,
     precision,
@@ -41,6 +42,7 @@ def register(libmtl: ModuleType) -> None:
         compiled.wrap_trainer(libmtl)
         precision.wrap_trainer(libmtl)
         refusals.guard_trainer(libmtl)
+        leading.guard_training(libmtl)
         observing.wrap_trainer(libmtl)
 
 

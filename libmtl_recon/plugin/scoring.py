@@ -191,16 +191,15 @@ class ScoringObserver(Observer):
         shared = list(model.get_share_params())
         names = [model.task_name[place] for place in self._present]
         losses = losses if len(names) == len(losses) else losses[self._present]
-        if not model.rep_grad:
+        if not model.rep_grad and not hasattr(model, "rotograd"):
             return task_gradients(losses, shared, retain_graph=True)
         trainable = [p for p in shared if p.requires_grad]
         width = sum(p.numel() for p in shared)
         rows = torch.empty(len(losses), width, dtype=shared[0].dtype, device=shared[0].device)
         for row, loss, task in zip(rows, losses, names, strict=True):
-            # With rep_grad the losses end at a copy of the representation; go on through it.
-            leaf = model.rep_tasks[task]
+            # The losses end at a copy of the representation; go on through it.
+            leaf, representation = _cut(model, task)
             (at_leaf,) = torch.autograd.grad(loss, leaf, retain_graph=True)
-            representation = model.rep[task] if isinstance(model.rep, dict) else model.rep
             gradients = torch.autograd.grad(
                 representation, trainable, at_leaf, retain_graph=True, allow_unused=True
             )
@@ -264,6 +263,14 @@ class ScoringObserver(Observer):
             )
         if self._probe is not None:
             self._probe.check()
+
+
+def _cut(model: Any, task: str) -> tuple[Tensor, Tensor]:
+    """Where a task's graph is cut, with rep_grad or by RotoGrad: the leaf, and what lies before."""
+    if not model.rep_grad:
+        cut = model.rotograd.cuts.of(task)
+        return cut.leaf, cut.source
+    return model.rep_tasks[task], model.rep[task] if isinstance(model.rep, dict) else model.rep
 
 
 def _shared_layers(model: nn.Module) -> tuple[tuple[Layer, ...], Tensor | None]:

@@ -1,4 +1,4 @@
-"""Weightings: pure functions of a Gramian, and thin LibMTL classes around them."""
+"""Weightings: first in terms of torch alone, then as thin LibMTL classes around that."""
 
 from __future__ import annotations
 
@@ -6,5 +6,14 @@ from libmtl_recon.weighting.cagrad import cagrad_weights
 from libmtl_recon.weighting.gradops import gradops_weights
 from libmtl_recon.weighting.gradvac import gradvac_weights
 from libmtl_recon.weighting.pcgrad import pcgrad_weights
+from libmtl_recon.weighting.rotation import fold_rotation
+from libmtl_recon.weighting.rotograd import RotoGrad
 
-__all__ = ["cagrad_weights", "gradops_weights", "gradvac_weights", "pcgrad_weights"]
+__all__ = [
+    "RotoGrad",
+    "cagrad_weights",
+    "fold_rotation",
+    "gradops_weights",
+    "gradvac_weights",
+    "pcgrad_weights",
+]

@@ -99,9 +99,9 @@ class RotoGrad(FullPrecision):
         self.cuts = Cuts()
         self.history = History(len(self.tasks))
         self.rotations = nn.ModuleDict()
-        self.log_weights = nn.ParameterDict(
-            {task: nn.Parameter(torch.zeros(())) for task in self.tasks}
-        )
+        self.log_weights = nn.ParameterDict()
+        if self.settings.mode == "gradnorm":
+            self._make_log_weights()
         if size is not None and self.settings.mode != "scale":
             self._make_rotations(size, (size, 2), self.history.first_norms)
 
@@ -198,6 +198,9 @@ class RotoGrad(FullPrecision):
         if mode in ("rotate", "gradnorm"):
             weights = moving.double()
         turning = mode != "scale" and seen.step % self.settings.every == 0
+        # One gradient alone has nothing to be turned to, and what rounding leaves of its pull, Adam
+        # would make a step of.
+        turning = turning and int(moving.sum()) > 1
         if not bool(moving.any()) or not (turning or mode == "gradnorm"):
             return weights
         # A task whose gradient is zero is treated as not there.
@@ -227,6 +230,8 @@ class RotoGrad(FullPrecision):
 
     def _learn_weights(self, names: list[str], compared: Compared, rates: Tensor) -> Tensor:
         """GradNorm's weights ``[P]``; their parameters get a gradient."""
+        if not self.log_weights:
+            self._make_log_weights()
         parameters = [self.log_weights[task] for task in names]
         weights = gradnorm_weights(torch.stack([p.detach() for p in parameters]).cpu().double())
         found = [*compared.norms(), compared.mean_norm(weights.tolist())]
@@ -253,6 +258,11 @@ class RotoGrad(FullPrecision):
             self.rotations[task] = Rotation(
                 size, self.settings.map, representation=shape, device=like.device, dtype=like.dtype
             )
+
+    def _make_log_weights(self) -> None:
+        like = self.history.first_norms
+        for task in self.tasks:
+            self.log_weights[task] = nn.Parameter(like.new_zeros(()))
 
     def _of(self, task: str) -> Rotation:
         return self.rotations[task]  # type: ignore[return-value]  # no others are put there
@@ -297,6 +307,9 @@ class RotoGrad(FullPrecision):
                     device=self.history.steps.device,
                     dtype=found[task].dtype,
                 )
+        learned = any(name.startswith(f"{prefix}log_weights.") for name in state_dict)
+        if learned and not self.log_weights:
+            self._make_log_weights()
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
-from libmtl_recon.plugin.flags import collisions, gradops, recon, training
+from libmtl_recon.plugin.flags import collisions, gradops, recon, rotograd, training
 
-WEIGHTINGS: dict[str, ModuleType] = {"GradOPS": gradops}
+WEIGHTINGS: dict[str, ModuleType] = {"GradOPS": gradops, "RotoGrad": rotograd}
 ARCHITECTURES: dict[str, ModuleType] = {"Recon": recon}
 
 

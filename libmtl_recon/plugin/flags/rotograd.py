@@ -31,9 +31,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--rotograd_mode",
         metavar="MODE",
         default=_SETTINGS["mode"],
-        help="full: rotations, and one magnitude for all gradients; rotate: rotations alone; scale: "
-        "the magnitude alone; gradnorm: rotations and GradNorm's learned weights, as in the "
-        "first version of the paper (default: %(default)s)",
+        help="full: rotations, and one magnitude for all gradients; rotate: rotations alone; "
+        "scale: the magnitude alone; gradnorm: rotations and GradNorm's learned weights, as in "
+        "the first version of the paper (default: %(default)s)",
     )
     group.add_argument(
         "--rotograd_lr",

@@ -35,8 +35,27 @@ class RotoGrad(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
     ``state_dict()``, under ``rotograd`` and ``rotograd_leader``.
     """
 
+    takes_missing_labels = True
     rotograd: Rotations
     rotograd_leader: Leader
+
+    @staticmethod
+    def check_arguments(tasks: Sequence[str], weight_args: Mapping[str, Any]) -> None:
+        """Check the arguments before a Trainer builds anything.
+
+        Raises:
+            UsageError: One of them is missing, or breaks its rule.
+        """
+        wanted = [*(f"rotograd_{name}" for name in _SETTINGS), "rotograd_lr", "rotograd_decay"]
+        missing = [name for name in wanted if name not in weight_args]
+        if missing:
+            raise UsageError(
+                "weight_args",
+                f"must hold {', '.join(wanted)} for the weighting RotoGrad",
+                dict(weight_args),
+                "LibMTL's prepare_args makes them of the flags.",
+            )
+        _settings(weight_args)
 
     def init_param(self) -> None:
         """Hook the rotations onto the decoders.
@@ -63,6 +82,13 @@ class RotoGrad(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         for task, decoder in zip(self.task_name, decoders, strict=True):
             decoder.register_forward_pre_hook(partial(self._rotate_input, task))
 
+    def restart_rotations(self) -> None:
+        """Start anew, with rotations that are the identity, as a network without any needs it."""
+        like = self.rotograd.history.first_norms
+        fresh = Rotations(self.rotograd.tasks).to(like.device, like.dtype)
+        self.rotograd = fresh.train(self.training)
+        self.rotograd_leader = Leader()
+
     def leader_lr(self, weight_args: Mapping[str, Any], steps: int = 0) -> float:
         """The learning rate of the rotations, so many steps from now."""
         decay: float = weight_args["rotograd_decay"] ** (self.rotograd.steps + steps)
@@ -84,20 +110,18 @@ class RotoGrad(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         """
         lr = self.leader_lr(kwargs)
         scalars = task_scalars(self, losses)
+        self.rotograd.settings = _settings(kwargs)
         try:
-            self.rotograd.settings = RotoGradSettings(
-                **{name: kwargs[f"rotograd_{name}"] for name in _SETTINGS}
-            )
             weights = self.rotograd.backward(
                 dict(zip(self.task_name, scalars, strict=True)), same_rows=not self.multi_input
             )
         except UsageError as error:
-            raise as_flag(error) from error
+            raise _as_flag(error) from error
         self.rotograd_leader.step(self.rotograd.named_parameters(), lr)
         return np.asarray(weights)
 
     def folded_state_dict(self) -> dict[str, Tensor]:
-        """The model's ``state_dict()`` for a model without RotoGrad, whose predictions are the same.
+        """The ``state_dict()`` of a model without RotoGrad that predicts the same.
 
         Each rotation is merged into the first layer of its decoder, which must be linear:
         ``nn.Linear`` or a convolution, directly or in an ``nn.Sequential`` behind what keeps
@@ -123,10 +147,17 @@ class RotoGrad(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         try:
             return (self.rotograd.rotate(inputs[0], task), *inputs[1:])
         except UsageError as error:
-            raise as_flag(error) from error
+            raise _as_flag(error) from error
 
 
-def as_flag(error: UsageError) -> UsageError:
+def _settings(weight_args: Mapping[str, Any]) -> RotoGradSettings:
+    try:
+        return RotoGradSettings(**{name: weight_args[f"rotograd_{name}"] for name in _SETTINGS})
+    except UsageError as error:
+        raise _as_flag(error) from error
+
+
+def _as_flag(error: UsageError) -> UsageError:
     """The same error under the name of the flag."""
     if error.parameter.startswith("the "):
         return error

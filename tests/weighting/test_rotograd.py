@@ -1,0 +1,557 @@
+"""RotoGrad outside LibMTL: the paper's formulas, its properties, and its corners."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch import Tensor, nn
+
+import libmtl_recon
+from libmtl_recon import ReconError, RotoGrad, UsageError, fold_rotation
+from libmtl_recon.weighting.leader import Leader
+from libmtl_recon.weighting.rotation import Rotation, rotate
+from libmtl_recon.weighting.rotograd_formulas import (
+    gradnorm_gradient,
+    gradnorm_weights,
+    scaling_weights,
+    training_rates,
+)
+
+SHAPES = {"flat": (6, 5), "tokens": (2, 3, 5), "images": (3, 5, 2, 2), "volumes": (2, 5, 2, 1, 2)}
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def a_rotation(size: int, seed: int) -> Tensor:
+    skew = randn(size, size, seed=seed)
+    return torch.matrix_exp(skew - skew.T)
+
+
+def rotated_rotograd(tasks: list[str], size: int, **settings: object) -> RotoGrad:
+    """One whose rotations are not the identity any more."""
+    rotograd = RotoGrad(tasks, size, **settings).double()
+    for place, task in enumerate(tasks):
+        rotograd.rotations[task].start_at(a_rotation(size, 100 + place))
+    return rotograd
+
+
+class Problem:
+    """A fixed problem of T tasks on one encoder of 8 channels."""
+
+    def __init__(self, tasks: int, dtype: torch.dtype = torch.float64) -> None:
+        torch.manual_seed(3)
+        self.tasks = [f"t{t}" for t in range(tasks)]
+        self.x = randn(16, 4, seed=1).to(dtype)
+        self.encoder = nn.Sequential(nn.Linear(4, 8), nn.Tanh()).to(dtype)
+        self.heads = nn.ModuleDict({task: nn.Linear(8, 1) for task in self.tasks}).to(dtype)
+        self.wanted = {
+            t: torch.tanh(self.x @ randn(4, 1, seed=9 + i).to(dtype))
+            for i, t in enumerate(self.tasks)
+        }
+
+    def losses(
+        self, rotograd: RotoGrad, scales: dict[str, float] | None = None
+    ) -> dict[str, Tensor]:
+        z = self.encoder(self.x)
+        return {
+            task: (head(rotograd.rotate(z, task)) - self.wanted[task]).square().mean()
+            * (scales or {}).get(task, 1.0)
+            for task, head in self.heads.items()
+        }
+
+    def encoder_gradient(self) -> Tensor:
+        return torch.cat([p.grad.flatten() for p in self.encoder.parameters()])
+
+    def clear(self) -> None:
+        for parameter in [*self.encoder.parameters(), *self.heads.parameters()]:
+            parameter.grad = None
+
+
+@settings(deadline=None)
+@given(arrays(np.float64, 6, elements=st.floats(1e-6, 1e6)))
+def test_scaling_is_the_papers_formula(numbers: np.ndarray) -> None:
+    norms, first = (torch.from_numpy(part.copy()) for part in np.split(numbers, 2))
+    ratios = [float(n / f) for n, f in zip(norms, first, strict=True)]
+    alphas = [ratio / sum(ratios) for ratio in ratios]
+    common = sum(a * float(n) for a, n in zip(alphas, norms, strict=True))
+    expected = torch.tensor([common / float(n) for n in norms], dtype=torch.float64)
+    torch.testing.assert_close(scaling_weights(norms, first), expected, rtol=1e-12, atol=0.0)
+
+
+@settings(deadline=None)
+@given(
+    arrays(np.float64, 4, elements=st.floats(1e-3, 1e3)),
+    arrays(np.float64, 4, elements=st.floats(-3, 3)),
+    st.floats(0, 3),
+)
+def test_gradnorms_gradient_is_that_of_its_loss(
+    numbers: np.ndarray, logs: np.ndarray, alpha: float
+) -> None:
+    norms, losses = torch.from_numpy(numbers), torch.from_numpy(numbers[::-1].copy())
+    rates = training_rates(losses, torch.ones_like(losses), alpha)
+    omega = torch.from_numpy(logs).requires_grad_()
+    normaliser = (len(omega) / omega.exp().sum()).detach()
+    loss = (omega.exp() * normaliser * norms - 0.7 * rates).abs().sum()
+    (expected,) = torch.autograd.grad(loss, omega)
+    found = gradnorm_gradient(
+        gradnorm_weights(omega.detach()), norms, torch.tensor(0.7, dtype=torch.float64), rates
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [5, 3])
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("mode", ["full", "rotate", "gradnorm"])
+def test_the_rotations_get_the_gradient_of_the_papers_loss(mode: str, kind: str, size: int) -> None:
+    tasks, shape = ["a", "b", "c"], SHAPES[kind]
+    ours = rotated_rotograd(tasks, size, mode=mode, alpha=0.5)
+    z = randn(*shape, seed=5).requires_grad_()
+    factors = {task: randn(*shape, seed=7 + i) for i, task in enumerate(tasks)}
+    r = {task: ours.rotate(z, task) for task in tasks}
+    # Losses of r alone, whose gradients for r are the factors times 2 r.
+    losses = {task: (factors[task] * r[task].square()).sum().abs() for task in tasks}
+    signs = {t: torch.sign((factors[t] * r[t].square()).sum()).item() for t in tasks}
+    tilde = {t: (2 * signs[t] * factors[t] * r[t]).detach() for t in tasks}
+    ours.backward(losses)
+
+    def as_rows(tensor: Tensor) -> Tensor:
+        return tensor.movedim(1, -1).flatten(0, -2) if tensor.ndim > 3 else tensor.flatten(0, -2)
+
+    matrices = {t: ours.rotations[t].weight for t in tasks}
+    whole = {}
+    for task, matrix in matrices.items():
+        whole[task] = torch.eye(5, dtype=torch.float64)
+        whole[task][:size, :size] = matrix.detach()
+    g = {t: as_rows(tilde[t]) @ whole[t] for t in tasks}
+    units = {t: g[t] / g[t].norm() for t in tasks}
+    if mode == "gradnorm":
+        # At the first step each loss is its first value, so that all rates are 1.
+        target = sum(units.values()) / 3 * (sum(g.values()) / 3).norm()
+    else:
+        target = sum(units.values()) / 3
+    for task, matrix in matrices.items():
+        turned = as_rows(tilde[task])[:, :size]
+        if mode == "gradnorm":
+            loss = (target[:, :size] @ matrix.T - turned).square().sum() / shape[0]
+        else:
+            loss = -((turned @ matrix) * target[:, :size]).sum()
+        parameter = ours.rotations[task].parameter
+        (expected,) = torch.autograd.grad(loss, parameter)
+        # The squared distance has a part for |Rv|², which a rotation does not change.
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-11, atol=1e-12)
+    weights = dict.fromkeys(tasks, 1.0)
+    if mode == "full":  # at the first step all alphas are 1/3
+        mean = sum(g[t].norm() for t in tasks) / 3
+        weights = {t: mean / g[t].norm() for t in tasks}
+    expected = sum(weights[t] * g[t] for t in tasks)
+    torch.testing.assert_close(as_rows(z.grad), expected, rtol=1e-11, atol=1e-12)
+
+
+def test_rows_of_different_inputs_are_summed_before_they_are_compared() -> None:
+    ours = rotated_rotograd(["a", "b"], 4)
+    reps = {"a": randn(6, 4, seed=1).requires_grad_(), "b": randn(3, 4, seed=2).requires_grad_()}
+    factors = {"a": randn(6, 4, seed=3), "b": randn(3, 4, seed=4)}
+    weights = ours.backward(
+        {t: (ours.rotate(reps[t], t) * factors[t]).sum() for t in reps}, same_rows=False
+    )
+    summed = {t: factors[t].sum(0) @ ours.rotation(t) for t in reps}
+    target = sum(s / s.norm() for s in summed.values()) / 2
+    for task in reps:
+        matrix = ours.rotations[task].weight
+        loss = -(factors[task].sum(0) @ (matrix @ target))
+        (expected,) = torch.autograd.grad(loss, ours.rotations[task].parameter)
+        torch.testing.assert_close(ours.rotations[task].parameter.grad, expected)
+    common = (factors["a"].norm() + factors["b"].norm()) / 2
+    for place, task in enumerate(reps):
+        expected = common / factors[task].norm() * factors[task] @ ours.rotation(task)
+        torch.testing.assert_close(reps[task].grad, expected)
+        torch.testing.assert_close(weights[place], common / factors[task].norm())
+
+
+def train(rotograd: RotoGrad, problem: Problem, steps: int, lr: float = 1e-2) -> None:
+    """Train the rotations alone, and nothing else."""
+    leader = Leader().to(problem.x.dtype)
+    for _ in range(steps):
+        problem.clear()
+        rotograd.backward(problem.losses(rotograd))
+        leader.step(rotograd.named_parameters(), lr)
+
+
+def cosine_of_rotated_gradients(rotograd: RotoGrad, problem: Problem) -> float:
+    z = problem.encoder(problem.x).detach().requires_grad_()
+    found = []
+    with torch.no_grad():
+        turned = {task: rotograd.rotate(z, task) for task in problem.tasks}
+    for task, head in problem.heads.items():
+        r = turned[task].requires_grad_()
+        loss = (head(r) - problem.wanted[task]).square().mean()
+        (gradient,) = torch.autograd.grad(loss, r)
+        found.append((gradient @ rotograd.rotation(task)).flatten())
+    return float(torch.cosine_similarity(found[0], found[1], dim=0))
+
+
+@pytest.mark.parametrize("rotation_map", ["cayley", "matrix_exp"])
+@pytest.mark.parametrize("mode", ["full", "gradnorm"])
+def test_the_angle_between_rotated_gradients_falls(mode: str, rotation_map: str) -> None:
+    problem = Problem(2)
+    rotograd = RotoGrad(problem.tasks, 8, mode=mode, map=rotation_map).double()
+    before = cosine_of_rotated_gradients(rotograd, problem)
+    train(rotograd, problem, 60)
+    assert before < 0
+    assert cosine_of_rotated_gradients(rotograd, problem) > 0.1
+
+
+def drift(size: int, steps: int) -> tuple[float, float]:
+    torch.manual_seed(0)
+    rotation, leader = Rotation(size), Leader()
+    wanted = a_rotation(size, 4).float() if size < 100 else torch.eye(size).roll(2, 0)
+    for step in range(steps):
+        x = torch.randn(8, size, generator=torch.Generator().manual_seed(step))
+        rotation.pull((x @ rotation.matrix().T - x @ wanted.T).T @ x)
+        leader.step([("r", rotation.parameter)], 5e-3)
+    matrix = rotation.matrix()
+    off = float((matrix @ matrix.T - torch.eye(size)).abs().max())
+    return off, float(torch.linalg.det(matrix.double()))
+
+
+def test_stays_a_rotation_for_a_thousand_steps() -> None:
+    off, determinant = drift(64, 1000)
+    assert off < 1e-5
+    assert determinant == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_stays_a_rotation_for_a_thousand_steps_in_512_dimensions() -> None:
+    off, determinant = drift(512, 1000)
+    assert off < 1e-5
+    assert determinant == pytest.approx(1.0, abs=1e-3)
+
+
+def test_the_size_of_a_loss_does_not_change_the_direction() -> None:
+    directions, pulls = [], []
+    for scale in (1.0, 1000.0):
+        problem = Problem(3)
+        rotograd = rotated_rotograd(problem.tasks, 8)
+        rotograd.backward(problem.losses(rotograd, {"t1": scale}))
+        directions.append(nn.functional.normalize(problem.encoder_gradient(), dim=0))
+        pulls.append(rotograd.rotations["t0"].parameter.grad)
+    torch.testing.assert_close(*directions, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(*pulls, rtol=1e-10, atol=1e-12)
+
+
+def test_a_task_without_a_gradient_is_treated_as_not_there() -> None:
+    whole, part = Problem(3), Problem(3)
+    with_zero, without = (rotated_rotograd(whole.tasks, 8) for _ in range(2))
+    weights = with_zero.backward(whole.losses(with_zero, {"t2": 0.0}))
+    losses = part.losses(without)
+    del losses["t2"]
+    few = without.backward(losses)
+    torch.testing.assert_close(weights, torch.tensor([*few.tolist(), 0.0], dtype=torch.float64))
+    torch.testing.assert_close(whole.encoder_gradient(), part.encoder_gradient())
+    for task in whole.tasks[:2]:
+        pulls = [r.rotations[task].parameter.grad for r in (with_zero, without)]
+        torch.testing.assert_close(*pulls)
+    assert with_zero.rotations["t2"].parameter.grad is None
+    assert math.isnan(with_zero.history.first_norms[2])
+
+
+def test_first_norms_are_taken_again_at_the_end_of_the_burn_in() -> None:
+    problem = Problem(2)
+    rotograd = RotoGrad(problem.tasks, 8, mode="scale", burn_in=2).double()
+    seen = []
+    for step in range(5):
+        scales = {"t0": 10.0**step}
+        losses = problem.losses(rotograd, scales)
+        if step == 2:  # t1 is absent at the end of the burn-in
+            del losses["t1"]
+        rotograd.backward(losses)
+        seen.append(rotograd.history.first_norms.clone())
+    assert torch.equal(seen[0], seen[1])
+    assert seen[2][0] == pytest.approx(float(seen[0][0]) * 100)
+    assert seen[2][1] == seen[0][1]
+    assert bool(rotograd.history.settled.all())
+    assert torch.equal(seen[3], seen[4])
+
+
+def test_one_task_is_trained_as_it_would_be_alone() -> None:
+    problem = Problem(1)
+    rotograd = RotoGrad(problem.tasks, 8).double()
+    plain = (problem.heads["t0"](problem.encoder(problem.x)) - problem.wanted["t0"]).square().mean()
+    expected = torch.autograd.grad(plain, list(problem.encoder.parameters()))
+    assert rotograd.backward(problem.losses(rotograd)).tolist() == [1.0]
+    found = [p.grad for p in problem.encoder.parameters()]
+    torch.testing.assert_close(found, list(expected))
+    assert rotograd.rotations["t0"].parameter.grad is None
+
+
+def test_rotations_are_updated_every_so_many_steps() -> None:
+    problem = Problem(2)
+    rotograd = RotoGrad(problem.tasks, 8, every=3).double()
+    pulled = []
+    for _ in range(7):
+        rotograd.zero_grad()
+        rotograd.backward(problem.losses(rotograd))
+        pulled.append(rotograd.rotations["t0"].parameter.grad is not None)
+    assert pulled == [True, False, False, True, False, False, True]
+
+
+def test_no_graph_is_kept() -> None:
+    problem = Problem(2)
+    rotograd = RotoGrad(problem.tasks, 8).double()
+    losses = problem.losses(rotograd)
+    rotograd.backward(losses)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        losses["t0"].backward()
+
+
+def test_gradients_accumulate_as_they_do_in_torch() -> None:
+    problem = Problem(2)
+    rotograd = RotoGrad(problem.tasks, 8, burn_in=0).double()
+    rotograd.backward(problem.losses(rotograd))
+    once = problem.encoder_gradient().clone()
+    pull = rotograd.rotations["t0"].parameter.grad.clone()
+    rotograd.backward(problem.losses(rotograd))
+    torch.testing.assert_close(problem.encoder_gradient(), 2 * once)
+    torch.testing.assert_close(rotograd.rotations["t0"].parameter.grad, 2 * pull)
+
+
+def test_a_gradient_that_is_not_finite_names_its_task() -> None:
+    problem = Problem(3)
+    rotograd = RotoGrad(problem.tasks, 8).double()
+    with pytest.raises(ReconError, match="'t1' is not finite"):
+        rotograd.backward(problem.losses(rotograd, {"t1": math.nan}))
+    assert rotograd.steps == 0
+
+
+def test_a_negative_loss_is_refused_by_gradnorm_alone() -> None:
+    problem = Problem(2)
+    for mode in ("full", "gradnorm"):
+        rotograd = RotoGrad(problem.tasks, 8, mode=mode).double()
+        losses = {task: loss - 100 for task, loss in problem.losses(rotograd).items()}
+        if mode == "full":
+            rotograd.backward(losses)
+        else:
+            with pytest.raises(ReconError, match="'t0', 't1' is negative"):
+                rotograd.backward(losses)
+
+
+def test_a_second_call_of_a_head_is_refused_where_it_matters() -> None:
+    problem = Problem(2)
+    rotograd = RotoGrad(problem.tasks, 8).double()
+    problem.losses(rotograd)  # a step that was given up
+    rotograd.backward(problem.losses(rotograd))
+    z = problem.encoder(problem.x)
+    twice = sum(rotograd.rotate(z, "t0").sum() for _ in range(2))
+    with pytest.raises(ReconError, match="several calls of the head of task 't0'"):
+        rotograd.backward({"t0": twice})
+    with pytest.raises(ReconError, match="got nothing"):
+        rotograd.backward({"t1": twice})
+
+
+def test_nothing_is_cut_outside_of_training() -> None:
+    problem = Problem(2)
+    rotograd = rotated_rotograd(problem.tasks, 8)
+    z = problem.encoder(problem.x)
+    with torch.inference_mode():
+        inferred = rotograd.rotate(z, "t0")
+    rotograd.eval()
+    turned = rotograd.rotate(z, "t0")
+    assert torch.equal(turned, inferred)
+    torch.testing.assert_close(turned, z @ rotograd.rotation("t0").T)
+    turned.sum().backward()
+    assert problem.encoder[0].weight.grad.any()
+    rotograd.train()
+    problem.clear()
+    rotograd.backward(problem.losses(rotograd))  # after an inference, too
+
+
+def test_a_copy_goes_on_by_itself() -> None:
+    problem = Problem(2)
+    rotograd = RotoGrad(problem.tasks, 8).double()
+    train(rotograd, problem, 3)
+    problem.losses(rotograd)  # while a step is under way
+    twin = copy.deepcopy(rotograd)
+    before = twin.rotation("t0").clone()
+    train(rotograd, problem, 3)
+    assert torch.equal(twin.rotation("t0"), before)
+    assert not torch.equal(rotograd.rotation("t0"), before)
+    train(twin, problem, 3)
+    torch.testing.assert_close(twin.rotation("t0"), rotograd.rotation("t0"), rtol=0.1, atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_dtype_of_the_model_is_followed_but_to_half_precision(dtype: torch.dtype) -> None:
+    problem = Problem(2, dtype)
+    rotograd = RotoGrad(problem.tasks, 8).to(dtype)
+    train(rotograd, problem, 2)
+    kept = rotograd.rotation("t0").clone()
+    for half in (torch.bfloat16, torch.float16):
+        rotograd.to(half)
+        assert rotograd.rotation("t0").dtype == dtype
+        assert torch.equal(rotograd.rotation("t0"), kept)
+        assert rotograd.history.first_norms.dtype == dtype
+    rotograd.double()
+    torch.testing.assert_close(rotograd.rotation("t0"), kept.double(), rtol=0, atol=1e-6)
+    double = Problem(2)
+    train(rotograd, double, 2)
+    assert rotograd.steps == 4
+
+
+def test_half_precision_is_computed_in_float32_and_handed_on_as_it_was() -> None:
+    problem = Problem(2, torch.bfloat16)
+    rotograd = RotoGrad(problem.tasks, 8)
+    weights = rotograd.backward(problem.losses(rotograd))
+    assert torch.isfinite(weights).all()
+    assert rotograd.rotations["t0"].parameter.grad.dtype == torch.float32
+    assert problem.encoder_gradient().dtype == torch.bfloat16
+    z = problem.encoder(problem.x)
+    assert rotograd.rotate(z, "t0").dtype == torch.bfloat16
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert rotograd.rotate(z.float(), "t0").dtype == torch.float32
+        assert rotograd.rotation("t0").dtype == torch.float32
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_moves_to_a_gpu_and_back() -> None:
+    problem = Problem(3)
+    rotograd = RotoGrad(problem.tasks, None, mode="gradnorm").double()
+    train(rotograd, problem, 2)
+    rotograd.cuda()
+    problem.encoder.cuda(), problem.heads.cuda()
+    problem.x = problem.x.cuda()
+    problem.wanted = {task: wanted.cuda() for task, wanted in problem.wanted.items()}
+    leader = Leader()
+    for _ in range(3):
+        rotograd.backward(problem.losses(rotograd))
+        leader.step(rotograd.named_parameters(), 1e-2)
+    assert rotograd.rotation("t0").is_cuda
+    assert rotograd.cpu().steps == 5
+
+
+def test_the_state_can_be_loaded_into_a_new_module() -> None:
+    problem = Problem(3)
+    rotograd = RotoGrad(problem.tasks, 4, mode="gradnorm", map="matrix_exp").double()
+    train(rotograd, problem, 3)
+    new = RotoGrad(problem.tasks, mode="gradnorm", map="matrix_exp").double()
+    new.load_state_dict(rotograd.state_dict())
+    for task in problem.tasks:
+        assert torch.equal(new.rotation(task), rotograd.rotation(task))
+    assert new.steps == 3
+    train(new, problem, 1)
+    other = RotoGrad(problem.tasks, 4).double()
+    with pytest.raises(UsageError, match="map must be that of the rotations"):
+        other.load_state_dict(rotograd.state_dict())
+    with pytest.raises(ReconError, match="rotations for the tasks t0, t1, t2, but"):
+        RotoGrad(["t0", "other"]).load_state_dict(rotograd.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [
+        ({"map": "cayley"}, "map must be matrix_exp"),
+        ({"map": "matrix_exp", "size": 5}, "size must be 4"),
+        ({"map": "matrix_exp", "mode": "scale"}, "mode must be full"),
+    ],
+)
+def test_other_settings_than_those_of_the_loaded_rotations_are_refused(
+    settings: dict[str, object], wrong: str
+) -> None:
+    problem = Problem(2)
+    rotograd = RotoGrad(problem.tasks, 4, map="matrix_exp").double()
+    new = RotoGrad(problem.tasks).double()
+    new.load_state_dict(rotograd.state_dict())
+    new.settings = RotoGrad(problem.tasks, **settings).settings
+    with pytest.raises(UsageError, match=wrong):
+        new.backward(problem.losses(new))
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [
+        ({"mode": "both"}, "mode must be one of full, rotate, scale, gradnorm"),
+        ({"map": "householder"}, "map must be one of cayley, matrix_exp"),
+        ({"objective": "mine"}, "objective must be one of"),
+        ({"size": 1}, "size must be a whole number from 2 up"),
+        ({"every": 0}, "every must be a whole number from 1 up"),
+        ({"burn_in": -1}, "burn_in must be a whole number from 0 up"),
+        ({"burn_in": 1.5}, "burn_in must be a whole number"),
+        ({"alpha": -1.0}, "alpha must be a finite number from 0 up"),
+    ],
+)
+def test_wrong_settings_are_refused(settings: dict[str, object], wrong: str) -> None:
+    with pytest.raises(UsageError, match=wrong):
+        RotoGrad(["a", "b"], **settings)
+
+
+def test_a_representation_that_cannot_be_rotated_is_refused() -> None:
+    rotograd = RotoGrad(["a", "b"], 6)
+    for wrong in (torch.zeros(3, 5), torch.zeros(3), torch.zeros(3, 8, dtype=torch.int64)):
+        with pytest.raises(UsageError, match="channels"):
+            rotograd.rotate(wrong, "a")
+    with pytest.raises(UsageError, match="must be a rotation"):
+        rotograd.rotations["a"].start_at(torch.eye(6).roll(1, 0))  # its determinant is -1
+
+
+LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "linear": (lambda: nn.Linear(6, 4), (5, 6)),
+    "linear on tokens": (lambda: nn.Linear(6, 4), (2, 3, 6)),
+    "1x1": (lambda: nn.Conv2d(6, 4, 1), (2, 6, 3, 3)),
+    "3x3": (lambda: nn.Conv2d(6, 4, 3, padding=1, stride=2), (2, 6, 5, 5)),
+    "reflected": (lambda: nn.Conv2d(6, 4, 3, padding=1, padding_mode="reflect"), (2, 6, 5, 5)),
+    "transposed": (lambda: nn.ConvTranspose2d(6, 4, 3, stride=2), (2, 6, 3, 3)),
+    "volumes": (lambda: nn.Conv3d(6, 4, 2), (2, 6, 3, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("size", [6, 4])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_folded_layer_computes_the_same(name: str, size: int) -> None:
+    torch.manual_seed(0)
+    make, shape = LAYERS[name]
+    layer, matrix = make(), a_rotation(size, 1).float()
+    before = copy.deepcopy(layer.state_dict())
+    z = torch.randn(shape)
+    folded = fold_rotation(layer, matrix)
+    torch.testing.assert_close(folded(z), layer(rotate(z, matrix)), rtol=0, atol=1e-6)
+    assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
+
+
+def test_a_layer_behind_a_flattening_is_folded_by_channels() -> None:
+    torch.manual_seed(0)
+    layer, matrix, z = nn.Linear(24, 3), a_rotation(4, 1).float(), torch.randn(5, 6, 2, 2)
+    folded = fold_rotation(layer, matrix, channels=6)
+    expected = layer(rotate(z, matrix).flatten(1))
+    torch.testing.assert_close(folded(z.flatten(1)), expected, rtol=0, atol=1e-6)
+    with pytest.raises(UsageError, match="divide the layer's 24 inputs"):
+        fold_rotation(layer, matrix, channels=7)
+    with pytest.raises(ReconError, match="groups=2"):
+        fold_rotation(nn.Conv2d(6, 4, 1, groups=2), matrix)
+    with pytest.raises(ReconError, match="BatchNorm1d"):
+        fold_rotation(nn.BatchNorm1d(6), matrix)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 12), st.integers(0, 10_000), st.sampled_from(["cayley", "matrix_exp"]))
+def test_any_parameters_make_a_rotation(size: int, seed: int, rotation_map: str) -> None:
+    rotation = Rotation(size, rotation_map, dtype=torch.float64)
+    with torch.no_grad():
+        rotation.parameter.copy_(2 * randn(size, size, seed=seed))
+    matrix = rotation.matrix()
+    eye = torch.eye(size, dtype=torch.float64)
+    torch.testing.assert_close(matrix @ matrix.T, eye, rtol=0, atol=1e-12)
+    assert float(torch.linalg.det(matrix)) == pytest.approx(1.0)
+
+
+def test_the_names_are_public() -> None:
+    assert libmtl_recon.RotoGrad is RotoGrad
+    assert {"RotoGrad", "fold_rotation"} <= set(libmtl_recon.__all__)
