@@ -166,6 +166,7 @@ def make_trainer(cell: Cell, folder: Path) -> Any:
     flags += ["--weight_decay", "0", "--img_size", *map(str, IMAGE)]
     flags += ["--num_experts", *(["3"] if base == "DSelect_k" else ["2"] + ["1"] * cell.tasks)]
     flags += ["--rep_grad"] * cell.rep_grad + ["--multi_input"] * cell.multi_input
+    flags += ["--rotograd_burn_in", "3"]
     if detect(LibMTL).by_name:
         flags += ["--STCH_warmup_epoch", "0", "--inner_step", "1"]
     if arch == "Recon":

@@ -276,11 +276,31 @@ class GradOPS(Form):
         return Expected((powers / powers.mean()) @ projected, ones, ones)
 
 
+class RotoGrad(Form):
+    """The gradients of the rotated representations, all of one norm (mode full)."""
+
+    def __init__(self) -> None:
+        self.steps, self.first = 0, torch.empty(0)
+
+    def __call__(self, step: Step) -> Expected:
+        """See the class."""
+        gradients = step.samples[0].rep_gradients
+        norms = torch.stack([gradient.norm() for gradient in gradients])
+        if self.steps in (0, step.args["rotograd_burn_in"]):
+            self.first = norms
+        self.steps += 1
+        speeds = norms / self.first
+        common = (speeds / speeds.sum()) @ norms
+        whole = step.pull([common / n * g for n, g in zip(norms, gradients, strict=True)])
+        ones = torch.ones(step.tasks)
+        return Expected(None, ones, ones, whole=whole)
+
+
 FORMS: dict[str, Callable[[], Form]] = {
     form.__name__: form
     for form in (
         *(EW, UW, RLW, DWA, GLS, GradNorm, MGDA, PCGrad, GradVac, CAGrad, GradDrop, IMTL),
-        GradOPS,
+        *(GradOPS, RotoGrad),
     )
 }
 FORMS |= dict.fromkeys(("MOML", "FORUM", "AutoLambda"), Bilevel)

@@ -138,6 +138,8 @@ class Watch:
         self.reference = copy.deepcopy(trainer.model)
         self.reference.rep_grad = False
         self.reference.train()
+        if hasattr(self.reference, "rotograd"):
+            self.reference.rotograd.eval()  # Else it would cut the graph.
         own = [*self.model.parameters(), *self.model.buffers()]
         copies = [*self.reference.parameters(), *self.reference.buffers()]
         self.copies = list(zip(copies, own, strict=True))
@@ -150,6 +152,8 @@ class Watch:
         self.history: list[Tensor] = []
         self.of_epoch: list[Tensor] = []
         self.steps = 0
+        # RotoGrad's rotations, as the forward pass found them: each step turns them on.
+        self.rotations: dict[str, Tensor] = {}
         self.seen: dict[str, list[Tensor]] = {name: [] for name in trainer.task_name}
         if form.watched:
             self._hook()
@@ -162,6 +166,8 @@ class Watch:
                 task = args[1] if len(args) > 1 else None
                 calls = watch.calls if torch.is_grad_enabled() else watch.looks
                 calls.append((args[0], task, torch.get_rng_state(), watch.model.epoch))
+                state = module.rotograd.state_dict() if hasattr(module, "rotograd") else {}
+                watch.rotations = {name: value.clone() for name, value in state.items()}
 
         def after(module: nn.Module, _: Any, __: Any) -> None:
             if module is watch.model and module.training and torch.is_grad_enabled():
@@ -211,6 +217,8 @@ class Watch:
         with torch.no_grad():
             for copied, own in self.copies:
                 copied.copy_(own)
+        if self.rotations:
+            reference.rotograd.load_state_dict(self.rotations)
         reference.epochs = getattr(self.model, "epochs", None)  # LibMTL's main branch has them
         per_sample = len(names) if trainer.multi_input else 1
         state = torch.get_rng_state()
@@ -300,7 +308,8 @@ class Watch:
         largest = max(float(g.abs().max()) for g in expected.values())
         wrong, worst = [], 0.0
         for name, parameter in self.model.named_parameters():
-            want = expected[name]
+            # RotoGrad makes its rotations in the first step, and leaves them no gradient.
+            want = expected.get(name, torch.zeros_like(parameter))
             got = torch.zeros_like(want) if parameter.grad is None else parameter.grad
             off = float((got - want).abs().max())
             size = float(want.abs().max())

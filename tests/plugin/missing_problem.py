@@ -106,6 +106,16 @@ def make_trainer(weighting: str, tasks: int = 3, arch: str = "HPS", **changes: A
         "GradDrop": {"leak": 0.0},
         "GradNorm": {"alpha": 1.5},
         "GradOPS": {"gradops_alpha": -1.0},
+        "RotoGrad": {
+            "rotograd_mode": "full",
+            "rotograd_lr": 5e-3,
+            "rotograd_decay": 0.99,
+            "rotograd_burn_in": 2,
+            "rotograd_map": "cayley",
+            "rotograd_every": 1,
+            "rotograd_size": None,
+            "rotograd_alpha": 1.5,
+        },
         "GradVac": {"GradVac_beta": 0.5, "GradVac_group_type": 0} if MAIN else {"beta": 0.5},
         "MGDA": {"mgda_gn": "none"},
         "MoCo": {"MoCo_beta": 0.5, "MoCo_beta_sigma": 0.5, "MoCo_gamma": 0.1}

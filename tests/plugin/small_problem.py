@@ -52,6 +52,16 @@ def make_trainer(weighting: str, tasks: int = 2, **changes: Any) -> Any:
         "GradDrop": {"leak": 0.0},
         "RLW": {"dist": "Normal"},
         "GradOPS": {"gradops_alpha": -1.0},
+        "RotoGrad": {
+            "rotograd_mode": "full",
+            "rotograd_lr": 5e-3,
+            "rotograd_decay": 0.99,
+            "rotograd_burn_in": 2,
+            "rotograd_map": "cayley",
+            "rotograd_every": 1,
+            "rotograd_size": None,
+            "rotograd_alpha": 1.5,
+        },
         "Nash_MTL": {"update_weights_every": 1, "optim_niter": 20, "max_norm": 1.0},
         "MoCo": {
             "MoCo_beta": 0.5,

@@ -39,6 +39,7 @@ from libmtl_recon.gradient import present_tasks
 EPOCHS = 3
 LOSSES = ["EW", "UW", "DWA", "GLS", "RLW"]
 GRADIENTS = ["GradNorm", "MGDA", "PCGrad", "GradVac", "CAGrad", "GradDrop", "IMTL", "GradOPS"]
+GRADIENTS += ["RotoGrad"]
 GRADIENTS += [name for name in ("Aligned_MTL", "DB_MTL", "FairGrad", "UPGrad") if MAIN]
 
 
@@ -196,7 +197,7 @@ def test_one_task_alone_is_trained(weighting: str) -> None:
     assert {name for name in before if "loss_scale" not in name} <= moved
 
 
-@pytest.mark.parametrize("weighting", ["EW", "UW", "GradOPS", "MGDA", "GradVac"])
+@pytest.mark.parametrize("weighting", ["EW", "UW", "GradOPS", "MGDA", "GradVac", "RotoGrad"])
 @pytest.mark.parametrize("multi_input", [False, True])
 def test_a_batch_without_any_label_moves_nothing(weighting: str, multi_input: bool) -> None:
     trainer = make_trainer(
@@ -232,7 +233,7 @@ def test_weights_of_absent_tasks_are_nan() -> None:
     pattern=st.lists(
         st.tuples(*[st.text("01", min_size=6, max_size=6)] * 3), min_size=1, max_size=4
     ),
-    weighting=st.sampled_from(["EW", "UW", "GradOPS", "PCGrad", "GradVac", "DWA"]),
+    weighting=st.sampled_from(["EW", "UW", "GradOPS", "PCGrad", "GradVac", "DWA", "RotoGrad"]),
 )
 def test_nan_and_mask_train_the_same(pattern: list[tuple[str, ...]], weighting: str) -> None:
     by_nan = train(make_trainer(weighting), batches(pattern, "nan"))

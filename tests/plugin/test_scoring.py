@@ -34,6 +34,16 @@ TASKS = ("left", "right", "middle")
 EPOCHS, BATCHES, SIZE = 2, 4, 12
 ARGUMENTS = {
     "GradOPS": {"gradops_alpha": -1.0},
+    "RotoGrad": {
+        "rotograd_mode": "full",
+        "rotograd_lr": 5e-3,
+        "rotograd_decay": 0.99,
+        "rotograd_burn_in": 2,
+        "rotograd_map": "cayley",
+        "rotograd_every": 1,
+        "rotograd_size": None,
+        "rotograd_alpha": 1.5,
+    },
     "DWA": {"T": 2.0},
     "RLW": {"dist": "Normal"},
     "GradNorm": {"alpha": 1.5},
@@ -90,8 +100,12 @@ class Recorded:
         return super().backward(losses, **kwargs)
 
     def _gradient(self, losses: Tensor, task: int, layer: Sequence[Tensor]) -> Any:
-        if self.rep_grad:
-            name = self.task_name[task]
+        name = self.task_name[task]
+        if hasattr(self, "rotograd"):
+            cut = self.rotograd.cuts.of(name)
+            (seeds,) = torch.autograd.grad(losses[task], cut.leaf, retain_graph=True)
+            outputs = cut.source
+        elif self.rep_grad:
             leaf = self.rep_tasks[name]
             (seeds,) = torch.autograd.grad(losses[task], leaf, retain_graph=True)
             outputs = self.rep[name] if isinstance(self.rep, dict) else self.rep
@@ -191,7 +205,7 @@ def expected(cosines: list[list[list[float]]], S: float) -> list[int]:
 
 
 EVERY = ["EW", "UW", "DWA", "GLS", "RLW", "GradNorm", "MGDA", "PCGrad", "GradVac", "CAGrad"]
-EVERY += ["IMTL", "GradOPS"]
+EVERY += ["IMTL", "GradOPS", "RotoGrad"]
 
 
 @pytest.mark.parametrize("name", EVERY)
