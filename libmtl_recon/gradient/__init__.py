@@ -8,6 +8,7 @@ from libmtl_recon.gradient.gramian import (
     gramian,
     isometric_rows,
     layer_gramians,
+    quick_gramian,
 )
 from libmtl_recon.gradient.per_task import scatter_gradient, task_gradients, write_row
 from libmtl_recon.gradient.rows import TaskRows
@@ -24,6 +25,7 @@ __all__ = [
     "isometric_rows",
     "layer_gramians",
     "present_tasks",
+    "quick_gramian",
     "scatter_gradient",
     "task_gradients",
     "task_rows",

@@ -12,6 +12,8 @@ from torch import Tensor
 _CACHED, _ELSEWHERE = 1 << 17, 1 << 24
 # Columns whose products may be added up in float32.
 _BLOCK = 1 << 11
+# Cosines and eigenvalues near which the rounding of float32 products matters.
+_ORTHOGONAL, _DEPENDENT = 1e-5, 0.05
 # Squared lengths beyond which a float32 product may have lost digits, or overflowed.
 _SMALLEST, _LARGEST = 1e-25, 1e37
 
@@ -32,6 +34,33 @@ def gramian(gradients: Tensor) -> Tensor:
         wide = chunk.to(device=device, dtype=torch.float64)
         total.addmm_(wide, wide.T)
     return total
+
+
+def quick_gramian(gradients: Tensor) -> Tensor:
+    """The Gramian by float32 products, if these leave no doubt about it; else :func:`gramian`.
+
+    It takes half the time on a CPU, and is off by less than 1e-6 of two gradients' lengths. That is
+    not enough where two gradients are so nearly orthogonal that it could decide whether they
+    conflict, or so many so nearly dependent that solving for them would magnify it: then, for other
+    dtypes, and on other devices, all is computed in float64.
+
+    Args:
+        gradients: ``[T, d]``, any floating dtype.
+
+    Returns:
+        ``[T, T]``, float64, symmetric, on the same device (see :func:`exact_device`).
+    """
+    if gradients.dtype != torch.float32 or gradients.device.type != "cpu":
+        return gramian(gradients)
+    found = _in_blocks(gradients)
+    norms = found.diagonal().sqrt()
+    cosine = found / norms / norms[:, None]
+    others = cosine.abs() + torch.eye(len(found), dtype=torch.float64)
+    if not bool(torch.isfinite(cosine).all()) or float(others.min()) < _ORTHOGONAL:
+        return gramian(gradients)
+    if float(torch.linalg.eigvalsh(cosine)[0]) < _DEPENDENT:
+        return gramian(gradients)
+    return (found + found.T) / 2
 
 
 def exact_device(device: torch.device) -> torch.device:

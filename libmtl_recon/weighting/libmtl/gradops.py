@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.gradient import gramian, hand_out, present_tasks, task_rows
+from libmtl_recon.gradient import hand_out, present_tasks, quick_gramian, task_rows
 from libmtl_recon.weighting.combining import combine
 from libmtl_recon.weighting.gradops import GradOPSStep, check_static, gradops_step
 from libmtl_recon.weighting.gradops_log import CSVLog
@@ -80,7 +80,7 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         """
         gradients = self._compute_grad(losses, mode="autograd")
         # The only time that a step waits for its device.
-        matrix = gramian(gradients).cpu()
+        matrix = quick_gramian(gradients).cpu()
         self._refuse_non_finite(matrix)
         step = gradops_step(matrix, kwargs["gradops_alpha"], self._static(kwargs))
         update = combine(step.weights, gradients, matrix)
