@@ -9,38 +9,42 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libmtl_recon import UsageError, gradops_weights
+from libmtl_recon.weighting.gradops import deconflict, gradops_step
 
 
-def paper_update(gradients: np.ndarray, alpha: float) -> np.ndarray:
+class Paper:
     """Algorithm 1 as printed: Gram-Schmidt over the gradients themselves (Eq. 1 to 5).
 
     In extended precision, since R of a short gradient is a small difference of large numbers.
     """
-    gradients = gradients.astype(np.longdouble)
-    count = len(gradients)
-    projected = []
-    for i in range(count):
-        if not any(gradients[i] @ gradients[k] < 0 for k in range(count) if k != i):
-            projected.append(gradients[i])
-            continue
-        basis: list[np.ndarray] = []
-        for j in range(count):
-            if j == i:
+
+    def __init__(self, gradients: np.ndarray, alpha: float = 0.0) -> None:
+        gradients = gradients.astype(np.longdouble)
+        count = len(gradients)
+        projected = []
+        for i in range(count):
+            if not any(gradients[i] @ gradients[k] < 0 for k in range(count) if k != i):
+                projected.append(gradients[i])
                 continue
-            u = gradients[j].copy()
-            for earlier in basis:
-                u -= (earlier @ u) / (earlier @ earlier) * earlier
-            basis.append(u)
-        g = gradients[i].copy()
-        for u in basis:
-            g -= (u @ g) / (u @ u) * u
-        projected.append(g)
-    total = np.sum(projected, axis=0)
-    big_r = np.array([total @ g / np.linalg.norm(g) for g in gradients])
-    r = big_r / (big_r.sum() / count)
-    powers = r**alpha
-    w = powers / (powers.sum() / count)
-    return (w @ np.array(projected)).astype(np.float64)
+            basis: list[np.ndarray] = []
+            for j in range(count):
+                if j == i:
+                    continue
+                u = gradients[j].copy()
+                for earlier in basis:
+                    u -= (earlier @ u) / (earlier @ earlier) * earlier
+                basis.append(u)
+            g = gradients[i].copy()
+            for u in basis:
+                g -= (u @ g) / (u @ u) * u
+            projected.append(g)
+        self.projected = np.array(projected)  # g'
+        total = np.sum(projected, axis=0)
+        self.pulls = np.array([total @ g / np.linalg.norm(g) for g in gradients])  # R
+        self.speeds = self.pulls / (self.pulls.sum() / count)  # r
+        powers = self.speeds**alpha
+        self.factors = powers / (powers.sum() / count)  # w
+        self.update = (self.factors @ self.projected).astype(np.float64)  # G'_new
 
 
 def ours(gradients: np.ndarray, alpha: float) -> np.ndarray:
@@ -60,16 +64,66 @@ def draw(seed: int, tasks: int, dimension: int, decades: float = 0.0) -> np.ndar
 @pytest.mark.parametrize("decades", [0.0, 8.0])
 def test_equals_the_papers_gram_schmidt(tasks: int, alpha: float, decades: float) -> None:
     gradients = draw(tasks, tasks, 4 * tasks + 10, decades)
-    expected = paper_update(gradients, alpha)
+    paper = Paper(gradients, alpha)
     np.testing.assert_allclose(
-        ours(gradients, alpha), expected, rtol=0, atol=1e-10 * np.abs(expected).max()
+        ours(gradients, alpha), paper.update, rtol=0, atol=1e-10 * np.abs(paper.update).max()
     )
+    step = gradops_step(torch.from_numpy(gradients @ gradients.T), alpha)
+    np.testing.assert_allclose(step.speeds, paper.speeds.astype(float), rtol=1e-9)
+    np.testing.assert_allclose(step.factors, paper.factors.astype(float), rtol=1e-8)
 
 
 def test_two_conflicting_tasks_by_hand() -> None:
     gradients = np.array([[1.0, 0.0], [-1.0, 1.0]])
     # g1 loses its part along g2: (1, 0) + ½(-1, 1); g2 loses its part along g1: (0, 1).
     np.testing.assert_allclose(ours(gradients, 0.0), [0.5, 1.5], rtol=1e-14)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 8), st.floats(0.0, 8.0))
+def test_no_projected_gradient_conflicts_with_any_gradient(
+    seed: int, tasks: int, decades: float
+) -> None:
+    gradients = draw(seed, tasks, 3 * tasks, decades)
+    projection = deconflict(torch.from_numpy(gradients @ gradients.T))
+    projected = projection.coefficients.numpy() @ gradients  # g'
+    norms = np.linalg.norm(gradients, axis=1)
+    lengths = np.linalg.norm(projected, axis=1)
+    assert (projected @ gradients.T / np.outer(lengths, norms)).min() >= -1e-7
+    np.testing.assert_allclose((projected * gradients).sum(axis=1), projection.own, rtol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 8), st.floats(0.0, 8.0))
+def test_alpha_zero_is_the_plain_sum_of_the_projected(
+    seed: int, tasks: int, decades: float
+) -> None:
+    gradients = draw(seed, tasks, 3 * tasks, decades)
+    matrix = torch.from_numpy(gradients @ gradients.T)
+    plain = deconflict(matrix).coefficients.sum(dim=0)
+    torch.testing.assert_close(gradops_weights(matrix, 0.0), plain, rtol=1e-12, atol=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10_000), st.integers(2, 6), st.floats(-4.0, 4.0), st.floats(-4.0, 4.0), st.data()
+)
+def test_scaling_one_gradient_changes_the_speeds_as_equations_3_and_4_say(
+    seed: int, tasks: int, alpha: float, decades: float, data: st.DataObject
+) -> None:
+    gradients = draw(seed, tasks, 3 * tasks)
+    scaled = gradients.copy()
+    which = data.draw(st.integers(0, tasks - 1))
+    scaled[which] *= 10.0**decades
+    step = gradops_step(torch.from_numpy(scaled @ scaled.T), alpha)
+    paper = Paper(scaled, alpha)
+    np.testing.assert_allclose(step.speeds, paper.speeds.astype(float), rtol=1e-8)
+    np.testing.assert_allclose(step.factors, paper.factors.astype(float), rtol=1e-7)
+    # Where every task conflicts, R of this task alone changes, and in proportion.
+    if deconflict(torch.from_numpy(gradients @ gradients.T)).conflicting.all():
+        pulls = Paper(gradients).pulls
+        pulls[which] *= np.longdouble(10.0**decades)
+        np.testing.assert_allclose(step.speeds, (pulls / pulls.mean()).astype(float), rtol=1e-8)
 
 
 def test_alpha_zero_without_conflict_is_the_plain_sum() -> None:
@@ -79,13 +133,16 @@ def test_alpha_zero_without_conflict_is_the_plain_sum() -> None:
     assert weights.dtype == torch.float64
 
 
-def test_two_tasks_with_alpha_zero_are_pcgrad() -> None:
-    first, second = draw(3, 2, 12)
-    second = second - 1.5 * first
-    dot = first @ second
-    assert dot < 0
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.floats(-8.0, 8.0))
+def test_two_tasks_with_alpha_zero_are_pcgrad(seed: int, decades: float) -> None:
+    first, second = draw(seed, 2, 5)
+    second = second * 10.0**decades
+    dot = min(first @ second, 0.0)
     pcgrad = (first - dot / (second @ second) * second) + (second - dot / (first @ first) * first)
-    np.testing.assert_allclose(ours(np.array([first, second]), 0.0), pcgrad, rtol=1e-10)
+    np.testing.assert_allclose(
+        ours(np.array([first, second]), 0.0), pcgrad, rtol=0, atol=1e-10 * np.abs(pcgrad).max()
+    )
 
 
 cases = st.tuples(
@@ -148,6 +205,57 @@ def test_opposite_gradients_cancel(alpha: float) -> None:
     np.testing.assert_array_equal(ours(np.array([first, -2.0 * first]), alpha), np.zeros(7))
 
 
+@pytest.mark.parametrize("alpha", [-5.0, 0.0, 3.0])
+@pytest.mark.parametrize("factor", [1e-4, 1.0, 300.0])
+def test_parallel_gradients_do_not_conflict(alpha: float, factor: float) -> None:
+    first = draw(2, 1, 7)[0]
+    gradients = np.array([first, factor * first])
+    paper = Paper(gradients, alpha)
+    np.testing.assert_allclose(paper.projected.astype(float), gradients)
+    np.testing.assert_allclose(ours(gradients, alpha), paper.update, rtol=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [-5.0, -1.0, 0.0, 2.0])
+def test_speed_zero_with_negative_alpha_takes_no_weight_from_the_others(alpha: float) -> None:
+    one, two, three = np.eye(3)
+    # The first two are opposite, g' = 0 and R = 0: only the others count in the means of Eq. 4, 5.
+    gradients = np.array([one, -2.0 * one, two, three + 0.5 * two])
+    step = gradops_step(torch.from_numpy(gradients @ gradients.T), alpha)
+    alone = gradops_step(torch.from_numpy(gradients[2:] @ gradients[2:].T), alpha)
+    assert step.factors[:2].tolist() == [0.0, 0.0]
+    assert step.speeds[:2].isnan().all()
+    torch.testing.assert_close(step.factors[2:], alone.factors)
+    torch.testing.assert_close(step.speeds[2:], alone.speeds)
+    assert float(step.factors[2:].mean()) == pytest.approx(1.0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.integers(3, 9), st.floats(-5.0, 5.0), st.booleans())
+def test_a_singular_gramian_is_survived(
+    seed: int, tasks: int, alpha: float, repeated: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    # More tasks than dimensions, or a task that stands in the list twice.
+    gradients = draw(seed, tasks, tasks - 1 if not repeated else 3 * tasks)
+    if repeated:
+        gradients[rng.integers(1, tasks)] = gradients[0] * rng.choice([1.0, -1.0, 1e3])
+    update = ours(gradients, alpha)
+    assert np.isfinite(update).all()
+    norms = np.linalg.norm(gradients, axis=1)
+    assert (gradients @ update / norms >= -1e-6 * norms.max()).all()
+
+
+@pytest.mark.parametrize("alpha", [-1e6, -700.0, 700.0, 1e6])
+def test_powers_of_the_speeds_do_not_overflow(alpha: float) -> None:
+    gradients = draw(4, 5, 30, decades=8.0)
+    step = gradops_step(torch.from_numpy(gradients @ gradients.T), alpha)
+    # In the limit all weight is with the slowest task, or with the fastest.
+    chosen = int(step.speeds.argmin() if alpha < 0 else step.speeds.argmax())
+    expected = torch.zeros(5, dtype=torch.float64)
+    expected[chosen] = 5.0
+    torch.testing.assert_close(step.factors, expected)
+
+
 @pytest.mark.parametrize("alpha", [-5.0, -1.0, 0.0, 2.0])
 def test_a_gradient_inside_the_span_of_the_others_moves_nothing_but_counts(alpha: float) -> None:
     one, two = np.eye(3)[:2]
@@ -165,6 +273,39 @@ def test_dependent_rows_beside_an_independent_one() -> None:
     assert np.isfinite(update).all()
     assert (gradients @ update >= -1e-9).all()
     assert np.linalg.norm(update) > 0.1
+
+
+def test_static_weights_take_the_place_of_equation_5() -> None:
+    gradients = draw(6, 3, 12)
+    matrix = torch.from_numpy(gradients @ gradients.T)
+    given = np.array([0.5, 1.0, 1.5])
+    weights = gradops_weights(matrix, static=given.tolist())
+    expected = (given @ Paper(gradients).projected).astype(float)  # G'_static of Appendix C.3
+    np.testing.assert_allclose(weights.numpy() @ gradients, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(gradops_step(matrix, static=given.tolist()).factors, given)
+
+
+@pytest.mark.parametrize(
+    ("static", "alpha", "says"),
+    [
+        ([1.0, 2.0], 0.0, "must be 3 numbers"),
+        ([1.0, 0.0, 1.0], 0.0, "above 0"),
+        ([1.0, float("nan"), 1.0], 0.0, "finite"),
+        ("1,1,1", 0.0, "finite numbers"),
+        ([1.0, 1.0, 1.0], -1.0, "Leave one of the two out"),
+    ],
+)
+def test_static_weights_that_cannot_be_are_refused(static: object, alpha: float, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        gradops_weights(torch.eye(3), alpha, static)
+
+
+def test_the_conflict_rate_counts_pairs_with_a_gradient() -> None:
+    one, two = np.eye(2)
+    gradients = np.array([one, two, -one, 0.0 * one, -one - two])
+    step = gradops_step(torch.from_numpy(gradients @ gradients.T))
+    assert step.conflict_rate == 3 / 6
+    assert np.isnan(gradops_step(torch.ones(1, 1)).conflict_rate)
 
 
 def test_float32_gramians_of_extreme_norms_do_not_overflow() -> None:

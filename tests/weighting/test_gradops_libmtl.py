@@ -72,11 +72,34 @@ def test_a_step_is_the_combination_of_the_tasks_gradients(alpha: float) -> None:
         torch.testing.assert_close(found, list(expected), rtol=0, atol=0)
 
 
-def test_a_task_with_a_nan_loss_is_named() -> None:
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_task_whose_gradient_is_not_finite_is_named(bad: float) -> None:
     model = make()
-    losses = losses_of(model) * torch.tensor([1.0, float("nan"), 1.0], dtype=torch.float64)
+    losses = losses_of(model) * torch.tensor([1.0, bad, 1.0], dtype=torch.float64)
     with pytest.raises(ReconError, match="'right'"):
         model.backward(losses, gradops_alpha=0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_short_parameters_are_weighed_by_a_float64_gramian(dtype: torch.dtype) -> None:
+    model = make().to(dtype)
+    shared = list(model.get_share_params())
+    torch.manual_seed(1)
+    x = torch.randn(64, 4).to(dtype)
+    out = model(x)
+    # The second task wants nearly the opposite of the first.
+    targets = {"left": x[:, :1], "right": x[:, :1] + 0.01 * x[:, 1:2], "middle": x[:, 1:2]}
+    signs = {"left": 1.0, "right": -1.0, "middle": 1.0}
+    losses = torch.stack(
+        [signs[t] * (out["left"] - targets[t]).square().mean().float() for t in TASKS]
+    )
+    grads = [torch.autograd.grad(loss, shared, retain_graph=True) for loss in losses]
+    rows = torch.stack([torch.cat([g.flatten() for g in one]) for one in grads]).double()
+    expected = gradops_weights(rows @ rows.T, -1.0)
+    returned = model.backward(losses, gradops_alpha=-1.0)
+    np.testing.assert_allclose(returned, expected, rtol=1e-9)
+    update = torch.cat([p.grad.flatten() for p in shared])
+    torch.testing.assert_close(update, (expected @ rows).to(dtype), rtol=0.01, atol=1e-6)
 
 
 def test_refuses_representation_gradients() -> None:
