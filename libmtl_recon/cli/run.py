@@ -19,6 +19,7 @@ examples:
   libmtl-recon run --single-task digit main.py --weighting EW     one task alone
   libmtl-recon run -m package.main --weighting GradOPS            as `python -m package.main`
   libmtl-recon run main.py --help                                 the script's own flags
+  libmtl-recon run toy2d            draw how GradOPS and other methods move in the plane
 
 The first form is the same as writing `import libmtl_recon` into main.py before it imports LibMTL.
 """

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import libmtl_recon.plugin
-from libmtl_recon.errors import ReconError
+from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.launcher.target import Target, as_main
 from libmtl_recon.launcher.tracebacks import strip_our_frames
 from libmtl_recon.plugin import arguments, parser, spawning
@@ -99,10 +99,17 @@ def run(
         spawning.start_forkserver_without_main()
     before = set(threading.enumerate())
     try:
+        if target.demonstration and observers:
+            raise UsageError(
+                "SCRIPT",
+                "must be one that trains by LibMTL's Trainer here",
+                target.name,
+                f"Only `libmtl-recon run {target}`, without --single-task, takes this one.",
+            )
         surroundings.enter_context(observe(trainer, *observers))
         code, main = surroundings.enter_context(as_main(target, args))
         exec(code, vars(main))
-        if not trainer.seen and not _left_running(before):
+        if not (trainer.seen or target.demonstration or _left_running(before)):
             raise ReconError(
                 f"{target} ran to its end without building a LibMTL Trainer, so nothing was "
                 "trained. A LibMTL script builds one with LibMTL.Trainer(...), or a class of its "

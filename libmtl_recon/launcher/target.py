@@ -15,7 +15,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.problems import BUILT_IN, path_of
+from libmtl_recon.problems import BUILT_IN, DEMONSTRATIONS, path_of
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class Target:
     def words(self) -> list[str]:
         """How it is named on the command line."""
         return ["-m", self.name] if self.module else [self.name]
+
+    @property
+    def demonstration(self) -> bool:
+        """Whether it is a built-in script that needs no LibMTL Trainer."""
+        return not self.module and self.name in DEMONSTRATIONS and not Path(self.name).is_file()
 
     def __str__(self) -> str:
         return " ".join(self.words)
@@ -68,7 +73,7 @@ def find_script(script: str | Path) -> Path:
         _refuse_what_is_no_source(path)
         return path
     name = str(script)
-    if name in BUILT_IN:
+    if name in BUILT_IN or name in DEMONSTRATIONS:
         return path_of(name)
     if path.is_dir():
         raise UsageError(
@@ -84,13 +89,14 @@ def find_script(script: str | Path) -> Path:
             name,
             "Write what comes from standard input, or through a pipe, to a .py file first.",
         )
-    close = difflib.get_close_matches(name, BUILT_IN, n=1)
+    close = difflib.get_close_matches(name, [*BUILT_IN, *DEMONSTRATIONS], n=1)
     hint = f"Did you mean {close[0]}? " if close else ""
     raise UsageError(
         "SCRIPT",
         "must be the path of a LibMTL script or the name of a built-in problem",
         name,
-        f"{hint}There is no such file here; the built-in problems are {', '.join(BUILT_IN)}. "
+        f"{hint}There is no such file here; the built-in problems are "
+        f"{', '.join([*BUILT_IN, *DEMONSTRATIONS])}. "
         "A module goes by -m and its dotted name.",
     )
 

@@ -1,4 +1,4 @@
-"""Runnable LibMTL scripts on real data, written as a user of LibMTL writes them."""
+"""Runnable LibMTL scripts, written as a user of LibMTL writes them, and demonstrations."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ BUILT_IN = {
     "census_income": "income, marital status and education from a census form; UCI's public files",
     "multi_fashion_mnist": "a MNIST digit and a Fashion-MNIST article an image, ResNet18",
 }
+# These train no network by LibMTL's Trainer: they can be run, not scored or searched.
+DEMONSTRATIONS = {
+    "toy2d": "the paths of GradOPS and five other methods on two losses in the plane, as a picture",
+}
 
 
 def path_of(problem: str) -> Path:
-    """The script of a built-in problem."""
+    """The script of a built-in problem or demonstration."""
     return Path(__file__).parent / f"{problem}.py"

@@ -8,7 +8,7 @@ import LibMTL.architecture as architectures
 import LibMTL.weighting as weightings
 import pytest
 
-from libmtl_recon.problems import BUILT_IN, common, path_of
+from libmtl_recon.problems import BUILT_IN, DEMONSTRATIONS, common, path_of
 from libmtl_recon.problems.argument_types import whole
 from libmtl_recon.problems.common import methods
 
@@ -58,5 +58,6 @@ def test_what_is_no_whole_number_of_the_range_is_refused(text: str):
 
 def test_every_built_in_problem_is_a_script():
     assert set(BUILT_IN) == {"multidigits", "multi_fashion_mnist", "census_income"}
-    for name in BUILT_IN:
+    assert set(DEMONSTRATIONS) == {"toy2d"}
+    for name in (*BUILT_IN, *DEMONSTRATIONS):
         assert path_of(name).is_file()
