@@ -143,19 +143,46 @@ class Labels(CELoss):  # type: ignore[misc]  # LibMTL is untyped
         return self.size * self.loss_fn(pred, gt)
 
 
-def make_batch(tasks: int, task: int | None = None) -> tuple[Tensor, Any]:
+def make_batch(tasks: int, task: int | None, seed: int) -> tuple[Tensor, Any]:
     """Random images whose channels tell the labels: of all tasks, or of one by its own images."""
-    seed = torch.Generator().manual_seed(5 if task is None else task)
-    images = torch.randn(BATCH, *IMAGE, generator=seed)
+    generator = torch.Generator().manual_seed(seed if task is None else 100 * (task + 1) + seed)
+    images = torch.randn(BATCH, *IMAGE, generator=generator)
     labels = {f"t{t}": (images[:, t % 3, t].mean(dim=1) > 0).long() for t in range(tasks)}
     return images, labels if task is None else labels[f"t{task}"]
 
 
+class Batches:
+    """A loader of one batch, which is another one each time: some weightings draw three a step."""
+
+    def __init__(self, tasks: int, task: int | None = None) -> None:
+        self.tasks, self.task = tasks, task
+        self.passes = 0
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
+        self.passes += 1
+        yield make_batch(self.tasks, self.task, self.passes)
+
+
+def make_data_loader(tasks: int, task: int | None = None) -> Any:
+    """PyTorch's, which the bilevel methods make anew with half its batch size."""
+    images, labels = make_batch(tasks, task, 5)
+    each = [
+        {name: of_all[index] for name, of_all in labels.items()} if task is None else labels[index]
+        for index in range(BATCH)
+    ]
+    samples: Any = list(zip(images, each, strict=True))
+    return torch.utils.data.DataLoader(samples, batch_size=BATCH)
+
+
 def make_loaders(cell: Cell) -> Any:
     """LibMTL's data loader, or one a task: each is one batch long."""
+    make = make_data_loader if cell.weighting in BILEVEL else Batches
     if not cell.multi_input:
-        return [make_batch(cell.tasks)]
-    return {f"t{t}": [make_batch(cell.tasks, t)] for t in range(cell.tasks)}
+        return make(cell.tasks)
+    return {f"t{t}": make(cell.tasks, t) for t in range(cell.tasks)}
 
 
 def make_trainer(cell: Cell, folder: Path) -> Any:

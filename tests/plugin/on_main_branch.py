@@ -37,6 +37,11 @@ class Encoder(nn.Module):
         return torch.relu(self.two(torch.relu(self.one(x))))
 
 
+class Renamed(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU())
+
+
 def make(*flags: str, **changes: Any) -> Any:
     params = LibMTL_args.parse_args([*flags, "--optim", "sgd", "--lr", "0.1"])
     kwargs, optim_param, scheduler_param = prepare_args(params)
@@ -116,8 +121,13 @@ def checkpoints() -> dict[str, Any]:
         own, saved = again.model.state_dict(), torch.load(Path(folder) / "best.pt")
         found["same"] = all(torch.equal(own[name], value) for name, value in saved.items())
         found["other weighting"] = refusal(lambda: make("--weighting", "EW", load_path=folder))
-        split = ("--weighting", "UW", *recon(folder))
-        found["Recon"] = refusal(lambda: make(*split, load_path=folder))
+        found["split anew"] = refusal(lambda: make(*recon(folder), load_path=folder))
+        found["other encoder"] = refusal(
+            lambda: make(*flags, encoder_class=Renamed, load_path=folder)
+        )
+        split = Path(folder) / "split.pt"
+        torch.save(make(*recon(folder)).model.state_dict(), split)
+        found["split before"] = refusal(lambda: make(*flags, load_path=split))
     return found
 
 

@@ -129,9 +129,10 @@ def test_gradvac_by_layer_knows_the_shared_layers_of_every_architecture(
 def test_a_checkpoint_fits_or_is_refused(answers: dict[str, Any]) -> None:
     found = answers["checkpoints"]
     assert found["same"]
-    assert found["other weighting"] == ""
-    assert "missing: encoder.two.tasks.t0.weight" in found["Recon"]
-    assert "unexpected: encoder.two.weight, encoder.two.bias" in found["Recon"]
+    assert found["other weighting"] == found["split anew"] == ""
+    assert "missing: encoder.0.weight" in found["other encoder"]
+    assert "unexpected: encoder.one.weight" in found["other encoder"]
+    assert "1 task-specific layers (encoder.two)" in found["split before"]
 
 
 def test_a_solver_that_is_not_installed_is_named(answers: dict[str, Any]) -> None:
