@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import rankdata, t
 
 BASE = "EW"  # uniform scaling
 POINTS = 100.0  # AUC is shown in hundredths
@@ -89,6 +89,13 @@ def spread(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
+def sure(values: NDArray[np.float64]) -> int:
+    """Whether the 95 % interval of the mean (Student's t) lies above 0 (1), below (-1), or not."""
+    mean, error = spread(values)
+    half = float(t.ppf(0.975, len(values) - 1)) * error
+    return int(mean > half) - int(mean < -half)
+
+
 def paired(gains: NDArray[np.float64]) -> str:
     """A difference, as text: mean and standard error, and how many seeds agree."""
     mean, error = spread(gains)
@@ -136,18 +143,18 @@ def claims(table: Table) -> list[str]:
         parts = "; ".join(f"α = {table.alphas[m]:g} {paired(over[m])}" for m in negative)
         lines.append(
             f"**A negative α beats α = 0 in the average: {said(bool(above))}** ({len(above)} of "
-            f"{len(negative)} do in the mean). {parts}."
+            f"{len(negative)} do in the mean, {sum(sure(over[m]) > 0 for m in negative)} with a "
+            f"95 % interval above 0). {parts}."
         )
     if BASE in table.methods and table.alphas:
         over = {m: table.gains(m, BASE)[:, -1] for m in table.alphas}
         above = [m for m in over if over[m].mean() > 0]
-        clear = [m for m in over if spread(over[m])[0] > 2 * spread(over[m])[1]]
-        worse = [m for m in over if spread(over[m])[0] < -2 * spread(over[m])[1]]
+        verdicts = [sure(gains) for gains in over.values()]
         parts = "; ".join(f"α = {table.alphas[m]:g} {paired(over[m])}" for m in over)
         lines.append(
             "**Almost every α from -10 to 5 beats uniform scaling in the average: "
             f"{said(len(above) >= 0.9 * len(over))}** ({len(above)} of {len(over)} in the mean; "
-            f"{len(clear)} by more than two standard errors, {len(worse)} worse by as much). "
+            f"with a 95 % interval above 0 {verdicts.count(1)}, below 0 {verdicts.count(-1)}). "
             f"{parts}."
         )
     return lines
