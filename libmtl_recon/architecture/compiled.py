@@ -57,7 +57,7 @@ def run_uncompiled(network: nn.Module) -> None:
     leave_to_python()
     if "forward" not in vars(network):
         # Of this object alone, and bound, so that a deep copy of the network runs itself.
-        vars(network)["forward"] = MethodType(forward, network)
+        vars(network)["forward"] = MethodType(_out_of_sight, network)
 
 
 def leave_to_python() -> None:
@@ -67,9 +67,14 @@ def leave_to_python() -> None:
         _untraced.append(torch._dynamo.disable(_as_written))
 
 
-def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+def _out_of_sight(network: Any, *args: Any, **kwargs: Any) -> Any:
     """A network's own ``forward``, in which ``torch.compile`` changes nothing."""
-    return _untraced[0](self, *args, **kwargs)
+    return _untraced[0](network, *args, **kwargs)
+
+
+# Pickle finds a bound method by its name. The compiler goes by that of the code, and traces what
+# is called forward there, wherever it stands.
+_out_of_sight.__name__ = "forward"
 
 
 def _as_written(network: Any, *args: Any, **kwargs: Any) -> Any:

@@ -130,6 +130,53 @@ class Gated(nn.Module):
         return self.gru(self.inner(x))[1]
 
 
+class Messages(nn.Module):
+    """Takes a dict and a tuple, gives a dict, and goes by shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.rows = nn.Embedding(7, 4), nn.Linear(4, 4)
+        self.pairs = nn.Bilinear(4, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read({"words": x[:, 0].long().abs() % 7, "rows": (x, x + 1)})["out"]
+
+    def read(self, message: dict[str, Any]) -> dict[str, Tensor]:
+        first, second = message["rows"]
+        found = self.rows(first) if second.shape[-1] == 4 and len(first) > 1 else second
+        for _ in range(found.size(0) % 4):
+            found = torch.tanh(found)
+        return {"out": self.pairs(self.words(message["words"]), found)}
+
+
+class InAndOut(nn.Module):
+    """Its modules take and give tuples and dicts, by keyword too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = Messages(), nn.LSTMCell(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.inner.read(message={"words": x[:, 0].long().abs() % 7, "rows": (x, x)})
+        hidden, cell = self.outer(found["out"], (x, x))
+        return torch.cat((hidden, cell), dim=-1)
+
+
+class GroupedNorms(nn.Module):
+    """Depthwise convolutions, each way to normalise, and a transposed convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(3, 6, 3, groups=3, bias=False)
+        self.norms = nn.Sequential(
+            nn.GroupNorm(2, 6), nn.InstanceNorm2d(6, affine=True, track_running_stats=True)
+        )
+        self.up = nn.ConvTranspose2d(6, 2, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(nn.functional.gelu(self.norms(self.depthwise(x))))
+
+
 def normed(momentum: float | None = None) -> nn.Module:
     norm = nn.BatchNorm1d(4, momentum=momentum)
     return nn.Sequential(nn.Linear(4, 4), norm, nn.ReLU(inplace=True), nn.Linear(4, 2))
@@ -164,6 +211,18 @@ def transformer() -> nn.Module:
     return nn.TransformerEncoder(layer, 2)
 
 
+class Seq2Seq(nn.Module):
+    """Encoder and decoder, with a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Transformer(16, 2, 1, 1, 32, dropout=0.0, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], dtype=x.dtype)
+        return self.inner(x, x, tgt_mask=mask)
+
+
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:
     torch.manual_seed(0)
     return make()
@@ -189,6 +248,30 @@ NETWORKS = {
         ["features.4.block.1.0", "features.6.block.2.fc1"],
         lambda: image(64),
     ),
+    "efficientnet": (
+        lambda: torchvision.models.EfficientNet(
+            [
+                torchvision.models.efficientnet.MBConvConfig(1, 3, 1, 8, 8, 1),
+                torchvision.models.efficientnet.MBConvConfig(4, 5, 2, 8, 12, 2),
+            ],
+            dropout=0.0,
+            stochastic_depth_prob=0.0,
+            num_classes=5,
+            last_channel=16,
+        ),
+        ["features.2.0.block.1.0", "features.2.1.block.2.fc1", "features.1.0.block.0.1"],
+        image,
+    ),
+    "grouped": (GroupedNorms, ["depthwise", "norms.1"], lambda: image(8)),
+    "before-grouped": (GroupedNorms, ["norms.0"], lambda: image(8)),
+    "encoder-decoder": (
+        lambda: Seq2Seq(),
+        ["inner.encoder.layers.0.linear1", "inner.decoder.layers.0.multihead_attn.out_proj"],
+        sequence,
+    ),
+    "dicts-and-tuples": (Messages, ["words", "rows"], rows),
+    "after-dicts": (InAndOut, ["inner.pairs"], rows),
+    "cells": (InAndOut, ["outer"], rows),
     "swin": (
         lambda: torchvision.models.SwinTransformer(
             [4, 4], 12, [2, 2], [2, 2], [4, 4], stochastic_depth_prob=0.0, num_classes=5
@@ -418,6 +501,139 @@ def test_other_buffers_are_a_tasks_own_in_split_layers_and_refused_elsewhere(
         twins.assert_equal(rows())
     with pytest.raises(ReconError, match="share"):
         split_layers(Keeps(in_place), ["layer"], ["a", "b"])(rows())
+
+
+def test_mixed_statistics_are_one_buffer_that_each_task_feeds_in_turn() -> None:
+    """As modules that are called once a task keep them."""
+    split = split_layers(normed(0.1).double(), ["0"], ["a", "b"], bn="mixed")
+    norm, reference = split[1], nn.BatchNorm1d(4).double()
+    with torch.no_grad():
+        for task in "ab":
+            task_parameters(split, task)["0.weight"].mul_(2 if task == "b" else 1)
+    x = rows().double()
+    for _ in range(3):
+        inner = split[0](x).parts
+        expected = [
+            torch.relu(reference(part)) @ split[3].weight.T + split[3].bias for part in inner
+        ]
+        for part, other in zip(split(x).parts, expected, strict=True):
+            assert torch.equal(part, other) or torch.allclose(part, other, rtol=1e-14)
+    assert "1.running_mean" in split.state_dict()
+    assert torch.equal(norm.running_mean, reference.running_mean)
+    assert torch.equal(norm.running_var, reference.running_var)
+    assert int(norm.num_batches_tracked) == 6
+    reference.eval()
+    expected = [reference(part) for part in split[0](x).parts]
+    for part, other in zip(split.eval()[1](split[0](x)).parts, expected, strict=True):
+        assert torch.equal(part, other)
+    with only_task(split, "b"):
+        alone = nn.Sequential.forward(split, x).parts[0]
+    assert torch.equal(alone, split(x).parts[1])
+    for other in (copy.deepcopy(split), pickle.loads(pickle.dumps(split))):
+        assert torch.equal(other(x).parts[1], split(x).parts[1])
+
+
+def test_mixed_and_separate_statistics_do_not_load_as_each_other() -> None:
+    separate, mixed = (
+        split_layers(resnet(), ["layer2.0.conv1"], ["a", "b"], bn=bn)
+        for bn in ("per_task", "mixed")
+    )
+    for network in (separate, mixed):
+        network(image())
+    with pytest.raises(RuntimeError, match=r"layer2\.0\.bn1 keeps statistics that all tasks share"):
+        mixed.load_state_dict(separate.state_dict())
+    # The other way each task starts from the mixture.
+    separate.load_state_dict(mixed.state_dict())
+    own = task_parameters(separate, "b")["layer2.0.bn1.running_mean"]
+    assert torch.equal(own, mixed.layer2[0].bn1.running_mean)
+
+
+@pytest.mark.parametrize("versions", [True, False])
+def test_a_plain_state_dict_gives_each_task_a_copy(versions: bool) -> None:
+    plain = resnet().double()
+    plain(image().double())
+    state = plain.state_dict() if versions else dict(plain.state_dict())
+    split = split_layers(resnet().double(), ["conv1", "layer2.0.bn1"], ["a", "b"])
+    split(3 * image().double())
+    split.load_state_dict(state)
+    x = image().double()
+    for network in (split, plain):
+        network.eval()
+    for part in split(x).parts:
+        assert torch.equal(part, plain(x))
+    fresh = split_layers(resnet().double(), ["conv1", "layer2.0.bn1"], ["a", "b"])
+    fresh.load_state_dict(dict(split.state_dict()))  # a plain dict has no versions
+    assert torch.equal(fresh.eval()(x).parts[0], plain(x))
+
+
+def test_fresh_copies_are_each_a_draw_of_their_own() -> None:
+    torch.manual_seed(4)
+    split = split_layers(nn.Sequential(nn.Linear(3, 50), nn.BatchNorm1d(50)), ["0"], ["a", "b"])
+    torch.manual_seed(4)
+    drawn = split_layers(
+        nn.Sequential(nn.Linear(3, 50), nn.BatchNorm1d(50)), ["0", "1"], ["a", "b"], init="fresh"
+    )
+    first, second = (task_parameters(drawn, task) for task in "ab")
+    assert not torch.equal(first["0.weight"], second["0.weight"])
+    assert not torch.equal(first["0.weight"], task_parameters(split, "a")["0.weight"])
+    bound = 3**-0.5  # of nn.Linear's uniform distribution
+    for own in (first, second):
+        assert 0.9 * bound < float(own["0.weight"].detach().abs().max()) <= bound
+        assert torch.equal(own["1.weight"], torch.ones(50))
+    torch.manual_seed(4)
+    again = split_layers(nn.Sequential(nn.Linear(3, 50)), ["0"], ["a", "b"], init="fresh")
+    assert torch.equal(task_parameters(again, "b")["0.weight"], second["0.weight"])
+
+
+class Redraws(nn.Module):
+    """Its `reset_parameters` is its children's, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.inner = nn.Parameter(torch.ones(2)), nn.Linear(2, 2)
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.scale)
+        self.inner.reset_parameters()
+
+
+@pytest.mark.parametrize(
+    ("network", "layer", "changes", "said"),
+    [
+        (vit, "encoder.layers.encoder_layer_0.self_attention", {"init": "fresh"}, "has none"),
+        (Redraws, "", {"init": "fresh"}, "draws the modules inside it too"),
+        (resnet, "fc", {"init": "zeros"}, "must be copy or fresh"),
+        (resnet, "fc", {"bn": "shared"}, "must be per_task or mixed"),
+    ],
+)
+def test_ways_that_there_are_not_are_refused(
+    network: Callable[[], nn.Module], layer: str, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        split_layers(network(), [layer], ["a", "b"], **changes)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_networks_give_the_same_with_gradients(backend: str) -> None:
+    twins = Twins(normed(0.1), ["0", "3"])
+    whole = nn.Sequential(nn.Linear(4, 4).double(), twins.split, nn.Linear(2, 3).double())
+    x = rows().double()
+    expected = whole(x)
+    total(list(expected.parts)).backward()
+    gradients = [parameter.grad.clone() for parameter in whole.parameters()]
+    whole.zero_grad()
+    torch.compiler.reset()
+    found = torch.compile(whole, backend=backend)(x)
+    assert type(found) is Bundle
+    for part, other in zip(found.parts, expected.parts, strict=True):
+        torch.testing.assert_close(part, other, rtol=1e-12, atol=1e-14)
+    total(list(found.parts)).backward()
+    for parameter, gradient in zip(whole.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-13)
+    with only_task(twins.split, "b"):
+        alone = torch.compile(twins.split, backend=backend)(x)
+        assert torch.equal(alone, twins.split(x))
+    torch.compiler.reset()
 
 
 def test_weights_can_be_set_and_initialised() -> None:
