@@ -55,7 +55,7 @@ def find_layers(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]
     if compiled_parts(module):
         raise ReconError(
             "This network is compiled by torch.compile, which cannot trace task-specific layers. "
-            "Split the plain module, and leave torch.compile out."
+            "Split the plain module; what is around it may be compiled afterwards."
         )
     owners = {name: owner for name, owner, _ in owned_parameters(module)}
     # A module may have several names; any of them will do.
