@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.compatibility.record import dump
 
 _TRAINS, _MOVES = "✓", "○"
+_OVER = "Recon over "
 _DIGITS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -18,13 +19,16 @@ def render(record: Mapping[str, Any]) -> str:
     """Markdown: a table of weightings and architectures, how to read it, and the reasons."""
     grid, tasks = _grid(record)
     weightings = list(dict.fromkeys(weighting for weighting, _ in grid))
-    architectures = list(dict.fromkeys(arch for _, arch in grid))
+    columns = {
+        arch: [_cell(grid.get((weighting, arch), {})) for weighting in weightings]
+        for arch in dict.fromkeys(arch for _, arch in grid)
+    }
+    columns = _join(columns)
     lines = [
-        " | ".join(["| weighting", *architectures]) + " |",
-        "|---" * (len(architectures) + 1) + "|",
+        " | ".join(["| weighting", *columns]) + " |",
+        "|---" * (len(columns) + 1) + "|",
     ]
-    for weighting in weightings:
-        texts = [_cell(grid.get((weighting, arch), {}), record) for arch in architectures]
+    for weighting, *texts in zip(weightings, *columns.values(), strict=True):
         lines.append(" | ".join([f"| **{weighting}**", *texts]) + " |")
     notes = [
         f"{number}. {'**Fails.** ' if note['kind'] == 'fails' else ''}{_as_code(note['reason'])}"
@@ -84,7 +88,16 @@ def _mark(word: Any, record: Mapping[str, Any]) -> str:
     return f"✗{number}" if record["reasons"][str(word)]["kind"] == "fails" else number
 
 
-def _cell(rows: Rows, record: Mapping[str, Any]) -> str:
+def _join(columns: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Put the columns of Recon over another architecture into one, where all of them agree."""
+    over = [arch for arch in columns if arch.startswith(_OVER)]
+    if len(over) < 2 or any(columns[arch] != columns[over[0]] for arch in over):
+        return columns
+    title = _OVER + ", ".join(arch.removeprefix(_OVER) for arch in over)
+    return {arch: c for arch, c in columns.items() if arch not in over} | {title: columns[over[0]]}
+
+
+def _cell(rows: Rows) -> str:
     by_marks: dict[tuple[str, ...], list[str]] = {}
     for count, marks in rows.items():
         by_marks.setdefault(marks, []).append(count)

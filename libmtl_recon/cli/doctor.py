@@ -40,7 +40,10 @@ def _handle(_: argparse.Namespace) -> int:
     cache = ProfileCache()
     facts = {
         "Python": platform.python_version(),
-        **{name: version(name) for name in ("libmtl-recon", "torch", "torchvision", "optuna")},
+        **{
+            name: version(name)
+            for name in ("libmtl-recon", "torch", "torchvision", "numpy", "optuna")
+        },
         "LibMTL": f"{version('LibMTL')} ({detect(LibMTL).label}), {Path(LibMTL.__file__).parent}",
         "device": str(choose_device()),
         "profiles": f"{len(cache.list())} in {cache.folder}",

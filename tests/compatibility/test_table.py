@@ -57,6 +57,19 @@ def test_the_table_tells_numbers_of_tasks_apart_where_they_differ() -> None:
     assert "| **EW** | T=2: ✓ · r ¹; T=3: ✓ |" in render(to_record({**FOUND, **more}))
 
 
+def test_recon_over_other_architectures_is_one_column_where_that_says_all() -> None:
+    over = {
+        Cell("EW", f"Recon over {base}", 2, cell.rep_grad, cell.multi_input): verdict
+        for base in ("MTAN", "PLE")
+        for cell, verdict in list(FOUND.items())[:4]
+    }
+    text = render(to_record({**dict(list(FOUND.items())[:4]), **over}))
+    assert "| weighting | HPS | Recon over MTAN, PLE |" in text
+    assert "| **EW** | ✓ · r ¹ | ✓ · r ¹ |" in text
+    over[Cell("EW", "Recon over PLE", 2)] = Verdict("trains")
+    assert "| weighting | Recon over MTAN | Recon over PLE |" in render(to_record(over))
+
+
 @pytest.mark.parametrize(
     ("marks", "text"),
     [
