@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from libmtl_recon.architecture.bundle import Bundle, bundles_in, pick
-from libmtl_recon.architecture.task_specific import TaskSelection
+from libmtl_recon.architecture.task_selection import TaskSelection
 from libmtl_recon.errors import ReconError
 
 _SELECTION = "_branch_selection"

@@ -9,7 +9,8 @@ from torch import nn
 
 from libmtl_recon.architecture.branches import TaskByTask
 from libmtl_recon.architecture.split import is_split
-from libmtl_recon.architecture.task_specific import TaskSelection, TaskSpecific, make_plain
+from libmtl_recon.architecture.task_selection import TaskSelection
+from libmtl_recon.architecture.task_specific import TaskSpecific, make_plain
 from libmtl_recon.errors import ReconError, UsageError
 
 _OURS = "libmtl_recon."

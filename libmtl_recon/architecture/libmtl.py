@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from libmtl_recon.architecture.branches import TaskByTask, find_branches, keep_to_their_task
 from libmtl_recon.architecture.bundle import bundles_in, pick
 from libmtl_recon.architecture.split import split_beside
-from libmtl_recon.architecture.task_specific import TaskSelection, TaskValues
+from libmtl_recon.architecture.task_selection import TaskSelection
+from libmtl_recon.architecture.task_specific import TaskValues
 from libmtl_recon.commands import scoring_command
 from libmtl_recon.conflict.layers import layers_of, sharing_root
 from libmtl_recon.conflict.selection import select_layers

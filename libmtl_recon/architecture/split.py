@@ -15,9 +15,9 @@ from libmtl_recon.architecture.drawing import draw_anew, refuse_undrawable
 from libmtl_recon.architecture.finding import checked_tasks, find_layers, tied_parameters
 from libmtl_recon.architecture.state import accept_plain_state
 from libmtl_recon.architecture.statistics import follow_statistics
+from libmtl_recon.architecture.task_selection import TaskSelection
 from libmtl_recon.architecture.task_specific import (
     Copies,
-    TaskSelection,
     TaskSpecific,
     TaskValues,
     make_task_specific,

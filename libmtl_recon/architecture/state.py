@@ -7,12 +7,8 @@ from typing import Any
 from torch import nn
 
 from libmtl_recon.architecture.bundle import pick
-from libmtl_recon.architecture.task_specific import (
-    CHILD,
-    TaskSelection,
-    TaskSpecific,
-    make_task_specific,
-)
+from libmtl_recon.architecture.task_selection import TaskSelection
+from libmtl_recon.architecture.task_specific import CHILD, TaskSpecific, make_task_specific
 
 _SELECTION = "_state_selection"
 _COUNTER = "num_batches_tracked"

@@ -13,12 +13,8 @@ from torch import nn
 
 from libmtl_recon.architecture.bundle import Bundle, bundles_in
 from libmtl_recon.architecture.state import accept_plain_state
-from libmtl_recon.architecture.task_specific import (
-    TaskSelection,
-    TaskSpecific,
-    TaskValues,
-    make_task_specific,
-)
+from libmtl_recon.architecture.task_selection import TaskSelection
+from libmtl_recon.architecture.task_specific import TaskSpecific, TaskValues, make_task_specific
 from libmtl_recon.errors import ReconError
 
 _SELECTION = "_statistics_selection"
