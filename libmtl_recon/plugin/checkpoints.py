@@ -115,6 +115,9 @@ def _match_rotations(model: Any, state_dict: dict[str, Any], prefix: str) -> Non
                 if name.startswith(_ROTATIONS):
                     state_dict[f"{prefix}{name}"] = value.clone()
             print("Recon: the checkpoint has no rotations of RotoGrad, which start anew")
+        # Rotations are made when their size is known, which it is by a checkpoint.
+        for name in (_ROTATIONS, f"{_ROTATIONS}_leader"):
+            model.get_submodule(name).make_room(state_dict, f"{prefix}{name}.")
         return
     if any(key.startswith(f"{prefix}{_ROTATIONS}.rotations.") for key in saved):
         raise ReconError(

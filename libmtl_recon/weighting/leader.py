@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -62,12 +62,16 @@ class Leader(FullPrecision):
         # They may have come with a checkpoint, from another device.
         return self.moments[key].to(like.device)  # type: ignore[return-value]
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+    def make_room(self, state_dict: Mapping[str, Tensor], prefix: str = "") -> None:
+        """Make the moments that a state has, as :meth:`RotoGrad.make_room` does."""
         start = f"{prefix}moments."
         for name, value in state_dict.items():
             key, _, kind = name.removeprefix(start).rpartition(".")
             if name.startswith(start) and kind == "mean" and key not in self.moments:
                 self.moments[key] = Moments(value)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        self.make_room(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -286,7 +286,16 @@ class RotoGrad(FullPrecision):
                     "Use the settings with which they were trained.",
                 )
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+    def make_room(self, state_dict: Mapping[str, Tensor], prefix: str = "") -> None:
+        """Make what a state has and this module has not yet; loading a state does so first.
+
+        Args:
+            state_dict: The state to come.
+            prefix: What its names of this module begin with.
+
+        Raises:
+            ReconError: It is of other tasks.
+        """
         start, end = f"{prefix}rotations.", ".parametrizations.weight.original"
         found = {
             name.removeprefix(start).removesuffix(end): value
@@ -310,6 +319,9 @@ class RotoGrad(FullPrecision):
         learned = any(name.startswith(f"{prefix}log_weights.") for name in state_dict)
         if learned and not self.log_weights:
             self._make_log_weights()
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        self.make_room(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -185,7 +185,7 @@ def test_the_same_losses_with_the_launcher_and_without(script: Path, tmp_path: P
     assert all(torch.equal(first["after"][key], second["after"][key]) for key in first["after"])
 
 
-@pytest.mark.parametrize("weighting", ["GradOPS", "CAGrad", "FairGrad"])
+@pytest.mark.parametrize("weighting", ["GradOPS", "CAGrad", "FairGrad", "RotoGrad"])
 def test_weightings_train_a_network_that_recon_split(
     weighting: str, script: Path, tmp_path: Path
 ) -> None:
@@ -203,7 +203,8 @@ def test_weightings_train_a_network_that_recon_split(
     end = torch.load(tmp_path / "m.pt")
     assert torch.isfinite(end["losses"]).all()
     assert "encoder.one.tasks.order.weight" in end["after"]
-    same = [key for key, value in end["after"].items() if torch.equal(value, end["before"][key])]
+    before = {key: value for key, value in end["before"].items() if "rotograd" not in key}
+    same = [key for key, value in before.items() if torch.equal(value, end["after"][key])]
     assert same == []
 
 
@@ -247,3 +248,30 @@ def test_missing_labels_are_left_out_there_too() -> None:
     quiet = ("-q", "-p", "no:warnings", "-o", "filterwarnings=")
     chosen = ("-k", "over_present_labels or always_absent or refused or moves_nothing")
     assert "failed" not in python("-m", "pytest", *quiet, *chosen, str(file))
+
+
+ROTATED = """
+import sys
+sys.path.insert(0, {folder!r})
+from small_problem import batches, make_trainer
+from libmtl_recon import ReconError
+
+data = batches(2)
+first = make_trainer("RotoGrad", save_path={saved!r})
+first.train(data, data, 2, val_dataloaders=data)
+again = make_trainer("RotoGrad", load_path={saved!r})
+assert again.model.rotograd.steps in (4, 8), "the better epoch of two"
+before = again.model.rotograd.steps
+again.train(data, data, 1)
+assert again.model.rotograd.steps == before + 4
+try:
+    make_trainer("EW", load_path={saved!r})
+except ReconError as error:
+    print("refused:", error)
+"""
+
+
+def test_a_checkpoint_with_rotations_goes_on_with_them_only(tmp_path: Path) -> None:
+    code = ROTATED.format(folder=str(Path(__file__).parent), saved=str(tmp_path))
+    shown = python("-c", code)
+    assert "refused: The checkpoint was saved under --weighting RotoGrad" in shown

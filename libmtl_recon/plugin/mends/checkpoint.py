@@ -55,8 +55,8 @@ def load_strictly(model: Any, given: str | os.PathLike[str]) -> str:
             f"--load_path: {path} is no checkpoint of LibMTL, which is a mapping of names to "
             "tensors. Save model.state_dict()."
         )
-    own = model.state_dict()
     state = fitted(model, state)
+    own = model.state_dict()
     _refuse_another_network(path, own, state)
     for name in own.keys() - state.keys():
         print(f"Recon: {path} has no {name}, which starts anew")
