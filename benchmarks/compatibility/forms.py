@@ -140,8 +140,10 @@ class MGDA(Form):
         faults = on_simplex(weights)
         if step.tasks == 2:
             gap = gramian[1, 1] - gramian[0, 1]
-            best = (gap / (gramian[0, 0] - gramian[0, 1] + gap)).clamp(0.001, 0.999)
-            wrong = abs(float(weights[0] - best)) > 1e-6
+            best = float(gap / (gramian[0, 0] - gramian[0, 1] + gap))
+            if not 0 < best < 1:  # one task alone is the shortest: LibMTL leaves the other a little
+                best = min(max(best, 0.001), 0.999)
+            wrong = abs(float(weights[0]) - best) > 1e-6
         else:
             least = float(weights @ gramian @ weights)
             wrong = float((gramian @ weights).min()) < least - _CLOSE * float(gramian.max())

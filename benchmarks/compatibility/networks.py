@@ -71,9 +71,16 @@ class WrappedResNet(nn.Module):
         return torch.relu(self.own(found))
 
 
-def make_decoder() -> nn.Module:
-    """Two classes from an encoder's output."""
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(WIDTHS[3], 2))
+def make_decoder(*, normed: bool = False) -> nn.Module:
+    """Two classes from an encoder's output.
+
+    Args:
+        normed: Bring what the encoder gives to one length. LibMTL main's Cross_stitch starts by
+            adding up the features of all tasks at each stage, so that with five tasks a loss is
+            soon exactly 0, of which a method may take the logarithm.
+    """
+    norm = [nn.LayerNorm(WIDTHS[3], elementwise_affine=False)] if normed else []
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *norm, nn.Linear(WIDTHS[3], 2))
 
 
 class NarrowNumpy:
