@@ -219,7 +219,9 @@ def make_trainer(cell: Cell, folder: Path) -> Any:
         weighting=cell.weighting if by_name else vars(weightings)[cell.weighting],
         architecture=arch if by_name else vars(architectures)[arch],
         encoder_class=WrappedResNet if cell.arch == WRAPPED else SmallResNet,
-        decoders=nn.ModuleDict({name: make_decoder(normed=arch == "Cross_stitch") for name in names}),
+        decoders=nn.ModuleDict(
+            {name: make_decoder(normed=arch == "Cross_stitch") for name in names}
+        ),
         rep_grad=cell.rep_grad,
         multi_input=cell.multi_input,
         optim_param=optim_param,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -42,7 +43,8 @@ def keep_graphs() -> None:
     Weightings of gradients do so once a task. By default the compiler lets a backward pass take
     over memory of the graph, after which the next one is refused.
     """
-    config = torch._functorch.config
+    # Not an attribute of torch before somebody has imported it.
+    config: Any = import_module("torch._functorch.config")
     if hasattr(config, "donated_buffer"):
         config.donated_buffer = False
 

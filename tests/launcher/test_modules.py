@@ -112,5 +112,5 @@ def test_the_command_takes_m_before_the_module_only() -> None:
 )
 def test_messages_name_the_command_that_scores_it(target: Target, named: str) -> None:
     with as_main(target, ["--lr", "1"]):
-        command = scoring_command()
+        command = scoring_command("HPS")
     assert command == f"libmtl-recon score {named} --lr 1 --weighting EW --arch HPS"
