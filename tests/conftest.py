@@ -1,11 +1,14 @@
-"""Before torch is loaded: one thread, here and in the processes that tests start.
-
-The networks are so small that threads would only wait for one another.
-"""
+"""What must be so before torch is loaded, here and in the processes that tests start."""
 
 from __future__ import annotations
 
 import os
+import signal
 
+# The networks are so small that threads would only wait for one another.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
+
+# A shell that runs tests in the background has them ignore Ctrl-C, and so all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
