@@ -21,7 +21,7 @@ import argparse
 import multiprocessing
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -122,6 +122,48 @@ def _span(values: Sequence[float]) -> str:
     return f" ({min(values):.2f}–{max(values):.2f})"
 
 
+def add_setting(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say what is trained, and where."""
+    parser.add_argument("--batch", type=int, default=32, help="images in a batch")
+    parser.add_argument("--size", type=int, default=32, help="pixels of the images' sides")
+    parser.add_argument(
+        "--network",
+        choices=ENCODERS,
+        default="resnet18",
+        help="resnet18 has d = 11.2 million shared parameters; tiny is for trying the script",
+    )
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="cpu or cuda (default: cuda if there is one)",
+    )
+
+
+def print_table(
+    options: argparse.Namespace, labels: Sequence[str], line: Callable[[Setting], list[str]]
+) -> None:
+    """Print a line for each number of tasks and weighting, as soon as it is measured."""
+    print(
+        f"torch {torch.__version__}, {options.device}, one thread, {options.network}, a step of "
+        f"{options.batch} images of {options.size} pixels, median of {options.rounds} rounds\n"
+    )
+    print("| " + " | ".join(labels) + " |")
+    print("|---|" + "---:|" * (len(labels) - 1))
+    for tasks in options.tasks:
+        for weighting in options.weightings:
+            setting = Setting(
+                weighting=weighting,
+                tasks=tasks,
+                multi_input=options.multi_input,
+                network=options.network,
+                batch=options.batch,
+                size=options.size,
+                device=options.device,
+                steps=options.rounds + 1,
+            )
+            print(f"| {' | '.join(line(setting))} |", flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -149,39 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--rounds", type=int, default=5, help="steps that are timed, after one that is not"
     )
-    parser.add_argument("--batch", type=int, default=32, help="images in a batch")
-    parser.add_argument("--size", type=int, default=32, help="pixels of the images' sides")
-    parser.add_argument(
-        "--network",
-        choices=ENCODERS,
-        default="resnet18",
-        help="resnet18 has d = 11.2 million shared parameters; tiny is for trying the script",
-    )
-    parser.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="cpu or cuda (default: cuda if there is one)",
-    )
+    add_setting(parser)
     options = parser.parse_args(arguments)
-    print(
-        f"torch {torch.__version__}, {options.device}, one thread, {options.network}, a step of "
-        f"{options.batch} images of {options.size} pixels, median of {options.rounds} rounds\n"
-    )
-    print("| " + " | ".join([*_LABELS, *_MEMORY]) + " |")
-    print("|---|" + "---:|" * (len(_LABELS) + len(_MEMORY) - 1))
-    for tasks in options.tasks:
-        for weighting in options.weightings:
-            setting = Setting(
-                weighting=weighting,
-                tasks=tasks,
-                multi_input=options.multi_input,
-                network=options.network,
-                batch=options.batch,
-                size=options.size,
-                device=options.device,
-                steps=options.rounds + 1,
-            )
-            print(f"| {' | '.join(measure(setting))} |", flush=True)
+    print_table(options, [*_LABELS, *_MEMORY], measure)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,8 @@ import argparse
 import statistics
 from collections.abc import Sequence
 
-import torch
-from gradients import Worker
-from gradients_worker import ARGUMENTS, ENCODERS, Setting
+from gradients import Worker, add_setting, print_table
+from gradients_worker import ARGUMENTS, Setting
 
 _LABELS = ("weighting", "T", "bare ms", "scored ms", "scored / bare", "unscored ms", "memory")
 _WAYS = ("bare", "scored", "ours")
@@ -55,30 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weightings", nargs="+", choices=ARGUMENTS, default=["EW", "PCGrad"])
     parser.add_argument("--tasks", nargs="+", type=int, default=[2, 10, 40], metavar="T")
     parser.add_argument("--rounds", type=int, default=7, help="steps timed, after one that is not")
-    parser.add_argument("--batch", type=int, default=32, help="images in a batch")
-    parser.add_argument("--size", type=int, default=32, help="pixels of the images' sides")
-    parser.add_argument("--network", choices=ENCODERS, default="resnet18")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args(arguments)
-    print(
-        f"torch {torch.__version__}, {options.device}, one thread, {options.network}, a step of "
-        f"{options.batch} images of {options.size} pixels, median of {options.rounds} rounds\n"
-    )
-    print("| " + " | ".join(_LABELS) + " |")
-    print("|---|" + "---:|" * (len(_LABELS) - 1))
-    for tasks in options.tasks:
-        for weighting in options.weightings:
-            setting = Setting(
-                weighting=weighting,
-                tasks=tasks,
-                multi_input=False,
-                network=options.network,
-                batch=options.batch,
-                size=options.size,
-                device=options.device,
-                steps=options.rounds + 1,
-            )
-            print(f"| {' | '.join(measure(setting))} |", flush=True)
+    add_setting(parser)
+    parser.set_defaults(multi_input=False)
+    print_table(parser.parse_args(arguments), _LABELS, measure)
 
 
 if __name__ == "__main__":

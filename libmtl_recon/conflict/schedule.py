@@ -99,15 +99,10 @@ _FLAGS = {
 
 
 class Stopping:
-    """Looks now and then whether scoring has gone on long enough.
-
-    Attributes:
-        last: What the last look found; None before it.
-    """
+    """Looks now and then whether scoring has gone on long enough."""
 
     def __init__(self, until: UntilStable) -> None:
         self.until = until
-        self.last: Stability | None = None
         self._in_a_row = 0
 
     def due(self, scored: int) -> bool:
@@ -116,8 +111,7 @@ class Stopping:
 
     def enough(self, profile: ConflictProfile) -> bool:
         """Look; whether the choice has been stable often enough in a row."""
-        self.last = self.until.look(profile)
-        stable = self.last.holds(self.until.confidence)
+        stable = self.until.look(profile).holds(self.until.confidence)
         self._in_a_row = self._in_a_row + 1 if stable else 0
         return self._in_a_row >= _LOOKS_IN_A_ROW
 

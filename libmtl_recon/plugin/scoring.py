@@ -23,12 +23,10 @@ from libmtl_recon.gradient import present_tasks, task_gradients, write_row
 from libmtl_recon.plugin.arguments import prepared_params
 from libmtl_recon.plugin.features import detect
 from libmtl_recon.plugin.observing import Observer
-from libmtl_recon.plugin.step import hands_over, step_of
+from libmtl_recon.plugin.step import SEVERAL_BATCHES, hands_over, step_of
 
 # How often the device is waited for, to see that all gradients so far were finite.
 _CHECK_EVERY = 50
-# They draw three batches a step and hand all losses over at once, [3, T].
-_SEVERAL_BATCHES = ("MoDo", "SDMGrad")
 
 
 class ScoringObserver(Observer):
@@ -101,7 +99,7 @@ class ScoringObserver(Observer):
             return
         model = trainer.model
         weighting = _weighting_name(model)
-        if weighting in _SEVERAL_BATCHES:
+        if weighting in SEVERAL_BATCHES:
             raise ReconError(
                 f"--weighting {weighting} draws three batches a step, for which a conflict between "
                 "two tasks is not defined. Score with another weighting, such as EW: the layers "

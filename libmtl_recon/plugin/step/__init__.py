@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from libmtl_recon.gradient.step import Step, present_tasks, step_of, task_scalars
-from libmtl_recon.plugin.step.functions import hands_over
+from libmtl_recon.plugin.step.functions import SEVERAL_BATCHES, hands_over
 
-__all__ = ["Step", "hands_over", "present_tasks", "step_of", "task_scalars"]
+__all__ = ["SEVERAL_BATCHES", "Step", "hands_over", "present_tasks", "step_of", "task_scalars"]

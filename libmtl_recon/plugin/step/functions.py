@@ -12,7 +12,7 @@ from libmtl_recon.gradient.step import hand_out, step_of, task_rows
 from libmtl_recon.plugin.step.image import image_of
 
 # They draw three batches a step and hand all losses over at once, [3, T].
-_SEVERAL_BATCHES = {"MoDo": 3, "SDMGrad": 3}
+SEVERAL_BATCHES = {"MoDo": 3, "SDMGrad": 3}
 _KNOWN = ("LibMTL.", "libmtl_recon.")
 
 
@@ -130,4 +130,4 @@ def _takes_a_cut_graph(weighting: Any) -> bool:
 
 
 def _batches(model: Any) -> int:
-    return _SEVERAL_BATCHES.get(type(model).__bases__[-1].__name__, 1)
+    return SEVERAL_BATCHES.get(type(model).__bases__[-1].__name__, 1)
