@@ -53,7 +53,7 @@ from libmtl_recon.conflict.comparing import norms_first
 from libmtl_recon.conflict.schedule import Schedule
 from libmtl_recon.plugin.observing import observe
 from libmtl_recon.problems import multi_fashion_mnist as problem
-from libmtl_recon.problems.common import whole
+from libmtl_recon.problems.argument_types import whole
 
 WEIGHTINGS = ("EW", "CAGrad", "PCGrad", "GradDrop", "MGDA", "GradOPS")
 SELECTIONS = ("none", "conflict", "norms_first", "random", "random_params", "first", "last")
@@ -134,8 +134,10 @@ def base_params(options: argparse.Namespace) -> argparse.Namespace:
     """The problem's arguments with the study's settings."""
     flags = f"--optim sgd --lr 0.1 --weight_decay 0 --width {options.width} --bs {options.bs}"
     flags += f" --epochs {options.epochs} --train_size {options.train_size}"
+    # The paper decays at epochs 60 and 90 of 120; LibMTL's schedule has equal steps, so once here.
+    flags += f" --scheduler step --step_size {max(1, round(0.6 * options.epochs))} --gamma 0.1"
+    flags += " --val_size 2000 --test_size 8000"
     command, sys.argv = sys.argv, ["multi_fashion_mnist", *flags.split()]
-    sys.argv += ["--val_size", "2000", "--test_size", "4000"]
     try:
         return problem.parse_args()
     finally:
@@ -271,7 +273,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--width", type=whole(1), default=8, help="the paper has 64")
     parser.add_argument("--bs", type=whole(2), default=128, help="the paper has 256")
     parser.add_argument("--epochs", type=whole(1), default=5, help="the paper has 120")
-    parser.add_argument("--train_size", type=whole(2), default=6400, help="the paper has 120,000")
+    parser.add_argument("--train_size", type=whole(2), default=12_800, help="the paper has 120,000")
     parser.add_argument("--steps", type=whole(1), default=600, help="to score for a ranking")
     return parser.parse_args()
 
