@@ -4,8 +4,8 @@
 
 Scores a narrow ResNet18 with several weightings, seeds and data sets, trains it split in several
 ways with several weightings and seeds, while the conflicts in what stays shared are counted, and
-writes the tables. What is finished stays finished: after Ctrl-C the same command goes on. Each part
-(--parts) ends within half an hour on two cores.
+writes tables (report.md) and pictures. What is finished stays finished: after Ctrl-C the same
+command goes on. The parts (--parts) are:
 
     rankings   how alike the rankings of layers are
     methods    what splitting does to conflicts and to the result, for each weighting and choice
@@ -34,7 +34,9 @@ from typing import Any
 
 import torch
 from LibMTL.utils import set_random_seed
+from recon_study_picture import draw
 from recon_study_report import write_report
+from recon_study_results import SHOWN, K, Results, S
 from recon_study_theorem import one_step
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -56,9 +58,7 @@ from libmtl_recon.problems import multi_fashion_mnist as problem
 from libmtl_recon.problems.argument_types import whole
 
 WEIGHTINGS = ("EW", "CAGrad", "PCGrad", "GradDrop", "MGDA", "GradOPS")
-SELECTIONS = ("none", "conflict", "norms_first", "random", "random_params", "first", "last")
 PARTS = ("rankings", "methods", "dose", "theorem")
-S, K = -0.1, 25  # of Appendix B.1
 INTERRUPTED = 130
 
 
@@ -104,7 +104,7 @@ def training_jobs(part: str, seeds: int) -> list[Job]:
     for seed in range(seeds):
         jobs += [Job(seed=seed, task=task) for task in problem.PAIRS[Job.pair]]
         if part == "methods":
-            every = itertools.product(SELECTIONS, WEIGHTINGS)
+            every = itertools.product(SHOWN, WEIGHTINGS)
             jobs += [Job(weighting, select, seed=seed) for select, weighting in every]
         else:
             jobs += [Job("EW", "none", seed=seed)]
@@ -259,6 +259,9 @@ def study(options: argparse.Namespace) -> None:
         loader = _loaders(Job.pair, False, settings)["train"]
         write(theorem, one_step(params.width, loader, profile.layers(S, K)))
     print(write_report(options.output, json.loads(settings)))
+    results = Results.read(options.output)
+    if results.methods:
+        draw(results, options.output)
 
 
 def parse_args() -> argparse.Namespace:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from recon_study_results import SHOWN, K, Results, S, Training, read_trainings
 
 from libmtl_recon import ConflictProfile
 from libmtl_recon.conflict.comparing import (
@@ -17,32 +18,21 @@ from libmtl_recon.conflict.comparing import (
     ranking_distance,
 )
 
-S, K = -0.1, 25
-SHOWN = {
-    "none": "all shared",
-    "conflict": "Recon",
-    "norms_first": "norms first",
-    "random": "RSL",
-    "random_params": "RSP",
-    "first": "FSK",
-    "last": "LSK",
-}
-Record = dict[str, Any]
-
 
 def write_report(folder: Path, settings: dict[str, Any]) -> str:
     """Write report.md from all results that are there; returns it."""
-    files = sorted((folder / "runs").glob("*.json"))
-    records = [json.loads(file.read_text("utf-8")) for file in files]
-    scored = [r for r in records if r["steps"] is not None]
-    trained = [r for r in records if r["steps"] is None]
+    trainings = read_trainings(folder)
+    results = Results(trainings)
     parts = [
         f"Width {settings['width']}, batches of {settings['bs']}, SGD {settings['lr']}, "
-        f"{settings['epochs']} epochs of {settings['train_size']:,} images.",
-        _rankings(scored),
+        f"{settings['epochs']} epochs of {settings['train_size']:,} images, learning rate "
+        f"{settings['gamma']:g} times as large after {settings['step_size']}.",
+        _rankings([t for t in trainings if not t.accuracy and t.profile is not None]),
     ]
-    if any(r["task"] for r in trained):
-        parts += [_improvement(trained), _conflicts(trained), _dose(trained)]
+    if results.methods:
+        parts += [_improvement(results), _against(results), _conflicts(results)]
+    if len({(t.k, t.s) for t in results.doses}) > 1:
+        parts.append(_dose(results))
     theorem = folder / "theorem.json"
     if theorem.is_file():
         parts.append(_theorem(json.loads(theorem.read_text("utf-8"))))
@@ -56,8 +46,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def _profile(record: Record) -> ConflictProfile:
-    return ConflictProfile.from_json(json.dumps(record["profile"]))
+def _mean(values: Sequence[float]) -> str:
+    """The mean over seeds, and the standard deviation."""
+    if not values:
+        return ""
+    spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{np.mean(values):+.2f}{spread}"
 
 
 def _half(profile: ConflictProfile, second: bool) -> ConflictProfile:
@@ -73,16 +67,15 @@ def _half(profile: ConflictProfile, second: bool) -> ConflictProfile:
     )
 
 
-def _rankings(records: Sequence[Record]) -> str:
-    by_key = {(r["pair"], r["weighting"], r["seed"]): _profile(r) for r in records}
-    base = by_key[("digit+article", "EW", 0)]
+def _rankings(scored: Sequence[Training]) -> str:
+    profiles = {(t.pair, t.weighting, t.seed): t.profile for t in scored if t.profile}
+    base = profiles.pop(("digit+article", "EW", 0))
     others = {
         "its first half of steps": _half(base, second=False).ranking(S),
         "its second half": _half(base, second=True).ranking(S),
     }
-    for (pair, weighting, seed), profile in by_key.items():
-        if profile.steps and (pair, weighting, seed) != ("digit+article", "EW", 0):
-            others[f"{weighting}, {pair}, seed {seed}"] = profile.ranking(S)
+    for (pair, weighting, seed), profile in profiles.items():
+        others[f"{weighting}, {pair}, seed {seed}"] = profile.ranking(S)
     reference = base.ranking(S)
     halves = ranking_distance(*(others[name] for name in list(others)[:2]))
     others["norms first, then network order"] = norms_first(base.architecture)
@@ -100,120 +93,74 @@ def _rankings(records: Sequence[Record]) -> str:
     )
 
 
-def _test_accuracy(record: Record) -> dict[str, float]:
-    """At the epoch with the best mean validation accuracy."""
-    by_mode: dict[str, list[dict[str, float]]] = {"train": [], "val": [], "test": []}
-    for one in record["passes"]:
-        by_mode[one["mode"]].append(one["accuracy"])
-    best = int(np.argmax([np.mean(list(acc.values())) for acc in by_mode["val"]]))
-    return by_mode["test"][best]
-
-
-class Gains:
-    """Δm of trainings over single-task training of the same seed, in percent."""
-
-    def __init__(self, records: Sequence[Record]) -> None:
-        self._alone: dict[tuple[int, str], float] = {
-            (r["seed"], r["task"]): _test_accuracy(r)[r["task"]] for r in records if r["task"]
-        }
-
-    def of(self, record: Record) -> float:
-        """One training's."""
-        accuracy = _test_accuracy(record)
-        alone = {task: self._alone[record["seed"], task] for task in accuracy}
-        return 100 * float(np.mean([accuracy[t] / alone[t] - 1 for t in accuracy]))
-
-    def shown(self, records: Sequence[Record]) -> str:
-        """The mean over seeds, and the standard deviation."""
-        values = [self.of(record) for record in records]
-        if not values:
-            return ""
-        spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-        return f"{np.mean(values):+.2f}{spread}"
-
-
-def _methods(records: Sequence[Record]) -> list[Record]:
-    return [r for r in records if not r["task"] and r["k"] == K and r["s"] == S]
-
-
-def _weightings(records: Sequence[Record]) -> list[str]:
-    return list(dict.fromkeys(r["weighting"] for r in records))
-
-
-def _pick(records: Sequence[Record], weighting: str, select: str) -> list[Record]:
-    return [r for r in records if (r["weighting"], r["select"]) == (weighting, select)]
-
-
-def _improvement(records: Sequence[Record]) -> str:
-    gains, own = Gains(records), _methods(records)
-    weightings = _weightings(own)
+def _improvement(results: Results) -> str:
     rows = []
-    for select, title in SHOWN.items():
-        sizes = [r["parameters"] for r in own if r["select"] == select]
-        if not sizes:
-            continue
-        cells = [gains.shown(_pick(own, w, select)) for w in weightings]
-        every = [gains.of(r) for r in own if r["select"] == select]
-        rows.append([title, f"{np.mean(sizes):,.0f}", *cells, f"{np.mean(every):+.2f}"])
-    seeds = len({r["seed"] for r in own})
-    head = ["layers", "parameters", *weightings, "mean"]
+    for select in results.selections:
+        own = [t for t in results.methods if t.select == select]
+        cells = [
+            _mean([results.gain(t) for t in results.pick(weighting, select)])
+            for weighting in results.weightings
+        ]
+        size = f"{np.mean([t.parameters for t in own]):,.0f}"
+        rows.append(
+            [SHOWN[select], size, *cells, f"{np.mean([results.gain(t) for t in own]):+.2f}"]
+        )
+    head = ["layers", "parameters", *results.weightings, "mean"]
     return (
-        f"## Δm over single-task training (%), test data, {seeds} seeds, K = {K}, S = {S:g}\n\n"
-        + _table(head, rows)
+        f"## Δm over single-task training (%), test data, {len(results.seeds)} seeds, K = {K}, "
+        f"S = {S:g}\n\n{_table(head, rows)}"
     )
 
 
-def _share(record: Record, below: float, layers: Sequence[str] | None) -> float:
-    """The percentage of steps (and layers) whose cosine is below a number."""
-    profile = _profile(record)
-    edge = round((below + 1) * 200)
-    if layers is None:
-        whole = profile.whole.sum(axis=0) if profile.whole is not None else np.zeros(401)
-        return 100 * float(whole[:edge].sum() / max(whole[:-1].sum(), 1))
-    rows = [profile.layer_names.index(name) for name in layers if name in profile.layer_names]
-    counts = profile.histogram[rows]
-    return 100 * float(counts[:, :edge].sum() / max(counts.sum(), 1))
-
-
-def _conflicts(records: Sequence[Record]) -> str:
-    own = _methods(records)
-    if not any(r["select"] != "none" for r in own):
-        return ""
-    recon = _pick(own, "EW", "conflict")
-    kept = list(_profile(recon[0]).layer_names) if recon else []
-    columns: dict[str, Callable[[Record], float]] = {
-        "whole, < -0.02": lambda r: _share(r, -0.02, None),
-        "whole, < -0.1": lambda r: _share(r, -0.1, None),
-        "layers Recon keeps, < -0.02": lambda r: _share(r, -0.02, kept),
-        "layers Recon keeps, < -0.1": lambda r: _share(r, -0.1, kept),
-    }
+def _against(results: Results) -> str:
+    """Recon against every other choice, by weighting and seed."""
     rows = []
-    for weighting in _weightings(own):
-        for select, title in SHOWN.items():
-            found = _pick(own, weighting, select)
-            if not found:
-                continue
-            cells = [f"{np.mean([column(r) for r in found]):.2f}" for column in columns.values()]
-            rows.append([f"{weighting}, {title}", *cells])
+    for other in results.selections:
+        found = results.paired("conflict", other)
+        if other == "conflict" or not found.size:
+            continue
+        by_seed = found.mean(axis=0)
+        error = by_seed.std(ddof=1) / len(by_seed) ** 0.5 if len(by_seed) > 1 else float("nan")
+        cells = [f"{by_seed.mean():+.2f} ± {error:.2f}", f"{(found > 0).sum()} of {found.size}"]
+        rows.append([SHOWN[other], *cells, *(f"{row.mean():+.2f}" for row in found)])
+    head = ["Recon above", "mean ± standard error", "higher in", *results.weightings]
+    return (
+        "" if not rows else f"## Recon's Δm above that of others (points)\n\n{_table(head, rows)}"
+    )
+
+
+def _conflicts(results: Results) -> str:
+    recon = next(iter(results.pick("EW", "conflict")), None)
+    if recon is None or recon.profile is None:
+        return ""
+    kept = recon.profile.layer_names
+    head = [f"{what}, < {below}" for what in ("whole", "by layer") for below in (-0.02, -0.1)]
+    rows = []
+    for weighting in results.weightings:
+        for select in results.selections:
+            own = results.pick(weighting, select)
+            cells = [
+                f"{np.mean([t.severe(below, layers) for t in own]):.2f}"
+                for layers in (None, kept)
+                for below in (-0.02, -0.1)
+            ]
+            if own:
+                rows.append([f"{weighting}, {SHOWN[select]}", *cells])
     return (
         "## Severe conflicts in what stays shared (% of steps; means over the seeds)\n\n"
-        + _table(["training", *columns], rows)
+        f"By layer: in those of the {len(kept)} layers that Recon keeps which are shared.\n\n"
+        + _table(["training", *head], rows)
     )
 
 
-def _dose(records: Sequence[Record]) -> str:
-    gains = Gains(records)
-    own = [r for r in records if not r["task"] and r["weighting"] == "EW"]
-    groups: dict[tuple[int, float], list[Record]] = {}
-    for record in own:
-        if record["select"] == "conflict":
-            groups.setdefault((record["k"], record["s"]), []).append(record)
-    if len(groups) < 2:
-        return ""
-    rows = [["0", "", gains.shown(_pick(own, "EW", "none")), ""]]
-    for (k, s), found in sorted(groups.items(), key=lambda item: (item[0][1], item[0][0])):
-        size = f"{np.mean([r['parameters'] for r in found]):,.0f}"
-        rows.append([str(k), f"{s:g}", gains.shown(found), size])
+def _dose(results: Results) -> str:
+    groups: dict[tuple[float, int], list[Training]] = {}
+    for training in results.doses:
+        groups.setdefault((training.s, training.k), []).append(training)
+    rows = [["0", "", _mean([results.gain(t) for t in results.pick("EW", "none")]), ""]]
+    for (s, k), found in sorted(groups.items()):
+        size = f"{np.mean([t.parameters for t in found]):,.0f}"
+        rows.append([str(k), f"{s:g}", _mean([results.gain(t) for t in found]), size])
     return "## K and S, with EW\n\n" + _table(["K", "S", "Δm (%)", "parameters"], rows)
 
 

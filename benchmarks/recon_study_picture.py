@@ -1,0 +1,108 @@
+"""The pictures of the Recon study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from recon_study_results import SHOWN, K, Results, S, Training
+
+from libmtl_recon.pictures import new_figure, write_picture
+
+_COLORS = ("#222222", "#3b6fb6", "#4a9a5c", "#d9822b", "#b0413e", "#8a63a8")
+_COMPARED = ("none", "conflict", "random")  # whose conflicts are drawn
+_BELOW = -0.1
+
+
+def draw(results: Results, folder: Path) -> None:
+    """Write methods.png, and dose.png if K or S were varied."""
+    figure = new_figure(11, 4.2)
+    gains, conflicts = figure.subplots(1, 2, width_ratios=(3, 2))
+    _gains(gains, results)
+    _conflicts(conflicts, results)
+    figure.legend(*gains.get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    write_picture(figure, folder / "methods.png")
+    if len({(t.k, t.s) for t in results.doses}) > 1:
+        figure = new_figure(8, 3.4)
+        by_k, by_s = figure.subplots(1, 2, sharey=True)
+        _by_k(by_k, results)
+        _by_s(by_s, results)
+        write_picture(figure, folder / "dose.png")
+
+
+def _gains(axes: Any, results: Results) -> None:
+    """One point a weighting and choice of layers, with the standard deviation over the seeds."""
+    count = len(results.weightings)
+    for index, weighting in enumerate(results.weightings):
+        shift = (index - (count - 1) / 2) * 0.8 / count
+        rows = [
+            (place, [results.gain(t) for t in results.pick(weighting, select)])
+            for place, select in enumerate(results.selections)
+        ]
+        _points(axes, [(place + shift, own) for place, own in rows], index, weighting)
+    axes.axhline(0, color="0.6", linewidth=1, zorder=0)
+    axes.set_xticks(range(len(results.selections)), [SHOWN[s] for s in results.selections])
+    axes.set_ylabel("Δm over single-task training (%)")
+    axes.set_title(f"Test accuracy by how the {K} layers were chosen", fontsize=10)
+
+
+def _points(axes: Any, rows: Sequence[tuple[float, list[float]]], color: int, label: str) -> None:
+    there = [(x, own) for x, own in rows if own]
+    axes.errorbar(
+        [x for x, _ in there],
+        [np.mean(own) for _, own in there],
+        yerr=[np.std(own, ddof=1) if len(own) > 1 else 0 for _, own in there],
+        fmt="o",
+        markersize=4,
+        linewidth=1,
+        color=_COLORS[color % len(_COLORS)],
+        label=label,
+    )
+
+
+def _conflicts(axes: Any, results: Results) -> None:
+    """The shares of severe conflicts in the layers that Recon keeps shared."""
+    recon = next(iter(results.pick("EW", "conflict")), None)
+    if recon is None or recon.profile is None:
+        return
+    kept = recon.profile.layer_names
+    compared = [s for s in _COMPARED if s in results.selections]
+    for index, weighting in enumerate(results.weightings):
+        means = [
+            np.mean([t.severe(_BELOW, kept) for t in results.pick(weighting, select)] or np.nan)
+            for select in compared
+        ]
+        axes.plot(range(len(compared)), means, "o-", color=_COLORS[index % len(_COLORS)])
+    axes.set_xticks(range(len(compared)), [SHOWN[s] for s in compared])
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel(f"cos < {_BELOW:g} (% of steps and layers)")
+    axes.set_title(f"Conflicts in the {len(kept)} layers that Recon keeps", fontsize=10)
+
+
+def _by_k(axes: Any, results: Results) -> None:
+    rows = [(0.0, [results.gain(t) for t in results.pick("EW", "none")])]
+    for k in sorted({t.k for t in results.doses if t.s == S}):
+        rows.append((k, _of(results, [t for t in results.doses if (t.k, t.s) == (k, S)])))
+    _points(axes, rows, 1, "")
+    axes.set_xlabel(f"K, at S = {S:g}")
+    axes.set_ylabel("Δm over single-task training (%)")
+    axes.axhline(0, color="0.6", linewidth=1, zorder=0)
+
+
+def _by_s(axes: Any, results: Results) -> None:
+    counts = {
+        k: len({t.s for t in results.doses if t.k == k}) for k in {t.k for t in results.doses}
+    }
+    k = max(counts, key=lambda one: counts[one])
+    for s in sorted({t.s for t in results.doses if t.k == k}):
+        _points(
+            axes, [(s, _of(results, [t for t in results.doses if (t.k, t.s) == (k, s)]))], 1, ""
+        )
+    axes.set_xlabel(f"S, at K = {k}")
+    axes.axhline(0, color="0.6", linewidth=1, zorder=0)
+
+
+def _of(results: Results, trainings: Sequence[Training]) -> list[float]:
+    return [results.gain(t) for t in trainings]

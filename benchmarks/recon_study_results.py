@@ -1,0 +1,145 @@
+"""What the Recon study's trainings found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from libmtl_recon import ConflictProfile
+from libmtl_recon.conflict.grid import BINS
+
+S, K = -0.1, 25  # of Appendix B.1
+SHOWN = {
+    "none": "all shared",
+    "conflict": "Recon",
+    "norms_first": "norms first",
+    "random": "RSL",
+    "random_params": "RSP",
+    "first": "FSK",
+    "last": "LSK",
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """One of them.
+
+    Attributes:
+        select: How layers were chosen, or `none` for hard parameter sharing.
+        task: The only task trained; None for both.
+        parameters: Of the encoder.
+        accuracy: Each task's on test data, at the epoch with the best mean validation accuracy;
+            empty if the run only scored.
+        profile: The conflicts in what was shared; None for one task.
+    """
+
+    weighting: str
+    select: str
+    k: int
+    s: float
+    seed: int
+    pair: str
+    task: str | None
+    parameters: int
+    accuracy: dict[str, float]
+    profile: ConflictProfile | None
+
+    @classmethod
+    def read(cls, record: dict[str, Any]) -> Training:
+        """From what the study wrote."""
+        own = {name: record[name] for name in ("weighting", "select", "k", "s", "seed", "pair")}
+        profile = None
+        if record["profile"] is not None:
+            profile = ConflictProfile.from_json(json.dumps(record["profile"]))
+        return cls(
+            **own,
+            task=record["task"],
+            parameters=record["parameters"],
+            accuracy=_at_the_best_epoch(record["passes"]),
+            profile=profile,
+        )
+
+    def severe(self, below: float, layers: Sequence[str] | None = None) -> float:
+        """How often gradients conflict, in percent of steps.
+
+        Args:
+            below: A cosine below this counts; a multiple of 0.005.
+            layers: Count (steps x layers) in those of them that are shared; None counts the whole
+                gradient of what is shared.
+        """
+        profile = self.profile
+        if profile is None:
+            return float("nan")
+        if layers is None:
+            counts = np.zeros(BINS) if profile.whole is None else profile.whole.sum(axis=0)[:BINS]
+        else:
+            rows = [i for i, name in enumerate(profile.layer_names) if name in layers]
+            counts = profile.histogram[rows].sum(axis=0)
+        return 100 * float(counts[: round((below + 1) * 200)].sum() / max(counts.sum(), 1))
+
+
+def _at_the_best_epoch(passes: Sequence[dict[str, Any]]) -> dict[str, float]:
+    by_mode: dict[str, list[dict[str, float]]] = {"train": [], "val": [], "test": []}
+    for one in passes:
+        by_mode[one["mode"]].append(one["accuracy"])
+    if not by_mode["test"]:
+        return {}
+    best = int(np.argmax([np.mean(list(acc.values())) for acc in by_mode["val"]]))
+    return by_mode["test"][best]
+
+
+class Results:
+    """The trainings to the end, and what they gained over single-task training.
+
+    Args:
+        trainings: All of them.
+
+    Attributes:
+        methods: Those of both tasks with the paper's K and S.
+        doses: Those of both tasks with EW that were split by a ranking, with any K and S.
+    """
+
+    def __init__(self, trainings: Sequence[Training]) -> None:
+        ended = [t for t in trainings if t.accuracy]
+        both = [t for t in ended if t.task is None]
+        self.methods = [t for t in both if (t.k, t.s) == (K, S)]
+        self.doses = [t for t in both if (t.weighting, t.select) == ("EW", "conflict")]
+        self.weightings = list(dict.fromkeys(t.weighting for t in self.methods))
+        self.selections = [s for s in SHOWN if any(t.select == s for t in self.methods)]
+        self.seeds = sorted({t.seed for t in both})
+        self._alone = {(t.seed, t.task): t.accuracy[t.task] for t in ended if t.task}
+
+    @classmethod
+    def read(cls, folder: Path) -> Results:
+        """Those that a study has written so far."""
+        return cls(read_trainings(folder))
+
+    def gain(self, training: Training) -> float:
+        """Δm over single-task training with the same seed, in percent."""
+        alone = {task: self._alone[training.seed, task] for task in training.accuracy}
+        return 100 * float(np.mean([acc / alone[t] - 1 for t, acc in training.accuracy.items()]))
+
+    def pick(self, weighting: str, select: str) -> list[Training]:
+        """The paper's K and S: one training a seed."""
+        own = [t for t in self.methods if (t.weighting, t.select) == (weighting, select)]
+        return sorted(own, key=lambda t: t.seed)
+
+    def paired(self, select: str, other: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """What one way to choose layers gains over another, ``[weightings, seeds]``."""
+        rows = []
+        for weighting in self.weightings:
+            one, two = self.pick(weighting, select), self.pick(weighting, other)
+            if [t.seed for t in one] == [t.seed for t in two] == self.seeds:
+                rows.append([self.gain(a) - self.gain(b) for a, b in zip(one, two, strict=True)])
+        return np.asarray(rows, dtype=np.float64).reshape(len(rows), len(self.seeds))
+
+
+def read_trainings(folder: Path) -> list[Training]:
+    """What a study has written so far, also the runs that only scored."""
+    files = sorted((folder / "runs").glob("*.json"))
+    return [Training.read(json.loads(file.read_text("utf-8"))) for file in files]
