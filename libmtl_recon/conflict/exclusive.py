@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from libmtl_recon.conflict.cache import Entry, ProfileCache
+from libmtl_recon.conflict.cache import VARIABLE, Entry, ProfileCache
 from libmtl_recon.conflict.fingerprint import fingerprint
 from libmtl_recon.conflict.layers import Layer
 
@@ -14,7 +14,8 @@ class ScoringTurn:
     """This process's turn to score.
 
     Held until :meth:`leave`, or until the process ends, however it does. Where profiles are kept
-    behind a URL there is no turn: nothing would tell that another machine has died.
+    behind a URL there is no turn: nothing would tell that another machine has died; nor is there
+    one in a folder that knows no locks, which is said.
 
     Args:
         cache: Where profiles are kept.
@@ -38,20 +39,27 @@ class ScoringTurn:
         """
         from filelock import Timeout
 
-        lock = self._cache.store.lock(f".{fingerprint(layers)}.lock")
-        if lock is None:
-            return None
+        before = {entry.id for entry in self._cache.list()}
         try:
+            lock = self._cache.store.lock(f".{fingerprint(layers)}.lock")
+            if lock is None:
+                return None
             lock.acquire(timeout=0)
         except Timeout:
-            before = {entry.id for entry in self._cache.list()}
             self._say(
                 "Another process is just scoring this architecture; waiting for what it finds "
-                "(Ctrl-C ends the waiting)."
+                f"(Ctrl-C ends the waiting; with another folder in {VARIABLE} both score)."
             )
             lock.acquire()
             self._lock = lock
             return self._new(layers, before)
+        except (OSError, NotImplementedError) as error:
+            # Not every network's file system knows locks, and not every user may open the file.
+            self._say(
+                "Cannot tell whether another process is just scoring this architecture, so none "
+                f"is waited for: {getattr(error, 'strerror', None) or error}."
+            )
+            return None
         self._lock = lock
         return None
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,11 +88,14 @@ class FolderStore:
         from filelock import FileLock
 
         self.place.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.where(name))
+        # In a shared folder the next may be another user's.
+        return FileLock(self.where(name), mode=0o666)
 
 
 class UrlStore:
     """A folder behind a URL that ``fsspec`` knows: ``s3://``, ``gs://``, ``ssh://``, ``memory://``.
+
+    Whatever its package raises (that there are no credentials, no network) is an ``OSError`` here.
 
     Args:
         url: The folder's.
@@ -107,7 +110,7 @@ class UrlStore:
         self.place = url
         try:
             self._system, self._folder = url_to_fs(url)
-        except (ImportError, ValueError) as error:
+        except Exception as error:
             raise ReconError(
                 f"The folder of conflict profiles, {url}, cannot be reached: {error}. Install the "
                 "package that fsspec needs for it, or name another folder."
@@ -120,13 +123,14 @@ class UrlStore:
 
     def names(self) -> list[str]:
         """All names, newest first."""
-        try:
-            # What other machines have written since the last look counts, too.
-            self._system.invalidate_cache()
-            found = self._system.ls(self._folder, detail=False)
-        except FileNotFoundError:
-            return []
-        return [path.rstrip("/").rsplit("/", 1)[-1] for path in self._by_age(found)]
+        with _as_os_error():
+            try:
+                # What other machines have written since the last look counts, too.
+                self._system.invalidate_cache()
+                found = self._system.ls(self._folder, detail=False)
+            except FileNotFoundError:
+                return []
+            return [path.rstrip("/").rsplit("/", 1)[-1] for path in self._by_age(found)]
 
     def _by_age(self, paths: list[str]) -> list[str]:
         def age(path: str) -> tuple[float, str]:
@@ -143,23 +147,32 @@ class UrlStore:
 
     def read(self, name: str) -> str:
         """A text."""
-        content: bytes = self._system.cat_file(self._path(name))
+        with _as_os_error():
+            content: bytes = self._system.cat_file(self._path(name))
         return content.decode("utf-8")
 
     def write(self, name: str, text: str) -> None:
         """Keep a text."""
-        self._system.makedirs(self._folder, exist_ok=True)
-        temporary = self._path(f".{name}.{os.getpid()}.part")
-        self._system.pipe_file(temporary, text.encode("utf-8"))
-        self._system.mv(temporary, self._path(name))
+        temporary = self._path(f".{name}.{uuid.uuid4().hex}.part")
+        with _as_os_error():
+            self._system.makedirs(self._folder, exist_ok=True)
+            try:
+                self._system.pipe_file(temporary, text.encode("utf-8"))
+                self._system.mv(temporary, self._path(name))
+            except BaseException:
+                # Where this fails as well, the first failure is the one to tell.
+                with contextlib.suppress(Exception):
+                    self._system.rm_file(temporary)
+                raise
 
     def rename(self, name: str, to: str) -> None:
         """Give a text another name."""
-        self._system.mv(self._path(name), self._path(to))
+        with _as_os_error():
+            self._system.mv(self._path(name), self._path(to))
 
     def remove(self, name: str) -> None:
         """Forget a text."""
-        with contextlib.suppress(FileNotFoundError):
+        with _as_os_error(), contextlib.suppress(FileNotFoundError):
             self._system.rm_file(self._path(name))
 
     def lock(self, name: str) -> None:
@@ -172,8 +185,21 @@ class UrlStore:
 def open_store(place: str | Path) -> Store:
     """The store at a path or URL."""
     if isinstance(place, str) and "://" in place:
-        return UrlStore(place)
+        kind, _, path = place.partition("://")
+        if kind not in ("file", "local"):
+            return UrlStore(place)
+        place = path
     return FolderStore(Path(place).expanduser())
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -190,20 +216,21 @@ def explained(action: str, store: Store, variable: str) -> Iterator[None]:
     except OSError as error:
         raise ReconError(
             f"Cannot {action} the folder of conflict profiles, {store.place}: "
-            f"{error.strerror or error}. Mend its permissions, or name another folder in the "
-            f"environment variable {variable}."
+            f"{error.strerror or error}. Mend that, or name another folder in the environment "
+            f"variable {variable}."
         ) from error
 
 
 def write_atomically(file: Path, text: str) -> None:
     """Write a file so that readers see the old content or the new, never a part."""
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    # With the permissions that new files have here, for a folder may be shared.
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        with temporary.open("x", encoding="utf-8") as stream:
             stream.write(text)
-        Path(temporary).replace(file)
+        temporary.replace(file)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import pytest
 
 from libmtl_recon import ConflictProfile, ProfileCache, ReconError
-from libmtl_recon.conflict import stores
 from libmtl_recon.conflict.selection import select_layers
 
 
@@ -60,6 +60,56 @@ def test_an_unknown_kind_of_url_is_explained() -> None:
         ProfileCache("nowhere://x")
 
 
+def test_a_url_of_this_machine_is_a_folder(tmp_path: Path, profile: ConflictProfile) -> None:
+    url = f"file://{tmp_path}/profiles"
+    name = ProfileCache(url).save(profile)
+    assert (tmp_path / "profiles" / f"{name}.json").is_file()
+    assert ProfileCache(url).store.lock("lock") is not None
+
+
+@pytest.mark.parametrize("action", ["list", "save"])
+def test_what_a_kind_of_url_raises_is_explained(
+    url: str, profile: ConflictProfile, action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoCredentialsError(Exception):
+        pass
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise NoCredentialsError("unable to locate credentials")
+
+    cache = ProfileCache(url)
+    for name in ("ls", "pipe_file"):
+        monkeypatch.setattr(type(cache.store._system), name, fail)
+    with pytest.raises(ReconError, match=r"Cannot .*memory://.*NoCredentialsError: unable to"):
+        cache.list() if action == "list" else cache.save(profile)
+
+
+def test_no_part_of_a_text_is_left_behind_a_url(
+    url: str, profile: ConflictProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ProfileCache(url)
+    kept = cache.save(profile)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(cache.store._system), "mv", full)
+    with pytest.raises(ReconError, match=r"No space left on device"):
+        cache.save(profile)
+    assert cache.store.names() == [f"{kept}.json"]
+
+
+def test_others_may_read_a_profile_as_they_may_any_new_file(
+    tmp_path: Path, profile: ConflictProfile
+) -> None:
+    before = os.umask(0o027)
+    try:
+        name = ProfileCache(tmp_path).save(profile)
+    finally:
+        os.umask(before)
+    assert (tmp_path / f"{name}.json").stat().st_mode & 0o777 == 0o640
+
+
 def test_a_full_disk_is_one_paragraph_and_leaves_nothing(
     tmp_path: Path, profile: ConflictProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,7 +117,6 @@ def test_a_full_disk_is_one_paragraph_and_leaves_nothing(
     kept = cache.save(profile)
 
     class Full:
-        def __init__(self, *_: Any, **__: Any) -> None: ...
         def __enter__(self) -> Any:
             return self
 
@@ -75,7 +124,11 @@ def test_a_full_disk_is_one_paragraph_and_leaves_nothing(
         def write(self, _: str) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(stores.os, "fdopen", Full)
+    def opened(file: Path, *_: Any, **__: Any) -> Full:
+        file.touch()
+        return Full()
+
+    monkeypatch.setattr(Path, "open", opened)
     with pytest.raises(ReconError, match=r"Cannot write to .*No space left on device"):
         cache.save(profile)
     monkeypatch.undo()
