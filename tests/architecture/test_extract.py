@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 from plain import Twins
+from sample_networks import NETWORKS, normed, resnet, rows, seeded
 from test_bases import BASES, images, make_model, part_ways
 from test_bases import TASKS as BASE_TASKS
 from test_libmtl import TASKS, Encoder, ListEncoder, batches, make
-from test_split import NETWORKS, normed, resnet, rows, seeded
 from torch import Tensor, nn
 
 from libmtl_recon import ReconError, UsageError, extract_task, only_task, split_layers
