@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from libmtl_recon.architecture.bundle import Bundle, bundles_in, pick
+from libmtl_recon.architecture.nested import mapped
 from libmtl_recon.architecture.task_selection import TaskSelection
 from libmtl_recon.errors import ReconError
 
@@ -98,15 +99,11 @@ def _take_part(
 
 def _mark(module: nn.Module, _: Any, output: Any) -> Any:
     place = vars(module)[_SELECTION].chosen_place
-    return output if place is None else _marked(output, place)
-
-
-def _marked(value: Any, place: int) -> Any:
-    if isinstance(value, Tensor):
-        return value if type(value) is Bundle else Bundle([value], place)
-    if isinstance(value, tuple | list):
-        items = [_marked(item, place) for item in value]
-        return getattr(type(value), "_make", type(value))(items)
-    if isinstance(value, dict):
-        return {key: _marked(item, place) for key, item in value.items()}
-    return value
+    if place is None:
+        return output
+    return mapped(
+        output,
+        lambda leaf: (
+            Bundle([leaf], place) if isinstance(leaf, Tensor) and type(leaf) is not Bundle else leaf
+        ),
+    )

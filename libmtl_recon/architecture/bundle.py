@@ -13,9 +13,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from libmtl_recon.architecture import writing
 from libmtl_recon.architecture.agreement import agree, is_one
+from libmtl_recon.architecture.differentiating import (
+    HandleOfAll,
+    is_backward,
+    keep_graph_until_last,
+)
+from libmtl_recon.architecture.nested import LEAVES, leaves, mapped, rebuilt, updated
 from libmtl_recon.errors import ReconError
 
 _GET_GRAD = vars(torch._C.TensorBase)["grad"].__get__
@@ -95,8 +102,14 @@ class Bundle(Tensor):
         kwargs = kwargs or {}
         name = name_of(func)
         first = args[0] if args else None
-        if func == _GET_GRAD and not any(p.is_leaf for p in bundles_in(first)[0]._parts):
+        if func == _GET_GRAD and not any(
+            part.is_leaf or part.retains_grad for part in bundles_in(first)[0]._parts
+        ):
             return None  # as for any activation, but without torch's warning, which compilers cause
+        if is_backward(func):
+            given = bundles_in((args, kwargs))
+            alone = any(bundle._task is not None for bundle in given)
+            func = keep_graph_until_last(func, 1 if alone else len(given[0]._parts))
         if getattr(func, "__name__", "") == "__set__":
             args = (first, _one_each(args[1], first))
         elif isinstance(first, Tensor) and type(first) is not Bundle and writing.writes(name):
@@ -107,9 +120,7 @@ class Bundle(Tensor):
                 raise writing.through_view(name)
             other = bundles_in((args, kwargs))[0]
             args = (Bundle([first.clone() for _ in other._parts], other._task), *args[1:])
-        out: list[Tensor] = []
-        _sort(kwargs.get("out"), [], out)
-        if out:
+        if any(isinstance(o, Tensor) and type(o) is not Bundle for o in leaves(kwargs.get("out"))):
             raise writing.into_shared(f"{name}(out=...)")
         writing.refuse_shared_statistics(func, args, kwargs)
         return per_task(func, args, kwargs)
@@ -161,10 +172,9 @@ def per_task(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
         ReconError: Bundles of different numbers of tasks meet, the tasks disagree on a value
             that is no tensor, or the function wrote into a tensor that they share.
     """
-    bundles: list[Bundle] = []
-    shared: list[Tensor] = []
-    _sort(args, bundles, shared)
-    _sort(kwargs, bundles, shared)
+    tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    bundles = [tensor for tensor in tensors if type(tensor) is Bundle]
+    shared = [tensor for tensor in tensors if type(tensor) is not Bundle]
     for bundle in bundles:
         _refuse_cut_off(bundle)
     tasks, only = _meet(func, bundles)
@@ -206,25 +216,17 @@ def name_of(func: Callable[..., Any]) -> str:
 
 
 def bundles_in(value: Any) -> list[Bundle]:
-    """The bundles in a value, also inside tuples, lists and dicts."""
-    found: list[Bundle] = []
-    _sort(value, found, [])
-    return found
+    """The bundles in a value, also inside tuples, lists, dicts and dataclasses."""
+    return [leaf for leaf in leaves(value) if type(leaf) is Bundle]
 
 
 def pick(value: Any, task: int) -> Any:
     """A value as one task sees it: each bundle in it replaced by that task's part."""
     if type(value) is Bundle:
         return value._parts[task if value._task is None else 0]
-    if isinstance(value, tuple | list):
-        items = [pick(item, task) for item in value]
-        same = all(new is old for new, old in zip(items, value, strict=True))
-        return value if same else _rebuilt(value, items)
-    if isinstance(value, dict):
-        picked = {key: pick(item, task) for key, item in value.items()}
-        same = all(picked[key] is item for key, item in value.items())
-        return value if same else _updated(value, picked)
-    return value
+    if isinstance(value, LEAVES):
+        return value
+    return mapped(value, lambda leaf: pick(leaf, task) if type(leaf) is Bundle else leaf)
 
 
 def combine(
@@ -248,6 +250,8 @@ def combine(
     if isinstance(first, torch.Size) or not isinstance(first, tuple | list | dict):
         if all(agree(first, value) for value in values):
             return first
+        if isinstance(first, RemovableHandle):
+            return HandleOfAll(values)
         raise ReconError(
             f"{name_of(func)} gave a different value for each task "
             f"({', '.join(map(str, values))}), so the network would have to take a different way "
@@ -257,36 +261,20 @@ def combine(
     if len({len(value) for value in values}) != 1:
         raise ReconError(f"{name_of(func)} gave results of different lengths for different tasks.")
     if isinstance(first, dict):
-        return _updated(
+        return updated(
             first, {k: combine([v[k] for v in values], func, given, task) for k in first}
         )
     columns = zip(*values, strict=True)
-    return _rebuilt(first, [combine(column, func, given, task) for column in columns])
+    return rebuilt(first, [combine(column, func, given, task) for column in columns])
 
 
-def _sort(value: Any, bundles: list[Bundle], shared: list[Tensor]) -> None:
-    """Find a value's bundles and plain tensors."""
-    if type(value) is Bundle:
-        bundles.append(value)
-    elif isinstance(value, Tensor):
-        shared.append(value)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            _sort(item, bundles, shared)
-    elif isinstance(value, dict):
-        for item in value.values():
-            _sort(item, bundles, shared)
-
-
-def _rebuilt(like: Any, items: list[Any]) -> Any:
-    # Named tuples take their items one by one, all other sequences as one iterable.
-    return getattr(type(like), "_make", type(like))(items)
-
-
-def _updated(like: dict[Any, Any], items: dict[Any, Any]) -> dict[Any, Any]:
-    made = copy.copy(like)
-    made.update(items)
-    return made
+def cut_off(name: str) -> ReconError:
+    """The error for split layers inside a custom autograd function of this name."""
+    return ReconError(
+        f"{name} computed a tensor that differs between tasks inside a custom autograd function, "
+        "which cuts it off from its gradient. With torch.utils.checkpoint use use_reentrant=False; "
+        "else leave the layers inside that function shared."
+    )
 
 
 def _refuse_cut_off(bundle: Bundle) -> None:
@@ -296,11 +284,7 @@ def _refuse_cut_off(bundle: Bundle) -> None:
     with torch._C.DisableTorchFunctionSubclass():
         node = bundle.grad_fn
     if node is not None:
-        raise ReconError(
-            f"{type(node).__name__} computed a tensor that differs between tasks inside a custom "
-            "autograd function, which cuts it off from its gradient. With torch.utils.checkpoint "
-            "use use_reentrant=False; else leave the layers inside that function shared."
-        )
+        raise cut_off(type(node).__name__)
 
 
 def _one_each(value: Any, owner: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.fx import GraphModule
 
 from libmtl_recon.conflict.layers import COMPILED
 
@@ -55,7 +56,8 @@ def run_uncompiled(network: nn.Module) -> None:
     network's code calls, and that are compiled, run as they were written, too.
     """
     leave_to_python()
-    if "forward" not in vars(network):
+    # A graph module holds no method of its own through copying and pickling, and needs none.
+    if "forward" not in vars(network) and not isinstance(network, GraphModule):
         # Of this object alone, and bound, so that a deep copy of the network runs itself.
         vars(network)["forward"] = MethodType(_out_of_sight, network)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from torch.autograd import Function
 
-from libmtl_recon.architecture.bundle import bundles_in, per_task
+from libmtl_recon.architecture.bundle import bundles_in, cut_off, per_task
 
 _MARK = "_once_a_task"
 
@@ -27,10 +26,15 @@ def run_functions_once_a_task() -> None:
         bound = original.__get__(None, cls)
         if not bundles_in((args, kwargs)):
             return bound(*args, **kwargs)
-        # Under the function's own name, for messages.
-        named = functools.partial(bound)
-        vars(named)["__name__"] = f"{cls.__name__}.apply"
-        return per_task(named, args, kwargs)
+
+        def once(*args: Any, **kwargs: Any) -> Any:
+            result = bound(*args, **kwargs)
+            if bundles_in(result):  # there are split layers inside
+                raise cut_off(cls.__name__)
+            return result
+
+        once.__name__ = f"{cls.__name__}.apply"  # for messages
+        return per_task(once, args, kwargs)
 
     Function.apply = classmethod(apply)
     setattr(Function, _MARK, True)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from libmtl_recon.architecture.branches import TaskByTask
-from libmtl_recon.architecture.split import is_split
+from libmtl_recon.architecture.split import is_split, selection_of
 from libmtl_recon.architecture.task_selection import TaskSelection
 from libmtl_recon.architecture.task_specific import TaskSpecific, make_plain
 from libmtl_recon.errors import ReconError, UsageError
@@ -71,9 +71,9 @@ def _plain_copy(network: nn.Module, task: str) -> nn.Module:
             f"{type(network).__name__} is neither a network that split_layers was applied to nor "
             "LibMTL's model, so no task's network can be taken out of it."
         )
-    selection = next(v for v in vars(network).values() if isinstance(v, TaskSelection))
-    if task not in selection.tasks:
-        raise _unknown(task, list(selection.tasks))
+    tasks = selection_of(network).tasks
+    if task not in tasks:
+        raise _unknown(task, list(tasks))
     return _taken_out(copy.deepcopy(network), task)
 
 

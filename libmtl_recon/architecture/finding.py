@@ -47,15 +47,17 @@ def find_layers(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]
         UsageError: One does not exist, holds no trainable parameters, or cannot be split.
         ReconError: The network is compiled, by ``torch.jit`` or ``torch.compile``.
     """
-    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+    scripted = [n for n, m in module.named_modules() if isinstance(m, torch.jit.ScriptModule)]
+    if scripted:
         raise ReconError(
-            "This network is compiled by torch.jit, whose modules cannot be split. Split the plain "
-            "module, before torch.jit.script or torch.jit.trace."
+            f"{_part(scripted[0])} is compiled by torch.jit, whose modules cannot be split. Split "
+            "the plain module, before torch.jit.script or torch.jit.trace."
         )
-    if compiled_parts(module):
+    compiled = compiled_parts(module)
+    if compiled:
         raise ReconError(
-            "This network is compiled by torch.compile, which cannot trace task-specific layers. "
-            "Split the plain module; what is around it may be compiled afterwards."
+            f"{_part(compiled[0])} is compiled by torch.compile, which cannot trace task-specific "
+            "layers. Split the plain module; what is around it may be compiled afterwards."
         )
     owners = {name: owner for name, owner, _ in owned_parameters(module)}
     # A module may have several names; any of them will do.
@@ -91,6 +93,10 @@ def tied_parameters(
             )
         found.append((other, names))
     return found
+
+
+def _part(name: str) -> str:
+    return f"This network's part {name!r}" if name else "This network"
 
 
 def _find(name: str, owners: Mapping[str, nn.Module], every: Mapping[str, nn.Module]) -> nn.Module:

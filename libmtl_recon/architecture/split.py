@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from libmtl_recon.architecture.bundle import bundles_in, pick
 from libmtl_recon.architecture.compiled import run_uncompiled
 from libmtl_recon.architecture.custom_functions import run_functions_once_a_task
 from libmtl_recon.architecture.drawing import draw_anew, refuse_undrawable
 from libmtl_recon.architecture.finding import checked_tasks, find_layers, tied_parameters
+from libmtl_recon.architecture.recomputing import recompute_for_the_same_tasks
 from libmtl_recon.architecture.state import accept_plain_state
 from libmtl_recon.architecture.statistics import follow_statistics
 from libmtl_recon.architecture.task_selection import TaskSelection
@@ -23,6 +25,7 @@ from libmtl_recon.architecture.task_specific import (
     make_task_specific,
     values_of,
 )
+from libmtl_recon.conflict.layers import COMPILED, plain_name
 from libmtl_recon.errors import ReconError, UsageError
 
 BN = ("per_task", "mixed")
@@ -40,11 +43,12 @@ def split_layers(
 ) -> nn.Module:
     """Give each task its own copy of some layers, in place.
 
-    Called afterwards, the network returns a :class:`~libmtl_recon.Bundle` whose ``parts`` are
-    the T outputs in the order of ``tasks`` (or, if the result met no split layer, the plain
-    tensor). Layers before the first split run once, the others once a task. A parameter that only
-    further modules hold (an output layer tied to an embedding) is split in all of them. The state
-    dict of the network before its split still loads: each task gets a copy.
+    Build the optimiser afterwards: the copies are new parameters. Called afterwards, the network
+    returns a :class:`~libmtl_recon.Bundle` whose ``parts`` are the T outputs in the order of
+    ``tasks`` (or, if the result met no split layer, the plain tensor). Layers before the first
+    split run once, the others once a task. A parameter that only further modules hold (an output
+    layer tied to an embedding) is split in all of them. The state dict of the network before its
+    split still loads: each task gets a copy.
 
     Args:
         module: Any network whose operations are torch functions.
@@ -123,9 +127,9 @@ def split_beside(
     inside = [part for branch in branches for part in branch.modules()]
     follow_statistics(module, selection, mixed=bn == "mixed", besides=inside)
     run_functions_once_a_task()
+    recompute_for_the_same_tasks()
     run_uncompiled(module)
-    vars(module)[_SELECTION] = selection
-    module.register_forward_hook(_unwrap_chosen)
+    _mark_split(module, selection)
     return module
 
 
@@ -143,7 +147,7 @@ def only_task(module: nn.Module, task: str) -> Iterator[nn.Module]:
     Raises:
         UsageError: The network was not split, or not for this task.
     """
-    selection = _selection_of(module)
+    selection = selection_of(module)
     if task not in selection.tasks:
         raise UsageError(
             "task",
@@ -157,7 +161,7 @@ def only_task(module: nn.Module, task: str) -> Iterator[nn.Module]:
 
 def is_split(module: nn.Module) -> bool:
     """Whether :func:`split_layers` was applied to this network."""
-    return _SELECTION in vars(module)
+    return _find_selection(module) is not None
 
 
 def shared_parameters(module: nn.Module) -> list[nn.Parameter]:
@@ -177,27 +181,48 @@ def task_parameters(module: nn.Module, task: str) -> dict[str, Tensor]:
     Raises:
         UsageError: The network was not split for this task.
     """
-    if task not in _selection_of(module).tasks:
+    if task not in selection_of(module).tasks:
         raise UsageError("task", "must be one that the network was split for", task, "")
     return {
-        f"{name}.{key}" if name else key: value
+        plain_name(f"{name}.{key}" if name else key): value
         for name, owner in module.named_modules()
         for key, value in values_of(owner, task).items()
     }
 
 
-def _selection_of(module: nn.Module) -> TaskSelection:
-    if not is_split(module):
+def selection_of(module: nn.Module) -> TaskSelection:
+    """By which a network that was split chooses its tasks.
+
+    Raises:
+        UsageError: The network was not split.
+    """
+    found = _find_selection(module)
+    if found is None:
         raise UsageError(
             "module",
             "must be a network that split_layers was applied to",
             type(module).__name__,
             "Call split_layers(module, layers, tasks) first.",
         )
-    selection: TaskSelection = vars(module)[_SELECTION]
-    return selection
+    return found
+
+
+def _find_selection(module: nn.Module) -> TaskSelection | None:
+    while COMPILED in module._modules:
+        module = module._modules[COMPILED]  # type: ignore[assignment]  # is never None
+    if isinstance(module, GraphModule) and _unwrap_chosen not in module._forward_hooks.values():
+        # Copying or pickling such a module leaves it its parts, but not its hooks.
+        parts = [part for part in module.modules() if isinstance(part, TaskSpecific)]
+        if parts:
+            _mark_split(module, parts[0]._selection)
+    return vars(module).get(_SELECTION)
+
+
+def _mark_split(module: nn.Module, selection: TaskSelection) -> None:
+    vars(module)[_SELECTION] = selection
+    module.register_forward_hook(_unwrap_chosen)
 
 
 def _unwrap_chosen(module: nn.Module, _: Any, output: Any) -> Any:
-    chosen = _selection_of(module).chosen
+    chosen = selection_of(module).chosen
     return pick(output, 0) if chosen is not None and bundles_in(output) else output

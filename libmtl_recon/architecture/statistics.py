@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from libmtl_recon.architecture.bundle import Bundle, bundles_in
 from libmtl_recon.architecture.state import accept_plain_state
@@ -29,8 +30,9 @@ def follow_statistics(
 ) -> None:
     """Have the norms of a network keep running statistics per task once they see bundles.
 
-    What stands before the first split sees none and keeps plain statistics. Other modules that
-    put a task's values into a buffer are refused when they do so.
+    What stands before the first split sees none and keeps plain statistics. A spectral norm keeps
+    the singular vectors of each task's own weight in the same way. Other modules that put a task's
+    values into a buffer are refused when they do so.
 
     Args:
         network: Its chosen layers are split.
@@ -45,11 +47,12 @@ def follow_statistics(
             continue
         if not _buffers(module):
             continue
-        if not isinstance(module, torch.nn.modules.batchnorm._NormBase):
+        spectral = isinstance(module, _SpectralNorm)
+        if not spectral and not isinstance(module, torch.nn.modules.batchnorm._NormBase):
             module.register_forward_hook(_refuse_bundles_in_buffers)
             continue
         accept_plain_state(module, selection)
-        if mixed:
+        if mixed and not spectral:
             make_task_specific(module, (), selection)
         else:
             vars(module)[_SELECTION] = selection

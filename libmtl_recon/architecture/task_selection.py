@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import local
+from typing import NamedTuple
+
+
+class _Choice(NamedTuple):
+    task: str | None = None
+    in_loops: bool = False
+
+
+_NONE = _Choice()
+
+
+class _Choices(local):
+    """What this thread has chosen, in each network; those without an entry compute all tasks."""
+
+    def __init__(self) -> None:
+        self.of: dict[TaskSelection, _Choice] = {}
 
 
 class TaskSelection:
@@ -18,12 +34,11 @@ class TaskSelection:
 
     def __init__(self, tasks: Iterable[str]) -> None:
         self.tasks = tuple(tasks)
-        self._local = local()
 
     @property
     def chosen(self) -> str | None:
         """The only task wanted, if there is one."""
-        return getattr(self._local, "chosen", None)
+        return _choices.of.get(self, _NONE).task
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -49,23 +64,48 @@ class TaskSelection:
 
     def choose(self, task: str | None) -> None:
         """Compute this task alone in this thread from now on, or all of them."""
-        self._local.chosen = task
+        self._note(_choices.of.get(self, _NONE)._replace(task=task))
 
     @property
     def one_by_one(self) -> bool:
         """Whether loops over the tasks choose each in turn, in this thread."""
-        return getattr(self._local, "one_by_one", False) and self.chosen is None
+        choice = _choices.of.get(self, _NONE)
+        return choice.in_loops and choice.task is None
 
     @contextmanager
     def choosing_in_loops(self) -> Iterator[None]:
         """Inside the ``with`` block loops over the tasks choose each in turn."""
-        chosen, before = self.chosen, getattr(self._local, "one_by_one", False)
-        self._local.one_by_one = True
+        before = _choices.of.get(self, _NONE)
+        self._note(before._replace(in_loops=True))
         try:
             yield
         finally:
-            self._local.one_by_one = before
-            self.choose(chosen)  # a loop may have been left in the middle
+            self._note(before)  # a loop may have been left in the middle
+
+    def _note(self, choice: _Choice) -> None:
+        if choice == _NONE:
+            _choices.of.pop(self, None)
+        else:
+            _choices.of[self] = choice
 
     def __reduce__(self) -> tuple[type, tuple[tuple[str, ...]]]:
         return TaskSelection, (self.tasks,)
+
+
+_choices = _Choices()
+
+
+def all_choices() -> Mapping[TaskSelection, _Choice]:
+    """What this thread has chosen at the moment, in all networks."""
+    return dict(_choices.of)
+
+
+@contextmanager
+def choosing(choices: Mapping[TaskSelection, _Choice]) -> Iterator[None]:
+    """Inside the ``with`` block this thread has chosen what :func:`all_choices` gave."""
+    before = _choices.of
+    _choices.of = dict(choices)
+    try:
+        yield
+    finally:
+        _choices.of = before

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from libmtl_recon.architecture.bundle import Bundle, bundles_in, pick
 from libmtl_recon.architecture.compiled import leave_to_python
 from libmtl_recon.architecture.custom_functions import run_functions_once_a_task
+from libmtl_recon.architecture.recomputing import recompute_for_the_same_tasks
 from libmtl_recon.architecture.task_selection import TaskSelection
 from libmtl_recon.errors import ReconError, UsageError
 
@@ -261,6 +262,7 @@ def _of_task(value: Any, index: int) -> Any:
 def _blank(plain: type[nn.Module]) -> nn.Module:
     # The process may be another one than that which split the network.
     run_functions_once_a_task()
+    recompute_for_the_same_tasks()
     leave_to_python()
     made = task_specific_class(plain)
     return made.__new__(made)

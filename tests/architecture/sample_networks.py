@@ -168,6 +168,11 @@ def weight_normed() -> nn.Module:
     )
 
 
+def spectral_normed() -> nn.Module:
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
+    return nn.Sequential(nn.Linear(4, 4), layer, nn.Tanh(), nn.Linear(4, 2))
+
+
 def rows() -> Tensor:
     torch.manual_seed(1)
     return torch.randn(6, 4)
@@ -273,6 +278,8 @@ NETWORKS = {
     "norm-by-keyword": (Keyword, ["one"], rows),
     "parameter-lists": (Lists, ["list", "dict"], rows),
     "weight-norm": (weight_normed, ["0.parametrizations.weight"], rows),
+    "spectral-norm": (spectral_normed, ["1.parametrizations.weight"], rows),
+    "before-spectral-norm": (spectral_normed, ["0"], rows),
     "tied": (Tied, ["embedding"], words),
     "tied-both": (lambda: Tied(bias=True), ["output", "embedding"], words),
     "twice": (Twice, ["again", "read"], lambda: torch.randn(3, 4)),

@@ -6,9 +6,9 @@ import pytest
 import torch
 from plain import Twins, total
 from sample_networks import normed, rows
-from torch import nn
+from torch import Tensor, nn
 
-from libmtl_recon.architecture import Bundle, only_task
+from libmtl_recon.architecture import Bundle, is_split, only_task, split_layers, task_parameters
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
@@ -32,3 +32,12 @@ def test_compiled_networks_give_the_same_with_gradients(backend: str) -> None:
         alone = torch.compile(twins.split, backend=backend)(x)
         assert torch.equal(alone, twins.split(x))
     torch.compiler.reset()
+
+
+def test_one_task_is_chosen_by_the_compiled_network_too() -> None:
+    split = split_layers(normed(0.1), ["0"], ["a", "b"]).eval()
+    compiled = torch.compile(split, backend="eager")
+    assert is_split(compiled)
+    assert task_parameters(compiled, "b").keys() == task_parameters(split, "b").keys()
+    with only_task(compiled, "b"):
+        assert type(split(rows())) is Tensor

@@ -19,8 +19,10 @@ from LibMTL import Trainer
 from LibMTL.loss import CELoss
 from LibMTL.metrics import AccMetric
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from libmtl_recon import ProfileCache, ReconError, SingleTask, UsageError, only_task
+from libmtl_recon.architecture import task_parameters
 from libmtl_recon.conflict.layers import layers_of
 from libmtl_recon.plugin.flags import recon
 from libmtl_recon.plugin.observing import observe
@@ -132,6 +134,32 @@ def test_one_task_alone_runs_its_branch_alone(tmp_path: Path) -> None:
     assert len(calls) == 1
     with only_task(model.encoder, "b"):
         assert torch.equal(predictions["b"], model.decoders["b"](model.encoder(batches()[0][0])))
+
+
+class Recomputing(Encoder):
+    """Its activations are computed again in the backward pass, to save memory."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return checkpoint(super().forward, x, use_reentrant=False)
+
+
+@pytest.mark.parametrize("multi_input", [False, True])
+def test_encoders_may_recompute(multi_input: bool, tmp_path: Path) -> None:
+    x, labels = batches()[0]
+    found = []
+    for encoder in (Encoder, Recomputing):
+        # Each recomputation would update running statistics once more, as that of a plain network.
+        model = make(tmp_path, multi_input=multi_input, encoder_class=encoder).model.eval()
+        with torch.no_grad():
+            for number, task in enumerate(TASKS):
+                for parameter in task_parameters(model.encoder, task).values():
+                    parameter.add_(number)
+        each = {task: model(x, task)[task] for task in TASKS} if multi_input else model(x)
+        model.backward(
+            torch.stack([nn.functional.cross_entropy(each[t], labels[t]) for t in TASKS])
+        )
+        found.append({name: p.grad for name, p in model.named_parameters()})
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_multi_input_trains(tmp_path: Path) -> None:

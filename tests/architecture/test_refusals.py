@@ -108,10 +108,17 @@ def test_refuses_a_second_split_and_unknown_tasks() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_refuses_compiled_modules() -> None:
-    network = nn.Sequential(torch.jit.script(nn.Linear(2, 2)), nn.Linear(2, 2))
-    with pytest.raises(ReconError, match=r"torch\.jit"):
+def test_refuses_compiled_modules_by_name() -> None:
+    scripted = torch.jit.script(nn.Linear(2, 2))
+    network = nn.Sequential(nn.Sequential(scripted), nn.Linear(2, 2))
+    with pytest.raises(ReconError, match=r"part '0\.0' is compiled by torch\.jit"):
         split_layers(network, ["1"], ["a", "b"])
+    with pytest.raises(ReconError, match=r"This network is compiled by torch\.jit"):
+        split_layers(scripted, [""], ["a", "b"])
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    network[1].compile(backend="eager")
+    with pytest.raises(ReconError, match=r"part '1' is compiled by torch\.compile"):
+        split_layers(network, ["0"], ["a", "b"])
 
 
 def test_refuses_layers_whose_code_would_call_the_tasks() -> None:
