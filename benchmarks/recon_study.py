@@ -59,6 +59,7 @@ from libmtl_recon.problems.argument_types import whole
 
 WEIGHTINGS = ("EW", "CAGrad", "PCGrad", "GradDrop", "MGDA", "GradOPS")
 PARTS = ("rankings", "methods", "dose", "theorem")
+LONGER, EVERY = 8, 5
 INTERRUPTED = 130
 
 
@@ -90,12 +91,17 @@ class Job:
 
 
 def scoring_jobs(options: argparse.Namespace) -> list[Job]:
-    """The runs that rank the layers; the first is where the others take their layers from."""
+    """The runs that rank the layers.
+
+    The first is where the trainings take their layers from; the last, a longer one, is there to
+    compare its halves.
+    """
     jobs = [Job(steps=options.steps)]
     jobs += [Job(weighting, steps=options.steps) for weighting in WEIGHTINGS[1:]]
     jobs += [Job(seed=seed, steps=options.steps) for seed in (1, 2)]
     pairs = [pair for pair in problem.PAIRS if pair != Job.pair]
-    return jobs + [Job(pair=pair, steps=options.steps) for pair in pairs]
+    jobs += [Job(pair=pair, steps=options.steps) for pair in pairs]
+    return [*jobs, Job(steps=LONGER * options.steps)]
 
 
 def training_jobs(part: str, seeds: int) -> list[Job]:
@@ -132,11 +138,12 @@ class Recorder(Observer):
 
 def base_params(options: argparse.Namespace) -> argparse.Namespace:
     """The problem's arguments with the study's settings."""
-    flags = f"--optim sgd --lr 0.1 --weight_decay 0 --width {options.width} --bs {options.bs}"
+    flags = f"--optim sgd --lr {options.lr} --weight_decay 0"
+    flags += f" --width {options.width} --bs {options.bs}"
     flags += f" --epochs {options.epochs} --train_size {options.train_size}"
     # The paper decays at epochs 60 and 90 of 120; LibMTL's schedule has equal steps, so once here.
     flags += f" --scheduler step --step_size {max(1, round(0.6 * options.epochs))} --gamma 0.1"
-    flags += " --val_size 2000 --test_size 8000"
+    flags += " --val_size 2000 --test_size 6000"
     command, sys.argv = sys.argv, ["multi_fashion_mnist", *flags.split()]
     try:
         return problem.parse_args()
@@ -168,7 +175,9 @@ def train(job: Job, settings: str, output: Path) -> None:
         else:
             params.recon_select, params.recon_select_seed = job.select, job.seed
     recorder = Recorder()
-    scoring = ScoringObserver(Schedule(job.steps)) if job.task is None else None
+    # A training to its end is only watched, which a part of its steps does.
+    schedule = Schedule(every=EVERY) if job.steps is None else Schedule(job.steps)
+    scoring = ScoringObserver(schedule) if job.task is None else None
     observers = [recorder, *([scoring] if scoring else [SingleTask(str(job.task))])]
     set_random_seed(job.seed)
     begun = time.process_time()
@@ -275,8 +284,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--workers", type=whole(1), default=2)
     parser.add_argument("--width", type=whole(1), default=8, help="the paper has 64")
     parser.add_argument("--bs", type=whole(2), default=128, help="the paper has 256")
+    parser.add_argument("--lr", type=float, default=0.03, help="at first; the paper has 0.1")
     parser.add_argument("--epochs", type=whole(1), default=5, help="the paper has 120")
-    parser.add_argument("--train_size", type=whole(2), default=12_800, help="the paper has 120,000")
+    parser.add_argument("--train_size", type=whole(2), default=16_000, help="the paper has 120,000")
     parser.add_argument("--steps", type=whole(1), default=600, help="to score for a ranking")
     return parser.parse_args()
 

@@ -27,7 +27,7 @@ def write_report(folder: Path, settings: dict[str, Any]) -> str:
         f"Width {settings['width']}, batches of {settings['bs']}, SGD {settings['lr']}, "
         f"{settings['epochs']} epochs of {settings['train_size']:,} images, learning rate "
         f"{settings['gamma']:g} times as large after {settings['step_size']}.",
-        _rankings([t for t in trainings if not t.accuracy and t.profile is not None]),
+        _rankings([t for t in trainings if t.steps]),
     ]
     if results.methods:
         parts += [_improvement(results), _against(results), _conflicts(results)]
@@ -68,18 +68,19 @@ def _half(profile: ConflictProfile, second: bool) -> ConflictProfile:
 
 
 def _rankings(scored: Sequence[Training]) -> str:
-    profiles = {(t.pair, t.weighting, t.seed): t.profile for t in scored if t.profile}
+    least = min(t.steps for t in scored if t.steps)
+    profiles = {(t.pair, t.weighting, t.seed): t.profile for t in scored if t.steps == least}
     base = profiles.pop(("digit+article", "EW", 0))
+    if base is None:
+        return ""
     others = {
-        "its first half of steps": _half(base, second=False).ranking(S),
-        "its second half": _half(base, second=True).ranking(S),
+        f"{weighting}, {pair}, seed {seed}": profile.ranking(S)
+        for (pair, weighting, seed), profile in profiles.items()
+        if profile is not None
     }
-    for (pair, weighting, seed), profile in profiles.items():
-        others[f"{weighting}, {pair}, seed {seed}"] = profile.ranking(S)
-    reference = base.ranking(S)
-    halves = ranking_distance(*(others[name] for name in list(others)[:2]))
     others["norms first, then network order"] = norms_first(base.architecture)
     others["network order"] = list(base.layer_names)
+    reference = base.ranking(S)
     count = len(reference)
     rows = [
         [name, f"{ranking_distance(reference, other):.2f}", f"{overlap(reference, other, K):.0%}"]
@@ -87,9 +88,21 @@ def _rankings(scored: Sequence[Training]) -> str:
     ]
     rows.append(["by chance", f"{chance_distance(count):.2f}", f"{K / count:.0%}"])
     head = ["ranking", "distance to EW, seed 0", f"of its {K} worst"]
+    halves = [_halves(t.profile) for t in scored if t.profile and t.steps != least]
+    return f"## Rankings at S = {S:g}, {base.steps} steps\n\n{_table(head, rows)}\n\n" + "\n".join(
+        halves
+    )
+
+
+def _halves(profile: ConflictProfile) -> str:
+    """How far apart the two halves of a training are, and each from the trivial ranking."""
+    halves = [_half(profile, second).ranking(S) for second in (False, True)]
+    trivial = norms_first(profile.architecture)
+    first, second = (ranking_distance(half, trivial) for half in halves)
     return (
-        f"## Rankings at S = {S:g}, {base.steps} steps\n\n{_table(head, rows)}\n\n"
-        f"Between the two halves: {halves:.2f}."
+        f"The two halves of {profile.steps:,} steps (EW, seed 0): distance "
+        f"{ranking_distance(*halves):.2f}, {overlap(*halves, K):.0%} of the {K} worst the same. "
+        f"From norms first: {first:.2f} and {second:.2f}."
     )
 
 

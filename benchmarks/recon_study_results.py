@@ -32,6 +32,7 @@ class Training:
     Attributes:
         select: How layers were chosen, or `none` for hard parameter sharing.
         task: The only task trained; None for both.
+        steps: It ended after so many scored ones; None if it was trained to the end.
         parameters: Of the encoder.
         accuracy: Each task's on test data, at the epoch with the best mean validation accuracy;
             empty if the run only scored.
@@ -45,6 +46,7 @@ class Training:
     seed: int
     pair: str
     task: str | None
+    steps: int | None
     parameters: int
     accuracy: dict[str, float]
     profile: ConflictProfile | None
@@ -52,14 +54,12 @@ class Training:
     @classmethod
     def read(cls, record: dict[str, Any]) -> Training:
         """From what the study wrote."""
-        own = {name: record[name] for name in ("weighting", "select", "k", "s", "seed", "pair")}
+        names = ("weighting", "select", "k", "s", "seed", "pair", "task", "steps", "parameters")
         profile = None
         if record["profile"] is not None:
             profile = ConflictProfile.from_json(json.dumps(record["profile"]))
         return cls(
-            **own,
-            task=record["task"],
-            parameters=record["parameters"],
+            **{name: record[name] for name in names},
             accuracy=_at_the_best_epoch(record["passes"]),
             profile=profile,
         )
