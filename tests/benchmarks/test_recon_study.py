@@ -60,6 +60,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def folder(load: Callable, data: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A study with one ranking, in which every other training is still to be done."""
     study = load("recon_study")
+    training, jobs = load("recon_study_training"), load("recon_study_jobs")
     output = tmp_path / "study"
     flags = "--width 1 --bs 8 --train_size 24 --epochs 1 --steps 2 --parts rankings"
     monkeypatch.setattr(sys, "argv", ["recon_study.py", *flags.split(), "--output", str(output)])
@@ -67,30 +68,32 @@ def folder(load: Callable, data: None, tmp_path: Path, monkeypatch: pytest.Monke
     settings = json.loads(study.prepare(options))
     settings |= {"val_size": 10, "test_size": 10}
     (output / "settings.json").write_text(json.dumps(settings), "utf-8")
-    scoring = study.Job(steps=2)
-    study.train(scoring, json.dumps(settings), output)
+    scoring = jobs.Job(steps=2)
+    training.train(scoring, json.dumps(settings), output)
     record = json.loads((output / "runs" / f"{scoring.name}.json").read_text("utf-8"))
     (output / "profile.json").write_text(json.dumps(record["profile"]), "utf-8")
     return output
 
 
 def test_a_split_training_is_recorded(load: Callable, folder: Path) -> None:
-    study, results = load("recon_study"), load("recon_study_results")
+    jobs, results = load("recon_study_jobs"), load("recon_study_results")
+    train = load("recon_study_training").train
     settings = (folder / "settings.json").read_text("utf-8")
-    plain, split = study.Job("CAGrad"), study.Job("CAGrad", "random", seed=1)
+    plain, split = jobs.Job("CAGrad"), jobs.Job("CAGrad", "random", seed=1)
     for job in (plain, split):
-        study.train(job, settings, folder)
+        train(job, settings, folder)
     by_choice = {t.select: t for t in results.read_trainings(folder) if t.accuracy}
     assert by_choice["none"].parameters < by_choice["random"].parameters
     assert set(by_choice["random"].accuracy) == set(TASKS)
     assert len(by_choice["none"].profile.layer_names) == LAYERS
-    assert len(by_choice["random"].profile.layer_names) == LAYERS - study.K
+    assert len(by_choice["random"].profile.layer_names) == LAYERS - results.K
     assert by_choice["random"].profile.steps == 1  # the first of each five
 
 
 def test_one_task_alone_is_recorded(load: Callable, folder: Path) -> None:
-    study, results = load("recon_study"), load("recon_study_results")
-    study.train(study.Job(task="article"), (folder / "settings.json").read_text("utf-8"), folder)
+    jobs, results = load("recon_study_jobs"), load("recon_study_results")
+    train = load("recon_study_training").train
+    train(jobs.Job(task="article"), (folder / "settings.json").read_text("utf-8"), folder)
     (alone,) = (t for t in results.read_trainings(folder) if t.task)
     assert set(alone.accuracy) == {"article"}
     assert alone.profile is None
