@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 from torch import nn
@@ -28,7 +29,8 @@ def extract_task(model: nn.Module, task: str) -> nn.Module:
     """One task's network as a plain module, which shares no memory with the model.
 
     Its parameters and buffers are the task's, under the names that they had before the split, and
-    all its classes are those from before it. Its outputs are the model's for that task.
+    all its classes are those from before it. Its outputs are the model's for that task; a rotation
+    that RotoGrad learned is merged into the decoder.
 
     Args:
         model: A network that :func:`~libmtl_recon.split_layers` split; or LibMTL's model, with
@@ -42,7 +44,8 @@ def extract_task(model: nn.Module, task: str) -> nn.Module:
 
     Raises:
         UsageError: The model has no such task.
-        ReconError: There is no network to take out.
+        ReconError: There is no network to take out, or RotoGrad's rotation cannot be merged into
+            the decoder.
     """
     if not hasattr(model, "decoders"):
         return _plain_copy(model, task)
@@ -52,10 +55,11 @@ def extract_task(model: nn.Module, task: str) -> nn.Module:
     base = _architecture(model)
     if base.__name__ == "HPS":
         whole: Any = model
-        encoder, decoder = whole.encoder, whole.decoders[task]
+        decoder = _taken_out(_copy_of(whole.decoders[task], model), task)
+        _fold(decoder, model, task)
         parts = nn.Sequential()
-        parts.add_module("encoder", _taken_out(copy.deepcopy(encoder), task))
-        parts.add_module("decoder", _taken_out(copy.deepcopy(decoder), task))
+        parts.add_module("encoder", _taken_out(_copy_of(whole.encoder, model), task))
+        parts.add_module("decoder", decoder)
         return parts.train(model.training)
     if not hasattr(model, "base_attributes"):
         raise ReconError(
@@ -91,7 +95,7 @@ def _alone(model: Any, base: type[nn.Module], task: str, names: list[str]) -> nn
     if alone.rep_grad:  # its tensors are of the last step
         alone.rep_grad, alone.rep, alone.rep_tasks = False, {}, {}
     alone.kwargs = {k: v for k, v in alone.kwargs.items() if not k.startswith("recon_")}
-    alone = copy.deepcopy(alone)
+    alone = _copy_of(alone, model)
     place = names.index(task)
     for name, module in list(alone.named_modules()):
         if isinstance(module, nn.ModuleDict) and list(module) == names:
@@ -106,7 +110,25 @@ def _alone(model: Any, base: type[nn.Module], task: str, names: list[str]) -> nn
         if isinstance(vars(module).get("task_name"), TaskByTask):
             vars(module).update(task_name=[task], task_num=1)
     alone.train(model.training)
+    _fold(alone.decoders[task], model, task)
     return _taken_out(alone, task)
+
+
+def _copy_of(part: Any, model: nn.Module) -> Any:
+    """A deep copy of a part of a model, without one of the model that a hook on it may hold."""
+    return copy.deepcopy(part, {id(model): model})
+
+
+def _fold(decoder: nn.Module, model: Any, task: str) -> None:
+    """Merge into a copied decoder the rotation in front of it, if RotoGrad learned one.
+
+    Raises:
+        ReconError: It does not begin with a linear layer.
+    """
+    if hasattr(model, "folded_state_dict"):
+        folded, inside = model.folded_state_dict(), f"decoders.{task}."
+        own = {k.removeprefix(inside): v for k, v in folded.items() if k.startswith(inside)}
+        decoder.load_state_dict(own)
 
 
 def _taken_out(copied: nn.Module, task: str) -> nn.Module:
@@ -129,6 +151,8 @@ def _drop_hooks(module: nn.Module) -> None:
         hooks: dict[int, Any] = vars(module).get(table, {})
         for key, hook in list(hooks.items()):
             function = getattr(hook, "hook", hook)
+            if isinstance(function, functools.partial):
+                function = function.func
             if str(getattr(function, "__module__", "")).startswith(_OURS):
                 del hooks[key]
                 for other in more:

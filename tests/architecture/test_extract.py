@@ -10,6 +10,8 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import LibMTL
+import LibMTL.weighting as weightings
 import pytest
 import torch
 from plain import Twins
@@ -20,6 +22,7 @@ from test_libmtl import TASKS, Encoder, ListEncoder, batches, make
 from torch import Tensor, nn
 
 from libmtl_recon import ReconError, UsageError, extract_task, only_task, split_layers
+from libmtl_recon.plugin.features import detect
 
 
 def assert_no_trace(network: nn.Module) -> None:
@@ -28,7 +31,8 @@ def assert_no_trace(network: nn.Module) -> None:
         for key, value in vars(module).items():
             held = list(value.values()) if isinstance(value, dict) else [value]
             for one in held:
-                where = getattr(getattr(one, "hook", one), "__module__", None) or ""
+                one = getattr(one, "hook", one)
+                where = getattr(getattr(one, "func", one), "__module__", None) or ""
                 where += type(one).__module__
                 assert "libmtl_recon" not in where, (name, key)
 
@@ -122,6 +126,52 @@ def test_over_a_base_it_is_that_base_with_one_task(
         assert not any(f".{other}." in f".{key}." for key in found.state_dict())
     alone = sum(p.numel() for p in found.parameters())
     assert alone < sum(p.numel() for p in plain.parameters())
+
+
+ROTOGRAD = {
+    "rotograd_mode": "full", "rotograd_lr": 5e-3, "rotograd_decay": 0.99, "rotograd_burn_in": 2,
+    "rotograd_map": "cayley", "rotograd_every": 1, "rotograd_size": None, "rotograd_alpha": 1.5,
+}  # fmt: skip
+
+
+def turned(model: Any, losses: Tensor) -> Any:
+    """A model whose rotations, which the first step makes, are far from where they start."""
+    model.backward(losses, **ROTOGRAD)
+    for rotation in model.rotograd.rotations.values():
+        turn = torch.linalg.qr(torch.randn_like(rotation.matrix()))[0]
+        turn[:, 0] *= turn.det().sign()
+        rotation.start_at(turn)
+    return model.eval()
+
+
+@pytest.mark.parametrize("arch", ["HPS", "Recon"])
+def test_rotations_are_merged_into_the_decoder(arch: str, tmp_path: Path) -> None:
+    model = make(tmp_path, "RotoGrad", arch, weight_args=ROTOGRAD).model
+    x, labels = batches()[0]
+    predictions = model(x)
+    losses = [nn.functional.cross_entropy(predictions[task], labels[task]) for task in TASKS]
+    turned(model, torch.stack(losses))
+    for task in TASKS:
+        found = extract_task(model, task)
+        assert_no_trace(found)
+        assert not torch.allclose(found.decoder.weight, model.decoders[task].weight)
+        torch.testing.assert_close(found(x), model(x)[task])
+        again = nn.Sequential()
+        again.add_module("encoder", Encoder())
+        again.add_module("decoder", nn.Linear(6, 2))
+        again.load_state_dict(found.state_dict())
+        assert torch.equal(again.eval()(x), found(x))
+
+
+def test_rotations_are_merged_over_a_base(tmp_path: Path, narrow: None) -> None:
+    weighting = "RotoGrad" if detect(LibMTL).by_name else weightings.RotoGrad
+    changes = {"weighting": weighting, "weight_args": ROTOGRAD}
+    model: Any = make_model("Recon", "MMoE", tmp_path, **changes).model
+    x, task = images(), BASE_TASKS[1]
+    turned(model, torch.stack([out.square().mean() for out in model(x).values()]))
+    found = extract_task(model, task)
+    assert_no_trace(found)
+    torch.testing.assert_close(found(x)[task], model(x)[task])
 
 
 def test_what_was_not_split_is_refused(tmp_path: Path) -> None:
