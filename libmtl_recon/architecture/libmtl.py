@@ -81,6 +81,8 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         self._parts = frozenset(key.partition(".")[0] for key in self.state_dict())
         print("=" * 40)
         print("Recon:", chosen.note)
+        if chosen.doubt:
+            print("Recon:", chosen.doubt)
         print(f"Recon: {len(chosen.names)} of {len(layers)} layers are task-specific now:")
         print("\t" + ", ".join(chosen.names))
         print(f"Recon: encoder parameters {before:,} -> {_count(root):,}")

@@ -9,8 +9,9 @@ from libmtl_recon.cli import profiles
 from libmtl_recon.cli.command import add_command
 
 _DESCRIPTION = """\
-List, show, compare, add up, export, import and remove the conflict profiles that `libmtl-recon
-score` keeps, one JSON file each, in the user's cache folder (or the folder in LIBMTL_RECON_CACHE).
+List, show, compare, add up, tabulate, draw, export, import and remove the conflict profiles that
+`libmtl-recon score` keeps, one JSON file each, in the user's cache folder (or the folder in
+LIBMTL_RECON_CACHE).
 """
 _EPILOG = """\
 examples:
@@ -33,7 +34,7 @@ def add_parser(commands: Any) -> None:
     parser = add_command(
         commands,
         "layers",
-        "list, show, export, import and remove conflict profiles",
+        "show, compare, add up, draw, export and import conflict profiles",
         _DESCRIPTION,
         _EPILOG,
     )
@@ -94,7 +95,13 @@ def _show(options: argparse.Namespace) -> int:
     from libmtl_recon.cli.tables import print_ranking, say
     from libmtl_recon.conflict.cache import ProfileCache
     from libmtl_recon.conflict.grid import check_severity
-    from libmtl_recon.conflict.profile import check_count
+    from libmtl_recon.conflict.profile import check_split_count
+    from libmtl_recon.conflict.schedule import (
+        DEFAULT_CONFIDENCE,
+        DEFAULT_RANKING_CONFIDENCE,
+        UntilStable,
+    )
+    from libmtl_recon.conflict.stability import in_words
     from libmtl_recon.errors import ReconError
 
     check_severity("--s", options.s)
@@ -108,7 +115,7 @@ def _show(options: argparse.Namespace) -> int:
         )
     entry = entries[0]
     if options.k is not None:
-        check_count("--k", options.k, len(entry.profile.architecture))
+        check_split_count("--k", options.k, len(entry.profile.architecture))
     if options.plot:
         from libmtl_recon.conflict.plot import draw_profile
         from libmtl_recon.pictures import check_picture
@@ -117,14 +124,30 @@ def _show(options: argparse.Namespace) -> int:
         draw_profile(entry.profile, options.plot, options.s)
     say(f"profile {entry.id}: {entry.profile.steps} steps, tasks {', '.join(entry.profile.tasks)}")
     for key, value in entry.profile.provenance.items():
-        shown = " ".join(map(str, value)) if isinstance(value, list) else value
-        if isinstance(value, dict):
-            shown = ", ".join(f"{name} {what}" for name, what in value.items())
-        say(f"  {key}: {shown}")
+        _show_origin(key, value)
     print_ranking(entry.profile, options.s, options.k)
+    if options.k is None:
+        asked = UntilStable(options.s, None, DEFAULT_RANKING_CONFIDENCE)
+    else:
+        asked = UntilStable(options.s, options.k, DEFAULT_CONFIDENCE)
+    say(in_words(asked.look(entry.profile), asked.confidence))
     if options.plot:
         say(f"Drawn in {options.plot}.")
     return 0
+
+
+def _show_origin(key: str, value: Any) -> None:
+    from libmtl_recon.cli.tables import say
+    from libmtl_recon.conflict.sources import origin
+
+    if key == "added" and isinstance(value, list):
+        for number, source in enumerate(value, start=1):
+            say(f"  {key} {number}: {origin(source)}")
+        return
+    shown = " ".join(map(str, value)) if isinstance(value, list) else value
+    if isinstance(value, dict):
+        shown = ", ".join(f"{name} {what}" for name, what in value.items())
+    say(f"  {key}: {shown}")
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -74,7 +74,12 @@ def _add_severity(parser: argparse.ArgumentParser) -> None:
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be numbers with commas between them, but is {text!r}"
+        ) from None
 
 
 def _load(sources: Sequence[str]) -> list[ConflictProfile]:
@@ -82,7 +87,9 @@ def _load(sources: Sequence[str]) -> list[ConflictProfile]:
 
     cache = ProfileCache()
     return [
-        read_profile(source) if Path(source).is_file() else cache.load(source).profile
+        read_profile(source)
+        if Path(source).is_file()
+        else cache.load(source, "PROFILE, if there is no such file,").profile
         for source in sources
     ]
 
@@ -107,7 +114,7 @@ def _compare(options: argparse.Namespace) -> int:
         ranking_distance,
     )
     from libmtl_recon.conflict.grid import check_severity
-    from libmtl_recon.conflict.selection import describe
+    from libmtl_recon.conflict.sources import describe
     from libmtl_recon.conflict.stability import stability
     from libmtl_recon.errors import ReconError
 

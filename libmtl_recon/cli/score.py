@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import shlex
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from libmtl_recon.cli.command import add_command, add_script, launch, target_of
+from libmtl_recon.cli.command import add_command, add_script, launch
 from libmtl_recon.cli.score_schedule import add_schedule, make_schedule
-from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from libmtl_recon.conflict.cache import Entry
     from libmtl_recon.conflict.layers import Layer
-    from libmtl_recon.conflict.profile import ConflictProfile
-    from libmtl_recon.plugin.scoring import ScoringObserver
 
 _DESCRIPTION = """\
 Train a LibMTL script, unmodified, and count in every shared layer how often the gradients of two
@@ -36,8 +33,9 @@ examples:
   libmtl-recon score --steps 300 --plot conflicts.png multidigits
 
 Scoring ends when the choice of layers would hardly change any more (see --score-until-stable), or
-with the script. Ctrl-C keeps what was scored so far. Several profiles can be added up afterwards by
-`libmtl-recon layers add`. Training is what it would be without being scored, up to rounding.
+with the script. Ctrl-C and SIGTERM keep what was scored so far. Several profiles can be added up
+afterwards by `libmtl-recon layers add`. Training is what it would be without being scored, up to
+rounding.
 """
 
 
@@ -80,6 +78,11 @@ def _handle(options: argparse.Namespace) -> int:
     schedule = make_schedule(options)
     if options.top < 1:
         raise UsageError("--top", "must be a whole number from 1 up", options.top, "Try 25.")
+    if options.out and not Path(options.out).parent.is_dir():
+        folder = Path(options.out).parent
+        raise UsageError(
+            "--out", "must lie in a folder that exists", options.out, f"Make {folder} first."
+        )
     if options.plot:
         from libmtl_recon.pictures import check_picture
 
@@ -92,6 +95,7 @@ def _handle(options: argparse.Namespace) -> int:
     options.out = options.out and str(Path(options.out).absolute())
     options.plot = options.plot and str(Path(options.plot).absolute())
 
+    from libmtl_recon.cli.score_report import finish, show
     from libmtl_recon.cli.tables import say
     from libmtl_recon.conflict.exclusive import ScoringTurn
     from libmtl_recon.launcher import StopRun
@@ -107,120 +111,31 @@ def _handle(options: argparse.Namespace) -> int:
             raise StopRun
 
     try:
-        with _progress(schedule.steps) as advance:
+        with _progress(schedule.steps) as advance, _ended_like_interrupted(options):
             observer = ScoringObserver(
                 schedule, dataset=options.dataset_name, on_step=advance, on_built=built
             )
             status = launch(options, [observer])
         if found:
-            _show(found[0].profile, options)
+            show(found[0].profile, options)
             say(f"\nKept as profile {found[0].id} by the other process; nothing was scored here.")
             return status
-        return _finish(observer, status, options)
+        return finish(observer, status, cache, options)
     finally:
         turn.leave()
 
 
-def _finish(observer: ScoringObserver, status: int, options: argparse.Namespace) -> int:
-    from libmtl_recon.cli.tables import say
-
-    if observer.failed:
-        return status  # the launcher has said what was not finite; nothing is kept
-    profile = observer.profile()
-    if profile is None:
-        if status == 0 and observer.attached:
-            raise ReconError(
-                f"{target_of(options)} built a Trainer but no step of it was seen, so nothing was "
-                "scored. Have the script train, e.g. with --mode train and at least one epoch, "
-                "with a weighting that updates the network through its backward method, such as "
-                "EW (of LibMTL's, MOML, FORUM and AutoLambda do not)."
-            )
-        return status
-    _keep(profile, options)
-    if status != 0:
-        say(
-            f"libmtl-recon: the script did not end well (exit status {status}); the profile rests "
-            f"on the {profile.steps} steps before that.",
-            error=True,
-        )
-    return status
-
-
-def _keep(profile: ConflictProfile, options: argparse.Namespace) -> None:
-    from libmtl_recon.cli.tables import say
-    from libmtl_recon.conflict.cache import ProfileCache
-
-    name = ProfileCache().save(profile)
-    _show(profile, options)
-    where = profile.provenance
-    missed = where.get("missed_steps")
-    but = f" ({missed} more could not be read)" if missed else ""
-    say(f"\nKept as profile {name}, scored over {profile.steps} steps{but}.")
-    for kind, file in (("Written to", options.out), ("Drawn in", options.plot)):
-        if file:
-            say(f"{kind} {file}.")
-    if "stability" in where:
-        say(_how_sure(where["stability"], profile.steps))
-    severe = _severe(profile, options.s)
-    if not severe:
-        say(f"No layer conflicts at S = {options.s:g}. For an S closer to 0:")
-        say(f"  libmtl-recon layers show {name} --s 0")
+@contextmanager
+def _ended_like_interrupted(options: argparse.Namespace) -> Iterator[None]:
+    """Have SIGTERM, by which a cluster ends a job, keep what was scored, as Ctrl-C does."""
+    if not options.own_process or threading.current_thread() is not threading.main_thread():
+        yield
         return
-    again = shlex.join(
-        ["libmtl-recon", "run", *target_of(options).words, *_without_arch(options.args)]
-    )
-    say(f"Next, with the {severe} layers that reach half of the worst score split (K is yours):")
-    arch = where.get("architecture", "HPS")
-    base = "" if arch in ("HPS", "Recon") else f" --recon_base {arch}"
-    say(f"  {again} --arch Recon{base} --recon_s {options.s:g} --recon_k {severe}")
-
-
-def _show(profile: ConflictProfile, options: argparse.Namespace) -> None:
-    """Print the ranking; write and draw it where that was asked for."""
-    from libmtl_recon.cli.tables import print_ranking
-    from libmtl_recon.conflict.cache import export_profile
-
-    if options.out:
-        export_profile(profile, options.out)
-    if options.plot:
-        from libmtl_recon.conflict.plot import draw_profile
-
-        draw_profile(profile, options.plot, options.s)
-    print_ranking(profile, options.s, options.top)
-
-
-def _how_sure(found: Mapping[str, Any], steps: int) -> str:
-    least, most = (None, None) if found["K"] == "all" else found["K"]
-    if least is None:
-        what = "The ranking agrees"
-    else:
-        what = f"The {least if least == most else f'{least} to {most}'} worst layers agree"
-    sure = f"{what} to {found['agreement']:.1%} with what other such steps would have given"
-    if found["reached"]:
-        return f"{sure}."
-    return (
-        f"{sure}, and to {found['drift']:.1%} with its later half alone: {steps} steps are too few "
-        f"for the {found['wanted']:.0%} that were asked for. More epochs, or profiles of several "
-        "seeds added up, make it surer."
-    )
-
-
-def _severe(profile: ConflictProfile, S: float) -> int:
-    """How many layers have more than half of the worst score: a K to begin with."""
-    scores = profile.scores(S).values()
-    return sum(score > max(scores) / 2 for score in scores)
-
-
-def _without_arch(args: list[str]) -> list[str]:
-    """The script's arguments without ``--arch NAME``, which argparse takes in two forms."""
-    kept: list[str] = []
-    for index, word in enumerate(args):
-        if word == "--arch" or word.startswith("--arch="):
-            continue
-        if index and args[index - 1] == "--arch":
-            continue
-        kept.append(word)
-    return kept
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

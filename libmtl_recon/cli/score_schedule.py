@@ -63,13 +63,13 @@ def make_schedule(options: argparse.Namespace) -> Schedule:
         UsageError: One of them breaks its rule.
     """
     wanted = options.score_until_stable
-    if wanted == _OFF or (wanted is None and options.steps is not None):
-        until, steps = None, options.steps
-    else:
-        default = DEFAULT_RANKING_CONFIDENCE if options.k is None else DEFAULT_CONFIDENCE
-        until = UntilStable(options.s, options.k, default if wanted is None else wanted)
-        steps = MOST_STEPS if options.steps is None else options.steps
-    return Schedule(steps, options.score_every, options.score_from, options.score_to, until)
+    fixed = wanted == _OFF or (wanted is None and options.steps is not None)
+    if wanted is None or wanted == _OFF:
+        wanted = DEFAULT_RANKING_CONFIDENCE if options.k is None else DEFAULT_CONFIDENCE
+    asked = UntilStable(options.s, options.k, wanted)
+    steps = MOST_STEPS if options.steps is None and not fixed else options.steps
+    until = None if fixed else asked
+    return Schedule(steps, options.score_every, options.score_from, options.score_to, until, asked)
 
 
 def _confidence(text: str) -> float:
@@ -84,8 +84,13 @@ def _confidence(text: str) -> float:
 def _numbers(text: str) -> int | range:
     low, dash, high = text.partition("-")
     try:
-        return range(int(low), int(high) + 1) if dash else int(low)
+        if not dash:
+            return int(low)
+        found = range(int(low), int(high) + 1)
     except ValueError:
+        found = range(0)
+    if not found:
         raise argparse.ArgumentTypeError(
             f"must be a number of layers or a range such as 5-20, but is {text!r}"
-        ) from None
+        )
+    return found

@@ -21,9 +21,14 @@ def add_profiles(profiles: Sequence[ConflictProfile]) -> ConflictProfile:
             of the first (a ResNet18 for one channel and one for three fit).
 
     Raises:
-        ReconError: They are of different architectures or numbers of tasks.
+        ReconError: They are of different architectures or numbers of tasks, or two are the same.
     """
     first = profiles[0]
+    if len({profile.id for profile in profiles}) < len(profiles):
+        raise ReconError(
+            "A profile cannot be added to itself: its steps would count twice, and seem surer than "
+            "they are. Name each profile once."
+        )
     for other in profiles[1:]:
         if loose_fingerprint(other.architecture) != loose_fingerprint(first.architecture):
             raise ReconError(
@@ -59,5 +64,7 @@ def _provenance(origins: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if values:
             found[key] = " + ".join(values)
     found["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    found["added"] = [dict(origin) for origin in origins]
+    found["added"] = [
+        {key: value for key, value in origin.items() if key != "stability"} for origin in origins
+    ]
     return found

@@ -83,8 +83,12 @@ class ProfileCache:
             names = [name for name in self.store.names() if name.endswith(_ENDING)]
         return [entry for name in names if (entry := self._read(name)) is not None]
 
-    def load(self, id: str) -> Entry:
+    def load(self, id: str, parameter: str = "ID") -> Entry:
         """The profile with this id, which may be shortened as long as it is unique.
+
+        Args:
+            id: Of the profile.
+            parameter: The name under which the caller gave it, for the message.
 
         Raises:
             UsageError: There is none, or more than one.
@@ -92,7 +96,7 @@ class ProfileCache:
         found = [entry for entry in self.list() if entry.id.startswith(id)]
         if len(found) != 1 or not id:
             raise UsageError(
-                "ID",
+                parameter,
                 "must be the id of one profile, or its first characters",
                 id,
                 f"{len(found)} profiles have such an id; `libmtl-recon layers list` shows them.",
@@ -183,7 +187,8 @@ def read_profile(file: str | Path) -> ConflictProfile:
     Raises:
         ReconError: The file cannot be read, or is no profile.
     """
-    return ConflictProfile.from_json(read_text(file), str(file))
+    text = read_text(file, "Name a file that `libmtl-recon layers export` wrote.")
+    return ConflictProfile.from_json(text, str(file))
 
 
 def export_profile(profile: ConflictProfile, file: str | Path) -> None:
@@ -201,8 +206,12 @@ def export_profile(profile: ConflictProfile, file: str | Path) -> None:
         ) from error
 
 
-def read_text(file: str | Path) -> str:
+def read_text(file: str | Path, way_out: str) -> str:
     """A text file's content.
+
+    Args:
+        file: Which.
+        way_out: What to name instead, as a full sentence.
 
     Raises:
         ReconError: The file cannot be read, or is no text.
@@ -211,7 +220,4 @@ def read_text(file: str | Path) -> str:
         return Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ReconError(
-            f"Cannot read {file}: {reason}. Name a file that `libmtl-recon layers export` wrote, "
-            "or a JSON object {layer: score}."
-        ) from error
+        raise ReconError(f"Cannot read {file}: {reason}. {way_out}") from error

@@ -16,7 +16,7 @@ from libmtl_recon.conflict.layers import Layer
 from libmtl_recon.conflict.serial import FORMAT, Contents, decode, encode
 from libmtl_recon.errors import ReconError, UsageError
 
-__all__ = ["FORMAT", "ConflictProfile", "check_count", "check_severity"]
+__all__ = ["FORMAT", "ConflictProfile", "check_count", "check_severity", "check_split_count"]
 
 Counts = NDArray[np.int64]
 
@@ -197,4 +197,25 @@ def check_count(parameter: str, count: object, layers: int) -> None:
             f"must be a whole number from 1 to {layers}, the number of shared layers",
             count,
             f"Choose how many of the worst layers to split, at most {layers}.",
+        )
+
+
+def check_split_count(parameter: str, count: object, layers: int) -> None:
+    """Check a number of layers that are to be split, which must leave one shared.
+
+    Args:
+        parameter: The name under which the caller gave it, for the message.
+        count: K.
+        layers: How many layers there are.
+
+    Raises:
+        UsageError: K is not a whole number from 1 to one less than the number of layers.
+    """
+    check_count(parameter, count, layers)
+    if count == layers:
+        raise UsageError(
+            parameter,
+            f"must leave a layer shared, so be below {layers}, the number of shared layers",
+            count,
+            "Lower it; to train each task apart, use `libmtl-recon run --single-task NAME`.",
         )

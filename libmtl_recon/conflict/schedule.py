@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from libmtl_recon.conflict.grid import check_severity
-from libmtl_recon.conflict.profile import ConflictProfile, check_count
+from libmtl_recon.conflict.profile import ConflictProfile, check_split_count
 from libmtl_recon.conflict.stability import Stability, stability
 from libmtl_recon.errors import UsageError
 
@@ -44,10 +44,10 @@ class UntilStable:
         """Check K against the network's number of layers.
 
         Raises:
-            UsageError: There are not so many.
+            UsageError: There are not so many, or none would be left.
         """
         for count in () if self.K is None else (self.K,) if isinstance(self.K, int) else self.K:
-            check_count("--k", count, layers)
+            check_split_count("--k", count, layers)
 
     def look(self, profile: ConflictProfile) -> Stability:
         """How sure the choice is by now."""
@@ -64,6 +64,7 @@ class Schedule:
         start: The first training step that may be scored, counted from 0.
         stop: The training step before which scoring, and the run, ends; None: none.
         until: Stop earlier, when this holds.
+        judged: What the profile says of how sure its choice is; by default what ``until`` asks.
     """
 
     steps: int | None = None
@@ -71,8 +72,11 @@ class Schedule:
     start: int = 0
     stop: int | None = None
     until: UntilStable | None = None
+    judged: UntilStable | None = None
 
     def __post_init__(self) -> None:
+        if self.judged is None:
+            object.__setattr__(self, "judged", self.until)
         for name, least in (("steps", 1), ("every", 1), ("start", 0), ("stop", self.start + 1)):
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool)

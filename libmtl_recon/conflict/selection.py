@@ -1,38 +1,17 @@
-"""Which layers become task-specific: the K worst of a profile, a published list, or the cache.
-
-Or, for comparison, as many that were not measured.
-"""
+"""Which layers become task-specific: the K worst, or, for comparison, as many not measured."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from libmtl_recon.conflict import baselines
-from libmtl_recon.conflict.cache import ProfileCache, read_text
-from libmtl_recon.conflict.fingerprint import fingerprint, loose_fingerprint
+from libmtl_recon.conflict.cache import ProfileCache
 from libmtl_recon.conflict.layers import Layer
-from libmtl_recon.conflict.profile import FORMAT, ConflictProfile, check_count
-from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.conflict.profile import check_split_count
+from libmtl_recon.conflict.sources import Selection, from_cache, from_source
+from libmtl_recon.errors import UsageError
 
-_LOOSE = (
-    ", which was scored on a network whose layers have the same names and types but other shapes"
-)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The chosen layers.
-
-    Attributes:
-        names: Worst first.
-        note: A line for the user: where they came from.
-    """
-
-    names: tuple[str, ...]
-    note: str
+__all__ = ["Selection", "check_select", "select_layers"]
 
 
 def select_layers(
@@ -53,8 +32,9 @@ def select_layers(
         layers: The network's layers.
         K: How many.
         S: The severity, for a profile.
-        source: A file: an exported profile, or a JSON object ``{layer: score}`` such as the
-            Recon authors published. Without it, the cache.
+        source: Where the layers come from; see
+            :func:`~libmtl_recon.conflict.sources.from_source`. Without it, the newest profile in
+            the cache that fits.
         cache: The cache to look in; the user's by default.
         command: What makes a profile of this network, for the message that there is none.
         select: One of :data:`~libmtl_recon.conflict.baselines.SELECTIONS`. Only ``conflict`` and
@@ -64,23 +44,21 @@ def select_layers(
             network's, whatever the tasks are.
 
     Raises:
-        UsageError: K leaves no layer shared, S is no severity, the file names a layer that the
+        UsageError: K leaves no layer shared, S is no severity, the source names a layer that the
             network lacks, or there is no such choice.
-        ReconError: There is no profile for this network, the file's is of another, or the file
-            cannot be read.
+        ReconError: There is no profile for this network, the source's is of another, or the
+            source cannot be read.
     """
-    check_count("--recon_k", K, len(layers))
-    if len(layers) == K:
-        raise UsageError(
-            "--recon_k",
-            f"must leave a layer shared, so be below {K}, the number of shared layers",
-            K,
-            "Lower it; to train each task apart, use `libmtl-recon run --single-task NAME`.",
-        )
+    check_split_count("--recon_k", K, len(layers))
     check_select("--recon_select", select)
     if select in _UNMEASURED:
-        return Selection(*_UNMEASURED[select](layers, K, seed))
-    worst = _worst(layers, K, S, source, cache, command, tasks)
+        names, note = _UNMEASURED[select](layers, K, seed)
+        return Selection(names, note if source is None else f"{note}; --recon_layers is not used")
+    cache = cache or ProfileCache()
+    if source is None:
+        worst = from_cache(layers, K, S, cache, command, tasks)
+    else:
+        worst = from_source(layers, K, S, source, cache, tasks)
     if select == "conflict":
         return worst
     size = {layer.name: layer.parameters for layer in layers}
@@ -99,6 +77,7 @@ def select_layers(
         names,
         f"layers chosen at random (seed {seed}) with {found:,} parameters in place of {wanted:,} "
         f"of the {K} worst ({worst.note})",
+        worst.doubt,
     )
 
 
@@ -129,132 +108,3 @@ _UNMEASURED: dict[str, Callable[[Sequence[Layer], int, int], tuple[tuple[str, ..
         f"the last {K} layers, whatever their conflicts",
     ),
 }
-
-
-def _worst(
-    layers: Sequence[Layer],
-    K: int,
-    S: float,
-    source: str | None,
-    cache: ProfileCache | None,
-    command: str,
-    tasks: Sequence[str] | None,
-) -> Selection:
-    if source is not None:
-        return _from_file(layers, K, S, source, tasks)
-    match = (cache or ProfileCache()).find(layers)
-    if match is None:
-        raise ReconError(
-            f"No conflict profile is kept for this network of {len(layers)} layers, so --arch "
-            f"Recon cannot know which of them conflict. Make one with `{command}`, or name a file "
-            "with --recon_layers."
-        )
-    profile, entry = match.entry.profile, match.entry
-    note = f"layers from profile {entry.id} ({describe(profile, tasks)})"
-    if not match.exact:
-        note += _LOOSE
-    if match.others:
-        note += f"; the newest of {match.others + 1} that fit"
-    return Selection(tuple(profile.layers(S, K)), note)
-
-
-def describe(profile: ConflictProfile, tasks: Sequence[str] | None = None) -> str:
-    """Where a profile came from, in a few words; its tasks, if they are not these."""
-    where = profile.provenance
-    parts = [
-        str(where.get("dataset", "unknown data")),
-        str(where.get("weighting", "unknown weighting")),
-        f"{profile.steps} steps",
-        str(where.get("date", ""))[:10],
-    ]
-    if tasks is not None and set(tasks) != set(profile.tasks):
-        parts.append(f"tasks {', '.join(profile.tasks)}")
-    return ", ".join(part for part in parts if part)
-
-
-def _from_file(
-    layers: Sequence[Layer], K: int, S: float, source: str, tasks: Sequence[str] | None
-) -> Selection:
-    text = read_text(source)
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise ReconError(
-            f"--recon_layers {source} is not JSON ({error}). Name a file that `libmtl-recon layers "
-            "export` wrote, or a JSON object {layer: score}."
-        ) from error
-    if isinstance(data, dict) and data.get("format") == FORMAT:
-        profile = ConflictProfile.from_json(text, source)
-        return _from_profile(layers, K, S, source, profile, tasks)
-    return _from_scores(layers, K, source, data)
-
-
-def _from_profile(
-    layers: Sequence[Layer],
-    K: int,
-    S: float,
-    source: str,
-    profile: ConflictProfile,
-    tasks: Sequence[str] | None,
-) -> Selection:
-    if loose_fingerprint(profile.architecture) != loose_fingerprint(layers):
-        theirs, ours = set(profile.layer_names), {layer.name for layer in layers}
-        differing = sorted(theirs ^ ours)[:3] or "the layers' types or order"
-        raise ReconError(
-            f"--recon_layers {source} is the profile of another architecture: it has "
-            f"{len(theirs)} layers and this network {len(ours)}, differing in {differing}. Score "
-            "this network with `libmtl-recon score`, or name the profile that belongs to it."
-        )
-    note = f"layers from {source} ({describe(profile, tasks)})"
-    if fingerprint(profile.architecture) != fingerprint(layers):
-        note += _LOOSE
-    return Selection(tuple(profile.layers(S, K)), note)
-
-
-def _from_scores(layers: Sequence[Layer], K: int, source: str, data: object) -> Selection:
-    if not isinstance(data, dict) or not data or not all(map(_is_score, data.values())):
-        raise ReconError(
-            f"--recon_layers {source} holds neither a conflict profile nor a JSON object {{layer: "
-            "score}} with a number for each layer."
-        )
-    order = {layer.name: position for position, layer in enumerate(layers)}
-    unknown = [name for name in data if name not in order]
-    if unknown:
-        raise UsageError(
-            "--recon_layers",
-            "must name layers of this network",
-            unknown[0],
-            f"{len(unknown)} of the {len(data)} layers in {source} do not exist here. "
-            + _hint(list(data), order),
-        )
-    ranks = len(data)
-    if ranks < K:
-        raise UsageError(
-            "--recon_k",
-            f"must be at most {ranks}, the number of layers that {source} ranks",
-            K,
-            "Lower it, or name a file that ranks more layers.",
-        )
-    ranked = sorted(data, key=lambda name: (-data[name], order[name]))
-    note = f"layers from {source}, by its published scores (--recon_s does not apply to them)"
-    return Selection(tuple(ranked[:K]), note)
-
-
-def _is_score(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value)
-
-
-def _hint(names: list[str], known: dict[str, int]) -> str:
-    """The way out: a prefix that all the names lack or have too much, else some true names."""
-    longer = [k.removesuffix(names[0]) for k in known if k.endswith(f".{names[0]}")]
-    for prefix in longer:
-        if all(prefix + name in known for name in names):
-            return f"All of them do under {prefix!r}: put this before each name in the file."
-    parts = names[0].split(".")
-    for cut in range(1, len(parts)):
-        prefix = ".".join(parts[:cut]) + "."
-        if all(n.startswith(prefix) and n.removeprefix(prefix) in known for n in names):
-            return f"All of them do without {prefix!r}: remove this from each name in the file."
-    return f"The network's layers are called {', '.join(list(known)[:4])}, ..."

@@ -22,8 +22,8 @@ class Stability:
     """How much of a choice of layers would be chosen again.
 
     Agreement is a number from 0 (as good as chance, or worse) to 1 (always the same). For the K
-    worst layers it is the share of them that is chosen again; for a whole ranking it is 1 - d/d₀,
-    with d the distance of Eq. 22 and d₀ that to a random ranking.
+    worst layers it is the share of them that conflict at all and are chosen again; for a whole
+    ranking it is 1 - d/d₀, with d the distance of Eq. 22 and d₀ that to a random ranking.
 
     Attributes:
         K: The numbers of layers that were asked about, whose least agreement counts; empty for
@@ -33,12 +33,14 @@ class Stability:
         drift: Of the profile with what the later half of its steps alone gives: below
             ``agreement`` where the conflicts are still moving.
         steps: On how many steps it rests.
+        known: Whether there were steps enough to tell; both numbers are 0 if not.
     """
 
     K: tuple[int, ...]
     agreement: float
     drift: float
     steps: int
+    known: bool = True
 
     def holds(self, confidence: float) -> bool:
         """Whether the agreement is at least this, and the trend explains no more than chance does.
@@ -77,16 +79,41 @@ def stability(
         check_count("K", count, layers)
     blocks = profile.counts[:, :, :below].sum(axis=2)
     if len(blocks) < _FEWEST_BLOCKS:
-        return Stability(wanted, 0.0, 0.0, profile.steps)
+        return Stability(wanted, 0.0, 0.0, profile.steps, known=False)
     draws = np.random.default_rng(seed).integers(len(blocks), size=(resamples, len(blocks)))
     # How often each block was drawn, times its scores: all resamples in one product.
     times = np.stack([np.bincount(draw, minlength=len(blocks)) for draw in draws])
-    now = _places(blocks.sum(axis=0, keepdims=True))[0]
+    total = blocks.sum(axis=0)
+    now = _places(total[None])[0]
     again = _places(times @ blocks)
     later = np.cumsum(profile.block_steps[::-1])[::-1] <= (profile.steps + 1) // 2
     late = _places(blocks[later].sum(axis=0, keepdims=True))
-    return Stability(
-        wanted, _agreement(now, again, wanted), _agreement(now, late, wanted), profile.steps
+    agreement, drift = (_agreement(now, others, wanted, total > 0) for others in (again, late))
+    return Stability(wanted, agreement, drift, profile.steps)
+
+
+def in_words(found: Stability, confidence: float) -> str:
+    """How sure a choice is, as a sentence for the user, which says whether that is enough.
+
+    Args:
+        found: How sure.
+        confidence: The agreement that is enough; see :meth:`Stability.holds`.
+    """
+    most = max(found.K, default=1)
+    one = most == 1
+    number = f"{most}" if len(found.K) < 2 else f"{min(found.K)} to {most}"
+    what = "ranking" if not found.K else "worst layer" if one else f"{number} worst layers"
+    if not found.known:
+        verb = "is" if one else "are"
+        return f"How sure the {what} {verb} cannot be told: {found.steps} steps are too few."
+    verb = "agrees" if one else "agree"
+    sure = f"The {what} {verb} to {found.agreement:.1%} with what other such steps would have given"
+    if found.holds(confidence):
+        return f"{sure}."
+    return (
+        f"{sure}, and to {found.drift:.1%} with the later half alone: {found.steps} steps are too "
+        f"few for {100 * confidence:g}%. More of them, or profiles of several seeds added up, make "
+        "it surer."
     )
 
 
@@ -98,12 +125,20 @@ def _places(scores: Scores) -> Scores:
     return places
 
 
-def _agreement(now: Scores, others: Scores, wanted: tuple[int, ...]) -> float:
+def _agreement(
+    now: Scores, others: Scores, wanted: tuple[int, ...], conflicting: NDArray[np.bool_]
+) -> float:
     layers = len(now)
     if not wanted:
+        if not conflicting.any():
+            return 0.0
         if layers < 2:
             return 1.0
         distance = float(np.abs(others - now).mean())
         return max(0.0, 1.0 - distance / chance_distance(layers))
-    shares = [float((others[:, now < count] < count).mean()) for count in wanted]
-    return min(shares)
+    # A layer that never conflicts is among the worst by its place in the network only.
+    chosen = [(now < count) & conflicting for count in wanted]
+    return min(
+        float((others[:, those] < count).sum(axis=1).mean()) / count
+        for count, those in zip(wanted, chosen, strict=True)
+    )

@@ -189,7 +189,7 @@ def open_store(place: str | Path) -> Store:
         if kind not in ("file", "local"):
             return UrlStore(place)
         place = path
-    return FolderStore(Path(place).expanduser())
+    return FolderStore(Path(place).expanduser().absolute())
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ class ScoringObserver(Observer):
         self.schedule = schedule if isinstance(schedule, Schedule) else Schedule(schedule)
         until = self.schedule.until
         self._stopping = None if until is None else Stopping(until)
-        self._trained_steps = 0
+        self.trained_steps = 0  # scored or not
         self.missed = 0
         self.failed = False
         self._dataset = dataset
@@ -84,9 +84,9 @@ class ScoringObserver(Observer):
         self._refuse_non_finite()
         more: dict[str, Any] = {"missed_steps": self.missed} if self.missed else {}
         profile = self._probe.profile({})
-        until = self.schedule.until
-        if until is not None:
-            more["stability"] = described(until, until.look(profile))
+        judged = self.schedule.judged
+        if judged is not None:
+            more["stability"] = described(judged, judged.look(profile))
         return dataclasses.replace(profile, provenance={**self._provenance, **more})
 
     def built(self, trainer: Any) -> None:
@@ -106,8 +106,8 @@ class ScoringObserver(Observer):
                 "belong to the network, not to the weighting."
             )
         layers, self._columns = _shared_layers(model)
-        if self.schedule.until is not None:
-            self.schedule.until.check_layers(len(layers))
+        if self.schedule.judged is not None:
+            self.schedule.judged.check_layers(len(layers))
         self._on_built(layers)
         self._probe = ConflictProbe(layers, model.task_name, trainer.device)
         self._provenance = _provenance(trainer, weighting, self._dataset)
@@ -146,7 +146,7 @@ class ScoringObserver(Observer):
             self._present = present = present_tasks(model)
             if not present:  # no sample has a label: such a step trains nothing
                 return backward(losses, **kwargs)
-            number, self._trained_steps = self._trained_steps, self._trained_steps + 1
+            number, self.trained_steps = self.trained_steps, self.trained_steps + 1
             if self.schedule.ends(number):
                 self._stop()
             self._seen = True  # not to be counted

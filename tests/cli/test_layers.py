@@ -76,11 +76,12 @@ def test_show_ranks_the_newest_profile(
     out = capsys.readouterr().out
     assert f"profile {id}: 10 steps, tasks left, right" in out
     assert "arguments: --lr 1" in out
-    assert rows(out)[-3:] == [
+    assert rows(out)[-4:-1] == [
         ["rank", "layer", "type", "parameters", "score", "share", "undefined"],
         ["1", "conv1", "Conv2d", "216", "3", "30.0%", "0"],
         ["2", "bn1", "BatchNorm2d", "16", "2", "20.0%", "1"],
     ]
+    assert out.endswith("How sure the ranking is cannot be told: 10 steps are too few.\n")
 
 
 def test_show_follows_s_and_k_and_draws(
@@ -100,6 +101,7 @@ def test_show_follows_s_and_k_and_draws(
     ("options", "rule"),
     [
         (["--k", "3"], "--k must be a whole number from 1 to 2"),
+        (["--k", "2"], "--k must leave a layer shared"),
         (["--s", "0.1"], "--s must be a multiple of 0.005"),
         (["--plot", "p.jpg"], "--plot must be a file name"),
     ],
@@ -175,3 +177,16 @@ def test_list_loads_nothing_that_takes_long(cache: ProfileCache) -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_show_has_a_line_for_each_profile_that_was_added(
+    capsys: pytest.CaptureFixture[str], cache: ProfileCache
+) -> None:
+    ids = [cache.save(profile("a")), cache.save(profile("b"))]
+    assert main(["layers", "add", *ids]) == 0
+    capsys.readouterr()
+    assert main(["layers", "show", "--k", "1"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert "  added 1: a, EW, 2026-01-02" in out
+    assert "  added 2: b, EW, 2026-01-02" in out
+    assert out[-1] == "How sure the worst layer is cannot be told: 20 steps are too few."

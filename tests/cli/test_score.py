@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -16,8 +19,10 @@ import pytest
 
 from libmtl_recon import ConflictProfile, ProfileCache
 from libmtl_recon.cli import main
+from libmtl_recon.conflict.cache import read_profile
 from libmtl_recon.conflict.exclusive import ScoringTurn
 from libmtl_recon.conflict.layers import Layer
+from libmtl_recon.conflict.stores import FolderStore
 
 SCRIPT = '''
 import sys
@@ -197,6 +202,7 @@ def test_no_split_is_proposed_where_nothing_conflicts(
         ("--top", "-2", "--top must be a whole number from 1 up, but is -2"),
         ("--plot", "p.gif", "--plot must be a file name that ends in"),
         ("--plot", "no/p.png", "--plot must lie in a folder that exists"),
+        ("--out", "no/p.json", "--out must lie in a folder that exists"),
     ],
 )
 def test_wrong_options_are_refused_before_training(
@@ -232,12 +238,12 @@ def test_a_cache_that_cannot_be_written_is_said_before_training(
 def test_the_run_says_how_sure_it_is(script: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", script, "--weighting", "EW"]) == 0
     out = capsys.readouterr().out
-    assert "The ranking agrees to 0.0%" in out
-    assert "4 steps are too few for the 90% that were asked for" in out
-    assert main(["score", "--k", "1-2", script, "--weighting", "EW"]) == 0
-    assert "The 1 to 2 worst layers agree" in capsys.readouterr().out
-    assert main(["score", "--score-until-stable", "off", script, "--weighting", "EW"]) == 0
-    assert "agree" not in capsys.readouterr().out
+    assert "How sure the ranking is cannot be told: 4 steps are too few." in out
+    for flags in ([], ["--steps", "3"], ["--score-until-stable", "off"]):
+        assert main(["score", "--k", "1-2", *flags, script, "--weighting", "EW"]) == 0
+        assert "How sure the 1 to 2 worst layers are cannot" in capsys.readouterr().out
+        entry = max(ProfileCache().list(), key=lambda entry: entry.profile.provenance["date"])
+        assert entry.profile.provenance["stability"]["K"] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -250,6 +256,8 @@ def test_the_run_says_how_sure_it_is(script: str, capsys: pytest.CaptureFixture[
             "--score-until-stable must be a number above 0 and below",
         ),
         (["--k", "9"], "--k must be a whole number from 1 to 3"),
+        (["--k", "9", "--steps", "2"], "--k must be a whole number from 1 to 3"),
+        (["--k", "2-3"], "--k must leave a layer shared, so be below 3"),
     ],
 )
 def test_what_cannot_be_scored_is_said_before_training(
@@ -308,3 +316,77 @@ def test_a_turn_that_ends_without_a_profile_goes_to_the_next(tmp_path: Path) -> 
     other.leave()
     assert second.enter(layers) is None
     second.leave()
+
+
+def test_a_falling_range_is_refused(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["score", "--k", "3-2", script])
+    assert "a range such as 5-20, but is '3-2'" in capsys.readouterr().err
+
+
+def test_a_training_that_ends_before_it_is_to_be_scored_is_explained(
+    script: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", "--score-from", "100", script]) == 1
+    assert "trained 4 steps, so that --score-from 100 left none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", [True, False])
+def test_what_was_scored_outlives_a_full_disk(
+    script: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    out: bool,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FolderStore, "write", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    flags = ["--out", str(tmp_path / "mine.json")] if out else []
+    assert main(["score", *flags, script, "--weighting", "EW"]) == 1
+    said = capsys.readouterr()
+    assert "No space left on device" in said.err
+    assert "Layers by conflict score" in said.out
+    assert "Kept" not in said.out
+    (file,) = tmp_path.glob("mine.json" if out else "libmtl-recon-*.json")
+    assert f"libmtl-recon layers import {file}" in said.err
+    assert read_profile(file).steps == 4
+
+
+def test_a_split_network_is_not_proposed_to_be_split_again(
+    script: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--arch", "Recon", "--recon_k", "1", "--recon_select", "first"]
+    assert main(["score", script, "--weighting", "EW", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "These are the layers that stayed shared" in out
+    assert "Next" not in out
+
+
+def test_the_split_that_is_proposed_leaves_a_layer_shared(
+    script: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        ConflictProfile, "scores", lambda self, _: dict.fromkeys(self.layer_names, 7)
+    )
+    assert main(["score", "--steps", "2", script]) == 0
+    assert "--recon_k 2" in capsys.readouterr().out
+
+
+def test_a_job_that_is_ended_keeps_the_steps_before_it(script: str, tmp_path: Path) -> None:
+    endless = Path(script).read_text().replace("else 1)", "else 10**5)")
+    Path(script).write_text(endless)
+    command = [sys.executable, "-u", "-m", "libmtl_recon", "score", "--score-until-stable", "off"]
+    process = subprocess.Popen(
+        [*command, script], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert any(line.startswith("Epoch") for line in process.stdout)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert "Kept as profile" in out
+    assert "the script did not end well (exit status 130)" in err
+    assert kept().steps >= 4

@@ -53,3 +53,8 @@ def test_other_names_of_tasks_are_numbered(make_profile: Make, profile: Conflict
         profile.architecture, ("x", "y"), profile.counts, profile.undefined, profile.block_steps
     )
     assert add_profiles([profile, renamed]).tasks == ("task 1", "task 2")
+
+
+def test_a_profile_is_not_added_to_itself(profile: ConflictProfile) -> None:
+    with pytest.raises(ReconError, match=r"its steps would count twice"):
+        add_profiles([profile, profile])

@@ -91,10 +91,10 @@ def test_the_profile_of_another_architecture_is_refused(
 ) -> None:
     source = write(tmp_path, profile.to_json())
     renamed = (*profile.architecture[:2], Layer("head", "Linear", ((2, 4), (2,))))
-    with pytest.raises(ReconError, match=r"another architecture: .*\['block\.0\.fc', 'head'\]"):
+    with pytest.raises(ReconError, match=r"\(only there: block\.0\.fc; only here: head\)"):
         select_layers(renamed, 1, -0.1, source)
     retyped = (Layer("conv1", "Linear", ((4,),)), *profile.architecture[1:])
-    with pytest.raises(ReconError, match=r"another architecture: .*types or order"):
+    with pytest.raises(ReconError, match=r"another type: conv1 \(Conv2d, here Linear\)"):
         select_layers(retyped, 1, -0.1, source)
 
 
@@ -145,7 +145,7 @@ def test_a_prefix_that_all_names_lack_is_named(tmp_path: Path, profile: Conflict
 )
 def test_what_is_neither_is_named(tmp_path: Path, profile: ConflictProfile, data: Any) -> None:
     source = write(tmp_path, data)
-    with pytest.raises(ReconError, match=r"layers\.json holds neither a conflict profile nor"):
+    with pytest.raises(ReconError, match=r"layers\.json holds none of what it may"):
         select_layers(profile.architecture, 1, -0.1, source)
 
 
@@ -201,3 +201,85 @@ def test_random_parameters_may_follow_a_published_list(
 def test_an_unknown_choice_is_explained(profile: ConflictProfile) -> None:
     with pytest.raises(UsageError, match=r"--recon_select must be one of conflict, random.*RSL"):
         select_layers(profile.architecture, 1, -0.1, select="worst")
+
+
+@pytest.mark.parametrize("form", ["file", "words"])
+def test_a_list_of_layers_is_taken_in_its_order(
+    tmp_path: Path, profile: ConflictProfile, form: str
+) -> None:
+    def source(*names: str) -> str:
+        return write(tmp_path, list(names)) if form == "file" else ",".join(names)
+
+    layers = profile.architecture
+    chosen = select_layers(layers, 2, -0.1, source("block.0.fc", "conv1"))
+    assert chosen.names == ("block.0.fc", "conv1")
+    assert chosen.note.endswith(", in its order")
+    chosen = select_layers(layers, 1, -0.1, source("conv1", "bn1"))
+    assert chosen.names == ("conv1",)
+    assert "the first 1 of 2" in chosen.note
+    with pytest.raises(UsageError, match=r"--recon_k must be at most 1, .* but is 2"):
+        select_layers(layers, 2, -0.1, source("conv1"))
+    with pytest.raises(UsageError, match=r"must name layers of this network, but is 'bn7'"):
+        select_layers(layers, 1, -0.1, source("conv1", "bn7"))
+    with pytest.raises(UsageError, match=r"must name each layer once, but is 'conv1'"):
+        select_layers(layers, 2, -0.1, source("conv1", "conv1"))
+
+
+def test_a_kept_profile_may_be_named_by_its_id(
+    cache: ProfileCache, profile: ConflictProfile, make_profile: Callable[..., ConflictProfile]
+) -> None:
+    id = cache.save(profile)
+    cache.save(make_profile([[-0.9], [0.1], [0.1]]))
+    chosen = select_layers(profile.architecture, 1, -0.1, id[:8], cache)
+    assert chosen.names == ("bn1",)
+    assert chosen.note.startswith(f"layers from profile {id} (digits")
+    with pytest.raises(ReconError, match=r"Cannot read abc123.*the ID of a profile in the cache"):
+        select_layers(profile.architecture, 1, -0.1, "abc123", cache)
+
+
+def test_too_few_steps_are_told(
+    cache: ProfileCache, profile: ConflictProfile, tmp_path: Path
+) -> None:
+    cache.save(profile)
+    source = write(tmp_path, profile.to_json())
+    for where, select in ((None, "conflict"), (source, "conflict"), (None, "random_params")):
+        chosen = select_layers(profile.architecture, 1, -0.1, where, cache, select=select)
+        assert chosen.doubt == "How sure the worst layer is cannot be told: 4 steps are too few."
+    sure = dataclasses.replace(
+        profile,
+        counts=profile.counts.repeat(10, axis=0),
+        undefined=profile.undefined.repeat(10, axis=0),
+        block_steps=profile.block_steps.repeat(10),
+    )
+    source = write(tmp_path, sure.to_json())
+    assert select_layers(profile.architecture, 1, -0.1, source).doubt == ""
+
+
+def test_a_network_that_has_changed_is_told_from_its_profile(
+    cache: ProfileCache, profile: ConflictProfile
+) -> None:
+    id = cache.save(profile)
+    changed = (*profile.architecture[:2], Layer("head", "Linear", ((2, 4), (2,))))
+    nearest = rf"The nearest, {id} \(digits, .*\(only there: block\.0\.fc; only here: head\)"
+    with pytest.raises(ReconError, match=nearest):
+        select_layers(changed, 1, -0.1, cache=cache)
+    other = tuple(Layer(f"l{i}", "Linear", ((2, 2),)) for i in range(4))
+    with pytest.raises(ReconError, match=r"know which of them conflict\. Make one"):
+        select_layers(other, 1, -0.1, cache=cache)
+
+
+def test_layers_of_other_shapes_and_other_tasks_are_named(
+    cache: ProfileCache, profile: ConflictProfile
+) -> None:
+    cache.save(profile)
+    chosen = select_layers(
+        wider(profile.architecture), 1, -0.1, cache=cache, tasks=("left", "middle")
+    )
+    assert "(conv1 (4x1x3x3, here 4x3x3x3))" in chosen.note
+    assert "of the tasks left, right" in chosen.note
+
+
+def test_a_source_that_is_not_used_is_told(tmp_path: Path, profile: ConflictProfile) -> None:
+    source = write(tmp_path, profile.to_json())
+    chosen = select_layers(profile.architecture, 1, -0.1, source, select="first")
+    assert chosen.note.endswith("; --recon_layers is not used")

@@ -8,7 +8,7 @@ import pytest
 from libmtl_recon import ConflictProfile, UsageError
 from libmtl_recon.conflict.grid import BINS
 from libmtl_recon.conflict.layers import Layer
-from libmtl_recon.conflict.stability import stability
+from libmtl_recon.conflict.stability import in_words, stability
 
 
 def profile_of(scores: np.ndarray, block_steps: int = 100) -> ConflictProfile:
@@ -82,3 +82,30 @@ def test_one_layer_is_always_the_worst() -> None:
 def test_k_is_checked(K: int | range) -> None:
     with pytest.raises(UsageError, match="K must be a whole number from 1 to 20"):
         stability(profile_of(np.ones((8, 20), np.int64)), -0.1, K)
+
+
+def test_a_choice_by_the_place_in_the_network_is_none() -> None:
+    """Of 12 layers 3 ever conflict, so that any others are the first ones by chance."""
+    scores = np.tile([0] * 9 + [30, 20, 10], (10, 1))
+    assert stability(profile_of(scores), -0.1, 3).agreement == 1.0
+    assert stability(profile_of(scores), -0.1, 4).agreement == 0.75
+    assert not stability(profile_of(scores * 0), -0.1).holds(0.01)
+    assert not stability(profile_of(scores * 0), -0.1, 4).holds(0.01)
+
+
+@pytest.mark.parametrize(
+    ("K", "starts"),
+    [
+        (None, "The ranking agrees to 100.0% with"),
+        (1, "The worst layer agrees to"),
+        (3, "The 3 worst layers agree to"),
+        (range(1, 4), "The 1 to 3 worst layers agree to"),
+    ],
+)
+def test_it_is_said_whether_the_steps_are_enough(K: int | range | None, starts: str) -> None:
+    sure = stability(profile_of(np.tile(np.arange(12)[::-1] * 5, (10, 1))), -0.1, K)
+    assert in_words(sure, 0.9).startswith(starts)
+    assert "too few" not in in_words(sure, 0.9)
+    noise = np.random.default_rng(0).integers(30, 70, size=(10, 12))
+    said = in_words(stability(profile_of(noise), -0.1, K), 0.999)
+    assert "1000 steps are too few for 99.9%." in said

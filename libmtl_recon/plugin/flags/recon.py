@@ -47,9 +47,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--recon_layers",
-        metavar="FILE",
-        help="take the layers from this file, a profile written by `libmtl-recon layers export` "
-        "or a JSON object {layer: score}, instead of the cache",
+        metavar="FROM",
+        help="where the layers come from, instead of the newest profile that fits: the ID of a "
+        "profile in the cache; a file with an exported one, a JSON object {layer: score} or a JSON "
+        "list of layers; or the layers' names with commas between them, worst first",
     )
     group.add_argument(
         "--recon_base",
