@@ -25,6 +25,13 @@ def is_compiled(module: nn.Module) -> bool:
     return COMPILED in module._modules or module._compiled_call_impl is not None
 
 
+def uncompiled(network: nn.Module) -> nn.Module:
+    """The network itself, of what ``torch.compile`` may have wrapped; its parts as they are."""
+    while COMPILED in network._modules:
+        network = network._modules[COMPILED]  # type: ignore[assignment]  # is never None
+    return network
+
+
 def compiled_parts(network: nn.Module) -> list[str]:
     """The paths of the modules of a network that were compiled; the network's own is empty."""
     return [name for name, module in network.named_modules() if is_compiled(module)]
@@ -39,8 +46,7 @@ def without_compilation(network: nn.Module) -> nn.Module:
     Returns:
         The network, or the one that it is the compiled form of.
     """
-    while COMPILED in network._modules:
-        network = network._modules[COMPILED]  # type: ignore[assignment]  # is never None
+    network = uncompiled(network)
     for module in list(network.modules()):
         module._compiled_call_impl = None
         for name, child in module._modules.items():

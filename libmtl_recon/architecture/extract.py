@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from libmtl_recon.architecture.branches import TaskByTask
+from libmtl_recon.architecture.compiled import uncompiled
 from libmtl_recon.architecture.split import is_split, selection_of
 from libmtl_recon.architecture.task_selection import TaskSelection
 from libmtl_recon.architecture.task_specific import TaskSpecific, make_plain
@@ -47,6 +48,7 @@ def extract_task(model: nn.Module, task: str) -> nn.Module:
         ReconError: There is no network to take out, or RotoGrad's rotation cannot be merged into
             the decoder.
     """
+    model = uncompiled(model)
     if not hasattr(model, "decoders"):
         return _plain_copy(model, task)
     names: list[str] = list(model.task_name)  # type: ignore[arg-type]  # LibMTL's

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from libmtl_recon.architecture.bundle import bundles_in, pick
-from libmtl_recon.architecture.compiled import run_uncompiled
+from libmtl_recon.architecture.compiled import run_uncompiled, uncompiled
 from libmtl_recon.architecture.custom_functions import run_functions_once_a_task
 from libmtl_recon.architecture.drawing import draw_anew, refuse_undrawable
 from libmtl_recon.architecture.finding import checked_tasks, find_layers, tied_parameters
@@ -25,7 +25,7 @@ from libmtl_recon.architecture.task_specific import (
     make_task_specific,
     values_of,
 )
-from libmtl_recon.conflict.layers import COMPILED, plain_name
+from libmtl_recon.conflict.layers import plain_name
 from libmtl_recon.errors import ReconError, UsageError
 
 BN = ("per_task", "mixed")
@@ -208,8 +208,7 @@ def selection_of(module: nn.Module) -> TaskSelection:
 
 
 def _find_selection(module: nn.Module) -> TaskSelection | None:
-    while COMPILED in module._modules:
-        module = module._modules[COMPILED]  # type: ignore[assignment]  # is never None
+    module = uncompiled(module)
     if isinstance(module, GraphModule) and _unwrap_chosen not in module._forward_hooks.values():
         # Copying or pickling such a module leaves it its parts, but not its hooks.
         parts = [part for part in module.modules() if isinstance(part, TaskSpecific)]

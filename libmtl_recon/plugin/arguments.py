@@ -102,6 +102,9 @@ def complete(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> P
     flag, architecture = "--arch", params.arch
     if architecture in ARCHITECTURES:
         flag, architecture = "--recon_base", ARCHITECTURES[architecture].base_of(params)
+    for name, flags in ARCHITECTURES.items():
+        if params.arch != name:
+            flags.refuse_idle(params)
     if architecture in _GATED:
         _require_gate_flags(params, f"{flag} {architecture}")
     mended = verdicts(libmtl).get(optimizers.MEND.name) == "applied"

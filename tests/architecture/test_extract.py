@@ -69,6 +69,20 @@ def test_shares_no_memory_and_trains_and_pickles() -> None:
     assert isinstance(extract_task(split, "a"), nn.Sequential)
 
 
+def test_is_taken_out_of_what_was_compiled(tmp_path: Path) -> None:
+    split = split_layers(normed(0.1), ["0"], ["a", "b"]).eval()
+    model = make(tmp_path).model.eval()
+    found = [
+        extract_task(torch.compile(network, backend="eager"), "b") for network in (split, model)
+    ]
+    for network in found:
+        assert_no_trace(network)
+        assert not any("_orig_mod" in key for key in network.state_dict())
+    assert torch.equal(found[0](rows()), split(rows()).parts[1])
+    x = batches()[0][0]
+    assert torch.equal(found[1](x), model(x)["b"])
+
+
 def test_is_exported() -> None:
     split = split_layers(resnet(), ["layer1.0.conv1", "layer3.0.bn2"], ["a", "b"]).eval()
     x = torch.randn(4, 3, 32, 32)

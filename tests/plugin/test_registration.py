@@ -112,6 +112,7 @@ def params(**changes: object) -> argparse.Namespace:
         ({"arch": "Recon"}, "--recon_k", "--recon_k 12"),
         ({"arch": "Recon", "recon_k": 0}, "--recon_k", "from 1 up"),
         ({"arch": "Recon", "recon_k": 2.5}, "--recon_k", "from 1 up"),
+        ({"arch": "HPS", "recon_from": "x.pt"}, "--recon_from", "Add --arch Recon"),
         ({"weighting": "GradOPS", "gradops_alpha": "1"}, "--gradops_alpha", "finite number"),
         ({"arch": "Recon", "recon_k": 2, "recon_s": 0.5}, "--recon_s", "above -1 and up to 0"),
         ({"arch": "Recon", "recon_k": 2, "recon_s": -1.0}, "--recon_s", "above -1 and up to 0"),

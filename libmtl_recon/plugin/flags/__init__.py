@@ -1,8 +1,9 @@
 """Our command-line flags, added to LibMTL's parser: one file a method.
 
 Each of these modules has ``add(parser)``, ``values(params)`` (checked, as LibMTL's ``weight_args``
-or ``arch_args``) and ``HOME``, the module of the LibMTL class of the method's name. Flags for
-any method are in ``training``.
+or ``arch_args``) and ``HOME``, the module of the LibMTL class of the method's name. Those of
+architectures have ``refuse_idle(params)`` for what makes no sense without them. Flags for any
+method are in ``training``.
 """
 
 from __future__ import annotations

@@ -138,6 +138,22 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def refuse_idle(params: Any) -> None:
+    """Refuse a trained network that another architecture would not start from.
+
+    Raises:
+        UsageError: It is given.
+    """
+    start = getattr(params, "recon_from", None)
+    if start is not None:
+        raise UsageError(
+            "--recon_from",
+            "must be given with --arch Recon, which splits the network in it",
+            start,
+            "Add --arch Recon, or leave --recon_from out to start anew.",
+        )
+
+
 def base_of(params: Any) -> str:
     """The architecture that is split.
 
