@@ -120,6 +120,7 @@ def make_trainer(weighting: str, tasks: int = 3, arch: str = "HPS", **changes: A
         "MGDA": {"mgda_gn": "none"},
         "MoCo": {"MoCo_beta": 0.5, "MoCo_beta_sigma": 0.5, "MoCo_gamma": 0.1}
         | {"MoCo_gamma_sigma": 0.5, "MoCo_rho": 0},
+        "Nash_MTL": {"update_weights_every": 1, "optim_niter": 20, "max_norm": 1.0},
         "RLW": {} if MAIN else {"dist": "Normal"},
         "STCH": {"STCH_mu": 1.0, "STCH_warmup_epoch": 1},
         "UPGrad": {"UPGrad_norm_eps": 1e-4, "UPGrad_reg_eps": 1e-4},

@@ -40,7 +40,7 @@ EPOCHS = 3
 LOSSES = ["EW", "UW", "DWA", "GLS", "RLW"]
 GRADIENTS = ["GradNorm", "MGDA", "PCGrad", "GradVac", "CAGrad", "GradDrop", "IMTL", "GradOPS"]
 GRADIENTS += ["RotoGrad"]
-GRADIENTS += [name for name in ("Aligned_MTL", "DB_MTL", "FairGrad", "UPGrad") if MAIN]
+GRADIENTS += [name for name in ("Aligned_MTL", "DB_MTL", "FairGrad", "Nash_MTL", "UPGrad") if MAIN]
 
 
 @pytest.fixture(autouse=True)
@@ -367,6 +367,23 @@ def test_a_weighting_that_would_train_wrongly_is_refused(weighting: str) -> None
     train(make_trainer(weighting), batches([(ALL, SOME, ONE)]), epochs=1)
     with pytest.raises(ReconError, match=f"{weighting} stops here"):
         train(make_trainer(weighting), batches(PATTERN), epochs=1)
+
+
+@pytest.mark.skipif(not MAIN, reason="Nash_MTL is in LibMTL's main branch only")
+def test_nash_mtl_does_not_mix_weights_of_several_bargains() -> None:
+    settings = {"update_weights_every": 2, "optim_niter": 20, "max_norm": 1.0}
+    trainer = make_trainer("Nash_MTL", weight_args=settings)
+    with pytest.raises(ReconError, match=r"--update_weights_every above 1"):
+        train(trainer, batches([(ALL, ALL, ALL), (NONE, SOME, ALL)]), epochs=1)
+
+
+@pytest.mark.skipif(not MAIN, reason="Nash_MTL is in LibMTL's main branch only")
+def test_nash_mtl_keeps_the_weights_of_absent_tasks() -> None:
+    trainer = train(make_trainer("Nash_MTL"), batches([(ALL, ALL, ALL)]), epochs=1)
+    before = trainer.model.prvs_alpha.copy()
+    train(trainer, batches([(ALL, NONE, ALL)]), epochs=1)
+    assert trainer.model.prvs_alpha[1] == before[1]
+    assert trainer.model.prvs_alpha[0] != before[0]
 
 
 def test_a_prediction_that_mixes_the_samples_is_refused() -> None:

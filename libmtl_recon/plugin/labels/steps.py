@@ -74,7 +74,8 @@ def _only(model: Any, present: Sequence[int], losses: Tensor) -> Iterator[None]:
     shown |= _history(model, losses, present)
     shown |= {name: getattr(model, name)[places] for name in kept.parameters}
     shown |= dict.fromkeys(kept.sized, _GONE)
-    full = {name: own.get(name) for name in kept.tensors}
+    shown |= {name: own[name][list(present)] for name in kept.arrays}
+    full = {name: own.get(name) for name in (*kept.tensors, *kept.arrays)}
     for name, dimensions in kept.tensors.items():
         if full[name] is not None:
             shown[name] = full[name][_cells(places, dimensions)]
@@ -86,7 +87,7 @@ def _only(model: Any, present: Sequence[int], losses: Tensor) -> Iterator[None]:
     after: dict[str, Any] = {}
     with _overlaid(model, shown):
         yield
-        after = {name: own.get(name) for name in kept.tensors}
+        after = {name: own.get(name) for name in (*kept.tensors, *kept.arrays)}
     for name, dimensions in kept.tensors.items():
         part, whole = after[name], full[name]
         if part is not None:
@@ -94,6 +95,10 @@ def _only(model: Any, present: Sequence[int], losses: Tensor) -> Iterator[None]:
                 whole = part.new_zeros((tasks,) * dimensions + part.shape[dimensions:])
             whole[_cells(places, dimensions)] = part
             own[name] = whole
+    for name in kept.arrays:
+        # A copy, for the old one may be in what `backward` returned.
+        own[name] = full[name].copy()
+        own[name][list(present)] = after[name]
 
 
 def _cells(places: Tensor, dimensions: int) -> tuple[Tensor, ...]:

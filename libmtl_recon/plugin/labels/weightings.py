@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from libmtl_recon.errors import ReconError
+from libmtl_recon.plugin.mends.nash_mtl import solve_optimization
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,13 @@ class Kept:
     Attributes:
         parameters: Trained, ``[T]``.
         tensors: Running values, and how many of their first dimensions count the tasks.
+        arrays: Values in NumPy, ``[T]``.
         sized: Made for a number of tasks, and made anew if not there.
     """
 
     parameters: tuple[str, ...] = ()
     tensors: Mapping[str, int] = field(default_factory=dict)
+    arrays: tuple[str, ...] = ()
     sized: tuple[str, ...] = ()
 
 
@@ -40,6 +43,7 @@ _KEPT: dict[str, Kept] = {
     "GradVac": Kept(tensors={"rho_T": 2}),
     "IMTL": _SCALES,
     "MGDA": Kept(),
+    "Nash_MTL": Kept(arrays=("prvs_alpha",)),
     "PCGrad": Kept(),
     "RLW": Kept(sized=("distribution",)),
     "UPGrad": Kept(),
@@ -56,7 +60,6 @@ _REFUSED = {
     "MOML": _BILEVEL,
     "MoCo": _TIED,
     "MoDo": f"{_THREE_BATCHES}; moreover {_TIED}",
-    "Nash_MTL": "it sets up its bargaining problem once, for all tasks",
     "SDMGrad": f"{_THREE_BATCHES}; moreover {_TIED}",
     "STCH": "it averages the losses of all tasks over the same number of steps",
 }
@@ -86,12 +89,13 @@ def refuse_absent_task(trainer: Any, task: str) -> None:
     chosen = getattr(trainer, "weighting", name)
     if chosen in getattr(trainer, "bilevel_methods", ()):  # the model's weighting is EW then
         name = chosen
-    if name not in _REFUSED and name in _KEPT and _is_libmtls(weighting):
+    why = _REFUSED.get(name, _why_not_nash(trainer) if name == "Nash_MTL" else "")
+    if not why and name in _KEPT and _is_libmtls(weighting):
         return
     if getattr(weighting, _OPT_IN, False):
         return
-    if name in _REFUSED:
-        reason = f"this weighting cannot be without a task for a step, since {_REFUSED[name]}"
+    if why:
+        reason = f"this weighting cannot be without a task for a step, since {why}"
         way_out = f"Choose one that can ({', '.join(sorted(_KEPT))}, GradOPS), or draw"
     else:
         reason = "it is not known whether this weighting can be without a task for a step"
@@ -103,6 +107,21 @@ def refuse_absent_task(trainer: Any, task: str) -> None:
         f"--weighting {name} stops here: no sample of this batch has a label for task {task!r}, "
         f"and {reason}. {way_out} batches in which each task has a label."
     )
+
+
+def _why_not_nash(trainer: Any) -> str:
+    """Why Nash_MTL cannot do without a task here; empty if it can.
+
+    The bargaining solution is that of the tasks at hand. What it keeps stands in where there is
+    none; with ``--update_weights_every`` also in each step between two solutions, in which weights
+    out of several bargains, of several scales, would meet.
+    """
+    weighting: Any = weighting_of(trainer.model)
+    if weighting.solve_optimization is not solve_optimization:
+        return "without the mend nash-mtl-solver it sets up its bargaining problem once, for all"
+    if trainer.kwargs["weight_args"].get("update_weights_every", 1) != 1:
+        return "with --update_weights_every above 1 it uses the weights of steps with other tasks"
+    return ""
 
 
 def _is_libmtls(weighting: type) -> bool:

@@ -77,12 +77,17 @@ def solve_optimization(self: Any, gtg: NDArray[Any]) -> NDArray[np.float64]:
     return kept
 
 
+def init_optim_problem(_: Any) -> None:
+    """Set nothing up: what is solved here has no problem of a fixed number of tasks."""
+
+
 def _needed(libmtl: ModuleType) -> bool:
     return "except:" in method_source(libmtl.weighting, "Nash_MTL", "solve_optimization")
 
 
 def _apply(libmtl: ModuleType) -> None:
     libmtl.weighting.Nash_MTL.solve_optimization = solve_optimization
+    libmtl.weighting.Nash_MTL._init_optim_problem = init_optim_problem
 
 
 MEND = Mend(
