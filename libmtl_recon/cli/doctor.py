@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from libmtl_recon.cli.command import add_command
+from libmtl_recon.errors import ReconError
 
 _SUMMARY = "show versions, device, cache and what is mended in LibMTL"
 _DESCRIPTION = """\
@@ -32,12 +33,10 @@ def _handle(_: argparse.Namespace) -> int:
     import LibMTL
 
     from libmtl_recon.cli.tables import make_console, make_table
-    from libmtl_recon.conflict.cache import ProfileCache
     from libmtl_recon.plugin.features import detect
     from libmtl_recon.plugin.mends import MENDS, verdicts
     from libmtl_recon.plugin.mends.device import choose_device
 
-    cache = ProfileCache()
     facts = {
         "Python": platform.python_version(),
         **{
@@ -46,7 +45,7 @@ def _handle(_: argparse.Namespace) -> int:
         },
         "LibMTL": f"{version('LibMTL')} ({detect(LibMTL).label}), {Path(LibMTL.__file__).parent}",
         "device": str(choose_device()),
-        "profiles": f"{len(cache.list())} in {cache.folder}",
+        "profiles": _profiles(),
     }
     for name, fact in facts.items():
         print(f"{name + ':':14} {fact}")
@@ -58,3 +57,13 @@ def _handle(_: argparse.Namespace) -> int:
         table.add_row(mend.name, found.get(mend.name, "not needed"), mend.reason)
     console.print(table)
     return 0
+
+
+def _profiles() -> str:
+    from libmtl_recon.conflict.cache import ProfileCache
+
+    try:
+        cache = ProfileCache()
+        return f"{len(cache.list())} in {cache.folder}"
+    except ReconError as error:  # one more finding
+        return str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -21,8 +22,8 @@ _DISTRIBUTIONS = ("Uniform", "Normal", "Dirichlet", "Bernoulli", "constrained_Be
 
 
 def guard_trainer(libmtl: ModuleType) -> None:
-    """Have LibMTL's Trainer look at its arguments before it builds anything."""
-    build = libmtl.Trainer.__init__
+    """Have LibMTL's Trainer look at its arguments before it builds anything or trains."""
+    build, prepare = libmtl.Trainer.__init__, libmtl.Trainer._prepare_dataloaders
     signature = inspect.signature(build)
 
     @functools.wraps(build)
@@ -47,7 +48,35 @@ def guard_trainer(libmtl: ModuleType) -> None:
         if given["encoder_class"] is not encoder_class:
             self.model.encoder_class = encoder_class
 
+    @functools.wraps(prepare)
+    def _prepare_dataloaders(self: Any, dataloaders: Any) -> Any:
+        if self.multi_input:
+            refuse_loaders(dataloaders, self.task_name)
+        return prepare(self, dataloaders)
+
     libmtl.Trainer.__init__ = __init__
+    libmtl.Trainer._prepare_dataloaders = _prepare_dataloaders
+
+
+def refuse_loaders(loaders: Any, tasks: Sequence[str]) -> None:
+    """Refuse data loaders that are not one a task, as ``--multi_input`` needs them.
+
+    Args:
+        loaders: What the script hands to ``train`` or ``test``.
+        tasks: The tasks' names.
+
+    Raises:
+        UsageError: They are not.
+    """
+    missing = [task for task in tasks if task not in loaders] if hasattr(loaders, "keys") else tasks
+    if missing:
+        raise UsageError(
+            "--multi_input",
+            "needs a dict of data loaders from the script, one for each task, and there is none "
+            f"for {', '.join(missing)}",
+            True,
+            "Leave it out where all tasks are labels of one data set.",
+        )
 
 
 def refuse_weighting(weighting: Any, arguments: dict[str, Any], *, rep_grad: bool) -> None:

@@ -91,6 +91,17 @@ def test_a_script_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere.py" in capsys.readouterr().err
 
 
+def test_the_doctor_goes_on_without_the_cache(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LIBMTL_RECON_CACHE", str(tmp_path / "file"))
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert "profiles:      Cannot read the folder of conflict profiles" in shown
+    assert "cagrad-tasks" in shown
+
+
 def test_the_doctor_tells_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out

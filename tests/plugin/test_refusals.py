@@ -70,6 +70,15 @@ def test_cross_stitch_refuses_inputs_of_each_tasks_own() -> None:
         make_trainer("EW", architecture=architectures.Cross_stitch, multi_input=True)
 
 
+def test_inputs_of_each_tasks_own_need_a_loader_each() -> None:
+    trainer = make_trainer("EW", 2, multi_input=True)
+    first, second = trainer.task_name
+    with pytest.raises(UsageError, match=rf"--multi_input needs .* none for {first}, {second}"):
+        trainer.train(batches(2), batches(2), epochs=1)
+    with pytest.raises(UsageError, match=rf"--multi_input needs .* none for {second},"):
+        trainer.test({first: batches(2)})
+
+
 @pytest.mark.parametrize("name", ["CGC", "PLE"])
 def test_experts_must_be_told_for_every_task(name: str) -> None:
     arguments = {"img_size": ("5",), "num_experts": [2, 1]}
