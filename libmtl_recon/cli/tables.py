@@ -59,11 +59,13 @@ def print_ranking(profile: ConflictProfile, S: float, top: int | None = None) ->
     )
     for rank, name in enumerate(profile.ranking(S)[:top], start=1):
         layer = layers[name]
-        share = scores[name] / counted if counted else 0.0
+        defined = counted - missing[name]
+        share = scores[name] / defined if defined else 0.0
         cells = [str(rank), layer.title, layer.type, f"{layer.parameters:,}"]
         cells += [str(scores[name]), f"{share:.1%}"]
         table.add_row(*cells, *([str(missing[name])] if any(undefined) else []))
-    say(f"Layers by conflict score at S = {S:g} (of {counted} steps and pairs of tasks):")
+    of = "; shares are of those in which both had a gradient" if any(undefined) else ""
+    say(f"Layers by conflict score at S = {S:g} (of {counted} steps and pairs of tasks{of}):")
     console.print(table)
     if top is not None and top < len(layers):
         say(f"and {len(layers) - top} more")

@@ -23,8 +23,8 @@ def draw_profile(profile: ConflictProfile, file: str | Path, S: float = -0.1) ->
     """Draw how often the gradients of two tasks point apart, layer by layer.
 
     Each row is a layer, in network order; the colour is the share of its cosines (all steps and
-    pairs of tasks) in a column of width 0.025, on a square-root scale, so that rare ones show.
-    A line marks S, and the bars at the right are the shares below it.
+    pairs of tasks in which it is defined) in a column of width 0.025, on a square-root scale, so
+    that rare ones show. A line marks S, and the bars at the right are the shares below it.
 
     Args:
         profile: What to draw.
@@ -147,7 +147,9 @@ def _draw_scores(axes: Any, scores: NDArray[np.float64], S: float, font: float) 
 
 
 def _percent(counts: NDArray[np.int64], profile: ConflictProfile) -> NDArray[np.float64]:
-    return 100.0 * counts / max(profile.steps * profile.pairs, 1)
+    """``[L]`` or ``[L, columns]``: of the steps and pairs in which a layer's cosine is defined."""
+    defined = np.maximum(profile.steps * profile.pairs - profile.undefined.sum(axis=0), 1)
+    return (100.0 * counts.T / defined).T
 
 
 def _title(profile: ConflictProfile) -> str:

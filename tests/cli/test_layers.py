@@ -79,7 +79,7 @@ def test_show_ranks_the_newest_profile(
     assert rows(out)[-4:-1] == [
         ["rank", "layer", "type", "parameters", "score", "share", "undefined"],
         ["1", "conv1", "Conv2d", "216", "3", "30.0%", "0"],
-        ["2", "bn1", "BatchNorm2d", "16", "2", "20.0%", "1"],
+        ["2", "bn1", "BatchNorm2d", "16", "2", "22.2%", "1"],
     ]
     assert out.endswith("How sure the ranking is cannot be told: 10 steps are too few.\n")
 
@@ -92,7 +92,7 @@ def test_show_follows_s_and_k_and_draws(
     options = ["--s", "-0.05", "--k", "1", "--plot", str(picture)]
     assert main(["layers", "show", id[:5], *options]) == 0
     out = capsys.readouterr().out
-    assert ["1", "bn1", "BatchNorm2d", "16", "7", "70.0%", "1"] in rows(out)
+    assert ["1", "bn1", "BatchNorm2d", "16", "7", "77.8%", "1"] in rows(out)
     assert "conv1" not in out
     assert picture.read_bytes().startswith(b"\x89PNG")
 

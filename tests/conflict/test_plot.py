@@ -45,9 +45,10 @@ def test_the_columns_end_at_s_and_hold_all_cosines(profile: ConflictProfile, S: 
     assert edges[0] == EDGES[0]
     assert edges[-1] == EDGES[-1]
     defined = 4 - profile.undefined[0]
-    assert np.allclose(shares.sum(axis=1), 25.0 * defined)
+    assert np.allclose(shares.sum(axis=1), 100.0)
     below = shares[:, edges[:-1] < S].sum(axis=1)
-    assert np.allclose(below, [25.0 * score for score in profile.scores(S).values()])
+    scores = np.array(list(profile.scores(S).values()))
+    assert np.allclose(below, 100.0 * scores / defined)
 
 
 @pytest.mark.parametrize("S", [-0.995, 0.0])
