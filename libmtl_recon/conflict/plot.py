@@ -149,7 +149,8 @@ def _draw_scores(axes: Any, scores: NDArray[np.float64], S: float, font: float) 
 def _percent(counts: NDArray[np.int64], profile: ConflictProfile) -> NDArray[np.float64]:
     """``[L]`` or ``[L, columns]``: of the steps and pairs in which a layer's cosine is defined."""
     defined = np.maximum(profile.steps * profile.pairs - profile.undefined.sum(axis=0), 1)
-    return (100.0 * counts.T / defined).T
+    shares: NDArray[np.float64] = (100.0 * counts.T / defined).T
+    return shares
 
 
 def _title(profile: ConflictProfile) -> str:
