@@ -114,10 +114,13 @@ class Bundle(Tensor):
             args = (first, _one_each(args[1], first))
         elif isinstance(first, Tensor) and type(first) is not Bundle and writing.writes(name):
             # Only `a += b` binds the name anew; elsewhere a copy would be lost in silence.
-            if not writing.called_by_operator(sys._getframe(1)):
+            caller = sys._getframe(1)
+            if not writing.called_by_operator(caller):
                 raise writing.into_shared(name)
             if first._is_view():
                 raise writing.through_view(name)
+            if writing.has_other_names(args, caller):
+                raise writing.under_two_names(name)
             other = bundles_in((args, kwargs))[0]
             args = (Bundle([first.clone() for _ in other._parts], other._task), *args[1:])
         if any(isinstance(o, Tensor) and type(o) is not Bundle for o in leaves(kwargs.get("out"))):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import operator
 import pickle
 from collections import namedtuple
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from libmtl_recon import Bundle, ReconError
@@ -100,10 +103,36 @@ def test_what_is_no_tensor_is_returned_as_it_is() -> None:
     assert torch.is_tensor(both)
 
 
-def test_a_plain_tensor_is_not_changed_by_an_operator_on_its_copy() -> None:
+class Passes(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+MODES = [contextlib.nullcontext, lambda: torch.device("cpu"), Passes]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_operators_bind_the_only_name_of_a_plain_tensor_anew(mode: Callable[[], Any]) -> None:
+    plain, row = PLAIN * 2, [PLAIN * 2]
+    with mode(), mode():
+        plain += pair()
+        row[0] -= pair()
+    for index in range(2):
+        assert torch.equal(plain.parts[index], PLAIN * 2 + pair().parts[index])
+        assert torch.equal(row[0].parts[index], PLAIN * 2 - pair().parts[index])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_refuses_operators_on_what_is_held_elsewhere_too(mode: Callable[[], Any]) -> None:
+    """Where the plain network would find the new values, a split one would find the old."""
     plain = PLAIN.clone()
-    _add_to(plain, pair())
+    with mode(), pytest.raises(ReconError, match="held elsewhere"):
+        _add_to(plain, pair())
     assert torch.equal(plain, PLAIN)
+    other = plain
+    with mode(), pytest.raises(ReconError, match="held elsewhere"):
+        plain += pair()
+    assert other is plain
 
 
 @pytest.mark.parametrize(
