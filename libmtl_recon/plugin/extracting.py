@@ -97,14 +97,21 @@ def export_program(network: nn.Module, inputs: Any, file: str | Path) -> None:
     try:
         program = torch.export.export(network.cpu(), (inputs,), dynamic_shapes=(sizes,))
     except Exception as error:  # whatever the network's code made it raise
-        raise ReconError(
-            f"torch.export cannot export this network for batches of any size: "
-            f"{str(error).strip().splitlines()[0]}"
-        ) from error
+        raise _not_exported(error) from error
     try:
         torch.export.save(program, file)
     except (OSError, RuntimeError) as error:
-        raise ReconError(f"Cannot write {file}: {error}.") from error
+        raise ReconError(f"Cannot write {file}: {str(error).rstrip('.')}.") from error
+    except Exception as error:  # it checks the program once more
+        raise _not_exported(error) from error
+
+
+def _not_exported(error: Exception) -> ReconError:
+    said = str(error).strip() or type(error).__name__
+    return ReconError(
+        "torch.export cannot export this network for batches of any size (sizes of the first "
+        f"dimension of its inputs): {said.splitlines()[0]}"
+    )
 
 
 def _two_or_more(leaf: Any) -> Any:
