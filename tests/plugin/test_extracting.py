@@ -64,7 +64,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_program_that_cannot_be_written_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one with a reentrant checkpoint in it, which torch.export makes and then does not write."""
+    """As one with a reentrant checkpoint in it, which torch.export makes, but does not write."""
 
     def save(*_: Any) -> None:
         raise LookupError("val is missing")
