@@ -44,15 +44,14 @@ class Job:
 def scoring_jobs(options: argparse.Namespace) -> list[Job]:
     """The runs that rank the layers.
 
-    The first is where the trainings take their layers from; the last, a longer one, is there to
+    The first is where the trainings take their layers from; the second, a longer one, is there to
     compare its halves.
     """
-    jobs = [Job(steps=options.steps)]
+    jobs = [Job(steps=options.steps), Job(steps=LONGER * options.steps)]
     jobs += [Job(weighting, steps=options.steps) for weighting in WEIGHTINGS[1:]]
     jobs += [Job(seed=seed, steps=options.steps) for seed in (1, 2)]
     pairs = [pair for pair in problem.PAIRS if pair != Job.pair]
-    jobs += [Job(pair=pair, steps=options.steps) for pair in pairs]
-    return [*jobs, Job(steps=LONGER * options.steps)]
+    return jobs + [Job(pair=pair, steps=options.steps) for pair in pairs]
 
 
 def training_jobs(part: str, seeds: int) -> list[Job]:
