@@ -129,7 +129,7 @@ def load_optimizer(
             f"{type(optimizer).__name__}. Train with the same --optim, or save the model's state "
             "dict alone."
         )
-    places = _unsplit_parameters(model, checkpoint.model)
+    places = _unsplit_parameters(model, checkpoint.model, len(groups[0]["params"]))
     if len(places) != len(groups[0]["params"]):
         raise ReconError(
             f"{checkpoint.source} has the state of an optimiser of {len(groups[0]['params'])} "
@@ -148,20 +148,31 @@ def load_optimizer(
 
 
 def _unsplit_parameters(
-    model: nn.Module, state: Mapping[str, Any]
+    model: nn.Module, state: Mapping[str, Any], count: int
 ) -> list[tuple[nn.Parameter, ...]]:
-    """For each parameter of the unsplit model, in its order, those that it has become."""
+    """For each parameter of the unsplit model, in its order, those that it has become.
+
+    Args:
+        model: Split.
+        state: The unsplit model's state dict.
+        count: How many there should be. Modules of a weighting (rotations), which have an optimiser
+            of their own, count if they were there before the network's optimiser was.
+    """
     names = plain_names(model)
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    found: list[tuple[nn.Parameter, ...]] = []
+    is_architectures: Callable[[str], bool] = getattr(model, "is_architectures", lambda _: True)
+    found: list[tuple[bool, tuple[nn.Parameter, ...]]] = []
     seen: set[int] = set()
     for key in state:
-        if key not in names:  # a parameter of another weighting
-            found.append(())
+        beside = "." in key and not is_architectures(key)
+        if key not in names:
+            if not beside:  # a parameter of another weighting
+                found.append((False, ()))
             continue
         became = tuple(parameters[name] for name in names[key] if name in parameters)
         # Tied parameters stand in a state dict twice.
         if became and id(became[0]) not in seen:
             seen.add(id(became[0]))
-            found.append(became)
-    return found
+            found.append((beside, became))
+    every = len(found) == count
+    return [became for beside, became in found if every or not beside]

@@ -18,7 +18,7 @@ from plain import Twins
 from sample_networks import NETWORKS, normed, resnet, rows, seeded
 from test_bases import BASES, images, make_model, part_ways
 from test_bases import TASKS as BASE_TASKS
-from test_libmtl import TASKS, Encoder, ListEncoder, batches, make
+from test_libmtl import ARGS, TASKS, Encoder, ListEncoder, batches, make
 from torch import Tensor, nn
 
 from libmtl_recon import ReconError, UsageError, extract_task, only_task, split_layers
@@ -142,15 +142,9 @@ def test_over_a_base_it_is_that_base_with_one_task(
     assert alone < sum(p.numel() for p in plain.parameters())
 
 
-ROTOGRAD = {
-    "rotograd_mode": "full", "rotograd_lr": 5e-3, "rotograd_decay": 0.99, "rotograd_burn_in": 2,
-    "rotograd_map": "cayley", "rotograd_every": 1, "rotograd_size": None, "rotograd_alpha": 1.5,
-}  # fmt: skip
-
-
 def turned(model: Any, losses: Tensor) -> Any:
     """A model whose rotations, which the first step makes, are far from where they start."""
-    model.backward(losses, **ROTOGRAD)
+    model.backward(losses, **ARGS["RotoGrad"])
     for rotation in model.rotograd.rotations.values():
         turn = torch.linalg.qr(torch.randn_like(rotation.matrix()))[0]
         turn[:, 0] *= turn.det().sign()
@@ -160,7 +154,7 @@ def turned(model: Any, losses: Tensor) -> Any:
 
 @pytest.mark.parametrize("arch", ["HPS", "Recon"])
 def test_rotations_are_merged_into_the_decoder(arch: str, tmp_path: Path) -> None:
-    model = make(tmp_path, "RotoGrad", arch, weight_args=ROTOGRAD).model
+    model = make(tmp_path, "RotoGrad", arch).model
     x, labels = batches()[0]
     predictions = model(x)
     losses = [nn.functional.cross_entropy(predictions[task], labels[task]) for task in TASKS]
@@ -179,7 +173,7 @@ def test_rotations_are_merged_into_the_decoder(arch: str, tmp_path: Path) -> Non
 
 def test_rotations_are_merged_over_a_base(tmp_path: Path, narrow: None) -> None:
     weighting = "RotoGrad" if detect(LibMTL).by_name else weightings.RotoGrad
-    changes = {"weighting": weighting, "weight_args": ROTOGRAD}
+    changes = {"weighting": weighting, "weight_args": ARGS["RotoGrad"]}
     model: Any = make_model("Recon", "MMoE", tmp_path, **changes).model
     x, task = images(), BASE_TASKS[1]
     turned(model, torch.stack([out.square().mean() for out in model(x).values()]))

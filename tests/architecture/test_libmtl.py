@@ -34,7 +34,12 @@ ARGS = {
     "GradNorm": {"alpha": 1.5},
     "MGDA": {"mgda_gn": "none"},
     "GradOPS": {"gradops_alpha": -1.0},
-}
+    "RotoGrad": {
+        "rotograd_mode": "full", "rotograd_lr": 5e-3, "rotograd_decay": 0.99,
+        "rotograd_burn_in": 2, "rotograd_map": "cayley", "rotograd_every": 1,
+        "rotograd_size": None, "rotograd_alpha": 1.5,
+    },
+}  # fmt: skip
 
 
 class Encoder(nn.Module):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from LibMTL import Trainer
-from test_libmtl import TASKS, Encoder, batches, make
+from test_libmtl import ARGS, TASKS, Encoder, batches, make
 from torch import Tensor, nn
 
 from libmtl_recon import ReconError, UsageError
@@ -115,6 +115,29 @@ def test_the_weighting_may_change(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert len(other.optimizer.state) == len(list(other.model.parameters()))
     back = split_from(tmp_path, save(trained(tmp_path), tmp_path / "d.pt"), weighting="UW")
     assert len(back.optimizer.state) == len(list(back.model.parameters())) - 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "weighting"),
+    [("full", "RotoGrad"), ("scale", "RotoGrad"), ("scale", "EW")],
+)
+def test_rotations_have_an_optimiser_of_their_own(
+    mode: str, weighting: str, tmp_path: Path
+) -> None:
+    """They are made in the first step, after the network's optimiser."""
+    weight_args = {**ARGS["RotoGrad"], "rotograd_mode": mode}
+    plain = trained(tmp_path, weighting="RotoGrad", weight_args=weight_args)
+    file = save(plain, tmp_path / "c.pt")
+    args = weight_args if weighting == "RotoGrad" else {}
+    split = split_from(tmp_path, file, weighting=weighting, weight_args=args)
+    plain.model.eval(), split.model.eval()
+    x = batches()[0][0]
+    for task in TASKS:
+        torch.testing.assert_close(split.model(x)[task], plain.model(x)[task])
+        own = dict(split.model.named_parameters())[f"encoder.one.tasks.{task}.weight"]
+        before = plain.optimizer.state[plain.model.encoder.one.weight]
+        assert torch.equal(split.optimizer.state[own]["exp_avg"], before["exp_avg"])
+    split.train(batches(), batches(), epochs=1)
 
 
 def test_trains_on_by_its_flag(tmp_path: Path) -> None:
