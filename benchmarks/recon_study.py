@@ -124,7 +124,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--width", type=whole(1), default=8, help="the paper has 64")
     parser.add_argument("--bs", type=whole(2), default=128, help="the paper has 256")
     parser.add_argument("--lr", type=float, default=0.03, help="at first; the paper has 0.1")
-    parser.add_argument("--epochs", type=whole(1), default=5, help="the paper has 120")
+    parser.add_argument("--epochs", type=whole(1), default=4, help="the paper has 120")
     parser.add_argument("--train_size", type=whole(2), default=16_000, help="the paper has 120,000")
     parser.add_argument("--steps", type=whole(1), default=600, help="to score for a ranking")
     return parser.parse_args()

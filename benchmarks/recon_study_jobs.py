@@ -64,6 +64,6 @@ def training_jobs(part: str, seeds: int) -> list[Job]:
             jobs += [Job(weighting, select, seed=seed) for select, weighting in every]
         else:
             jobs += [Job("EW", "none", seed=seed)]
-            jobs += [Job("EW", "conflict", k, seed=seed) for k in (2, 5, 10, 25, 35)]
-            jobs += [Job("EW", "conflict", 10, s, seed) for s in (0.0, -0.05, -0.2)]
+            jobs += [Job("EW", "conflict", k, seed=seed) for k in (2, 10, 25, 35)]
+            jobs += [Job("EW", "conflict", 10, s, seed) for s in (0.0, -0.2)]
     return jobs

@@ -35,7 +35,7 @@ class Training:
         steps: It ended after so many scored ones; None if it was trained to the end.
         parameters: Of the encoder.
         accuracy: Each task's on test data, at the epoch with the best mean validation accuracy;
-            empty if the run only scored.
+            empty if the run ended before.
         profile: The conflicts in what was shared; None for one task.
     """
 
@@ -105,7 +105,7 @@ class Results:
     """
 
     def __init__(self, trainings: Sequence[Training]) -> None:
-        ended = [t for t in trainings if t.accuracy]
+        ended = [t for t in trainings if t.steps is None]
         both = [t for t in ended if t.task is None]
         self.methods = [t for t in both if (t.k, t.s) == (K, S)]
         self.doses = [t for t in both if (t.weighting, t.select) == ("EW", "conflict")]

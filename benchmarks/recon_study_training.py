@@ -50,7 +50,7 @@ def base_params(options: argparse.Namespace) -> argparse.Namespace:
     flags += f" --width {options.width} --bs {options.bs}"
     flags += f" --epochs {options.epochs} --train_size {options.train_size}"
     # The paper decays at epochs 60 and 90 of 120; LibMTL's schedule has equal steps, so once here.
-    flags += f" --scheduler step --step_size {max(1, round(0.6 * options.epochs))} --gamma 0.1"
+    flags += f" --scheduler step --step_size {max(1, round(0.7 * options.epochs))} --gamma 0.1"
     flags += " --val_size 2000 --test_size 6000"
     command, sys.argv = sys.argv, ["multi_fashion_mnist", *flags.split()]
     try:
@@ -75,6 +75,8 @@ def train(job: Job, settings: str, output: Path) -> None:
     params = argparse.Namespace(**json.loads(settings))
     loaders = load(job.pair, job.steps is not None, settings)
     params.weighting, params.seed, params.pair = job.weighting, job.seed, job.pair
+    if job.steps is not None:
+        params.epochs, params.scheduler = job.steps, None  # it ends by the number of steps
     params.rep_grad = job.weighting == "GradDrop"  # which LibMTL defines on representations only
     if job.select != "none":
         params.arch, params.recon_k, params.recon_s = "Recon", job.k, job.s
