@@ -126,22 +126,29 @@ def _tell(
         say(f"No layer conflicts at S = {options.s:g}. For an S closer to 0:")
         say(f"  libmtl-recon layers show {name} --s 0")
         return
-    # The whole network must not be split.
-    split = min(severe, len(profile.architecture) - 1)
+    split = _proposed(severe, len(profile.architecture), options.k)
     if not split:
         say("The network shares a single layer, so that there is none to split beside it.")
         return
     again = shlex.join(
         ["libmtl-recon", "run", *target_of(options).words, *_without_arch(options.args)]
     )
-    which = "that reach half of the worst score" if split == severe else "that are the worst"
-    say(f"Next, with the {split} layers {which} split (K is yours):")
+    layers = "layer" if split == 1 else f"{split} layers"
+    half = ", which reach half of the worst score" if split == severe > 1 else ""
+    say(f"Next, with the worst {layers} split{half} (K is yours):")
     base = "" if arch == "HPS" else f" --recon_base {arch}"
     say(f"  {again} --arch Recon{base} --recon_s {options.s:g} --recon_k {split}")
 
 
+def _proposed(severe: int, layers: int, asked: int | range | None) -> int:
+    """A K to begin with: what ``--k`` says, else the severe ones, but never the whole network."""
+    if asked is None:
+        return min(severe, layers - 1)
+    return asked if isinstance(asked, int) else max(asked[0], min(severe, asked[-1]))
+
+
 def _severe(profile: ConflictProfile, S: float) -> int:
-    """How many layers have more than half of the worst score: a K to begin with."""
+    """How many layers have more than half of the worst score."""
     scores = profile.scores(S).values()
     return sum(score > max(scores) / 2 for score in scores)
 

@@ -371,8 +371,9 @@ def test_the_split_that_is_proposed_leaves_a_layer_shared(
     monkeypatch.setattr(
         ConflictProfile, "scores", lambda self, _: dict.fromkeys(self.layer_names, 7)
     )
-    assert main(["score", "--steps", "2", script]) == 0
-    assert "--recon_k 2" in capsys.readouterr().out
+    for flags, proposed in (([], 2), (["--k", "1"], 1), (["--k", "1-2"], 2)):
+        assert main(["score", *flags, "--steps", "2", script]) == 0
+        assert f"--recon_k {proposed}\n" in capsys.readouterr().out
 
 
 def test_a_job_that_is_ended_keeps_the_steps_before_it(script: str, tmp_path: Path) -> None:
