@@ -187,8 +187,15 @@ def read_profile(file: str | Path) -> ConflictProfile:
     Raises:
         ReconError: The file cannot be read, or is no profile.
     """
-    text = read_text(file, "Name a file that `libmtl-recon layers export` wrote.")
-    return ConflictProfile.from_json(text, str(file))
+    way_out = "Name a file that `libmtl-recon layers export` wrote."
+    text = read_text(file, way_out)
+    try:
+        return ConflictProfile.from_json(text, str(file))
+    except ReconError as error:
+        raise ReconError(
+            f"{error} {way_out} Scores or lists of layers are no profiles, but --recon_layers "
+            "takes them as they are."
+        ) from error
 
 
 def export_profile(profile: ConflictProfile, file: str | Path) -> None:
