@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from libmtl_recon.architecture.branches import TaskByTask, find_branches, keep_to_their_task
 from libmtl_recon.architecture.bundle import bundles_in, pick
-from libmtl_recon.architecture.split import split_beside
+from libmtl_recon.architecture.split import mark_split, split_beside
 from libmtl_recon.architecture.task_selection import TaskSelection
 from libmtl_recon.architecture.task_specific import TaskValues
 from libmtl_recon.commands import scoring_command
@@ -75,6 +75,8 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
             init=kwargs.get("recon_init", "copy"),
             branches=branches,
         )
+        if root is not self:
+            mark_split(self, self._selection)
         keep_to_their_task([b for b in branches if b is not self.decoders], self._selection)
         tasks.selection = self._selection
         # The weighting adds its own afterwards.
@@ -92,11 +94,13 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
 
         Args:
             inputs: One batch.
-            task_name: The only task wanted (``multi_input``); its branch alone is computed.
+            task_name: The only task wanted (``multi_input``, or one that ``only_task`` chose); its
+                branch alone is computed.
 
         Returns:
-            The prediction of each task.
+            The prediction of each task wanted.
         """
+        task_name = self._selection.chosen if task_name is None else task_name
         only = self._selection.choosing_in_loops
         with only() if task_name is None else self._selection.only(task_name):
             predictions: dict[str, Tensor] = super().forward(inputs, task_name)

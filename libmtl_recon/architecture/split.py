@@ -129,7 +129,7 @@ def split_beside(
     run_functions_once_a_task()
     recompute_for_the_same_tasks()
     run_uncompiled(module)
-    _mark_split(module, selection)
+    mark_split(module, selection)
     return module
 
 
@@ -207,19 +207,25 @@ def selection_of(module: nn.Module) -> TaskSelection:
     return found
 
 
+def mark_split(module: nn.Module, selection: TaskSelection) -> None:
+    """Have a network be one that :func:`only_task` takes.
+
+    Args:
+        module: It is split, or holds the network that is.
+        selection: By which the task is chosen.
+    """
+    vars(module)[_SELECTION] = selection
+    module.register_forward_hook(_unwrap_chosen)
+
+
 def _find_selection(module: nn.Module) -> TaskSelection | None:
     module = uncompiled(module)
     if isinstance(module, GraphModule) and _unwrap_chosen not in module._forward_hooks.values():
         # Copying or pickling such a module leaves it its parts, but not its hooks.
         parts = [part for part in module.modules() if isinstance(part, TaskSpecific)]
         if parts:
-            _mark_split(module, parts[0]._selection)
+            mark_split(module, parts[0]._selection)
     return vars(module).get(_SELECTION)
-
-
-def _mark_split(module: nn.Module, selection: TaskSelection) -> None:
-    vars(module)[_SELECTION] = selection
-    module.register_forward_hook(_unwrap_chosen)
 
 
 def _unwrap_chosen(module: nn.Module, _: Any, output: Any) -> Any:

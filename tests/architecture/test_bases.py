@@ -31,7 +31,7 @@ from benchmarks.compatibility.networks import (
     make_decoder,
 )
 from libmtl_recon import ConflictProfile, ScoringObserver, UsageError
-from libmtl_recon.architecture.split import task_parameters
+from libmtl_recon.architecture.split import only_task, task_parameters
 from libmtl_recon.architecture.state import plain_names
 from libmtl_recon.architecture.task_specific import TaskSpecific
 from libmtl_recon.conflict.layers import layers_of
@@ -175,6 +175,19 @@ def test_one_task_alone_is_that_tasks_network(base: str, tmp_path: Path) -> None
         found = model(x, task)
         assert list(found) == [task]
         assert torch.equal(found[task], separate[task](x, task)[task])
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_only_task_gives_that_task_alone(base: str, tmp_path: Path) -> None:
+    model = make_model("Recon", base, tmp_path).model
+    part_ways(model, make_model(base, base, tmp_path).model)
+    model(images())
+    expected = model.eval()(images())
+    for task in TASKS:
+        with only_task(model, task):
+            found = model(images())
+        assert list(found) == [task]
+        assert torch.equal(found[task], expected[task])
 
 
 class Work(TorchDispatchMode):

@@ -141,6 +141,19 @@ def test_one_task_alone_runs_its_branch_alone(tmp_path: Path) -> None:
         assert torch.equal(predictions["b"], model.decoders["b"](model.encoder(batches()[0][0])))
 
 
+def test_only_task_takes_the_model_or_its_encoder(tmp_path: Path) -> None:
+    model = make(tmp_path).model.eval()
+    x = batches()[0][0]
+    expected = model(x)
+    for network in (model, model.encoder):
+        with only_task(network, "b"):
+            found = model(x)
+        assert list(found) == ["b"], "other tasks' decoders do not fit this representation"
+        assert torch.equal(found["b"], expected["b"])
+    with only_task(model, "b"):
+        assert torch.equal(model(x, "a")["a"], expected["a"])
+
+
 class Recomputing(Encoder):
     """Its activations are computed again in the backward pass, to save memory."""
 
