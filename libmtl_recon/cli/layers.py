@@ -71,8 +71,11 @@ def add_parser(commands: Any) -> None:
 def _list(_: argparse.Namespace) -> int:
     from libmtl_recon.cli.tables import make_console, make_table, say
     from libmtl_recon.conflict.cache import ProfileCache
+    from libmtl_recon.conflict.unfinished import recover_all
 
     cache = ProfileCache()
+    for left in recover_all(cache):
+        say(f"libmtl-recon: {left}", error=True)
     entries = cache.list()
     if not entries:
         say(f"No conflict profiles in {cache.folder}. Make one with `libmtl-recon score SCRIPT`.")

@@ -33,7 +33,8 @@ examples:
   libmtl-recon score --steps 300 --plot conflicts.png multidigits
 
 Scoring ends when the choice of layers would hardly change any more (see --score-until-stable), or
-with the script. Ctrl-C and SIGTERM keep what was scored so far. Several profiles can be added up
+with the script. Ctrl-C and SIGTERM keep what was scored so far; of a process that is killed
+otherwise, the next command keeps all but the last minute. Several profiles can be added up
 afterwards by `libmtl-recon layers add`. Training is what it would be without being scored, up to
 rounding.
 """
@@ -98,29 +99,48 @@ def _handle(options: argparse.Namespace) -> int:
     from libmtl_recon.cli.score_report import finish, show
     from libmtl_recon.cli.tables import say
     from libmtl_recon.conflict.exclusive import ScoringTurn
+    from libmtl_recon.conflict.unfinished import Unfinished, recover
     from libmtl_recon.launcher import StopRun
     from libmtl_recon.plugin.scoring import ScoringObserver
 
-    turn = ScoringTurn(cache, lambda text: say(f"libmtl-recon: {text}", error=True))
+    def tell(text: str) -> None:
+        say(f"libmtl-recon: {text}", error=True)
+
+    turn = ScoringTurn(cache, tell)
     found: list[Entry] = []
+    unfinished: list[Unfinished] = []
 
     def built(layers: tuple[Layer, ...]) -> None:
         entry = turn.enter(layers)
         if entry is not None:
             found.append(entry)
             raise StopRun
+        if turn.held:
+            left = recover(cache, layers)
+            if left is not None:
+                tell(f"{left} `libmtl-recon layers add` joins them to those of this run.")
+            unfinished.append(Unfinished(cache, layers, tell))
 
     try:
         with _progress(schedule.steps) as advance, _ended_like_interrupted(options):
+
+            def scored(step: int) -> None:
+                advance(step)
+                for run in unfinished:
+                    run.note(observer.profile)
+
             observer = ScoringObserver(
-                schedule, dataset=options.dataset_name, on_step=advance, on_built=built
+                schedule, dataset=options.dataset_name, on_step=scored, on_built=built
             )
             status = launch(options, [observer])
         if found:
             show(found[0].profile, options)
             say(f"\nKept as profile {found[0].id} by the other process; nothing was scored here.")
             return status
-        return finish(observer, status, cache, options)
+        status = finish(observer, status, cache, options)
+        for run in unfinished:  # where finishing failed it is all that there is
+            run.end()
+        return status
     finally:
         turn.leave()
 

@@ -63,6 +63,11 @@ class ScoringTurn:
         self._lock = lock
         return None
 
+    @property
+    def held(self) -> bool:
+        """Whether no other process scores the architecture until :meth:`leave`."""
+        return self._lock is not None
+
     def leave(self) -> None:
         """Let the next one in."""
         if self._lock is not None:

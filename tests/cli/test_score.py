@@ -391,3 +391,30 @@ def test_a_job_that_is_ended_keeps_the_steps_before_it(script: str, tmp_path: Pa
     assert "Kept as profile" in out
     assert "the script did not end well (exit status 130)" in err
     assert kept().steps >= 4
+
+
+def test_a_killed_job_keeps_what_it_has_written(
+    script: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endless = Path(script).read_text().replace("else 1)", "else 10**5)")
+    slow = tmp_path / "endless.py"
+    slow.write_text(
+        "import libmtl_recon.conflict.unfinished as unfinished\nunfinished._SECONDS = 0.0\n"
+        + endless
+    )
+    command = [sys.executable, "-u", "-m", "libmtl_recon", "score", "--score-until-stable", "off"]
+    process = subprocess.Popen([*command, str(slow)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = (line for line in process.stdout if line.startswith("Epoch"))
+    next(lines)
+    # The first minute is over when the process begins, and each step is the last of one.
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "cache").glob(".*.unfinished")) and time.monotonic() < deadline:
+        next(lines)
+    process.kill()
+    process.communicate(timeout=60)
+    assert main(["score", script, "--weighting", "EW"]) == 0
+    assert "A run that was killed had scored" in capsys.readouterr().err
+    by_end = {entry.profile.provenance.get("ended"): entry for entry in ProfileCache().list()}
+    assert by_end["killed"].profile.steps >= 1
+    assert by_end[None].profile.steps == 4
