@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 # The networks are so small that threads would only wait for one another.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -12,3 +14,6 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 # A shell that runs tests in the background has them ignore Ctrl-C, and so all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The helpers beside the tests, which are no package.
+sys.path.insert(0, str(Path(__file__).parent))

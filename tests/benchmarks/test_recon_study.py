@@ -7,7 +7,6 @@ import libmtl_recon  # noqa: F401  # first, so that LibMTL loads on today's torc
 # isort: split
 import copy
 import json
-import struct
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from LibMTL.config import LibMTL_args
+from noise_images import write_noise_images
 
 from libmtl_recon import ConflictProfile
 from libmtl_recon.problems import multi_fashion_mnist as problem
@@ -41,17 +41,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images of noise in the files of both data sets."""
-    rng = np.random.default_rng(0)
-    for name in ("MNIST", "FashionMNIST"):
-        raw = tmp_path / name / "raw"
-        raw.mkdir(parents=True)
-        for part, count in (("train", 60), ("t10k", 20)):
-            images = rng.integers(1, 256, size=(count, 28, 28), dtype=np.uint8)
-            header = struct.pack(">4i", 2051, count, 28, 28)
-            (raw / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-            header = struct.pack(">2i", 2049, count)
-            labels = rng.integers(10, size=count, dtype=np.uint8)
-            (raw / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+    write_noise_images(tmp_path)
     monkeypatch.setenv("LIBMTL_RECON_DATA", str(tmp_path))
     monkeypatch.setattr(problem, "HELD_OUT", 15)
 

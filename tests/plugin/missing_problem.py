@@ -16,6 +16,7 @@ from LibMTL import Trainer
 from LibMTL.loss import AbsLoss
 from LibMTL.metrics import AbsMetric
 from torch import Tensor, nn
+from trainer_arguments import WEIGHT_ARGUMENTS
 
 from libmtl_recon import Masked
 from libmtl_recon.plugin.features import detect
@@ -97,34 +98,7 @@ def per_task(data: Any) -> Any:
 def make_trainer(weighting: str, tasks: int = 3, arch: str = "HPS", **changes: Any) -> Any:
     """A Trainer of the installed LibMTL on this problem; `changes` replace its arguments."""
     torch.manual_seed(0)
-    arguments = {
-        "CAGrad": {"calpha": 0.5, "rescale": 1},
-        "DB_MTL": {"DB_beta": 0.9, "DB_beta_sigma": 0.5},
-        "DWA": {"T": 2.0},
-        "FAMO": {"FAMO_w_lr": 0.025, "FAMO_w_gamma": 1e-3},
-        "FairGrad": {"FairGrad_alpha": 1.0},
-        "GradDrop": {"leak": 0.0},
-        "GradNorm": {"alpha": 1.5},
-        "GradOPS": {"gradops_alpha": -1.0},
-        "RotoGrad": {
-            "rotograd_mode": "full",
-            "rotograd_lr": 5e-3,
-            "rotograd_decay": 0.99,
-            "rotograd_burn_in": 2,
-            "rotograd_map": "cayley",
-            "rotograd_every": 1,
-            "rotograd_size": None,
-            "rotograd_alpha": 1.5,
-        },
-        "GradVac": {"GradVac_beta": 0.5, "GradVac_group_type": 0} if MAIN else {"beta": 0.5},
-        "MGDA": {"mgda_gn": "none"},
-        "MoCo": {"MoCo_beta": 0.5, "MoCo_beta_sigma": 0.5, "MoCo_gamma": 0.1}
-        | {"MoCo_gamma_sigma": 0.5, "MoCo_rho": 0},
-        "Nash_MTL": {"update_weights_every": 1, "optim_niter": 20, "max_norm": 1.0},
-        "RLW": {} if MAIN else {"dist": "Normal"},
-        "STCH": {"STCH_mu": 1.0, "STCH_warmup_epoch": 1},
-        "UPGrad": {"UPGrad_norm_eps": 1e-4, "UPGrad_reg_eps": 1e-4},
-    }
+    arguments = {**WEIGHT_ARGUMENTS, "DB_MTL": {"DB_beta": 0.9, "DB_beta_sigma": 0.5}}
     given: dict[str, Any] = {
         "task_dict": {
             name: {

@@ -15,35 +15,14 @@ import numpy as np
 import torch
 from LibMTL import Trainer
 from LibMTL.architecture import HPS
-from LibMTL.loss import CELoss
-from LibMTL.metrics import AccMetric
 from torch import Tensor, nn
+from trainer_arguments import WEIGHT_ARGUMENTS, classifications
 
 from libmtl_recon.plugin.observing import observe
 from libmtl_recon.plugin.scoring import ScoringObserver
 
 TASKS = ("left", "right", "middle")
 EPOCHS, BATCHES, SIZE = 2, 4, 12
-ARGUMENTS = {
-    "GradOPS": {"gradops_alpha": -1.0},
-    "RotoGrad": {
-        "rotograd_mode": "full",
-        "rotograd_lr": 5e-3,
-        "rotograd_decay": 0.99,
-        "rotograd_burn_in": 2,
-        "rotograd_map": "cayley",
-        "rotograd_every": 1,
-        "rotograd_size": None,
-        "rotograd_alpha": 1.5,
-    },
-    "DWA": {"T": 2.0},
-    "RLW": {"dist": "Normal"},
-    "GradNorm": {"alpha": 1.5},
-    "MGDA": {"mgda_gn": "none"},
-    "CAGrad": {"calpha": 0.5, "rescale": 1},
-    "GradVac": {"beta": 0.5},
-    "GradDrop": {"leak": 0.0},
-}
 
 
 class Encoder(nn.Module):
@@ -132,15 +111,7 @@ def build(
     np.random.seed(5)
     random.seed(5)  # PCGrad and GradVac draw from it
     return Trainer(
-        task_dict={
-            task: {
-                "metrics": ["Acc"],
-                "metrics_fn": AccMetric(),
-                "loss_fn": CELoss(),
-                "weight": [1],
-            }
-            for task in tasks
-        },
+        task_dict=classifications(tasks),
         weighting=weighting,
         architecture=options.pop("architecture", HPS),
         encoder_class=encoder,
@@ -149,7 +120,7 @@ def build(
         multi_input=options.pop("multi_input", False),
         optim_param=options.pop("optim_param", {"optim": "adam", "lr": 0.01}),
         scheduler_param=None,
-        weight_args=ARGUMENTS.get(weighting.__name__, {}),
+        weight_args=WEIGHT_ARGUMENTS.get(weighting.__name__, {}),
         arch_args=options.pop("arch_args", {}),
         **options,
     )

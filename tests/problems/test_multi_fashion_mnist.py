@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import struct
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from noise_images import write_noise_images
 from torchvision.models import resnet18
 
 from libmtl_recon.conflict.layers import layers_of
@@ -20,17 +19,7 @@ PARTS = ("train", "val", "test")
 @pytest.fixture
 def small_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Both data sets, in torchvision's files, with few images, each of its own."""
-    rng = np.random.default_rng(0)
-    for name in ("MNIST", "FashionMNIST"):
-        raw = tmp_path / name / "raw"
-        raw.mkdir(parents=True)
-        for part, count in (("train", 60), ("t10k", 20)):
-            images = rng.integers(1, 256, size=(count, 28, 28), dtype=np.uint8)
-            labels = rng.integers(10, size=count, dtype=np.uint8)
-            header = struct.pack(">4i", 2051, count, 28, 28)
-            (raw / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-            header = struct.pack(">2i", 2049, count)
-            (raw / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+    write_noise_images(tmp_path)
     monkeypatch.setenv("LIBMTL_RECON_DATA", str(tmp_path))
     monkeypatch.setattr(problem, "HELD_OUT", 15)
     return tmp_path
