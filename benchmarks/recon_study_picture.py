@@ -12,8 +12,7 @@ from recon_study_results import SHOWN, K, Results, S, Training
 from libmtl_recon.pictures import new_figure, write_picture
 
 _COLORS = ("#222222", "#3b6fb6", "#4a9a5c", "#d9822b", "#b0413e", "#8a63a8")
-_COMPARED = ("none", "conflict", "random")  # whose conflicts are drawn
-_BELOW = -0.1
+_BELOW = -0.02
 
 
 def draw(results: Results, folder: Path) -> None:
@@ -22,7 +21,7 @@ def draw(results: Results, folder: Path) -> None:
     gains, conflicts = figure.subplots(1, 2, width_ratios=(3, 2))
     _gains(gains, results)
     _conflicts(conflicts, results)
-    figure.legend(*gains.get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    gains.legend(loc="lower right", ncols=3, fontsize=8)
     write_picture(figure, folder / "methods.png")
     if len({(t.k, t.s) for t in results.doses}) > 1:
         figure = new_figure(8, 3.4)
@@ -63,22 +62,23 @@ def _points(axes: Any, rows: Sequence[tuple[float, list[float]]], color: int, la
 
 
 def _conflicts(axes: Any, results: Results) -> None:
-    """The shares of severe conflicts in the layers that Recon keeps shared."""
-    recon = next(iter(results.pick("EW", "conflict")), None)
-    if recon is None or recon.profile is None:
-        return
-    kept = recon.profile.layer_names
-    compared = [s for s in _COMPARED if s in results.selections]
-    for index, weighting in enumerate(results.weightings):
-        means = [
-            np.mean([t.severe(_BELOW, kept) for t in results.pick(weighting, select)] or np.nan)
-            for select in compared
-        ]
-        axes.plot(range(len(compared)), means, "o-", color=_COLORS[index % len(_COLORS)])
-    axes.set_xticks(range(len(compared)), [SHOWN[s] for s in compared])
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel(f"cos < {_BELOW:g} (% of steps and layers)")
-    axes.set_title(f"Conflicts in the {len(kept)} layers that Recon keeps", fontsize=10)
+    """Severe conflicts in the layers that each choice keeps shared, before and after."""
+    split = [s for s in results.selections if s != "none"]
+    for place, select in enumerate(split):
+        every = [results.before_and_after(w, select, _BELOW) for w in results.weightings]
+        before, after = np.concatenate(every).mean(axis=0)
+        first = place == 0
+        axes.plot((before, after), (place, place), "-", color="0.7", linewidth=2, zorder=1)
+        axes.plot(
+            before, place, "o", color="white", mec="0.4", label="all shared" if first else None
+        )
+        axes.plot(after, place, "o", color=_COLORS[1], label="these split" if first else None)
+    axes.set_yticks(range(len(split)), [SHOWN[s] for s in split])
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.set_xlabel(f"cos < {_BELOW:g} (% of steps and layers)")
+    axes.set_title("Conflicts in the layers that stay shared", fontsize=10)
+    axes.legend(loc="lower left", fontsize=8)
 
 
 def _by_k(axes: Any, results: Results) -> None:

@@ -143,27 +143,33 @@ def _against(results: Results) -> str:
 
 
 def _conflicts(results: Results) -> str:
-    recon = next(iter(results.pick("EW", "conflict")), None)
-    if recon is None or recon.profile is None:
-        return ""
-    kept = recon.profile.layer_names
-    head = [f"{what}, < {below}" for what in ("whole", "by layer") for below in (-0.02, -0.1)]
+    """Before and after, in the layers that each choice keeps shared."""
+    edges = (-0.02, -0.1)
+    head = [f"{what}, < {below}" for what in ("layers kept", "whole") for below in edges]
     rows = []
-    for weighting in results.weightings:
-        for select in results.selections:
+    for select in results.selections:
+        every = []
+        for weighting in results.weightings:
             own = results.pick(weighting, select)
-            cells = [
-                f"{np.mean([t.severe(below, layers) for t in own]):.2f}"
-                for layers in (None, kept)
-                for below in (-0.02, -0.1)
-            ]
             if own:
-                rows.append([f"{weighting}, {SHOWN[select]}", *cells])
+                by_layer = [results.before_and_after(weighting, select, b).mean(0) for b in edges]
+                whole = [np.mean([t.severe(b) for t in own]) for b in edges]
+                every.append([*by_layer, *whole])
+                rows.append([f"{SHOWN[select]}, {weighting}", *_changes(every[-1])])
+        if every:
+            means = [np.mean([line[i] for line in every], axis=0) for i in range(len(head))]
+            rows.append([f"**{SHOWN[select]}, mean**", *_changes(means)])
     return (
         "## Severe conflicts in what stays shared (% of steps; means over the seeds)\n\n"
-        f"By layer: in those of the {len(kept)} layers that Recon keeps which are shared.\n\n"
-        + _table(["training", *head], rows)
+        "Layers kept: layer by layer, in those that this choice keeps shared, with all layers "
+        "shared → with this choice. Whole: the gradient of all that is shared, with this choice."
+        "\n\n" + _table(["choice, weighting", *head], rows)
     )
+
+
+def _changes(line: Sequence[Any]) -> list[str]:
+    """A pair as before → after; one number as it is."""
+    return [" → ".join(f"{value:.1f}" for value in np.atleast_1d(cell)) for cell in line]
 
 
 def _dose(results: Results) -> str:

@@ -129,6 +129,22 @@ class Results:
         own = [t for t in self.methods if (t.weighting, t.select) == (weighting, select)]
         return sorted(own, key=lambda t: t.seed)
 
+    def before_and_after(
+        self, weighting: str, select: str, below: float
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Severe conflicts in just the layers that stay shared, ``[seeds, 2]``, in percent.
+
+        Before: in the training of the same seed in which all layers are shared.
+        """
+        plain = {t.seed: t for t in self.pick(weighting, "none")}
+        rows = []
+        for training in self.pick(weighting, select):
+            if training.profile is not None and training.seed in plain:
+                kept = training.profile.layer_names
+                before = plain[training.seed].severe(below, kept)
+                rows.append([before, training.severe(below, kept)])
+        return np.asarray(rows, dtype=np.float64).reshape(len(rows), 2)
+
     def paired(self, select: str, other: str) -> np.ndarray[Any, np.dtype[np.float64]]:
         """What one way to choose layers gains over another, ``[weightings, seeds]``."""
         rows = []

@@ -137,6 +137,16 @@ def test_gains_are_those_over_the_same_seed(load: Callable, trainings: list) -> 
     assert found.paired("conflict", "random").size == 0
 
 
+def test_conflicts_are_compared_in_the_layers_that_stay_shared(
+    load: Callable, trainings: list
+) -> None:
+    found = load("recon_study_results").Results(trainings)
+    kept = found.pick("EW", "conflict")[0].profile.layer_names
+    before, after = found.before_and_after("EW", "conflict", -0.02).T
+    assert before == pytest.approx([t.severe(-0.02, kept) for t in found.pick("EW", "none")])
+    assert after == pytest.approx([t.severe(-0.02, kept) for t in found.pick("EW", "conflict")])
+
+
 def test_severe_conflicts_are_counted_below_an_edge(load: Callable, trainings: list) -> None:
     training = trainings[2]
     counts = training.profile.histogram
