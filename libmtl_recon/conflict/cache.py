@@ -79,9 +79,13 @@ class ProfileCache:
 
     def list(self) -> list[Entry]:
         """All profiles, newest first."""
-        with explained("read", self.store, VARIABLE):
-            names = [name for name in self.store.names() if name.endswith(_ENDING)]
+        names = self.names(_ENDING)
         return [entry for name in names if (entry := self._read(name)) is not None]
+
+    def names(self, ending: str) -> Sequence[str]:
+        """The names of all texts that end so, newest first, whether they are profiles or not."""
+        with explained("read", self.store, VARIABLE):
+            return [name for name in self.store.names() if name.endswith(ending)]
 
     def load(self, id: str, parameter: str = "ID") -> Entry:
         """The profile with this id, which may be shortened as long as it is unique.

@@ -10,6 +10,11 @@ from libmtl_recon.conflict.fingerprint import fingerprint
 from libmtl_recon.conflict.layers import Layer
 
 
+def lock_name(architecture: str) -> str:
+    """Of the file whose lock is the turn to score the architecture with this fingerprint."""
+    return f".{architecture}.lock"
+
+
 class ScoringTurn:
     """This process's turn to score.
 
@@ -41,7 +46,7 @@ class ScoringTurn:
 
         before = {entry.id for entry in self._cache.list()}
         try:
-            lock = self._cache.store.lock(f".{fingerprint(layers)}.lock")
+            lock = self._cache.store.lock(lock_name(fingerprint(layers)))
             if lock is None:
                 return None
             lock.acquire(timeout=0)

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from libmtl_recon.conflict.cache import VARIABLE, ProfileCache
+from libmtl_recon.conflict.exclusive import lock_name
 from libmtl_recon.conflict.fingerprint import fingerprint
 from libmtl_recon.conflict.profile import ConflictProfile
+from libmtl_recon.conflict.stores import explained
 from libmtl_recon.errors import ReconError
 
 if TYPE_CHECKING:
-    from libmtl_recon.conflict.cache import ProfileCache
     from libmtl_recon.conflict.layers import Layer
 
 _ENDING = ".unfinished"
@@ -111,14 +113,19 @@ def recover_all(cache: ProfileCache) -> list[Recovered]:
     from filelock import Timeout
 
     found = []
-    for name in cache.store.names():
-        if not name.endswith(_ENDING):
-            continue
+    for name in cache.names(_ENDING):
+        architecture = name.removeprefix(".").removesuffix(_ENDING)
         try:
-            with cache.store.lock(f"{name.removesuffix(_ENDING)}.lock").acquire(timeout=0):
-                found.append(_recover(cache, name))
+            lock = cache.store.lock(lock_name(architecture))
+            if lock is None:
+                continue
+            lock.acquire(timeout=0)
         except (Timeout, OSError, NotImplementedError):
             continue  # it is being scored, or nothing tells whether it is
+        try:
+            found.append(_recover(cache, name))
+        finally:
+            lock.release()
     return [one for one in found if one is not None]
 
 
@@ -135,7 +142,8 @@ def _recover(cache: ProfileCache, name: str) -> Recovered | None:
         ) from error
     profile = replace(profile, provenance={**profile.provenance, "ended": "killed"})
     found = Recovered(cache.save(profile), profile.steps)
-    store.remove(name)
+    with explained("delete from", store, VARIABLE):
+        store.remove(name)
     return found
 
 

@@ -112,6 +112,23 @@ def test_what_is_no_profile_is_named(cache: ProfileCache, clock: Clock) -> None:
         recover(cache, LAYERS)
 
 
+def test_a_folder_that_cannot_be_read_is_explained(
+    cache: ProfileCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> list[str]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(cache.store, "names", refused)
+    with pytest.raises(ReconError, match="Cannot read the folder of conflict profiles"):
+        recover_all(cache)
+
+
+def test_what_lies_behind_a_url_is_left_alone(clock: Clock) -> None:
+    cache = ProfileCache("memory://unfinished")
+    cache.store.write(".0123.unfinished", profile(1).to_json())
+    assert recover_all(cache) == []
+
+
 def test_the_list_of_profiles_has_it(
     cache: ProfileCache, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
