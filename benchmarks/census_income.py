@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from libmtl_recon import Measurement, Observer, ReconError, UsageError
+from libmtl_recon.conflict.stores import write_atomically
 from libmtl_recon.plugin.observing import observe
 from libmtl_recon.problems import census_income
 from libmtl_recon.problems.argument_types import whole
@@ -123,14 +124,7 @@ def check_folder(folder: Path, settings: dict[str, Any]) -> None:
                 f"{folder}, with {json.dumps(before)}",
                 "Name another folder, or give the same settings again.",
             )
-    write(file, settings)
-
-
-def write(file: Path, content: Any) -> None:
-    """Whole or not at all."""
-    part = file.with_name(file.name + ".part")
-    part.write_text(json.dumps(content, indent=1), "utf-8")
-    part.replace(file)
+    write_atomically(file, json.dumps(settings, indent=1))
 
 
 def train(job: Job, base: argparse.Namespace, loaders: Any, log: Path) -> dict[str, Any]:
@@ -165,7 +159,8 @@ def study(options: argparse.Namespace) -> None:
         for job, file in files.items():
             progress.update(bar, description=job.name)
             if not file.is_file():
-                write(file, train(job, base, loaders, file.with_suffix(".log")))
+                record = train(job, base, loaders, file.with_suffix(".log"))
+                write_atomically(file, json.dumps(record, indent=1))
             progress.advance(bar)
     results = [Result.read(json.loads(file.read_text("utf-8"))) for file in files.values()]
     print(write_report(results, settings, options.output))

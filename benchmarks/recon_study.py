@@ -31,14 +31,15 @@ from typing import Any
 from recon_study_jobs import Job, scoring_jobs, training_jobs
 from recon_study_picture import draw
 from recon_study_report import write_report
-from recon_study_results import K, Results, S
+from recon_study_results import K, Results, S, read_trainings
 from recon_study_theorem import one_step
-from recon_study_training import base_params, load, train, write
+from recon_study_training import base_params, load, train
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from libmtl_recon import ConflictProfile, ReconError, UsageError
 from libmtl_recon.conflict.comparing import norms_first
+from libmtl_recon.conflict.stores import write_atomically
 from libmtl_recon.problems.argument_types import whole
 
 PARTS = ("rankings", "methods", "dose", "theorem")
@@ -97,7 +98,7 @@ def study(options: argparse.Namespace) -> None:
     (options.output / "profile.json").write_text(profile.to_json(), "utf-8")
     trivial = norms_first(profile.architecture)
     scores = {name: len(trivial) - rank for rank, name in enumerate(trivial)}
-    write(options.output / "norms_first.json", scores)
+    write_atomically(options.output / "norms_first.json", json.dumps(scores))
     for part in ("methods", "dose"):
         if part in options.parts:
             run(training_jobs(part, options.seeds), settings, options)
@@ -105,9 +106,11 @@ def study(options: argparse.Namespace) -> None:
     if "theorem" in options.parts and not theorem.is_file():
         params = argparse.Namespace(**json.loads(settings))
         loader = load(Job.pair, False, settings)["train"]
-        write(theorem, one_step(params.width, loader, profile.layers(S, K)))
-    print(write_report(options.output, json.loads(settings)))
-    results = Results.read(options.output)
+        found = one_step(params.width, loader, profile.layers(S, K))
+        write_atomically(theorem, json.dumps(found))
+    trainings = read_trainings(options.output)
+    print(write_report(options.output, json.loads(settings), trainings))
+    results = Results(trainings)
     if results.methods:
         draw(results, options.output)
 

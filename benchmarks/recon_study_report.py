@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from recon_study_results import SHOWN, K, Results, S, Training, read_trainings
+from recon_study_results import SHOWN, K, Results, S, Training
 
 from libmtl_recon import ConflictProfile
 from libmtl_recon.conflict.comparing import (
@@ -19,9 +19,8 @@ from libmtl_recon.conflict.comparing import (
 )
 
 
-def write_report(folder: Path, settings: dict[str, Any]) -> str:
-    """Write report.md from all results that are there; returns it."""
-    trainings = read_trainings(folder)
+def write_report(folder: Path, settings: dict[str, Any], trainings: Sequence[Training]) -> str:
+    """Write report.md on these trainings, and on the theorem if it was tried; returns it."""
     results = Results(trainings)
     parts = [
         f"Width {settings['width']}, batches of {settings['bs']}, SGD {settings['lr']}, "

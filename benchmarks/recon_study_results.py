@@ -114,11 +114,6 @@ class Results:
         self.seeds = sorted({t.seed for t in both})
         self._alone = {(t.seed, t.task): t.accuracy[t.task] for t in ended if t.task}
 
-    @classmethod
-    def read(cls, folder: Path) -> Results:
-        """Those that a study has written so far."""
-        return cls(read_trainings(folder))
-
     def gain(self, training: Training) -> float:
         """Δm over single-task training with the same seed, in percent."""
         alone = {task: self._alone[training.seed, task] for task in training.accuracy}

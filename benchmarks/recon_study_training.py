@@ -21,6 +21,7 @@ from recon_study_jobs import Job
 
 from libmtl_recon import Measurement, Observer, ScoringObserver, SingleTask, StopRun
 from libmtl_recon.conflict.schedule import Schedule
+from libmtl_recon.conflict.stores import write_atomically
 from libmtl_recon.plugin.observing import observe
 from libmtl_recon.problems import multi_fashion_mnist as problem
 
@@ -107,11 +108,4 @@ def train(job: Job, settings: str, output: Path) -> None:
         "passes": recorder.passes,
         "profile": None if profile is None else json.loads(profile.to_json()),
     }
-    write(output / "runs" / f"{job.name}.json", record)
-
-
-def write(file: Path, content: Any) -> None:
-    """Whole or not at all."""
-    part = file.with_name(file.name + ".part")
-    part.write_text(json.dumps(content), "utf-8")
-    part.replace(file)
+    write_atomically(output / "runs" / f"{job.name}.json", json.dumps(record))

@@ -157,17 +157,14 @@ def test_severe_conflicts_are_counted_below_an_edge(load: Callable, trainings: l
     assert 0 <= training.severe(-0.1) <= training.severe(-0.02) <= 100
 
 
-def test_the_report_and_the_pictures(
-    load: Callable, folder: Path, trainings: list, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_report_and_the_pictures(load: Callable, folder: Path, trainings: list) -> None:
     report, results = load("recon_study_report"), load("recon_study_results")
     scored = results.read_trainings(folder)
-    monkeypatch.setattr(report, "read_trainings", lambda _: [*scored, *trainings])
     settings = json.loads((folder / "settings.json").read_text("utf-8"))
     (folder / "theorem.json").write_text(
         json.dumps([{"rate": 1e-3, "difference": -2.0, "predicted": -1.0, "condition": 1.0}])
     )
-    text = report.write_report(folder, settings)
+    text = report.write_report(folder, settings, [*scored, *trainings])
     assert "| Recon | 100 | +15.00 ± 7.07 | +15.00 |" in text
     assert "| all shared | +15.00 ± 5.00 | 2 of 2 | +15.00 |" in text
     assert "| 5 | -0.1 | +0.00 ± 0.00 | 100 |" in text
