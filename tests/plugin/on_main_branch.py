@@ -21,9 +21,8 @@ import numpy as np
 import torch
 from LibMTL import Trainer
 from LibMTL.config import LibMTL_args, prepare_args
-from LibMTL.loss import CELoss
-from LibMTL.metrics import AccMetric
 from torch import nn
+from trainer_arguments import classifications
 
 TASKS = ("t0", "t1")
 
@@ -47,15 +46,7 @@ def make(*flags: str, **changes: Any) -> Any:
     kwargs, optim_param, scheduler_param = prepare_args(params)
     torch.manual_seed(0)
     given: dict[str, Any] = {
-        "task_dict": {
-            name: {
-                "metrics": ["Acc"],
-                "metrics_fn": AccMetric(),
-                "loss_fn": CELoss(),
-                "weight": [1],
-            }
-            for name in TASKS
-        },
+        "task_dict": classifications(TASKS),
         "weighting": params.weighting,
         "architecture": params.arch,
         "encoder_class": Encoder,
