@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_LONGEST = 200  # characters of a value in a message
+
 
 class ReconError(Exception):
     """Something that the run needs is missing or broken; ``str(error)`` is one paragraph.
@@ -26,7 +28,7 @@ class UsageError(ReconError, ValueError):
     exit_status = 2
 
     def __init__(self, parameter: str, rule: str, value: object, way_out: str) -> None:
-        super().__init__(f"{parameter} {rule}, but is {value!r}. {way_out}")
+        super().__init__(f"{parameter} {rule} (got {_shortened(value)}). {way_out}")
         self.parameter = parameter
         self.rule = rule
         self.value = value
@@ -34,6 +36,14 @@ class UsageError(ReconError, ValueError):
 
     def __reduce__(self) -> tuple[type[UsageError], tuple[str, str, object, str]]:
         return type(self), (self.parameter, self.rule, self.value, self.way_out)
+
+
+def _shortened(value: object) -> str:
+    try:
+        shown = repr(value)
+    except Exception as error:  # noqa: BLE001  # a caller's own __repr__ must not hide our message
+        shown = f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
 
 
 class MissingPackageError(ReconError, ImportError):

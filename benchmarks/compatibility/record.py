@@ -33,7 +33,7 @@ def plain(cell: Cell, verdict: Verdict) -> Verdict:
     """The verdict with a reason that does not name the cell, so that equal reasons are equal."""
     reason = verdict.reason.replace(f"--weighting {cell.weighting}", "this weighting")
     reason = reason.replace(f"--arch {cell.arch}", "this architecture")
-    reason = re.sub(r", but is (True|False)(?=\.)", "", reason)
+    reason = re.sub(r" \(got (True|False)\)(?=\.)", "", reason)
     return Verdict(verdict.kind, reason, verdict.checked)
 
 

@@ -78,7 +78,7 @@ def _numbers(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"must be numbers with commas between them, but is {text!r}"
+            f"must be numbers with commas between them (got {text!r})"
         ) from None
 
 

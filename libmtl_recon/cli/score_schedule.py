@@ -77,7 +77,7 @@ def _confidence(text: str) -> float:
         return _OFF if text == "off" else float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"must be off or a number between 0 and 1, but is {text!r}"
+            f"must be off or a number between 0 and 1 (got {text!r})"
         ) from None
 
 
@@ -91,6 +91,6 @@ def _numbers(text: str) -> int | range:
         found = range(0)
     if not found:
         raise argparse.ArgumentTypeError(
-            f"must be a number of layers or a range such as 5-20, but is {text!r}"
+            f"must be a number of layers or a range such as 5-20 (got {text!r})"
         )
     return found

@@ -139,7 +139,7 @@ def _get(data: Mapping[str, Any], key: str, kind: type) -> Any:
 def _of_type(value: Any, kind: type, what: str) -> Any:
     if not isinstance(value, kind):
         names: dict[type, str] = {list: "a list", dict: "an object", str: "a text"}
-        raise ValueError(f"{what} must be {names[kind]}, but is {str(value)[:40]!r}")
+        raise ValueError(f"{what} must be {names[kind]} (got {str(value)[:40]!r})")
     return value
 
 
@@ -151,5 +151,5 @@ def _known(numbers: Mapping[str, int], name: str) -> int:
 
 def _whole(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST:
-        raise ValueError(f"a count or size must be a whole number from 0 up, but is {value!r}")
+        raise ValueError(f"a count or size must be a whole number from 0 up (got {value!r})")
     return value

@@ -17,7 +17,7 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
         with suppress(ValueError):
             value = int(text)
         if value is None or value < low or (high is not None and value > high):
-            raise argparse.ArgumentTypeError(f"must be a whole number {rule}, but is {text!r}")
+            raise argparse.ArgumentTypeError(f"must be a whole number {rule} (got {text!r})")
         return value
 
     return read
@@ -27,7 +27,7 @@ def share(text: str) -> float:
     """Numbers from 0 up to, but not, 1."""
     value = _number(text)
     if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1, but is {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1 (got {text!r})")
     return value
 
 
@@ -35,7 +35,7 @@ def positive(text: str) -> float:
     """Finite numbers above 0."""
     value = _number(text)
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a finite number above 0, but is {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a finite number above 0 (got {text!r})")
     return value
 
 
@@ -43,7 +43,7 @@ def exponent(text: str) -> float:
     """Finite numbers."""
     value = _number(text)
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be a finite number, but is {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a finite number (got {text!r})")
     return value
 
 

@@ -217,7 +217,7 @@ def test_takes_its_layers_from_the_cache(
 
 
 def test_refuses_more_layers_than_there_are(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"from 1 to 3.*but is 4"):
+    with pytest.raises(UsageError, match=r"from 1 to 3.*\(got 4\)"):
         make(tmp_path, arch_args={"recon_k": 4})
 
 

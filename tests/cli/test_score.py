@@ -90,10 +90,10 @@ def test_no_split_is_proposed_where_nothing_conflicts(
 @pytest.mark.parametrize(
     ("option", "value", "rule"),
     [
-        ("--s", "0.3", "--s must be a multiple of 0.005, above -1 and up to 0, but is 0.3"),
+        ("--s", "0.3", "--s must be a multiple of 0.005, above -1 and up to 0 (got 0.3)"),
         ("--s", "-1", "--s must be a multiple of 0.005"),
-        ("--steps", "0", "--steps must be a whole number from 1 up, but is 0"),
-        ("--top", "-2", "--top must be a whole number from 1 up, but is -2"),
+        ("--steps", "0", "--steps must be a whole number from 1 up (got 0)"),
+        ("--top", "-2", "--top must be a whole number from 1 up (got -2)"),
         ("--plot", "p.gif", "--plot must be a file name that ends in"),
         ("--plot", "no/p.png", "--plot must lie in a folder that exists"),
         ("--out", "no/p.json", "--out must lie in a folder that exists"),
@@ -143,7 +143,7 @@ def test_the_run_says_how_sure_it_is(script: str, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--score-every", "0"], "--score-every must be a whole number from 1 up, but is 0"),
+        (["--score-every", "0"], "--score-every must be a whole number from 1 up (got 0)"),
         (["--score-from", "5", "--score-to", "5"], "--score-to must be a whole number from 6 up"),
         (
             ["--score-until-stable", "1.0"],
@@ -172,7 +172,7 @@ def test_a_part_of_the_training_is_scored(script: str) -> None:
 def test_a_falling_range_is_refused(script: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["score", "--k", "3-2", script])
-    assert "a range such as 5-20, but is '3-2'" in capsys.readouterr().err
+    assert "a range such as 5-20 (got '3-2')" in capsys.readouterr().err
 
 
 def test_a_training_that_ends_before_it_is_to_be_scored_is_explained(

@@ -11,7 +11,7 @@ from benchmarks.compatibility.cells import Cell, Verdict
 from benchmarks.compatibility.record import Notebook, dump, from_record, plain, to_record
 from benchmarks.compatibility.table import _flags, put_section, render
 
-REFUSED = Verdict("refused", "--rep_grad cannot go with --weighting EW, but is True. Drop it.")
+REFUSED = Verdict("refused", "--rep_grad cannot go with --weighting EW (got True). Drop it.")
 FOUND = {
     Cell("EW", "HPS", 2): Verdict("trains", checked=True),
     Cell("EW", "HPS", 2, multi_input=True): Verdict("trains", checked=True),

@@ -43,7 +43,7 @@ def test_a_severity_outside_its_range_is_refused(profile: ConflictProfile, S: fl
 
 
 def test_a_severity_between_the_edges_is_refused_with_the_next(profile: ConflictProfile) -> None:
-    with pytest.raises(UsageError, match=r"but is -0\.1234\. .* try -0\.125"):
+    with pytest.raises(UsageError, match=r"\(got -0\.1234\)\. .* try -0\.125"):
         profile.ranking(-0.1234)
 
 
@@ -165,13 +165,13 @@ def _damaged(change: Callable[[dict[str, Any]], object], profile: ConflictProfil
         (lambda d: d["blocks"][0]["cosines"]["bn1"].update({"-0.3001": 1}), "-0.3001"),
         (lambda d: d["blocks"][0]["cosines"]["bn1"].update({"-0.300": 7}), "do not add up"),
         (lambda d: d["blocks"][0]["cosines"]["bn1"].update({"-0.300": 10**30}), "whole number"),
-        (lambda d: d["blocks"][0]["cosines"]["bn1"].update({"-0.300": -1}), "from 0 up, but is -1"),
+        (lambda d: d["blocks"][0]["cosines"]["bn1"].update({"-0.300": -1}), "up (got -1)"),
         (lambda d: d.update(blocks=[]), "no steps"),
-        (lambda d: d.update(provenance=5), "'provenance' must be an object, but is '5'"),
+        (lambda d: d.update(provenance=5), "'provenance' must be an object (got '5')"),
         (lambda d: d.update(tasks="ab"), "'tasks' must be a list"),
         (lambda d: d.update(tasks=[1, 2]), "a task must be a text"),
         (lambda d: d["blocks"].append(None), "a block must be an object"),
-        (lambda d: d["blocks"][0]["undefined"].update(bn1=True), "but is True"),
+        (lambda d: d["blocks"][0]["undefined"].update(bn1=True), "got True"),
         (lambda d: d["architecture"][0].update(shapes=[3]), "a shape must be a list"),
         (lambda d: d["architecture"][0].update(name=None), "'name' must be a text"),
     ],

@@ -66,13 +66,13 @@ def test_k_above_the_number_of_layers_is_refused(
     cache: ProfileCache, profile: ConflictProfile, K: int
 ) -> None:
     cache.save(profile)
-    with pytest.raises(UsageError, match=rf"--recon_k must be .* from 1 to 3.* but is {K}"):
+    with pytest.raises(UsageError, match=rf"--recon_k must be .* from 1 to 3.* \(got {K}\)"):
         select_layers(profile.architecture, K, -0.1, None, cache)
 
 
 def test_a_severity_is_checked(cache: ProfileCache, profile: ConflictProfile) -> None:
     cache.save(profile)
-    with pytest.raises(UsageError, match=r"multiple of 0\.005.* but is 0\.5"):
+    with pytest.raises(UsageError, match=r"multiple of 0\.005.* \(got 0\.5\)"):
         select_layers(profile.architecture, 1, 0.5, None, cache)
 
 
@@ -114,13 +114,13 @@ def test_published_scores_may_lack_layers_but_not_be_fewer_than_k(
     source = write(tmp_path, {"bn1": 3, "conv1": 7})
     assert select_layers(profile.architecture, 2, -0.1, source).names == ("conv1", "bn1")
     source = write(tmp_path, {"bn1": 3})
-    with pytest.raises(UsageError, match=r"--recon_k must be at most 1, .* but is 2"):
+    with pytest.raises(UsageError, match=r"--recon_k must be at most 1, .* \(got 2\)"):
         select_layers(profile.architecture, 2, -0.1, source)
 
 
 def test_a_layer_that_does_not_exist_is_named(tmp_path: Path, profile: ConflictProfile) -> None:
     source = write(tmp_path, {"bn1": 3, "bn2": 7})
-    with pytest.raises(UsageError, match=r"--recon_layers must name layers .* but is 'bn2'") as e:
+    with pytest.raises(UsageError, match=r"--recon_layers must name layers .* \(got 'bn2'\)") as e:
         select_layers(profile.architecture, 1, -0.1, source)
     assert "1 of the 2 layers" in str(e.value)
     assert "conv1, bn1, block.0.fc" in str(e.value)
@@ -217,11 +217,11 @@ def test_a_list_of_layers_is_taken_in_its_order(
     chosen = select_layers(layers, 1, -0.1, source("conv1", "bn1"))
     assert chosen.names == ("conv1",)
     assert "the first 1 of 2" in chosen.note
-    with pytest.raises(UsageError, match=r"--recon_k must be at most 1, .* but is 2"):
+    with pytest.raises(UsageError, match=r"--recon_k must be at most 1, .* \(got 2\)"):
         select_layers(layers, 2, -0.1, source("conv1"))
-    with pytest.raises(UsageError, match=r"must name layers of this network, but is 'bn7'"):
+    with pytest.raises(UsageError, match=r"must name layers of this network \(got 'bn7'\)"):
         select_layers(layers, 1, -0.1, source("conv1", "bn7"))
-    with pytest.raises(UsageError, match=r"must name each layer once, but is 'conv1'"):
+    with pytest.raises(UsageError, match=r"must name each layer once \(got 'conv1'\)"):
         select_layers(layers, 2, -0.1, source("conv1", "conv1"))
 
 

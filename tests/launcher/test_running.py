@@ -184,7 +184,7 @@ def test_our_errors_are_a_paragraph(tmp_path: Path, capsys: pytest.CaptureFixtur
         "from libmtl_recon import UsageError\nraise UsageError('--x', 'must be y', 3, 'Say y.')\n"
     )
     assert run_script(write(tmp_path, code)) == 2
-    assert capsys.readouterr().err == "libmtl-recon: error: --x must be y, but is 3. Say y.\n"
+    assert capsys.readouterr().err == "libmtl-recon: error: --x must be y (got 3). Say y.\n"
 
 
 def test_everything_is_put_back(tmp_path: Path) -> None:

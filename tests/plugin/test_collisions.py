@@ -38,7 +38,7 @@ def test_a_script_that_adds_a_flag_of_ours_is_told(
     assert "Traceback" not in shown
     assert len(shown.splitlines()) == 1
     for part in (
-        "error: --recon_k must be left to libmtl-recon, whose flag it is, but is 'added by own.py'",
+        "error: --recon_k must be left to libmtl-recon, whose flag it is (got 'added by own.py')",
         "Give the script's own flag another name",
         "LibMTL_args.set_defaults(recon_k=...)",
     ):

@@ -63,7 +63,7 @@ def test_a_gpu_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
     Machine(monkeypatch, gpus=2)
     set_device("5")
-    with pytest.raises(UsageError, match=r"--gpu_id must name a GPU .* from 0 to 1, but is '5'"):
+    with pytest.raises(UsageError, match=r"--gpu_id must name a GPU .* from 0 to 1 \(got '5'\)"):
         make_trainer("EW")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5", "put back"
     monkeypatch.setenv("LIBMTL_RECON_DEVICE", "cpu")
@@ -85,7 +85,7 @@ def test_what_it_may_not_name_is_refused(wanted: str, monkeypatch: pytest.Monkey
     Machine(monkeypatch, gpus=1)
     monkeypatch.setenv("LIBMTL_RECON_DEVICE", wanted)
     with pytest.raises(
-        UsageError, match=r"must name a device .* \(cpu, cuda:0\), but is"
+        UsageError, match=r"must name a device .* \(cpu, cuda:0\) \(got"
     ) as caught:
         choose_device()
     assert caught.value.value == wanted

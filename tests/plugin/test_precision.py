@@ -150,7 +150,7 @@ def test_other_precisions_are_refused(value: str, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit) as ended:
         ask_for("--recon_amp", value)
     assert ended.value.code == 2
-    assert f"--recon_amp must be bf16 or off, but is {value!r}" in capsys.readouterr().err
+    assert f"--recon_amp must be bf16 or off (got {value!r})" in capsys.readouterr().err
 
 
 def test_a_device_without_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

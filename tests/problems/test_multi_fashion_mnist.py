@@ -125,7 +125,7 @@ def test_bad_flags_are_explained(parse, capsys):
     with pytest.raises(SystemExit) as stop:
         parse(problem, "--width", "0")
     assert stop.value.code == 2
-    assert "--width: must be a whole number from 1 up, but is '0'" in capsys.readouterr().err
+    assert "--width: must be a whole number from 1 up (got '0')" in capsys.readouterr().err
 
 
 @pytest.mark.data

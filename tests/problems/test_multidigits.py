@@ -119,8 +119,7 @@ def test_bad_flags_are_explained(parse, capsys, flag: str, value: str, rule: str
         parse(multidigits, f"{flag}={value}")
     assert stop.value.code == 2
     assert (
-        f"argument {flag}: must be a whole number {rule}, but is '{value}'"
-        in capsys.readouterr().err
+        f"argument {flag}: must be a whole number {rule} (got '{value}')" in capsys.readouterr().err
     )
 
 

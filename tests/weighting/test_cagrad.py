@@ -72,7 +72,7 @@ def test_gradients_that_cancel_give_a_finite_update() -> None:
 
 
 def test_there_are_three_ways_to_rescale() -> None:
-    with pytest.raises(UsageError, match="rescale must be 0, 1 or 2, but is 3"):
+    with pytest.raises(UsageError, match=r"rescale must be 0, 1 or 2 \(got 3\)"):
         cagrad_weights(torch.eye(2), 0.5, 3)
 
 

@@ -80,7 +80,7 @@ def compute_grad(self: Any, losses: Any, mode: str, rep_grad: bool = False) -> A
         ValueError: There is no such mode.
     """
     if mode not in ("backward", "autograd"):
-        raise ValueError(f"The mode must be backward or autograd, but is {mode!r}.")
+        raise ValueError(f"The mode must be backward or autograd (got {mode!r}).")
     if not rep_grad:
         return task_rows(self, losses, accumulate=mode == "backward")
     roots = step_of(self).roots(losses, accumulate=True)
