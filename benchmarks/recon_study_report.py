@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from recon_study_results import SHOWN, K, Results, S, Training
+from scipy import stats
 
 from libmtl_recon import ConflictProfile
 from libmtl_recon.conflict.comparing import (
@@ -132,13 +133,28 @@ def _against(results: Results) -> str:
         if other == "conflict" or not found.size:
             continue
         by_seed = found.mean(axis=0)
-        error = by_seed.std(ddof=1) / len(by_seed) ** 0.5 if len(by_seed) > 1 else float("nan")
-        cells = [f"{by_seed.mean():+.2f} ± {error:.2f}", f"{(found > 0).sum()} of {found.size}"]
+        cells = [
+            _interval(by_seed),
+            _interval(found.mean(axis=1)),
+            f"{(found > 0).sum()} of {found.size}",
+        ]
         rows.append([SHOWN[other], *cells, *(f"{row.mean():+.2f}" for row in found)])
-    head = ["Recon above", "mean ± standard error", "higher in", *results.weightings]
+    head = ["Recon above", "over seeds", "over weightings", "higher in", *results.weightings]
     return (
-        "" if not rows else f"## Recon's Δm above that of others (points)\n\n{_table(head, rows)}"
+        ""
+        if not rows
+        else "## Recon's Δm above that of others (points; 95 % intervals by Student's t)"
+        f"\n\n{_table(head, rows)}"
     )
+
+
+def _interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> str:
+    """The mean, and the 95 % interval around it (Student's t)."""
+    mean = f"{values.mean():+.2f}"
+    if len(values) < 2:
+        return mean
+    low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+    return f"{mean} ({low:+.2f} to {high:+.2f})"
 
 
 def _conflicts(results: Results) -> str:

@@ -166,7 +166,9 @@ def test_the_report_and_the_pictures(load: Callable, folder: Path, trainings: li
     )
     text = report.write_report(folder, settings, [*scored, *trainings])
     assert "| Recon | 100 | +15.00 ± 7.07 | +15.00 |" in text
-    assert "| all shared | +15.00 ± 5.00 | 2 of 2 | +15.00 |" in text
+    # t(0.975, 1) = 12.706 standard errors of 5; of one weighting there is no spread.
+    interval = "+15.00 (-48.53 to +78.53)"
+    assert f"| all shared | {interval} | +15.00 | 2 of 2 | +15.00 |" in text
     assert "| 5 | -0.1 | +0.00 ± 0.00 | 100 |" in text
     assert "| 0.001 | 1 of 1 | -2 | 2.0000 (2.0000 to 2.0000) |" in text
     load("recon_study_picture").draw(results.Results(trainings), folder)
