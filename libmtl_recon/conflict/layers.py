@@ -22,7 +22,8 @@ class Layer:
     Attributes:
         name: The module's path, e.g. ``layer1.0.bn1``; empty for the root module itself.
         type: The module's class name.
-        shapes: The shapes of its own trainable parameters, in order.
+        shapes: The shapes of its own trainable parameters, in order; that of a complex one with a
+            last axis of 2, for the real and the imaginary part.
     """
 
     name: str
@@ -59,7 +60,7 @@ def layers_of(
     """
     found = []
     for name, owner, parameters in owned_parameters(module, shared):
-        shapes = tuple(tuple(p.shape) for p in parameters)
+        shapes = tuple((*p.shape, 2) if p.is_complex() else tuple(p.shape) for p in parameters)
         found.append(Layer(name, _plain_type(owner), shapes))
     return tuple(found)
 

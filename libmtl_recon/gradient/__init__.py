@@ -10,7 +10,12 @@ from libmtl_recon.gradient.gramian import (
     layer_gramians,
     quick_gramian,
 )
-from libmtl_recon.gradient.per_task import scatter_gradient, task_gradients, write_row
+from libmtl_recon.gradient.per_task import (
+    gradients_or_none,
+    scatter_gradient,
+    task_gradients,
+    write_row,
+)
 from libmtl_recon.gradient.rows import TaskRows
 from libmtl_recon.gradient.split_losses import SplitLosses
 from libmtl_recon.gradient.step import hand_out, present_tasks, task_rows, task_scalars
@@ -20,6 +25,7 @@ __all__ = [
     "TaskRows",
     "cosines",
     "exact_device",
+    "gradients_or_none",
     "gramian",
     "hand_out",
     "isometric_rows",

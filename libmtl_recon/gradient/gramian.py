@@ -1,4 +1,8 @@
-"""Gramians of task gradients, whole and per layer, and the cosines in them."""
+"""Gramians of task gradients, whole and per layer, and the cosines in them.
+
+Of complex gradients the inner product is the real one, Re Σ aₖ b̄ₖ: that of their real and imaginary
+parts, by which optimisers step.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from libmtl_recon.gradient.columns import real_rows
 
 # Entries turned to float64 at a time. On a CPU they stay in the cache of a core until the product
 # has been taken (1 MiB); elsewhere they are many, since each product is a call.
@@ -22,11 +28,12 @@ def gramian(gradients: Tensor) -> Tensor:
     """The Gramian of the rows: entry (i, j) is the dot product of rows i and j.
 
     Args:
-        gradients: ``[T, d]``, any floating dtype.
+        gradients: ``[T, d]``, any floating or complex dtype.
 
     Returns:
         ``[T, T]``, float64, symmetric, on the same device (see :func:`exact_device`).
     """
+    gradients = real_rows(gradients)
     tasks, device = gradients.shape[0], exact_device(gradients.device)
     total = torch.zeros(tasks, tasks, dtype=torch.float64, device=device)
     entries = _CACHED if device.type == "cpu" else _ELSEWHERE
@@ -45,11 +52,12 @@ def quick_gramian(gradients: Tensor) -> Tensor:
     dtypes, and on other devices, all is computed in float64.
 
     Args:
-        gradients: ``[T, d]``, any floating dtype.
+        gradients: ``[T, d]``, any floating or complex dtype.
 
     Returns:
         ``[T, T]``, float64, symmetric, on the same device (see :func:`exact_device`).
     """
+    gradients = real_rows(gradients)
     if gradients.dtype != torch.float32 or gradients.device.type != "cpu":
         return gramian(gradients)
     found = _in_blocks(gradients)
@@ -76,12 +84,15 @@ def layer_gramians(gradients: Tensor, widths: Sequence[int]) -> Tensor:
     of its two vectors' lengths, where cosines are counted in steps of 5e-3.
 
     Args:
-        gradients: ``[T, d]``, any floating dtype.
+        gradients: ``[T, d]``, any floating or complex dtype.
         widths: The layers' column counts, L of them; they add up to d.
 
     Returns:
         ``[L, T, T]``, float64, on the same device (see :func:`exact_device`).
     """
+    if gradients.is_complex():
+        widths = [2 * width for width in widths]
+    gradients = real_rows(gradients)
     in_blocks = gradients.dtype == torch.float32 and gradients.device.type == "cpu"
     of_layer = _in_blocks if in_blocks else gramian
     return torch.stack([of_layer(layer) for layer in gradients.split(list(widths), dim=1)])
@@ -124,13 +135,13 @@ def cosines(gramians: Tensor) -> Tensor:
     """The cosine of each pair of tasks.
 
     Args:
-        gramians: ``[..., T, T]``, float64.
+        gramians: ``[..., T, T]``, float64; of a complex one the real part counts.
 
     Returns:
         ``[..., P]``, float64, in [-1, 1], for the P = T(T-1)/2 pairs i < j in the order (0, 1),
         (0, 2), …, (1, 2), …; NaN where one of the two gradients is zero.
     """
-    tasks = gramians.shape[-1]
+    gramians, tasks = gramians.real, gramians.shape[-1]
     first, second = torch.triu_indices(tasks, tasks, offset=1, device=gramians.device)
     norms = gramians.diagonal(dim1=-2, dim2=-1).sqrt()
     # Divided twice: the product of two tiny norms could underflow where neither does.

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import partial, reduce
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from libmtl_recon.gradient import columns
+from libmtl_recon.gradient.adding import Aside
 from libmtl_recon.gradient.split_losses import Root
+from libmtl_recon.gradient.touched import Touched
 
 
 class TaskRows:
     """Fills matrices ``[T, d]`` with gradients, and hands a combination of their rows out again.
 
     Attributes:
-        reached: For each shared parameter, whether any task's gradient reached it last time.
+        reached: For each shared parameter, whether any task's gradient has reached it in this step.
     """
 
     def __init__(self) -> None:
         self.reached: tuple[bool, ...] = ()
         self._matrices: list[_Matrix] = []
         self._taken = 0
+        self._before = Aside()
+        self._touched = Touched()
 
     def begin(self) -> None:
         """Start a step: from now on the matrices of the last one are written again."""
-        self._taken = 0
+        self.reached, self._taken = (), 0
+        self._touched.clear()
 
     def fill(
         self,
@@ -41,19 +47,28 @@ class TaskRows:
         Args:
             roots: T of them. An empty one has a gradient of zero.
             shared: The shared parameters; frozen and unreached ones have columns of zeros. Their
-                ``.grad`` is None afterwards if ``accumulate``.
+                ``.grad`` is None afterwards if ``accumulate``; what it was, :meth:`scatter` adds.
             accumulate: Add the gradients of all other leaves to their ``.grad``.
             retain_graph: Keep the graph after the last root.
 
         Returns:
-            ``[T, d]`` in the parameters' (widest) dtype, on their device; columns are the shared
-            parameters flattened in order. Written again after the next :meth:`begin`.
+            ``[T, d]`` in the parameters' (widest) real dtype, on their device; columns are the
+            shared parameters flattened in order, complex ones as :func:`torch.view_as_real` has
+            them. Written again after the next :meth:`begin`.
         """
         matrix = self._take(len(roots), shared)
         trainable = [p for p in shared if p.requires_grad]
+
+        def write(place: int, gradient: Tensor) -> None:
+            matrix.write(place, gradient)
+            self._touched.note(trainable[place], gradient)
+
         reached: set[int] = set()
         last = max((i for i, (tensors, _) in enumerate(roots) if tensors), default=-1)
-        with _caught(matrix, trainable) if accumulate else nullcontext():
+        if accumulate:
+            # With one to add to, autograd would not hand over what it computed.
+            self._before.take(trainable)
+        with _caught(trainable, write) if accumulate else nullcontext():
             for index, (tensors, factors) in enumerate(roots):
                 keep = retain_graph or index != last
                 matrix.begin(index)
@@ -65,22 +80,46 @@ class TaskRows:
                     )
                     for place, gradient in enumerate(gradients):
                         if gradient is not None:
-                            matrix.write(place, gradient)
+                            write(place, gradient)
                 reached |= matrix.end()
-        places = iter(range(len(trainable)))
-        self.reached = tuple(p.requires_grad and next(places) in reached for p in shared)
+        places, before = iter(range(len(trainable))), self.reached
+        if len(before) != len(shared):
+            before = (False,) * len(shared)
+        self.reached = tuple(
+            p.requires_grad and (next(places) in reached or hit)
+            for p, hit in zip(shared, before, strict=True)
+        )
         return matrix.whole
 
-    def scatter(self, vector: Tensor, shared: Sequence[Tensor]) -> None:
-        """Hand a gradient ``[d]`` out to the shared parameters' ``.grad``.
+    def scatter(self, vector: Tensor, shared: Sequence[Tensor], *, overwrite: bool = False) -> None:
+        """Hand a gradient ``[d]`` out to the shared parameters: it is added to their ``.grad``.
 
         A parameter that is frozen, or that no task reached, gets none, so that weight decay does
-        not move it. The ``.grad`` are views of ``vector``.
+        not move it. A new ``.grad`` is a view of ``vector``; where the tasks' gradients were
+        sparse, a sparse copy.
+
+        Args:
+            vector: In the layout of the rows.
+            shared: The shared parameters.
+            overwrite: Put it in the place of their ``.grad``, and of what :meth:`fill` has taken
+                from them; those that get none have none.
         """
-        parts = vector.split([p.numel() for p in shared])
+        parts = vector.split(columns.widths(shared))
         reached = self.reached or tuple(p.requires_grad for p in shared)
+        if overwrite:
+            self._before.drop()
+        else:
+            self._before.take(p for p in shared if p.requires_grad)
         for parameter, part, hit in zip(shared, parts, reached, strict=True):
-            parameter.grad = part.view_as(parameter).to(parameter.dtype) if hit else None
+            if hit:
+                parameter.grad = self._touched.gradient_of(part, parameter)
+            elif overwrite:
+                parameter.grad = None
+        self._before.add_up()
+
+    def forget(self) -> None:
+        """Forget what :meth:`fill` has taken from the parameters."""
+        self._before.drop()
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether a tensor lies in one of the matrices, and will be written over."""
@@ -102,16 +141,17 @@ class _Matrix:
 
     def __init__(self, tasks: int, shared: Sequence[Tensor]) -> None:
         self._layout = _layout(shared)
-        dtype = reduce(torch.promote_types, (p.dtype for p in shared))
-        widths = [p.numel() for p in shared]
+        widths = columns.widths(shared)
         # Zeros, because the columns of frozen parameters are never written.
-        self._memory = torch.zeros(tasks, sum(widths), dtype=dtype, device=shared[0].device)
+        self._memory = torch.zeros(
+            tasks, sum(widths), dtype=columns.row_dtype(shared), device=shared[0].device
+        )
         self.whole = self._memory
         self._written: set[int] = set()
         self._row: list[Tensor] = []
         self._places = [
             [
-                part.view_as(p)
+                columns.part_of(part, p)
                 for p, part in zip(shared, row.split(widths), strict=True)
                 if p.requires_grad
             ]
@@ -131,7 +171,7 @@ class _Matrix:
 
     def write(self, place: int, gradient: Tensor) -> None:
         """Write the gradient of one trainable parameter into the row."""
-        self._row[place].copy_(gradient)
+        columns.write(self._row[place], gradient)
         self._written.add(place)
 
     def end(self) -> set[int]:
@@ -143,21 +183,19 @@ class _Matrix:
 
 
 @contextmanager
-def _caught(matrix: _Matrix, trainable: Sequence[Tensor]) -> Iterator[None]:
-    """Write the parameters' gradients into the matrix as soon as backward passes make them.
+def _caught(trainable: Sequence[Tensor], write: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Have the parameters' gradients written as soon as backward passes make them.
 
     They are then still in the cache, and their memory is free for the next parameter's.
     """
 
     def catch(place: int, parameter: Tensor) -> None:
         if parameter.grad is not None:
-            matrix.write(place, parameter.grad)
+            write(place, parameter.grad)
             parameter.grad = None
 
     with ExitStack() as hooks:
         for place, parameter in enumerate(trainable):
-            # With one to add to, autograd would not hand over what it computed.
-            parameter.grad = None
             hook = parameter.register_post_accumulate_grad_hook(partial(catch, place))
             hooks.callback(hook.remove)
         yield

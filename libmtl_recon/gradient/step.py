@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from libmtl_recon.gradient.adding import added_up
 from libmtl_recon.gradient.rows import TaskRows
 from libmtl_recon.gradient.split_losses import Root, SplitLosses, derived_roots
 
@@ -26,6 +27,7 @@ class Step:
     def __init__(self) -> None:
         self.rows = TaskRows()
         self.batches: list[SplitLosses] = []
+        self._adding_up = False
         self._given: Tensor | None = None
         self._vectors: list[tuple[Any, tuple[Tensor, ...]]] = []
         self._scalars: list[Tensor] = []
@@ -92,6 +94,33 @@ class Step:
         """Hold all tasks to be present again."""
         self._absent, self._labelled, self._part = set(), {}, None
 
+    @contextmanager
+    def added_up(self, shared: Sequence[Tensor], zeroed: Sequence[Tensor] = ()) -> Iterator[None]:
+        """Inside the ``with`` block, have a weighting find no gradients; then add its own to them.
+
+        What it hands out meanwhile takes the place of what else it has left in the shared
+        parameters, as it does in LibMTL.
+
+        Args:
+            shared: The shared parameters, and all others that it may write over.
+            zeroed: Those whose gradients it changes without asking whether there are any.
+        """
+        self.rows.begin()
+        self._adding_up = True
+        try:
+            with added_up(shared, zeroed):
+                yield
+        finally:
+            self._adding_up = False
+            self.rows.forget()
+
+    def hand_out(self, gradient: Tensor, shared: Sequence[Tensor]) -> None:
+        """Give the shared parameters a gradient ``[d]``; see :meth:`TaskRows.scatter`."""
+        own = gradient.clone() if self.rows.holds(gradient) else gradient
+        self.rows.scatter(own, shared, overwrite=self._adding_up)
+        if not self._adding_up:
+            self.rows.begin()  # nobody else tells where a step ends
+
     def open(self, losses: Any) -> bool:
         """Recognise the losses that ``backward`` was given; whether that is so."""
         self.rows.begin()
@@ -145,13 +174,9 @@ class Step:
             watcher(self.rows.fill(batch.roots(), shared, accumulate=False, retain_graph=True))
             batch.back_propagate(gradient)
             return
-        before = [parameter.grad for parameter in shared]
         rows = self.rows.fill(batch.roots(gradient), shared, accumulate=True)
         watcher(rows)
         self.rows.scatter(rows.sum(dim=0), shared)
-        for parameter, old in zip(shared, before, strict=True):
-            if old is not None:
-                parameter.grad = old if parameter.grad is None else parameter.grad + old
 
     def close(self) -> None:
         """Forget the step, and with it the graphs."""
@@ -176,7 +201,7 @@ class Step:
             return self.batches[0].roots()
         if self.batches and self._given is None:
             return derived_roots(losses, self.batches, accumulate=accumulate)
-        return [([loss], None) for loss in losses]
+        return [([loss] if loss.requires_grad else [], None) for loss in losses]
 
     def hand_over(self) -> Tensor | list[Tensor]:
         """What a weighting gets instead of LibMTL's losses: the vector, or three of them."""
@@ -221,11 +246,11 @@ def task_rows(model: Any, losses: Any, *, accumulate: bool = True) -> Tensor:
 
 
 def hand_out(model: Any, gradient: Tensor) -> None:
-    """Give the shared parameters a gradient ``[d]``; none to those that no task reached."""
-    rows = step_of(model).rows
-    rows.scatter(
-        gradient.clone() if rows.holds(gradient) else gradient, list(model.get_share_params())
-    )
+    """Give the shared parameters a gradient ``[d]``; none to those that no task reached.
+
+    It is added to what they had before the model's ``backward``, as that of any backward pass.
+    """
+    step_of(model).hand_out(gradient, list(model.get_share_params()))
 
 
 def task_scalars(model: Any, losses: Tensor) -> list[Tensor]:

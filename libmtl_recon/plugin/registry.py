@@ -20,6 +20,7 @@ from libmtl_recon.plugin import (
     refusals,
 )
 from libmtl_recon.plugin.mends import mend_after_import
+from libmtl_recon.plugin.step import adding_up
 
 _MARK = "_libmtl_recon_registered"
 _one_at_a_time = threading.Lock()
@@ -39,6 +40,7 @@ def register(libmtl: ModuleType) -> None:
         checkpoints.wrap_architectures(libmtl)
         recon.wrap_trainer(libmtl)
         labels.wrap_trainer(libmtl)
+        adding_up.wrap_trainer(libmtl)
         compiled.wrap_trainer(libmtl)
         precision.wrap_trainer(libmtl)
         refusals.guard_trainer(libmtl)

@@ -19,7 +19,13 @@ from libmtl_recon.conflict.probe import ConflictProbe
 from libmtl_recon.conflict.profile import ConflictProfile
 from libmtl_recon.conflict.schedule import Schedule, Stopping, described
 from libmtl_recon.errors import ReconError
-from libmtl_recon.gradient import present_tasks, task_gradients, write_row
+from libmtl_recon.gradient import (
+    columns,
+    gradients_or_none,
+    present_tasks,
+    task_gradients,
+    write_row,
+)
 from libmtl_recon.plugin.arguments import prepared_params
 from libmtl_recon.plugin.features import detect
 from libmtl_recon.plugin.observing import Observer
@@ -192,16 +198,19 @@ class ScoringObserver(Observer):
         if not model.rep_grad and not hasattr(model, "rotograd"):
             return task_gradients(losses, shared, retain_graph=True)
         trainable = [p for p in shared if p.requires_grad]
-        width = sum(p.numel() for p in shared)
-        rows = torch.empty(len(losses), width, dtype=shared[0].dtype, device=shared[0].device)
+        rows = torch.zeros(
+            len(losses),
+            sum(columns.widths(shared)),
+            dtype=columns.row_dtype(shared),
+            device=shared[0].device,
+        )
         for row, loss, task in zip(rows, losses, names, strict=True):
             # The losses end at a copy of the representation; go on through it.
             leaf, representation = _cut(model, task)
-            (at_leaf,) = torch.autograd.grad(loss, leaf, retain_graph=True)
-            gradients = torch.autograd.grad(
-                representation, trainable, at_leaf, retain_graph=True, allow_unused=True
-            )
-            write_row(row, shared, gradients)
+            (at_leaf,) = gradients_or_none(loss, [leaf], retain_graph=True)
+            if at_leaf is not None:
+                gradients = gradients_or_none(representation, trainable, at_leaf, retain_graph=True)
+                write_row(row, shared, gradients)
         return rows
 
     def _record(self, gradients: Tensor) -> None:
@@ -296,12 +305,13 @@ def _shared_layers(model: nn.Module) -> tuple[tuple[Layer, ...], Tensor | None]:
         return layers, None
     start, spans = 0, {}
     for parameter in shared:
-        spans[id(parameter)] = torch.arange(start, start + parameter.numel())
-        start += parameter.numel()
+        end = start + columns.width(parameter)
+        spans[id(parameter)] = torch.arange(start, end)
+        start = end
     if not ordered:
         return (), None
-    columns = torch.cat([spans[id(p)] for p in ordered])
-    return layers, columns.to(ordered[0].device)
+    places = torch.cat([spans[id(p)] for p in ordered])
+    return layers, places.to(ordered[0].device)
 
 
 def _weighting_name(model: nn.Module) -> str:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from libmtl_recon.gradient.columns import real_rows
+
 # Columns turned to float64 at a time.
 _CHUNK = 1 << 16
 # How many times longer the weighted gradients may be, together, than their sum, before float32
@@ -19,7 +21,7 @@ def combine(weights: Tensor, gradients: Tensor, gramian: Tensor | None = None) -
 
     Args:
         weights: ``[T]``, float64, on the CPU.
-        gradients: ``[T, d]``, any floating dtype and device.
+        gradients: ``[T, d]``, any floating or complex dtype and device.
         gramian: ``[T, T]``, float64, on the CPU: that of the gradients. It tells whether they
             cancel; without one they are taken to.
 
@@ -27,6 +29,9 @@ def combine(weights: Tensor, gradients: Tensor, gramian: Tensor | None = None) -
         ``[d]``, in the gradients' dtype, on their device. It is summed in float64 where the
         gradients cancel, and where they have fewer digits than float32.
     """
+    if gradients.is_complex():
+        parts = combine(weights, real_rows(gradients), gramian)
+        return torch.view_as_complex(parts.unflatten(0, (-1, 2)))
     device = gradients.device
     plain = gradients.dtype in (torch.float32, torch.float64)
     short = plain and gramian is not None and not _cancels(weights, gramian)

@@ -24,6 +24,7 @@ from libmtl_recon.plugin.step import cagrad, functions, gradvac, image, pcgrad
 def _apply(libmtl: ModuleType) -> None:
     trainer, weighting = libmtl.Trainer, libmtl.weighting.AbsWeighting
     _replace(trainer, "_compute_loss", functions.split_compute_loss(trainer._compute_loss))
+    _replace(weighting, "_compute_grad_dim", functions.compute_grad_dim)
     _replace(weighting, "_compute_grad", functions.compute_grad)
     _replace(weighting, "_get_grads", image.show_image(weighting._get_grads))
     _replace(weighting, "_backward_new_grads", functions.backward_new_grads)

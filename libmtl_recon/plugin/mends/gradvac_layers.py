@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from libmtl_recon.errors import UsageError
+from libmtl_recon.gradient import columns
 from libmtl_recon.plugin.features import method_source
 from libmtl_recon.plugin.mends.mend import Mend
 
@@ -34,9 +35,9 @@ def layer_widths(model: Any) -> list[int]:
     for parameter in model.get_share_params():
         owner = owners[id(parameter)]
         if owner is last:
-            widths[-1] += parameter.numel()
+            widths[-1] += columns.width(parameter)
         else:
-            widths.append(parameter.numel())
+            widths.append(columns.width(parameter))
         last = owner
     return widths
 
@@ -52,7 +53,7 @@ def init_rho(self: Any, group_type: int) -> None:
     elif group_type == 1:
         self.k_idx = layer_widths(self)
     elif group_type == 2:
-        self.k_idx = [parameter.numel() for parameter in self.get_share_params()]
+        self.k_idx = columns.widths(list(self.get_share_params()))
     else:
         raise UsageError(
             "--GradVac_group_type",

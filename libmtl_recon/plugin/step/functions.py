@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from libmtl_recon.gradient import columns
 from libmtl_recon.gradient.step import hand_out, step_of, task_rows
 from libmtl_recon.plugin.step.image import image_of
 
@@ -119,8 +120,16 @@ def backward_new_grads(
 
 
 def reset_grad(self: Any, new_grads: Tensor) -> None:
-    """Give the shared parameters a gradient ``[d]``."""
-    hand_out(self, new_grads)
+    """Give the shared parameters a gradient ``[d]``, in the layout of the rows."""
+    # LibMTL's weightings, and ours, make it anew in each step; a script's own may keep it.
+    kept = not type(self).__bases__[-1].__module__.startswith(_KNOWN)
+    hand_out(self, new_grads.clone() if kept else new_grads)
+
+
+def compute_grad_dim(self: Any) -> None:
+    """Note how many columns each shared parameter takes in a gradient, and all of them."""
+    self.grad_index = columns.widths(list(self.get_share_params()))
+    self.grad_dim = sum(self.grad_index)
 
 
 def _takes_a_cut_graph(weighting: Any) -> bool:

@@ -1,0 +1,65 @@
+"""Where a parameter's gradient lies in a row of real numbers, and how it is read back.
+
+A complex parameter takes two columns for each of its numbers, as :func:`torch.view_as_real` lays
+them out: the inner product of two rows is then that of the real parameters, by which an optimiser
+steps. A sparse gradient, such as that of ``nn.Embedding(sparse=True)``, takes as many as a dense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+
+def width(parameter: Tensor) -> int:
+    """How many columns a parameter takes."""
+    return parameter.numel() * (2 if parameter.is_complex() else 1)
+
+
+def widths(parameters: Sequence[Tensor]) -> list[int]:
+    """How many columns each parameter takes."""
+    return [width(parameter) for parameter in parameters]
+
+
+def row_dtype(parameters: Sequence[Tensor]) -> torch.dtype:
+    """The widest of the parameters' real dtypes."""
+    return reduce(torch.promote_types, (p.dtype.to_real() for p in parameters))
+
+
+def real_rows(rows: Tensor) -> Tensor:
+    """Rows ``[T, d]``; complex ones as real rows ``[T, 2d]``."""
+    if not rows.is_complex():
+        return rows
+    return torch.view_as_real(rows.resolve_conj()).flatten(1)
+
+
+def part_of(columns: Tensor, parameter: Tensor) -> Tensor:
+    """A parameter's columns ``[w]`` in its shape; with a last axis of 2 if it is complex."""
+    return (
+        columns.view(*parameter.shape, 2)
+        if parameter.is_complex()
+        else columns.view(parameter.shape)
+    )
+
+
+def write(part: Tensor, gradient: Tensor) -> None:
+    """Write a parameter's gradient, of any dtype and layout, into its part of a row."""
+    if gradient.is_complex():
+        whole = gradient.to_dense() if gradient.is_sparse else gradient
+        part.copy_(torch.view_as_real(whole.resolve_conj()))
+    elif gradient.is_sparse:
+        part.zero_().add_(gradient.to(part.device, part.dtype))
+    else:
+        part.copy_(gradient)
+
+
+def gradient_of(part: Tensor, parameter: Tensor) -> Tensor:
+    """What :func:`write` wrote, as a dense gradient for the parameter; a view where that can be."""
+    real = part.to(device=parameter.device, dtype=parameter.dtype.to_real())
+    if not parameter.is_complex():
+        return real
+    # Behind real parameters it may begin at an odd column, where torch has no complex numbers.
+    return torch.view_as_complex(real.clone() if real.storage_offset() % 2 else real)
