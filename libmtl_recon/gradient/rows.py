@@ -74,7 +74,7 @@ class TaskRows:
                 matrix.begin(index)
                 if tensors and accumulate:
                     torch.autograd.backward(tensors, factors, retain_graph=keep)
-                elif tensors:
+                elif tensors and trainable:
                     gradients = torch.autograd.grad(
                         tensors, trainable, factors, retain_graph=keep, allow_unused=True
                     )

@@ -14,6 +14,8 @@ _CHUNK = 1 << 16
 # How many times longer the weighted gradients may be, together, than their sum, before float32
 # leaves too little of that sum: beyond it they cancel, and the sum could conflict by rounding.
 _CANCELLING = 16.0
+# Weights that float32 can hold with all of their digits, and a sum of their products.
+_SMALLEST, _LARGEST = 1e-30, 1e30
 
 
 def combine(weights: Tensor, gradients: Tensor, gramian: Tensor | None = None) -> Tensor:
@@ -27,14 +29,15 @@ def combine(weights: Tensor, gradients: Tensor, gramian: Tensor | None = None) -
 
     Returns:
         ``[d]``, in the gradients' dtype, on their device. It is summed in float64 where the
-        gradients cancel, and where they have fewer digits than float32.
+        gradients cancel, where a weight is beyond float32 (those of gradients of very different
+        lengths are), and where the gradients have fewer digits than float32.
     """
     if gradients.is_complex():
         parts = combine(weights, real_rows(gradients), gramian)
         return torch.view_as_complex(parts.unflatten(0, (-1, 2)))
     device = gradients.device
     plain = gradients.dtype in (torch.float32, torch.float64)
-    short = plain and gramian is not None and not _cancels(weights, gramian)
+    short = plain and gramian is not None and not _wants_float64(weights, gramian)
     if device.type == "mps" or short:
         # The one device without float64 sums in float32 whatever the weights.
         wide = gradients if plain else gradients.float()
@@ -46,7 +49,10 @@ def combine(weights: Tensor, gradients: Tensor, gramian: Tensor | None = None) -
     return total
 
 
-def _cancels(weights: Tensor, gramian: Tensor) -> bool:
-    lengths = float(weights.abs() @ gramian.diagonal().clamp_min(0.0).sqrt())
+def _wants_float64(weights: Tensor, gramian: Tensor) -> bool:
+    sizes = weights.abs()
+    if bool(((sizes > _LARGEST) | ((sizes < _SMALLEST) & (sizes > 0))).any()):
+        return True
+    lengths = float(sizes @ gramian.diagonal().clamp_min(0.0).sqrt())
     squared = float(weights @ gramian @ weights)
     return lengths > _CANCELLING * math.sqrt(max(squared, 0.0))

@@ -4,7 +4,8 @@ It writes the losses into one vector in place, so that differentiating one walks
 all tasks (and with ``multi_input`` all encoder passes), and takes fresh memory for all gradients
 in every step. With this mend each task's own scalar is differentiated, into memory that is used
 again; what comes out is the same up to rounding. PCGrad, GradVac and CAGrad, which go over the
-gradients once for each pair of tasks, work on the tasks' Gramian instead; MGDA, IMTL and GradNorm,
+gradients once for each pair of tasks, work on the tasks' Gramian instead, as do UPGrad and
+FairGrad, whose own is squared in float32; MGDA, IMTL and GradNorm,
 which make several matrices as large as that of all gradients, on vectors of T numbers with the same
 inner products.
 """
@@ -18,7 +19,7 @@ from typing import Any
 
 from libmtl_recon.plugin.features import source_of
 from libmtl_recon.plugin.mends.mend import Mend
-from libmtl_recon.plugin.step import cagrad, functions, gradvac, image, pcgrad
+from libmtl_recon.plugin.step import cagrad, functions, gradvac, gramians, image, pcgrad
 
 
 def _apply(libmtl: ModuleType) -> None:
@@ -44,9 +45,10 @@ def _apply(libmtl: ModuleType) -> None:
 
 def _replace_weightings(weighting: ModuleType) -> None:
     """Replace those that have a form in the tasks' Gramian, as this LibMTL has them."""
-    # MGDA mixes the gradients with vectors of its own.
+    # LibMTL's own solver of MGDA mixes the gradients with vectors of its own.
+    mended = hasattr(weighting.MGDA._find_min_norm_element, "__wrapped__")
     for owner, own_dtype in (
-        (weighting.MGDA, True),
+        (weighting.MGDA, not mended),
         (weighting.IMTL, False),
         (weighting.GradNorm, False),
     ):
@@ -54,6 +56,9 @@ def _replace_weightings(weighting: ModuleType) -> None:
         _replace(owner, "backward", shown)
     _replace(weighting.PCGrad, "backward", pcgrad.make_backward(_guard_of(weighting.PCGrad)))
     _replace(weighting.CAGrad, "backward", cagrad.backward)
+    for name, function in (("UPGrad", gramians.upgrad), ("FairGrad", gramians.fairgrad)):
+        if hasattr(weighting, name):
+            _replace(vars(weighting)[name], "backward", function)
     own = weighting.GradVac.backward
     if "GradVac_group_type" in source_of(own):
         guard = _guard_of(weighting.GradVac)

@@ -5,6 +5,11 @@ not be near the solution, and need not happen: the release's loop, which is to e
 counts none, and the main branch's ends without a result. Here the solution is found by an
 active-set method, exactly, after a few solves of a T x T system.
 
+For two tasks it is LibMTL's closed form, which keeps both weights above 0; but it is given the
+gradients in units of the longest, since it squares them in their own dtype. A normaliser of zero
+(the length of a gradient of zero, the loss of a hinge that is met) divides nothing, where LibMTL
+makes NaN of all parameters.
+
 Sources: "Multi-Task Learning as Multi-Objective Optimization" (NeurIPS 2018), Equation 4, for what
 is solved; Wolfe, "Finding the nearest point in a polytope" (Mathematical Programming, 1976), for
 how.
@@ -16,67 +21,24 @@ import functools
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from libmtl_recon.gradient import gramian
+from libmtl_recon.gradient import gramian, isometric_rows
 from libmtl_recon.plugin.features import source_of
 from libmtl_recon.plugin.mends.mend import Mend
+from libmtl_recon.weighting.least_norm import least_norm_weights
 
-_EXACT = 1e-12  # of the largest squared norm: how far from optimal rounding may leave the weights
 
-
-def least_norm_weights(products: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The weights w on the simplex that minimise wᵀMw.
+def in_units_of_the_longest(gradients: Tensor) -> Tensor:
+    """T vectors ``[T, T]``, float64, on the CPU, with the gradients' inner products but for a unit.
 
     Args:
-        products: ``[T, T]``, M, the Gramian of the task gradients.
-
-    Returns:
-        ``[T]``, non-negative, of sum 1.
+        gradients: ``[T, d]``.
     """
-    tasks = len(products)
-    scale = float(products.diagonal().max())
-    weights = np.zeros(tasks)
-    weights[products.diagonal().argmin()] = 1
-    if not scale > 0 or not np.isfinite(scale):
-        return np.full(tasks, 1 / tasks)
-    matrix = products / scale
-    # Each round but for rounding makes the norm smaller, so that no set of tasks comes twice.
-    for _ in range(2**tasks if tasks < 10 else 1000):
-        slopes = matrix @ weights
-        steepest = int(slopes.argmin())
-        if slopes[steepest] > weights @ slopes - _EXACT or weights[steepest] > 0:
-            break
-        weights = _descend(matrix, weights, [*np.flatnonzero(weights), steepest])
-    normed: NDArray[np.float64] = weights / weights.sum()
-    return normed
-
-
-def _descend(
-    matrix: NDArray[np.float64], weights: NDArray[np.float64], active: list[int]
-) -> NDArray[np.float64]:
-    """Go to the least norm in the hull of some tasks, without those that would go below 0."""
-    while True:
-        tasks = len(active)
-        system = np.ones((tasks + 1, tasks + 1))
-        system[:tasks, :tasks] = matrix[np.ix_(active, active)]
-        system[-1, -1] = 0
-        goal = np.zeros(len(weights))
-        goal[active] = np.linalg.lstsq(system, np.eye(tasks + 1)[-1], rcond=None)[0][:tasks]
-        falling = [task for task in active if goal[task] <= 0]
-        if not falling:
-            return goal
-        steps = [
-            weights[task] / (weights[task] - goal[task]) if weights[task] else 0.0
-            for task in falling
-        ]
-        first = int(np.argmin(steps))
-        weights = weights + steps[first] * (goal - weights)
-        weights[falling[first]] = 0
-        active = [task for task in active if task != falling[first]]
+    rows = isometric_rows(gramian(gradients).cpu())
+    longest = rows.abs().max()
+    return rows / longest if longest > 0 else rows
 
 
 def _needed(libmtl: ModuleType) -> bool:
@@ -84,22 +46,41 @@ def _needed(libmtl: ModuleType) -> bool:
 
 
 def _apply(libmtl: ModuleType) -> None:
-    original = libmtl.weighting.MGDA._find_min_norm_element
+    mgda = libmtl.weighting.MGDA
+    find, normalise = mgda._find_min_norm_element, mgda._gradient_normalizers
 
-    @functools.wraps(original)
+    @functools.wraps(find)
     def find_min_norm_element(self: Any, grads: Tensor) -> Tensor:
-        if len(grads) < 3:  # LibMTL's closed form, which keeps both weights above 0
-            two: Tensor = original(self, grads)
-            return two
-        weights = least_norm_weights(gramian(grads).cpu().numpy())
-        return torch.as_tensor(weights, dtype=grads.dtype, device=grads.device)
+        if len(grads) == 1:
+            return torch.ones_like(grads[:, 0])
+        if len(grads) == 2:
+            weights = find(self, in_units_of_the_longest(grads))
+        else:
+            weights = torch.from_numpy(least_norm_weights(gramian(grads).cpu().numpy()))
+        return weights.to(grads)  # type: ignore[no-any-return]  # LibMTL is untyped
 
-    libmtl.weighting.MGDA._find_min_norm_element = find_min_norm_element
+    @functools.wraps(normalise)
+    def gradient_normalizers(self: Any, grads: Tensor, loss_data: Tensor, ntype: str) -> Tensor:
+        lengths = torch.linalg.vector_norm(grads, dim=1, dtype=torch.float64)
+        if ntype == "l2":
+            found = lengths
+        elif ntype == "loss":
+            found = loss_data.double()
+        elif ntype == "loss+":
+            found = loss_data.double() * lengths
+        else:  # none; others are refused
+            return normalise(self, grads, loss_data, ntype)  # type: ignore[no-any-return]
+        factors = torch.where(found == 0, 1.0, found)
+        return (grads / factors[:, None]).to(grads.dtype)
+
+    mgda._find_min_norm_element = find_min_norm_element
+    mgda._gradient_normalizers = gradient_normalizers
 
 
 MEND = Mend(
     name="mgda-solver",
-    reason="LibMTL's MGDA, for three tasks or more, may stop far from the least norm, or never",
+    reason="LibMTL's MGDA, for three tasks or more, may stop far from the least norm, or never; "
+    "with a gradient of zero, or whose square leaves float32, it makes NaN",
     needed=_needed,
     apply=_apply,
 )

@@ -66,9 +66,9 @@ def solve_optimization(self: Any, gtg: NDArray[Any]) -> NDArray[np.float64]:
     found = nash_weights(gtg)
     if found is None:
         warnings.warn(
-            f"Nash_MTL: the gradients of step {self.step} have no bargaining solution, since some "
-            "weights make their sum zero or one of them is not finite; the weights of the last "
-            "step are kept.",
+            f"Nash_MTL: no bargaining solution was found for the gradients of step {self.step}. "
+            "Some weights make their sum zero, or one of them is zero, too short or too long for "
+            "LibMTL to square it, or not finite. The weights of the last step are kept.",
             stacklevel=2,
         )
     else:

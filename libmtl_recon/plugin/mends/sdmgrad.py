@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from libmtl_recon.errors import ReconError
 from libmtl_recon.plugin.features import method_source
 from libmtl_recon.plugin.mends.mend import Mend
 
@@ -25,7 +26,15 @@ def project_on_simplex(values: NDArray[Any], total: float = 1.0) -> NDArray[np.f
 
     Returns:
         ``[T]``, float64.
+
+    Raises:
+        ReconError: A value is not finite.
     """
+    if not np.isfinite(values).all():
+        raise ReconError(
+            "The inner products of SDMGrad's task gradients are not finite: a gradient is, or its "
+            "square leaves float32. Look at the losses and labels, or lower --lr."
+        )
     wide = np.asarray(values, dtype=np.float64)
     falling = np.sort(wide)[::-1]
     # How much each entry would lose if the 1, 2, … largest were the ones that stay above zero.

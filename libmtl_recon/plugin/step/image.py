@@ -43,8 +43,8 @@ class Image:
             ReconError: The rows are neither.
         """
         if rows is not self.rows:
-            factors = (rows * self.rows).sum(1) / self.rows.square().sum(1)
-            if not torch.allclose(factors[:, None] * self.rows, rows, rtol=1e-3, equal_nan=True):
+            factors, same = _factors(rows.double(), self.rows.double())
+            if not same:
                 raise ReconError(
                     "This weighting changes the gradients by more than a factor for each task, "
                     "which cannot be done on their inner products. Switch the mend "
@@ -53,6 +53,26 @@ class Image:
                 )
             weights = weights * factors
         return combine(weights.detach().double().cpu(), self._gradients, self._matrix)
+
+
+def _factors(rows: Tensor, known: Tensor) -> tuple[Tensor, bool]:
+    """What each known vector was multiplied by, and whether that is all that was done.
+
+    Args:
+        rows: ``[T, T]``, float64.
+        known: ``[T, T]``, float64. A vector of zero stays what it is, by a factor of 1.
+    """
+    # In units of each vector's largest entry, whose squares leave no float64.
+    sizes = known.abs().amax(dim=1)
+    sizes = torch.where(sizes > 0, sizes, 1.0)[:, None]
+    there, unit = rows / sizes, known / sizes
+    squares = unit.square().sum(1)
+    factors = torch.where(squares > 0, (there * unit).sum(1) / squares, 1.0)
+    # What was divided by zero is NaN, or infinite, in the weights as well.
+    broken = ~there.isfinite().all(dim=1)
+    whole = torch.where(broken[:, None], 0.0, there - factors[:, None] * unit)
+    allowed = 1e-3 * there.abs().amax(dim=1, keepdim=True) + 1e-300
+    return torch.where(broken, torch.nan, factors), bool((whole.abs() <= allowed)[~broken].all())
 
 
 @dataclass

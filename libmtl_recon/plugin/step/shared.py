@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
@@ -17,15 +17,24 @@ def shared_gradients(model: Any, losses: Tensor) -> Tensor:
         UsageError: ``rep_grad`` is on.
     """
     if model.rep_grad:
-        raise UsageError(
-            "--rep_grad",
-            "cannot be combined with a weighting of the gradients of the shared parameters",
-            True,
-            "Leave --rep_grad out.",
-        )
+        refuse_rep_grad()
     model._compute_grad_dim()
     gradients: Tensor = model._compute_grad(losses, mode="backward")
     return gradients
+
+
+def refuse_rep_grad() -> NoReturn:
+    """Refuse the gradients of the representation.
+
+    Raises:
+        UsageError: Always.
+    """
+    raise UsageError(
+        "--rep_grad",
+        "cannot be combined with a weighting of the gradients of the shared parameters",
+        True,
+        "Leave --rep_grad out.",
+    )
 
 
 def draw_orders(tasks: int, *, own: bool) -> list[list[int]]:

@@ -1,0 +1,75 @@
+"""The point of least norm in the convex hull of the task gradients, found in T dimensions.
+
+Source: Wolfe, "Finding the nearest point in a polytope" (Mathematical Programming, 1976).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+# How far from optimal rounding may leave the weights: of what is added up for a slope.
+_EXACT = 1e-12
+
+
+def least_norm_weights(products: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The weights w on the simplex that minimise wᵀMw.
+
+    Args:
+        products: ``[T, T]``, float64: M, the Gramian of the task gradients, whose lengths may
+            differ by any factor.
+
+    Returns:
+        ``[T]``, non-negative, of sum 1. All alike where all gradients are zero; else, where some
+        are, the first of these has all the weight.
+    """
+    tasks = len(products)
+    norms = np.sqrt(products.diagonal().clip(min=0.0))
+    shortest = int(norms.argmin())
+    if not norms[shortest] > 0 or not np.isfinite(products).all():
+        alone = np.isfinite(norms).all() and norms.max() > 0
+        return np.eye(tasks)[shortest] if alone else np.full(tasks, 1 / tasks)
+    # In units of each gradient's own length, since the system is solved in floating point: v = w n.
+    cosine = products / norms / norms[:, None]
+    shares = norms[shortest] / norms  # what v counts for in the sum of w
+    parts = np.eye(tasks)[shortest]
+    # Each round but for rounding makes the norm smaller, so that no set of tasks comes twice.
+    for _ in range(2**tasks if tasks < 10 else 1000):
+        slopes = cosine @ parts
+        # KKT: gᵢ·u ≥ ‖u‖² for the least u, here divided by gᵢ's length.
+        gains = slopes - shares * (parts @ slopes)
+        doubt = _EXACT * (np.abs(cosine) @ parts + shares * (parts @ np.abs(cosine) @ parts))
+        short = gains + doubt
+        steepest = int(np.where(parts > 0, np.inf, short).argmin())
+        if not short[steepest] < 0 or parts[steepest] > 0:
+            break
+        parts = _descend(cosine, shares, parts, [*np.flatnonzero(parts), steepest])
+    weights = parts * shares
+    normed: NDArray[np.float64] = weights / weights.sum()
+    return normed
+
+
+def _descend(
+    cosine: NDArray[np.float64],
+    shares: NDArray[np.float64],
+    parts: NDArray[np.float64],
+    active: list[int],
+) -> NDArray[np.float64]:
+    """Go to the least norm in the hull of some tasks, without those that would go below 0."""
+    while True:
+        tasks = len(active)
+        system = np.zeros((tasks + 1, tasks + 1))
+        system[:tasks, :tasks] = cosine[np.ix_(active, active)]
+        system[-1, :-1] = system[:-1, -1] = shares[active]
+        goal = np.zeros(len(parts))
+        goal[active] = np.linalg.lstsq(system, np.eye(tasks + 1)[-1], rcond=None)[0][:tasks]
+        falling = [task for task in active if goal[task] <= 0]
+        if not falling:
+            return goal
+        steps = [
+            parts[task] / (parts[task] - goal[task]) if parts[task] else 0.0 for task in falling
+        ]
+        first = int(np.argmin(steps))
+        parts = parts + steps[first] * (goal - parts)
+        parts[falling[first]] = 0
+        active = [task for task in active if task != falling[first]]
