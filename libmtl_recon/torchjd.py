@@ -14,7 +14,13 @@ from torch import Tensor
 from libmtl_recon.errors import MissingPackageError
 from libmtl_recon.gradient import gramian as exact_gramian
 from libmtl_recon.weighting.combining import combine
-from libmtl_recon.weighting.gradops import check_alpha, check_static, gradops_weights
+from libmtl_recon.weighting.gradops import (
+    Stationary,
+    check_alpha,
+    check_static,
+    check_stationary,
+    gradops_weights,
+)
 
 try:
     from torchjd.aggregation import GramianWeightedAggregator, Weighting
@@ -35,17 +41,27 @@ class GradOPSWeighting(Weighting[PSDMatrix]):
     Args:
         alpha: The exponent α of Eq. 5.
         static: One number above 0 a task that takes the place of Eq. 5; α must be 0 then.
+        stationary: ``stop`` or ``min_norm``, for where all projected gradients are zero; see
+            :func:`libmtl_recon.gradops_weights`.
 
     Raises:
-        UsageError: α is not finite, or the static weights are not finite numbers above 0.
+        UsageError: α is not finite, the static weights are not finite numbers above 0, or there is
+            no such ``stationary``.
     """
 
-    def __init__(self, alpha: float = 0.0, static: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        alpha: float = 0.0,
+        static: Sequence[float] | None = None,
+        stationary: Stationary = "stop",
+    ) -> None:
         super().__init__()
         self.alpha = check_alpha("alpha", alpha)
         if static is not None:
             static = check_static("static", static, len(static), alpha).tolist()
         self.static = static
+        check_stationary("stationary", stationary)
+        self.stationary: Stationary = stationary
 
     @torch.no_grad()
     def forward(self, gramian: PSDMatrix, /) -> Tensor:
@@ -61,12 +77,13 @@ class GradOPSWeighting(Weighting[PSDMatrix]):
         Raises:
             UsageError: The Gramian is not finite, or the static weights are not T numbers.
         """
-        weights = gradops_weights(gramian, self.alpha, self.static)
+        weights = gradops_weights(gramian, self.alpha, self.static, self.stationary)
         return weights.to(dtype=gramian.dtype, device=gramian.device)
 
     def extra_repr(self) -> str:
         """The arguments, as they are written."""
-        return f"alpha={self.alpha:g}" if self.static is None else f"static={self.static}"
+        chosen = f"alpha={self.alpha:g}" if self.static is None else f"static={self.static}"
+        return chosen if self.stationary == "stop" else f"{chosen}, stationary='min_norm'"
 
 
 class GradOPS(GramianWeightedAggregator):
@@ -78,9 +95,12 @@ class GradOPS(GramianWeightedAggregator):
     Args:
         alpha: The exponent α of Eq. 5: above 0 the dominating tasks gain, below 0 the dominated.
         static: One number above 0 a task that takes the place of Eq. 5; α must be 0 then.
+        stationary: ``stop`` or ``min_norm``, for where all projected gradients are zero; see
+            :func:`libmtl_recon.gradops_weights`.
 
     Raises:
-        UsageError: α is not finite, or the static weights are not finite numbers above 0.
+        UsageError: α is not finite, the static weights are not finite numbers above 0, or there is
+            no such ``stationary``.
 
     Example:
         >>> from torchjd.autojac import jac_to_grad, mtl_backward
@@ -90,8 +110,13 @@ class GradOPS(GramianWeightedAggregator):
 
     gramian_weighting: GradOPSWeighting
 
-    def __init__(self, alpha: float = 0.0, static: Sequence[float] | None = None) -> None:
-        weighting = GradOPSWeighting(alpha, static)
+    def __init__(
+        self,
+        alpha: float = 0.0,
+        static: Sequence[float] | None = None,
+        stationary: Stationary = "stop",
+    ) -> None:
+        weighting = GradOPSWeighting(alpha, static, stationary)
         super().__init__(weighting)
         # The base class composes it with a Gramian in the Jacobian's own dtype.
         self.weighting = weighting << _gramian

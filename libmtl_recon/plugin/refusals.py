@@ -13,6 +13,7 @@ from libmtl_recon.plugin import recon
 from libmtl_recon.plugin.bilevel import refuse_impossible
 from libmtl_recon.plugin.encoders import checked_encoder_class
 from libmtl_recon.plugin.features import source_of
+from libmtl_recon.plugin.hand_written import completed
 from libmtl_recon.plugin.packages import refuse_missing_solver
 
 # The ways in which a weighting gets at the gradients that `rep_grad` holds back.
@@ -31,19 +32,24 @@ def guard_trainer(libmtl: ModuleType) -> None:
         bound = signature.bind(self, *args, **kwargs)
         given = bound.arguments
         weighting = _class_of(given["weighting"], libmtl.weighting)
-        tasks, more = list(given["task_dict"]), given.get("kwargs", {})
-        weight_args, rep_grad = more.get("weight_args", {}), given["rep_grad"]
-        refuse_impossible(given["weighting"], given["architecture"], weight_args, rep_grad=rep_grad)
+        lr = dict(given["optim_param"] or {}).get("lr")
+        architecture = given["architecture"]
+        more = completed(libmtl, weighting, architecture, given.get("kwargs", {}), lr)
+        given["kwargs"] = more
+        tasks, weight_args, rep_grad = (
+            list(given["task_dict"]),
+            more["weight_args"],
+            given["rep_grad"],
+        )
+        refuse_impossible(given["weighting"], architecture, weight_args, rep_grad=rep_grad)
         refuse_missing_solver(weighting)
         refuse_weighting(weighting, weight_args, rep_grad=rep_grad)
-        architecture = recon.base_class(libmtl, given["architecture"], more.get("arch_args", {}))
-        refuse_architecture(
-            architecture, tasks, more.get("arch_args", {}), multi_input=given["multi_input"]
-        )
+        base = recon.base_class(libmtl, architecture, more["arch_args"])
+        refuse_architecture(base, tasks, more["arch_args"], multi_input=given["multi_input"])
         if hasattr(weighting, "check_arguments"):  # a weighting of ours
             weighting.check_arguments(tasks, weight_args)
         encoder_class = given["encoder_class"]
-        given["encoder_class"] = checked_encoder_class(architecture, encoder_class)
+        given["encoder_class"] = checked_encoder_class(base, encoder_class)
         build(*bound.args, **bound.kwargs)
         if given["encoder_class"] is not encoder_class:
             self.model.encoder_class = encoder_class

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from libmtl_recon.errors import UsageError
+from libmtl_recon.weighting.checking import check_gramian, check_number
 
 # The authors' guard against a root of zero and against dividing by it.
 _TINY = 1e-8
@@ -39,11 +40,12 @@ class CAGradStep:
     worst: Tensor
 
 
-def cagrad_weights(gramian: Tensor, calpha: float, rescale: int = 1) -> Tensor:
+def cagrad_weights(gramian: Any, calpha: float, rescale: int = 1) -> Tensor:
     """The weights of the original gradients whose combination is CAGrad's update.
 
     Args:
-        gramian: ``[T, T]``, dot products of the task gradients; float64 is advised.
+        gramian: ``[T, T]``, dot products of the task gradients: a tensor of any real dtype, a
+            NumPy array or a list of lists; float64 is advised.
         calpha: c: how far the update may lie from g₀, in lengths of g₀.
         rescale: What the update is divided by: 0 for nothing, 1 for 1 + c², 2 for 1 + c.
 
@@ -51,13 +53,16 @@ def cagrad_weights(gramian: Tensor, calpha: float, rescale: int = 1) -> Tensor:
         ``[T]``, float64, on the CPU.
 
     Raises:
-        UsageError: ``rescale`` is none of 0, 1, 2.
+        UsageError: The Gramian is not a symmetric matrix of finite numbers, ``calpha`` is no
+            number of at least 0, or ``rescale`` is none of 0, 1, 2.
     """
-    return cagrad_step(gramian, calpha, rescale).weights
+    matrix = check_gramian(gramian).cpu()
+    check_number("calpha", calpha, 0.0, way_out="Below 1 is usual; at 0 the update is the mean.")
+    return cagrad_step(matrix, calpha, rescale).weights
 
 
 def cagrad_step(gramian: Tensor, calpha: float, rescale: int = 1) -> CAGradStep:
-    """As :func:`cagrad_weights`, with w."""
+    """As :func:`cagrad_weights`, with w, of a Gramian that may hold NaN."""
     if rescale not in (0, 1, 2):
         raise UsageError("rescale", "must be 0, 1 or 2", rescale, "Leave it out for 1.")
     matrix = gramian.detach().cpu().double().numpy()

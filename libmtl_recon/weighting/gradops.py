@@ -11,18 +11,23 @@ import math
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.gradient import exact_device
+from libmtl_recon.weighting.checking import check_gramian
+from libmtl_recon.weighting.least_norm import least_norm_weights
 
 # What a Gramian in float64 resolves: a gradient counts as lying inside the span of the others when
 # the squared sine of its angle to that span is below this, and a direction counts as part of that
 # span when the others reach this far into it. Float32 gradients that are dependent up to rounding
 # have about 1e-14.
 _DEPENDENT = 1e-12
+
+Stationary = Literal["stop", "min_norm"]
+STATIONARY: tuple[Stationary, ...] = get_args(Stationary)
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class GradOPSStep:
         weights: ``[T]``, float64: the update is Σ weights[i] gᵢ, a combination of the *original*
             gradients. Zero where the gradient is zero; others may have any sign.
         factors: ``[T]``, float64: wᵢ of Eq. 5, or the static weights: the update is Σ wᵢ g'ᵢ.
-            Zero where g'ᵢ is zero.
+            Zero where g'ᵢ is zero, and so all of them where ``min_norm`` made the weights.
         speeds: ``[T]``, float64: rᵢ of Eq. 4, above 1 for the dominating tasks; NaN where g'ᵢ is
             zero.
         conflict_rate: The share of the pairs of tasks, of those with a gradient, whose dot
@@ -47,26 +52,33 @@ class GradOPSStep:
 
 
 def gradops_weights(
-    gramian: Tensor, alpha: float = 0.0, static: Sequence[float] | None = None
+    gramian: Any,
+    alpha: float = 0.0,
+    static: Sequence[float] | None = None,
+    stationary: Stationary = "stop",
 ) -> Tensor:
     """The weights of the original gradients whose combination is the GradOPS update.
 
     ``weights @ gradients`` is G'_new = Σ wᵢ g'ᵢ of Algorithm 1.
 
     Args:
-        gramian: ``[T, T]``, dot products of the task gradients, of any floating dtype; float64
-            is advised (:func:`libmtl_recon.gradient.gramian` makes one of any gradients).
+        gramian: ``[T, T]``, dot products of the task gradients: a tensor of any real dtype, a
+            NumPy array or a list of lists; float64 is advised
+            (:func:`libmtl_recon.gradient.gramian` makes one of any gradients).
         alpha: The exponent α of Eq. 5. Positive values favour the dominating tasks, negative
             ones the dominated; 0 gives wᵢ = 1.
         static: T positive numbers wᵢ that take the place of Eq. 5 (Appendix C.3, where their
             sum is T). α must be 0 then.
+        stationary: What is done where all g'ᵢ are zero though the gradients are not. ``stop``,
+            the paper's: no update. ``min_norm``, ours: the shortest convex combination of the
+            gradients, which is a descent direction for all tasks, unless that is zero.
 
     Returns:
         ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64).
 
     Raises:
-        UsageError: The Gramian is not a square matrix of finite numbers, α is not finite, or
-            the static weights are not T positive numbers.
+        UsageError: The Gramian is not a symmetric matrix of finite numbers, α is not finite, the
+            static weights are not T positive numbers, or there is no such ``stationary``.
 
     What the paper leaves open:
 
@@ -75,7 +87,12 @@ def gradops_weights(
       is projected to g'ᵢ = 0 if it conflicts with one of them. Such a task adds nothing to the
       update and is left out of the means in Eq. 4 and 5 (the T₊ of Theorem 2): its rᵢ may be 0,
       and with α < 0 the weight of the others would be lost on it. If none is left, the weights
-      are zero: the point is Pareto stationary.
+      are zero.
+    * All weights may be zero where the point is not Pareto stationary. All g'ᵢ are zero where
+      each gradient conflicts and lies in the span of the others; from this the proof of the
+      paper's Theorem 1 concludes that a *convex* combination of them is zero, which linear
+      dependence does not give. (Three gradients at 0°, 5° and 100° in a plane have a common
+      descent direction.) There ``stationary="min_norm"`` goes on.
     * Two gradients conflict when their dot product is below 0, by however little.
     * rᵢ^α is taken by logarithms, so it does not overflow for any finite α.
     * One task is trained as it would be alone: its weight is 1.
@@ -87,18 +104,24 @@ def gradops_weights(
         >>> (weights @ gradients.double()).tolist()  # (½, ½) + (0, 1): nobody loses
         [0.5, 1.5]
     """
-    return gradops_step(gramian, alpha, static).weights.to(exact_device(gramian.device))
+    matrix = check_gramian(gramian)
+    step = gradops_step(matrix.cpu(), alpha, static, stationary)
+    return step.weights.to(matrix.device)
 
 
 def gradops_step(
-    gramian: Tensor, alpha: float = 0.0, static: Sequence[float] | None = None
+    gramian: Tensor,
+    alpha: float = 0.0,
+    static: Sequence[float] | None = None,
+    stationary: Stationary = "stop",
 ) -> GradOPSStep:
     """As :func:`gradops_weights`, with wᵢ, rᵢ and the conflict rate; all on the CPU.
 
     The Gramian is fetched from its device once; nothing else waits for that.
     """
-    matrix = _checked(gramian)
+    matrix = check_gramian(gramian).cpu()
     check_alpha("alpha", alpha)
+    check_stationary("stationary", stationary)
     fixed = None if static is None else check_static("static", static, len(matrix), alpha)
     projection = deconflict(matrix)
     pulls = scalar_projections(projection, matrix)
@@ -106,12 +129,42 @@ def gradops_step(
     speeds = torch.full_like(pulls, math.nan)
     speeds[moving] = pulls[moving] / pulls[moving].mean()
     factors = tradeoff(pulls, alpha) if fixed is None else torch.where(moving, fixed, 0.0)
+    weights = factors @ projection.coefficients
+    if stationary == "min_norm" and not bool(moving.any()):
+        weights = shortest(matrix)
     return GradOPSStep(
-        weights=factors @ projection.coefficients,
+        weights=weights,
         factors=factors,
         speeds=speeds,
         conflict_rate=_conflict_rate(matrix),
     )
+
+
+def shortest(gramian: Tensor) -> Tensor:
+    """The weights of the shortest convex combination of the gradients that are not zero.
+
+    It is a descent direction for all of these tasks (Désidéri, "Multiple-gradient descent algorithm
+    (MGDA) for multiobjective optimization", 2012), unless it is zero: Pareto stationarity.
+
+    Args:
+        gramian: ``[T, T]``, float64, symmetric.
+
+    Returns:
+        ``[T]``, float64, not negative, of sum 1; zeros where the combination is zero, up to what
+        a Gramian in float64 resolves.
+    """
+    norms = gramian.diagonal().clamp_min(0.0).sqrt()
+    kept = (norms > 0).nonzero().flatten()
+    weights = torch.zeros_like(norms)
+    if len(kept) == 0:
+        return weights
+    matrix, lengths = gramian[kept][:, kept], norms[kept]
+    found = torch.from_numpy(least_norm_weights(matrix.numpy()))
+    parts = found * lengths
+    cosine = matrix / lengths / lengths[:, None]
+    if float(parts @ cosine @ parts) > _DEPENDENT * float(parts.sum()) ** 2:
+        weights[kept] = found
+    return weights
 
 
 @dataclass(frozen=True)
@@ -214,6 +267,21 @@ def check_alpha(parameter: str, alpha: object) -> float:
     return float(alpha)  # type: ignore[arg-type]
 
 
+def check_stationary(parameter: str, value: object) -> None:
+    """Check what is done where all projected gradients are zero.
+
+    Raises:
+        UsageError: It is neither of the two.
+    """
+    if not isinstance(value, str) or value not in STATIONARY:
+        raise UsageError(
+            parameter,
+            f"must be {' or '.join(STATIONARY)}",
+            value,
+            "stop is the paper's; min_norm takes the shortest convex combination of the gradients.",
+        )
+
+
 def check_static(parameter: str, given: Sequence[float], tasks: int, alpha: float) -> Tensor:
     """Check static weights (Appendix C.3).
 
@@ -285,24 +353,6 @@ def _orthogonal_rows(cosine: Tensor) -> tuple[Tensor, Tensor]:
             rows[index, others] = -solution
             sines[index] = sine
     return rows, sines
-
-
-def _checked(gramian: Tensor) -> Tensor:
-    """The Gramian in float64 on the CPU, exactly symmetric."""
-    if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1]:
-        raise UsageError("gramian", "must be a matrix [T, T]", list(gramian.shape), "Pass G @ G.T.")
-    matrix = gramian.detach().to(device="cpu").to(torch.float64)
-    if not bool(torch.isfinite(matrix).all()):
-        tasks = (~torch.isfinite(matrix.diagonal())).nonzero().flatten().tolist()
-        raise UsageError(
-            "gramian",
-            "must hold finite numbers",
-            f"not finite for tasks {tasks}",
-            "Look for NaN or inf in these tasks' losses.",
-        )
-    # A matrix product may round (i, j) and (j, i) to either side of 0, so that one would conflict
-    # with the other and not the other with it.
-    return (matrix + matrix.T) / 2
 
 
 def _conflict_rate(gramian: Tensor) -> float:

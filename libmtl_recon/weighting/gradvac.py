@@ -11,19 +11,21 @@ their Gramian; where the parameters are taken in groups, on one Gramian a group.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from libmtl_recon.gradient import exact_device
+from libmtl_recon.errors import UsageError
+from libmtl_recon.weighting.checking import check_gramian, check_number, check_orders
 
 # A target this close to 1 would need a turn of infinite length.
 _TINY = 1e-8
 
 
 def gradvac_weights(
-    gramians: Tensor,
-    targets: Tensor,
+    gramians: Any,
+    targets: Any,
     orders: Sequence[Sequence[int]],
     beta: float,
     *,
@@ -34,7 +36,7 @@ def gradvac_weights(
 
     Args:
         gramians: ``[..., T, T]``, dot products of the task gradients, one Gramian for each group
-            of parameters; float64 is advised.
+            of parameters; tensors of any real dtype, NumPy arrays or lists. float64 is advised.
         targets: ``[..., T, T]``: φ̂, what the cosine of task i's gradient with gⱼ is raised to.
             The paper starts at zeros.
         orders: T of the same length: the tasks that task i is compared with, in that order. The
@@ -49,9 +51,31 @@ def gradvac_weights(
         The weights ``[..., T]`` and the targets of the next step ``[..., T, T]``, in float64, on
         the Gramians' device (on the CPU, where that has no float64). ``weights @ gradients`` is
         the sum of the turned gradients of a group.
+
+    Raises:
+        UsageError: The Gramians are not symmetric matrices of finite numbers, the targets have
+            another shape or are no cosines, the orders are not T of the same length, β is not from
+            0 to 1, or the guard is negative.
     """
-    device = exact_device(gramians.device)
-    matrix = gramians.detach().to(device).double()
+    matrix = check_gramian(gramians, groups=True, parameter="gramians")
+    wanted = _check_targets(targets, matrix)
+    places = check_orders(orders, matrix.shape[-1])
+    check_number("beta", beta, 0.0, 1.0, "0 never moves a target; the authors take 0.01.")
+    check_number("guard", guard, 0.0, way_out="Leave it out for none.")
+    return turned(matrix, wanted, places, beta, guard=guard, always=always)
+
+
+def turned(
+    matrix: Tensor,
+    targets: Tensor,
+    orders: Sequence[Sequence[int]],
+    beta: float,
+    *,
+    guard: float = 0.0,
+    always: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`gradvac_weights`, of Gramians in float64 that may hold NaN."""
+    device = matrix.device
     moved = targets.detach().to(device, copy=True).double()
     tasks = matrix.shape[-1]
     own = torch.arange(tasks, device=device)
@@ -76,3 +100,20 @@ def gradvac_weights(
         moves = ~cosine.isnan() if always else below
         moved[..., own, others] = torch.where(moves, mean, target)
     return coefficients.sum(dim=-2), moved
+
+
+def _check_targets(targets: Any, matrix: Tensor) -> Tensor:
+    try:
+        found = torch.as_tensor(targets).detach().to(matrix)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            "targets", "must be numbers in the shape of the gramians", targets, "Start at zeros."
+        ) from error
+    if found.shape != matrix.shape or not bool((found.abs() <= 1).all()):
+        raise UsageError(
+            "targets",
+            f"must be cosines from -1 to 1 in the shape of the gramians, {list(matrix.shape)}",
+            targets if found.shape == matrix.shape else list(found.shape),
+            "Start at zeros, and go on with what this function returns.",
+        )
+    return found

@@ -108,6 +108,8 @@ def wanted(libmtls_own: None) -> Any:
         for name in EXACT
         for tasks in (2, 3)
         for case in DEFINED
+        # LibMTL's formula for IMTL cancels where lengths differ; see its own test.
+        if name != "IMTL" or not case.startswith("one")
     }
 
 

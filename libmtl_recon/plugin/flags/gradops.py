@@ -9,6 +9,7 @@ from libmtl_recon.errors import UsageError
 
 HOME = "libmtl_recon.weighting.libmtl.gradops"
 DEFAULT_ALPHA = 0.0
+DEFAULT_STATIONARY = "stop"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="W,W,...",
         help="static weights of the deconflicted gradients instead of those that alpha makes, one "
         "a task in the order of the tasks, above 0; they are scaled to a mean of 1",
+    )
+    group.add_argument(
+        "--gradops_stationary",
+        metavar="WHAT",
+        default=DEFAULT_STATIONARY,
+        help="what is done where all deconflicted gradients are zero though some direction may help "
+        "all tasks: stop, as in the paper, or min_norm, the shortest convex combination of the "
+        "gradients (default: %(default)s)",
     )
     group.add_argument(
         "--gradops_log",
@@ -49,7 +58,7 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
             the tasks are known.
         ReconError: TensorBoard is asked for and not installed.
     """
-    from libmtl_recon.weighting.gradops import check_alpha
+    from libmtl_recon.weighting.gradops import check_alpha, check_stationary
     from libmtl_recon.weighting.gradops_log import check_log
     from libmtl_recon.weighting.gradops_tensorboard import check_tensorboard
 
@@ -57,6 +66,10 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
     alpha = getattr(params, "gradops_alpha", DEFAULT_ALPHA)
     check_alpha("--gradops_alpha", alpha)
     found: dict[str, Any] = {"gradops_alpha": alpha}
+    stationary = getattr(params, "gradops_stationary", DEFAULT_STATIONARY)
+    check_stationary("--gradops_stationary", stationary)
+    if stationary != DEFAULT_STATIONARY:
+        found["gradops_stationary"] = stationary
     static = getattr(params, "gradops_weights", None)
     if static is not None:
         found["gradops_weights"] = _static(static, alpha)

@@ -107,8 +107,11 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
             f"--rotograd_{error.parameter}", error.rule, error.value, error.way_out
         ) from error
     found = {f"rotograd_{name}": value for name, value in settings.items()}
-    network = getattr(params, "lr", DEFAULT_LR)
     lr = getattr(params, "rotograd_lr", None)
+    # Of a rate that is not known, or that is yet to be warmed up, nothing follows. Whatever it is
+    # comes before the training, when the rates of all its epochs are known.
+    network = getattr(params, "lr", None)
+    network = network if _is_positive(network) else math.inf
     found["rotograd_lr"] = min(DEFAULT_LR, network / 2) if lr is None else lr
     found["rotograd_decay"] = getattr(params, "rotograd_decay", DEFAULT_DECAY)
     _check_lr(found["rotograd_lr"], network)

@@ -13,7 +13,7 @@ from torch import Tensor
 from libmtl_recon.gradient import gramian, layer_gramians
 from libmtl_recon.plugin.step.shared import draw_orders, shared_gradients
 from libmtl_recon.weighting.combining import combine
-from libmtl_recon.weighting.gradvac import gradvac_weights
+from libmtl_recon.weighting.gradvac import turned
 
 
 def make_release_backward(*, always: bool) -> Callable[..., NDArray[np.float64]]:
@@ -29,7 +29,7 @@ def make_release_backward(*, always: bool) -> Callable[..., NDArray[np.float64]]
         if not hasattr(self, "rho_T"):
             self.rho_T = torch.zeros(tasks, tasks, device=gradients.device)
         orders = draw_orders(tasks, own=False)
-        weights, moved = gradvac_weights(
+        weights, moved = turned(
             matrix, self.rho_T.cpu(), orders, kwargs["beta"], always=always
         )
         self.rho_T = moved.to(self.rho_T)
@@ -56,7 +56,7 @@ def make_main_backward(guard: float) -> Callable[..., NDArray[np.float64]]:
         matrices = layer_gramians(grouped, widths).cpu()
         targets = self.rho_T.permute(2, 0, 1).cpu()
         orders = draw_orders(tasks, own=False)
-        weights, moved = gradvac_weights(
+        weights, moved = turned(
             matrices, targets, orders, kwargs["GradVac_beta"], guard=guard
         )
         self.rho_T = moved.permute(1, 2, 0).to(self.rho_T)

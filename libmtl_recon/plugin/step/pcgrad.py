@@ -12,7 +12,7 @@ from torch import Tensor
 from libmtl_recon.gradient import gramian
 from libmtl_recon.plugin.step.shared import draw_orders, shared_gradients
 from libmtl_recon.weighting.combining import combine
-from libmtl_recon.weighting.pcgrad import pcgrad_weights
+from libmtl_recon.weighting.pcgrad import projected
 
 
 def make_backward(guard: float) -> Callable[..., NDArray[np.float64]]:
@@ -26,7 +26,7 @@ def make_backward(guard: float) -> Callable[..., NDArray[np.float64]]:
         gradients = shared_gradients(self, losses)
         # The only time that the step waits for its device.
         matrix = gramian(gradients).cpu()
-        weights = pcgrad_weights(matrix, draw_orders(len(matrix), own=True), guard)
+        weights = projected(matrix, draw_orders(len(matrix), own=True), guard)
         self._reset_grad(combine(weights, gradients, matrix))
         return np.asarray(weights)
 

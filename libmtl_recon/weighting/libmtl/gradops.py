@@ -42,7 +42,7 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         """
         static = weight_args.get("gradops_weights")
         if static is not None:
-            alpha = weight_args["gradops_alpha"]
+            alpha = weight_args.get("gradops_alpha", 0.0)
             check_static("--gradops_weights", static, len(tasks), alpha)
 
     def init_param(self) -> None:
@@ -69,8 +69,8 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
 
         Args:
             losses: ``[P]``, with their graph: one for each task that is present.
-            **kwargs: ``gradops_alpha``, and those of ``gradops_weights``, ``gradops_log`` and
-                ``gradops_tensorboard`` that were given.
+            **kwargs: Those of ``gradops_alpha`` (default 0), ``gradops_stationary``,
+                ``gradops_weights``, ``gradops_log`` and ``gradops_tensorboard`` that were given.
 
         Returns:
             The weights ``[P]`` that the original gradients got.
@@ -82,7 +82,12 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         # The only time that a step waits for its device.
         matrix = quick_gramian(gradients).cpu()
         self._refuse_non_finite(matrix)
-        step = gradops_step(matrix, kwargs["gradops_alpha"], self._static(kwargs))
+        step = gradops_step(
+            matrix,
+            kwargs.get("gradops_alpha", 0.0),
+            self._static(kwargs),
+            kwargs.get("gradops_stationary", "stop"),
+        )
         update = combine(step.weights, gradients, matrix)
         hand_out(self, update)
         if "gradops_log" in kwargs or "gradops_tensorboard" in kwargs:
@@ -125,7 +130,7 @@ class _Logs:
         self._steps = 0
         self._open: list[CSVLog | TensorBoardLog] = []
         if "gradops_log" in kwargs:
-            alpha = None if "gradops_weights" in kwargs else kwargs["gradops_alpha"]
+            alpha = None if "gradops_weights" in kwargs else kwargs.get("gradops_alpha", 0.0)
             self._open.append(CSVLog(kwargs["gradops_log"], tasks, alpha))
         if "gradops_tensorboard" in kwargs:
             self._open.append(TensorBoardLog(kwargs["gradops_tensorboard"], tasks))

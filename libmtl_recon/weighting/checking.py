@@ -1,0 +1,148 @@
+"""What the weightings' functions are given, checked and made ready to compute with."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from libmtl_recon.errors import UsageError
+from libmtl_recon.gradient import exact_device
+
+# How far the entries (i, j) and (j, i) may lie apart, in lengths of the two gradients, for rounding
+# to be the cause: at least this, and so many roundings of the dtype.
+_SYMMETRIC, _ROUNDINGS = 1e-3, 8
+_WAY_OUT = "Pass G @ G.T, where row t of G is the gradient of task t."
+
+
+def check_gramian(gramian: Any, *, groups: bool = False, parameter: str = "gramian") -> Tensor:
+    """Check a Gramian of task gradients.
+
+    Args:
+        gramian: ``[T, T]``: a tensor of real numbers, a NumPy array, or a list of lists.
+        groups: It may be ``[..., T, T]``, one Gramian for each group of parameters.
+        parameter: The name under which it was given.
+
+    Returns:
+        A copy in float64, exactly symmetric, on its own device (on the CPU, where that has no
+        float64).
+
+    Raises:
+        UsageError: It has another shape or type, holds NaN or infinity, or is the Gramian of no
+            vectors: it is not symmetric, or a square on its diagonal is negative.
+    """
+    given = _as_tensor(parameter, gramian)
+    square = given.ndim >= 2 and given.shape[-1] == given.shape[-2]
+    if not square or (given.ndim != 2 and not groups):
+        shape = "square matrices [..., T, T]" if groups else "a square matrix [T, T]"
+        raise UsageError(parameter, f"must be {shape}", list(given.shape), _WAY_OUT)
+    matrix = given.detach().to(exact_device(given.device)).to(torch.float64)
+    squares = matrix.diagonal(dim1=-2, dim2=-1)
+    if not bool(torch.isfinite(matrix).all()):
+        broken = ~torch.isfinite(squares).reshape(-1, squares.shape[-1]).all(dim=0)
+        tasks = broken.nonzero().flatten().tolist()
+        raise UsageError(
+            parameter,
+            "must hold finite numbers",
+            f"not finite for tasks {tasks}" if tasks else "not finite off its diagonal",
+            "Look for NaN or inf in these tasks' losses.",
+        )
+    if matrix.numel() == 0:
+        return matrix
+    lengths = squares.clamp_min(0.0).sqrt()
+    if bool((squares < -_SYMMETRIC * squares.abs().amax(dim=-1, keepdim=True)).any()):
+        raise UsageError(
+            parameter,
+            "must have no negative number on its diagonal, which holds the squared lengths of the "
+            "gradients",
+            float(squares.min()),
+            _WAY_OUT,
+        )
+    epsilon = torch.finfo(given.dtype).eps if given.is_floating_point() else 0.0
+    allowed = max(_SYMMETRIC, _ROUNDINGS * epsilon) * lengths[..., :, None] * lengths[..., None, :]
+    # Where a length has been lost in the dtype (1e-25 squared, in float32), nothing is known.
+    unknown = allowed == 0
+    apart = (matrix - matrix.mT).abs()
+    if bool(((apart > allowed) & ~unknown).any()):
+        raise UsageError(
+            parameter,
+            "must be symmetric, since a dot product is the same both ways",
+            f"entries (i, j) and (j, i) that differ by {float(apart.max()):g}",
+            _WAY_OUT,
+        )
+    # A matrix product may round (i, j) and (j, i) to either side of 0, so that one would conflict
+    # with the other and not the other with it.
+    return (matrix + matrix.mT) / 2
+
+
+def check_number(
+    parameter: str, value: Any, least: float, most: float = math.inf, way_out: str = ""
+) -> float:
+    """Check a finite number in a range.
+
+    Raises:
+        UsageError: It is none.
+    """
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not least <= value <= most:
+        rule = f"from {least:g} to {most:g}" if math.isfinite(most) else f"of at least {least:g}"
+        raise UsageError(parameter, f"must be a finite number {rule}", value, way_out)
+    return float(value)
+
+
+def check_orders(orders: Any, tasks: int) -> list[list[int]]:
+    """Check the orders in which tasks are compared.
+
+    Raises:
+        UsageError: They are not T lists, of the same length, of tasks' places from 0 to T - 1.
+    """
+    way_out = f"For two tasks write [[1], [0]]; here there are {tasks}."
+    rule = f"must be {tasks} lists of the same length, of places of tasks from 0 to {tasks - 1}"
+    try:
+        found = [[_place(one, tasks) for one in order] for order in orders]
+    except (TypeError, ValueError) as error:
+        raise UsageError("orders", rule, orders, way_out) from error
+    if len(found) != tasks or len({len(order) for order in found}) > 1:
+        raise UsageError("orders", rule, orders, way_out)
+    return found
+
+
+def check_task(task: object, tasks: Sequence[str]) -> None:
+    """Check the name of a task.
+
+    Raises:
+        UsageError: It is none of theirs.
+    """
+    if task not in tasks:
+        raise UsageError(
+            "task", f"must be one of {', '.join(map(repr, tasks))}", task, "Write it as there."
+        )
+
+
+def _place(value: Any, tasks: int) -> int:
+    if isinstance(value, bool) or not 0 <= int(value) < tasks or int(value) != value:
+        raise ValueError(value)
+    return int(value)
+
+
+def _as_tensor(parameter: str, value: Any) -> Tensor:
+    found = value
+    if not isinstance(value, Tensor):
+        try:
+            array = np.asarray(value)
+            if array.dtype.kind not in "iufb":
+                raise TypeError(f"an array of {array.dtype}")
+            found = torch.as_tensor(array.astype(np.float64) if array.dtype.kind != "b" else array)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UsageError(
+                parameter, "must be a matrix of numbers [T, T]", value, _WAY_OUT
+            ) from error
+    found = found.to_dense() if found.layout != torch.strided else found
+    if found.dtype == torch.bool or found.is_complex():
+        raise UsageError(parameter, "must hold real numbers", str(found.dtype), _WAY_OUT)
+    return found
