@@ -162,7 +162,6 @@ def _unsplit_parameters(
     parameters = dict(model.named_parameters(remove_duplicate=False))
     is_architectures: Callable[[str], bool] = getattr(model, "is_architectures", lambda _: True)
     found: list[tuple[bool, tuple[nn.Parameter, ...]]] = []
-    seen: set[int] = set()
     for key in state:
         beside = "." in key and not is_architectures(key)
         if key not in names:
@@ -170,9 +169,17 @@ def _unsplit_parameters(
                 found.append((False, ()))
             continue
         became = tuple(parameters[name] for name in names[key] if name in parameters)
-        # Tied parameters stand in a state dict twice.
-        if became and id(became[0]) not in seen:
-            seen.add(id(became[0]))
+        if not became:
+            continue
+        # A tied parameter stands in a state dict several times, here of one task, there of all.
+        ids = {id(parameter) for parameter in became}
+        same = [place for place, (_, others) in enumerate(found) if ids & set(map(id, others))]
+        if not same:
             found.append((beside, became))
+            continue
+        every_copy = {id(p): p for place in same for p in found[place][1]}
+        every_copy |= {id(p): p for p in became}
+        found[same[0]] = (found[same[0]][0], tuple(every_copy.values()))
+        found = [one for place, one in enumerate(found) if place not in same[1:]]
     every = len(found) == count
     return [became for beside, became in found if every or not beside]

@@ -6,6 +6,7 @@ import copy
 import functools
 from typing import Any
 
+import torch
 from torch import nn
 
 from libmtl_recon.architecture.branches import TaskByTask
@@ -13,6 +14,7 @@ from libmtl_recon.architecture.compiled import uncompiled
 from libmtl_recon.architecture.split import is_split, selection_of
 from libmtl_recon.architecture.task_selection import TaskSelection
 from libmtl_recon.architecture.task_specific import TaskSpecific, make_plain
+from libmtl_recon.architecture.ties import BY_NUMBER
 from libmtl_recon.errors import ReconError, UsageError
 
 _OURS = "libmtl_recon."
@@ -22,8 +24,6 @@ _HOOKS = {
     "_state_dict_hooks": (),
     "_load_state_dict_pre_hooks": (),
 }
-# LibMTL's MTAN keeps its tasks' attention by number; what else is a task's is kept by name.
-_BY_NUMBER = "encoder_att"
 
 
 def extract_task(model: nn.Module, task: str) -> nn.Module:
@@ -57,11 +57,12 @@ def extract_task(model: nn.Module, task: str) -> nn.Module:
     base = _architecture(model)
     if base.__name__ == "HPS":
         whole: Any = model
-        decoder = _taken_out(_copy_of(whole.decoders[task], model), task)
-        _fold(decoder, model, task)
         parts = nn.Sequential()
-        parts.add_module("encoder", _taken_out(_copy_of(whole.encoder, model), task))
-        parts.add_module("decoder", decoder)
+        # At once, so that what they have in common stays one.
+        encoder, decoder = _copy_of((whole.encoder, whole.decoders[task]), model)
+        parts.add_module("encoder", _taken_out(encoder, task))
+        parts.add_module("decoder", _taken_out(decoder, task))
+        _fold(parts, decoder, model, task)
         return parts.train(model.training)
     if not hasattr(model, "base_attributes"):
         raise ReconError(
@@ -104,7 +105,7 @@ def _alone(model: Any, base: type[nn.Module], task: str, names: list[str]) -> nn
             for other in names:
                 if other != task:
                     del module[other]
-        elif isinstance(module, nn.ModuleList) and name.split(".")[-2:-1] == [_BY_NUMBER]:
+        elif isinstance(module, nn.ModuleList) and name.split(".")[-2:-1] == [BY_NUMBER]:
             kept = module[place]
             for index in reversed(range(len(module))):
                 del module[index]
@@ -112,8 +113,9 @@ def _alone(model: Any, base: type[nn.Module], task: str, names: list[str]) -> nn
         if isinstance(vars(module).get("task_name"), TaskByTask):
             vars(module).update(task_name=[task], task_num=1)
     alone.train(model.training)
-    _fold(alone.decoders[task], model, task)
-    return _taken_out(alone, task)
+    _taken_out(alone, task)
+    _fold(alone, alone.decoders[task], model, task)
+    return alone
 
 
 def _copy_of(part: Any, model: nn.Module) -> Any:
@@ -121,16 +123,32 @@ def _copy_of(part: Any, model: nn.Module) -> Any:
     return copy.deepcopy(part, {id(model): model})
 
 
-def _fold(decoder: nn.Module, model: Any, task: str) -> None:
+def _fold(network: nn.Module, decoder: nn.Module, model: Any, task: str) -> None:
     """Merge into a copied decoder the rotation in front of it, if RotoGrad learned one.
 
+    Args:
+        network: The copy that the decoder is part of.
+        decoder: It is changed.
+        model: What was copied.
+        task: The decoder's.
+
     Raises:
-        ReconError: It does not begin with a linear layer.
+        ReconError: It does not begin with a linear layer, or with one whose weight the network
+            uses elsewhere, too.
     """
-    if hasattr(model, "folded_state_dict"):
-        folded, inside = model.folded_state_dict(), f"decoders.{task}."
-        own = {k.removeprefix(inside): v for k, v in folded.items() if k.startswith(inside)}
-        decoder.load_state_dict(own)
+    if not hasattr(model, "folded_state_dict"):
+        return
+    folded, inside = model.folded_state_dict(), f"decoders.{task}."
+    own = {k.removeprefix(inside): v for k, v in folded.items() if k.startswith(inside)}
+    every = list(network.named_parameters(remove_duplicate=False))
+    for key, parameter in decoder.named_parameters():
+        names = [name for name, other in every if other is parameter]
+        if len(names) > 1 and not torch.equal(parameter, own[key]):
+            raise ReconError(
+                f"The rotation of task {task!r} cannot be merged into its decoder, because the "
+                f"weight that it would go into is one and the same in {' and '.join(names)}."
+            )
+    decoder.load_state_dict(own)
 
 
 def _taken_out(copied: nn.Module, task: str) -> nn.Module:

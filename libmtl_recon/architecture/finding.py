@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -69,20 +69,26 @@ def find_layers(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]
 
 
 def tied_parameters(
-    module: nn.Module, owners: Mapping[str, nn.Module]
+    module: nn.Module, owners: Mapping[str, nn.Module], besides: Collection[nn.Module] = ()
 ) -> list[tuple[nn.Module, list[str]]]:
     """The modules beside the chosen layers that hold some of their parameters, and which.
+
+    Args:
+        module: The network.
+        owners: The chosen layers, by name.
+        besides: Modules that are one task's, which are left out.
 
     Raises:
         UsageError: One of them is a layer itself, with further parameters that stay shared.
     """
     chosen = {id(owner): name for name, owner in owners.items()}
+    apart = {id(other) for other in besides}
     first = {id(p): chosen[id(o)] for o in owners.values() for p in o._parameters.values()}
     found = []
     for other_name, other in module.named_modules():
         held = {n: p for n, p in other._parameters.items() if p is not None}
         names = [name for name, parameter in held.items() if id(parameter) in first]
-        if id(other) in chosen or not names:
+        if id(other) in chosen or id(other) in apart or not names:
             continue
         if any(p.requires_grad and id(p) not in first for p in held.values()):
             raise UsageError(

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from libmtl_recon.architecture.branches import TaskByTask, find_branches, keep_to_their_task
 from libmtl_recon.architecture.bundle import bundles_in, pick
+from libmtl_recon.architecture.finding import find_layers
 from libmtl_recon.architecture.split import mark_split, split_beside
 from libmtl_recon.architecture.task_selection import TaskSelection
-from libmtl_recon.architecture.task_specific import TaskValues
+from libmtl_recon.architecture.task_specific import Copies, TaskValues
+from libmtl_recon.architecture.ties import own_modules, part_ways, places_of_tasks, tie
 from libmtl_recon.commands import scoring_command
 from libmtl_recon.conflict.layers import layers_of, sharing_root
 from libmtl_recon.conflict.selection import select_layers
@@ -66,18 +68,28 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         )
         before = _count(root)
         self._selection = TaskSelection(tasks)
-        branches = find_branches(root, shared)
+        places = places_of_tasks(self, task_name, shared)
+        ties = part_ways(self, root, find_layers(root, chosen.names), places)
+        # What a decoder is given, and so what it gives, is its task's alone.
+        heads = {id(part) for part in self.decoders.modules()}
+        branches = [b for b in find_branches(root, shared) if id(b) not in heads]
+        copies: Copies = {}
         split_beside(
             root,
             chosen.names,
             self._selection,
             bn=kwargs.get("recon_bn", "per_task"),
             init=kwargs.get("recon_init", "copy"),
-            branches=branches,
+            besides=[
+                *(m for branch in branches for m in branch.modules()),
+                *own_modules(self, places),
+            ],
+            copies=copies,
         )
+        tie(ties, copies)
         if root is not self:
             mark_split(self, self._selection)
-        keep_to_their_task([b for b in branches if b is not self.decoders], self._selection)
+        keep_to_their_task(branches, self._selection)
         tasks.selection = self._selection
         # The weighting adds its own afterwards.
         self._parts = frozenset(key.partition(".")[0] for key in self.state_dict())

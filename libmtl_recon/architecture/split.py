@@ -25,6 +25,7 @@ from libmtl_recon.architecture.task_specific import (
     make_task_specific,
     values_of,
 )
+from libmtl_recon.architecture.ties import names_of_parameters, refuse_unregistered
 from libmtl_recon.conflict.layers import plain_name
 from libmtl_recon.errors import ReconError, UsageError
 
@@ -87,7 +88,8 @@ def split_beside(
     *,
     bn: str = "per_task",
     init: str = "copy",
-    branches: Collection[nn.Module] = (),
+    besides: Collection[nn.Module] = (),
+    copies: Copies | None = None,
 ) -> nn.Module:
     """Split a network that has parts which are one task's already.
 
@@ -97,7 +99,8 @@ def split_beside(
         selection: Of the tasks.
         bn: See there.
         init: See there.
-        branches: The modules that are one task's, from which nothing is kept per task.
+        besides: The modules that are one task's, which stay as they are.
+        copies: Is given those that are made of each parameter.
     """
     for name, value, known in (("bn", bn, BN), ("init", init, INIT)):
         if value not in known:
@@ -109,10 +112,11 @@ def split_beside(
             "and split all layers at once."
         )
     owners = find_layers(module, list(dict.fromkeys(layers)))
-    tied = tied_parameters(module, owners)
+    refuse_unregistered(module, names_of_parameters(owners))
+    tied = tied_parameters(module, owners, besides)
     if init == "fresh":
         refuse_undrawable(owners)
-    copies: Copies = {}
+    copies = {} if copies is None else copies
     for owner in owners.values():
         parameters = [p for p, value in owner._parameters.items() if value is not None]
         buffers = [b for b, value in owner._buffers.items() if value is not None]
@@ -124,8 +128,7 @@ def split_beside(
     if init == "fresh":
         for name, owner in owners.items():
             draw_anew(name, owner)
-    inside = [part for branch in branches for part in branch.modules()]
-    follow_statistics(module, selection, mixed=bn == "mixed", besides=inside)
+    follow_statistics(module, selection, mixed=bn == "mixed", besides=besides)
     run_functions_once_a_task()
     recompute_for_the_same_tasks()
     run_uncompiled(module)
