@@ -15,6 +15,7 @@ from libmtl_recon.plugin import activate
 
 if TYPE_CHECKING:
     from libmtl_recon.architecture.bundle import Bundle
+    from libmtl_recon.architecture.outputs import by_task
     from libmtl_recon.architecture.extract import extract_task
     from libmtl_recon.architecture.split import only_task, split_layers
     from libmtl_recon.conflict.cache import ProfileCache
@@ -45,6 +46,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "activate",
+    "by_task",
     "draw_profile",
     "extract_task",
     "find_script",
@@ -68,6 +70,7 @@ _HOMES = {
     "ScoringObserver": "plugin.scoring",
     "SingleTask": "plugin.single_task",
     "StopRun": "launcher",
+    "by_task": "architecture.outputs",
     "draw_profile": "conflict.plot",
     "extract_task": "architecture.extract",
     "find_script": "launcher",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -21,19 +21,23 @@ from libmtl_recon.architecture.differentiating import (
     HandleOfAll,
     is_backward,
     keep_graph_until_last,
+    refuse_graph_of_all,
 )
+from libmtl_recon.architecture.names import ByTask, checked_names, common_names
 from libmtl_recon.architecture.nested import LEAVES, leaves, mapped, rebuilt, updated
 from libmtl_recon.errors import ReconError
 
 _GET_GRAD = vars(torch._C.TensorBase)["grad"].__get__
+_GET_GRAD_FN = vars(torch._C.TensorBase)["grad_fn"].__get__
 
 
-class Bundle(Tensor):
-    """One tensor a task, in the order of the tasks.
+class Bundle(ByTask, Tensor):
+    """One tensor a task, in the order of the tasks: ``out["digit"]``, ``out.by_task()``.
 
     Has the attributes, methods and operators of a tensor: each is taken once a task. What is
     not a tensor (a shape, a truth value) must come out the same for every task and is returned
-    as it is.
+    as it is. Iterating, unpacking and indexing keep a tensor's meaning too, since networks do so
+    with their activations: ``for row in out`` goes through rows, not through tasks.
 
     It is a tensor to Python and to C++ alike, but one without values of its own: an operation
     that gets at it below the torch functions, where no task can be chosen, is refused.
@@ -44,10 +48,16 @@ class Bundle(Tensor):
     Args:
         parts: T tensors, or one.
         task: Whose the one part is, as its place in the order of the tasks.
+        tasks: The names of all tasks, in their order. What is computed from it has them too.
+
+    Raises:
+        ReconError: The parts are no plain tensors, or the names are not one a task.
 
     Example:
         >>> import torch
-        >>> both = Bundle([torch.zeros(2), torch.ones(2)])
+        >>> both = Bundle([torch.zeros(2), torch.ones(2)], tasks=["digit", "article"])
+        >>> (both * 2 + 1)["article"]
+        tensor([3., 3.])
         >>> [part.tolist() for part in (both * 2 + 1).parts]
         [[1.0, 1.0], [3.0, 3.0]]
         >>> both.shape
@@ -55,13 +65,17 @@ class Bundle(Tensor):
     """
 
     _parts: tuple[Tensor, ...]
-    _task: int | None
 
     @staticmethod
-    def __new__(cls: type[Bundle], parts: Sequence[Tensor], task: int | None = None) -> Bundle:
+    def __new__(
+        cls: type[Bundle],
+        parts: Sequence[Tensor],
+        task: int | None = None,
+        tasks: Sequence[str] | None = None,
+    ) -> Bundle:
         """Make a tensor without storage that stands for the parts."""
-        parts = tuple(parts)
-        if not parts or any(type(part) is Bundle for part in parts):
+        parts = tuple(parts) if isinstance(parts, Iterable) else ()
+        if not parts or any(type(p) is Bundle or not isinstance(p, Tensor) for p in parts):
             raise ReconError("A bundle is made of one plain tensor a task, and of at least one.")
         if task is not None and len(parts) > 1:
             raise ReconError("A bundle that is one task's has one part.")
@@ -70,9 +84,15 @@ class Bundle(Tensor):
         )
         self._parts = parts
         self._task = task
+        self._tasks = None if tasks is None else checked_names(tasks, len(parts), task)
         return self
 
-    def __init__(self, parts: Sequence[Tensor], task: int | None = None) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Tensor],
+        task: int | None = None,
+        tasks: Sequence[str] | None = None,
+    ) -> None:
         pass
 
     @property
@@ -106,6 +126,8 @@ class Bundle(Tensor):
             part.is_leaf or part.retains_grad for part in bundles_in(first)[0]._parts
         ):
             return None  # as for any activation, but without torch's warning, which compilers cause
+        if func == _GET_GRAD_FN and len(bundles_in(first)[0]._parts) > 1:
+            return refuse_graph_of_all(part.grad_fn for part in bundles_in(first)[0]._parts)
         if is_backward(func):
             given = bundles_in((args, kwargs))
             alone = any(bundle._task is not None for bundle in given)
@@ -122,7 +144,8 @@ class Bundle(Tensor):
             if writing.has_other_names(args, caller):
                 raise writing.under_two_names(name)
             other = bundles_in((args, kwargs))[0]
-            args = (Bundle([first.clone() for _ in other._parts], other._task), *args[1:])
+            copies = [first.clone() for _ in other._parts]
+            args = (Bundle(copies, other._task, other._tasks), *args[1:])
         if any(isinstance(o, Tensor) and type(o) is not Bundle for o in leaves(kwargs.get("out"))):
             raise writing.into_shared(f"{name}(out=...)")
         writing.refuse_shared_statistics(func, args, kwargs)
@@ -135,15 +158,16 @@ class Bundle(Tensor):
         """Refuse what would take the bundle for a tensor with values."""
         raise ReconError(
             f"{func} got at a tensor that differs between tasks below the torch functions, where "
-            "no task can be chosen (as torch.func's transforms and C++ extensions do). Call it "
-            "with the parts, once a task, or leave the layers before it shared."
+            "no task can be chosen (as C++ extensions do). Call what does so with each of "
+            "`.by_task()`, or leave the layers before it shared."
         )
 
-    def __reduce_ex__(self, protocol: Any) -> tuple[type, tuple[tuple[Tensor, ...], int | None]]:
-        return Bundle, (self.parts, self._task)
+    def __reduce_ex__(self, protocol: Any) -> tuple[type, tuple[Any, ...]]:
+        return Bundle, (self.parts, self._task, self._tasks)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Bundle:
-        return Bundle([copy.deepcopy(part, memo) for part in self.parts], self._task)
+        parts = [copy.deepcopy(part, memo) for part in self.parts]
+        return Bundle(parts, self._task, self._tasks)
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise ReconError(
@@ -193,6 +217,7 @@ def per_task(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
 
 def _meet(func: Callable[..., Any], bundles: Sequence[Bundle]) -> tuple[Sequence[int], int | None]:
     """The tasks to run a function for, and the only task if the result is one task's."""
+    common_names((bundle._tasks for bundle in bundles), name_of(func))
     single = {bundle._task for bundle in bundles if bundle._task is not None}
     counts = {len(bundle._parts) for bundle in bundles if bundle._task is None}
     if len(single) > 1:
@@ -249,7 +274,12 @@ def combine(
     first = values[0]
     if all(isinstance(value, Tensor) for value in values):
         known = [part for bundle in given for part in bundle._parts]
-        return first if len(values) > 1 and is_one(values, known) else Bundle(values, task)
+        if len(values) > 1 and is_one(values, known):
+            return first
+        names = next((bundle._tasks for bundle in given if bundle._tasks is not None), None)
+        together = Bundle(values, task)
+        together._tasks = names  # which were checked
+        return together
     if isinstance(first, torch.Size) or not isinstance(first, tuple | list | dict):
         if all(agree(first, value) for value in values):
             return first
@@ -293,5 +323,5 @@ def _refuse_cut_off(bundle: Bundle) -> None:
 def _one_each(value: Any, owner: Any) -> Any:
     """What to set an attribute to: a plain tensor is copied, so that the parts stay apart."""
     if isinstance(value, Tensor) and type(value) is not Bundle and type(owner) is Bundle:
-        return Bundle([value.detach().clone() for _ in owner._parts], owner._task)
+        return Bundle([value.detach().clone() for _ in owner._parts], owner._task, owner._tasks)
     return value

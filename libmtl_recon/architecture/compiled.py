@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
+from libmtl_recon.architecture.attention import evaluate_as_trained
 from libmtl_recon.conflict.layers import COMPILED
 
 # The function below that runs a network out of the compiler's sight, once it is needed.
@@ -86,6 +87,7 @@ _out_of_sight.__name__ = "forward"
 
 
 def _as_written(network: Any, *args: Any, **kwargs: Any) -> Any:
+    evaluate_as_trained()  # a script may have switched back since the split
     if not hasattr(torch.compiler, "set_stance"):  # before PyTorch 2.6
         return type(network).forward(network, *args, **kwargs)
     with torch.compiler.set_stance("force_eager"):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from libmtl_recon.architecture.attention import evaluate_as_trained
 from libmtl_recon.architecture.branches import TaskByTask
 from libmtl_recon.architecture.compiled import uncompiled
 from libmtl_recon.architecture.split import is_split, selection_of
@@ -49,6 +50,7 @@ def extract_task(model: nn.Module, task: str) -> nn.Module:
             the decoder.
     """
     model = uncompiled(model)
+    evaluate_as_trained()  # what is taken out is compared with the model, and exported
     if not hasattr(model, "decoders"):
         return _plain_copy(model, task)
     names: list[str] = list(model.task_name)  # type: ignore[arg-type]  # LibMTL's

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from libmtl_recon.architecture.attention import evaluate_as_trained
 from libmtl_recon.architecture.bundle import bundles_in, pick
 from libmtl_recon.architecture.compiled import run_uncompiled, uncompiled
 from libmtl_recon.architecture.custom_functions import run_functions_once_a_task
@@ -26,6 +27,7 @@ from libmtl_recon.architecture.task_specific import (
     values_of,
 )
 from libmtl_recon.architecture.ties import names_of_parameters, refuse_unregistered
+from libmtl_recon.architecture.transforms import transform_once_a_task
 from libmtl_recon.conflict.layers import plain_name
 from libmtl_recon.errors import ReconError, UsageError
 
@@ -131,6 +133,8 @@ def split_beside(
     follow_statistics(module, selection, mixed=bn == "mixed", besides=besides)
     run_functions_once_a_task()
     recompute_for_the_same_tasks()
+    transform_once_a_task()
+    evaluate_as_trained()
     run_uncompiled(module)
     mark_split(module, selection)
     return module
@@ -232,5 +236,7 @@ def _find_selection(module: nn.Module) -> TaskSelection | None:
 
 
 def _unwrap_chosen(module: nn.Module, _: Any, output: Any) -> Any:
-    chosen = selection_of(module).chosen
-    return pick(output, 0) if chosen is not None and bundles_in(output) else output
+    selection, bundles = selection_of(module), bundles_in(output)
+    for bundle in bundles:
+        bundle._tasks = bundle._tasks or selection.tasks
+    return pick(output, 0) if selection.chosen is not None and bundles else output

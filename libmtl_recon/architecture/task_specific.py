@@ -8,11 +8,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from libmtl_recon.architecture.attention import evaluate_as_trained
 from libmtl_recon.architecture.bundle import Bundle, bundles_in, pick
 from libmtl_recon.architecture.compiled import leave_to_python
 from libmtl_recon.architecture.custom_functions import run_functions_once_a_task
 from libmtl_recon.architecture.recomputing import recompute_for_the_same_tasks
 from libmtl_recon.architecture.task_selection import TaskSelection
+from libmtl_recon.architecture.transforms import transform_once_a_task
 from libmtl_recon.errors import ReconError, UsageError
 
 # The child module in which a split module keeps its tasks' values.
@@ -23,7 +25,22 @@ Copies = dict[nn.Parameter, dict[str, nn.Parameter]]
 
 
 class TaskValues(nn.Module):
-    """One task's parameters and buffers of one module."""
+    """One task's parameters and buffers of one module; never called."""
+
+    def register_forward_hook(self, hook: Any, **kwargs: Any) -> Any:
+        """As of any module, but for TorchJD's Engine, which would leave these parameters out.
+
+        Raises:
+            ReconError: It is the Engine's.
+        """
+        if type(hook).__module__.startswith("torchjd."):
+            raise ReconError(
+                "TorchJD's Engine takes a Gramian from the calls of the modules that hold "
+                "parameters, and a task's copies in a split layer are used without a call, so that "
+                "it would leave them out. Give it the modules that stay shared, or take the "
+                "Jacobian by torchjd.autojac."
+            )
+        return super().register_forward_hook(hook, **kwargs)
 
 
 class Tasks(nn.Module):
@@ -55,7 +72,7 @@ class TaskSpecific(nn.Module):
         if name in self.__dict__.get("_split_names", ()):
             owners = self._modules[CHILD]._modules  # type: ignore[union-attr]  # is always there
             parts = [getattr(owners[task], name) for task in self._selection.active]
-            return Bundle(parts, self._selection.chosen_place)
+            return Bundle(parts, self._selection.chosen_place, self._selection.tasks)
         return super().__getattr__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -125,7 +142,7 @@ class TaskSpecificNorm(TaskSpecific):
             with self._selection.only(self._selection.tasks[index]):
                 out = super().forward(pick(input, index))
             parts.append(pick(out, index))
-        return Bundle(parts, place)
+        return Bundle(parts, place, self._selection.tasks)
 
 
 _classes: dict[type[nn.Module], type[nn.Module]] = {}
@@ -263,6 +280,8 @@ def _blank(plain: type[nn.Module]) -> nn.Module:
     # The process may be another one than that which split the network.
     run_functions_once_a_task()
     recompute_for_the_same_tasks()
+    transform_once_a_task()
+    evaluate_as_trained()
     leave_to_python()
     made = task_specific_class(plain)
     return made.__new__(made)

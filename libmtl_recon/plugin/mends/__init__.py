@@ -12,6 +12,7 @@ from typing import Literal
 from libmtl_recon.errors import UsageError
 from libmtl_recon.plugin.mends import (
     aligned_mtl,
+    attention,
     cagrad,
     checkpoint,
     device,
@@ -47,6 +48,7 @@ MENDS: tuple[Mend, ...] = (
     optimizers.MEND,
     checkpoint.MEND,
     return_weight.MEND,
+    attention.MEND,
     # The architectures.
     gradients.MEND,
     mtan.MEND,
