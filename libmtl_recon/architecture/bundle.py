@@ -18,17 +18,18 @@ from torch.utils.hooks import RemovableHandle
 from libmtl_recon.architecture import writing
 from libmtl_recon.architecture.agreement import agree, is_one
 from libmtl_recon.architecture.differentiating import (
+    OF_ONE_TENSOR,
     HandleOfAll,
     is_backward,
     keep_graph_until_last,
-    refuse_graph_of_all,
+    of_one_tensor,
+    refuse_traced_duals,
 )
 from libmtl_recon.architecture.names import ByTask, checked_names, common_names
 from libmtl_recon.architecture.nested import LEAVES, leaves, mapped, rebuilt, updated
 from libmtl_recon.errors import ReconError
 
 _GET_GRAD = vars(torch._C.TensorBase)["grad"].__get__
-_GET_GRAD_FN = vars(torch._C.TensorBase)["grad_fn"].__get__
 
 
 class Bundle(ByTask, Tensor):
@@ -76,7 +77,10 @@ class Bundle(ByTask, Tensor):
         """Make a tensor without storage that stands for the parts."""
         parts = tuple(parts) if isinstance(parts, Iterable) else ()
         if not parts or any(type(p) is Bundle or not isinstance(p, Tensor) for p in parts):
-            raise ReconError("A bundle is made of one plain tensor a task, and of at least one.")
+            found = ", ".join(sorted({type(part).__name__ for part in parts})) or repr(parts)
+            raise ReconError(
+                f"A bundle is made of one plain tensor a task, and of at least one (got {found})."
+            )
         if task is not None and len(parts) > 1:
             raise ReconError("A bundle that is one task's has one part.")
         self: Bundle = Tensor._make_wrapper_subclass(
@@ -126,8 +130,8 @@ class Bundle(ByTask, Tensor):
             part.is_leaf or part.retains_grad for part in bundles_in(first)[0]._parts
         ):
             return None  # as for any activation, but without torch's warning, which compilers cause
-        if func == _GET_GRAD_FN and len(bundles_in(first)[0]._parts) > 1:
-            return refuse_graph_of_all(part.grad_fn for part in bundles_in(first)[0]._parts)
+        if name in ("_make_dual", "_unpack_dual"):
+            refuse_traced_duals()
         if is_backward(func):
             given = bundles_in((args, kwargs))
             alone = any(bundle._task is not None for bundle in given)
@@ -285,6 +289,8 @@ def combine(
             return first
         if isinstance(first, RemovableHandle):
             return HandleOfAll(values)
+        if name_of(func) in OF_ONE_TENSOR:
+            raise of_one_tensor(name_of(func))
         raise ReconError(
             f"{name_of(func)} gave a different value for each task "
             f"({', '.join(map(str, values))}), so the network would have to take a different way "

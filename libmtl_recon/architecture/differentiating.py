@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils.hooks import RemovableHandle
 
 from libmtl_recon.errors import ReconError
 
+# Where a tensor comes from in the autograd graph, and where it lies in memory.
+OF_ONE_TENSOR = frozenset({"grad_fn", "untyped_storage", "data_ptr"})
 _PASSES = frozenset({Tensor.backward, torch.autograd.backward, torch.autograd.grad})
 
 
@@ -38,22 +41,28 @@ def keep_graph_until_last(func: Callable[..., Any], passes: int) -> Callable[...
     return run
 
 
-def refuse_graph_of_all(nodes: Iterable[Any]) -> None:
-    """Refuse to say which node of the autograd graph the values of all tasks come from.
+def of_one_tensor(name: str) -> ReconError:
+    """The error for code that asks for what there is of each task's tensor and none for all."""
+    return ReconError(
+        f"What a split network returns has one {name} for each task and none for all, so that code "
+        "which goes by it (DistributedDataParallel with find_unused_parameters or static_graph, "
+        "torch.export) cannot take it. Give it one tensor a task: wrap the split network in a "
+        "module whose forward returns libmtl_recon.by_task(split(x))."
+    )
 
-    Args:
-        nodes: One a task; nothing is refused if there is none in any task.
+
+def refuse_traced_duals() -> None:
+    """Refuse forward-mode derivatives that are being traced, as by ``torch.func.linearize``.
+
+    The tracer takes what differs between tasks for a constant, without a word.
 
     Raises:
-        ReconError: There are as many as tasks, and no one stands for all.
+        ReconError: A trace is being made.
     """
-    if any(node is not None for node in nodes):
+    if get_proxy_mode() is not None:
         raise ReconError(
-            "What a split network returns has a gradient function (grad_fn) for each task and none "
-            "for all, so that code which goes through the autograd graph (DistributedDataParallel "
-            "with find_unused_parameters or static_graph, for one) cannot take it. Give it one "
-            "tensor a task: wrap the split network in a module whose forward returns "
-            "libmtl_recon.by_task(split(x))."
+            "torch.func.linearize cannot trace a tensor that differs between tasks. Call it with "
+            "each of `.by_task()`, or use torch.func.jvp."
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from libmtl_recon.architecture.arguments import checked_module, checked_task
 from libmtl_recon.architecture.attention import evaluate_as_trained
 from libmtl_recon.architecture.branches import TaskByTask
 from libmtl_recon.architecture.compiled import uncompiled
@@ -16,7 +17,7 @@ from libmtl_recon.architecture.split import is_split, selection_of
 from libmtl_recon.architecture.task_selection import TaskSelection
 from libmtl_recon.architecture.task_specific import TaskSpecific, make_plain
 from libmtl_recon.architecture.ties import BY_NUMBER
-from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.errors import ReconError
 
 _OURS = "libmtl_recon."
 _HOOKS = {
@@ -49,13 +50,12 @@ def extract_task(model: nn.Module, task: str) -> nn.Module:
         ReconError: There is no network to take out, or RotoGrad's rotation cannot be merged into
             the decoder.
     """
-    model = uncompiled(model)
+    model = uncompiled(checked_module(model, "model"))
     evaluate_as_trained()  # what is taken out is compared with the model, and exported
     if not hasattr(model, "decoders"):
         return _plain_copy(model, task)
     names: list[str] = list(model.task_name)  # type: ignore[arg-type]  # LibMTL's
-    if task not in names:
-        raise _unknown(task, names)
+    checked_task(task, names)
     base = _architecture(model)
     if base.__name__ == "HPS":
         whole: Any = model
@@ -80,9 +80,7 @@ def _plain_copy(network: nn.Module, task: str) -> nn.Module:
             f"{type(network).__name__} is neither a network that split_layers was applied to nor "
             "LibMTL's model, so no task's network can be taken out of it."
         )
-    tasks = selection_of(network).tasks
-    if task not in tasks:
-        raise _unknown(task, list(tasks))
+    checked_task(task, selection_of(network).tasks)
     return _taken_out(copy.deepcopy(network), task)
 
 
@@ -188,7 +186,3 @@ def _architecture(model: nn.Module) -> type[nn.Module]:
             found: type[nn.Module] = parent
             break
     return found
-
-
-def _unknown(task: str, names: list[str]) -> UsageError:
-    return UsageError("task", "must be one of the model's", task, f"They are: {', '.join(names)}.")

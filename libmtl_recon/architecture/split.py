@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from libmtl_recon.architecture.arguments import checked_arguments, checked_module, checked_task
 from libmtl_recon.architecture.attention import evaluate_as_trained
 from libmtl_recon.architecture.bundle import bundles_in, pick
 from libmtl_recon.architecture.compiled import run_uncompiled, uncompiled
@@ -47,11 +48,17 @@ def split_layers(
     """Give each task its own copy of some layers, in place.
 
     Build the optimiser afterwards: the copies are new parameters. Called afterwards, the network
-    returns a :class:`~libmtl_recon.Bundle` whose ``parts`` are the T outputs in the order of
-    ``tasks`` (or, if the result met no split layer, the plain tensor). Layers before the first
-    split run once, the others once a task. A parameter that only further modules hold (an output
+    returns a :class:`~libmtl_recon.Bundle`: ``out["digit"]`` is a task's output, ``out.by_task()``
+    all of them by name, and ``out.parts`` in the order of ``tasks``. (If the result met no split
+    layer, it is the plain tensor; :func:`~libmtl_recon.by_task` takes results with bundles inside.)
+    Iterating over it goes through rows, as over any tensor. Layers before the first split run once,
+    the others once a task. A parameter that only further modules hold (an output
     layer tied to an embedding) is split in all of them. The state dict of the network before its
     split still loads: each task gets a copy.
+
+    From the first split on, attention modules are evaluated in this process as they are trained:
+    PyTorch's fast path, which gives zeros at padded positions, is off
+    (``torch.backends.mha.set_fastpath_enabled``).
 
     Args:
         module: Any network whose operations are torch functions.
@@ -67,7 +74,7 @@ def split_layers(
         The module itself.
 
     Raises:
-        UsageError: A layer does not exist, holds no parameters, shares them with another layer
+        UsageError: An argument is of another kind; a layer does not exist, holds no parameters, shares them with another layer
             that is not chosen, or cannot be drawn anew; or the tasks' names are none, twice the
             same, or unfit for a module's name.
         ReconError: The network was split already, or is compiled, by ``torch.jit`` or
@@ -76,9 +83,10 @@ def split_layers(
     Example:
         >>> import torch
         >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
-        >>> split_layers(net, ["1"], ["left", "right"])(torch.ones(3, 4)).parts[0].shape
+        >>> split_layers(net, ["1"], ["left", "right"])(torch.ones(3, 4))["left"].shape
         torch.Size([3, 2])
     """
+    module, layers, tasks = checked_arguments(module, layers, tasks)
     selection = TaskSelection(checked_tasks(tasks))
     return split_beside(module, layers, selection, bn=bn, init=init)
 
@@ -152,30 +160,23 @@ def only_task(module: nn.Module, task: str) -> Iterator[nn.Module]:
         task: The task's name.
 
     Raises:
-        UsageError: The network was not split, or not for this task.
+        UsageError: It is no network, was not split, or not for this task.
     """
     selection = selection_of(module)
-    if task not in selection.tasks:
-        raise UsageError(
-            "task",
-            "must be one that the network was split for",
-            task,
-            f"They are {selection.tasks}.",
-        )
-    with selection.only(task):
+    with selection.only(checked_task(task, selection.tasks)):
         yield module
 
 
 def is_split(module: nn.Module) -> bool:
     """Whether :func:`split_layers` was applied to this network."""
-    return _find_selection(module) is not None
+    return _find_selection(checked_module(module)) is not None
 
 
 def shared_parameters(module: nn.Module) -> list[nn.Parameter]:
     """The parameters that all tasks share, in network order; all of them, if nothing is split."""
     own = {
         id(parameter)
-        for values in module.modules()
+        for values in checked_module(module).modules()
         if isinstance(values, TaskValues)
         for parameter in values.parameters()
     }
@@ -188,8 +189,7 @@ def task_parameters(module: nn.Module, task: str) -> dict[str, Tensor]:
     Raises:
         UsageError: The network was not split for this task.
     """
-    if task not in selection_of(module).tasks:
-        raise UsageError("task", "must be one that the network was split for", task, "")
+    checked_task(task, selection_of(module).tasks)
     return {
         plain_name(f"{name}.{key}" if name else key): value
         for name, owner in module.named_modules()
@@ -203,7 +203,7 @@ def selection_of(module: nn.Module) -> TaskSelection:
     Raises:
         UsageError: The network was not split.
     """
-    found = _find_selection(module)
+    found = _find_selection(checked_module(module))
     if found is None:
         raise UsageError(
             "module",
