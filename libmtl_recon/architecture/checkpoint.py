@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from libmtl_recon.architecture.reading import (
+    FORMAT,
+    read_saved,
+    refuse_other_numbers,
+    state_dict_in,
+)
 from libmtl_recon.architecture.state import plain_names
 from libmtl_recon.errors import ReconError
 
-_FORMAT = (
-    "A checkpoint is what torch.save(model.state_dict(), FILE) writes, or torch.save({'model': "
-    "model.state_dict(), 'optimizer': optimizer.state_dict()}, FILE)."
-)
 # The hyperparameters by which the kinds of optimisers are told from each other.
 _KINDS = frozenset({"betas", "momentum", "alpha", "lr_decay", "rho"})
 
@@ -46,26 +47,30 @@ def read_checkpoint(parameter: str, file: str | Path) -> Checkpoint:
         file: Its path.
 
     Raises:
-        ReconError: It cannot be read, or is no checkpoint.
+        ReconError: It cannot be read, is damaged, or is no checkpoint.
     """
     source = f"{parameter} {file}"
-    try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ReconError(f"{source} cannot be read: {error.strerror or error}.") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ReconError(f"{source} is no checkpoint of tensors alone. {_FORMAT}") from error
-    model, optimizer = found, None
-    if isinstance(found, dict) and isinstance(found.get("model"), dict):
-        model, optimizer = found["model"], found.get("optimizer")
-    fits = isinstance(model, dict) and model and all(isinstance(key, str) for key in model)
-    if not fits or not any(isinstance(value, Tensor) for value in model.values()):
-        raise ReconError(f"{source} holds no state dict. {_FORMAT}")
-    if optimizer is not None and not (
-        isinstance(optimizer, dict) and {"state", "param_groups"} <= set(optimizer)
-    ):
-        raise ReconError(f"{source} holds an optimiser's state that is no state dict. {_FORMAT}")
-    return Checkpoint(source, dict(model), optimizer)
+    found = read_saved(source, file)
+    if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
+        return Checkpoint(source, dict(state_dict_in(source, found)), None)
+    model, optimizer = dict(state_dict_in(source, found["model"])), found.get("optimizer")
+    if optimizer is not None and not _is_optimizers(optimizer):
+        raise ReconError(f"{source} holds an optimiser's state that is no state dict. {FORMAT}")
+    return Checkpoint(source, model, optimizer)
+
+
+def _is_optimizers(state: Any) -> bool:
+    if not isinstance(state, dict) or not {"state", "param_groups"} <= set(state):
+        return False
+    groups, values = state["param_groups"], state["state"]
+    return (
+        isinstance(groups, list)
+        and bool(groups)
+        and all(isinstance(g, dict) and isinstance(g.get("params"), list) for g in groups)
+        and all(isinstance(number, int) for group in groups for number in group["params"])
+        and isinstance(values, dict)
+        and all(isinstance(value, dict) for value in values.values())
+    )
 
 
 def load_model(
@@ -84,6 +89,9 @@ def load_model(
     Raises:
         ReconError: A key that may not be left out has no counterpart, or another shape.
     """
+    own = model.state_dict()
+    by_plain = {plain: own[keys[0]] for plain, keys in plain_names(model).items()}
+    refuse_other_numbers(checkpoint.source, {**by_plain, **own}, checkpoint.model)
     try:
         found = model.load_state_dict(checkpoint.model, strict=False)
     except RuntimeError as error:  # shapes, or statistics that stayed shared
@@ -142,9 +150,20 @@ def load_optimizer(
     for key, parameters in zip(groups[0]["params"], places, strict=True):
         if key in saved["state"]:
             for parameter in parameters:
+                _refuse_other_shape(checkpoint.source, parameter, saved["state"][key])
                 state[index[id(parameter)]] = copy.deepcopy(saved["state"][key])
     own = optimizer.state_dict()
     optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+
+
+def _refuse_other_shape(source: str, parameter: nn.Parameter, state: Mapping[str, Any]) -> None:
+    for name, value in state.items():
+        if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
+            raise ReconError(
+                f"{source} has an optimiser's state that does not fit its model: {name} of the "
+                f"shape {list(value.shape)} for a parameter of {list(parameter.shape)}. Save both "
+                "of one training."
+            )
 
 
 def _unsplit_parameters(

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from libmtl_recon.errors import ReconError, UsageError
@@ -41,6 +40,8 @@ def load_strictly(model: Any, given: str | os.PathLike[str]) -> str:
         ReconError: It is no checkpoint, or not one of this network; the message names what is
             missing, what is not expected, and what has another shape.
     """
+    from libmtl_recon.architecture.reading import read_saved, refuse_other_numbers, state_dict_in
+
     path = Path(given) / "best.pt" if Path(given).is_dir() else Path(given)
     if not path.is_file():
         raise UsageError(
@@ -49,20 +50,19 @@ def load_strictly(model: Any, given: str | os.PathLike[str]) -> str:
             os.fspath(given),
             "Give what was the --save_path of the run that saved it.",
         )
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ReconError(
-            f"--load_path: {path} is no checkpoint of LibMTL, which is a mapping of names to "
-            "tensors. Save model.state_dict()."
-        )
-    state = fitted(model, state)
+    source = f"--load_path {path}"
+    state = fitted(model, state_dict_in(source, read_saved(source, path)))
     own = model.state_dict()
     _refuse_another_network(path, own, state)
+    refuse_other_numbers(source, own, state)
     for name in own.keys() - state.keys():
         print(f"Recon: {path} has no {name}, which starts anew")
     for name in state.keys() - own.keys():
         print(f"Recon: {name} in {path} is of another weighting, and left out")
-    model.load_state_dict({name: state.get(name, value) for name, value in own.items()})
+    try:
+        model.load_state_dict({name: state.get(name, value) for name, value in own.items()})
+    except RuntimeError as error:
+        raise ReconError(f"{source} does not fit this network. {error}") from error
     return os.fspath(path)
 
 

@@ -1,0 +1,136 @@
+"""Reading what ``torch.save`` wrote: what is damaged, or something else, is said in a sentence."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from libmtl_recon.errors import ReconError
+
+FORMAT = (
+    "A checkpoint is what torch.save(model.state_dict(), FILE) writes, or torch.save({'model': "
+    "model.state_dict(), 'optimizer': optimizer.state_dict()}, FILE)."
+)
+_CHUNK = 1 << 20
+_EXTRA = "_extra_state"  # what a module of its own making keeps beside tensors, by torch's custom
+
+
+def read_saved(source: str, file: str | os.PathLike[str]) -> Any:
+    """What ``torch.save`` wrote into a file; runs no code from it.
+
+    Args:
+        source: What the file is called in messages.
+        file: Its path.
+
+    Raises:
+        ReconError: It cannot be read, is damaged, or holds other things than tensors and
+            containers of them.
+    """
+    path = Path(file)
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ReconError(f"{source} cannot be read: it is a device or a pipe, not a file.")
+        if path.is_file() and not path.stat().st_size:
+            raise ReconError(f"{source} is empty, as after a full disk. {FORMAT}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whatever is wrong becomes an error below
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        _check_sums(path)
+    except OSError as error:
+        raise ReconError(f"{source} cannot be read: {error.strerror or error}.") from error
+    except ReconError:
+        raise
+    except Exception as error:  # torch's reader raises anything on a damaged file
+        raise ReconError(
+            f"{source} is no checkpoint of tensors alone, or a damaged one. {FORMAT}"
+        ) from error
+    return found
+
+
+def state_dict_in(source: str, found: Any) -> Mapping[str, Tensor]:
+    """A state dict, of names and tensors alone, as it was read.
+
+    Args:
+        source: What it is called in messages.
+        found: What was read.
+
+    Raises:
+        ReconError: It is something else.
+    """
+    fits = isinstance(found, Mapping) and found and all(isinstance(key, str) for key in found)
+    versions = getattr(found, "_metadata", {})  # what torch keeps beside the tensors
+    fits = fits and isinstance(versions, Mapping)
+    if not fits or not all(isinstance(value, Mapping) for value in versions.values()):
+        raise ReconError(f"{source} holds no state dict. {FORMAT}")
+    other = [key for key, value in found.items() if not _is_value(key, value)]
+    if not other:
+        kept: Mapping[str, Tensor] = found
+        return kept
+    inside = [key for key in other if _looks_like_one(found[key])]
+    if inside:
+        way_out = f"Its entry {inside[0]!r} looks like one; save that alone."
+    else:
+        kind = type(found[other[0]]).__name__
+        way_out = f"Its entry {other[0]!r} is no tensor (it is of type {kind}). {FORMAT}"
+    raise ReconError(f"{source} holds no state dict. {way_out}")
+
+
+def refuse_other_numbers(
+    source: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]
+) -> None:
+    """Refuse values of another kind (whole, real or complex numbers) than the network's.
+
+    Torch would convert them, and lose what does not fit.
+
+    Args:
+        source: What the given values are called in messages.
+        own: The network's values.
+        given: Those to be loaded in their place; other names are not looked at.
+
+    Raises:
+        ReconError: There are such.
+    """
+    for name, value in given.items():
+        if name in own and _numbers(value) != _numbers(own[name]):
+            raise ReconError(
+                f"{source} does not fit this network. {name} has {_numbers(value)} numbers "
+                f"({value.dtype}), and the network {_numbers(own[name])} ones ({own[name].dtype})."
+            )
+
+
+def _numbers(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return "no"
+    return "complex" if value.is_complex() else "real" if value.is_floating_point() else "whole"
+
+
+def _is_value(key: str, value: Any) -> bool:
+    return isinstance(value, Tensor) or key.split(".")[-1] == _EXTRA
+
+
+def _looks_like_one(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(one, Tensor) for one in value.values())
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the check sums of the records, which torch does not.
+
+    Raises:
+        zipfile.BadZipFile: One does not hold.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # the format before PyTorch 1.6 has none
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            if not record.CRC:  # was written without
+                continue
+            with archive.open(record) as stream:
+                while stream.read(_CHUNK):
+                    pass
