@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from libmtl_recon._version import __version__
 from libmtl_recon.cli import doctor, extract, gradops, layers, run, score, search
 from libmtl_recon.errors import ReconError
+from libmtl_recon.output import INTERRUPTED, end_by_pipe, guarded, warn
 
-_INTERRUPTED = 130
 _EPILOG = """\
 a typical session:
   libmtl-recon run main.py --weighting EW              your LibMTL script, unchanged
@@ -45,18 +45,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The arguments without the program's name; those of the process by default.
     """
-    options = build_parser().parse_args(argv)
-    options.own_process = argv is None
-    try:
-        status: int = options.handle(options)
-    except ReconError as error:
-        print(f"libmtl-recon: error: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print("libmtl-recon: interrupted", file=sys.stderr)
-        status = _INTERRUPTED
-    if status == _INTERRUPTED and options.own_process:
+    options = argparse.Namespace(own_process=argv is None)
+    status = guarded(lambda: _run(argv, options), own_process=options.own_process)
+    if not options.own_process:
+        return status
+    if not hasattr(options, "script"):  # whose `atexit` handlers and open files would be lost
+        end_by_pipe(status)
+    if status == INTERRUPTED:
         # Python then ends by the signal itself, from which a shell's loop knows that it must end.
         sys.excepthook = lambda *_: None
         raise KeyboardInterrupt
+    return status
+
+
+def _run(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
+    build_parser().parse_args(argv, options)
+    try:
+        status: int = options.handle(options)
+    except ReconError as error:
+        warn(f"libmtl-recon: error: {error}")
+        return error.exit_status
+    except KeyboardInterrupt:
+        warn("libmtl-recon: interrupted")
+        return INTERRUPTED
     return status

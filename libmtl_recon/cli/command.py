@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from libmtl_recon.output import released
 from libmtl_recon.problems import BUILT_IN
 
 if TYPE_CHECKING:
@@ -65,9 +66,10 @@ def launch(options: argparse.Namespace, observers: Sequence[Observer]) -> int:
     """Run what the options of :func:`add_script` name; returns its exit status."""
     from libmtl_recon.launcher import run
 
-    return run(
-        target_of(options), options.args, observers=observers, until_exit=options.own_process
-    )
+    with released():
+        return run(
+            target_of(options), options.args, observers=observers, until_exit=options.own_process
+        )
 
 
 class _ScriptAndArgs(argparse.Action):

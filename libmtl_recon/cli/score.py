@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,13 +28,14 @@ examples:
   libmtl-recon score --k 25 main.py --weighting CAGrad         until the 25 worst are sure
   libmtl-recon score --steps 500 main.py --weighting EW
   libmtl-recon score --score-from 1000 --score-to 2000 main.py --weighting EW
+  libmtl-recon score --score-trainer 2 folds.py                the second of several Trainers
   libmtl-recon score --steps 300 --plot conflicts.png multidigits
 
 Scoring ends when the choice of layers would hardly change any more (see --score-until-stable), or
-with the script. Ctrl-C and SIGTERM keep what was scored so far; of a process that is killed
-otherwise, the next command keeps all but the last minute. Several profiles can be added up
-afterwards by `libmtl-recon layers add`. Training is what it would be without being scored, up to
-rounding.
+with the script. All calls of a Trainer's `train` count. Ctrl-C, SIGTERM and a closed terminal keep
+what was scored so far; of a process that is killed otherwise, the next command keeps all but the
+last minute. Several profiles can be added up afterwards by `libmtl-recon layers add`. Training is
+what it would be without being scored, up to rounding.
 """
 
 
@@ -50,6 +49,13 @@ def add_parser(commands: Any) -> None:
         _EPILOG,
     )
     add_schedule(parser)
+    parser.add_argument(
+        "--score-trainer",
+        type=int,
+        metavar="N",
+        help="which Trainer to score, where a script builds several, in the order in which it "
+        "builds them (default: 1, the first)",
+    )
     parser.add_argument(
         "--s",
         type=float,
@@ -79,6 +85,13 @@ def _handle(options: argparse.Namespace) -> int:
     schedule = make_schedule(options)
     if options.top < 1:
         raise UsageError("--top", "must be a whole number from 1 up", options.top, "Try 25.")
+    if options.score_trainer is not None and options.score_trainer < 1:
+        raise UsageError(
+            "--score-trainer",
+            "must be a whole number from 1 up",
+            options.score_trainer,
+            "1 scores the first Trainer that the script builds.",
+        )
     if options.out and not Path(options.out).parent.is_dir():
         folder = Path(options.out).parent
         raise UsageError(
@@ -96,15 +109,16 @@ def _handle(options: argparse.Namespace) -> int:
     options.out = options.out and str(Path(options.out).absolute())
     options.plot = options.plot and str(Path(options.plot).absolute())
 
-    from libmtl_recon.cli.score_report import finish, show
-    from libmtl_recon.cli.tables import say
+    from libmtl_recon.cli.score_ending import ended_like_interrupted, held_back
+    from libmtl_recon.cli.score_report import OTHERS, keep, report, say_found
     from libmtl_recon.conflict.exclusive import ScoringTurn
     from libmtl_recon.conflict.unfinished import Unfinished, recover
     from libmtl_recon.launcher import StopRun
+    from libmtl_recon.output import INTERRUPTED, OutputError, released, warn
     from libmtl_recon.plugin.scoring import ScoringObserver
 
     def tell(text: str) -> None:
-        say(f"libmtl-recon: {text}", error=True)
+        warn(f"libmtl-recon: {text}")
 
     turn = ScoringTurn(cache, tell)
     found: list[Entry] = []
@@ -121,45 +135,45 @@ def _handle(options: argparse.Namespace) -> int:
                 tell(f"{left} `libmtl-recon layers add` joins them to those of this run.")
             unfinished.append(Unfinished(cache, layers, tell))
 
+    def scored(step: int) -> None:
+        advance(step)
+        for run in unfinished:
+            run.note(observer.profile)
+
+    observer = ScoringObserver(
+        schedule,
+        dataset=options.dataset_name,
+        on_step=scored,
+        on_built=built,
+        trainer=options.score_trainer or 1,
+        on_other=lambda: None if options.score_trainer else tell(OTHERS),
+    )
+    errors = sys.stderr  # of which nothing fails, unlike the script's
     try:
-        with _progress(schedule.steps) as advance, _ended_like_interrupted(options):
-
-            def scored(step: int) -> None:
-                advance(step)
-                for run in unfinished:
-                    run.note(observer.profile)
-
-            observer = ScoringObserver(
-                schedule, dataset=options.dataset_name, on_step=scored, on_built=built
-            )
-            status = launch(options, [observer])
-        if found:
-            show(found[0].profile, options)
-            say(f"\nKept as profile {found[0].id} by the other process; nothing was scored here.")
-            return status
-        status = finish(observer, status, cache, options)
-        for run in unfinished:  # where finishing failed it is all that there is
-            run.end()
-        return status
+        with ended_like_interrupted(options.own_process):
+            try:
+                with released(), _progress(schedule.steps, errors) as advance:
+                    status = launch(options, [observer])
+            except KeyboardInterrupt:  # once more, while the first was dealt with
+                status = INTERRUPTED
+            with held_back() as signals:
+                kept = None if found else keep(observer, status, cache, options)
+                for run in unfinished:  # where keeping failed it is all that there is
+                    run.end()
+            try:
+                if found:
+                    say_found(found[0], options)
+                elif kept is not None:
+                    report(kept, observer, status, options)
+            except OutputError as error:
+                return status or error.exit_status
+        return INTERRUPTED if signals else status
     finally:
         turn.leave()
 
 
 @contextmanager
-def _ended_like_interrupted(options: argparse.Namespace) -> Iterator[None]:
-    """Have SIGTERM, by which a cluster ends a job, keep what was scored, as Ctrl-C does."""
-    if not options.own_process or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _progress(steps: int | None) -> Iterator[Any]:
+def _progress(steps: int | None, stream: Any) -> Iterator[Any]:
     """A progress bar on stderr, if that is a terminal; yields what to call with the step."""
     from rich.console import Console
     from rich.progress import (
@@ -170,13 +184,13 @@ def _progress(steps: int | None) -> Iterator[Any]:
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True)
+    console = Console(file=stream)
     if not console.is_terminal:
         yield lambda _: None
         return
     columns = (TextColumn("scored steps"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # On a terminal what the script prints goes above the bar; into a file or a pipe, as ever.
-    above = sys.stdout.isatty()
+    above = sys.stdout is not None and sys.stdout.isatty()
     with Progress(*columns, console=console, transient=True, redirect_stdout=above) as progress:
         bar = progress.add_task("score", total=steps)
         yield lambda step: progress.update(bar, completed=step)

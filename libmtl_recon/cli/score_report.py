@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from libmtl_recon.cli.command import target_of
 from libmtl_recon.cli.tables import print_ranking, say
-from libmtl_recon.conflict.cache import export_profile
+from libmtl_recon.conflict.cache import Entry, export_profile
 from libmtl_recon.conflict.stability import in_words
-from libmtl_recon.errors import ReconError
+from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.output import OutputError, warn
 
 if TYPE_CHECKING:
     import argparse
@@ -21,10 +24,17 @@ if TYPE_CHECKING:
     from libmtl_recon.plugin.scoring import ScoringObserver
 
 
-def finish(
+# One line, for the terminal.
+OTHERS = (
+    "the script trains several models; the first that it builds is scored, the others are only "
+    "trained (--score-trainer N scores the N-th)."
+)
+
+
+def keep(
     observer: ScoringObserver, status: int, cache: ProfileCache, options: argparse.Namespace
-) -> int:
-    """Keep and show what was scored; returns the exit status.
+) -> Entry | None:
+    """Keep what was scored, before anything is said of it.
 
     Args:
         observer: Has scored.
@@ -32,49 +42,129 @@ def finish(
         cache: Where to keep the profile.
         options: The command's.
 
+    Returns:
+        What was kept; None where the launcher has said why there is nothing.
+
     Raises:
         ReconError: Nothing was scored, or it cannot be kept.
+        UsageError: The Trainer that was to be scored was not built.
     """
     if observer.failed:
-        return status  # the launcher has said what was not finite; nothing is kept
+        return None  # the launcher has said what was not finite
     profile = observer.profile()
     if profile is None:
-        if status == 0 and observer.attached:
-            raise ReconError(_why_nothing(observer, options))
-        return status
+        if status == 0:
+            _refuse_nothing(observer, options)
+        return None
     try:
-        name = cache.save(profile)
+        return Entry(cache.save(profile), profile)
     except ReconError as error:
-        print_ranking(profile, options.s, options.top)
-        raise _rescued(profile, error, options.out) from error
-    show(profile, options)
-    _tell(name, profile, observer, options)
-    if status != 0:
-        say(
-            f"libmtl-recon: the script did not end well (exit status {status}); the profile rests "
-            f"on the {profile.steps} steps before that.",
-            error=True,
-        )
-    return status
+        rescued = _rescued(profile, error, options.out)
+        with contextlib.suppress(OutputError):
+            print_ranking(profile, options.s, options.top)
+        raise rescued from error
 
 
-def show(profile: ConflictProfile, options: argparse.Namespace) -> None:
-    """Print the ranking; write and draw it where that was asked for.
+def report(
+    kept: Entry, observer: ScoringObserver, status: int, options: argparse.Namespace
+) -> None:
+    """Print the ranking and what to do next; write and draw the profile where asked for.
 
     Args:
-        profile: What was scored.
+        kept: What was scored.
+        observer: Has scored it.
+        status: The script's.
         options: The command's.
 
     Raises:
-        ReconError: A file cannot be written.
+        ReconError: A file could not be written, which is raised after all else was done.
+        OutputError: Standard output cannot be written to.
     """
+    with _never_unnamed(kept):
+        if observer.trainers > 1 and not observer.calls and not options.score_trainer:
+            # Seen only now, for its Trainers have a `train` of their own.
+            warn(f"libmtl-recon: {OTHERS}")
+        written, problems = _write_files(kept, options)
+        but = f" ({observer.missed} more could not be read)" if observer.missed else ""
+        steps = kept.profile.steps
+        print_ranking(kept.profile, options.s, options.top)
+        say(f"\nKept as profile {kept.id}, scored over {steps} steps{but}.")
+        for line in written:
+            say(line)
+        _tell_next(kept, observer, options)
+        if status != 0:
+            warn(
+                f"libmtl-recon: the script did not end well (exit status {status}); the profile "
+                f"rests on the {steps} steps before that."
+            )
+    _raise(problems, kept)
+
+
+def say_found(found: Entry, options: argparse.Namespace) -> None:
+    """The same for what another process kept, while this one waited for it."""
+    with _never_unnamed(found):
+        written, problems = _write_files(found, options)
+        print_ranking(found.profile, options.s, options.top)
+        say(f"\nKept as profile {found.id} by the other process; nothing was scored here.")
+        for line in written:
+            say(line)
+    _raise(problems, found)
+
+
+@contextlib.contextmanager
+def _never_unnamed(kept: Entry) -> Iterator[None]:
+    """Where stdout fails, or the user has seen enough, the profile is named on stderr."""
+    try:
+        yield
+    except (OutputError, KeyboardInterrupt) as error:
+        if isinstance(error, OutputError) and not error.quiet:
+            warn(f"libmtl-recon: error: {error}")
+        warn(f"libmtl-recon: what was scored is kept as profile {kept.id}.")
+        raise
+
+
+def _write_files(kept: Entry, options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Write and draw the profile where asked for; what was done, and what could not be."""
+    done, problems = [], []
     if options.out:
-        export_profile(profile, options.out)
+        try:
+            export_profile(kept.profile, options.out)
+            done.append(f"Written to {options.out}.")
+        except ReconError as error:
+            problems.append(str(error))
     if options.plot:
         from libmtl_recon.conflict.plot import draw_profile
 
-        draw_profile(profile, options.plot, options.s)
-    print_ranking(profile, options.s, options.top)
+        try:
+            draw_profile(kept.profile, options.plot, options.s)
+            done.append(f"Drawn in {options.plot}.")
+        except ReconError as error:
+            problems.append(str(error))
+        except Exception as error:  # noqa: BLE001  # a picture must not cost what was scored
+            problems.append(
+                f"Cannot draw {options.plot}: Matplotlib fails by {type(error).__name__}: {error}. "
+                f"`libmtl-recon layers show {kept.id} --plot FILE` draws it once that is mended."
+            )
+    return done, problems
+
+
+def _raise(problems: list[str], kept: Entry) -> None:
+    if problems:
+        raise ReconError(f"{' '.join(problems)} What was scored is kept as profile {kept.id}.")
+
+
+def _refuse_nothing(observer: ScoringObserver, options: argparse.Namespace) -> None:
+    """Say why a script that ended well was not scored."""
+    if observer.attached:
+        raise ReconError(_why_nothing(observer, options))
+    if observer.trainers:
+        built = observer.trainers
+        raise UsageError(
+            "--score-trainer",
+            f"must be at most {built}, the number of Trainers that {target_of(options)} builds",
+            options.score_trainer,
+            "Lower it, or leave it out to score the first.",
+        )
 
 
 def _why_nothing(observer: ScoringObserver, options: argparse.Namespace) -> str:
@@ -83,6 +173,13 @@ def _why_nothing(observer: ScoringObserver, options: argparse.Namespace) -> str:
         return (
             f"{target_of(options)} trained {trained} steps, so that --score-from {first} left none "
             "to be scored. Lower it, or train longer."
+        )
+    if observer.trainers > 1 and observer.calls:
+        return (
+            f"{target_of(options)} built {observer.trainers} Trainers, but no step of the one that "
+            "was to be scored was seen. Name another one by --score-trainer; it must update the "
+            "network through its weighting's backward method, as EW does (of LibMTL's, MOML, "
+            "FORUM and AutoLambda do not)."
         )
     return (
         f"{target_of(options)} built a Trainer but no step of it was seen, so nothing was scored. "
@@ -105,15 +202,9 @@ def _rescued(profile: ConflictProfile, error: ReconError, out: str | None) -> Re
     )
 
 
-def _tell(
-    name: str, profile: ConflictProfile, observer: ScoringObserver, options: argparse.Namespace
-) -> None:
-    """What was kept, how sure it is, and what to do next."""
-    but = f" ({observer.missed} more could not be read)" if observer.missed else ""
-    say(f"\nKept as profile {name}, scored over {profile.steps} steps{but}.")
-    for kind, file in (("Written to", options.out), ("Drawn in", options.plot)):
-        if file:
-            say(f"{kind} {file}.")
+def _tell_next(kept: Entry, observer: ScoringObserver, options: argparse.Namespace) -> None:
+    """How sure the profile is, and what to do next."""
+    name, profile = kept.id, kept.profile
     judged = observer.schedule.judged
     if judged is not None:
         say(in_words(judged.look(profile), judged.confidence))

@@ -10,6 +10,7 @@ import numpy as np
 
 from libmtl_recon.conflict.fingerprint import loose_fingerprint
 from libmtl_recon.conflict.profile import ConflictProfile
+from libmtl_recon.conflict.runs import runs_of
 from libmtl_recon.errors import ReconError
 
 
@@ -21,7 +22,8 @@ def add_profiles(profiles: Sequence[ConflictProfile]) -> ConflictProfile:
             of the first (a ResNet18 for one channel and one for three fit).
 
     Raises:
-        ReconError: They are of different architectures or numbers of tasks, or two are the same.
+        ReconError: They are of different architectures or numbers of tasks, or two have the steps
+            of one scoring run.
     """
     first = profiles[0]
     if len({profile.id for profile in profiles}) < len(profiles):
@@ -29,6 +31,7 @@ def add_profiles(profiles: Sequence[ConflictProfile]) -> ConflictProfile:
             "A profile cannot be added to itself: its steps would count twice, and seem surer than "
             "they are. Name each profile once."
         )
+    _refuse_same_run(profiles)
     for other in profiles[1:]:
         if loose_fingerprint(other.architecture) != loose_fingerprint(first.architecture):
             raise ReconError(
@@ -54,6 +57,20 @@ def add_profiles(profiles: Sequence[ConflictProfile]) -> ConflictProfile:
         _provenance([profile.provenance for profile in profiles]),
         np.concatenate(wholes) if len(wholes) == len(profiles) else None,
     )
+
+
+def _refuse_same_run(profiles: Sequence[ConflictProfile]) -> None:
+    """Refuse profiles that differ, and yet have the steps of one run twice."""
+    holder: dict[str, ConflictProfile] = {}
+    for profile in profiles:
+        for run in runs_of(profile.provenance):
+            other = holder.setdefault(run, profile)
+            if other is not profile:
+                raise ReconError(
+                    f"Profiles {other.id} and {profile.id} both have the steps of one scoring run "
+                    f"({run}), which would count twice, and seem surer than they are. Leave one of "
+                    "them out."
+                )
 
 
 def _provenance(origins: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

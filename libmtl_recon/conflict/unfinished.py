@@ -11,8 +11,10 @@ from libmtl_recon.conflict.cache import VARIABLE, ProfileCache
 from libmtl_recon.conflict.exclusive import lock_name
 from libmtl_recon.conflict.fingerprint import fingerprint
 from libmtl_recon.conflict.profile import ConflictProfile
+from libmtl_recon.conflict.runs import runs_of
 from libmtl_recon.conflict.stores import explained
 from libmtl_recon.errors import ReconError
+from libmtl_recon.output import warn
 
 if TYPE_CHECKING:
     from libmtl_recon.conflict.layers import Layer
@@ -96,10 +98,11 @@ def recover(cache: ProfileCache, layers: Sequence[Layer]) -> Recovered | None:
         layers: Of the network.
 
     Returns:
-        None if there is nothing.
+        None if there is nothing. What cannot be read is said on stderr and renamed to
+        ``*.damaged``.
 
     Raises:
-        ReconError: It cannot be read or kept.
+        ReconError: It cannot be kept.
     """
     return _recover(cache, _name(layers))
 
@@ -108,7 +111,7 @@ def recover_all(cache: ProfileCache) -> list[Recovered]:
     """The same for every network that no process is scoring now.
 
     Raises:
-        ReconError: It cannot be read or kept.
+        ReconError: It cannot be kept.
     """
     from filelock import Timeout
 
@@ -132,19 +135,35 @@ def recover_all(cache: ProfileCache) -> list[Recovered]:
 def _recover(cache: ProfileCache, name: str) -> Recovered | None:
     store = cache.store
     try:
-        profile = ConflictProfile.from_json(store.read(name), str(store.where(name)))
+        profile = ConflictProfile.from_json(store.read(name), "The file")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, ReconError) as error:
-        raise ReconError(
-            f"{store.where(name)}, which a killed run left, cannot be read as a profile: {error} "
-            "Remove that file."
-        ) from error
-    profile = replace(profile, provenance={**profile.provenance, "ended": "killed"})
-    found = Recovered(cache.save(profile), profile.steps)
+        why = "The file is no text." if isinstance(error, UnicodeDecodeError) else str(error)
+        if isinstance(error, OSError):
+            why = f"The system says: {error.strerror or error}."
+        warn(
+            f"libmtl-recon: {store.where(name)}, which a killed run left, cannot be kept. {why} "
+            f"{_set_aside(cache, name)}"
+        )
+        return None
+    run = profile.provenance.get("run")
+    kept = run is not None and any(run in runs_of(e.profile.provenance) for e in cache.list())
+    found = None
+    if not kept:  # killed after it had kept all, a run leaves this as well
+        profile = replace(profile, provenance={**profile.provenance, "ended": "killed"})
+        found = Recovered(cache.save(profile), profile.steps)
     with explained("delete from", store, VARIABLE):
         store.remove(name)
     return found
+
+
+def _set_aside(cache: ProfileCache, name: str) -> str:
+    """Rename what cannot be read, so that it is asked about once; says what became of it."""
+    aside = f"{name}.damaged"
+    with explained("write to", cache.store, VARIABLE):
+        cache.store.rename(name, aside)
+    return f"It was set aside as {cache.store.where(aside)}."
 
 
 def _name(layers: Sequence[Layer]) -> str:

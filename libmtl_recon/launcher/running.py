@@ -7,7 +7,7 @@ import atexit
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,10 @@ import libmtl_recon.plugin
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.launcher.target import Target, as_main
 from libmtl_recon.launcher.tracebacks import strip_our_frames
+from libmtl_recon.output import INTERRUPTED, OutputError, of_stdout, warn
 from libmtl_recon.plugin import arguments, parser, spawning
 from libmtl_recon.plugin.flags import collisions
 from libmtl_recon.plugin.observing import Observer, observe
-
-INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
 
 
 class StopRun(BaseException):
@@ -50,8 +49,8 @@ def run_script(
 
     Returns:
         The exit status: the script's own; 0 if an observer ended the run by :class:`StopRun`;
-        130 after Ctrl-C; an error's :attr:`~libmtl_recon.ReconError.exit_status`; 1 for any
-        other exception.
+        130 after Ctrl-C; 141 where a pipe that it prints to was closed; an error's
+        :attr:`~libmtl_recon.ReconError.exit_status`; 1 for any other exception.
 
     Example:
         >>> run_script("main.py", ["--weighting", "GradOPS"])  # doctest: +SKIP
@@ -121,7 +120,7 @@ def run(
     except SystemExit as request:
         return _status(request)
     except KeyboardInterrupt:
-        print("libmtl-recon: interrupted", file=sys.stderr)
+        warn("libmtl-recon: interrupted")
         return INTERRUPTED
     except ReconError as error:
         return _say(error)
@@ -130,7 +129,8 @@ def run(
         ours = collisions.found_in(error)
         return _report(error) if ours is None else _say(ours)
     except BaseException as error:  # noqa: BLE001  # whatever the script raised, shown as Python does
-        return _report(error)
+        failed = of_stdout(error)
+        return _report(error) if failed is None else _say(failed)
     finally:
         if not until_exit:
             surroundings.close()
@@ -142,15 +142,17 @@ def _left_running(before: set[threading.Thread]) -> bool:
     return any(not t.daemon for t in threading.enumerate() if t not in before)
 
 
-def _say(error: ReconError) -> int:
-    print(f"libmtl-recon: error: {error}", file=sys.stderr)
+def _say(error: ReconError | OutputError) -> int:
+    if not (isinstance(error, OutputError) and error.quiet):
+        warn(f"libmtl-recon: error: {error}")
     return error.exit_status
 
 
 def _report(error: BaseException) -> int:
     strip_our_frames(error)
     # The script may have replaced the hook; by default it prints the traceback.
-    sys.excepthook(type(error), error, error.__traceback__)
+    with suppress(OSError):  # stderr, too, may be a pipe that was closed
+        sys.excepthook(type(error), error, error.__traceback__)
     return 1
 
 
@@ -160,5 +162,5 @@ def _status(request: SystemExit) -> int:
         return 0
     if isinstance(request.code, int):
         return request.code
-    print(request.code, file=sys.stderr)
+    warn(str(request.code))
     return 1

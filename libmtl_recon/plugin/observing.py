@@ -1,4 +1,4 @@
-"""What a run can see of LibMTL's Trainer: observers, told at four moments.
+"""What a run can see of LibMTL's Trainer: observers, told at five moments.
 
 LibMTL has no callbacks. Its Trainer and its meter are wrapped once, at registration; as long as
 nobody observes, the wrappers change nothing.
@@ -45,6 +45,9 @@ class Observer:
     def built(self, trainer: Any) -> None:
         """The trainer's model and optimiser exist."""
 
+    def training(self, trainer: Any) -> None:
+        """``Trainer.train`` begins, for the first time or again."""
+
     def measured(self, trainer: Any, measurement: Measurement) -> None:
         """A pass over the training, validation or test data has ended."""
 
@@ -88,6 +91,8 @@ def wrap_trainer(libmtl: ModuleType) -> None:
         if self not in _announced:
             _refuse_unfiltered(self)
         _announce(self)
+        for observer in list(_observers):
+            observer.training(self)
         result = train(self, *args, **kwargs)
         for observer in list(_observers):
             observer.trained(self)

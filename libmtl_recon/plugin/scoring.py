@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
-import sys
-from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from libmtl_recon.conflict.layers import COMPILED, Layer, layers_of, owned_parameters, sharing_root
+from libmtl_recon.conflict.layers import Layer, layers_of, owned_parameters, sharing_root
 from libmtl_recon.conflict.probe import ConflictProbe
 from libmtl_recon.conflict.profile import ConflictProfile
 from libmtl_recon.conflict.schedule import Schedule, Stopping, described
@@ -26,9 +22,8 @@ from libmtl_recon.gradient import (
     task_gradients,
     write_row,
 )
-from libmtl_recon.plugin.arguments import prepared_params
-from libmtl_recon.plugin.features import detect
 from libmtl_recon.plugin.observing import Observer
+from libmtl_recon.plugin.provenance import provenance_of, weighting_name
 from libmtl_recon.plugin.step import SEVERAL_BATCHES, hands_over, step_of
 
 # How often the device is waited for, to see that all gradients so far were finite.
@@ -36,7 +31,7 @@ _CHECK_EVERY = 50
 
 
 class ScoringObserver(Observer):
-    """Counts the conflicts in every shared layer of the first Trainer that is built.
+    """Counts the conflicts in every shared layer of one Trainer, in all its calls of ``train``.
 
     The per-task gradients of a weighting that obtains them itself are read where it does
     (``_compute_grad``), and training is not changed by it. For a weighting of losses, T backward
@@ -51,6 +46,9 @@ class ScoringObserver(Observer):
             else the script's name.
         on_step: Told the number of scored steps after each.
         on_built: Told the network's layers before the first step; may raise ``StopRun``.
+        trainer: Which Trainer to score, in the order in which the script builds them, from 1. A
+            later one that trains the same model counts with it.
+        on_other: Told, once, that another model trains, which is not scored.
     """
 
     def __init__(
@@ -60,6 +58,8 @@ class ScoringObserver(Observer):
         dataset: str | None = None,
         on_step: Callable[[int], None] = lambda _: None,
         on_built: Callable[[tuple[Layer, ...]], None] = lambda _: None,
+        trainer: int = 1,
+        on_other: Callable[[], None] = lambda: None,
     ) -> None:
         self.schedule = schedule if isinstance(schedule, Schedule) else Schedule(schedule)
         until = self.schedule.until
@@ -67,16 +67,23 @@ class ScoringObserver(Observer):
         self.trained_steps = 0  # scored or not
         self.missed = 0
         self.failed = False
+        self.trainers = 0  # built so far
+        self.calls = 0  # of ``train``, of any of them
+        self._number = trainer
         self._dataset = dataset
         self._on_step = on_step
         self._on_built = on_built
+        self._on_other = on_other
+        self._told_of_other = False
+        self._over = False
         self._probe: ConflictProbe | None = None
+        self._trainer: Any = None
         self._model: Any = None
         self._provenance: dict[str, Any] = {}
 
     @property
     def attached(self) -> bool:
-        """Whether a Trainer was built, and scored."""
+        """Whether the Trainer that is to be scored was built."""
         return self._probe is not None
 
     def profile(self) -> ConflictProfile | None:
@@ -96,15 +103,16 @@ class ScoringObserver(Observer):
         return dataclasses.replace(profile, provenance={**self._provenance, **more})
 
     def built(self, trainer: Any) -> None:
-        """Put the probe on the model.
+        """Put the probe on the model of the Trainer that is to be scored.
 
         Raises:
             ReconError: The weighting or the network cannot be scored.
         """
-        if self._probe is not None:
+        self.trainers += 1
+        if self.trainers != self._number:
             return
         model = trainer.model
-        weighting = _weighting_name(model)
+        weighting = weighting_name(model)
         if weighting in SEVERAL_BATCHES:
             raise ReconError(
                 f"--weighting {weighting} draws three batches a step, for which a conflict between "
@@ -115,14 +123,35 @@ class ScoringObserver(Observer):
         if self.schedule.judged is not None:
             self.schedule.judged.check_layers(len(layers))
         self._on_built(layers)
-        self._probe = ConflictProbe(layers, model.task_name, trainer.device)
-        self._provenance = _provenance(trainer, weighting, self._dataset)
-        self._model = model
+        self._probe = self._new_probe(layers, trainer)
+        self._provenance = provenance_of(trainer, weighting, self._dataset)
+        if self._number > 1:
+            self._provenance["trainer"] = self._number
+        self._trainer, self._model = trainer, model
+        self._shared = _parameters(model)
         device = self._probe.device
         self._finite = torch.ones(len(model.task_name), dtype=torch.bool, device=device)
         self._watching = False
         self._seen = False
         self._present = list(range(len(model.task_name)))
+        # From here on, for a script's own Trainer may train without LibMTL's ``train``.
+        self._wrap()
+
+    def training(self, trainer: Any) -> None:
+        """Put the probe on again, for a further call of ``train``.
+
+        Raises:
+            ReconError: Other layers train now than when scoring began.
+        """
+        self.calls += 1
+        if trainer is not self._trainer and trainer.model is not self._model:
+            if not self._told_of_other:
+                self._told_of_other = True
+                self._on_other()
+            return
+        self._unwrap()  # a call that ended by an exception has left it on
+        self._refuse_changed(trainer.model)
+        self._model = trainer.model  # a copy, where a script went back to its best epoch
         self._wrap()
 
     def trained(self, trainer: Any) -> None:
@@ -132,9 +161,43 @@ class ScoringObserver(Observer):
             ReconError: A loss or a gradient was not finite.
         """
         if trainer.model is self._model:
-            vars(self._model).pop("backward", None)
-            vars(self._model).pop("_compute_grad", None)
+            self._unwrap()
             self._check()
+
+    def _new_probe(self, layers: tuple[Layer, ...], trainer: Any) -> ConflictProbe:
+        tasks = trainer.model.task_name
+        try:
+            return ConflictProbe(layers, tasks, trainer.device)
+        except ReconError as error:
+            if len(tasks) > 1:
+                raise
+            raise ReconError(
+                f"{error} Where it builds a Trainer for each task alone first, --score-trainer N "
+                "chooses the N-th Trainer that it builds."
+            ) from error
+
+    def _refuse_changed(self, model: Any) -> None:
+        """See that the columns of a gradient row are still those of the layers."""
+        before, now = self._shared, _parameters(model)
+        shapes = [shape for shape, _ in now]
+        if shapes != [shape for shape, _ in before] or model.task_name != self._model.task_name:
+            raise ReconError(
+                "The Trainer that is scored has another network or other tasks now than when "
+                "scoring began, so that their conflicts cannot be counted together. Build a new "
+                "Trainer for it, which --score-trainer can choose."
+            )
+        trains = [now[1] and not before[1] for before, now in zip(before, now, strict=True)]
+        if any(trains):
+            raise ReconError(
+                f"Layer {', '.join(map(repr, _layers_at(model, trains)))} began to train only "
+                "after scoring had begun, so that its conflicts were not counted from the start. "
+                "Freeze it after the Trainer is built, not before: the steps in which a layer is "
+                "frozen count as undefined."
+            )
+
+    def _unwrap(self) -> None:
+        vars(self._model).pop("backward", None)
+        vars(self._model).pop("_compute_grad", None)
 
     def _wrap(self) -> None:
         model = self._model
@@ -152,6 +215,8 @@ class ScoringObserver(Observer):
             self._present = present = present_tasks(model)
             if not present:  # no sample has a label: such a step trains nothing
                 return backward(losses, **kwargs)
+            if self._over:
+                self._stop()  # the script has caught the first
             number, self.trained_steps = self.trained_steps, self.trained_steps + 1
             if self.schedule.ends(number):
                 self._stop()
@@ -249,6 +314,7 @@ class ScoringObserver(Observer):
         from libmtl_recon.launcher import StopRun
 
         self._check()
+        self._over = True
         raise StopRun
 
     def _check(self) -> None:
@@ -314,37 +380,14 @@ def _shared_layers(model: nn.Module) -> tuple[tuple[Layer, ...], Tensor | None]:
     return layers, places.to(ordered[0].device)
 
 
-def _weighting_name(model: nn.Module) -> str:
-    """The weighting's class, which LibMTL mixes in as the model class's last base."""
-    return type(model).__bases__[-1].__name__
+def _parameters(model: Any) -> list[tuple[tuple[int, ...], bool]]:
+    """Of each shared parameter the shape, and whether it trains."""
+    return [(tuple(p.shape), p.requires_grad) for p in model.get_share_params()]
 
 
-def _class_name(module: nn.Module) -> str:
-    return type(getattr(module, COMPILED, module)).__name__
-
-
-def _provenance(trainer: Any, weighting: str, dataset: str | None) -> dict[str, Any]:
-    import LibMTL
-
-    params = prepared_params()
-    script = Path(sys.argv[0])
-    model = trainer.model
-    architecture = type(model).__bases__[0].__name__
-    encoder = getattr(model, "encoder", None)
-    return {
-        "dataset": dataset or str(params.get("dataset") or script.stem),
-        "script": script.name,
-        "arguments": sys.argv[1:],
-        "weighting": weighting,
-        "architecture": architecture,
-        "encoder": architecture if encoder is None else _class_name(encoder),
-        "seed": params.get("seed"),
-        "device": str(trainer.device),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {
-            "libmtl-recon": version("libmtl-recon"),
-            "LibMTL": f"{version('LibMTL')} ({detect(LibMTL).label})",
-            "torch": torch.__version__,
-            "torchvision": version("torchvision"),
-        },
-    }
+def _layers_at(model: Any, places: Sequence[bool]) -> list[str]:
+    """The layers that hold these of the shared parameters."""
+    shared = list(model.get_share_params())
+    wanted = {id(p) for p, chosen in zip(shared, places, strict=True) if chosen}
+    found = owned_parameters(sharing_root(model, shared), shared)
+    return [name or "(root)" for name, _, own in found if any(id(p) in wanted for p in own)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -58,3 +59,23 @@ def test_other_names_of_tasks_are_numbered(make_profile: Make, profile: Conflict
 def test_a_profile_is_not_added_to_itself(profile: ConflictProfile) -> None:
     with pytest.raises(ReconError, match=r"its steps would count twice"):
         add_profiles([profile, profile])
+
+
+def test_one_run_is_not_counted_twice_wherever_it_is(
+    make_profile: Make, profile: ConflictProfile
+) -> None:
+    a, b, c = (replace(profile, provenance={"run": name}) for name in "abc")
+    killed = replace(
+        make_profile([[-0.5], [0.1], [0.2]]), provenance={"run": "a", "ended": "killed"}
+    )
+    both = add_profiles([a, b])
+    for parts, run in (
+        ([a, killed], "a"),
+        ([both, a], "a"),
+        ([b, c, both], "b"),
+        ([add_profiles([both, c]), killed], "a"),
+        ([add_profiles([both, c]), add_profiles([b])], "b"),
+    ):
+        with pytest.raises(ReconError, match=rf"both have the steps of one scoring run \({run}\)"):
+            add_profiles(parts)
+    assert add_profiles([both, c]).steps == 3 * profile.steps

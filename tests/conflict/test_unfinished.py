@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 from libmtl_recon import ConflictProfile, ProfileCache
 from libmtl_recon.cli import main
 from libmtl_recon.conflict import unfinished
+from libmtl_recon.conflict.adding import add_profiles
 from libmtl_recon.conflict.exclusive import ScoringTurn
 from libmtl_recon.conflict.grid import BINS
 from libmtl_recon.conflict.layers import Layer
@@ -102,14 +103,56 @@ def test_a_full_disk_is_said_once_and_stops_no_run(
     assert "No space left on device" in said[0]
 
 
-def test_what_is_no_profile_is_named(cache: ProfileCache, clock: Clock) -> None:
+@pytest.mark.parametrize("content", [b'{"a": 1}', b"\0" * 100, b"\xff\xfe", b"[" * 100_000])
+def test_what_is_no_profile_is_named_and_set_aside(
+    cache: ProfileCache, clock: Clock, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
     run = Unfinished(cache, LAYERS, refuse)
     clock.now = 100.0
     run.note(lambda: profile(1))
     (name,) = [name for name in cache.store.names() if name.endswith(".unfinished")]
-    cache.store.write(name, json.dumps({"a": 1}))
-    with pytest.raises(ReconError, match=f"{name}, which a killed run left"):
-        recover(cache, LAYERS)
+    Path(cache.store.where(name)).write_bytes(content)
+    assert recover(cache, LAYERS) is None
+    said = capsys.readouterr().err
+    assert f"{name}, which a killed run left, cannot be kept. The file is" in said
+    assert f"It was set aside as {cache.store.where(name)}.damaged." in said
+    assert recover_all(cache) == []
+    assert capsys.readouterr().err == ""
+    assert Path(f"{cache.store.where(name)}.damaged").read_bytes() == content
+
+
+def of_run(steps: int, run: str) -> ConflictProfile:
+    return replace(profile(steps), provenance={"run": run})
+
+
+def test_what_a_run_has_kept_before_it_was_killed_is_not_kept_twice(
+    cache: ProfileCache, clock: Clock
+) -> None:
+    run = Unfinished(cache, LAYERS, refuse)
+    clock.now = 100.0
+    run.note(lambda: of_run(5, "abc"))
+    name = cache.save(of_run(9, "abc"))
+    assert recover(cache, LAYERS) is None
+    assert [entry.id for entry in cache.list()] == [name]
+    assert not [name for name in cache.store.names() if name.endswith(".unfinished")]
+
+
+def test_nor_is_what_was_added_up_since(cache: ProfileCache, clock: Clock) -> None:
+    run = Unfinished(cache, LAYERS, refuse)
+    clock.now = 100.0
+    run.note(lambda: of_run(5, "abc"))
+    name = cache.save(add_profiles([of_run(9, "abc"), of_run(9, "def")]))
+    assert recover_all(cache) == []
+    assert [entry.id for entry in cache.list()] == [name]
+
+
+def test_a_run_killed_while_another_was_kept_is_kept_too(cache: ProfileCache, clock: Clock) -> None:
+    run = Unfinished(cache, LAYERS, refuse)
+    clock.now = 100.0
+    run.note(lambda: of_run(5, "abc"))
+    cache.save(of_run(9, "def"))
+    assert [one.steps for one in recover_all(cache)] == [5]
+    assert sorted(entry.profile.provenance["run"] for entry in cache.list()) == ["abc", "def"]
 
 
 def test_a_folder_that_cannot_be_read_is_explained(

@@ -84,9 +84,7 @@ def test_the_variable_chooses(wanted: str, device: str, monkeypatch: pytest.Monk
 def test_what_it_may_not_name_is_refused(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Machine(monkeypatch, gpus=1)
     monkeypatch.setenv("LIBMTL_RECON_DEVICE", wanted)
-    with pytest.raises(
-        UsageError, match=r"must name a device .* \(cpu, cuda:0\) \(got"
-    ) as caught:
+    with pytest.raises(UsageError, match=r"must name a device .* \(cpu, cuda:0\) \(got") as caught:
         choose_device()
     assert caught.value.value == wanted
     assert "hides" not in str(caught.value)

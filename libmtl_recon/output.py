@@ -1,0 +1,207 @@
+"""Output that cannot be written: a closed pipe, a full disk, a descriptor that was never open."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+# What a shell reports for a program ended by Ctrl-C, and for one ended by SIGPIPE.
+INTERRUPTED, _ENDED_BY_PIPE = 130, 141
+
+
+class OutputError(Exception):
+    """Standard output cannot be written to; no ``OSError``, which others take for their own.
+
+    Attributes:
+        exit_status: As Unix tools have it: that of SIGPIPE where a pipe's reader has gone, else 1.
+    """
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(f"Cannot write to standard output: {cause.strerror or cause}.")
+        self.exit_status = _ENDED_BY_PIPE if cause.errno == errno.EPIPE else 1
+
+    @property
+    def quiet(self) -> bool:
+        """Whether there is nothing to say: whoever closes a pipe knows that."""
+        return self.exit_status == _ENDED_BY_PIPE
+
+
+def warn(text: str) -> None:
+    """Write a line to stderr; where that cannot be written to nothing else must fail by it."""
+    if sys.stderr is not None:  # it is where the process began without one
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+
+
+def guarded(command: Callable[[], int], *, own_process: bool) -> int:
+    """Run a command while stdout and stderr fail in our own way; returns its exit status.
+
+    Inside it a failing stdout raises :class:`OutputError`, which ends the command and is said
+    here, and a failing stderr is written to no more.
+
+    Args:
+        command: Returns its exit status, or raises ``SystemExit``.
+        own_process: Whether the process ends with the command, and is to end without Python's
+            complaint of output that it cannot write.
+    """
+    streams = sys.stdout, sys.stderr
+    if own_process:
+        _reserve_descriptors()
+    sys.stdout, sys.stderr = out, err = _Out(streams[0]), _Err(streams[1])
+    request = None
+    try:
+        try:
+            status = command()
+        except SystemExit as asked:
+            status, request = 0, asked
+        out.flush()
+    except OutputError as error:
+        request, status = None, error.exit_status
+        if not error.quiet:
+            warn(f"libmtl-recon: error: {error}")
+    except KeyboardInterrupt:  # while a pipe took nothing more
+        request, status = None, INTERRUPTED
+    finally:
+        if own_process:
+            out.settle()
+            err.settle()
+        sys.stdout, sys.stderr = out.left, err.left
+    if request is not None:
+        raise request
+    return status
+
+
+def end_by_pipe(status: int) -> None:
+    """End the process by SIGPIPE if this is what the status says."""
+    if status == _ENDED_BY_PIPE and hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
+
+
+@contextmanager
+def released() -> Iterator[None]:
+    """Inside the ``with`` block a script has the process's own stdout and stderr.
+
+    What it puts in their place comes back at the end, for its threads and ``atexit`` handlers.
+    """
+    guards = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (g.stream if isinstance(g, _Guard) else g for g in guards)
+    try:
+        yield
+    finally:
+        for guard, left in zip(guards, (sys.stdout, sys.stderr), strict=True):
+            if isinstance(guard, _Guard):
+                guard.left = left
+        sys.stdout, sys.stderr = guards
+
+
+def of_stdout(error: BaseException) -> OutputError | None:
+    """What a script's error is if it is stdout that cannot be written to; else None."""
+    if not isinstance(error, OSError) or error.filename is not None:
+        return None
+    try:
+        sys.stdout.flush()
+        # Nothing waits to be written where Python does not buffer.
+        failed = error.errno == errno.EPIPE and _has_no_reader(sys.stdout.fileno())
+    except OSError as again:
+        failed = again.errno == error.errno
+    except (AttributeError, ValueError):
+        return None  # closed, or a script's own
+    return OutputError(error) if failed else None
+
+
+class _Guard:
+    """A text stream that fails in one way, whatever is behind it."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.left = stream  # what a script has put in its place
+        self._behind = _Closed() if stream is None else stream
+
+    def write(self, text: str) -> int:
+        return self._do(lambda: self._written(text))
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        self._do(lambda: self._behind.flush() or 0)
+
+    def settle(self) -> None:
+        """See that what is left to be written does not fail once more when Python ends."""
+        try:
+            self._behind.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._behind.fileno())
+                os.close(nowhere)
+
+    def _written(self, text: str) -> int:
+        try:
+            return int(self._behind.write(text))
+        except UnicodeEncodeError:
+            coding = self._behind.encoding
+            return int(self._behind.write(text.encode(coding, "backslashreplace").decode(coding)))
+
+    def _do(self, what: Callable[[], int]) -> int:
+        try:
+            return what()
+        except OSError as error:
+            return self._failed(error)
+        except ValueError:
+            if not self._behind.closed:
+                raise
+            return self._failed(OSError(errno.EBADF, os.strerror(errno.EBADF)))
+
+    def _failed(self, error: OSError) -> int:
+        raise NotImplementedError
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._behind, name)
+
+
+class _Out(_Guard):
+    def _failed(self, error: OSError) -> int:
+        raise OutputError(error) from error
+
+
+class _Err(_Guard):
+    def _failed(self, error: OSError) -> int:
+        self._behind = io.StringIO()  # nobody reads it
+        return 0
+
+
+class _Closed(io.TextIOBase):
+    """In the place of a stream with which the process did not begin."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+def _reserve_descriptors() -> None:
+    """Keep files from getting the descriptors of streams that are closed, and their output."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+def _has_no_reader(descriptor: int) -> bool:
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
