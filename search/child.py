@@ -66,10 +66,11 @@ class Job:
 
 
 class Recorder(Observer):
-    """Writes what a Trainer does, one JSON object a line."""
+    """Writes what the first Trainer does, in all its calls of ``train``, one JSON object a line."""
 
     def __init__(self, file: Path) -> None:
         self._stream = file.open("w", encoding="utf-8")
+        self._trainer: Any = None
 
     def write(self, event: str, **values: Any) -> None:
         """Write one line, at once."""
@@ -78,6 +79,9 @@ class Recorder(Observer):
 
     def built(self, trainer: Any) -> None:
         """Write what the network and its metrics are, and which weightings there are."""
+        if self._trainer is not None:
+            return
+        self._trainer = trainer
         higher = {
             task: dict(zip(about["metrics"], map(bool, about["weight"]), strict=True))
             for task, about in trainer.task_dict.items()
@@ -90,8 +94,15 @@ class Recorder(Observer):
             weightings=known_weightings(),
         )
 
+    def training(self, trainer: Any) -> None:
+        """Write that a script trains another model, too."""
+        if not self._is_first(trainer):
+            self.write("another model")
+
     def measured(self, trainer: Any, measurement: Measurement) -> None:
         """Write what was measured; NaN and infinity, which JSON lacks, as null."""
+        if not self._is_first(trainer):
+            return
         self.write(
             "measured",
             epoch=measurement.epoch,
@@ -99,6 +110,9 @@ class Recorder(Observer):
             losses=_finite(measurement.losses),
             metrics={task: _finite(values) for task, values in measurement.metrics.items()},
         )
+
+    def _is_first(self, trainer: Any) -> bool:
+        return trainer is self._trainer or trainer.model is self._trainer.model
 
 
 def run_job(job: Job) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from libmtl_recon import ReconError
 from search.objective import Metrics, relative_improvement
 
 
@@ -20,7 +21,8 @@ class Result:
         higher_is_better: For each task and metric, whether more is better.
         parameters: The network's number of parameters.
         weightings: The weightings that LibMTL had.
-        epochs: For ``train``, ``val`` and ``test``, the metrics after each epoch.
+        epochs: For ``train``, ``val`` and ``test``, the metrics after each epoch, counted over all
+            calls of ``Trainer.train``.
         notes: Other events, e.g. ``reused``.
     """
 
@@ -31,6 +33,12 @@ class Result:
         default_factory=lambda: {"train": [], "val": [], "test": []}
     )
     notes: dict[str, Any] = field(default_factory=dict)
+    # In which epoch each of these was measured: the script's own number, which each call of
+    # `train` begins anew, is of no use where there are several.
+    _places: dict[str, list[int]] = field(
+        default_factory=lambda: {"train": [], "val": [], "test": []}
+    )
+    _trained: int = 0
 
     def add(self, event: dict[str, Any]) -> None:
         """Take in one event."""
@@ -39,11 +47,38 @@ class Result:
             self.parameters = event["parameters"]
             self.weightings = tuple(event["weightings"])
         elif event["event"] == "measured":
-            # An evaluation outside of training (no epoch) is the script's own business.
-            if event["epoch"] is not None:
-                self.epochs[event["mode"]].append(_with_nan(event["metrics"]))
+            self._measured(event)
         else:
             self.notes[event["event"]] = event
+
+    def _measured(self, event: dict[str, Any]) -> None:
+        mode = event["mode"]
+        self._trained += mode == "train"
+        place = self._trained if self._trained else event["epoch"]
+        # What is measured between two epochs is of the former, once; what a script looks at beside
+        # that, and all that comes before its training, is its own business.
+        if place is not None and place not in self._places[mode]:
+            self._places[mode].append(place)
+            self.epochs[mode].append(_with_nan(event["metrics"]))
+
+    def test_after(self, epoch: int, on: str) -> Metrics:
+        """The metrics on the test data in the epoch of this measurement.
+
+        Args:
+            epoch: Its place in ``epochs[on]``.
+            on: The data that it is of.
+
+        Raises:
+            ReconError: The test data was not looked at in that epoch.
+        """
+        place = self._places[on][epoch]
+        if place not in self._places["test"]:
+            raise ReconError(
+                f"The script measured its {on} data in an epoch in which it did not measure its "
+                "test data, on which the best configuration is compared with EW. Have it hand "
+                "test_dataloaders to Trainer.train."
+            )
+        return self.epochs["test"][self._places["test"].index(place)]
 
     @property
     def status(self) -> int | None:

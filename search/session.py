@@ -99,6 +99,11 @@ class Session:
                 f"{scored.notes['reused']['profile']} over {scored.notes['reused']['steps']} "
                 "steps, so it was not scored again."
             )
+        if "another model" in reference.notes:
+            self.display.line(
+                f"Warning: {self.config.script} trains several models; the first that it builds is "
+                "scored, and its measurements are those that are compared."
+            )
         if "not cached" in scored.notes:
             self.display.line(f"Warning: {scored.notes['not cached']['reason']}")
         self.train_baselines([self.config.seed])
@@ -118,7 +123,7 @@ class Session:
                 require_measurements(self.config, result)
                 epoch = result.best_epoch(None, self._on)
                 val[task] = dict(result.epochs[self._on][epoch][task])
-                test[task] = dict(result.epochs["test"][epoch][task])
+                test[task] = dict(result.test_after(epoch, self._on)[task])
             parameters = sum(results[seed, task].parameters for task in self.tasks)
             self._baselines[seed] = Baseline(val, test, parameters)
 
@@ -256,7 +261,7 @@ class Session:
         require_measurements(self.config, result)
         base = self.baseline(seed)
         epoch = result.best_epoch(base.val, self._on)
-        metrics = result.epochs["test"][epoch]
+        metrics = result.test_after(epoch, self._on)
         return Outcome(
             result.improvements(base.val, self._on)[epoch],
             relative_improvement(metrics, base.test, result.higher_is_better),

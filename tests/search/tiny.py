@@ -116,26 +116,39 @@ else:
         "weighting": vars(LibMTL.weighting)[params.weighting],
         "architecture": vars(LibMTL.architecture)[params.arch],
     }
-trainer = Trainer(
-    task_dict={
-        task: {
-            "metrics": ["Err", "Fit"],
-            "metrics_fn": Error(),
-            "loss_fn": Squares(),
-            "weight": [0, 1],
-        }
-        for task in ("up", "down")
-    },
-    encoder_class=Encoder,
-    decoders=nn.ModuleDict({task: nn.Linear(5, 1) for task in ("up", "down")}),
-    rep_grad=params.rep_grad,
-    multi_input=params.multi_input,
-    optim_param={"optim": "adam", "lr": 0.01},
-    scheduler_param=scheduler_param,
-    **names,
-    **kwargs,
-)
+
+
+def build():
+    return Trainer(
+        task_dict={
+            task: {
+                "metrics": ["Err", "Fit"],
+                "metrics_fn": Error(),
+                "loss_fn": Squares(),
+                "weight": [0, 1],
+            }
+            for task in ("up", "down")
+        },
+        encoder_class=Encoder,
+        decoders=nn.ModuleDict({task: nn.Linear(5, 1) for task in ("up", "down")}),
+        rep_grad=params.rep_grad,
+        multi_input=params.multi_input,
+        optim_param={"optim": "adam", "lr": 0.01},
+        scheduler_param=scheduler_param,
+        **names,
+        **kwargs,
+    )
+
+
+trainer = build()
 parts = [Slow(loader(128, 1, params.loader_workers)), loader(64, 3), params.epochs]
 if fault != "no_val":
     parts.append(loader(64, 2))
-trainer.train(*parts)
+if fault == "calls":  # an outer loop of the script's own
+    for _ in range(params.epochs):
+        trainer.train(*parts[:2], 1)
+        trainer.test(parts[3], mode="val")
+else:
+    trainer.train(*parts)
+if fault == "folds":
+    build().train(*parts)
