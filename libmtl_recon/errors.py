@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-_LONGEST = 200  # characters of a value in a message
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from libmtl_recon.texts import bounded, printable
+
+# Characters: of a whole message, and of the parts of one about a value, which together are fewer
+# than 1,000.
+_LONGEST = 1500
+_LONGEST_VALUE = 200
+_LONGEST_PARTS = {"parameter": 80, "rule": 360, "way_out": 320}
+# Rules about whether a parameter is given at all, of which True, False and None say nothing.
+_ABOUT_PRESENCE = ("must be given", "cannot be combined", "needs ")
 
 
 class ReconError(Exception):
@@ -10,9 +21,20 @@ class ReconError(Exception):
 
     The launcher prints that paragraph instead of a traceback and exits with
     :attr:`exit_status`.
+
+    Args:
+        text: The paragraph. Control characters in it are escaped, and of one that is too long the
+            middle is left out, for it may hold names and words from outside.
     """
 
     exit_status = 1
+
+    def __init__(self, text: str) -> None:
+        super().__init__(bounded(printable(text, keep="\n"), _LONGEST))
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Have the message name arguments as another caller knows them; see :func:`naming`."""
+        self.args = (_renamed(str(self), names),)
 
 
 class UsageError(ReconError, ValueError):
@@ -21,21 +43,63 @@ class UsageError(ReconError, ValueError):
     Args:
         parameter: The name under which the caller gave it (``--recon_k``, ``alpha``).
         rule: What holds for it, as a full clause ("must be a whole number from 1 to 12").
-        value: What was found.
-        way_out: What to do instead, as a full sentence.
+        value: What was found. True, False and None are left out of the message where the rule is
+            about whether the parameter is given ("must be given with ...", "cannot be combined
+            with ...", "needs ..."), of which they say nothing.
+        way_out: What to do instead, as a full sentence; names of other parameters stand in
+            backticks in it, as in the rule.
     """
 
     exit_status = 2
 
     def __init__(self, parameter: str, rule: str, value: object, way_out: str) -> None:
-        super().__init__(f"{parameter} {rule} (got {_shortened(value)}). {way_out}")
         self.parameter = parameter
         self.rule = rule
         self.value = value
         self.way_out = way_out
+        super().__init__(self._text())
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Have the error name arguments as another caller knows them; see :func:`naming`."""
+        self.parameter = names.get(self.parameter, self.parameter)
+        self.rule = _renamed(self.rule, names)
+        self.way_out = _renamed(self.way_out, names)
+        self.args = (self._text(),)
+
+    def _text(self) -> str:
+        parameter, rule, way_out = (
+            bounded(printable(getattr(self, part)), longest)
+            for part, longest in _LONGEST_PARTS.items()
+        )
+        silent = isinstance(self.value, bool | None) and rule.startswith(_ABOUT_PRESENCE)
+        found = "" if silent else f" (got {_shortened(self.value)})"
+        return f"{parameter} {rule}{found}. {way_out}".rstrip()
 
     def __reduce__(self) -> tuple[type[UsageError], tuple[str, str, object, str]]:
         return type(self), (self.parameter, self.rule, self.value, self.way_out)
+
+
+@contextmanager
+def naming(**names: str) -> Iterator[None]:
+    """Have errors from inside the ``with`` block name arguments as the caller's user knows them.
+
+    Library functions name their own arguments. Whoever has them from command-line flags says
+    once which flag is which argument: ``with naming(K="--recon_k"): select_layers(...)``.
+
+    Args:
+        **names: By the library's name. A message is searched for these in backticks.
+    """
+    try:
+        yield
+    except ReconError as error:
+        error.rename(names)
+        raise
+
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    for name, other in names.items():
+        text = text.replace(f"`{name}`", other)
+    return text
 
 
 def _shortened(value: object) -> str:
@@ -43,7 +107,8 @@ def _shortened(value: object) -> str:
         shown = repr(value)
     except Exception as error:  # noqa: BLE001  # a caller's own __repr__ must not hide our message
         shown = f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
-    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
+    shown = printable(shown)
+    return shown if len(shown) <= _LONGEST_VALUE else f"{shown[:_LONGEST_VALUE]}…"
 
 
 class MissingPackageError(ReconError, ImportError):

@@ -1,0 +1,56 @@
+"""Text from outside, made fit for a terminal and for one message; and what a typo may have meant."""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterable
+
+_CUT = " […] "
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""A text with whatever a terminal would obey instead of show written as an escape.
+
+    Control characters, marks that turn the direction of writing, and lone surrogates become
+    ``\x1b``, ``\u202e``, ``\udcff``.
+
+    Args:
+        text: Any.
+        keep: Characters to leave as they are, e.g. line breaks.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one in keep or unicodedata.category(one) == "Zs" else _escape(one)
+        for one in text
+    )
+
+
+def bounded(text: str, longest: int) -> str:
+    """A text of at most so many characters, without its middle if it has more."""
+    if len(text) <= longest:
+        return text
+    tail = (longest - len(_CUT)) // 3
+    return text[: longest - len(_CUT) - tail] + _CUT + text[len(text) - tail :]
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """``"Did you mean NAME? "``, or nothing where no known name is near.
+
+    Args:
+        name: What was given; upper and lower case, ``-`` and ``_`` are taken as alike.
+        known: The names that there are.
+    """
+    given = bounded(str(name), 100)
+    by_plain = {_plain(one): one for one in known}
+    close = difflib.get_close_matches(_plain(given), by_plain, n=1, cutoff=0.55)
+    return f"Did you mean {by_plain[close[0]]}? " if close else ""
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def _escape(one: str) -> str:
+    return one.encode("unicode_escape").decode("ascii")
