@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.files import check_writable, refusal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,10 +29,7 @@ def check_picture(parameter: str, file: str | Path) -> None:
             str(file),
             "Change the ending.",
         )
-    if not path.parent.is_dir():
-        raise UsageError(
-            parameter, "must lie in a folder that exists", str(file), f"Make {path.parent} first."
-        )
+    check_writable(parameter, file)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -55,8 +53,8 @@ def write_picture(figure: Figure, file: str | Path) -> None:
     figure.savefig(picture, format=Path(file).suffix[1:].lower(), dpi=160, facecolor="white")
     try:
         Path(file).write_bytes(picture.getvalue())
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ReconError(
-            f"Cannot write the picture to {file}: {error.strerror or error}. Name a file that you "
+            f"Cannot write the picture to {file}: {refusal(error)}. Name a file that you "
             "may write to."
         ) from error

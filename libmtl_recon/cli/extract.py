@@ -8,6 +8,7 @@ from typing import Any
 
 from libmtl_recon.cli.command import add_command, add_script, launch, target_of
 from libmtl_recon.errors import ReconError
+from libmtl_recon.files import check_writable
 
 _DESCRIPTION = """\
 Write one task's network of a trained model as a plain state dict: the encoder's own keys under
@@ -59,9 +60,9 @@ def _handle(options: argparse.Namespace) -> int:
     # What can be wrong is looked at before the script runs.
     checkpoint = read_checkpoint("CHECKPOINT", options.checkpoint)
     out = Path(options.out or f"{options.task}.pt")
-    for file in (out, *([Path(options.export)] if options.export else [])):
-        if not file.parent.is_dir():
-            raise ReconError(f"Cannot write {file}: there is no folder {file.parent}.")
+    check_writable("--out", out)
+    if options.export:
+        check_writable("--export", options.export)
 
     import torch
 

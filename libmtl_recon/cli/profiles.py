@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -84,11 +83,12 @@ def _numbers(text: str) -> list[float]:
 
 def _load(sources: Sequence[str]) -> list[ConflictProfile]:
     from libmtl_recon.conflict.cache import ProfileCache, read_profile
+    from libmtl_recon.files import is_file
 
     cache = ProfileCache()
     return [
         read_profile(source)
-        if Path(source).is_file()
+        if is_file(source)
         else cache.load(source, "PROFILE, if there is no such file,").profile
         for source in sources
     ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from libmtl_recon.cli.command import add_command, add_script, launch
 from libmtl_recon.cli.score_schedule import add_schedule, make_schedule
 from libmtl_recon.errors import UsageError
+from libmtl_recon.files import check_writable
 
 if TYPE_CHECKING:
     from libmtl_recon.conflict.cache import Entry
@@ -92,11 +93,8 @@ def _handle(options: argparse.Namespace) -> int:
             options.score_trainer,
             "1 scores the first Trainer that the script builds.",
         )
-    if options.out and not Path(options.out).parent.is_dir():
-        folder = Path(options.out).parent
-        raise UsageError(
-            "--out", "must lie in a folder that exists", options.out, f"Make {folder} first."
-        )
+    if options.out:
+        check_writable("--out", options.out)
     if options.plot:
         from libmtl_recon.pictures import check_picture
 

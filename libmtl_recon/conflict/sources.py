@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from libmtl_recon.conflict.cache import ProfileCache, read_text
@@ -17,6 +16,7 @@ from libmtl_recon.conflict.profile import FORMAT, ConflictProfile
 from libmtl_recon.conflict.schedule import DEFAULT_CONFIDENCE
 from libmtl_recon.conflict.stability import in_words, stability
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.files import is_file
 
 _FLAG = "--recon_layers"
 _FILES = (
@@ -106,7 +106,7 @@ def from_source(
             severity.
         ReconError: The profile is of another architecture, or the source cannot be read.
     """
-    if not Path(source).is_file():
+    if not is_file(source):
         names = [name.strip() for name in source.split(",")]
         if len(names) > 1 or any(layer.name == source for layer in layers):
             return _by_list(layers, K, f"the list {source}", names)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from libmtl_recon.errors import UsageError
+from libmtl_recon.files import exists, is_file, is_folder
 from libmtl_recon.problems import BUILT_IN, DEMONSTRATIONS, path_of
 
 
@@ -38,7 +39,7 @@ class Target:
     @property
     def demonstration(self) -> bool:
         """Whether it is a built-in script that needs no LibMTL Trainer."""
-        return not self.module and self.name in DEMONSTRATIONS and not Path(self.name).is_file()
+        return not self.module and self.name in DEMONSTRATIONS and not is_file(self.name)
 
     def __str__(self) -> str:
         return " ".join(self.words)
@@ -69,20 +70,20 @@ def find_script(script: str | Path) -> Path:
         UsageError: There is no such file or problem, or it is not Python source.
     """
     path = Path(script)
-    if path.is_file():
+    if is_file(path):
         _refuse_what_is_no_source(path)
         return path
     name = str(script)
     if name in BUILT_IN or name in DEMONSTRATIONS:
         return path_of(name)
-    if path.is_dir():
+    if is_folder(path):
         raise UsageError(
             "SCRIPT",
             "must be a Python source file",
             name,
             "This is a folder: name the script in it, e.g. its main.py.",
         )
-    if name == "-" or path.exists():
+    if name == "-" or exists(path):
         raise UsageError(
             "SCRIPT",
             "must be a file on disk, which the processes that a script starts can read again",

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.files import check_writable, exists, refusal
 from libmtl_recon.weighting.gradops import GradOPSStep
 
 _COMMON = ("step", "epoch", "alpha", "conflict_rate")
@@ -31,11 +32,8 @@ def check_log(parameter: str, file: str | Path) -> None:
         raise UsageError(
             parameter, "must be a file name that ends in .csv", str(file), "Change the ending."
         )
-    if not path.parent.is_dir():
-        raise UsageError(
-            parameter, "must lie in a folder that exists", str(file), f"Make {path.parent} first."
-        )
-    if path.exists():
+    check_writable(parameter, file)
+    if exists(file):
         raise UsageError(
             parameter,
             "must name a new file, so that no run writes over the log of another",
@@ -141,8 +139,9 @@ def read_log(file: str | Path) -> GradOPSLog:
     path = Path(file)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+    except (OSError, ValueError) as error:
+        no_text = isinstance(error, UnicodeDecodeError)
+        reason = "it is no text in UTF-8" if no_text else refusal(error)
         raise ReconError(
             f"Cannot read the log {path}: {reason}. Name a file that --gradops_log has written."
         ) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.files import check_name, exists, is_folder
 from libmtl_recon.weighting.gradops import GradOPSStep
 
 # At most so much of a run that is killed is lost.
@@ -28,7 +29,8 @@ def check_tensorboard(parameter: str, folder: str | Path) -> None:
             "`pip install 'libmtl-recon[tensorboard]'`, or log to a table with --gradops_log."
         )
     path = Path(folder)
-    if path.exists() and not path.is_dir():
+    check_name(parameter, folder)
+    if exists(path) and not is_folder(path):
         raise UsageError(parameter, "must be a folder", str(folder), "Name another.")
     if next(path.glob("events.out.tfevents.*"), None) is not None:
         raise UsageError(

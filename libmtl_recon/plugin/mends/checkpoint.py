@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.files import is_file, is_folder
 from libmtl_recon.plugin.checkpoints import fitted
 from libmtl_recon.plugin.features import source_of
 from libmtl_recon.plugin.mends.mend import Mend
@@ -42,8 +43,8 @@ def load_strictly(model: Any, given: str | os.PathLike[str]) -> str:
     """
     from libmtl_recon.architecture.reading import read_saved, refuse_other_numbers, state_dict_in
 
-    path = Path(given) / "best.pt" if Path(given).is_dir() else Path(given)
-    if not path.is_file():
+    path = Path(given) / "best.pt" if is_folder(given) else Path(given)
+    if not is_file(path):
         raise UsageError(
             "--load_path",
             "must be a checkpoint, or a folder with a best.pt",

@@ -1,0 +1,82 @@
+"""Files that a user names, by any text: also one that no file can have."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from libmtl_recon.errors import UsageError
+
+
+def is_file(name: str | Path) -> bool:
+    """Whether there is such a file; of a text that cannot be a file's name, False.
+
+    ``pathlib`` raises for a name that is too long, and of some Pythons for one that holds NUL or
+    a lone surrogate, or lies in a folder that may not be looked into.
+    """
+    return os.path.isfile(name)  # noqa: PTH113
+
+
+def is_folder(name: str | Path) -> bool:
+    """Whether there is such a folder; see :func:`is_file`."""
+    return os.path.isdir(name)  # noqa: PTH112
+
+
+def exists(name: str | Path) -> bool:
+    """Whether there is a file, folder or device of this name; see :func:`is_file`."""
+    return os.path.exists(name)  # noqa: PTH110
+
+
+def refusal(error: OSError | ValueError) -> str:
+    """Why a file could not be opened, as the system or Python says it."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def check_writable(parameter: str, file: str | Path) -> None:
+    """Check that a file could be written under this name, before the work that it is for.
+
+    Args:
+        parameter: The name under which the caller gave it, for the message.
+        file: Its path.
+
+    Raises:
+        UsageError: No file can have this name, its folder does not exist, or it is a folder.
+    """
+    if not is_folder(Path(file).parent):
+        raise UsageError(
+            parameter,
+            "must lie in a folder that exists",
+            str(file),
+            f"Make {Path(file).parent} first.",
+        )
+    check_name(parameter, file)
+    if is_folder(file):
+        raise UsageError(
+            parameter,
+            "must name a file, and this is a folder",
+            str(file),
+            "Add a file name to it.",
+        )
+
+
+def check_name(parameter: str, path: str | Path) -> None:
+    """Check that a file or folder can have this name, whether there is one or not.
+
+    Args:
+        parameter: The name under which the caller gave it, for the message.
+        path: Which.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    try:
+        os.lstat(path)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            parameter,
+            "must be a name that a file can have",
+            str(path),
+            f"The system says: {refusal(error)}.",
+        ) from error
