@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from libmtl_recon.errors import UsageError
+
+_MOST_BYTES = 2**28
 
 
 def is_file(name: str | Path) -> bool:
@@ -30,6 +33,22 @@ def exists(name: str | Path) -> bool:
 def refusal(error: OSError | ValueError) -> str:
     """Why a file could not be opened, as the system or Python says it."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def read_text(file: str | Path) -> str:
+    """The text in a file, without the mark of its encoding that some editors put in front.
+
+    Raises:
+        OSError: It cannot be read, or holds more than a file of ours ever does.
+        UnicodeDecodeError: It is no text in UTF-8.
+        ValueError: No file can have this name.
+    """
+    with Path(file).open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size  # 0 for a pipe
+        found = stream.read(_MOST_BYTES + 1) if size <= _MOST_BYTES else b""
+    if max(size, len(found)) > _MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it is larger than {_MOST_BYTES // 2**20} MB")
+    return found.decode("utf-8-sig")
 
 
 def check_writable(parameter: str, file: str | Path) -> None:
@@ -70,7 +89,7 @@ def check_name(parameter: str, path: str | Path) -> None:
         UsageError: It cannot.
     """
     try:
-        os.lstat(path)  # noqa: PTH116
+        os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Text from outside, made fit for a terminal and for one message; and what a typo may have meant."""
+"""Text from outside, made fit for a terminal and for one message; and what a typo meant."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def printable(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(
-        one if one.isprintable() or one in keep or unicodedata.category(one) == "Zs" else _escape(one)
+        one
+        if one.isprintable() or one in keep or unicodedata.category(one) == "Zs"
+        else _escape(one)
         for one in text
     )
 

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from libmtl_recon import files
 from libmtl_recon.conflict.fingerprint import fingerprint, loose_fingerprint
 from libmtl_recon.conflict.layers import Layer
 from libmtl_recon.conflict.profile import ConflictProfile
 from libmtl_recon.conflict.stores import Store, explained, open_store, write_atomically
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.files import refusal
+from libmtl_recon.texts import did_you_mean, printable
 
 VARIABLE = "LIBMTL_RECON_CACHE"
 _ENDING = ".json"
@@ -97,13 +100,16 @@ class ProfileCache:
         Raises:
             UsageError: There is none, or more than one.
         """
-        found = [entry for entry in self.list() if entry.id.startswith(id)]
+        entries = self.list()
+        found = [entry for entry in entries if entry.id.startswith(id)]
         if len(found) != 1 or not id:
+            hint = "" if found else did_you_mean(id, (entry.id for entry in entries))
             raise UsageError(
                 parameter,
                 "must be the id of one profile, or its first characters",
                 id,
-                f"{len(found)} profiles have such an id; `libmtl-recon layers list` shows them.",
+                f"{hint}{len(found)} profiles have such an id; `libmtl-recon layers list` shows "
+                "them.",
             )
         return found[0]
 
@@ -155,24 +161,29 @@ class ProfileCache:
             _warn(f"{error} {self._set_aside(name)}")
             return None
         except OSError as error:
-            _warn(f"{file} was passed over: {error.strerror or error}.")
+            _warn(f"{file} was passed over: {refusal(error)}.")
             return None
         return Entry(name.removesuffix(_ENDING), profile)
 
     def _set_aside(self, name: str) -> str:
         """Rename a text that is no profile; says what became of it."""
-        aside = f"{name.removesuffix(_ENDING)}.damaged"
+        stem = name.removesuffix(_ENDING)
+        aside, number = f"{stem}.damaged", 1
         try:
+            there = frozenset(self.store.names())
+            while aside in there:  # what was set aside before is kept, too
+                number += 1
+                aside = f"{stem}.{number}.damaged"
             self.store.rename(name, aside)
         except FileNotFoundError:
             return "Another process has set it aside."
         except OSError as error:
-            return f"It could not be set aside ({error.strerror or error}) and was passed over."
+            return f"It could not be set aside ({refusal(error)}) and was passed over."
         return f"It was set aside as {self.store.where(aside)}."
 
 
 def _warn(text: str) -> None:
-    print(f"libmtl-recon: {text}", file=sys.stderr)
+    print(f"libmtl-recon: {printable(text)}", file=sys.stderr)
 
 
 def default_folder() -> Path | str:
@@ -210,9 +221,9 @@ def export_profile(profile: ConflictProfile, file: str | Path) -> None:
     """
     try:
         write_atomically(Path(file), profile.to_json())
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ReconError(
-            f"Cannot write the profile to {file}: {error.strerror or error}. Name a file in a "
+            f"Cannot write the profile to {file}: {refusal(error)}. Name a file in a "
             "folder that exists and that you may write to."
         ) from error
 
@@ -228,7 +239,7 @@ def read_text(file: str | Path, way_out: str) -> str:
         ReconError: The file cannot be read, or is no text.
     """
     try:
-        return Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        return files.read_text(file)
+    except (OSError, ValueError) as error:
+        reason = "it is no text" if isinstance(error, UnicodeDecodeError) else refusal(error)
         raise ReconError(f"Cannot read {file}: {reason}. {way_out}") from error

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from libmtl_recon.conflict.grid import BINS, check_severity
 from libmtl_recon.conflict.layers import Layer
-from libmtl_recon.conflict.serial import FORMAT, Contents, decode, encode
+from libmtl_recon.conflict.serial import FORMAT, Contents, check_size, decode, encode
 from libmtl_recon.errors import ReconError, UsageError
 
 __all__ = ["FORMAT", "ConflictProfile", "check_count", "check_severity", "check_split_count"]
@@ -50,6 +50,10 @@ class ConflictProfile:
 
     def __post_init__(self) -> None:
         blocks, layers = len(self.block_steps), len(self.architecture)
+        try:
+            check_size(layers, blocks)
+        except ValueError as error:
+            raise ReconError(f"This conflict profile cannot be kept: {error}.") from error
         found = self.counts.shape, self.undefined.shape
         if found != ((blocks, layers, BINS), (blocks, layers)):
             raise ReconError(

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from libmtl_recon.conflict.grid import BINS, EDGES
 from libmtl_recon.conflict.layers import Layer
+from libmtl_recon.conflict.strict_json import parse
+from libmtl_recon.texts import bounded
 
 FORMAT = "libmtl-recon conflict profile"
 VERSION = 2
@@ -20,7 +22,11 @@ _READ = (1, 2)  # the first had no counts of the whole gradient
 _NAMES = [f"{edge:.3f}" for edge in EDGES[:-1]]
 _BIN_OF = {name: index for index, name in enumerate(_NAMES)}
 _UNDEFINED = "undefined"
-_LARGEST = np.iinfo(np.int64).max
+# Of one number; and of all that are counted in a layer, so that no sum of them overflows.
+_LARGEST = 2**53
+_MOST_COUNTS = 2**62
+# Layers times blocks: 1.7 GB of counts.
+MOST_CELLS = 2**19
 
 
 class Contents(NamedTuple):
@@ -58,24 +64,22 @@ def decode(text: str) -> Contents:
     Raises:
         ValueError: It is no profile or a damaged one; says what is wrong.
     """
-    try:
-        data = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    data = parse(text)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ValueError(f'it has no "format": "{FORMAT}"')
     if data.get("version") not in _READ:
         raise ValueError(f"its version is {data.get('version')!r}; this program reads {_READ}")
-    architecture = tuple(map(_decode_layer, _get(data, "architecture", list)))
+    blocks = _get(data, "blocks", list)
+    if not blocks:
+        raise ValueError("it has no steps")
+    check_size(len(_get(data, "architecture", list)), len(blocks))
+    architecture = tuple(map(_decode_layer, data["architecture"]))
     row = {layer.name: index for index, layer in enumerate(architecture)}
     if len(row) != len(architecture):
         raise ValueError("two of its layers have the same name")
     tasks = tuple(_of_type(task, str, "a task") for task in _get(data, "tasks", list))
     if len(set(tasks)) != len(tasks) or len(tasks) < 2:
         raise ValueError("it needs two tasks or more, each with a name of its own")
-    blocks = _get(data, "blocks", list)
-    if not blocks:
-        raise ValueError("it has no steps")
     counts = np.zeros((len(blocks), len(row), BINS), np.int64)
     undefined = np.zeros((len(blocks), len(row)), np.int64)
     steps = np.zeros(len(blocks), np.int64)
@@ -85,15 +89,30 @@ def decode(text: str) -> Contents:
         _of_type(block, dict, "a block")
         steps[index] = _whole(block.get("steps"))
         for name, cosines in _get(block, "cosines", dict).items():
-            for edge, count in _of_type(cosines, dict, f"the cosines of {name!r}").items():
+            for edge, count in _of_type(cosines, dict, f"the cosines of {name[:100]!r}").items():
                 counts[index, _known(row, name), _known(_BIN_OF, edge)] = _whole(count)
         for name, count in _get(block, "undefined", dict).items():
             undefined[index, _known(row, name)] = _whole(count)
         if whole is not None:
             for edge, count in _get(block, "whole", dict).items():
                 whole[index, BINS if edge == _UNDEFINED else _known(_BIN_OF, edge)] = _whole(count)
+    if int(sum(map(int, steps))) * len(tasks) ** 2 > _MOST_COUNTS:
+        raise ValueError("it has more steps and pairs of tasks than any run")
     provenance = _get(data, "provenance", dict)
     return Contents(architecture, tasks, counts, undefined, steps, provenance, whole)
+
+
+def check_size(layers: int, blocks: int) -> None:
+    """Refuse a profile whose counts would not fit into the memory of most machines.
+
+    Raises:
+        ValueError: They would not.
+    """
+    if layers * blocks > MOST_CELLS:
+        raise ValueError(
+            f"it has {layers:,} layers in {blocks:,} blocks of steps, and a profile holds at most "
+            f"{MOST_CELLS:,} layers times blocks"
+        )
 
 
 def _encode_block(contents: Contents, index: int) -> str:
@@ -119,7 +138,10 @@ def _decode_layer(data: Any) -> Layer:
         tuple(_whole(size) for size in _of_type(shape, list, "a shape"))
         for shape in _get(data, "shapes", list)
     )
-    return Layer(_get(data, "name", str), _get(data, "type", str), shapes)
+    layer = Layer(_get(data, "name", str), _get(data, "type", str), shapes)
+    if layer.parameters > _LARGEST:
+        raise ValueError(f"the layer {layer.name[:100]!r} has more parameters than any")
+    return layer
 
 
 def _rows(start: str, rows: list[str], end: str) -> str:
@@ -127,7 +149,9 @@ def _rows(start: str, rows: list[str], end: str) -> str:
 
 
 def _shown(value: object) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False).replace("\n", "\n  ")
+    text = json.dumps(value, indent=2, ensure_ascii=False).replace("\n", "\n  ")
+    # Lone surrogates, as in names of files that are no UTF-8, are no text but have a JSON escape.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _get(data: Mapping[str, Any], key: str, kind: type) -> Any:
@@ -139,17 +163,19 @@ def _get(data: Mapping[str, Any], key: str, kind: type) -> Any:
 def _of_type(value: Any, kind: type, what: str) -> Any:
     if not isinstance(value, kind):
         names: dict[type, str] = {list: "a list", dict: "an object", str: "a text"}
-        raise ValueError(f"{what} must be {names[kind]} (got {str(value)[:40]!r})")
+        raise ValueError(f"{what} must be {names[kind]} (got {bounded(str(value), 40)!r})")
     return value
 
 
 def _known(numbers: Mapping[str, int], name: str) -> int:
     if name not in numbers:
-        raise ValueError(f"{name!r} is no layer of its architecture and no edge of a bin")
+        raise ValueError(f"{name[:100]!r} is no layer of its architecture and no edge of a bin")
     return numbers[name]
 
 
 def _whole(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST:
-        raise ValueError(f"a count or size must be a whole number from 0 up (got {value!r})")
+        raise ValueError(
+            f"a count or size must be a whole number from 0 up (got {bounded(repr(value), 40)})"
+        )
     return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from libmtl_recon.conflict.layers import Layer
 from libmtl_recon.conflict.profile import FORMAT, ConflictProfile
 from libmtl_recon.conflict.schedule import DEFAULT_CONFIDENCE
 from libmtl_recon.conflict.stability import in_words, stability
+from libmtl_recon.conflict.strict_json import parse
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.files import is_file
 
@@ -117,7 +117,7 @@ def from_source(
             return _by_profile(layers, K, S, f"profile {entry.id}", entry.profile, tasks)
     text = read_text(source, _WAY_OUT)
     try:
-        data = json.loads(text)
+        data = parse(text)
     except ValueError as error:
         raise ReconError(f"{_FLAG} {source} is not JSON ({error}). {_WAY_OUT}") from error
     if isinstance(data, dict) and data.get("format") == FORMAT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from libmtl_recon.errors import ReconError
+from libmtl_recon.files import exists, is_file, read_text, refusal
 
 
 class Store(Protocol):
@@ -68,7 +70,10 @@ class FolderStore:
 
     def read(self, name: str) -> str:
         """A text."""
-        return self.where(name).read_text(encoding="utf-8")
+        file = self.where(name)
+        if exists(file) and not is_file(file):  # a pipe would be waited for
+            raise OSError("it is no ordinary file")
+        return read_text(file)
 
     def write(self, name: str, text: str) -> None:
         """Keep a text."""
@@ -189,7 +194,7 @@ def open_store(place: str | Path) -> Store:
         if kind not in ("file", "local"):
             return UrlStore(place)
         place = path
-    return FolderStore(Path(place).expanduser().absolute())
+    return FolderStore(Path(os.path.expanduser(place)).absolute())  # noqa: PTH111  # no such user: as it is
 
 
 @contextlib.contextmanager
@@ -213,10 +218,10 @@ def explained(action: str, store: Store, variable: str) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ReconError(
             f"Cannot {action} the folder of conflict profiles, {store.place}: "
-            f"{error.strerror or error}. Mend that, or name another folder in the environment "
+            f"{refusal(error)}. Mend that, or name another folder in the environment "
             f"variable {variable}."
         ) from error
 
@@ -224,10 +229,16 @@ def explained(action: str, store: Store, variable: str) -> Iterator[None]:
 def write_atomically(file: Path, text: str) -> None:
     """Write a file so that readers see the old content or the new, never a part."""
     # With the permissions that new files have here, for a folder may be shared.
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    if exists(file) and not is_file(file):  # a pipe or a device, in whose place none is put
+        file.write_text(text, encoding="utf-8")
+        return
+    file = file.resolve()  # a link stays one
+    temporary = file.with_name(f".{uuid.uuid4().hex}.part")
     try:
         with temporary.open("x", encoding="utf-8") as stream:
             stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())  # or a power cut may leave the new name and no content
         temporary.replace(file)
     except BaseException:
         temporary.unlink(missing_ok=True)

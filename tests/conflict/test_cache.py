@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -152,6 +153,79 @@ def test_damaged_files_are_named_and_set_aside(
     # Named once, not at every call.
     assert [entry.id for entry in cache.list()] == [id]
     assert "torn" not in capsys.readouterr().err
+
+
+def test_what_was_set_aside_before_is_kept(
+    cache: ProfileCache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache.prepare()
+    for number in range(3):
+        (cache.folder / "bad.json").write_text(f"{{{number}")
+        assert cache.list() == []
+    said = capsys.readouterr().err
+    for number, name in enumerate(("bad.damaged", "bad.2.damaged", "bad.3.damaged")):
+        assert (cache.folder / name).read_text() == f"{{{number}"
+        assert f"set aside as {cache.folder / name}." in said
+
+
+def test_no_kind_of_entry_blocks_the_others(
+    cache: ProfileCache, profile: ConflictProfile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    id = cache.save(profile)
+    (cache.folder / "zeros.json").write_bytes(bytes(4096))  # as after a power cut
+    (cache.folder / "wide.json").write_text(profile.to_json(), encoding="utf-16")
+    (cache.folder / "loop.json").symlink_to("loop.json")
+    (cache.folder / "gone.json").symlink_to("nothing")
+    os.mkfifo(cache.folder / "pipe.json")
+    with (cache.folder / "huge.json").open("wb") as stream:
+        stream.truncate(2**40)  # takes no room on the disk
+    assert [entry.id for entry in cache.list()] == [id]
+    said = capsys.readouterr().err
+    assert "pipe.json was passed over: it is no ordinary file." in said
+    assert "huge.json was passed over: it is larger than 256 MB." in said
+    assert (cache.folder / "zeros.damaged").exists()
+    assert (cache.folder / "wide.damaged").exists()
+
+
+def test_a_file_from_an_editor_that_marks_its_encoding_is_read(
+    cache: ProfileCache, profile: ConflictProfile, tmp_path: Path
+) -> None:
+    (tmp_path / "marked.json").write_text(profile.to_json(), encoding="utf-8-sig")
+    assert cache.import_(tmp_path / "marked.json") == profile.id
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x\0y", "x\ud800y"], ids=["long", "nul", "surrogate"])
+def test_a_name_that_no_file_can_have_is_explained(
+    name: str, cache: ProfileCache, profile: ConflictProfile
+) -> None:
+    id = cache.save(profile)
+    with pytest.raises(ReconError, match=r"^Cannot write the profile to "):
+        cache.export(id, cache.folder / name)
+    with pytest.raises(ReconError, match=r"^Cannot read "):
+        cache.import_(cache.folder / name)
+    for action in (ProfileCache(cache.folder / name).prepare, lambda: cache.load(name)):
+        with pytest.raises(ReconError, match=r"Cannot write to the folder|must be the id of one"):
+            action()
+
+
+def test_a_link_and_a_device_stay_what_they_are(
+    cache: ProfileCache, profile: ConflictProfile, tmp_path: Path
+) -> None:
+    id = cache.save(profile)
+    (tmp_path / "link.json").symlink_to("target.json")
+    cache.export(id, tmp_path / "link.json")
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "target.json").read_text() == profile.to_json()
+    cache.export(id, "/dev/null")
+    assert Path("/dev/null").is_char_device()
+    cache.export(id, tmp_path / ("n" * 250 + ".json"))  # as long as a name can be
+    assert sorted(file.name for file in tmp_path.iterdir() if file.name.startswith(".")) == []
+
+
+def test_a_home_folder_of_nobody_is_a_name_like_any(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIBMTL_RECON_CACHE", "~nobody-of-this-name/profiles")
+    assert ProfileCache().list() == []
 
 
 garbage = st.one_of(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libmtl_recon import ConflictProfile, ReconError, UsageError
+from libmtl_recon.conflict import serial
 from libmtl_recon.conflict.grid import BINS, EDGES
 from libmtl_recon.conflict.layers import Layer
+from libmtl_recon.conflict.profile import FORMAT
 
 
 def test_scores_count_what_lies_strictly_below(profile: ConflictProfile) -> None:
@@ -174,6 +177,11 @@ def _damaged(change: Callable[[dict[str, Any]], object], profile: ConflictProfil
         (lambda d: d["blocks"][0]["undefined"].update(bn1=True), "got True"),
         (lambda d: d["architecture"][0].update(shapes=[3]), "a shape must be a list"),
         (lambda d: d["architecture"][0].update(name=None), "'name' must be a text"),
+        (lambda d: d["architecture"][0].update(shapes=[[2**40, 2**40]]), "more parameters than"),
+        (lambda d: d["blocks"][0].update(steps=float("nan")), "whole number from 0 up (got nan)"),
+        (lambda d: d["blocks"][0].update(steps=2**53 + 1), "whole number from 0 up (got 9"),
+        (lambda d: d.update(blocks=[{**d["blocks"][0], "steps": 2**53}] * 512), "than any run"),
+        (lambda d: d.update(blocks=d["blocks"] * 200_000), "200,000 blocks of steps"),
     ],
 )
 def test_a_damaged_file_is_named_with_what_is_wrong(
@@ -182,6 +190,42 @@ def test_a_damaged_file_is_named_with_what_is_wrong(
     with pytest.raises(ReconError, match=r"^some\.json is not a readable") as caught:
         ConflictProfile.from_json(_damaged(change, profile), "some.json")
     assert reason in str(caught.value)
+
+
+def test_a_key_that_stands_twice_is_refused(profile: ConflictProfile) -> None:
+    text = profile.to_json()
+    twice = text.replace('"-0.300": 1', '"-0.300": 0, "-0.300": 1')
+    assert twice != text
+    with pytest.raises(ReconError, match=r"it has '-0\.300' twice in one object"):
+        ConflictProfile.from_json(twice)
+
+
+def test_names_that_are_no_text_survive(profile: ConflictProfile) -> None:
+    """A file name of another encoding reaches us as text with lone surrogates."""
+    where = {"dataset": "caf\udce9", "arguments": ["\ud800"]}
+    odd = dataclasses.replace(profile, tasks=("l\udcff", "größe"), provenance=where)
+    text = odd.to_json()
+    text.encode()  # can be written
+    again = ConflictProfile.from_json(text)
+    assert (again.tasks, dict(again.provenance)) == (odd.tasks, where)
+    assert again.id == odd.id
+
+
+def test_a_profile_that_no_memory_holds_is_refused_before_it_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layer = {"name": "x", "type": "Linear", "shapes": []}
+    data = {"format": FORMAT, "version": 2, "tasks": ["a", "b"], "provenance": {}}
+    data |= {"architecture": [layer] * 600_000, "blocks": [{"steps": 1}]}
+    monkeypatch.setattr(serial.np, "zeros", lambda *_: pytest.fail("1.9 GB were asked for"))
+    with pytest.raises(ReconError, match=r"600,000 layers in 1 blocks.* at most 524,288"):
+        ConflictProfile.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize("digits", [1001, 100_000])
+def test_a_number_of_too_many_digits_is_counted(digits: int) -> None:
+    with pytest.raises(ReconError, match=rf"it has a number of {digits:,} digits\.$"):
+        ConflictProfile.from_json("[" + "9" * digits + "]")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"x"', "[" * 100_000, "NaN"])

@@ -1,0 +1,36 @@
+"""JSON from a file that may be damaged: what Python's reader takes silently is refused, too."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+_DIGITS = 1000  # Python itself refuses some thousand, by advice for programmers
+
+
+def parse(text: str) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        ValueError: It is no JSON, names a key of an object twice, has a number of too many
+            digits, or is nested too deeply.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
+        raise ValueError(f"it has {twice[:100]!r} twice in one object")
+    return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise ValueError(f"it has a number of {len(digits):,} digits")
+    return int(digits)
