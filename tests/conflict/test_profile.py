@@ -14,7 +14,6 @@ from libmtl_recon import ConflictProfile, ReconError, UsageError
 from libmtl_recon.conflict import serial
 from libmtl_recon.conflict.grid import BINS, EDGES
 from libmtl_recon.conflict.layers import Layer
-from libmtl_recon.conflict.profile import FORMAT
 
 
 def test_scores_count_what_lies_strictly_below(profile: ConflictProfile) -> None:
@@ -181,7 +180,6 @@ def _damaged(change: Callable[[dict[str, Any]], object], profile: ConflictProfil
         (lambda d: d["blocks"][0].update(steps=float("nan")), "whole number from 0 up (got nan)"),
         (lambda d: d["blocks"][0].update(steps=2**53 + 1), "whole number from 0 up (got 9"),
         (lambda d: d.update(blocks=[{**d["blocks"][0], "steps": 2**53}] * 512), "than any run"),
-        (lambda d: d.update(blocks=d["blocks"] * 200_000), "200,000 blocks of steps"),
     ],
 )
 def test_a_damaged_file_is_named_with_what_is_wrong(
@@ -212,14 +210,23 @@ def test_names_that_are_no_text_survive(profile: ConflictProfile) -> None:
 
 
 def test_a_profile_that_no_memory_holds_is_refused_before_it_is_made(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, profile: ConflictProfile
 ) -> None:
-    layer = {"name": "x", "type": "Linear", "shapes": []}
-    data = {"format": FORMAT, "version": 2, "tasks": ["a", "b"], "provenance": {}}
-    data |= {"architecture": [layer] * 600_000, "blocks": [{"steps": 1}]}
-    monkeypatch.setattr(serial.np, "zeros", lambda *_: pytest.fail("1.9 GB were asked for"))
-    with pytest.raises(ReconError, match=r"600,000 layers in 1 blocks.* at most 524,288"):
-        ConflictProfile.from_json(json.dumps(data))
+    assert serial.MOST_CELLS * BINS * 8 < 2**31  # bytes of counts
+    text = _damaged(lambda d: d.update(blocks=d["blocks"] * 2), profile)
+    monkeypatch.setattr(serial, "MOST_CELLS", 6)
+    assert len(ConflictProfile.from_json(text).block_steps) == 2
+    monkeypatch.setattr(serial, "MOST_CELLS", 5)
+    with pytest.raises(ReconError, match=r"cannot be kept: it has 3 layers in 2 blocks"):
+        dataclasses.replace(
+            profile,
+            counts=np.concatenate([profile.counts] * 2),
+            undefined=np.concatenate([profile.undefined] * 2),
+            block_steps=np.concatenate([profile.block_steps] * 2),
+        )
+    monkeypatch.setattr(serial.np, "zeros", lambda *_: pytest.fail("memory was asked for"))
+    with pytest.raises(ReconError, match=r"3 layers in 2 blocks of steps.* at most 5 layers"):
+        ConflictProfile.from_json(text)
 
 
 @pytest.mark.parametrize("digits", [1001, 100_000])
