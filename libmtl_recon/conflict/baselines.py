@@ -15,6 +15,9 @@ SELECTIONS = {
     "first": "the first K (FSK)",
     "last": "the last K (LSK)",
 }
+# Those that look at conflicts, and those that draw by a seed.
+MEASURED = ("conflict", "random_params")
+SEEDED = ("random", "random_params")
 
 
 def random_layers(layers: Sequence[Layer], K: int, seed: int) -> list[str]:

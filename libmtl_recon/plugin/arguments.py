@@ -15,7 +15,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.plugin.flags import ARCHITECTURES, WEIGHTINGS, training
+from libmtl_recon.plugin.flags import ARCHITECTURES, WEIGHTINGS, idle, training
 from libmtl_recon.plugin.mends import optimizers, verdicts
 
 # What LibMTL's own code is told instead of a weighting of ours: one without arguments of its own.
@@ -51,6 +51,7 @@ def forget_prepared() -> None:
     """Forget the arguments of a script that has ended, for the next one in this process."""
     _prepared.clear()
     _training.clear()
+    idle.forget_said()
 
 
 def known_weightings() -> list[str]:
@@ -79,7 +80,8 @@ def _trampoline(params: Any) -> Any:
 
 def prepare(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> Prepared:
     """What ``prepare_args`` does now; a wrong value ends the program as argparse ends it."""
-    forget_prepared()
+    _prepared.clear()
+    _training.clear()
     _prepared.update(getattr(params, "__dict__", {}))
     try:
         prepared = complete(libmtl, original, params)
@@ -108,8 +110,9 @@ def complete(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> P
     if architecture in _GATED:
         _require_gate_flags(params, f"{flag} {architecture}")
     mended = verdicts(libmtl).get(optimizers.MEND.name) == "applied"
+    stand_ins = _StandIns(params, mended)
     try:
-        kwargs, optimizer, scheduler = original(_StandIns(params, mended))
+        kwargs, optimizer, scheduler = original(stand_ins)
     except ValueError as error:
         if "No support weighting method" in str(error):
             raise _unknown("--weighting", params.weighting, libmtl.weighting) from error
@@ -120,10 +123,17 @@ def complete(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> P
         kwargs["weight_args"].update(WEIGHTINGS[params.weighting].values(params))
     if params.arch in ARCHITECTURES:
         kwargs["arch_args"].update(ARCHITECTURES[params.arch].values(params))
+    read = stand_ins.read
     if mended and params.optim in optimizers.OPTIMIZERS:
         optimizer = optimizers.optimizer_values(params)
     if mended and params.scheduler in optimizers.SCHEDULERS:
-        scheduler = optimizers.scheduler_values(params)
+        own = _StandIns(params, optimizers_too=False)
+        scheduler = optimizers.scheduler_values(own)
+        read = (read - optimizers.SCHEDULE) | own.read
+    # All that LibMTL's code may read has its name in it; what it did not read has no effect.
+    unread = frozenset(original.__code__.co_names) - read
+    methods = {**WEIGHTINGS, **ARCHITECTURES}
+    idle.say_idle(libmtl.config.LibMTL_args, params, methods, unread)
     return kwargs, optimizer, scheduler
 
 
@@ -136,17 +146,22 @@ def _require_gate_flags(params: Any, given: str) -> None:
 class _StandIns:
     """A script's arguments, whatever their type, with names that LibMTL's own code knows.
 
+    Attributes:
+        read: The names of those that were asked for.
+
     Args:
         params: The arguments.
         optimizers_too: Whether LibMTL makes no arguments for some optimisers and schedulers.
     """
 
     def __init__(self, params: Any, optimizers_too: bool) -> None:
+        self.read: frozenset[str] = frozenset()
         self._params = params
         self._optimizers_too = optimizers_too
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._params, name)
+        self.read |= {name}
         if name == "weighting" and value in WEIGHTINGS:
             return _STAND_IN_WEIGHTING
         if name == "arch" and value in ARCHITECTURES:

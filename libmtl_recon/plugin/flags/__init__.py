@@ -2,8 +2,9 @@
 
 Each of these modules has ``add(parser)``, ``values(params)`` (checked, as LibMTL's ``weight_args``
 or ``arch_args``) and ``HOME``, the module of the LibMTL class of the method's name. Those of
-architectures have ``refuse_idle(params)`` for what makes no sense without them. Flags for any
-method are in ``training``.
+architectures have ``refuse_idle(params)`` for what makes no sense without them; where some of the
+method's flags have no effect in some of its ways, ``idle(params)`` says why, by dest. Flags for
+any method are in ``training``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
-from libmtl_recon.plugin.flags import collisions, gradops, recon, rotograd, training
+from libmtl_recon.plugin.flags import collisions, gradops, idle, recon, rotograd, training
 
 WEIGHTINGS: dict[str, ModuleType] = {"GradOPS": gradops, "RotoGrad": rotograd}
 ARCHITECTURES: dict[str, ModuleType] = {"Recon": recon}
@@ -24,7 +25,8 @@ def add_flags(libmtl: ModuleType) -> None:
         UsageError: A script has added one of them before.
     """
     parser: argparse.ArgumentParser = libmtl.config.LibMTL_args
+    idle.remember_libmtls(parser)
     with collisions.claiming(parser):
-        for method in (*WEIGHTINGS.values(), *ARCHITECTURES.values()):
-            method.add(parser)
+        idle.add_owned(parser, "--weighting", WEIGHTINGS)
+        idle.add_owned(parser, "--arch", ARCHITECTURES)
         training.add(parser)

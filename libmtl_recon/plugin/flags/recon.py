@@ -6,7 +6,7 @@ import argparse
 import numbers
 from typing import Any
 
-from libmtl_recon.conflict.baselines import SELECTIONS
+from libmtl_recon.conflict.baselines import MEASURED, SEEDED, SELECTIONS
 from libmtl_recon.errors import UsageError
 
 _WAYS = "; ".join(f"{name}: {what}" for name, what in SELECTIONS.items())
@@ -135,6 +135,18 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
                 "Leave one of the two out.",
             )
         found["recon_from"] = start
+    return found
+
+
+def idle(params: Any) -> dict[str, str]:
+    """Why some of the flags have no effect with ``--arch Recon``, by dest."""
+    select = getattr(params, "recon_select", "conflict")
+    found = {}
+    if select not in SEEDED:
+        found["recon_select_seed"] = f"with --recon_select {select}, which draws nothing"
+    if select not in MEASURED:
+        for dest in ("recon_s", "recon_layers"):
+            found[dest] = f"with --recon_select {select}, which looks at no conflicts"
     return found
 
 

@@ -119,6 +119,18 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def idle(params: Any) -> dict[str, str]:
+    """Why some of the flags have no effect with ``--weighting RotoGrad``, by dest."""
+    mode = getattr(params, "rotograd_mode", _SETTINGS["mode"])
+    no_rotations = ("lr", "decay", "map", "every", "size") if mode == "scale" else ()
+    no_magnitude = ("burn_in",) if mode == "rotate" else ()
+    no_learned_weights = ("alpha",) if mode != "gradnorm" else ()
+    return {
+        f"rotograd_{name}": f"with --rotograd_mode {mode}"
+        for name in (*no_rotations, *no_magnitude, *no_learned_weights)
+    }
+
+
 def _check_lr(lr: Any, network: float) -> None:
     if not _is_positive(lr) or lr > network:
         raise UsageError(

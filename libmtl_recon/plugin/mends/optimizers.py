@@ -15,6 +15,8 @@ from libmtl_recon.plugin.mends.mend import Mend
 # By LibMTL's names; each of its own code is told the value instead.
 OPTIMIZERS = {"adagrad": "adam", "rmsprop": "adam"}
 SCHEDULERS = {"cos": "step", "exp": "step"}
+# The flags of which a scheduler is made.
+SCHEDULE = frozenset({"step_size", "gamma"})
 # What LibMTL's own flags mean for them, added to these flags' help.
 _HELP = {
     "gamma": "and for ExponentialLR (--scheduler exp), every epoch",

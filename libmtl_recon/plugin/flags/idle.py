@@ -1,0 +1,131 @@
+"""Flags that were given and change nothing are said: a row of a table may rest on one.
+
+Only what stands on the command line counts. What a script sets by itself, in its parser's defaults
+or in the arguments that it made of it, is its own affair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+# The flag and the method's name without which one of our flags has no effect, by its dest.
+_owners: dict[str, tuple[str, str]] = {}
+_libmtls: set[str] = set()  # dests
+_said: set[str] = set()
+
+
+def remember_libmtls(parser: argparse.ArgumentParser) -> None:
+    """Remember which flags are LibMTL's: before any of ours is added, or a script's."""
+    _libmtls.update(action.dest for action in parser._actions)
+
+
+def add_owned(
+    parser: argparse.ArgumentParser, chooser: str, methods: Mapping[str, ModuleType]
+) -> None:
+    """Add the flags of some methods to a parser, and remember whose they are.
+
+    Args:
+        parser: LibMTL's.
+        chooser: The flag that chooses one of these methods.
+        methods: The modules of their flags, by name.
+    """
+    for name, method in methods.items():
+        before = len(parser._actions)
+        method.add(parser)
+        for action in parser._actions[before:]:
+            _owners[action.dest] = chooser, name
+
+
+def say_idle(
+    parser: argparse.ArgumentParser,
+    params: Any,
+    methods: Mapping[str, ModuleType],
+    unread: Collection[str],
+) -> None:
+    """Say on stderr, once, which flags of the command line have no effect.
+
+    Args:
+        parser: LibMTL's.
+        params: What the script made of the command line.
+        methods: The modules of our flags, by the methods' names.
+        unread: The dests of LibMTL's flags of which it makes nothing in this run.
+    """
+    line = idle_line(given_flags(parser, sys.argv[1:]), params, methods, unread)
+    if line and line not in _said:
+        _said.add(line)
+        print(f"libmtl-recon: {line}", file=sys.stderr)
+
+
+def forget_said() -> None:
+    """Forget what was said of a script that has ended, for the next one in this process."""
+    _said.clear()
+
+
+def given_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, str]:
+    """The dests of the flags on a command line, and how each is called; argparse's rules.
+
+    Args:
+        parser: Knows the flags.
+        words: The command line.
+    """
+    known = parser._option_string_actions
+    found = {}
+    for word in words:
+        if word == "--":
+            break
+        if not word.startswith("--"):
+            continue
+        name = word.partition("=")[0]
+        near = [flag for flag in known if flag.startswith(name)] if parser.allow_abbrev else []
+        flag = name if name in known or len(near) != 1 else near[0]
+        if flag in known:
+            found[known[flag].dest] = flag
+    return found
+
+
+def idle_line(
+    given: Mapping[str, str],
+    params: Any,
+    methods: Mapping[str, ModuleType],
+    unread: Collection[str],
+) -> str:
+    """What is to be said of the flags without effect; empty where each has one.
+
+    Args:
+        given: The given flags, by dest.
+        params: What the script made of them.
+        methods: See :func:`say_idle`.
+        unread: See :func:`say_idle`.
+    """
+    reasons: dict[str, list[str]] = {}
+    chosen = {"--weighting": params.weighting, "--arch": params.arch}
+    for dest, flag in given.items():
+        # A script may make its arguments by another parser, which does not know our flags.
+        if not hasattr(params, dest):
+            continue
+        chooser, method = _owners.get(dest, ("", ""))
+        if method and chosen[chooser] != method:
+            reasons.setdefault(f"without {chooser} {method}", []).append(flag)
+        elif method and hasattr(methods[method], "idle"):
+            why = methods[method].idle(params).get(dest)
+            if why:
+                reasons.setdefault(why, []).append(flag)
+        elif dest in unread and dest in _libmtls:
+            reasons.setdefault(_rest(params), []).append(flag)
+    clauses = [
+        f"{', '.join(flags)} {'has' if len(flags) == 1 else 'have'} no effect {why}"
+        for why, flags in reasons.items()
+    ]
+    return f"{'; '.join(clauses)}." if clauses else ""
+
+
+def _rest(params: Any) -> str:
+    """What LibMTL's own flags are for."""
+    scheduler = getattr(params, "scheduler", None)
+    last = "no --scheduler" if scheduler is None else f"--scheduler {scheduler}"
+    chosen = f"--weighting {params.weighting}, --arch {params.arch}, --optim {params.optim}"
+    return f"with {chosen} and {last}"
