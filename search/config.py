@@ -200,6 +200,16 @@ class Finalists(_Strict):
     seeds: list[Seed] = [101]
 
 
+class Limits(_Strict):
+    """After how long something counts as failed.
+
+    Attributes:
+        run: Seconds that one run may take; None sets no limit.
+    """
+
+    run: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+
 class Config(_Strict):
     """A search.
 
@@ -217,6 +227,7 @@ class Config(_Strict):
         workers: How many runs are trained at a time.
         threads: PyTorch's threads in each.
         prune: End trials early that stay below the median of the others.
+        timeout: After how long something counts as failed.
     """
 
     script: str
@@ -231,6 +242,7 @@ class Config(_Strict):
     workers: Positive = 2
     threads: Positive = 1
     prune: bool = True
+    timeout: Limits = Limits()
 
     @model_validator(mode="after")
     def _fresh_seeds(self) -> Self:

@@ -18,7 +18,7 @@ from search.config import Config
 
 # What may differ between a search and its continuation: it changes no run. The script is known
 # by its content.
-_FREE = {"script", "trials", "finalists", "confirm", "workers"}
+_FREE = {"script", "trials", "finalists", "confirm", "workers", "timeout"}
 _PACKAGES = ("libmtl-recon", "LibMTL", "torch")
 
 

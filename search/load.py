@@ -140,6 +140,7 @@ _EXAMPLES = {
     "objective": ", e.g. objective: {on: val}",
     "finalists": ", e.g. finalists: {count: 3, seeds: [101]}",
     "confirm": ", e.g. confirm: [1, 2, 3]",
+    "timeout": ", e.g. timeout: {run: 3600}",
 }
 
 

@@ -49,6 +49,11 @@ def bad(where: str, value: object, *words: str) -> tuple[str, object, tuple[str,
         (f"{GOOD}confirm: [1, 0]", bad("confirm", 0, "not in seed already")),
         (f"{GOOD}confirm: [1, 1]", bad("confirm", 1, "not in confirm already")),
         (f"{GOOD}finalists: {{seeds: [2]}}", bad("confirm", 2, "not in finalists.seeds")),
+        (f"{GOOD}timeout: 60", bad("timeout", 60, "keys with values", "{run: 3600}")),
+        (f"{GOOD}timeout: {{run: 0}}", bad("timeout.run", 0, "greater than 0")),
+        (f"{GOOD}timeout: {{run: .inf}}", bad("timeout.run", math.inf, "a finite number")),
+        (f"{GOOD}timeout: {{run: true}}", bad("timeout.run", True, "a valid number")),
+        (f"{GOOD}timeout: {{runs: 3}}", bad("timeout.runs", "runs", "Did you mean 'run'?")),
         ("script: multidigits", bad("space", None, "must be given")),
         ("space: {k: {low: 0, high: 3}}", bad("script", None, "must be given")),
         (f"{GOOD}1: 2", bad("[1]", 1, "one of the keys that there are")),
@@ -177,6 +182,14 @@ def test_overrides_take_the_files_place_and_are_checked(tmp_path: Path) -> None:
         load_config("multidigits", {"trials": 0})
     with pytest.raises(UsageError, match="take another here or for `seed`"):
         load_config("multidigits", {"seed": 1})
+
+
+def test_a_run_has_no_time_limit_unless_one_is_given(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(GOOD, encoding="utf-8")
+    assert load_config(file).timeout.run is None
+    file.write_text(f"{GOOD}timeout: {{run: 90}}\n", encoding="utf-8")
+    assert load_config(file).timeout.run == 90.0
 
 
 def test_flags_are_spelled_as_on_a_command_line(tmp_path: Path) -> None:
