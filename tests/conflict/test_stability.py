@@ -78,6 +78,18 @@ def test_one_layer_is_always_the_worst() -> None:
     assert stability(profile_of(np.full((10, 1), 3)), -0.1).holds(1.0)
 
 
+def test_equal_scores_stay_in_network_order() -> None:
+    """Over all steps 60 layers differ; in the later half 20 at a time are equal, in turns."""
+    late = 5 + np.arange(60) % 3
+    ranking = sorted(range(60), key=lambda i: (-late[i], i))
+    early = np.empty(60, np.int64)
+    early[ranking] = np.arange(60)[::-1]
+    profile = profile_of(np.concatenate([np.tile(early, (5, 1)), np.tile(late, (5, 1))]))
+    assert profile.ranking(-0.1) == [f"l{i}" for i in ranking]
+    for K in (None, 10, 30, 50):
+        assert stability(profile, -0.1, K).drift == 1.0
+
+
 @pytest.mark.parametrize("K", [0, 21, range(0, 3)])
 def test_k_is_checked(K: int | range) -> None:
     with pytest.raises(UsageError, match="K must be a whole number from 1 to 20"):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# The helpers beside the tests, which are no package.
+sys.path.insert(0, str(Path(__file__).parent))
 
 TINY = Path(__file__).parent / "tiny.py"
 
