@@ -5,6 +5,8 @@ LibMTL's argument parser is global to a process, so two runs cannot share one.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
 import multiprocessing
@@ -16,9 +18,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from libmtl_recon import (
+    ConflictProfile,
     Measurement,
     Observer,
     ProfileCache,
@@ -29,6 +32,12 @@ from libmtl_recon import (
     known_weightings,
     run_script,
 )
+from libmtl_recon.conflict.exclusive import ScoringTurn
+from libmtl_recon.conflict.stores import write_atomically
+from search.guard import guarded
+
+CANNOT_WRITE = 74  # the exit status of a run that cannot write down what it measured (EX_IOERR)
+DIGEST = "digest"
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class Job:
         script: A path or a built-in problem.
         arguments: Its command line.
         events: The file to which it writes one JSON object a line.
+        search: What it must be a run of to count: a digest of the script and of the versions.
         task: Train this task alone.
         profile: Score, and write the conflict profile to this file.
         steps: End the scoring after so many steps.
@@ -51,6 +61,7 @@ class Job:
     script: str
     arguments: tuple[str, ...]
     events: Path
+    search: str = ""
     task: str | None = None
     profile: Path | None = None
     steps: int | None = None
@@ -66,16 +77,37 @@ class Job:
 
 
 class Recorder(Observer):
-    """Writes what the first Trainer does, in all its calls of ``train``, one JSON object a line."""
+    """Writes what the first Trainer does, in all its calls of ``train``, one JSON object a line.
+
+    The last line has the digest of those before it, from which damage is known. Where a line
+    cannot be written the process ends, for a run of which nothing is known is worth nothing.
+    """
 
     def __init__(self, file: Path) -> None:
-        self._stream = file.open("w", encoding="utf-8")
         self._trainer: Any = None
+        self._digest = hashlib.sha256()
+        try:
+            self._stream = file.open("wb")
+        except OSError as error:
+            _give_up(error)
 
     def write(self, event: str, **values: Any) -> None:
         """Write one line, at once."""
-        self._stream.write(json.dumps({"event": event, **values}) + "\n")
-        self._stream.flush()
+        line = json.dumps({"event": event, **values}).encode() + b"\n"
+        self._digest.update(line)
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+        except OSError as error:
+            _give_up(error)
+
+    def end(self, status: int) -> None:
+        """Write the last line, so that it is on the disk."""
+        self.write("ended", status=status, **{DIGEST: self._digest.hexdigest()})
+        try:
+            os.fsync(self._stream.fileno())
+        except OSError as error:
+            _give_up(error)
 
     def built(self, trainer: Any) -> None:
         """Write what the network and its metrics are, and which weightings there are."""
@@ -118,64 +150,99 @@ class Recorder(Observer):
 def run_job(job: Job) -> None:
     """Run it; the target of the child process."""
     _detach()
-    _die_with_parent()
+    if not guarded():
+        _die_with_parent()
     if job.folder is not None:
         os.chdir(job.folder)
     if job.environment:
         # A server from which runs are forked has the environment of the time it was started.
         os.environ.clear()
         os.environ.update(job.environment)
-    with job.log.open("w", encoding="utf-8", buffering=1) as log:
+    try:
+        log = job.log.open("w", encoding="utf-8", buffering=1)
+    except OSError as error:
+        _give_up(error)
+    with log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         import torch
 
         torch.set_num_threads(job.threads)
         recorder = Recorder(job.events)
-        recorder.write("started", after=round(time.time() - job.requested, 3))
+        after = round(time.time() - job.requested, 3)
+        recorder.write("started", after=after, search=job.search)
         _run(job, recorder)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # the record, which counts, is written
+            sys.stdout.flush()
+            sys.stderr.flush()
 
 
 def _run(job: Job, recorder: Recorder) -> None:
     observers: list[Observer] = [recorder]
     if job.task is not None:
         observers.append(SingleTask(job.task))
-    scoring = None
-    if job.profile is not None:
-        scoring = ScoringObserver(job.steps, on_built=_reuse(job, recorder))
-        observers.append(scoring)
-    status = run_script(job.script, job.arguments, observers=observers)
-    profile = scoring.profile() if scoring is not None and status == 0 else None
-    if profile is not None and job.profile is not None:
-        job.profile.write_text(profile.to_json(), encoding="utf-8")
-        try:
-            ProfileCache().save(profile)
-        except ReconError as error:
-            # The search has the profile in its own folder; other runs will not find it.
-            recorder.write("not cached", reason=str(error))
-    recorder.write("ended", status=status)
+    if job.profile is None:
+        recorder.end(run_script(job.script, job.arguments, observers=observers))
+        return
+    # Before the script, which may change the working folder.
+    cache = ProfileCache()
+    turn = ScoringTurn(cache, lambda text: recorder.write("waiting", text=text))
+    scoring = ScoringObserver(job.steps, on_built=_reuse(job, job.profile, cache, turn, recorder))
+    try:
+        status = run_script(job.script, job.arguments, observers=[*observers, scoring])
+        profile = scoring.profile() if status == 0 else None
+        if profile is not None:
+            _keep(profile, job.profile)
+            try:
+                cache.save(profile)
+            except ReconError as error:
+                # The search has the profile in its own folder; other runs will not find it.
+                recorder.write("not cached", reason=str(error))
+    finally:
+        turn.leave()
+    recorder.end(status)
 
 
-def _reuse(job: Job, recorder: Recorder) -> Any:
-    """Before the first step, take a profile of the very same architecture from the cache."""
+def _reuse(job: Job, file: Path, cache: ProfileCache, turn: ScoringTurn, recorder: Recorder) -> Any:
+    """Before the first step, take a profile of the very same architecture from the cache.
+
+    If there is none, another process may just be making it: that is waited for.
+    """
 
     def look(layers: Any) -> None:
         recorder.write("layers", count=len(layers))
         try:
-            match = ProfileCache().find(layers)
+            take(layers)
+            turn.enter(layers)
+            recorder.write("turn")
+            # Also where nobody was waited for: another may have ended between these two lines.
+            take(layers)
         except ReconError:
             return  # an unreadable cache holds nothing for us
-        if match is None or not match.exact or job.profile is None:
-            return
-        profile = match.entry.profile
-        if profile.steps >= (job.steps or 0):
-            job.profile.write_text(profile.to_json(), encoding="utf-8")
-            recorder.write("reused", profile=match.entry.id, steps=profile.steps)
+
+    def take(layers: Any) -> None:
+        match = cache.find(layers)
+        if match is not None and match.exact and match.entry.profile.steps >= (job.steps or 0):
+            _keep(match.entry.profile, file)
+            steps = match.entry.profile.steps
+            recorder.write("reused", profile=match.entry.id, steps=steps)
             raise StopRun
 
     return look
+
+
+def _keep(profile: ConflictProfile, file: Path) -> None:
+    try:
+        write_atomically(file, profile.to_json())
+    except OSError as error:
+        _give_up(error)
+
+
+def _give_up(error: OSError) -> NoReturn:
+    """End at once: the search cannot go on where it cannot write, and says so."""
+    with contextlib.suppress(OSError):
+        print(f"libmtl-recon: error: {error}", file=sys.stderr, flush=True)
+    os._exit(CANNOT_WRITE)
 
 
 def _detach() -> None:
@@ -193,8 +260,6 @@ def _die_with_parent() -> None:
 
     def wait() -> None:
         parent.join()
-        if hasattr(os, "killpg"):
-            os.killpg(0, signal.SIGKILL)
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

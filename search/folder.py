@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -13,8 +13,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from libmtl_recon import ReconError, UsageError, find_script
+from libmtl_recon.conflict.stores import write_atomically
 from search.child import Job
 from search.config import Config
+from search.trouble import machine_error, set_aside
 
 # What may differ between a search and its continuation: it changes no run. The script is known
 # by its content.
@@ -27,10 +29,16 @@ class SearchFolder:
 
     Args:
         path: The folder; made if it is missing.
+
+    Attributes:
+        runs_of: A digest of what all runs of the search have in common: the script and the
+            packages' versions. Each run's record has it.
+        identity: A digest of the whole search, which its study has.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()
+        self.runs_of = self.identity = ""
 
     @property
     def profile(self) -> Path:
@@ -43,8 +51,12 @@ class SearchFolder:
         return self.path / "study.db"
 
     @contextmanager
-    def opened(self, config: Config) -> Iterator[None]:
+    def opened(self, config: Config, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
         """Hold the folder for one search.
+
+        Args:
+            config: The search.
+            say: Told what is damaged there.
 
         Raises:
             ReconError: It cannot be written, or another search is at work in it.
@@ -60,12 +72,9 @@ class SearchFolder:
                 "with --out."
             ) from error
         except OSError as error:
-            raise ReconError(
-                f"Cannot write to {self.path}: {error.strerror or error}. Name another folder with "
-                "--out."
-            ) from error
+            raise machine_error(error, self.path) or error from error
         with lock:
-            self._same_search(config)
+            self._same_search(config, say)
             yield
 
     def job(
@@ -86,27 +95,24 @@ class SearchFolder:
             arguments: The script's command line.
             more: Further values of the job.
         """
-        digest = hashlib.sha256(json.dumps([config.flags, *identity]).encode()).hexdigest()
+        digest = _digest([config.flags, *identity])
         events = self.path / "runs" / f"{kind}-{digest[:12]}.jsonl"
-        return Job(config.script, arguments, events, **more)
+        return Job(config.script, arguments, events, self.runs_of, **more)
 
-    def _same_search(self, config: Config) -> None:
+    def _same_search(self, config: Config, say: Callable[[str], None]) -> None:
         script = find_script(config.script).read_bytes()
         now = {
             **config.model_dump(mode="json", exclude=_FREE),
             "script": hashlib.sha256(script).hexdigest(),
             "versions": {package: version(package) for package in _PACKAGES},
         }
+        self.identity = _digest(now)
+        self.runs_of = _digest([now["script"], now["versions"], config.threads])
         file = self.path / "search.json"
-        if not file.exists():
-            file.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+        before = self._before(file, say)
+        if before is None:
+            write_atomically(file, json.dumps(now, indent=2) + "\n")
             return
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ReconError(
-                f"{file} is damaged. Delete the folder, or name another one with --out."
-            ) from error
         changed = _differences(before, now)
         if changed:
             raise UsageError(
@@ -116,6 +122,27 @@ class SearchFolder:
                 f"Since then, {'; '.join(changed)} changed, so the earlier runs there are not "
                 "comparable: name another folder with --out, or delete this one.",
             )
+
+    def _before(self, file: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+        """What the folder's search was; None if nothing tells."""
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (ValueError, RecursionError):  # no text, or no JSON
+            before = None
+        if isinstance(before, dict):
+            return before
+        aside = set_aside(file)
+        say(
+            f"{file}, which says of which search the folder is, is damaged. It was set aside as "
+            f"{aside.name}. The study and the runs say it, too: those of this search are taken."
+        )
+        return None
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _differences(before: Any, now: Any, key: str = "") -> list[str]:

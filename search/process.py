@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import multiprocessing
 import os
 import re
@@ -15,20 +17,47 @@ from pathlib import Path
 from typing import Any
 
 from libmtl_recon import ReconError
-from search.child import Job, run_job
-from search.result import Result, read_events, read_finished
+from search.child import CANNOT_WRITE, Job, run_job
+from search.guard import PATIENCE
+from search.record import Damaged, read_record
+from search.result import Result, read_events
+from search.trouble import GOES_ON, MachineError, said_no_room, set_aside
 
 _POLL = 0.03  # seconds between looks at a child's events
 _LAST_LINES = 6
 # What argparse and we write before an error's text.
 _ERROR = re.compile(r"^\S[\w .\-/]*: error: ")
-_PATIENCE = 5.0  # seconds that a run has to end when told to
+_LOST = 255  # the exit code of a run about which nothing is known any more
+# By these something else ends a process: memory runs out, a cluster, a person.
+_FROM_OUTSIDE = {
+    -number
+    for name in ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT")
+    if (number := getattr(signal, name, None)) is not None
+}
+# Environment variables that name folders.
+_FOLDERS = ("LIBMTL_RECON_CACHE", "LIBMTL_RECON_DATA")
 
 Follow = Callable[[Result], bool]
 
 
 class Interrupted(BaseException):
     """The search was asked to stop while this run was going on."""
+
+
+class RunFailed(ReconError):
+    """A run failed.
+
+    Attributes:
+        reason: Why, the same for runs that fail in the same way.
+    """
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class RunKilled(RunFailed):
+    """A run was ended from outside, which is perhaps no fault of its own."""
 
 
 class Runner:
@@ -39,16 +68,24 @@ class Runner:
 
     Args:
         threads: PyTorch's threads in each run.
+        timeout: Seconds after which a run is ended, and counts as failed.
+        say: Told what is not as it should be, from any thread.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(
+        self,
+        threads: int,
+        timeout: float | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         methods = multiprocessing.get_all_start_methods()
         self.method = "forkserver" if "forkserver" in methods else "spawn"
         self._context: Any = multiprocessing.get_context(self.method)
         if self.method == "forkserver":
             self._context.set_forkserver_preload(["libmtl_recon.plugin.preload"])
             _start_server()
-        self._threads = threads
+        self._threads, self._timeout, self._say = threads, timeout, say
+        self._folder = Path.cwd()
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -59,16 +96,35 @@ class Runner:
         """Run a job to its end, or take the result that an earlier search left.
 
         Args:
-            job: What to run.
+            job: What to run. If it is killed from outside, it is run once more.
             follow: Told of the result so far whenever there is more; false ends the run.
 
         Raises:
-            ReconError: The run failed; names its log and the log's last lines.
+            RunFailed: The run failed; names its log and the log's last lines.
+            MachineError: It could not write.
             Interrupted: :meth:`stop` was called.
         """
-        finished = read_finished(job.events)
+        finished = self._finished(job)
         if finished is not None:
             return finished
+        try:
+            return self._run(job, follow)
+        except RunKilled as error:
+            self._say(f"{error} It is run once more.")
+        return self._run(job, follow)
+
+    def _finished(self, job: Job) -> Result | None:
+        try:
+            return read_record(job.events, job.search)
+        except Damaged as damage:
+            aside = set_aside(job.events)
+            self._say(
+                f"The record of a run, {job.events}, cannot be used: {damage}. It was set aside as "
+                f"{aside.name}, and the run is made again."
+            )
+            return None
+
+    def _run(self, job: Job, follow: Follow) -> Result:
         if self._stopped.is_set():
             raise Interrupted
         job.events.parent.mkdir(parents=True, exist_ok=True)
@@ -77,19 +133,35 @@ class Runner:
             job,
             threads=self._threads,
             requested=time.time(),
-            folder=Path.cwd(),
-            environment=dict(os.environ),
+            folder=self._folder,
+            environment=self._environment(),
         )
         # No daemon: a script may have children of its own, such as a loader's workers.
         process = self._context.Process(target=run_job, args=(job,), daemon=False)
-        process.start()
+        try:
+            process.start()
+        except (ConnectionError, EOFError) as error:
+            # The server from which runs are forked has died; the next run starts another.
+            reason = "could not be started, for the server that forks runs was killed"
+            raise RunKilled(f"The run `{_command(job)}` {reason}.", reason) from error
+        group = process.pid
         try:
             return self._follow(job, process, follow)
         finally:
-            _end(process)
+            _end(process, group)
+
+    def _environment(self) -> dict[str, str]:
+        """What a run gets: with whole paths, for a script may change the working folder."""
+        found = dict(os.environ)
+        for name in _FOLDERS:
+            given = found.get(name, "")
+            if given and "://" not in given and not given.startswith("~"):
+                found[name] = str(self._folder / given)
+        return found
 
     def _follow(self, job: Job, process: Any, follow: Follow) -> Result:
         result, read = Result(), 0
+        clock, ending = _Clock(self._timeout), _Clock(PATIENCE)
         while True:
             if self._stopped.is_set():
                 raise Interrupted
@@ -102,10 +174,30 @@ class Runner:
                     return result
             if not alive:
                 break
+            if result.status is not None:
+                # It has ended, but what it left behind (a thread, a process) may hold it up.
+                if ending.ran_out():
+                    break
+            elif clock.ran_out(paused="waiting" in result.notes and "turn" not in result.notes):
+                raise _timed_out(job, self._timeout)
             process.join(_POLL)
         if not result.finished:
             raise _failure(job, result.status, process.exitcode)
         return result
+
+
+class _Clock:
+    """Counts seconds from its first look on, and stands still while it is paused."""
+
+    def __init__(self, limit: float | None) -> None:
+        self._limit, self._spent, self._last = limit, 0.0, math.nan
+
+    def ran_out(self, paused: bool = False) -> bool:
+        now = time.monotonic()
+        if not paused and not math.isnan(self._last):
+            self._spent += now - self._last
+        self._last = now
+        return self._limit is not None and self._spent > self._limit
 
 
 def _start_server() -> None:
@@ -121,17 +213,37 @@ def _start_server() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+def _command(job: Job) -> str:
+    return shlex.join([job.script, *job.arguments])
+
+
+def _timed_out(job: Job, limit: float | None) -> RunFailed:
+    reason = f"was ended after the {limit:g} seconds that `timeout: {{run: {limit:g}}}` gives it"
+    return RunFailed(
+        f"The run `{_command(job)}` {reason}. {_last_words(job.log)} Its log is {job.log}.", reason
+    )
+
+
 def _failure(job: Job, status: int | None, exitcode: int | None) -> ReconError:
     code = status if status is not None else exitcode
+    said = _last_words(job.log)
+    if status is None and exitcode == CANNOT_WRITE or (code != 0 and said_no_room(said)):
+        return MachineError(
+            f"The run `{_command(job)}` could not write, as when a disk is full. {said} Its log is "
+            f"{job.log}. Make room for what it writes. {GOES_ON}"
+        )
+    kind = RunFailed
     if code is not None and code < 0:
         how = f"was killed by {_signal_name(-code)}"
-        if -code == signal.SIGKILL:
+        if code == -signal.SIGKILL:
             how += " (the system does so when memory runs out)"
+        kind = RunKilled if code in _FROM_OUTSIDE else RunFailed
+    elif status is None and exitcode == _LOST:
+        how, kind = "was lost, for the server that forks runs was killed", RunKilled
     else:
         how = f"failed with exit status {code}"
-    said = _last_words(job.log)
-    command = shlex.join([job.script, *job.arguments])
-    return ReconError(f"The run `{command}` {how}. {said} Its log is {job.log}.")
+    text = f"The run `{_command(job)}` {how}. {said} Its log is {job.log}."
+    return kind(text, f"{how}. {said}")
 
 
 def _last_words(log: Path) -> str:
@@ -155,14 +267,20 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _end(process: Any) -> None:
-    """End a run, and whatever it has started, if it is still going on."""
-    for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
-        if process.is_alive():
-            _signal_group(process, number)
-            process.join(_PATIENCE)
+def _end(process: Any, group: int) -> None:
+    """End a run, and whatever it has started, if any of that is still going on."""
+    if process.is_alive():
+        _signal_group(process, signal.SIGTERM)
+        # Its guard gives the run this time, and then needs a moment.
+        process.join(PATIENCE + 1)
+    if process.is_alive():
+        _signal_group(process, getattr(signal, "SIGKILL", signal.SIGTERM))
     process.join()
     process.close()
+    if hasattr(os, "killpg"):
+        # What its guard did not end, if that was killed.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
 
 
 def _signal_group(process: Any, number: int) -> None:

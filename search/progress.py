@@ -37,8 +37,12 @@ class Display:
         self._progress.stop()
 
     def line(self, text: str) -> None:
-        """Print a line above the bar."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        """Print a line above the bar; a terminal that is gone stops no search."""
+        if not self.console.quiet:
+            try:
+                self.console.print(text, markup=False, soft_wrap=True)
+            except (OSError, SystemExit):  # rich ends a program whose pipe is closed
+                self.console.quiet = True
 
     @contextmanager
     def phase(self, title: str, total: int) -> Iterator[Phase]:

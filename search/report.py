@@ -14,6 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from libmtl_recon.conflict.stores import write_atomically
 from search.objective import Metrics
 from search.session import Baseline, Outcome
 from search.space import Plan
@@ -91,6 +92,8 @@ class Report:
         reached: What the best reached with the search's seed, and after how many epochs.
         command: Reproduces that.
         pictures: The pictures that were drawn.
+        trials: How many were made, repeats not counted.
+        failed: How many of them failed.
     """
 
     rows: tuple[Row, ...]
@@ -102,6 +105,8 @@ class Report:
     reached: Outcome
     command: str
     pictures: tuple[Path, ...]
+    trials: int = 0
+    failed: int = 0
 
     def print(self) -> None:
         """Print the table and what to do next."""
@@ -124,7 +129,8 @@ class Report:
     def caption(self) -> str:
         """What the table shows."""
         seeds = ", ".join(map(str, self.seeds))
-        return f"Trained anew with seeds {seeds}. Metrics on test data; Δm as mean ± sd."
+        text = f"Trained anew with seeds {seeds}. Metrics on test data; Δm as mean ± sd."
+        return f"{text} {self.failed} of {self.trials} trials failed." if self.failed else text
 
     @property
     def headings(self) -> list[str]:
@@ -194,11 +200,11 @@ class Report:
             "",
             *(f"![{picture.stem}]({picture.name})\n" for picture in self.pictures),
         ]
-        (folder / "report.md").write_text("\n".join(lines), encoding="utf-8")
+        write_atomically(folder / "report.md", "\n".join(lines))
         data: dict[str, Any] = asdict(self)
         data["pictures"] = [picture.name for picture in self.pictures]
-        (folder / "report.json").write_text(
-            json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        write_atomically(
+            folder / "report.json", json.dumps(data, indent=2, ensure_ascii=False) + "\n"
         )
 
 

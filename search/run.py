@@ -14,6 +14,7 @@ from search.report import Finalist, Report, Spread, command_line, plan_row, sing
 from search.session import Session
 from search.space import REFERENCE
 from search.study import Study
+from search.trouble import explained
 
 
 def run_search(config: Config, out: str | Path) -> Report:
@@ -36,26 +37,44 @@ def run_search(config: Config, out: str | Path) -> Report:
         ReconError: A baseline or the first trials failed, or the folder cannot be used.
         UsageError: The configuration does not fit the script, or the folder's earlier session.
     """
+    # A script may change the working folder.
     folder = SearchFolder(Path(out))
-    with folder.opened(config), Display() as display:
-        runner = Runner(config.threads)
+    if Path(config.script).is_file():
+        config = config.model_copy(update={"script": str(Path(config.script).absolute())})
+    with Display() as display, explained(folder.path), folder.opened(config, display.line):
+        runner = Runner(config.threads, config.timeout.run, display.line)
         session = Session(config, folder, runner, display)
         try:
             profile = session.prepare()
             study = _search(session, profile)
             finalists = _finalists(session, study)
-            report = _compare(session, finalists, _draw(session, study, finalists[0], profile))
+            pictures = _draw(session, study, finalists[0], profile)
+            report = _compare(session, study, finalists, pictures)
+            report.save(folder.path)
         finally:
             runner.stop()
-    report.save(folder.path)
     return report
 
 
 def _search(session: Session, profile: ConflictProfile) -> Study:
-    study = Study(session.folder.study, session.config, profile, session.train, session.epochs)
+    study = Study(
+        session.folder.study,
+        session.config,
+        profile,
+        session.train,
+        session.epochs,
+        session.folder.identity,
+        session.display.line,
+    )
     study.know(REFERENCE, session.searched(REFERENCE).val)
     with session.display.phase("trials", session.config.trials) as phase:
         study.optimize(phase, session.runner.stop)
+    failed = len(study.failures)
+    if failed:
+        session.display.line(
+            f"{failed} of {study.finished} trials failed. They are not made again; with a higher "
+            "--trials others are."
+        )
     return study
 
 
@@ -72,7 +91,9 @@ def _finalists(session: Session, study: Study) -> list[Finalist]:
     return sorted(found, key=lambda finalist: -finalist.val.mean)
 
 
-def _compare(session: Session, finalists: list[Finalist], pictures: tuple[Path, ...]) -> Report:
+def _compare(
+    session: Session, study: Study, finalists: list[Finalist], pictures: tuple[Path, ...]
+) -> Report:
     """Train the best and EW with fresh seeds, and report."""
     config, best = session.config, finalists[0].plan
     plans = list(dict.fromkeys((REFERENCE, best)))
@@ -93,6 +114,8 @@ def _compare(session: Session, finalists: list[Finalist], pictures: tuple[Path, 
         reached=session.searched(best),
         command=command_line(config.script, session.arguments(best, config.seed), config.threads),
         pictures=pictures,
+        trials=study.finished,
+        failed=len(study.failures),
     )
 
 
@@ -102,10 +125,12 @@ def _draw(
     folder, plan = session.folder.path, best.plan
     conflicts, improvement = folder / "conflicts.png", folder / "improvement.png"
     draw_profile(profile, conflicts, plan.S if plan.S is not None else -0.1)
+    plans = study.plans()
+    whole = {done.key for done in study.top(len(plans))}
     draw_improvement(
-        [session.dot(trained) for trained in study.plans()],
-        session.dot(REFERENCE),
-        session.dot(plan),
+        [session.dot(trained, trained.key in whole) for trained in plans],
+        session.dot(REFERENCE, True),
+        session.dot(plan, True),
         session.baseline(session.config.seed).parameters,
         session.config.objective.on,
         improvement,

@@ -14,11 +14,13 @@ from search.config import Config
 from search.folder import SearchFolder
 from search.objective import Metrics, relative_improvement
 from search.plots import Dot
-from search.process import Follow, Runner
+from search.process import Follow, RunFailed, Runner
 from search.progress import Display, Phase
-from search.result import Result, read_result
+from search.record import read_part
+from search.result import Result
 from search.space import REFERENCE, Plan
 from search.study import Pruned
+from search.trouble import MachineError, set_aside
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Session:
         self.epochs = 0
         self._on = config.objective.on
         self._baselines: dict[int, Baseline] = {}
+        self._waits = ""
 
     def prepare(self) -> ConflictProfile:
         """Score the network, and train EW and each task alone with the search's seed.
@@ -87,8 +90,7 @@ class Session:
         """
         jobs = [self._plan_job(REFERENCE, self.config.seed), self._scoring_job()]
         with self.display.phase("EW and the conflict scores", len(jobs)) as phase:
-            # What can be wrong is seen when the first network is built, not when it is trained.
-            reference, scored = self._together(jobs, phase, self._fits)
+            reference, scored = self._together(jobs, phase, self._look)
         for result in (reference, scored):
             check_space(self.config, result)
         require_measurements(self.config, reference)
@@ -157,11 +159,17 @@ class Session:
             # Ended in its last epoch, a run would save nothing and lose its result.
             return report(reported - 1, max(gains)) or reported >= self.epochs
 
-        result = self.runner.run(self._plan_job(plan, self.config.seed), follow)
-        if "ended early" in result.notes:
-            raise Pruned
-        require_measurements(self.config, result)
-        return max(result.improvements(base, self._on))
+        job = self._plan_job(plan, self.config.seed)
+        try:
+            result = self.runner.run(job, follow)
+            if "ended early" in result.notes:
+                raise Pruned
+            require_measurements(self.config, result)
+            return max(result.improvements(base, self._on))
+        except ReconError as error:
+            if isinstance(error, (RunFailed, MachineError)):
+                raise
+            raise RunFailed(f"{error} The run's log is {job.log}.", str(error)) from error
 
     def outcomes(
         self, plans: Sequence[Plan], seeds: Sequence[int], title: str
@@ -188,11 +196,17 @@ class Session:
         seed = self.config.seed
         return self._outcome(self.runner.run(self._plan_job(plan, seed)), seed)
 
-    def dot(self, plan: Plan) -> Dot:
-        """A trained plan in the picture; one that was ended early at the best it reached."""
-        result = read_result(self._plan_job(plan, self.config.seed).events)
+    def dot(self, plan: Plan, whole: bool) -> Dot:
+        """A trained plan in the picture.
+
+        Args:
+            plan: What was trained.
+            whole: Whether to its end; if not, the dot is at the best it reached.
+        """
+        job = self._plan_job(plan, self.config.seed)
+        result = self.runner.run(job) if whole else read_part(job.events)
         gains = result.improvements(self.baseline(self.config.seed).val, self._on)
-        return Dot(plan.weighting, result.parameters, max(gains, default=math.nan), result.finished)
+        return Dot(plan.weighting, result.parameters, max(gains, default=math.nan), whole)
 
     def arguments(self, plan: Plan, seed: int) -> tuple[str, ...]:
         """The script's command line for a plan."""
@@ -226,9 +240,26 @@ class Session:
             profile=self.folder.profile,
             steps=score.steps,
         )
-        if not self.folder.profile.exists():
+        if not self._has_profile():
             job.events.unlink(missing_ok=True)
         return job
+
+    def _has_profile(self) -> bool:
+        """Whether the network was scored; what cannot be read as a profile is set aside."""
+        file = self.folder.profile
+        try:
+            ConflictProfile.from_json(file.read_text(encoding="utf-8"), str(file))
+        except FileNotFoundError:
+            return False
+        except (ReconError, UnicodeDecodeError) as error:
+            reason = error if isinstance(error, ReconError) else f"{file} is no text."
+            aside = set_aside(file)
+            self.display.line(
+                f"{reason} It was set aside as {aside.name}; the scores are taken from the cache, "
+                "or counted again."
+            )
+            return False
+        return True
 
     def _together(
         self, jobs: Sequence[Job], phase: Phase, follow: Follow = lambda _: True
@@ -252,8 +283,13 @@ class Session:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def _fits(self, result: Result) -> bool:
+    def _look(self, result: Result) -> bool:
+        # What can be wrong is seen when the first network is built, not when it is trained.
         check_space(self.config, result)
+        waits = result.notes.get("waiting")
+        if waits and waits["text"] != self._waits:
+            self._waits = waits["text"]
+            self.display.line(self._waits)
         return True
 
     def _outcome(self, result: Result, seed: int) -> Outcome:

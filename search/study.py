@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import math
-import sqlite3
-import warnings
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import optuna
-from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from libmtl_recon import ConflictProfile, ReconError
+from search.choosing import Chooser
 from search.config import Config
 from search.progress import Phase
-from search.space import Plan, anchors, suggest
+from search.space import Plan
+from search.storage import StudyFile
+from search.trouble import MachineError
 
 Train = Callable[[Plan, Callable[[int, float], bool]], float]
 """Trains a plan; reports (epoch, Δm) as it goes and ends early when told False; returns Δm."""
 
-_NAME = "libmtl-recon"
-_SAME_AS = "same_as"
+# Attributes of trials. Every trial of ours has the first from its beginning.
+_PLAN, _SAME_AS, _FAILED, _AGAIN = "plan", "same_as", "failed", "again"
 _FAILURES = 3
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-_START_UP = 6  # trials before Optuna's sampler takes the values so far into account
 
 
 class Pruned(Exception):  # noqa: N818  # no error, but how a training may end
@@ -45,7 +44,8 @@ class _Ending:
 class Study:
     """An Optuna study in an SQLite file.
 
-    Optuna is asked and told from one thread; only the training itself runs in others.
+    Trials are added and told from one thread; only the training itself runs in others. Trials that
+    another program added are left out.
 
     Args:
         file: The SQLite file.
@@ -53,6 +53,8 @@ class Study:
         profile: From which S and K become layers.
         train: Trains a plan; called from several threads at a time.
         epochs: How many epochs a training has.
+        identity: A digest of the search, by which its study is known.
+        say: Told what is not as it should be.
     """
 
     def __init__(
@@ -62,16 +64,21 @@ class Study:
         profile: ConflictProfile,
         train: Train,
         epochs: int,
+        identity: str = "",
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        # Optuna would say the same again, and in its own words.
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._config, self._profile, self._train = config, profile, train
-        self._study = _open(file, config, epochs)
+        self._config, self._train, self._say = config, train, say
+        self._chooser = Chooser(config, profile, epochs)
+        self._file = StudyFile(file, identity, say)
+        self._plans: dict[int, Plan | None] = {}  # of trials by number; None for others' trials
         self._endings: dict[object, _Ending] = {}
         # For a plan that is just being trained: by which trial, and the trials that wait for it.
-        self._running: dict[object, tuple[int, list[optuna.Trial]]] = {}
-        self._failures: int | None = 0  # in a row from the start; None once a training went well
+        self._running: dict[object, tuple[int, list[int]]] = {}
+        # Trials that an earlier session was at, and trials to be made once more.
+        self._left: list[tuple[int | FrozenTrial, Plan]] = []
         self._recover()
+        # Why the first trainings failed; None once one went well.
+        self._failures: list[str] | None = None if self._worked else []
 
     def know(self, plan: Plan, value: float) -> None:
         """Take a plan as trained, with this Δm."""
@@ -85,11 +92,11 @@ class Study:
             stop: Ends the runs that are going on; called on Ctrl-C and when trials keep failing.
 
         Raises:
-            ReconError: All of the first trials failed; the last one's reason.
+            ReconError: All trials failed, or all of the first; the last one's reason.
         """
         phase.skip(self.finished)
         left = self._config.trials - self.finished
-        running: dict[Future[float], tuple[optuna.Trial, Plan]] = {}
+        running: dict[Future[float], tuple[int, Plan]] = {}
         with ThreadPoolExecutor(self._config.workers) as pool:
             try:
                 while left > 0 or running:
@@ -107,6 +114,12 @@ class Study:
             except BaseException:
                 stop()
                 raise
+        for trial, _ in self._left:  # there are enough without them
+            if isinstance(trial, int):
+                self._file.tell(trial, TrialState.FAIL)
+        reasons = self.failures
+        if reasons and not self._worked:
+            raise ReconError(f"None of the {len(reasons)} trials went well. {reasons[-1]}")
 
     def top(self, count: int) -> list[Plan]:
         """The plans with the highest Δm, best first.
@@ -114,7 +127,7 @@ class Study:
         Raises:
             ReconError: No trial was finished.
         """
-        finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        finished = [t for t in self._ours() if t.state == TrialState.COMPLETE]
         if not finished:
             raise ReconError("No trial was finished, so there is nothing to report.")
         # Equal values stay in the order of the trials.
@@ -127,46 +140,111 @@ class Study:
 
     def plans(self) -> list[Plan]:
         """All plans that were trained, to their end or not, each once."""
-        ended = self._study.get_trials(deepcopy=False, states=_ENDED)
+        ended = [trial for trial in self._ours() if trial.state in _ENDED]
         return list({plan.key: plan for plan in map(self._plan_of, ended)}.values())
 
     @property
     def finished(self) -> int:
         """How many trials have ended, repeats not counted."""
-        ended = self._study.get_trials(deepcopy=False, states=_ENDED)
-        return sum(1 for trial in ended if _SAME_AS not in trial.user_attrs)
+        ended = sum(trial.state in _ENDED for trial in self._ours() if _is_no_repeat(trial))
+        return ended + len(self.failures)
 
-    def _next(self) -> tuple[optuna.Trial, Plan] | None:
+    @property
+    def failures(self) -> list[str]:
+        """Why trials failed, those that were made again not counted."""
+        ours = self._ours()
+        again = {trial.user_attrs.get(_AGAIN) for trial in ours}
+        return [
+            trial.user_attrs[_FAILED]
+            for trial in ours
+            if trial.state == TrialState.FAIL
+            and _FAILED in trial.user_attrs
+            and _is_no_repeat(trial)
+            and trial.number not in again
+        ]
+
+    @property
+    def _worked(self) -> bool:
+        """Whether any training went well."""
+        return any(trial.state in _ENDED for trial in self._ours() if _is_no_repeat(trial))
+
+    def _next(self) -> tuple[int, Plan] | None:
         """A trial whose plan was never trained; None if Optuna keeps repeating itself."""
         # A repeat costs nothing and does not count; but a space that is used up must end.
         for _ in range(10 * self._config.trials):
-            trial = self._study.ask()
-            plan = suggest(trial, self._config, self._profile)
-            trial.set_user_attr("plan", plan.title)
-            trial.set_user_attr("layers", list(plan.layers))
-            ending = self._endings.get(plan.key)
-            if ending is not None:
-                trial.set_user_attr(_SAME_AS, ending.trial)
-                self._tell(trial, ending)
-            elif plan.key in self._running:
-                first, followers = self._running[plan.key]
-                trial.set_user_attr(_SAME_AS, first)
-                followers.append(trial)
-            else:
-                self._running[plan.key] = trial.number, []
-                return trial, plan
+            trial, plan = self._left.pop(0) if self._left else self._asked_for() or self._chosen()
+            number = self._enter(trial, plan)
+            if number is not None:
+                return number, plan
         return None
 
-    def _trained(self, trial: optuna.Trial, plan: Plan) -> float:
+    def _asked_for(self) -> tuple[int, Plan] | None:
+        """A trial that somebody put into the queue, if its values are of this space."""
+        for trial in self._file.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+            found = self._chooser.complete(fixed, self._ours())
+            if found is None:
+                self._say(
+                    f"Trial {trial.number}, which another program put into the queue, is left out: "
+                    f"its values ({fixed}) are not of this search's space."
+                )
+                self._file.tell(trial.number, TrialState.FAIL)
+                self._plans[trial.number] = None
+            elif self._file.begin(trial, found[0]):
+                self._plans[trial.number] = found[1]
+                return trial.number, found[1]
+        return None
+
+    def _chosen(self) -> tuple[FrozenTrial, Plan]:
+        ours = self._ours()
+        place = sum(
+            _AGAIN not in trial.user_attrs and "fixed_params" not in trial.system_attrs
+            for trial in ours
+        )
+        return self._chooser.choose(ours, place)
+
+    def _enter(self, trial: int | FrozenTrial, plan: Plan) -> int | None:
+        """Have a plan trained by a trial, a new one or one that is there.
+
+        Returns:
+            The trial's number; None if it only repeats another.
+        """
+        ending, running = self._endings.get(plan.key), self._running.get(plan.key)
+        first = ending.trial if ending is not None else running and running[0]
+        if isinstance(trial, int):
+            number = trial
+            self._file.note(number, _SAME_AS, first)
+        else:
+            same = {} if first is None else {_SAME_AS: first}
+            trial.user_attrs = {**trial.user_attrs, **same}
+            if ending is not None:
+                trial.state, trial.value = ending.state, ending.value
+                trial.datetime_complete = trial.datetime_start
+            number = self._file.add(trial)
+            self._plans[number] = plan
+        if ending is not None:
+            if isinstance(trial, int):
+                self._file.tell(number, ending.state, ending.value)
+            return None
+        if running is not None:
+            running[1].append(number)
+            return None
+        self._running[plan.key] = number, []
+        return number
+
+    def _trained(self, number: int, plan: Plan) -> float:
+        reached: dict[int, float] = {}
+
         def report(epoch: int, improvement: float) -> bool:
-            trial.report(improvement, epoch)
-            return not trial.should_prune()
+            self._file.report(number, improvement, epoch)
+            reached[epoch] = improvement
+            trials = self._file.study.get_trials(deepcopy=False)
+            ours = [trial for trial in trials if self._plans.get(trial.number) is not None]
+            return not self._chooser.gives_up(ours, reached)
 
         return self._train(plan, report)
 
-    def _conclude(
-        self, trial: optuna.Trial, plan: Plan, future: Future[float], phase: Phase
-    ) -> None:
+    def _conclude(self, number: int, plan: Plan, future: Future[float], phase: Phase) -> None:
         """Tell Optuna, and the user, how a training ended."""
         error = future.exception()
         if error is None:
@@ -174,78 +252,101 @@ class Study:
             ending, said = _Ending(TrialState.COMPLETE, value), f"Δm {value:+.2f} %"
         elif isinstance(error, Pruned):
             ending, said = _Ending(TrialState.PRUNED), "ended early"
-        elif isinstance(error, ReconError):
+        elif isinstance(error, ReconError) and not isinstance(error, MachineError):
             ending, said = _Ending(TrialState.FAIL), f"failed: {error}"
+            self._file.note(number, _FAILED, str(error))
         else:
             raise error
-        self._endings[plan.key] = replace(ending, trial=trial.number)
-        for other in (trial, *self._running.pop(plan.key)[1]):
-            self._tell(other, ending)
-        phase.done(f"trial {trial.number}: {plan.title}: {said}")
+        self._endings[plan.key] = replace(ending, trial=number)
+        for other in (number, *self._running.pop(plan.key)[1]):
+            self._file.tell(other, ending.state, ending.value)
+        phase.done(f"trial {number}: {plan.title}: {said}")
         if not isinstance(error, ReconError):
             self._failures = None
         elif self._failures is not None:
-            self._failures += 1
-            if self._failures == _FAILURES:
-                raise ReconError(f"The first {_FAILURES} trials failed. The last: {error}")
+            self._failures.append(getattr(error, "reason", str(error)))
+            if len(self._failures) == _FAILURES:
+                same = ", all for the same reason" if len(set(self._failures)) == 1 else ""
+                raise ReconError(f"The first {_FAILURES} trials failed{same}. The last: {error}")
 
-    def _tell(self, trial: optuna.Trial, ending: _Ending) -> None:
-        self._study.tell(trial, ending.value, state=ending.state)
+    def _ours(self) -> list[FrozenTrial]:
+        """The search's own trials; says which others there are."""
+        ours, others = [], []
+        for trial in self._file.study.get_trials(deepcopy=False):
+            if trial.number not in self._plans:
+                if trial.state == TrialState.WAITING:
+                    continue
+                plan = self._chooser.plan(trial.params) if _PLAN in trial.user_attrs else None
+                self._plans[trial.number] = plan
+                if plan is None:
+                    others.append(str(trial.number))
+            if self._plans[trial.number] is not None:
+                ours.append(trial)
+        if others:
+            self._say(
+                f"The study has trials that were not made by this search, or do not fit it: "
+                f"{', '.join(others)}. They are left out, and left as they are."
+            )
+        return ours
 
     def _plan_of(self, trial: FrozenTrial) -> Plan:
-        fixed = optuna.trial.FixedTrial(trial.params)
-        return suggest(fixed, self._config, self._profile)
+        plan = self._plans[trial.number]
+        assert plan is not None  # of ours
+        return plan
 
     def _recover(self) -> None:
         """Take up what an earlier session left: ended plans, and trials cut off in between."""
-        trials = self._study.get_trials(deepcopy=False)
-        if not trials:
-            for values in anchors(self._config):
-                self._study.enqueue_trial(values)
-        for trial in trials:
+        ours = self._without_conflicts(self._ours())
+        again = {trial.user_attrs.get(_AGAIN) for trial in ours}
+        worked = self._worked
+        for trial in ours:
+            plan = self._plan_of(trial)
             if trial.state == TrialState.RUNNING:
                 # Only we are at work here (the folder is locked): its process is gone.
-                self._study.tell(trial.number, state=TrialState.FAIL)
-                if "k" in trial.params:
-                    self._study.enqueue_trial(trial.params)
-            elif trial.state in _ENDED:
+                self._left.append((trial.number, plan))
+            elif trial.state in _ENDED or (_FAILED in trial.user_attrs and worked):
                 # Optuna gives a pruned trial the value that it reached; it must not be told one.
                 value = trial.value if trial.state == TrialState.COMPLETE else None
-                first = trial.user_attrs.get(_SAME_AS, trial.number)
-                self._endings[self._plan_of(trial).key] = _Ending(trial.state, value, first)
+                first = trial.user_attrs.get(_SAME_AS)
+                first = trial.number if first is None else first
+                self._endings[plan.key] = _Ending(trial.state, value, first)
+            elif _FAILED in trial.user_attrs and trial.number not in again:
+                # Nothing went well so far; perhaps what was in the way is gone.
+                attributes = {_PLAN: plan.title, "layers": list(plan.layers), _AGAIN: trial.number}
+                once_more = create_trial(
+                    state=TrialState.RUNNING,
+                    params=trial.params,
+                    distributions=trial.distributions,
+                    user_attrs=attributes,
+                )
+                self._left.append((once_more, plan))
+
+    def _without_conflicts(self, ours: list[FrozenTrial]) -> list[FrozenTrial]:
+        """See that trials of ours can be added at all; the trials, with their new numbers."""
+        numbers = {trial.number for trial in ours}
+        expected = self._chooser.distributions()
+        for trial in self._file.study.get_trials(deepcopy=False):
+            for name in expected.keys() & trial.distributions.keys():
+                if trial.number not in numbers and _differ(
+                    trial.distributions[name], expected[name]
+                ):
+                    self._file.renew(
+                        f"has a trial ({trial.number}) of another program that uses the name "
+                        f"{name!r} in another way, so that this search could add none",
+                        ours,
+                    )
+                    self._plans.clear()
+                    return self._ours()
+        return ours
 
 
-def _open(file: Path, config: Config, epochs: int) -> optuna.Study:
+def _is_no_repeat(trial: FrozenTrial) -> bool:
+    return trial.user_attrs.get(_SAME_AS) is None
+
+
+def _differ(one: BaseDistribution, other: BaseDistribution) -> bool:
     try:
-        with sqlite3.connect(file) as connection:
-            # Optuna's dashboard, or a curious user, may read while the search writes.
-            connection.execute("PRAGMA journal_mode=WAL")
-        connection.close()
-        storage = optuna.storages.RDBStorage(
-            f"sqlite:///{file.resolve()}", engine_kwargs={"connect_args": {"timeout": 60}}
-        )
-        study = optuna.create_study(
-            study_name=_NAME, storage=storage, load_if_exists=True, direction="maximize"
-        )
-    except (sqlite3.Error, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        raise ReconError(
-            f"{file} cannot be opened as an Optuna study ({error}). Delete the folder, or name "
-            "another one with --out."
-        ) from error
-    # A sampler that started anew with the same seed would draw its first plans again.
-    seed = config.seed + 1000 * len(study.get_trials(deepcopy=False))
-    study.sampler = _sampler(seed)
-    study.pruner = optuna.pruners.NopPruner()
-    if config.prune:
-        # In the first third of a training the order of plans still changes much.
-        study.pruner = optuna.pruners.MedianPruner(
-            n_startup_trials=5, n_warmup_steps=max(1, epochs // 3)
-        )
-    return study
-
-
-def _sampler(seed: int) -> optuna.samplers.TPESampler:
-    with warnings.catch_warnings():
-        # Before Optuna 5 this option, which keeps workers from trying the same, was experimental.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=_START_UP, constant_liar=True)
+        check_distribution_compatibility(one, other)
+    except ValueError:
+        return True
+    return False

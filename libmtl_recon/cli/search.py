@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +81,50 @@ def _handle(options: argparse.Namespace) -> int:
     )
     out = options.out or Path("runs") / Path(options.config).stem
     try:
-        run_search(config, out).print()
+        with _interrupted_once(options):
+            report = run_search(config, out)
     except KeyboardInterrupt:
-        print(
-            f"libmtl-recon: interrupted; the same command goes on where it stopped, in {out}",
-            file=sys.stderr,
-        )
+        with suppress(OSError):  # the terminal may be what was closed
+            print(
+                f"libmtl-recon: interrupted; the same command goes on where it stopped, in {out}",
+                file=sys.stderr,
+            )
         return 130  # what a shell reports for a program ended by Ctrl-C
+    report.print()
     return 0
+
+
+@contextmanager
+def _interrupted_once(options: argparse.Namespace) -> Iterator[None]:
+    """Have SIGTERM and a closed terminal stop the search as Ctrl-C does.
+
+    Runs are then told to end, which may take some seconds. A second Ctrl-C ends this process at
+    once, which loses nothing either: the runs' guards see it.
+    """
+    if not options.own_process or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, end)
+        raise KeyboardInterrupt
+
+    def end(number: int, frame: object) -> None:
+        with suppress(OSError):
+            if sys.stderr.isatty():
+                os.write(sys.stderr.fileno(), b"\x1b[?25h")  # the cursor, which the bar has hidden
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # not every system has the last
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    # One that is ignored, as by nohup, stays so.
+    before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

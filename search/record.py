@@ -1,0 +1,84 @@
+"""The record that a run leaves: read again later, and known when it is damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from search.child import DIGEST
+from search.result import Result
+
+_BEGINNING = b'{"event": '  # of each line
+
+
+class Damaged(Exception):  # noqa: N818  # said with the file's name by whoever sets it aside
+    """What a file holds was never written so; says what is wrong with it."""
+
+
+def read_record(file: Path, search: str = "") -> Result | None:
+    """The result of a run that ended well.
+
+    Args:
+        file: Its record.
+        search: What it must be a run of; nothing takes any.
+
+    Returns:
+        None if there is no such run, or if it was cut off, or failed.
+
+    Raises:
+        Damaged: The record is not as the run wrote it, or is of another script.
+        OSError: It cannot be read.
+    """
+    result, sound = _read(file)
+    if not sound:
+        raise Damaged(f"it is damaged from byte {result.notes['damaged at']} on")
+    of = result.notes.get("started", {}).get("search", search)
+    if search and of != search:
+        raise Damaged("it is of another script, or was made with other versions of the packages")
+    return result if result.finished else None
+
+
+def read_part(file: Path) -> Result:
+    """What a run had measured when it was ended, as far as the record can be read."""
+    return _read(file)[0]
+
+
+def _read(file: Path) -> tuple[Result, bool]:
+    """What a record says up to its end or to the first damage, and whether it reached the end."""
+    result, position = Result(), 0
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return result, True
+    *lines, rest = content.split(b"\n")
+    for line in lines:
+        try:
+            event = json.loads(line)
+            _check(event, content[:position])
+            result.add(event)
+        # The file may hold anything; what adding an event stumbles over is no event of ours.
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            result.notes["damaged at"] = position
+            return result, False
+        position += len(line) + 1
+    # A last line that was cut off is what a killed run leaves; zeros are what a power cut does.
+    cut_off = _BEGINNING.startswith(rest[: len(_BEGINNING)]) and b"\0" not in rest
+    result.notes["damaged at"] = position
+    return result, cut_off and not (rest and "ended" in result.notes)
+
+
+def _check(event: Any, before: bytes) -> None:
+    """See that a line is an event whose values are numbers where they must be."""
+    if DIGEST in event and event[DIGEST] != hashlib.sha256(before).hexdigest():
+        raise ValueError
+    if event["event"] == "measured":
+        for own in event["metrics"].values():
+            for value in own.values():
+                # None stands for NaN.
+                if value is not None and not math.isfinite(value):
+                    raise ValueError
+    if event["event"] == "built" and not isinstance(event["parameters"], int):
+        raise ValueError

@@ -1,0 +1,135 @@
+"""What a failing machine does to a search: a full disk, a locked database, damaged files.
+
+These are three things. Where a disk is full or a database locked nothing is damaged, and the same
+command goes on once there is room. What is damaged is set aside and made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from libmtl_recon import ReconError
+
+GOES_ON = "Nothing that was finished is lost: the same command then goes on where it stopped."
+
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_FULL, _BUSY, _SYSTEM = "full", "busy", "system"
+# SQLite's result codes, and what it says for each, for errors that bear no code.
+_KINDS = (
+    (13, "database or disk is full", _FULL),
+    (5, "database is locked", _BUSY),
+    (6, "database table is locked", _BUSY),
+    (10, "disk I/O error", _SYSTEM),
+    (14, "unable to open database file", _SYSTEM),
+    (8, "attempt to write a readonly database", _SYSTEM),
+)
+
+
+class MachineError(ReconError):
+    """The machine does not let a search go on; no fault of a run, and nothing is damaged."""
+
+
+def machine_error(error: BaseException, where: Path) -> MachineError | None:
+    """What to say of an error that the machine caused; None if it did not.
+
+    Args:
+        error: What was raised, perhaps because of another error.
+        where: The search's folder, or a file in it.
+    """
+    seen: BaseException | None = error
+    for _ in range(20):
+        if seen is None:
+            break
+        found = _of_database(seen, where) if isinstance(seen, sqlite3.Error) else None
+        found = _of_system(seen, where) if isinstance(seen, OSError) else found
+        if found is not None:
+            return found
+        seen = getattr(seen, "orig", None) or seen.__cause__ or seen.__context__
+    return None
+
+
+@contextlib.contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn what the machine does to a search into one paragraph.
+
+    Raises:
+        MachineError: A disk is full, or a file cannot be read or written, or is locked.
+        ReconError: The study's database was damaged while the search was at work.
+    """
+    try:
+        yield
+    except (OSError, sqlite3.Error, SQLAlchemyError, StorageInternalError) as error:
+        found = machine_error(error, folder)
+        if found is not None:
+            raise found from error
+        raise ReconError(
+            f"The study in {folder} cannot be used any more: {first_line(error)}. {GOES_ON} It "
+            "sets what is damaged aside, and takes the finished runs again."
+        ) from error
+
+
+def said_no_room(text: str) -> bool:
+    """Whether a program's last words are that there was no room for what it wrote."""
+    return any(os.strerror(number) in text for number in _NO_ROOM)
+
+
+def set_aside(file: Path) -> Path:
+    """Rename a damaged file, and what belongs to a database, to ``*.damaged-N``; its new name."""
+    taken = (file.with_name(f"{file.name}.damaged-{number}") for number in count(1))
+    aside = next(name for name in taken if not name.exists())
+    file.replace(aside)
+    for more in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            file.with_name(file.name + more).replace(aside.with_name(aside.name + more))
+    return aside
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def _of_system(error: OSError, where: Path) -> MachineError:
+    said = error.strerror or first_line(error)
+    place = error.filename or where
+    if error.errno in _NO_ROOM:
+        return MachineError(
+            f"Cannot write to {place}: {said}. Make room there (for a file that is too large, raise "
+            f"the limit that `ulimit -f` shows). {GOES_ON}"
+        )
+    return MachineError(
+        f"Cannot use {place}: {said}. Mend that, or name another folder with --out. {GOES_ON}"
+    )
+
+
+def _of_database(error: sqlite3.Error, where: Path) -> MachineError | None:
+    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    said = first_line(error)
+    kind = next((kind for number, text, kind in _KINDS if code == number or text in said), None)
+    if kind == _FULL:
+        return MachineError(
+            f"Cannot write the study in {where}: {said}. Make room on that disk. {GOES_ON}"
+        )
+    if kind == _BUSY:
+        return MachineError(
+            f"The study in {where} is locked by another program ({said}), for example a database "
+            f"browser, a backup, or a study of your own. It is not damaged. End that program, or "
+            f"wait until it lets go. {GOES_ON}"
+        )
+    if kind == _SYSTEM:
+        return MachineError(
+            f"The study in {where} cannot be read or written ({said}): see that the disk is there, "
+            "that it is not full, that you may write to the folder, and what `ulimit -f` allows. "
+            f"{GOES_ON}"
+        )
+    return None
