@@ -17,15 +17,18 @@ from numpy.typing import NDArray
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.files import check_writable, exists, refusal
 from libmtl_recon.weighting.gradops import GradOPSStep
+from libmtl_recon.weighting.numbered import is_ours, names_for, note_ours
 
 _COMMON = ("step", "epoch", "alpha", "conflict_rate")
 
 
 def check_log(parameter: str, file: str | Path) -> None:
-    """Check that a log can be begun under this name.
+    """Check that a log can be begun under this name, or next to it.
+
+    A file that this process has written is no obstacle: the next log gets a number.
 
     Raises:
-        UsageError: It exists already, does not end in .csv, or its folder does not exist.
+        UsageError: It exists from another run, does not end in .csv, or its folder does not exist.
     """
     path = Path(file)
     if path.suffix.lower() != ".csv":
@@ -33,7 +36,7 @@ def check_log(parameter: str, file: str | Path) -> None:
             parameter, "must be a file name that ends in .csv", str(file), "Change the ending."
         )
     check_writable(parameter, file)
-    if exists(file):
+    if exists(file) and not is_ours(path):
         raise UsageError(
             parameter,
             "must name a new file, so that no run writes over the log of another",
@@ -45,7 +48,8 @@ def check_log(parameter: str, file: str | Path) -> None:
 class CSVLog:
     """Writes a row a step, each at once to the file, so that a crash loses none.
 
-    The file is made with the first row: a run that never trains leaves none.
+    The file is made with the first row: a run that never trains leaves none. Where another model
+    of this process has a log of this name, this one's is FILE-2, FILE-3, …, which is printed.
 
     Args:
         file: A new .csv file.
@@ -99,14 +103,25 @@ class CSVLog:
 
     def _row(self, cells: Sequence[object]) -> None:
         if self._stream is None:
-            try:
-                # Line by line; and never a file that another run has made meanwhile.
-                self._stream = self._path.open("x", encoding="utf-8", newline="", buffering=1)
-            except FileExistsError:
-                check_log("--gradops_log", self._path)
-                raise
+            self._begin()
             csv.writer(self._stream, lineterminator="\n").writerow(self._header)
         csv.writer(self._stream, lineterminator="\n").writerow(cells)
+
+
+    def _begin(self) -> None:
+        wanted = self._path
+        for path in names_for(wanted, wanted.suffix):
+            try:
+                # Line by line; and never a file that another run has made, earlier or meanwhile.
+                self._stream = path.open("x", encoding="utf-8", newline="", buffering=1)
+            except FileExistsError:
+                check_log("--gradops_log", wanted)
+                continue
+            note_ours(path)
+            self._path = path
+            break
+        if self._path != wanted:
+            print(f"GradOPS: {wanted} is the log of another model of this run; this one's is {path}")
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,16 @@ from typing import Any
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.files import check_name, exists, is_folder
 from libmtl_recon.weighting.gradops import GradOPSStep
+from libmtl_recon.weighting.numbered import is_ours, names_for, note_ours
 
 # At most so much of a run that is killed is lost.
 _FLUSH_SECONDS = 10
 
 
 def check_tensorboard(parameter: str, folder: str | Path) -> None:
-    """Check that events can be logged to this folder.
+    """Check that events can be logged to this folder, or next to it.
+
+    Events that this process has written are no obstacle: the next log's folder gets a number.
 
     Raises:
         ReconError: TensorBoard is not installed.
@@ -32,7 +35,7 @@ def check_tensorboard(parameter: str, folder: str | Path) -> None:
     check_name(parameter, folder)
     if exists(path) and not is_folder(path):
         raise UsageError(parameter, "must be a folder", str(folder), "Name another.")
-    if next(path.glob("events.out.tfevents.*"), None) is not None:
+    if _has_events(path) and not is_ours(path):
         raise UsageError(
             parameter,
             "must be a folder without events, so that no run mixes with another",
@@ -44,7 +47,8 @@ def check_tensorboard(parameter: str, folder: str | Path) -> None:
 class TensorBoardLog:
     """Writes the scalars ``gradops/w/TASK``, ``gradops/r/TASK`` and ``gradops/conflict_rate``.
 
-    The folder is made with the first step.
+    The folder is made with the first step. Where another model of this process logs to it, this
+    one's is DIR-2, DIR-3, …, which is printed.
 
     Args:
         folder: Without events yet.
@@ -53,7 +57,7 @@ class TensorBoardLog:
 
     def __init__(self, folder: str | Path, tasks: Sequence[str]) -> None:
         check_tensorboard("--gradops_tensorboard", folder)
-        self._folder = str(folder)
+        self._folder = Path(folder)
         self._writer: Any = None
         self._tasks = list(tasks)
 
@@ -62,9 +66,7 @@ class TensorBoardLog:
     ) -> None:
         """Write one step; see :meth:`libmtl_recon.weighting.gradops_log.CSVLog.write`."""
         if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(self._folder, flush_secs=_FLUSH_SECONDS)
+            self._begin()
         scalars = {"gradops/conflict_rate": step.conflict_rate}
         for place, factor, speed in zip(
             present, step.factors.tolist(), step.speeds.tolist(), strict=True
@@ -79,3 +81,21 @@ class TensorBoardLog:
         """Write what is not written yet."""
         if self._writer is not None:
             self._writer.close()
+
+    def _begin(self) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        wanted = self._folder
+        free = (path for path in names_for(wanted) if not is_ours(path) and not _has_events(path))
+        self._folder = next(free)
+        note_ours(self._folder)
+        if self._folder != wanted:
+            print(
+                f"GradOPS: another model of this run logs to {wanted}; this one's folder is "
+                f"{self._folder}"
+            )
+        self._writer = SummaryWriter(str(self._folder), flush_secs=_FLUSH_SECONDS)
+
+
+def _has_events(folder: Path) -> bool:
+    return next(folder.glob("events.out.tfevents.*"), None) is not None
