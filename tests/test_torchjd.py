@@ -51,6 +51,18 @@ class Problem:
         return torch.cat([p.grad.flatten() for p in self.encoder.parameters()])
 
 
+def test_min_norm_is_ours_too() -> None:
+    angles = torch.deg2rad(torch.tensor([0.0, 100.0, 5.0], dtype=torch.float64))
+    rows = torch.stack([angles.cos(), angles.sin()], dim=1)
+    assert not GradOPS()(rows).any()
+    torch.testing.assert_close(GradOPS(stationary="min_norm")(rows), (rows[0] + rows[1]) / 2)
+    weighting = GradOPSWeighting(stationary="min_norm")
+    torch.testing.assert_close(weighting(rows @ rows.T).sum(), torch.tensor(1.0).double())
+    assert repr(GradOPS(stationary="min_norm")) == "GradOPS(alpha=0, stationary='min_norm')"
+    with pytest.raises(UsageError, match="stationary must be stop or min_norm"):
+        GradOPS(stationary="go")  # type: ignore[arg-type]
+
+
 CHOICES = [{"alpha": -2.0}, {"alpha": 0.0}, {"alpha": 1.0}, {"static": [0.5, 1.0, 1.5]}]
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import nnls
 
 from libmtl_recon import UsageError, gradops_weights
 from libmtl_recon.weighting.gradops import deconflict, gradops_step
@@ -260,9 +263,75 @@ def test_powers_of_the_speeds_do_not_overflow(alpha: float) -> None:
 def test_a_gradient_inside_the_span_of_the_others_moves_nothing_but_counts(alpha: float) -> None:
     one, two = np.eye(3)[:2]
     # The third lies in the span of the first two, against both; and each of those two lies in the
-    # span of the rest. No direction helps all: the update is zero (Pareto stationary).
+    # span of the rest. So the update is zero; here, no direction helps all.
     gradients = np.array([one, two, -one - two])
     np.testing.assert_allclose(ours(gradients, alpha), np.zeros(3), atol=1e-12)
+
+
+def at_angles(*degrees: float) -> np.ndarray:
+    angles = np.deg2rad(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def test_all_that_is_projected_may_vanish_where_a_direction_helps_all() -> None:
+    gradients = at_angles(0, 100, 5)
+    helps_all = at_angles(50)[0]
+    assert (gradients @ helps_all).min() > 0.6
+    np.testing.assert_allclose(ours(gradients, 0.0), 0, atol=1e-15)  # as in the paper
+    weights = gradops_weights(gradients @ gradients.T, stationary="min_norm").numpy()
+    # Of the convex hull, the point nearest to zero is the middle of the first two.
+    np.testing.assert_allclose(weights, [0.5, 0.5, 0], atol=1e-12)
+
+
+def nearest_to_zero(gradients: np.ndarray) -> np.ndarray:
+    """The point of the convex hull that is nearest to zero, by non-negative least squares."""
+    count, weight = len(gradients), 1e6 * np.linalg.norm(gradients)
+    system = np.vstack([gradients.T, weight * np.ones(count)])
+    found = nnls(system, np.append(np.zeros(gradients.shape[1]), weight))[0]
+    point: np.ndarray = found / found.sum() @ gradients
+    return point
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 7), st.integers(1, 4), st.floats(0.0, 2.0))
+def test_min_norm_takes_over_only_where_all_that_is_projected_vanishes(
+    seed: int, tasks: int, dimension: int, decades: float
+) -> None:
+    gradients = draw(seed, tasks, dimension, decades)
+    matrix = gradients @ gradients.T
+    paper, found = gradops_weights(matrix, -1.0), gradops_weights(matrix, -1.0, None, "min_norm")
+    if bool(paper.any()):
+        assert torch.equal(found, paper)
+        return
+    update, nearest = found.numpy() @ gradients, nearest_to_zero(gradients)
+    np.testing.assert_allclose(update, nearest, atol=1e-6 * np.abs(gradients).max())
+    length = np.linalg.norm(update)
+    if length > 1e-5 * np.linalg.norm(gradients, axis=1).max():
+        assert (gradients @ update).min() >= length**2 * (1 - 1e-6)
+        assert float(found.min()) >= 0
+        assert float(found.sum()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("angles", [(0, 180), (0, 120, 240), (0, 90, 180, 270)])
+def test_min_norm_stops_where_the_hull_contains_zero(angles: tuple[float, ...]) -> None:
+    gradients = at_angles(*angles) * 10.0 ** np.arange(len(angles))[:, None]
+    found = gradops_weights(gradients @ gradients.T, stationary="min_norm")
+    assert found.tolist() == [0.0] * len(angles)
+
+
+def test_min_norm_leaves_gradients_of_zero_out() -> None:
+    gradients = np.vstack([at_angles(0, 100, 5), np.zeros((1, 2))])
+    found = gradops_weights(gradients @ gradients.T, stationary="min_norm")
+    np.testing.assert_allclose(found, [0.5, 0.5, 0, 0], atol=1e-12)
+    assert gradops_weights(np.zeros((2, 2)), stationary="min_norm").tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("given_as", [np.ndarray.tolist, np.asarray, torch.from_numpy])
+def test_a_gramian_may_be_an_array_or_a_list(given_as: Callable[[np.ndarray], object]) -> None:
+    matrix = draw(2, 4, 9)
+    matrix = matrix @ matrix.T
+    assert torch.equal(gradops_weights(given_as(matrix)), gradops_weights(torch.tensor(matrix)))
+    assert gradops_weights([[1, -1], [-1, 2]]).tolist() == [2.0, 1.5]
 
 
 def test_dependent_rows_beside_an_independent_one() -> None:
@@ -319,9 +388,25 @@ def test_float32_gramians_of_extreme_norms_do_not_overflow() -> None:
     [
         (torch.eye(2), float("nan"), "alpha"),
         (torch.ones(2, 3), 0.0, "gramian"),
-        (torch.tensor([[1.0, float("nan")], [float("nan"), float("inf")]]), 0.0, "gramian"),
+        (torch.tensor([[1.0, float("nan")], [float("nan"), float("inf")]]), 0.0, "tasks .1."),
+        ([[1.0, float("nan")], [0.0, 1.0]], 0.0, "not finite off its diagonal"),
+        ([[1.0, 0.5], [0.2, 1.0]], 0.0, "gramian must be symmetric"),
+        ([[1.0, 0.0], [0.0, -1.0]], 0.0, "no negative number on its diagonal"),
+        ([1.0, 2.0], 0.0, "a square matrix"),
+        (torch.ones(1, 2, 2), 0.0, "a square matrix"),
+        ([[1.0, 2.0], [3.0]], 0.0, "a matrix of numbers"),
+        (None, 0.0, "a matrix of numbers"),
+        ("eye", 0.0, "a matrix of numbers"),
+        (np.eye(2) * 1j, 0.0, "a matrix of numbers"),
+        (torch.eye(2) * 1j, 0.0, "real numbers"),
+        (torch.eye(2, dtype=torch.bool), 0.0, "real numbers"),
     ],
 )
-def test_refuses_what_it_cannot_weigh(gramian: torch.Tensor, alpha: float, named: str) -> None:
+def test_refuses_what_it_cannot_weigh(gramian: object, alpha: float, named: str) -> None:
     with pytest.raises(UsageError, match=named):
         gradops_weights(gramian, alpha)
+
+
+def test_refuses_another_way_to_stop() -> None:
+    with pytest.raises(UsageError, match="stationary must be stop or min_norm"):
+        gradops_weights(torch.eye(2), stationary="go")  # type: ignore[arg-type]

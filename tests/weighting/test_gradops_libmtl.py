@@ -102,6 +102,37 @@ def test_short_parameters_are_weighed_by_a_float64_gramian(dtype: torch.dtype) -
     torch.testing.assert_close(update, (expected @ rows).to(dtype), rtol=0.01, atol=1e-6)
 
 
+def test_without_arguments_alpha_is_zero_and_it_stops() -> None:
+    model, twin = make(), make()
+    np.testing.assert_array_equal(
+        model.backward(losses_of(model)), twin.backward(losses_of(twin), gradops_alpha=0.0)
+    )
+
+
+def test_min_norm_reaches_the_shared_parameters() -> None:
+    torch.manual_seed(0)
+
+    class Plane(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.where = nn.Parameter(torch.zeros(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.where + 0 * x
+
+    decoders = nn.ModuleDict({task: nn.Linear(2, 1) for task in TASKS})
+    model = Model(TASKS, Plane, decoders, False, False, torch.device("cpu")).double()
+    angles = torch.deg2rad(torch.tensor([0.0, 100.0, 5.0], dtype=torch.float64))
+    directions = torch.stack([angles.cos(), angles.sin()], dim=1)
+    for stationary, update in (("stop", [0.0, 0.0]), ("min_norm", [0.5, 0.5])):
+        losses = directions @ model.encoder(torch.zeros(2, dtype=torch.float64))
+        model.zero_grad()
+        model.backward(losses, gradops_stationary=stationary)
+        # The middle of the first two.
+        expected = torch.tensor(update, dtype=torch.float64) @ directions[:2]
+        torch.testing.assert_close(model.encoder.where.grad, expected)
+
+
 def test_refuses_representation_gradients() -> None:
     with pytest.raises(UsageError, match="--rep_grad"):
         make(rep_grad=True).init_param()

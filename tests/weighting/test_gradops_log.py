@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from libmtl_recon import ReconError, UsageError
-from libmtl_recon.weighting import gradops_log
+from libmtl_recon.weighting import gradops_log, numbered
 from libmtl_recon.weighting.gradops import GradOPSStep, gradops_step
 from libmtl_recon.weighting.gradops_log import CSVLog, check_log, read_log
 
@@ -99,7 +99,10 @@ def test_a_log_that_is_missing_or_no_text_is_named(tmp_path: Path) -> None:
         read_log(tmp_path / "run.csv")
 
 
-def test_no_run_writes_over_another(tmp_path: Path) -> None:
+def test_no_run_writes_over_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As if other processes had written what this one does.
+    monkeypatch.setattr(numbered, "note_ours", lambda path: None)
+    monkeypatch.setattr(gradops_log, "note_ours", lambda path: None)
     write_some(tmp_path / "run.csv")
     with pytest.raises(UsageError, match="--gradops_log must name a new file"):
         CSVLog(tmp_path / "run.csv", TASKS, 0.0)
@@ -108,6 +111,29 @@ def test_no_run_writes_over_another(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="must name a new file"):
         late.write(1, 0, step([1, 1, 1], [1, 1, 1]), [0, 1, 2])
     assert read_log(tmp_path / "late.csv").alpha == -1.5
+
+
+def test_each_model_of_a_run_has_a_log_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, old = tmp_path / "run.csv", tmp_path / "run-2.csv"
+    old.write_text("from before", encoding="utf-8")
+    logs = [CSVLog(file, TASKS, alpha) for alpha in (1.0, 2.0, 3.0)]  # before any has trained
+    for log in logs:
+        log.write(1, 0, step([1, 1, 1], [1, 1, 1]), [0, 1, 2])
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        f"GradOPS: {file} is the log of another model of this run; this one's is {tmp_path / name}"
+        for name in ("run-3.csv", "run-4.csv")
+    ]
+    check_log("--gradops_log", file)  # for a model that is made now
+    for log in logs:
+        log.write(2, 0, step([1, 1, 1], [1, 1, 1]), [0, 1, 2])
+        log.close()
+    assert old.read_text(encoding="utf-8") == "from before"
+    for name, alpha in (("run.csv", 1.0), ("run-3.csv", 2.0), ("run-4.csv", 3.0)):
+        found = read_log(tmp_path / name)
+        assert (found.alpha, found.steps.tolist()) == (alpha, [1, 2])
 
 
 @pytest.mark.parametrize(

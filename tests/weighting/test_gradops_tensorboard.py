@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from libmtl_recon import ReconError, UsageError
+from libmtl_recon.weighting import numbered
 from libmtl_recon.weighting.gradops import GradOPSStep
 from libmtl_recon.weighting.gradops_tensorboard import TensorBoardLog, check_tensorboard
 
 
 @pytest.mark.filterwarnings("ignore")  # TensorBoard's own, of numpy and protobuf
-def test_the_scalars_come_back(tmp_path: Path) -> None:
+def test_the_scalars_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     log = TensorBoardLog(tmp_path / "run", ["left", "right"])
@@ -38,6 +39,11 @@ def test_the_scalars_come_back(tmp_path: Path) -> None:
         "gradops/r/right": [(1, 0.75)],
         "gradops/conflict_rate": [(1, 1.0)],
     }
+    check_tensorboard("--gradops_tensorboard", tmp_path / "run")  # for another model of this run
+    TensorBoardLog(tmp_path / "run", ["left", "right"]).write(1, 0, both, [0, 1])
+    assert len(list((tmp_path / "run").iterdir())) == 1
+    assert len(list((tmp_path / "run-2").iterdir())) == 1
+    monkeypatch.setattr(numbered, "_written", set())  # as if another process had written them
     with pytest.raises(UsageError, match="a folder without events"):
         check_tensorboard("--gradops_tensorboard", tmp_path / "run")
 
