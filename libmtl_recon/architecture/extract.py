@@ -113,9 +113,9 @@ def _alone(model: Any, base: type[nn.Module], task: str, names: list[str]) -> nn
         if isinstance(vars(module).get("task_name"), TaskByTask):
             vars(module).update(task_name=[task], task_num=1)
     alone.train(model.training)
-    _taken_out(alone, task)
-    _fold(alone, alone.decoders[task], model, task)
-    return alone
+    network = _taken_out(alone, task)
+    _fold(network, alone.decoders[task], model, task)
+    return network
 
 
 def _copy_of(part: Any, model: nn.Module) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from libmtl_recon.architecture.branches import TaskByTask, find_branches, keep_to_their_task
 from libmtl_recon.architecture.bundle import bundles_in, pick
+from libmtl_recon.architecture.entries import is_per_task, keep_entries_apart, only_entry
 from libmtl_recon.architecture.finding import find_layers
 from libmtl_recon.architecture.split import mark_split, split_beside
 from libmtl_recon.architecture.task_selection import TaskSelection
@@ -90,6 +91,9 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         if root is not self:
             mark_split(self, self._selection)
         keep_to_their_task(branches, self._selection)
+        # LibMTL hands entry t of an encoder's list to decoder t.
+        if getattr(super().forward, "__func__", None) is AbsArchitecture.forward:
+            keep_entries_apart(root, self._selection, declared=False)
         tasks.selection = self._selection
         # The weighting adds its own afterwards.
         self._parts = frozenset(key.partition(".")[0] for key in self.state_dict())
@@ -141,6 +145,8 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
     def _prepare_rep(self, rep: Any, task: str, same_rep: bool | None = None) -> Any:
         for bundle in bundles_in(rep):
             bundle.parts  # noqa: B018  # refuses what is cut off from its gradient
+        if is_per_task(self):
+            rep = only_entry(rep, task)
         return super()._prepare_rep(pick(rep, self.task_name.index(task)), task, same_rep=False)
 
 

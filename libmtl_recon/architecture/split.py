@@ -15,6 +15,7 @@ from libmtl_recon.architecture.bundle import bundles_in, pick
 from libmtl_recon.architecture.compiled import run_uncompiled, uncompiled
 from libmtl_recon.architecture.custom_functions import run_functions_once_a_task
 from libmtl_recon.architecture.drawing import draw_anew, refuse_undrawable
+from libmtl_recon.architecture.entries import keep_entries_apart
 from libmtl_recon.architecture.finding import checked_tasks, find_layers, tied_parameters
 from libmtl_recon.architecture.recomputing import recompute_for_the_same_tasks
 from libmtl_recon.architecture.state import accept_plain_state
@@ -44,6 +45,7 @@ def split_layers(
     *,
     bn: Literal["per_task", "mixed"] = "per_task",
     init: Literal["copy", "fresh"] = "copy",
+    per_task_output: bool = False,
 ) -> nn.Module:
     """Give each task its own copy of some layers, in place.
 
@@ -69,6 +71,11 @@ def split_layers(
             updates in turn, as the program of the Recon paper's authors does (``mixed``).
         init: Copies start equal (``copy``), or each is drawn by the layer's own
             ``reset_parameters`` (``fresh``).
+        per_task_output: The network returns one entry per task: a list or tuple, in the order of
+            ``tasks``, or a dict with their names. Entry t is then computed for task t alone, and
+            returned as a plain value; under :func:`only_task` the others are None. Its first call
+            with inputs of new shapes runs once more, to see which layer serves which entry.
+            Otherwise a list is computed for each task as a whole, such as a feature pyramid.
 
     Returns:
         The module itself.
@@ -88,7 +95,10 @@ def split_layers(
     """
     module, layers, tasks = checked_arguments(module, layers, tasks)
     selection = TaskSelection(checked_tasks(tasks))
-    return split_beside(module, layers, selection, bn=bn, init=init)
+    split_beside(module, layers, selection, bn=bn, init=init)
+    if per_task_output:
+        keep_entries_apart(module, selection)
+    return module
 
 
 def split_beside(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import local
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class _Choice(NamedTuple):
     task: str | None = None
     in_loops: bool = False
+    progress: Any = None
 
 
 _NONE = _Choice()
@@ -81,6 +82,15 @@ class TaskSelection:
             yield
         finally:
             self._note(before)  # a loop may have been left in the middle
+
+    @property
+    def progress(self) -> Any:
+        """How far this thread has come in a pass that goes by a plan; None outside of one."""
+        return _choices.of.get(self, _NONE).progress
+
+    @progress.setter
+    def progress(self, value: Any) -> None:
+        self._note(_choices.of.get(self, _NONE)._replace(progress=value))
 
     def _note(self, choice: _Choice) -> None:
         if choice == _NONE:
