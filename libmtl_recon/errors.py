@@ -13,7 +13,7 @@ _LONGEST = 1500
 _LONGEST_VALUE = 200
 _LONGEST_PARTS = {"parameter": 80, "rule": 360, "way_out": 320}
 # Rules about whether a parameter is given at all, of which True, False and None say nothing.
-_ABOUT_PRESENCE = ("must be given", "cannot be combined", "needs ")
+_ABOUT_PRESENCE = ("must be given", "must not be added", "cannot be combined", "needs ")
 
 
 class ReconError(Exception):
@@ -34,7 +34,7 @@ class ReconError(Exception):
 
     def rename(self, names: Mapping[str, str]) -> None:
         """Have the message name arguments as another caller knows them; see :func:`naming`."""
-        self.args = (_renamed(str(self), names),)
+        self.args = (renamed(str(self), names),)
 
 
 class UsageError(ReconError, ValueError):
@@ -62,8 +62,8 @@ class UsageError(ReconError, ValueError):
     def rename(self, names: Mapping[str, str]) -> None:
         """Have the error name arguments as another caller knows them; see :func:`naming`."""
         self.parameter = names.get(self.parameter, self.parameter)
-        self.rule = _renamed(self.rule, names)
-        self.way_out = _renamed(self.way_out, names)
+        self.rule = renamed(self.rule, names)
+        self.way_out = renamed(self.way_out, names)
         self.args = (self._text(),)
 
     def _text(self) -> str:
@@ -96,7 +96,8 @@ def naming(**names: str) -> Iterator[None]:
         raise
 
 
-def _renamed(text: str, names: Mapping[str, str]) -> str:
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    """A text in which arguments, which stand in backticks, have other names; see :func:`naming`."""
     for name, other in names.items():
         text = text.replace(f"`{name}`", other)
     return text

@@ -59,7 +59,7 @@ def check_writable(parameter: str, file: str | Path) -> None:
         file: Its path.
 
     Raises:
-        UsageError: No file can have this name, its folder does not exist, or it is a folder.
+        UsageError: No file can have this name, or its folder does not exist.
     """
     if not is_folder(Path(file).parent):
         raise UsageError(
@@ -69,13 +69,6 @@ def check_writable(parameter: str, file: str | Path) -> None:
             f"Make {Path(file).parent} first.",
         )
     check_name(parameter, file)
-    if is_folder(file):
-        raise UsageError(
-            parameter,
-            "must name a file, and this is a folder",
-            str(file),
-            "Add a file name to it.",
-        )
 
 
 def check_name(parameter: str, path: str | Path) -> None:

@@ -134,7 +134,7 @@ def load_optimizer(
     if len(groups) != 1 or kinds[0] != kinds[1]:
         raise ReconError(
             f"{checkpoint.source} has the state of another optimiser than this run's "
-            f"{type(optimizer).__name__}. Train with the same --optim, or save the model's state "
+            f"{type(optimizer).__name__}. Train with the same optimiser, or save the model's state "
             "dict alone."
         )
     places = _unsplit_parameters(model, checkpoint.model, len(groups[0]["params"]))

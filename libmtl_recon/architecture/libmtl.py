@@ -19,10 +19,20 @@ from libmtl_recon.architecture.ties import own_modules, part_ways, places_of_tas
 from libmtl_recon.commands import scoring_command
 from libmtl_recon.conflict.layers import layers_of, sharing_root
 from libmtl_recon.conflict.selection import select_layers
-from libmtl_recon.errors import UsageError
+from libmtl_recon.errors import UsageError, naming, renamed
 
 # Their tasks have a network each, all of which LibMTL counts as shared.
 COLUMNS = ("Cross_stitch", "LTB")
+# What the user gave the arguments of the functions called here by.
+_FLAGS = {
+    "K": "--recon_k",
+    "S": "--recon_s",
+    "source": "--recon_layers",
+    "layers": "--recon_layers",
+    "select": "--recon_select",
+    "bn": "--recon_bn",
+    "init": "--recon_init",
+}
 
 
 class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
@@ -57,16 +67,17 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         shared = list(super().get_share_params())
         root = sharing_root(self, shared)
         layers = layers_of(root, shared)
-        chosen = select_layers(
-            layers,
-            kwargs["recon_k"],
-            kwargs["recon_s"],
-            kwargs["recon_layers"],
-            command=scoring_command(kwargs.get("recon_base", "HPS")),
-            tasks=task_name,
-            select=kwargs.get("recon_select", "conflict"),
-            seed=kwargs.get("recon_select_seed", 0),
-        )
+        with naming(**_FLAGS):
+            chosen = select_layers(
+                layers,
+                kwargs["recon_k"],
+                kwargs["recon_s"],
+                kwargs["recon_layers"],
+                command=scoring_command(kwargs.get("recon_base", "HPS")),
+                tasks=task_name,
+                select=kwargs.get("recon_select", "conflict"),
+                seed=kwargs.get("recon_select_seed", 0),
+            )
         before = _count(root)
         self._selection = TaskSelection(tasks)
         places = places_of_tasks(self, task_name, shared)
@@ -75,18 +86,19 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         heads = {id(part) for part in self.decoders.modules()}
         branches = [b for b in find_branches(root, shared) if id(b) not in heads]
         copies: Copies = {}
-        split_beside(
-            root,
-            chosen.names,
-            self._selection,
-            bn=kwargs.get("recon_bn", "per_task"),
-            init=kwargs.get("recon_init", "copy"),
-            besides=[
-                *(m for branch in branches for m in branch.modules()),
-                *own_modules(self, places),
-            ],
-            copies=copies,
-        )
+        with naming(**_FLAGS):
+            split_beside(
+                root,
+                chosen.names,
+                self._selection,
+                bn=kwargs.get("recon_bn", "per_task"),
+                init=kwargs.get("recon_init", "copy"),
+                besides=[
+                    *(m for branch in branches for m in branch.modules()),
+                    *own_modules(self, places),
+                ],
+                copies=copies,
+            )
         tie(ties, copies)
         if root is not self:
             mark_split(self, self._selection)
@@ -98,7 +110,7 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         # The weighting adds its own afterwards.
         self._parts = frozenset(key.partition(".")[0] for key in self.state_dict())
         print("=" * 40)
-        print("Recon:", chosen.note)
+        print("Recon:", renamed(chosen.note, _FLAGS))
         if chosen.doubt:
             print("Recon:", chosen.doubt)
         print(f"Recon: {len(chosen.names)} of {len(layers)} layers are task-specific now:")

@@ -32,8 +32,8 @@ def load_unsplit(model: Any, checkpoint: Checkpoint) -> list[str]:
     if split & set(checkpoint.model):
         raise ReconError(
             f"{checkpoint.source} is of a network that is split already. Give a network from "
-            "before its split, or load this one by load_state_dict (on LibMTL's main branch, "
-            "--load_path)."
+            "before its split, or load this one by load_state_dict, as LibMTL's main branch "
+            "does of a checkpoint."
         )
     encoder = getattr(model, "encoder", None)
     if isinstance(encoder, nn.Module) and is_split(encoder) and _is_encoders(encoder, checkpoint):

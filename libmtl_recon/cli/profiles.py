@@ -168,11 +168,13 @@ def _add(options: argparse.Namespace) -> int:
 def _table(options: argparse.Namespace) -> int:
     from libmtl_recon.cli.tables import make_console, make_table, say
     from libmtl_recon.conflict.intervals import EDGES, intervals
+    from libmtl_recon.errors import naming
 
     profiles = _load(options.profiles)
     common = set.intersection(*(set(profile.layer_names) for profile in profiles))
     layers = [n for n in profiles[0].layer_names if n in common] if options.layers else None
-    found = intervals(profiles, options.edges or EDGES, layers)
+    with naming(edges="--edges"):
+        found = intervals(profiles, options.edges or EDGES, layers)
     titles = _titles(profiles)
     console = make_console()
     table = make_table(console, "cosine", *titles, right=tuple(titles))
@@ -191,8 +193,11 @@ def _table(options: argparse.Namespace) -> int:
 def _plot(options: argparse.Namespace) -> int:
     from libmtl_recon.cli.tables import say
     from libmtl_recon.conflict.distribution import draw_distributions
+    from libmtl_recon.errors import naming
 
     profiles = _load(options.profiles)
-    draw_distributions(dict(zip(_titles(profiles), profiles, strict=True)), options.out, options.s)
+    drawn = dict(zip(_titles(profiles), profiles, strict=True))
+    with naming(file="--out", S="--s"):
+        draw_distributions(drawn, options.out, options.s)
     say(f"Drawn in {options.out}.")
     return 0

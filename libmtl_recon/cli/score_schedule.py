@@ -10,6 +10,7 @@ from libmtl_recon.conflict.schedule import (
     Schedule,
     UntilStable,
 )
+from libmtl_recon.errors import naming
 
 # Where the choice of layers never becomes stable.
 MOST_STEPS = 3000
@@ -66,10 +67,20 @@ def make_schedule(options: argparse.Namespace) -> Schedule:
     fixed = wanted == _OFF or (wanted is None and options.steps is not None)
     if wanted is None or wanted == _OFF:
         wanted = DEFAULT_RANKING_CONFIDENCE if options.k is None else DEFAULT_CONFIDENCE
-    asked = UntilStable(options.s, options.k, wanted)
     steps = MOST_STEPS if options.steps is None and not fixed else options.steps
-    until = None if fixed else asked
-    return Schedule(steps, options.score_every, options.score_from, options.score_to, until, asked)
+    with naming(
+        S="--s",
+        confidence="--score-until-stable",
+        steps="--steps",
+        every="--score-every",
+        start="--score-from",
+        stop="--score-to",
+    ):
+        asked = UntilStable(options.s, options.k, wanted)
+        until = None if fixed else asked
+        return Schedule(
+            steps, options.score_every, options.score_from, options.score_to, until, asked
+        )
 
 
 def _confidence(text: str) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from libmtl_recon.conflict.layers import Layer
 
-# The names of `--recon_select`, and what each does, for help and messages.
+# The names of `select`, and what each does, for help and messages.
 SELECTIONS = {
     "conflict": "the K worst (Recon)",
     "random": "K at random (RSL)",

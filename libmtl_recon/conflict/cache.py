@@ -208,8 +208,8 @@ def read_profile(file: str | Path) -> ConflictProfile:
         return ConflictProfile.from_json(text, str(file))
     except ReconError as error:
         raise ReconError(
-            f"{error} {way_out} Scores or lists of layers are no profiles, but --recon_layers "
-            "takes them as they are."
+            f"{error} {way_out} Scores or lists of layers are no profiles, but Recon takes "
+            "its layers from them as they are."
         ) from error
 
 

@@ -38,7 +38,7 @@ def draw_distributions(
         ReconError: A profile has no counts of the whole gradient, there are too many to be told
             apart, or the file cannot be written.
     """
-    check_picture("--out", file)
+    check_picture("file", file)
     below = check_severity("S", S)
     if len(profiles) > len(_COLOURS):
         raise ReconError(

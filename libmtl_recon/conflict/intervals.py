@@ -52,10 +52,10 @@ def intervals(
         UsageError: The edges break their rule, or a profile has no such layer.
         ReconError: A profile has no counts of the whole gradient.
     """
-    below = [check_severity("--edges", edge) for edge in edges]
+    below = [check_severity("edges", edge) for edge in edges]
     if len(below) < 2 or any(low >= high for high, low in itertools.pairwise(below)):
         raise UsageError(
-            "--edges",
+            "edges",
             "must be two numbers or more, falling",
             list(edges),
             "Try 0,-0.01,-0.02,-0.03.",

@@ -147,5 +147,5 @@ class ConflictProbe:
                 raise ReconError(
                     f"The gradient of task {', '.join(names)} in layer {layer.title!r} was not "
                     "finite (NaN or inf) while scoring. Look at this task's loss and labels, or "
-                    "lower --lr."
+                    "lower the learning rate."
                 )

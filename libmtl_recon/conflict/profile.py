@@ -221,5 +221,5 @@ def check_split_count(parameter: str, count: object, layers: int) -> None:
             parameter,
             f"must leave a layer shared, so be below {layers}, the number of shared layers",
             count,
-            "Lower it; to train each task apart, use `libmtl-recon run --single-task NAME`.",
+            "Lower it; a network of which nothing is shared is a training of each task alone.",
         )

@@ -37,8 +37,8 @@ class UntilStable:
     confidence: float = DEFAULT_RANKING_CONFIDENCE
 
     def __post_init__(self) -> None:
-        check_severity("--s", self.S)
-        check_confidence("--score-until-stable", self.confidence)
+        check_severity("S", self.S)
+        check_confidence("confidence", self.confidence)
 
     def check_layers(self, layers: int) -> None:
         """Check K against the network's number of layers.
@@ -47,7 +47,7 @@ class UntilStable:
             UsageError: There are not so many, or none would be left.
         """
         for count in () if self.K is None else (self.K,) if isinstance(self.K, int) else self.K:
-            check_split_count("--k", count, layers)
+            check_split_count("K", count, layers)
 
     def look(self, profile: ConflictProfile) -> Stability:
         """How sure the choice is by now."""
@@ -82,7 +82,7 @@ class Schedule:
             whole = isinstance(value, int) and not isinstance(value, bool)
             if value is not None and not (whole and value >= least):
                 raise UsageError(
-                    _FLAGS[name], f"must be a whole number from {least} up", value, "Raise it."
+                    name, f"must be a whole number from {least} up", value, "Raise it."
                 )
 
     def wants(self, step: int) -> bool:
@@ -92,14 +92,6 @@ class Schedule:
     def ends(self, step: int) -> bool:
         """Whether nothing is left to be scored from this training step on."""
         return self.stop is not None and step >= self.stop
-
-
-_FLAGS = {
-    "steps": "--steps",
-    "every": "--score-every",
-    "start": "--score-from",
-    "stop": "--score-to",
-}
 
 
 class Stopping:
@@ -147,5 +139,5 @@ def check_confidence(parameter: str, confidence: object) -> None:
             "must be a number above 0 and below 1, the share of the chosen layers that would be "
             "chosen again",
             confidence,
-            f"Leave it out for {DEFAULT_CONFIDENCE}, or say --steps N for a fixed number of steps.",
+            f"Leave it out for {DEFAULT_CONFIDENCE}, or give a fixed number of steps by `steps`.",
         )

@@ -49,11 +49,11 @@ def select_layers(
         ReconError: There is no profile for this network, the source's is of another, or the
             source cannot be read.
     """
-    check_split_count("--recon_k", K, len(layers))
-    check_select("--recon_select", select)
+    check_split_count("K", K, len(layers))
+    check_select("select", select)
     if select in _UNMEASURED:
         names, note = _UNMEASURED[select](layers, K, seed)
-        return Selection(names, note if source is None else f"{note}; --recon_layers is not used")
+        return Selection(names, note if source is None else f"{note}; `source` is not used")
     cache = cache or ProfileCache()
     if source is None:
         worst = from_cache(layers, K, S, cache, command, tasks)
@@ -66,11 +66,11 @@ def select_layers(
     names = tuple(baselines.random_parameters(layers, wanted, seed))
     if not names:
         raise UsageError(
-            "--recon_select",
+            "select",
             f"can be random_params only if a layer has at most {wanted:,} parameters, as many as "
             f"the {K} worst have together",
             select,
-            "Raise --recon_k.",
+            "Raise `K`.",
         )
     found = sum(size[name] for name in names)
     return Selection(

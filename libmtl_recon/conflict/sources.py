@@ -18,7 +18,6 @@ from libmtl_recon.conflict.strict_json import parse
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.files import is_file
 
-_FLAG = "--recon_layers"
 _FILES = (
     "a profile that `libmtl-recon layers export` wrote, a JSON object {layer: score}, or a JSON "
     "list of layers"
@@ -35,7 +34,7 @@ class Selection:
 
     Attributes:
         names: Worst first.
-        note: A line for the user: where they came from.
+        note: A line for the user: where they came from; names of arguments are in backticks.
         doubt: Another, where they come from a profile of too few steps; else empty.
     """
 
@@ -69,10 +68,10 @@ def from_cache(
     match = cache.find(layers)
     if match is None:
         raise ReconError(
-            f"No conflict profile is kept for this network of {len(layers)} layers, so --arch "
-            "Recon cannot know which of them conflict."
-            f"{_nearest(layers, cache)} Make one with `{command}`, or name another source with "
-            f"{_FLAG}."
+            f"No conflict profile is kept for this network of {len(layers)} layers, so Recon "
+            "cannot know which of them conflict."
+            f"{_nearest(layers, cache)} Make one with `{command}`, or name another source by "
+            "`source`."
         )
     found = _by_profile(layers, K, S, f"profile {match.entry.id}", match.entry.profile, tasks)
     if not match.others:
@@ -89,7 +88,7 @@ def from_source(
     cache: ProfileCache,
     tasks: Sequence[str] | None = None,
 ) -> Selection:
-    """The K worst by what ``--recon_layers`` names.
+    """The K worst by what ``source`` names.
 
     Args:
         layers: The network's.
@@ -119,7 +118,7 @@ def from_source(
     try:
         data = parse(text)
     except ValueError as error:
-        raise ReconError(f"{_FLAG} {source} is not JSON ({error}). {_WAY_OUT}") from error
+        raise ReconError(f"`source` {source} is not JSON ({error}). {_WAY_OUT}") from error
     if isinstance(data, dict) and data.get("format") == FORMAT:
         profile = ConflictProfile.from_json(text, source)
         return _by_profile(layers, K, S, source, profile, tasks)
@@ -127,7 +126,7 @@ def from_source(
         return _by_list(layers, K, source, data)
     if isinstance(data, dict) and data and all(map(_is_score, data.values())):
         return _by_scores(layers, K, source, data)
-    raise ReconError(f"{_FLAG} {source} holds none of what it may: {_FILES}.")
+    raise ReconError(f"`source` {source} holds none of what it may: {_FILES}.")
 
 
 def describe(profile: ConflictProfile, tasks: Sequence[str] | None = None) -> str:
@@ -166,7 +165,7 @@ def _by_profile(
     theirs = profile.architecture
     if loose_fingerprint(theirs) != loose_fingerprint(layers):
         raise ReconError(
-            f"{_FLAG} {title} is the profile of another architecture, or this one has changed "
+            f"`source` {title} is the profile of another architecture, or this one has changed "
             f"since: it has {len(theirs)} layers and this network {len(layers)} "
             f"({differences(theirs, layers)}). Score this network with `libmtl-recon score`, or "
             "name the profile that belongs to it."
@@ -205,7 +204,7 @@ def _by_scores(
     order = {layer.name: position for position, layer in enumerate(layers)}
     _check_names(list(data), order, K, source)
     ranked = sorted(data, key=lambda name: (-data[name], order[name]))
-    note = f"layers from {source}, by its published scores (--recon_s does not apply to them)"
+    note = f"layers from {source}, by its published scores (`S` does not apply to them)"
     return Selection(tuple(ranked[:K]), note)
 
 
@@ -214,7 +213,7 @@ def _by_list(layers: Sequence[Layer], K: int, title: str, names: list[str]) -> S
     _check_names(names, order, K, title)
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UsageError(_FLAG, "must name each layer once", twice, "Name it once.")
+        raise UsageError("source", "must name each layer once", twice, "Name it once.")
     of = f", the first {K} of {len(names)}" if len(names) > K else ""
     return Selection(tuple(names[:K]), f"layers from {title}{of}, in its order")
 
@@ -223,7 +222,7 @@ def _check_names(names: list[str], order: dict[str, int], K: int, title: str) ->
     unknown = [name for name in names if name not in order]
     if unknown:
         raise UsageError(
-            _FLAG,
+            "source",
             "must name layers of this network",
             unknown[0],
             f"{len(unknown)} of the {len(names)} layers in {title} do not exist here. "
@@ -231,10 +230,10 @@ def _check_names(names: list[str], order: dict[str, int], K: int, title: str) ->
         )
     if len(names) < K:
         raise UsageError(
-            "--recon_k",
+            "K",
             f"must be at most {len(names)}, the number of layers that {title} ranks",
             K,
-            f"Lower it, or give more layers by {_FLAG}.",
+            "Lower it, or give more layers by `source`.",
         )
 
 

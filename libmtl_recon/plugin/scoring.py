@@ -14,7 +14,7 @@ from libmtl_recon.conflict.layers import Layer, layers_of, owned_parameters, sha
 from libmtl_recon.conflict.probe import ConflictProbe
 from libmtl_recon.conflict.profile import ConflictProfile
 from libmtl_recon.conflict.schedule import Schedule, Stopping, described
-from libmtl_recon.errors import ReconError
+from libmtl_recon.errors import ReconError, naming
 from libmtl_recon.gradient import (
     columns,
     gradients_or_none,
@@ -121,7 +121,8 @@ class ScoringObserver(Observer):
             )
         layers, self._columns = _shared_layers(model)
         if self.schedule.judged is not None:
-            self.schedule.judged.check_layers(len(layers))
+            with naming(K="--k"):
+                self.schedule.judged.check_layers(len(layers))
         self._on_built(layers)
         self._probe = self._new_probe(layers, trainer)
         self._provenance = provenance_of(trainer, weighting, self._dataset)

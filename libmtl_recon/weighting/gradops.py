@@ -310,14 +310,14 @@ def check_static(parameter: str, given: Sequence[float], tasks: int, alpha: floa
     if len(found) != tasks:
         raise UsageError(
             parameter,
-            f"must be {tasks} numbers, one a task in the order of the tasks",
+            f"must be {tasks} numbers, one per task, in the order of the tasks",
             given,
             f"Give {tasks} of them.",
         )
     if alpha != 0:
         raise UsageError(
             parameter,
-            f"take the place of the weights that the exponent alpha makes, which is {alpha:g} here",
+            f"cannot be combined with `alpha` {alpha:g}, whose weights these would replace",
             given,
             "Leave one of the two out.",
         )

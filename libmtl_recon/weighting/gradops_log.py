@@ -58,7 +58,7 @@ class CSVLog:
     """
 
     def __init__(self, file: str | Path, tasks: Sequence[str], alpha: float | None) -> None:
-        check_log("--gradops_log", file)
+        check_log("file", file)
         self._path = Path(file)
         self._tasks = len(tasks)
         self._alpha = "" if alpha is None else f"{alpha:g}"
@@ -115,7 +115,7 @@ class CSVLog:
                 # Line by line; and never a file that another run has made, earlier or meanwhile.
                 self._stream = path.open("x", encoding="utf-8", newline="", buffering=1)
             except FileExistsError:
-                check_log("--gradops_log", wanted)
+                check_log("file", wanted)
                 continue
             note_ours(path)
             self._path = path
@@ -158,15 +158,13 @@ def read_log(file: str | Path) -> GradOPSLog:
         no_text = isinstance(error, UnicodeDecodeError)
         reason = "it is no text in UTF-8" if no_text else refusal(error)
         raise ReconError(
-            f"Cannot read the log {path}: {reason}. Name a file that --gradops_log has written."
+            f"Cannot read the log {path}: {reason}. Name the log of a run with GradOPS."
         ) from error
     # A row that a crash cut off has no end of line.
     rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
     tasks = _tasks_of(rows[0]) if rows else ()
     if not tasks:
-        raise ReconError(
-            f"{path} is no log of GradOPS: its first line is not one that --gradops_log writes."
-        )
+        raise ReconError(f"{path} is no log of GradOPS: its first line is not that of one.")
     if len(rows) == 1:
         raise ReconError(f"The log {path} has no step yet. Try again when the run has begun.")
     try:

@@ -29,7 +29,7 @@ def check_tensorboard(parameter: str, folder: str | Path) -> None:
     if importlib.util.find_spec("tensorboard") is None:
         raise ReconError(
             f"{parameter} needs the package tensorboard, which is not installed. Install it by "
-            "`pip install 'libmtl-recon[tensorboard]'`, or log to a table with --gradops_log."
+            "`pip install 'libmtl-recon[tensorboard]'`, or log to a .csv file instead."
         )
     path = Path(folder)
     check_name(parameter, folder)
@@ -56,7 +56,7 @@ class TensorBoardLog:
     """
 
     def __init__(self, folder: str | Path, tasks: Sequence[str]) -> None:
-        check_tensorboard("--gradops_tensorboard", folder)
+        check_tensorboard("folder", folder)
         self._folder = Path(folder)
         self._writer: Any = None
         self._tasks = list(tasks)

@@ -60,7 +60,7 @@ def _first_layer(task: str, decoder: nn.Module) -> tuple[list[str], nn.Module, b
         return [name, *path], layer, flattened or more
     raise ReconError(
         f"The rotation of task {task!r} cannot be merged into its decoder, which has no linear "
-        "layer. Keep the rotation: load the checkpoint with --weighting RotoGrad."
+        "layer. Keep the rotation: load the checkpoint into a model with RotoGrad."
     )
 
 
@@ -69,6 +69,6 @@ def _channels(task: str, rotation: Rotation, layer: nn.Module) -> int | None:
     if dimensions == 3 and getattr(layer, "in_features", channels) != channels:
         raise ReconError(
             f"The rotation of task {task!r} cannot be merged into its decoder, which flattens "
-            "tokens. Keep the rotation: load the checkpoint with --weighting RotoGrad."
+            "tokens. Keep the rotation: load the checkpoint into a model with RotoGrad."
         )
     return int(channels)

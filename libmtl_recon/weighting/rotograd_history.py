@@ -106,5 +106,5 @@ def _refuse_broken(names: Sequence[str], norms: Tensor) -> None:
     if broken:
         raise ReconError(
             f"The gradient of task {', '.join(map(repr, broken))} is not finite (NaN or inf), so "
-            "training stops here. Look at this task's loss and labels, or lower --lr."
+            "training stops here. Look at this task's loss and labels, or lower the learning rate."
         )

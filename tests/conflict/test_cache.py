@@ -122,7 +122,7 @@ def test_an_imported_file_that_is_no_profile_is_named(cache: ProfileCache, tmp_p
 
 def test_published_scores_are_no_profile_to_import(cache: ProfileCache, tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text('{"bn1": 4427}')
-    with pytest.raises(ReconError, match=r"--recon_layers takes them as they are"):
+    with pytest.raises(ReconError, match=r"Recon takes its layers from them as they are"):
         cache.import_(tmp_path / "scores.json")
 
 

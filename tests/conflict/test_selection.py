@@ -66,7 +66,7 @@ def test_k_above_the_number_of_layers_is_refused(
     cache: ProfileCache, profile: ConflictProfile, K: int
 ) -> None:
     cache.save(profile)
-    with pytest.raises(UsageError, match=rf"--recon_k must be .* from 1 to 3.* \(got {K}\)"):
+    with pytest.raises(UsageError, match=rf"K must be .* from 1 to 3.* \(got {K}\)"):
         select_layers(profile.architecture, K, -0.1, None, cache)
 
 
@@ -105,7 +105,7 @@ def test_published_scores_are_ranked_highest_first(
     source = write(tmp_path, {"block.0.fc": 7, "bn1": 90.5, "conv1": 7})
     chosen = select_layers(profile.architecture, 2, -0.1, source)
     assert chosen.names == ("bn1", "conv1")
-    assert "--recon_s does not apply" in chosen.note
+    assert "`S` does not apply" in chosen.note
 
 
 def test_published_scores_may_lack_layers_but_not_be_fewer_than_k(
@@ -114,13 +114,13 @@ def test_published_scores_may_lack_layers_but_not_be_fewer_than_k(
     source = write(tmp_path, {"bn1": 3, "conv1": 7})
     assert select_layers(profile.architecture, 2, -0.1, source).names == ("conv1", "bn1")
     source = write(tmp_path, {"bn1": 3})
-    with pytest.raises(UsageError, match=r"--recon_k must be at most 1, .* \(got 2\)"):
+    with pytest.raises(UsageError, match=r"K must be at most 1, .* \(got 2\)"):
         select_layers(profile.architecture, 2, -0.1, source)
 
 
 def test_a_layer_that_does_not_exist_is_named(tmp_path: Path, profile: ConflictProfile) -> None:
     source = write(tmp_path, {"bn1": 3, "bn2": 7})
-    with pytest.raises(UsageError, match=r"--recon_layers must name layers .* \(got 'bn2'\)") as e:
+    with pytest.raises(UsageError, match=r"source must name layers .* \(got 'bn2'\)") as e:
         select_layers(profile.architecture, 1, -0.1, source)
     assert "1 of the 2 layers" in str(e.value)
     assert "conv1, bn1, block.0.fc" in str(e.value)
@@ -199,7 +199,7 @@ def test_random_parameters_may_follow_a_published_list(
 
 
 def test_an_unknown_choice_is_explained(profile: ConflictProfile) -> None:
-    with pytest.raises(UsageError, match=r"--recon_select must be one of conflict, random.*RSL"):
+    with pytest.raises(UsageError, match=r"select must be one of conflict, random.*RSL"):
         select_layers(profile.architecture, 1, -0.1, select="worst")
 
 
@@ -217,7 +217,7 @@ def test_a_list_of_layers_is_taken_in_its_order(
     chosen = select_layers(layers, 1, -0.1, source("conv1", "bn1"))
     assert chosen.names == ("conv1",)
     assert "the first 1 of 2" in chosen.note
-    with pytest.raises(UsageError, match=r"--recon_k must be at most 1, .* \(got 2\)"):
+    with pytest.raises(UsageError, match=r"K must be at most 1, .* \(got 2\)"):
         select_layers(layers, 2, -0.1, source("conv1"))
     with pytest.raises(UsageError, match=r"must name layers of this network \(got 'bn7'\)"):
         select_layers(layers, 1, -0.1, source("conv1", "bn7"))
@@ -282,4 +282,4 @@ def test_layers_of_other_shapes_and_other_tasks_are_named(
 def test_a_source_that_is_not_used_is_told(tmp_path: Path, profile: ConflictProfile) -> None:
     source = write(tmp_path, profile.to_json())
     chosen = select_layers(profile.architecture, 1, -0.1, source, select="first")
-    assert chosen.note.endswith("; --recon_layers is not used")
+    assert chosen.note.endswith("; `source` is not used")

@@ -104,7 +104,7 @@ def test_no_run_writes_over_another(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(numbered, "note_ours", lambda path: None)
     monkeypatch.setattr(gradops_log, "note_ours", lambda path: None)
     write_some(tmp_path / "run.csv")
-    with pytest.raises(UsageError, match="--gradops_log must name a new file"):
+    with pytest.raises(UsageError, match="file must name a new file"):
         CSVLog(tmp_path / "run.csv", TASKS, 0.0)
     late = CSVLog(tmp_path / "late.csv", TASKS, 0.0)
     write_some(tmp_path / "late.csv")  # by another run, meanwhile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from libmtl_recon.errors import UsageError
+from libmtl_recon.errors import UsageError, naming
 
 HOME = "libmtl_recon.weighting.libmtl.gradops"
 DEFAULT_ALPHA = 0.0
@@ -96,5 +96,6 @@ def _static(given: Any, alpha: float) -> list[float]:
             given,
             "Write them as in 0.5,1,1.5.",
         ) from error
-    check_static("--gradops_weights", weights, len(weights), alpha)
+    with naming(alpha="--gradops_alpha"):
+        check_static("--gradops_weights", weights, len(weights), alpha)
     return weights

@@ -7,7 +7,7 @@ import math
 import numbers
 from typing import Any
 
-from libmtl_recon.errors import UsageError
+from libmtl_recon.errors import UsageError, naming
 
 HOME = "libmtl_recon.weighting.libmtl.rotograd"
 # Of the rotations' Adam: the lower one of this and half the network's.
@@ -100,12 +100,8 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
     settings = {
         name: getattr(params, f"rotograd_{name}", default) for name, default in _SETTINGS.items()
     }
-    try:
+    with naming(**{name: f"--rotograd_{name}" for name in settings}):
         RotoGradSettings(**settings)
-    except UsageError as error:
-        raise UsageError(
-            f"--rotograd_{error.parameter}", error.rule, error.value, error.way_out
-        ) from error
     found = {f"rotograd_{name}": value for name, value in settings.items()}
     lr = getattr(params, "rotograd_lr", None)
     # Of a rate that is not known, or that is yet to be warmed up, nothing follows. Whatever it is

@@ -12,7 +12,7 @@ from LibMTL.weighting.abstract_weighting import AbsWeighting
 from numpy.typing import NDArray
 from torch import Tensor
 
-from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.errors import ReconError, UsageError, naming
 from libmtl_recon.gradient import hand_out, present_tasks, quick_gramian, task_rows
 from libmtl_recon.weighting.combining import combine
 from libmtl_recon.weighting.gradops import GradOPSStep, check_static, gradops_step
@@ -43,7 +43,8 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         static = weight_args.get("gradops_weights")
         if static is not None:
             alpha = weight_args.get("gradops_alpha", 0.0)
-            check_static("--gradops_weights", static, len(tasks), alpha)
+            with naming(alpha="--gradops_alpha"):
+                check_static("--gradops_weights", static, len(tasks), alpha)
 
     def init_param(self) -> None:
         """Refuse what GradOPS is not defined for, before the first step."""
@@ -131,14 +132,17 @@ class _Logs:
         self._open: list[CSVLog | TensorBoardLog] = []
         if "gradops_log" in kwargs:
             alpha = None if "gradops_weights" in kwargs else kwargs.get("gradops_alpha", 0.0)
-            self._open.append(CSVLog(kwargs["gradops_log"], tasks, alpha))
+            with naming(file="--gradops_log"):
+                self._open.append(CSVLog(kwargs["gradops_log"], tasks, alpha))
         if "gradops_tensorboard" in kwargs:
-            self._open.append(TensorBoardLog(kwargs["gradops_tensorboard"], tasks))
+            with naming(folder="--gradops_tensorboard"):
+                self._open.append(TensorBoardLog(kwargs["gradops_tensorboard"], tasks))
 
     def write(self, epoch: int | None, step: GradOPSStep, present: Sequence[int]) -> None:
         self._steps += 1
         for log in self._open:
-            log.write(self._steps, epoch, step, present)
+            with naming(file="--gradops_log"):
+                log.write(self._steps, epoch, step, present)
 
     def close(self) -> None:
         for log in self._open:

@@ -11,7 +11,7 @@ from LibMTL.weighting.abstract_weighting import AbsWeighting
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.errors import ReconError, UsageError, naming
 from libmtl_recon.gradient import task_scalars
 from libmtl_recon.weighting.leader import Leader
 from libmtl_recon.weighting.rotograd import RotoGrad as Rotations
@@ -20,6 +20,7 @@ from libmtl_recon.weighting.rotograd_settings import RotoGradSettings
 
 # The fields of the settings, each of which is the argument `rotograd_...`.
 _SETTINGS = ("size", "mode", "map", "burn_in", "every", "alpha")
+_FLAGS = {name: f"--rotograd_{name}" for name in _SETTINGS}
 
 
 class RotoGrad(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
@@ -111,12 +112,10 @@ class RotoGrad(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         lr = self.leader_lr(kwargs)
         scalars = task_scalars(self, losses)
         self.rotograd.settings = _settings(kwargs)
-        try:
+        with naming(**_FLAGS):
             weights = self.rotograd.backward(
                 dict(zip(self.task_name, scalars, strict=True)), same_rows=not self.multi_input
             )
-        except UsageError as error:
-            raise _as_flag(error) from error
         self.rotograd_leader.step(self.rotograd.named_parameters(), lr)
         return np.asarray(weights)
 
@@ -144,21 +143,10 @@ class RotoGrad(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
                 f"--weighting RotoGrad rotates the tensor that comes into a decoder, and that of "
                 f"task {task!r} gets {kind}. Have the encoder return one tensor (a task)."
             )
-        try:
+        with naming(**_FLAGS):
             return (self.rotograd.rotate(inputs[0], task), *inputs[1:])
-        except UsageError as error:
-            raise _as_flag(error) from error
 
 
 def _settings(weight_args: Mapping[str, Any]) -> RotoGradSettings:
-    try:
+    with naming(**_FLAGS):
         return RotoGradSettings(**{name: weight_args[f"rotograd_{name}"] for name in _SETTINGS})
-    except UsageError as error:
-        raise _as_flag(error) from error
-
-
-def _as_flag(error: UsageError) -> UsageError:
-    """The same error under the name of the flag."""
-    if error.parameter.startswith("the "):
-        return error
-    return UsageError(f"--rotograd_{error.parameter}", error.rule, error.value, error.way_out)
