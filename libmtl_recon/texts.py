@@ -51,7 +51,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    return name.lower().replace("_", "-")
+    return name.lower().replace("_", "-").lstrip("-")
 
 
 def _escape(one: str) -> str:

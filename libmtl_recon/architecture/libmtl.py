@@ -20,6 +20,7 @@ from libmtl_recon.commands import scoring_command
 from libmtl_recon.conflict.layers import layers_of, sharing_root
 from libmtl_recon.conflict.selection import select_layers
 from libmtl_recon.errors import UsageError, naming, renamed
+from libmtl_recon.texts import did_you_mean
 
 # Their tasks have a network each, all of which LibMTL counts as shared.
 COLUMNS = ("Cross_stitch", "LTB")
@@ -200,7 +201,7 @@ def recon_over(base: str) -> type[Splitting]:
             "--recon_base",
             "must be one of LibMTL's architectures",
             base,
-            f"There are: {', '.join(offered)}.",
+            f"{did_you_mean(base, offered)}There are: {', '.join(offered)}.",
         )
     return Recon if base == "HPS" else _over(known[base])
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from libmtl_recon._version import __version__
 from libmtl_recon.cli import doctor, extract, gradops, layers, run, score, search
+from libmtl_recon.cli.parsing import Parser
 from libmtl_recon.errors import ReconError
 from libmtl_recon.output import INTERRUPTED, end_by_pipe, guarded, warn
 
@@ -25,7 +26,7 @@ a typical session:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="libmtl-recon",
         description="Find the layers in which the tasks of a LibMTL network conflict, give each "
         "task its own copy of the worst, and search for the dose.",

@@ -10,6 +10,7 @@ from libmtl_recon.conflict.layers import Layer
 from libmtl_recon.conflict.profile import check_split_count
 from libmtl_recon.conflict.sources import Selection, from_cache, from_source
 from libmtl_recon.errors import UsageError
+from libmtl_recon.texts import did_you_mean
 
 __all__ = ["Selection", "check_select", "select_layers"]
 
@@ -90,7 +91,10 @@ def check_select(parameter: str, select: object) -> None:
     if select not in baselines.SELECTIONS:
         known = "; ".join(f"{name}: {what}" for name, what in baselines.SELECTIONS.items())
         raise UsageError(
-            parameter, f"must be one of {', '.join(baselines.SELECTIONS)}", select, f"{known}."
+            parameter,
+            f"must be one of {', '.join(baselines.SELECTIONS)}",
+            select,
+            f"{did_you_mean(select, baselines.SELECTIONS)}{known}.",
         )
 
 

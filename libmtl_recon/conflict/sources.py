@@ -17,6 +17,7 @@ from libmtl_recon.conflict.stability import in_words, stability
 from libmtl_recon.conflict.strict_json import parse
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.files import is_file
+from libmtl_recon.texts import did_you_mean
 
 _FILES = (
     "a profile that `libmtl-recon layers export` wrote, a JSON object {layer: score}, or a JSON "
@@ -254,4 +255,5 @@ def _hint(names: list[str], known: dict[str, int]) -> str:
         prefix = ".".join(parts[:cut]) + "."
         if all(n.startswith(prefix) and n.removeprefix(prefix) in known for n in names):
             return f"All of them do without {prefix!r}: remove this from each name."
-    return f"The network's layers are called {', '.join(list(known)[:4])}, ..."
+    hint = did_you_mean(next(name for name in names if name not in known), known)
+    return f"{hint}The network's layers are called {', '.join(list(known)[:4])}, ..."

@@ -8,7 +8,6 @@ LibMTL's original code with a name that it knows.
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from collections.abc import Iterable, Mapping
 from types import FunctionType, ModuleType
@@ -17,6 +16,7 @@ from typing import Any
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.plugin.flags import ARCHITECTURES, WEIGHTINGS, idle, training
 from libmtl_recon.plugin.mends import optimizers, verdicts
+from libmtl_recon.texts import did_you_mean
 
 # What LibMTL's own code is told instead of a weighting of ours: one without arguments of its own.
 _STAND_IN_WEIGHTING = "EW"
@@ -175,15 +175,11 @@ class _StandIns:
 
 def _unknown(flag: str, name: str, module: ModuleType) -> UsageError:
     names = sorted(_offered(vars(module)))
-    # Most slips are of upper and lower case.
-    by_lower = {known.lower(): known for known in names}
-    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
-    hint = f"Did you mean {by_lower[close[0]]}? " if close else ""
     return UsageError(
         flag,
         "must be one of those that are installed",
         name,
-        f"{hint}There are: {', '.join(names)}.",
+        f"{did_you_mean(name, names)}There are: {', '.join(names)}.",
     )
 
 

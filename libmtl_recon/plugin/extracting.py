@@ -15,6 +15,7 @@ from libmtl_recon.architecture.nested import leaves
 from libmtl_recon.architecture.starting import load_split
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.plugin.observing import Observer
+from libmtl_recon.texts import did_you_mean
 
 
 class ExtractingObserver(Observer):
@@ -51,7 +52,7 @@ class ExtractingObserver(Observer):
                 "--task",
                 "must be one of the script's tasks",
                 self._task,
-                f"They are: {', '.join(names)}.",
+                f"{did_you_mean(self._task, names)}They are: {', '.join(names)}.",
             )
         load_split(model, self._checkpoint)
         model.eval()

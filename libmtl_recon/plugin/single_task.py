@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.plugin.observing import Observer
+from libmtl_recon.texts import did_you_mean
 
 
 class SingleTask(Observer):
@@ -27,6 +28,6 @@ class SingleTask(Observer):
                 "--single-task",
                 "must be one of the script's tasks",
                 self.task,
-                f"They are: {', '.join(tasks)}.",
+                f"{did_you_mean(self.task, tasks)}They are: {', '.join(tasks)}.",
             )
         return (self.task,)

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from libmtl_recon.errors import UsageError
+from libmtl_recon.texts import did_you_mean
 from libmtl_recon.weighting.rotation import MAPS, Map, channel_axis
 
 Mode = Literal["full", "rotate", "scale", "gradnorm"]
@@ -79,7 +80,10 @@ def check_channels(size: int | None, representation: Tensor) -> int:
 def _check_choice(parameter: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UsageError(
-            parameter, f"must be one of {', '.join(choices)}", value, "The first is the default."
+            parameter,
+            f"must be one of {', '.join(choices)}",
+            value,
+            f"{did_you_mean(value, choices)}The first is the default.",
         )
 
 

@@ -39,6 +39,7 @@ from libmtl_recon.plugin.mends import (
     torchvision_import,
 )
 from libmtl_recon.plugin.mends.mend import Mend
+from libmtl_recon.texts import did_you_mean
 
 MENDS: tuple[Mend, ...] = (
     # To load and to run at all.
@@ -116,7 +117,8 @@ def wanted_mends() -> frozenset[str]:
                 VARIABLE,
                 "must be none, or names of mends with commas between them",
                 name,
-                f"There are {', '.join(names)}; unset, all are applied that are needed.",
+                f"{did_you_mean(name, names)}There are {', '.join(names)}; unset, all are "
+                "applied that are needed.",
             )
     return frozenset(wanted)
 

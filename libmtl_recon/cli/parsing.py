@@ -1,0 +1,70 @@
+"""The command's argument parser: no shortened flags, and "Did you mean" for names that are none."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from libmtl_recon.texts import bounded, did_you_mean, printable
+
+_LONGEST = 1000  # characters of a message
+
+
+class Parser(argparse.ArgumentParser):
+    """Parses the words of the command or of a subcommand, whose parsers are of this class too.
+
+    Flags are not completed: one that is added later, or one of the script's that stands in front
+    of its name, would silently become another.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        self._commands: Any = None
+
+    def add_subparsers(self, **kwargs: Any) -> Any:
+        """Add the place of a subcommand, as ``argparse`` does."""
+        self._commands = super().add_subparsers(**kwargs)
+        return self._commands
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse words; ends the program where one is no flag or no subcommand of this parser."""
+        words = sys.argv[1:] if args is None else list(args)
+        if self._commands is not None:
+            self._refuse_unknown_command(words)
+        found, unknown = super().parse_known_args(words, namespace)
+        if unknown:
+            self._refuse_unknown_flag(unknown, found)
+        return found, unknown
+
+    def error(self, message: str) -> Any:
+        """End the program with a usage line and a message, whose length is bounded."""
+        super().error(bounded(printable(message), _LONGEST))
+
+    def _refuse_unknown_command(self, words: Sequence[str]) -> None:
+        # No flag of a parser that has subcommands takes a value.
+        flags = list(itertools.takewhile(lambda word: word.startswith("-"), words))
+        unknown = [flag for flag in flags if flag not in self._option_string_actions]
+        if unknown:
+            self._refuse_unknown_flag(unknown, argparse.Namespace())
+        if words[len(flags) :] and words[len(flags)] not in self._commands.choices:
+            name = words[len(flags)]
+            kind = str(self._commands.metavar).lower()
+            known = list(self._commands.choices)
+            self.error(
+                f"There is no {kind} {bounded(repr(name), 100)}. {did_you_mean(name, known)}"
+                f"There are: {', '.join(known)}."
+            )
+
+    def _refuse_unknown_flag(self, unknown: Sequence[str], found: argparse.Namespace) -> None:
+        word = unknown[0]
+        if not word.startswith("-"):
+            self.error(f"There is no place for {bounded(repr(word), 100)} here.")
+        flag = word.partition("=")[0]
+        hint = did_you_mean(
+            flag, (known for known in self._option_string_actions if len(known) > 2)
+        )
+        where = "A script's own flags stand behind its name." if hasattr(found, "script") else ""
+        self.error(f"There is no flag {bounded(flag, 100)} here. {hint}{where}".rstrip())
