@@ -22,4 +22,6 @@ def test_a_line_for_each_number_of_tasks(
     out = capfd.readouterr().out.splitlines()
     cells = [cell.strip() for cell in out[-1].strip("|").split("|")]
     assert cells[:2] == ["EW", "2"]
-    assert float(cells[4].split("**")[1]) > 0
+    bare, scored, shown = float(cells[2]), float(cells[3]), float(cells[4].split("**")[1])
+    # The times are rounded to milliseconds.
+    assert (scored - 0.5) / (bare + 0.5) - 0.005 <= shown <= (scored + 0.5) / (bare - 0.5) + 0.005

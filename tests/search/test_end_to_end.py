@@ -14,6 +14,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from matplotlib.image import imread
 
 from libmtl_recon import ConflictProfile, UsageError
 from libmtl_recon.cli import main
@@ -51,12 +52,14 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_leaves_a_report_pictures_a_profile_and_a_study(searched: tuple[Path, Path]) -> None:
     _, out = searched
-    for name in ("report.md", "report.json", "conflicts.png", "improvement.png", "study.db"):
-        assert (out / name).stat().st_size > 500, name
+    for name, width in (("conflicts.png", 1350), ("improvement.png", 1200)):
+        assert imread(out / name).shape[1] == width
     profile = ConflictProfile.from_json((out / "profile.json").read_text())
     assert (profile.steps, profile.tasks) == (8, ("up", "down"))
     report = json.loads((out / "report.json").read_text())
     assert len(report["gain"]["values"]) == 2
+    assert report["command"] in (out / "report.md").read_text(encoding="utf-8")
+    assert len([t for t in trials_of(out) if "same_as" not in t.user_attrs]) == 6
     single, reference, best = report["rows"]
     assert single["parameters"] > best["parameters"] >= reference["parameters"]
 
@@ -105,7 +108,8 @@ def test_a_second_run_trains_nothing_again_and_more_trials_go_on(
     run_search(load_config(config).model_copy(update={"trials": 8}), out)
     assert len(trials_of(out)) > count
     after = run_files(out)
-    assert all(after[name] == written for name, written in before.items())
+    assert {"plan", "single", "score"} == {name.partition("-")[0] for name in before}
+    assert {name: after[name] for name in before} == before
 
 
 def test_another_search_in_the_same_folder_is_refused(searched: tuple[Path, Path]) -> None:
@@ -170,7 +174,8 @@ def test_goes_on_after_it_was_stopped(
     report = run_search(load_config(config), out)
     assert report.seeds == (1,)
     after = run_files(out)
-    assert all(after[name] == written for name, written in finished.items())
+    assert finished != {}
+    assert {name: after[name] for name in finished} == finished
     states = {trial.state for trial in trials_of(out)}
     assert optuna.trial.TrialState.RUNNING not in states
 
@@ -181,10 +186,12 @@ def _ended(events: Path) -> bool:
 
 def test_each_run_notes_how_soon_it_started(searched: tuple[Path, Path]) -> None:
     _, out = searched
-    for file in (out / "runs").glob("*.jsonl"):
-        first = json.loads(file.read_text(encoding="utf-8").splitlines()[0])
-        assert first["event"] == "started"
-        assert first["after"] >= 0
+    files = sorted((out / "runs").glob("*.jsonl"))
+    firsts = [json.loads(file.read_text(encoding="utf-8").splitlines()[0]) for file in files]
+    assert len(firsts) >= 2 + 2 * 4  # EW and the scores; two tasks with each of four seeds
+    assert {first["event"] for first in firsts} == {"started"}
+    # Neither nothing, nor what is no duration at all.
+    assert [first["after"] for first in firsts if not 0 < first["after"] < 60] == []
 
 
 @pytest.mark.skipif(
