@@ -40,13 +40,13 @@ def guarded() -> bool:
     _prctl(_SUBREAPER, 1)
     guard = os.getpid()
     run = os.fork()
-    if run == 0:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _prctl(_DEATH_SIGNAL, signal.SIGKILL)
-        if os.getppid() != guard:
-            os._exit(1)  # it died before this process could ask to be told
-        return True
-    _leave(_watch(run, told))
+    if run != 0:
+        _leave(_watch(run, told))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _prctl(_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != guard:
+        os._exit(1)  # it died before this process could ask to be told
+    return True
 
 
 def _watch(run: int, told: list[float]) -> int:

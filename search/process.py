@@ -227,7 +227,7 @@ def _timed_out(job: Job, limit: float | None) -> RunFailed:
 def _failure(job: Job, status: int | None, exitcode: int | None) -> ReconError:
     code = status if status is not None else exitcode
     said = _last_words(job.log)
-    if status is None and exitcode == CANNOT_WRITE or (code != 0 and said_no_room(said)):
+    if (status is None and exitcode == CANNOT_WRITE) or (code != 0 and said_no_room(said)):
         return MachineError(
             f"The run `{_command(job)}` could not write, as when a disk is full. {said} Its log is "
             f"{job.log}. Make room for what it writes. {GOES_ON}"

@@ -50,6 +50,7 @@ def run_search(config: Config, out: str | Path) -> Report:
             finalists = _finalists(session, study)
             pictures = _draw(session, study, finalists[0], profile)
             report = _compare(session, study, finalists, pictures)
+            study.close()
             report.save(folder.path)
         finally:
             runner.stop()

@@ -50,8 +50,7 @@ class StudyFile:
         try:
             self._open()
             why = self._of_another_search()
-        except Exception as error:
-            # In a damaged file Optuna stumbles over anything.
+        except Exception as error:  # noqa: BLE001  # Optuna stumbles over anything in it
             _refuse_what_is_not_damaged(error, file)
             why = f"is damaged ({first_line(error)})"
         if why:
@@ -100,6 +99,12 @@ class StudyFile:
             self.study.set_user_attr(_SEARCH, self._identity)
         self.study.add_trials(keep)
 
+    def close(self) -> None:
+        """Let go of the file, which is then whole without its log."""
+        if hasattr(self, "_storage"):
+            self._storage.remove_session()
+            self._storage.engine.dispose()
+
     @property
     def _id(self) -> int:
         return self._storage.get_study_id_from_name(NAME)
@@ -129,10 +134,8 @@ class StudyFile:
         return "is of another search" if self._identity and of not in (None, self._identity) else ""
 
     def _begin_anew(self, why: str) -> None:
-        # Closed first: SQLite would take away the new file's log where it closes the old one.
-        if hasattr(self, "_storage"):
-            self._storage.remove_session()
-            self._storage.engine.dispose()
+        # SQLite would take away the new file's log where it closes the old one later.
+        self.close()
         gc.collect()
         aside = set_aside(self._file)
         self._say(f"The study {self._file} {why}. It was set aside as {aside.name}. {_TAKEN}")

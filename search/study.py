@@ -143,11 +143,18 @@ class Study:
         ended = [trial for trial in self._ours() if trial.state in _ENDED]
         return list({plan.key: plan for plan in map(self._plan_of, ended)}.values())
 
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
     @property
     def finished(self) -> int:
-        """How many trials have ended, repeats not counted."""
+        """How many trials have ended, repeats not counted.
+
+        Failed ones are counted once a training went well; before that, they are made again.
+        """
         ended = sum(trial.state in _ENDED for trial in self._ours() if _is_no_repeat(trial))
-        return ended + len(self.failures)
+        return ended and ended + len(self.failures)
 
     @property
     def failures(self) -> list[str]:
@@ -166,7 +173,7 @@ class Study:
     @property
     def _worked(self) -> bool:
         """Whether any training went well."""
-        return any(trial.state in _ENDED for trial in self._ours() if _is_no_repeat(trial))
+        return self.finished > 0
 
     def _next(self) -> tuple[int, Plan] | None:
         """A trial whose plan was never trained; None if Optuna keeps repeating itself."""

@@ -104,7 +104,7 @@ def _of_system(error: OSError, where: Path) -> MachineError:
     place = error.filename or where
     if error.errno in _NO_ROOM:
         return MachineError(
-            f"Cannot write to {place}: {said}. Make room there (for a file that is too large, raise "
+            f"Cannot write to {place}: {said}. Make room there (where a file is too large, raise "
             f"the limit that `ulimit -f` shows). {GOES_ON}"
         )
     return MachineError(
