@@ -12,7 +12,7 @@ from torch import Tensor
 from libmtl_recon.conflict.grid import BINS, EDGES
 from libmtl_recon.conflict.layers import Layer
 from libmtl_recon.conflict.profile import ConflictProfile
-from libmtl_recon.errors import ReconError
+from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.gradient import cosines, exact_device, layer_gramians
 
 _MOST_BLOCKS = 20
@@ -64,10 +64,15 @@ class ConflictProbe:
 
         Args:
             gradients: ``[P, d]``, one row for each of the step's tasks; the columns are the
-                layers' trainable parameters, flattened in order.
+                layers' trainable parameters, flattened in order (a complex one's numbers take two
+                columns each, as in :func:`libmtl_recon.gradient.task_gradients`).
             present: The places of these tasks among all T; None if they are all. The cosines of
                 an absent task, which has no label in the step, are undefined.
+
+        Raises:
+            UsageError: There are more or fewer rows or columns.
         """
+        self._refuse_another_shape(gradients, present)
         gramians = layer_gramians(gradients, self._widths)
         if present is not None and len(present) < len(self.tasks):
             gramians = self._among_all(gramians, present)
@@ -82,6 +87,20 @@ class ConflictProbe:
         block.scatter_add_(1, bins, torch.ones_like(bins))
         self._block_steps[-1] += 1
         self.steps += 1
+
+    def _refuse_another_shape(self, gradients: Tensor, present: Sequence[int] | None) -> None:
+        rows = len(self.tasks) if present is None else len(present)
+        width = sum(self._widths) // (2 if gradients.is_complex() else 1)
+        if tuple(gradients.shape) == (rows, width):
+            return
+        raise UsageError(
+            "gradients",
+            f"must have {rows} rows, one a task, and {width} columns, those of the parameters of "
+            "the probe's layers, which are the parameters that train",
+            list(gradients.shape),
+            "Take the gradients of these alone, without frozen ones: "
+            "task_gradients(losses, [p for p in net.parameters() if p.requires_grad]).",
+        )
 
     def profile(self, provenance: Mapping[str, Any]) -> ConflictProfile:
         """What was counted so far.
