@@ -49,7 +49,6 @@ def _filled(
     given = dict(given or {})
     parser = argparse.ArgumentParser(add_help=False)
     flags.add(parser)
-    # Without the leading dashes that argparse takes away, too.
     known = [action.dest for action in parser._actions]
     prefix = known[0].partition("_")[0]
     for name in given:
@@ -63,6 +62,8 @@ def _filled(
                 name,
                 f"{hint}There are {', '.join(known)}.",
             )
+    # A rate for which a default is made; one that was given is compared when the training begins.
+    lr = None if f"{prefix}_lr" in given else lr
     return {**given, **flags.values(argparse.Namespace(**{"lr": lr, **given}))}
 
 

@@ -2,7 +2,9 @@
 
 RotoGrad's theory is that of a Stackelberg game: the rotations lead, the network follows, and the
 game converges if the leader's learning rate vanishes beside the follower's. In a run of known
-length that is: it is the lower one in every epoch.
+length that is: it is the lower one in every epoch from which on the follower's only falls. While
+the network's rate is warmed up, from 0 or anything else, it is compared with what it rises to; and
+where it is 0, nothing follows and there is nothing to compare.
 """
 
 from __future__ import annotations
@@ -51,34 +53,56 @@ def refuse_fast_leader(trainer: Any, loaders: Any, epochs: int) -> None:
     arguments = trainer.kwargs["weight_args"]
     lengths = [len(one) for one in (loaders.values() if trainer.multi_input else [loaders])]
     steps = max(lengths)
-    highest, limits = None, []
-    for epoch, lr in enumerate(network_lrs(trainer.optimizer, trainer.scheduler, epochs)):
+    compared = sorted(_compared(trainer.optimizer, trainer.scheduler, epochs))
+    limits = [
+        (lr / trainer.model.leader_lr(arguments)) ** (1 / (epoch * steps))
+        for epoch, lr in compared
+        if epoch
+    ]
+    for epoch, lr in compared:
         leader = trainer.model.leader_lr(arguments, epoch * steps)
-        if leader > lr and highest is None:
-            highest = (epoch, leader, lr)
-        if epoch:
-            limits.append((lr / trainer.model.leader_lr(arguments)) ** (1 / (epoch * steps)))
-    if highest is None:
-        return
-    epoch, leader, lr = highest
-    if epoch == 0:
+        if leader <= lr:
+            continue
+        if epoch == 0 or lr == max(rate for _, rate in compared):
+            raise UsageError(
+                "--rotograd_lr",
+                f"must be at most the learning rate of the network, {lr:g}, which the rotations "
+                "lead",
+                leader,
+                "Half of that is a good start.",
+            )
+        decay = _rounded_down(min(limits))
+        advice = f"At {steps} steps an epoch, try {decay}, or a lower --rotograd_lr."
         raise UsageError(
-            "--rotograd_lr",
-            f"must be at most the learning rate of the network, {lr:g}, which the rotations lead",
-            leader,
-            "Half of that is a good start.",
+            "--rotograd_decay",
+            "must keep the learning rate of the rotations below that of the network, which falls "
+            f"to {lr:g} by epoch {epoch}, when that of the rotations is still {leader:g}",
+            arguments["rotograd_decay"],
+            advice if decay > 0 else "Try a lower --rotograd_lr.",
         )
-    raise UsageError(
-        "--rotograd_decay",
-        f"must keep the learning rate of the rotations below that of the network, which falls to "
-        f"{lr:g} by epoch {epoch}, when that of the rotations is still {leader:g}",
-        arguments["rotograd_decay"],
-        f"At {steps} steps an epoch, try {_rounded_down(min(limits))}, or a lower --rotograd_lr.",
-    )
 
 
-def network_lrs(optimizer: Any, scheduler: Any, epochs: int) -> Iterator[float]:
-    """The network's learning rate in each epoch to come; the lowest, where it has several.
+def _compared(optimizer: Any, scheduler: Any, epochs: int) -> Iterator[tuple[int, float]]:
+    """The epochs, with the network's learning rates in them, that a leader's is compared with.
+
+    For each group of parameters those from its highest rate on, without rates of 0.
+    """
+    rates = list(group_lrs(optimizer, scheduler, epochs))
+    for place, group in enumerate(optimizer.param_groups):
+        own = [of_epoch[place] for of_epoch in rates]
+        peak = own.index(max(own)) if own else 0
+        if own and (scheduler is None or (peak == len(own) - 1 and own[peak] > own[0])):
+            # It is still rising, or a schedule that the script steps by itself moves it: to what
+            # the schedule has noted in the group.
+            noted = (group.get("initial_lr", 0.0), group.get("max_lr", 0.0))
+            own[peak] = max(own[peak], *(float(rate) for rate in noted))
+            yield from [(peak, own[peak])] if own[peak] > 0 else []
+            continue
+        yield from ((epoch, own[epoch]) for epoch in range(peak, len(own)) if own[epoch] > 0)
+
+
+def group_lrs(optimizer: Any, scheduler: Any, epochs: int) -> Iterator[list[float]]:
+    """The network's learning rates in each epoch to come, one for each group of parameters.
 
     The schedule is run on a copy. One that waits for a plateau is shown nothing else, since it
     may come at any time.
@@ -91,7 +115,7 @@ def network_lrs(optimizer: Any, scheduler: Any, epochs: int) -> Iterator[float]:
     # The copy gets the twin wherever the schedule has its optimiser.
     copied = None if scheduler is None else copy.deepcopy(scheduler, {id(optimizer): twin})
     for _ in range(epochs):
-        yield min(float(group["lr"]) for group in twin.param_groups)
+        yield [float(group["lr"]) for group in twin.param_groups]
         if isinstance(copied, ReduceLROnPlateau):
             copied.step(0.0)
         elif copied is not None:
