@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -122,6 +122,69 @@ def check_task(task: object, tasks: Sequence[str]) -> None:
         raise UsageError(
             "task", f"must be one of {', '.join(map(repr, tasks))}", task, "Write it as there."
         )
+
+
+def check_tasks(tasks: Any) -> tuple[str, ...]:
+    """Check the names of all tasks.
+
+    Raises:
+        UsageError: They are not texts, or one stands there twice, or there is none.
+    """
+    names = () if isinstance(tasks, str) else tuple(tasks)
+    if not names or len(set(names)) < len(names) or not all(isinstance(n, str) for n in names):
+        raise UsageError(
+            "tasks",
+            "must be a list of the tasks' names, each another",
+            tasks,
+            'Write ["depth", "normal"].',
+        )
+    return names
+
+
+def named_losses(losses: Any, tasks: Sequence[str]) -> dict[str, Tensor]:
+    """Check the losses of a step.
+
+    Raises:
+        UsageError: They are not a dict with a scalar for each of some of the tasks.
+    """
+    way_out = "Write {task: loss}; leave a task without labels in this step out."
+    if not isinstance(losses, Mapping):
+        count = len(losses) if isinstance(losses, Sequence | Tensor) and _has_length(losses) else 1
+        raise UsageError(
+            "losses",
+            f"must be a dict with a scalar loss by each task's name, of {len(tasks)} tasks",
+            f"{type(losses).__name__} of {count}",
+            way_out,
+        )
+    if not losses:
+        raise UsageError("losses", "must hold at least one task's loss", dict(losses), way_out)
+    for name, loss in losses.items():
+        check_task(name, tasks)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            shape = list(loss.shape) if isinstance(loss, Tensor) else loss
+            raise UsageError(
+                f"the loss of task {name!r}", "must be a tensor of one number", shape, way_out
+            )
+    return {name: loss.reshape(()) for name, loss in losses.items()}
+
+
+def check_losses(losses: Any, tasks: Sequence[str]) -> None:
+    """Check the losses that a LibMTL weighting's ``backward`` is given.
+
+    Raises:
+        UsageError: They are not a tensor with one number for each task that is present.
+    """
+    if not isinstance(losses, Tensor) or list(losses.shape) != [len(tasks)]:
+        raise UsageError(
+            "losses",
+            f"must be a tensor [{len(tasks)}], one loss for each of {', '.join(map(repr, tasks))}",
+            list(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__,
+            "Stack them in the order of the tasks.",
+        )
+
+
+def _has_length(value: Any) -> bool:
+    return not isinstance(value, Tensor) or value.ndim > 0
 
 
 def _place(value: Any, tasks: int) -> int:

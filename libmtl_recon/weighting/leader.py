@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
+from libmtl_recon.weighting.following import Following
 from libmtl_recon.weighting.full_precision import FullPrecision
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 
 
-class Leader(FullPrecision):
+class Leader(Following):
     """Adam whose moments are buffers: they are saved, loaded, copied and moved with the model.
 
     It has no learning rate of its own, so that a schedule may be a function of the step.
@@ -61,6 +62,12 @@ class Leader(FullPrecision):
             self.moments[key] = Moments(like)
         # They may have come with a checkpoint, from another device.
         return self.moments[key].to(like.device)  # type: ignore[return-value]
+
+    def follow(self, source: Leader) -> None:
+        """Make the moments that the leader of which this is a copy has."""
+        for key, moments in source.moments.items():
+            if key not in self.moments:
+                self.moments[key] = Moments(moments.mean)  # type: ignore[arg-type]
 
     def make_room(self, state_dict: Mapping[str, Tensor], prefix: str = "") -> None:
         """Make the moments that a state has, as :meth:`RotoGrad.make_room` does."""

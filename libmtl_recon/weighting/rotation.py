@@ -195,7 +195,8 @@ def fold_rotation(layer: nn.Module, rotation: Tensor, *, channels: int | None = 
 
     Raises:
         ReconError: The layer is not of these kinds, or works in groups.
-        UsageError: The layer has too few channels, or no whole number of inputs a channel.
+        UsageError: The rotation is no square matrix, or the layer has too few channels, or no whole
+            number of inputs a channel.
 
     Example:
         >>> import torch
@@ -205,6 +206,14 @@ def fold_rotation(layer: nn.Module, rotation: Tensor, *, channels: int | None = 
         >>> torch.allclose(folded(z), layer(z @ turn.T), atol=1e-6)
         True
     """
+    square = isinstance(rotation, Tensor) and rotation.ndim == 2 and len(set(rotation.shape)) == 1
+    if not square or not rotation.is_floating_point():
+        raise UsageError(
+            "rotation",
+            "must be a square matrix [m, m], a tensor of floating-point numbers",
+            list(rotation.shape) if isinstance(rotation, Tensor) else type(rotation).__name__,
+            "RotoGrad.rotation(task) gives that of a task, or None while that is the identity.",
+        )
     if not isinstance(layer, (nn.Linear, *_CONVOLUTIONS, *_TRANSPOSED)):
         raise ReconError(
             f"A rotation can be merged into nn.Linear and convolutions, not into "

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.weighting.full_precision import FullPrecision
+from libmtl_recon.weighting.checking import check_task, check_tasks, named_losses
+from libmtl_recon.weighting.following import Following
 from libmtl_recon.weighting.rotation import Rotation, rotate
 from libmtl_recon.weighting.rotograd_compared import Compared, compare
 from libmtl_recon.weighting.rotograd_cuts import Cuts
@@ -28,7 +29,7 @@ from libmtl_recon.weighting.rotograd_history import History, Seen
 from libmtl_recon.weighting.rotograd_settings import RotoGradSettings, check_channels
 
 
-class RotoGrad(FullPrecision):
+class RotoGrad(Following):
     """Rotations between a shared representation and its heads, and the backward pass with them.
 
     Each head k gets r = Rₖ z instead of the representation z. In :meth:`backward`, heads get the
@@ -94,7 +95,7 @@ class RotoGrad(FullPrecision):
 
     def __init__(self, tasks: Sequence[str], size: int | None = None, **settings: Any) -> None:
         super().__init__()
-        self.tasks = tuple(tasks)
+        self.tasks = check_tasks(tasks)
         self.settings = RotoGradSettings(size=size, **settings)
         self.cuts = Cuts()
         self.history = History(len(self.tasks))
@@ -111,7 +112,12 @@ class RotoGrad(FullPrecision):
         return int(self.history.steps)
 
     def rotation(self, task: str) -> Tensor | None:
-        """The rotation ``[m, m]`` of a task; None while there is none, which is the identity."""
+        """The rotation ``[m, m]`` of a task; None while there is none, which is the identity.
+
+        Raises:
+            UsageError: There is no such task.
+        """
+        check_task(task, self.tasks)
         return self._of(task).matrix() if task in self.rotations else None
 
     def rotate(self, representation: Tensor, task: str) -> Tensor:
@@ -127,7 +133,7 @@ class RotoGrad(FullPrecision):
             R z, in the shape and dtype of z. It is computed in float32 where z has less.
 
         Raises:
-            UsageError: There are fewer channels than are rotated.
+            UsageError: There is no such task, or there are fewer channels than are rotated.
         """
         matrix = self.rotation(task)
         check_channels(len(matrix) if matrix is not None else self.settings.size, representation)
@@ -159,8 +165,10 @@ class RotoGrad(FullPrecision):
         Raises:
             ReconError: A gradient is not finite, a head did not get the result of :meth:`rotate`,
                 or, in ``gradnorm``, a loss is negative.
-            UsageError: The rotations are not those that the settings ask for.
+            UsageError: The losses are not a scalar each, by the names of tasks, or the rotations are
+                not those that the settings ask for.
         """
+        losses = named_losses(losses, self.tasks)
         self._refuse_others()
         names = list(losses)
         cuts = [self.cuts.of(task) for task in names]
@@ -285,6 +293,19 @@ class RotoGrad(FullPrecision):
                     wanted,
                     "Use the settings with which they were trained.",
                 )
+
+    def follow(self, source: RotoGrad) -> None:
+        """Make the rotations, and GradNorm's weights, that the module that was copied has."""
+        here = self.history.steps.device
+        if source.rotations and not self.rotations:
+            for task in self.tasks:
+                known = source._of(task)
+                self.rotations[task] = Rotation(
+                    len(known.parameter), known.map, device=here, dtype=known.parameter.dtype
+                ).train(self.training)
+                self._of(task).representation.copy_(known.representation)
+        if source.log_weights and not self.log_weights:
+            self._make_log_weights()
 
     def make_room(self, state_dict: Mapping[str, Tensor], prefix: str = "") -> None:
         """Make what a state has and this module has not yet; loading a state does so first.

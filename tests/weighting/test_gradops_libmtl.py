@@ -154,3 +154,11 @@ def test_frozen_shared_parameters_stay_without_gradient() -> None:
     model.backward(losses_of(model), gradops_alpha=-1.0)
     assert frozen.grad is None
     assert model.encoder.net[2].weight.grad.any()
+
+
+def test_losses_must_be_one_a_task() -> None:
+    model = make()
+    losses = losses_of(model)
+    for wrong in (losses[:2], losses[:, None], list(losses)):
+        with pytest.raises(UsageError, match=r"losses must be a tensor \[3\], one loss for each"):
+            model.backward(wrong, gradops_alpha=0.0)

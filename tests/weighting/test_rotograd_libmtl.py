@@ -14,6 +14,7 @@ import torch
 from LibMTL.architecture import HPS
 from LibMTL.weighting import EW
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from libmtl_recon import ReconError, UsageError
 from libmtl_recon.weighting.libmtl.rotograd import RotoGrad
@@ -307,3 +308,68 @@ def test_a_copy_of_the_model_rotates_by_its_own_rotations() -> None:
     model.train()
     train(model, optimizer, range(20), rotograd_lr=0.1)
     assert torch.equal(twin(x)["left"].detach(), before)
+
+
+@pytest.mark.parametrize("mode", ["full", "gradnorm"])
+@pytest.mark.parametrize("steps_before", [0, 2])
+@pytest.mark.parametrize("use_buffers", [False, True])
+def test_an_average_of_the_weights_rotates(
+    mode: str, steps_before: int, use_buffers: bool
+) -> None:
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    train(model, optimizer, range(steps_before), rotograd_mode=mode)
+    halves = get_ema_multi_avg_fn(0.5)
+    averaged = AveragedModel(model, multi_avg_fn=halves, use_buffers=use_buffers)
+    wanted: dict[str, Tensor] = {}
+    for step in range(5):
+        train(model, optimizer, range(step, step + 1), rotograd_mode=mode, rotograd_lr=0.1)
+        averaged.update_parameters(model)
+        for name, parameter in model.named_parameters():
+            now = parameter.detach().clone()
+            wanted[name] = (wanted[name] + now) / 2 if name in wanted else now
+    found = dict(averaged.module.named_parameters())
+    assert found.keys() == wanted.keys()
+    assert any("rotograd.rotations.left" in name for name in found)
+    for name, parameter in wanted.items():
+        torch.testing.assert_close(found[name].detach(), parameter)
+    for task in TASKS:
+        matrix = averaged.module.rotograd.rotation(task)
+        assert matrix is not None
+        torch.testing.assert_close(matrix @ matrix.T, torch.eye(len(matrix)).double())
+        assert matrix.det() > 0
+        assert not torch.allclose(matrix, model.rotograd.rotation(task))
+    averaged.eval()
+    x = torch.randn(3, 4, dtype=torch.float64)
+    before = averaged(x)["left"]
+    averaged.module.rotograd.rotations["left"].start_at(torch.eye(len(matrix)).double())
+    assert not torch.allclose(averaged(x)["left"], before)
+
+
+def test_copies_from_before_the_rotations_take_the_state_and_give_it() -> None:
+    model = make()
+    twin = copy.deepcopy(model)
+    of_twin = copy.deepcopy(twin)
+    averaged = AveragedModel(model)
+    train(model, torch.optim.SGD(model.parameters(), lr=0.01), range(3), rotograd_lr=0.1)
+    assert twin.state_dict().keys() == of_twin.state_dict().keys() == model.state_dict().keys()
+    assert torch.equal(twin.rotograd.rotation("left"), torch.eye(5).double())
+    x = torch.randn(3, 4, dtype=torch.float64)
+    model.eval()
+    for copied in (twin, of_twin, averaged.module):
+        copied.eval()
+        copied.load_state_dict(model.state_dict())
+        assert torch.equal(copied(x)["left"], model(x)["left"])
+    averaged.update_parameters(model)
+    fresh = AveragedModel(make())
+    fresh.load_state_dict(averaged.state_dict())
+    fresh.eval()
+    assert torch.equal(fresh(x)["left"], averaged(x)["left"])
+
+
+def test_losses_must_be_one_a_task() -> None:
+    model = make()
+    losses = losses_of(model)
+    for wrong in (losses[:2], losses[:, None], list(losses)):
+        with pytest.raises(UsageError, match=r"losses must be a tensor \[3\], one loss for each"):
+            model.backward(wrong, **ARGS)

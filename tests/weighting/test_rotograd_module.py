@@ -208,3 +208,35 @@ def test_a_representation_that_cannot_be_rotated_is_refused() -> None:
             rotograd.rotate(wrong, "a")
     with pytest.raises(UsageError, match="must be a rotation"):
         rotograd.rotations["a"].start_at(torch.eye(6).roll(1, 0))  # its determinant is -1
+
+
+def test_a_task_that_there_is_not_is_named() -> None:
+    problem = Problem(2)
+    rotograd = RotoGrad(problem.tasks, 8)
+    z = problem.encoder(problem.x).float()
+    for ask in (rotograd.rotation, lambda task: rotograd.rotate(z, task)):
+        with pytest.raises(UsageError, match=r"task must be one of 't0', 't1' \(got 'digitt'\)"):
+            ask("digitt")
+
+
+@pytest.mark.parametrize(
+    ("losses", "says"),
+    [
+        (torch.ones(2), "losses must be a dict .*'Tensor of 2'"),
+        ([torch.ones(())] * 3, "losses must be a dict .*'list of 3'"),
+        (torch.ones(()), "losses must be a dict .*'Tensor of 1'"),
+        ({}, "losses must hold at least one"),
+        ({"t0": torch.ones(()), "t7": torch.ones(())}, "task must be one of 't0', 't1'"),
+        ({"t0": torch.ones(3)}, "the loss of task 't0' must be a tensor of one number"),
+        ({"t0": 1.0}, "the loss of task 't0' must be a tensor of one number"),
+    ],
+)
+def test_losses_that_are_not_one_a_task_are_named(losses: object, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        RotoGrad(["t0", "t1"], 8).backward(losses)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tasks", [[], "depth", ["a", "a"], [1, 2]])
+def test_tasks_must_have_names(tasks: list[str]) -> None:
+    with pytest.raises(UsageError, match="tasks must be a list of the tasks' names"):
+        RotoGrad(tasks, 8)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from libmtl_recon.errors import ReconError, UsageError, naming
 from libmtl_recon.gradient import hand_out, present_tasks, quick_gramian, task_rows
+from libmtl_recon.weighting.checking import check_losses
 from libmtl_recon.weighting.combining import combine
 from libmtl_recon.weighting.gradops import GradOPSStep, check_static, gradops_step
 from libmtl_recon.weighting.gradops_log import CSVLog
@@ -78,7 +79,9 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
 
         Raises:
             ReconError: A task's gradient is not finite.
+            UsageError: The losses are not one for each task.
         """
+        check_losses(losses, self.task_name)
         gradients = self._compute_grad(losses, mode="autograd")
         # The only time that a step waits for its device.
         matrix = quick_gramian(gradients).cpu()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from libmtl_recon.errors import ReconError, UsageError, naming
 from libmtl_recon.gradient import task_scalars
+from libmtl_recon.weighting.checking import check_losses
 from libmtl_recon.weighting.leader import Leader
 from libmtl_recon.weighting.rotograd import RotoGrad as Rotations
 from libmtl_recon.weighting.rotograd_folding import fold_decoders
@@ -107,8 +108,10 @@ class RotoGrad(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
 
         Raises:
             ReconError: A task's gradient is not finite.
-            UsageError: The flags do not fit the representation, or a checkpoint's rotations.
+            UsageError: The losses are not one for each task, or the flags do not fit the
+                representation, or a checkpoint's rotations.
         """
+        check_losses(losses, self.task_name)
         lr = self.leader_lr(kwargs)
         scalars = task_scalars(self, losses)
         self.rotograd.settings = _settings(kwargs)
