@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from libmtl_recon.architecture.bundle import Bundle
-from libmtl_recon.architecture.compiled import _out_of_sight
+from libmtl_recon.architecture.compiled import _out_of_sight, run_uncompiled
 from libmtl_recon.architecture.following import Follower
 from libmtl_recon.architecture.nested import LEAVES, leaves, mapped, updated
 from libmtl_recon.architecture.task_selection import TaskSelection
@@ -50,11 +50,15 @@ class Station:
     number: int
 
 
+# Tables of buffers, and what stands in them by a name.
+_Kept = tuple[tuple[dict[str, Any], str, Tensor], ...]
+
+
 class _Frame(NamedTuple):
     """A call that has begun: the task chosen before it, and what to put back after it."""
 
     before: str | None
-    kept: tuple[tuple[dict[str, Any], str, Tensor, Tensor], ...] = ()
+    kept: _Kept = ()
 
 
 class _Progress(NamedTuple):
@@ -71,12 +75,12 @@ class Entries:
 
     Attributes:
         selection: The network's.
-        per_task: Whether it returns one entry per task; None if its first call will tell.
+        per_task: Whether it is known to return one entry per task; its first call tells.
         plans: By what may change the way through the network.
     """
 
     selection: TaskSelection
-    per_task: bool | None
+    per_task: bool = False
     plans: dict[Any, tuple[Call, ...]] = field(default_factory=dict)
 
 
@@ -99,14 +103,21 @@ def keep_entries_apart(
                 "module that it was traced from."
             )
         return
+    vars(network)[_ENTRIES] = Entries(selection)
+    vars(network)["forward"] = _OfNetwork(_forward, network)
+    if declared:
+        _watch(network, selection)
+
+
+def _watch(network: nn.Module, selection: TaskSelection) -> None:
+    """Have a network's modules ask, in each call, whose entry it serves."""
+    vars(network)[_ENTRIES].per_task = True
     for number, module in enumerate(network.modules()):
         if module is network or isinstance(module, TaskValues | Tasks):
             continue
         vars(module)[_STATION] = Station(selection, number)
         module.register_forward_pre_hook(_enter, with_kwargs=True)
         module.register_forward_hook(_leave, always_call=True)
-    vars(network)[_ENTRIES] = Entries(selection, True if declared else None)
-    vars(network)["forward"] = _OfNetwork(_forward, network)
 
 
 class _OfNetwork(functools.partial[Any]):
@@ -116,14 +127,16 @@ class _OfNetwork(functools.partial[Any]):
 def _forward(network: Any, *args: Any, **kwargs: Any) -> Any:
     entries: Entries = vars(network)[_ENTRIES]
     run = functools.partial(_out_of_sight, network, *args, **kwargs)
-    if entries.per_task is None:
-        with _put_back_if(network, lambda: entries.per_task is True):
-            output = run()
-            entries.per_task = _looks_per_task(output, entries.selection.tasks)
-        if not entries.per_task:
-            return output
     if not entries.per_task:
-        return run()
+        learnt: list[bool] = []
+        with _undone_unless(network, lambda: not learnt[0]):
+            output = run()
+            learnt.append(_looks_per_task(output, entries.selection.tasks))
+        if not learnt[0]:
+            del vars(network)[_ENTRIES], vars(network)["forward"]
+            run_uncompiled(network)
+            return output
+        _watch(network, entries.selection)
     key = _way_through(network, args, kwargs)
     plan = entries.plans.get(key)
     if plan is None:
@@ -191,10 +204,9 @@ def _explored(
     network: nn.Module, selection: TaskSelection, run: Callable[[], Any]
 ) -> tuple[Call, ...]:
     """Run the network for one task, undo what that changed, and see which call served what."""
-    # A norm may be split in the pass; its values are then known by the norm that it was.
-    known = [tensor for module in network.modules() for tensor in _own_tensors(module)]
-    follower = Follower(known)
-    with _put_back_if(network, lambda: True), selection.only(selection.tasks[0]):
+    with _undone_unless(network, lambda: False), selection.only(selection.tasks[0]):
+        known = [tensor for module in network.modules() for tensor in _own_tensors(module)]
+        follower = Follower(known)
         before, selection.progress = selection.progress, follower
         try:
             with follower:
@@ -220,7 +232,8 @@ def _own_tensors(module: nn.Module) -> list[Tensor]:
 
 def _way_through(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What may change the way that a call takes through a network."""
-    training = tuple(module.training for module in network.modules())
+    # Of the modules that were there before the first norm was split.
+    training = tuple(m.training for m in network.modules() if _STATION in vars(m))
     given = tuple(
         (tuple(leaf.shape), leaf.dtype)
         if isinstance(leaf, Tensor)
@@ -229,7 +242,14 @@ def _way_through(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
         else type(leaf)
         for leaf in leaves((args, kwargs))
     )
-    return len(training), hash(training), torch.is_grad_enabled(), tuple(sorted(kwargs)), given
+    return (
+        network.training,
+        len(training),
+        hash(training),
+        torch.is_grad_enabled(),
+        tuple(sorted(kwargs)),
+        given,
+    )
 
 
 @contextmanager
@@ -259,7 +279,7 @@ def _enter(
         raise _lost()
     tasks, chosen = progress.plan[at].tasks, selection.chosen
     picked: int | None = None
-    kept: tuple[Any, ...] = ()
+    kept: _Kept = ()
     if tasks is not None:
         if chosen is None and len(tasks) == 1:
             (picked,) = tasks
@@ -269,7 +289,7 @@ def _enter(
                 for place, task in enumerate(selection.tasks)
                 if place not in tasks and task in selection.active
             ]
-            kept = _kept(module, idle)
+            kept = _set_aside(module, idle)
     frames = (*progress.frames, _Frame(chosen, kept))
     selection.progress = _Progress(progress.plan, at + 1, frames)
     if picked is None:
@@ -300,62 +320,68 @@ def _alone(place: int, leaf: Any) -> Any:
     return Bundle([leaf.parts[place]], place)
 
 
-def _kept(
-    module: nn.Module, tasks: list[str]
-) -> tuple[tuple[dict[str, Any], str, Tensor, Tensor], ...]:
-    """A module's statistics of tasks for which its call does not count."""
+def _set_aside(module: nn.Module, tasks: list[str]) -> _Kept:
+    """Have a call go by copies of the statistics of tasks for which it does not count.
+
+    What autograd keeps of a call must not be written to afterwards, so these stay as they are.
+    """
     if not tasks or not module.training or not isinstance(module, TaskSpecific):
         return ()
     holders = [module._modules[CHILD]._modules[task] for task in tasks]  # type: ignore[union-attr]
     tables = [holder._buffers for holder in holders if holder is not None]
     if module._selection.chosen is not None:
         tables.append(module._buffers)  # those that stayed shared
-    return tuple(
-        (table, name, tensor, tensor.clone())
+    kept: _Kept = tuple(
+        (table, name, tensor)
         for table in tables
         for name, tensor in table.items()
         if tensor is not None
     )
+    for table, name, tensor in kept:
+        table[name] = tensor.clone()
+    return kept
 
 
-def _put_back(kept: tuple[tuple[dict[str, Any], str, Tensor, Tensor], ...]) -> None:
-    with torch.no_grad():
-        for table, name, tensor, value in kept:
-            tensor.copy_(value)
-            table[name] = tensor
+def _put_back(kept: _Kept) -> None:
+    for table, name, tensor in kept:
+        table[name] = tensor
 
 
 @contextmanager
-def _put_back_if(network: nn.Module, undo: Callable[[], bool]) -> Iterator[None]:
-    """Undo what a pass changes: the network's buffers, and torch's random state."""
-    modules = list(network.modules())
-    values = [
-        {name: (b, b.clone()) for name, b in module._buffers.items() if b is not None}
-        for module in modules
+def _undone_unless(network: nn.Module, stays: Callable[[], bool]) -> Iterator[None]:
+    """Undo what a pass changes: the network's buffers, and torch's random state.
+
+    The pass goes by copies of the buffers, since autograd may have kept them for earlier passes.
+    """
+    held = [
+        (module, name, tensor)
+        for module in network.modules()
+        for name, tensor in module._buffers.items()
+        if tensor is not None
     ]
+    with torch.inference_mode(False):
+        copies = [tensor.clone() for _, _, tensor in held]
+    for (module, name, _), copied in zip(held, copies, strict=True):
+        module._buffers[name] = copied
     devices = {p.device for p in network.parameters() if p.device.type == "cuda"}
     states = [(device, torch.cuda.get_rng_state(device)) for device in devices]
     state = torch.get_rng_state()
-    yield
-    if not undo():
-        return
-    torch.set_rng_state(state)
-    for device, own in states:
-        torch.cuda.set_rng_state(own, device)
-    with torch.no_grad():
-        for module, buffers in zip(modules, values, strict=True):
-            _reset(module, buffers)
-
-
-def _reset(module: nn.Module, buffers: dict[str, tuple[Tensor, Tensor]]) -> None:
-    for name, (tensor, value) in buffers.items():
-        if name in module._buffers:
-            tensor.copy_(value)
-            module._buffers[name] = tensor
-            continue
-        # It was split in the pass.
-        for own in module._modules[CHILD].children():  # type: ignore[union-attr]
-            own._buffers[name].copy_(value)  # type: ignore[union-attr]
+    kept = False
+    try:
+        yield
+        kept = stays()
+    finally:
+        with torch.inference_mode(False), torch.no_grad():
+            for (module, name, tensor), copied in zip(held, copies, strict=True):
+                if name not in module._buffers:  # it was split in the pass
+                    for own in () if kept else module._modules[CHILD].children():  # type: ignore[union-attr]
+                        own._buffers[name] = tensor.clone()
+                elif not kept or module._buffers[name] is copied:
+                    module._buffers[name] = tensor.copy_(copied) if kept else tensor
+        if not kept:
+            torch.set_rng_state(state)
+            for device, own_state in states:
+                torch.cuda.set_rng_state(own_state, device)
 
 
 def only_entry(output: Any, task: str) -> Any:
@@ -380,7 +406,7 @@ def is_per_task(model: nn.Module) -> bool:
     """Whether the encoder of LibMTL's model is known to return one entry per task."""
     encoder = model._modules.get("encoder")
     entries = None if encoder is None else vars(encoder).get(_ENTRIES)
-    return entries is not None and entries.per_task is True
+    return entries is not None and entries.per_task
 
 
 def _mixed() -> ReconError:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -46,6 +47,7 @@ class Follower(TorchFunctionMode):
         self._known = {id(tensor): tensor for tensor in known}
         self._open: list[int] = []
         self._made: Any = WeakTensorKeyDictionary()
+        self._written: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def enter(self, number: int) -> None:
         """A module's call begins."""
@@ -94,29 +96,37 @@ class Follower(TorchFunctionMode):
                 name = getattr(getattr(func, "__self__", None), "__name__", name)
             if name not in _OF_ANY and not isinstance(result, torch.Size):
                 self.steering |= bits
-        for tensor, version in zip(given, before, strict=True):
-            if _version(tensor) != version:
-                made.append(tensor)
         for tensor in made:
             if not self._is_known(tensor):
-                self._note(tensor, now | (self._made[tensor][0] if tensor in self._made else 0))
+                self._note(tensor, now)
+        written = [t for t, version in zip(given, before, strict=True) if _version(t) != version]
+        if writing.writes(getattr(func, "__name__", "")):  # inference tensors count no writes
+            written += _tensors(args[:1])
+        for tensor in written:
+            if not self._is_known(tensor):
+                self._note_write(tensor, now)
         return result
 
     def _now(self) -> int:
         return sum(1 << index for index in self._open)
 
     def _note(self, tensor: Tensor, bits: int) -> None:
-        self._made[tensor] = (bits, _version(tensor))
+        self._made[tensor] = bits | self._made.get(tensor, 0)
+
+    def _note_write(self, tensor: Tensor, bits: int) -> None:
+        """Into memory that other tensors, of which it may be a view, may have in common."""
+        for memory in _memory(tensor):
+            before = self._written.get(memory.cdata, (memory, 0))[1]
+            self._written[memory.cdata] = (memory, before | bits)
 
     def _of(self, tensor: Tensor) -> int:
         if self._is_known(tensor):
             return 0
-        if tensor not in self._made:
-            # Some constant, unless autograd knows better.
-            return self._all() if _computed(tensor) else 0
-        bits, version = self._made[tensor]
-        # Written since, under another name.
-        return bits if version == _version(tensor) else self._all()
+        # What has no record is some constant, unless autograd knows better.
+        bits = self._made[tensor] if tensor in self._made else self._all() * _computed(tensor)
+        for memory in _memory(tensor):
+            bits |= self._written.get(memory.cdata, (memory, 0))[1]
+        return int(bits)
 
     def _all(self) -> int:
         return (1 << len(self.calls)) - 1
@@ -132,6 +142,15 @@ def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
 
 def _tensors(value: Any) -> list[Tensor]:
     return [leaf for leaf in leaves(value) if isinstance(leaf, Tensor)]
+
+
+def _memory(tensor: Tensor) -> list[StorageWeakRef]:
+    # Sparse tensors have none of their own.
+    return [
+        StorageWeakRef(part.untyped_storage())
+        for part in _parts(tensor)
+        if part.layout == torch.strided
+    ]
 
 
 def _version(tensor: Tensor) -> list[int]:

@@ -46,10 +46,14 @@ def recompute_for_the_same_tasks() -> None:
 
 def _as_now(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that runs with the tasks chosen that are chosen now."""
-    chosen = all_choices()
+    chosen, begun = all_choices(), False
 
     @functools.wraps(function, updated=())
     def run(*args: Any, **kwargs: Any) -> Any:
+        nonlocal begun
+        if not begun:  # what follows goes on from where this ends
+            begun = True
+            return function(*args, **kwargs)
         with choosing(chosen):
             return function(*args, **kwargs)
 
