@@ -69,7 +69,10 @@ class ExtractingObserver(Observer):
         with torch.no_grad():
             # Not the model's own attribute, which may compute in another precision.
             expected = type(model).forward(model, *args)[self._task]
-            found = _prediction(network, inputs, self._task)
+            place = list(model.task_name).index(self._task)
+            network = _choosing(network, inputs, place)
+            found = network(inputs)
+            found = found if isinstance(network, nn.Sequential | _OfList) else found[self._task]
         if not _close(found, expected):
             raise ReconError(
                 f"The network of task {self._task} gives other outputs than the model, so nothing "
@@ -135,15 +138,21 @@ def _equal(one: Any, other: Any) -> bool:
     return torch.allclose(one, other, rtol=1e-4, atol=1e-5 * size, equal_nan=True)
 
 
-def _prediction(network: nn.Module, inputs: Any, task: str) -> Any:
-    if isinstance(network, nn.Sequential):
-        encoder, decoder = network
-        representation = encoder(inputs)
-        if isinstance(representation, list):
-            raise ReconError(
-                "This encoder returns a list with a representation for each task, which no decoder "
-                "takes, so encoder and decoder are no network by themselves. Take them out by "
-                "libmtl_recon.extract_task(model, task), and choose from the list in your code."
-            )
-        return decoder(representation)
-    return network(inputs)[task]
+class _OfList(nn.Module):
+    """Encoder and decoder, between which one task's entry is taken from a list."""
+
+    def __init__(self, parts: Any, place: int) -> None:
+        super().__init__()
+        self.encoder, self.decoder = parts.encoder, parts.decoder
+        self._place = place
+
+    def forward(self, inputs: Any) -> Any:
+        return self.decoder(self.encoder(inputs)[self._place])
+
+
+def _choosing(network: Any, inputs: Any, place: int) -> nn.Module:
+    """The network, which takes its own entry from what an encoder returns for all tasks."""
+    if isinstance(network, nn.Sequential) and isinstance(network.encoder(inputs), list):
+        return _OfList(network, place)
+    whole: nn.Module = network
+    return whole

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from libmtl_recon import ReconError
-from libmtl_recon.plugin.extracting import export_program
+from libmtl_recon.architecture.checkpoint import Checkpoint
+from libmtl_recon.launcher import StopRun
+from libmtl_recon.plugin.extracting import ExtractingObserver, export_program
 
 
 class Message(nn.Module):
@@ -72,3 +74,46 @@ def test_a_program_that_cannot_be_written_says_why(
     monkeypatch.setattr(torch.export, "save", save)
     with pytest.raises(ReconError, match=r"torch\.export cannot .*: val is missing"):
         export_program(nn.Linear(4, 2), torch.randn(3, 4), tmp_path / "net.pt2")
+
+
+class Lists(nn.Module):
+    """An encoder of one representation per task."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.own = nn.Linear(4, 3), nn.ModuleList([nn.Linear(3, 3) for _ in "ab"])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = torch.tanh(self.one(x))
+        return [layer(x) for layer in self.own]
+
+
+class Model(nn.Module):
+    """What LibMTL makes of it."""
+
+    task_name = ("a", "b")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Lists()
+        self.decoders = nn.ModuleDict({task: nn.Linear(3, 2) for task in self.task_name})
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        found = self.encoder(x)
+        return {t: self.decoders[t](found[i]) for i, t in enumerate(self.task_name)}
+
+
+def test_an_encoders_list_gives_each_decoder_its_own(tmp_path: Path) -> None:
+    model, x = Model().eval(), torch.randn(3, 4)
+    parts = nn.Sequential()
+    parts.add_module("encoder", model.encoder)
+    parts.add_module("decoder", model.decoders["b"])
+    observer = ExtractingObserver("b", Checkpoint("FILE", {}, None))
+    with pytest.raises(StopRun):
+        observer._compare(model, parts, (x,))
+    network = observer.network
+    assert network is not None
+    assert list(network.state_dict()) == list(parts.state_dict())
+    export_program(network, x, tmp_path / "net.pt2")
+    program, given = torch.export.load(tmp_path / "net.pt2").module(), torch.randn(5, 4)
+    torch.testing.assert_close(program(given), model(given)["b"])
