@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
 from libmtl_recon.architecture.compiled import compiled_parts
-from libmtl_recon.conflict.layers import owned_parameters
+from libmtl_recon.conflict.layers import ROOT, layer_name, owned_parameters
 from libmtl_recon.errors import ReconError, UsageError
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -61,8 +61,8 @@ def find_layers(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]
         )
     owners = {name: owner for name, owner, _ in owned_parameters(module)}
     # A module may have several names; any of them will do.
-    every = dict(module.named_modules(remove_duplicate=False))
-    found = {name: _find(name, owners, every) for name in names}
+    every = {layer_name(n): m for n, m in module.named_modules(remove_duplicate=False)}
+    found = {name: _find(name, owners, every) for name in map(layer_name, names)}
     for name, owner in found.items():
         _refuse_unfit(name, owner)
     return found
@@ -95,7 +95,7 @@ def tied_parameters(
                 "layers",
                 "must not share their parameters with a layer that stays shared",
                 first[id(held[names[0]])],
-                f"It shares {names[0]!r} with {other_name!r}: choose both of them or neither.",
+                f"It shares {names[0]!r} with {layer_name(other_name)!r}: choose both of them or neither.",
             )
         found.append((other, names))
     return found
@@ -121,7 +121,7 @@ def _find(name: str, owners: Mapping[str, nn.Module], every: Mapping[str, nn.Mod
             raise UsageError(
                 "layers", rule, name, f"Its parameters count for {holder!r}, which shares them."
             )
-    inner = [n for n in owners if n.startswith(f"{name}.")][:3]
+    inner = [n for n in owners if n.startswith(f"{name}.") or name == ROOT][:3]
     way_out = f"Inside it there are {', '.join(inner)}." if inner else "It has none."
     raise UsageError("layers", rule, name, way_out)
 

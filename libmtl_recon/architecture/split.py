@@ -64,7 +64,8 @@ def split_layers(
 
     Args:
         module: Any network whose operations are torch functions.
-        layers: Paths of modules that hold parameters of their own, e.g. ``layer1.0.bn1``.
+        layers: Paths of modules that hold parameters of their own, e.g. ``layer1.0.bn1``; and
+            ``(root)`` for those that the network holds itself, such as a class token.
         tasks: The tasks' names, which appear in the state dict's keys.
         bn: What batch norms that stay shared keep running statistics of, where their input is a
             task's own: of each task (``per_task``), or of all in one buffer that each task

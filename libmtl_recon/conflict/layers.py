@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 # The module inside one that `torch.compile` made.
 COMPILED = "_orig_mod"
+# The name of the layer of the parameters that a network holds itself, such as a class token. No
+# module can be added under it by mistake.
+ROOT = "(root)"
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class Layer:
     """A module's own parameters: weight and bias together, batch norm apart from convolution.
 
     Attributes:
-        name: The module's path, e.g. ``layer1.0.bn1``; empty for the root module itself.
+        name: The module's path, e.g. ``layer1.0.bn1``; ``(root)`` for the network itself, also
+            where its path, which is empty, is given.
         type: The module's class name.
         shapes: The shapes of its own trainable parameters, in order; that of a complex one with a
             last axis of 2, for the real and the imaginary part.
@@ -30,6 +34,9 @@ class Layer:
     type: str
     shapes: tuple[tuple[int, ...], ...]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", layer_name(self.name))
+
     @property
     def parameters(self) -> int:
         """How many numbers the layer has."""
@@ -37,8 +44,8 @@ class Layer:
 
     @property
     def title(self) -> str:
-        """The name as it is shown."""
-        return self.name or "(root)"
+        """The name as it is shown, which is that by which it is chosen."""
+        return self.name
 
 
 def layers_of(
@@ -97,8 +104,13 @@ def owned_parameters(
         fresh = [p for p in own if id(p) not in seen]
         seen.update(id(p) for p in fresh)
         if fresh and (wanted is None or all(id(p) in wanted for p in own)):
-            found.append((plain_name(path), owner, fresh))
+            found.append((layer_name(plain_name(path)), owner, fresh))
     return found
+
+
+def layer_name(path: str) -> str:
+    """The name of the layer of a module's own parameters, which the root has too."""
+    return path or ROOT
 
 
 def plain_name(path: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from libmtl_recon.conflict.grid import BINS, EDGES
-from libmtl_recon.conflict.layers import Layer
+from libmtl_recon.conflict.layers import Layer, layer_name
 from libmtl_recon.conflict.strict_json import parse
 from libmtl_recon.texts import bounded
 
@@ -168,6 +168,7 @@ def _of_type(value: Any, kind: type, what: str) -> Any:
 
 
 def _known(numbers: Mapping[str, int], name: str) -> int:
+    name = layer_name(name)  # it was empty for the root
     if name not in numbers:
         raise ValueError(f"{name[:100]!r} is no layer of its architecture and no edge of a bin")
     return numbers[name]

@@ -184,10 +184,14 @@ def words() -> Tensor:
 
 def vit() -> nn.Module:
     torch.manual_seed(0)
-    return torchvision.models.VisionTransformer(
+    network = torchvision.models.VisionTransformer(
         image_size=32, patch_size=16, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32,
         num_classes=5,
     )  # fmt: skip
+    # They start at zero, so that nothing would come out, and no gradient go in.
+    for parameter in (network.class_token, network.heads.head.weight):
+        nn.init.normal_(parameter)
+    return network
 
 
 def transformer() -> nn.Module:
@@ -265,6 +269,12 @@ NETWORKS = {
         image,
     ),
     "vit-attention": (vit, ["encoder.layers.encoder_layer_1.self_attention.out_proj"], image),
+    "vit-class-token": (vit, ["(root)"], image),
+    "vit-much": (
+        vit,
+        ["(root)", "encoder", "conv_proj", "encoder.layers.encoder_layer_0.ln_1", "heads.head"],
+        image,
+    ),
     "vit-positions": (vit, ["encoder", "encoder.layers.encoder_layer_0.self_attention"], image),
     "transformer": (transformer, ["layers.1.self_attn", "layers.0.linear1"], sequence),
     "lstm": (Recurrent, ["lstm"], lambda: torch.randn(3, 5, 6)),

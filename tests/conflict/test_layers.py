@@ -17,17 +17,19 @@ class Net(nn.Module):
 
 def test_a_layer_is_a_module_with_parameters_of_its_own() -> None:
     assert layers_of(Net()) == (
-        Layer("", "Net", ((3,),)),
+        Layer("(root)", "Net", ((3,),)),
         Layer("conv", "Conv2d", ((4, 1, 3, 3), (4,))),
         Layer("block.0", "BatchNorm2d", ((4,), (4,))),
         Layer("block.2", "Linear", ((2, 4), (2,))),
     )
 
 
-def test_parameters_are_counted_and_the_root_has_a_title() -> None:
+def test_parameters_are_counted_and_the_root_has_a_name() -> None:
     layers = layers_of(Net())
     assert [layer.parameters for layer in layers] == [3, 40, 8, 10]
-    assert [layer.title for layer in layers] == ["(root)", "conv", "block.0", "block.2"]
+    assert [layer.name for layer in layers] == ["(root)", "conv", "block.0", "block.2"]
+    assert [layer.title for layer in layers] == [layer.name for layer in layers]
+    assert Layer("", "Net", ((3,),)) == layers[0], "its path"
 
 
 def test_frozen_parameters_do_not_count() -> None:
@@ -35,7 +37,7 @@ def test_frozen_parameters_do_not_count() -> None:
     net.conv.bias.requires_grad_(False)
     net.block[0].requires_grad_(False)
     assert [(layer.name, layer.shapes) for layer in layers_of(net)] == [
-        ("", ((3,),)),
+        ("(root)", ((3,),)),
         ("conv", ((4, 1, 3, 3),)),
         ("block.2", ((2, 4), (2,))),
     ]
