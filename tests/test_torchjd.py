@@ -12,7 +12,7 @@ from torch import nn
 from torchjd.autogram import Engine
 from torchjd.autojac import backward, jac_to_grad, mtl_backward
 
-from libmtl_recon import ReconError, UsageError, gradops_weights
+from libmtl_recon import ReconError, UsageError, gradops_weights, split_layers
 from libmtl_recon.errors import MissingPackageError
 from libmtl_recon.torchjd import GradOPS, GradOPSWeighting
 
@@ -161,3 +161,51 @@ def test_without_torchjd_the_extra_is_named() -> None:
     error = MissingPackageError("a", "b", "c")
     assert isinstance(error, ReconError)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def split_problem() -> tuple[nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    return split_layers(network, ["2"], ["a", "b"]), torch.randn(8, 4, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("batch_dim", [0, None])
+def test_the_engine_would_leave_out_task_specific_layers(batch_dim: int | None) -> None:
+    split, x = split_problem()
+    with pytest.raises(ReconError, match="modules that stay shared, or take .* torchjd.autojac"):
+        Engine(split, batch_dim=batch_dim)
+    # What it advises first ...
+    engine = Engine(split[0], batch_dim=batch_dim)
+    losses = torch.stack([out.square().sum(1) for out in split(x).parts], 1)
+    losses = losses if batch_dim == 0 else losses.sum(0)
+    gramian = engine.compute_gramian(losses)
+    shared = list(split[0].parameters())
+    rows = [torch.autograd.grad(one, shared, retain_graph=True) for one in losses.flatten()]
+    flat = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+    torch.testing.assert_close(gramian.reshape(len(flat), -1), flat @ flat.T)
+    # ... and second.
+    split, x = split_problem()
+    backward([out.square().sum() for out in split(x).parts])
+    for index, task in enumerate("ab"):
+        jacobian = dict(split.named_parameters())[f"2.tasks.{task}.weight"].jac
+        assert jacobian[index].abs().sum() > 0.1
+        assert not jacobian[1 - index].any()
+
+
+def test_an_engine_from_before_the_split_is_refused_too() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    engine = Engine(network, batch_dim=0)
+    split = split_layers(network, ["2"], ["a", "b"])
+    with pytest.raises(ReconError, match="one grad_fn for each task"):
+        split(torch.randn(8, 4))
+    del engine
+
+
+def test_other_hooks_may_stand_on_every_module() -> None:
+    split, x = split_problem()
+    seen = []
+    for module in split.modules():
+        module.register_forward_hook(lambda *_: seen.append(1))
+    split(x)
+    assert len(seen) == 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from libmtl_recon.errors import ReconError
 
 # The hyperparameters by which the kinds of optimisers are told from each other.
 _KINDS = frozenset({"betas", "momentum", "alpha", "lr_decay", "rho"})
+# What SGD keeps of a parameter before its first step with momentum.
+_NO_MOMENTUM = ("momentum_buffer", None)
 
 
 @dataclass(frozen=True)
@@ -146,24 +148,43 @@ def load_optimizer(
         )
     every = [p for group in optimizer.param_groups for p in group["params"]]
     index = {id(parameter): number for number, parameter in enumerate(every)}
+    names = {name for values in saved["state"].values() for name in values}
     state: dict[int, Any] = {}
     for key, parameters in zip(groups[0]["params"], places, strict=True):
         if key in saved["state"]:
             for parameter in parameters:
-                _refuse_other_shape(checkpoint.source, parameter, saved["state"][key])
+                _refuse_unfit_state(checkpoint.source, parameter, saved["state"][key], names)
                 state[index[id(parameter)]] = copy.deepcopy(saved["state"][key])
     own = optimizer.state_dict()
     optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
 
 
-def _refuse_other_shape(source: str, parameter: nn.Parameter, state: Mapping[str, Any]) -> None:
-    for name, value in state.items():
+def _refuse_unfit_state(
+    source: str, parameter: nn.Parameter, state: Mapping[str, Any], names: Collection[str]
+) -> None:
+    """Refuse a parameter's state that would end the optimiser's next step, or change it.
+
+    Args:
+        source: See :class:`Checkpoint`.
+        parameter: Whose state it was.
+        state: What the optimiser kept of it.
+        names: Under which it keeps the state of all parameters.
+
+    Raises:
+        ReconError: It is of another shape, lacks something or holds what is no number.
+    """
+    fault = ""
+    for name in names:
+        value = state.get(name, ())
         if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
-            raise ReconError(
-                f"{source} has an optimiser's state that does not fit its model: {name} of the "
-                f"shape {list(value.shape)} for a parameter of {list(parameter.shape)}. Save both "
-                "of one training."
-            )
+            fault = f"{name} of the shape {list(value.shape)} for one of {list(parameter.shape)}"
+        elif not isinstance(value, Tensor | int | float) and (name, value) != _NO_MOMENTUM:
+            fault = f"{name} that is no number, or none at all"
+    if fault:
+        raise ReconError(
+            f"{source} has an optimiser's state that does not fit its model: for a parameter, "
+            f"{fault}. Save both of one training."
+        )
 
 
 def _unsplit_parameters(
