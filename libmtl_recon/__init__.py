@@ -15,8 +15,8 @@ from libmtl_recon.plugin import activate
 
 if TYPE_CHECKING:
     from libmtl_recon.architecture.bundle import Bundle
-    from libmtl_recon.architecture.outputs import by_task
     from libmtl_recon.architecture.extract import extract_task
+    from libmtl_recon.architecture.outputs import by_task
     from libmtl_recon.architecture.split import only_task, split_layers
     from libmtl_recon.conflict.cache import ProfileCache
     from libmtl_recon.conflict.plot import draw_profile

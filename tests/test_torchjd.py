@@ -172,7 +172,7 @@ def split_problem() -> tuple[nn.Module, torch.Tensor]:
 @pytest.mark.parametrize("batch_dim", [0, None])
 def test_the_engine_would_leave_out_task_specific_layers(batch_dim: int | None) -> None:
     split, x = split_problem()
-    with pytest.raises(ReconError, match="modules that stay shared, or take .* torchjd.autojac"):
+    with pytest.raises(ReconError, match=r"modules that stay shared, or take .* torchjd.autojac"):
         Engine(split, batch_dim=batch_dim)
     # What it advises first ...
     engine = Engine(split[0], batch_dim=batch_dim)

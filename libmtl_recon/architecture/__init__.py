@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from libmtl_recon.architecture.bundle import Bundle
-from libmtl_recon.architecture.outputs import by_task
 from libmtl_recon.architecture.extract import extract_task
+from libmtl_recon.architecture.outputs import by_task
 from libmtl_recon.architecture.split import (
     is_split,
     only_task,

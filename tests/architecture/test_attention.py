@@ -149,7 +149,7 @@ def check(network: nn.Module, layers: list[str], *, numbers_may_lack: bool = Fal
     twins = Twins(network.eval(), layers)
     twins.split.eval()
     expected = {task: plain.eval()(x).detach() for task, plain in twins.plain.items()}
-    same = dict(rtol=1e-12, atol=1e-12, equal_nan=numbers_may_lack)
+    same = {"rtol": 1e-12, "atol": 1e-12, "equal_nan": numbers_may_lack}
     for way, context in WAYS.items():
         with context(twins.split):
             found = twins.split(x).by_task()

@@ -26,11 +26,12 @@ def cubes(row: Tensor) -> Tensor:
     return (row**3).sum()
 
 
+SHARED = torch.arange(3.0, dtype=torch.float64)
 # Of a network's output ``[B, 3]``.
 OF_OUTPUTS: dict[str, Callable[[Any], Any]] = {
     "vmap": torch.vmap(lambda row: row * 2 + row.sum()),
     "vmap over columns": torch.vmap(lambda column: column.cumsum(0), in_dims=1, out_dims=1),
-    "vmap with what is shared": lambda out: torch.vmap(torch.dot, (0, None))(out, torch.ones(3, dtype=out.dtype)),
+    "vmap with what is shared": lambda out: torch.vmap(torch.dot, (0, None))(out, SHARED),
     "vmap of two": lambda out: torch.vmap(torch.dot)(out, out.flip(0)),
     "vmap of a dict": lambda out: torch.vmap(lambda row: {"a": row[0], "b": row})(out)["b"],
     "vmap in chunks": torch.vmap(torch.sin, chunk_size=2),
