@@ -14,6 +14,8 @@ from typing import Any
 
 # What a shell reports for a program ended by Ctrl-C, and for one ended by SIGPIPE.
 INTERRUPTED, _ENDED_BY_PIPE = 130, 141
+# What writing to a file fails by.
+_OF_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 class OutputError(Exception):
@@ -56,15 +58,17 @@ def guarded(command: Callable[[], int], *, own_process: bool) -> int:
     if own_process:
         _reserve_descriptors()
     sys.stdout, sys.stderr = out, err = _Out(streams[0]), _Err(streams[1])
-    request = None
+    status, request = 0, None
     try:
         try:
             status = command()
         except SystemExit as asked:
-            status, request = 0, asked
+            request = asked
         out.flush()
     except OutputError as error:
-        request, status = None, error.exit_status
+        status = status or error.exit_status
+        if request is not None and not request.code:
+            request = None
         if not error.quiet:
             warn(f"libmtl-recon: error: {error}")
     except KeyboardInterrupt:  # while a pipe took nothing more
@@ -109,13 +113,17 @@ def of_stdout(error: BaseException) -> OutputError | None:
         return None
     try:
         sys.stdout.flush()
-        # Nothing waits to be written where Python does not buffer.
-        failed = error.errno == errno.EPIPE and _has_no_reader(sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            # Where Python does not buffer, nothing waits to be written.
+            return OutputError(error) if _has_no_reader(sys.stdout.fileno()) else None
+        if error.errno in _OF_FILES:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
     except OSError as again:
-        failed = again.errno == error.errno
+        return OutputError(error) if again.errno == error.errno else None
     except (AttributeError, ValueError):
-        return None  # closed, or a script's own
-    return OutputError(error) if failed else None
+        pass  # closed, or a script's own
+    return None
 
 
 class _Guard:

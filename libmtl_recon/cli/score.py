@@ -163,8 +163,9 @@ def _handle(options: argparse.Namespace) -> int:
                     say_found(found[0], options)
                 elif kept is not None:
                     report(kept, observer, status, options)
-            except OutputError as error:
-                return status or error.exit_status
+            except OutputError:
+                if status == 0:
+                    raise
         return INTERRUPTED if signals else status
     finally:
         turn.leave()

@@ -116,9 +116,7 @@ def _never_unnamed(kept: Entry) -> Iterator[None]:
     """Where stdout fails, or the user has seen enough, the profile is named on stderr."""
     try:
         yield
-    except (OutputError, KeyboardInterrupt) as error:
-        if isinstance(error, OutputError) and not error.quiet:
-            warn(f"libmtl-recon: error: {error}")
+    except (OutputError, KeyboardInterrupt):
         warn(f"libmtl-recon: what was scored is kept as profile {kept.id}.")
         raise
 
