@@ -11,9 +11,9 @@ from libmtl_recon.texts import bounded, printable
 # than 1,000.
 _LONGEST = 1500
 _LONGEST_VALUE = 200
-_LONGEST_PARTS = {"parameter": 80, "rule": 360, "way_out": 320}
+_LONGEST_PARTS = {"parameter": 80, "rule": 260, "way_out": 440}
 # Rules about whether a parameter is given at all, of which True, False and None say nothing.
-_ABOUT_PRESENCE = ("must be given", "must not be added", "cannot be combined", "needs ")
+_ABOUT_PRESENCE = ("must be given", "cannot be combined", "needs ")
 
 
 class ReconError(Exception):

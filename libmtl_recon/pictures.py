@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.files import check_writable, refusal
+from libmtl_recon.texts import bounded, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +34,17 @@ def check_picture(parameter: str, file: str | Path) -> None:
     check_writable(parameter, file)
 
 
+def shown(name: str, longest: int = 60) -> str:
+    """A name as a picture can show it: bounded, and without characters that mean something else.
+
+    Args:
+        name: Of a layer, task, data set, file.
+        longest: So many characters.
+    """
+    plain = bounded(printable(name), longest).replace("$", r"\$")  # no formula
+    return f" {plain}" if plain.startswith("_") else plain  # which legends leave out
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches that needs no display and no global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -50,7 +63,10 @@ def write_picture(figure: Figure, file: str | Path) -> None:
     """
     # Drawn in memory first: no half a picture is left where a disk is full.
     picture = io.BytesIO()
-    figure.savefig(picture, format=Path(file).suffix[1:].lower(), dpi=160, facecolor="white")
+    with warnings.catch_warnings():
+        # A box in its place says the same.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(picture, format=Path(file).suffix[1:].lower(), dpi=160, facecolor="white")
     try:
         Path(file).write_bytes(picture.getvalue())
     except (OSError, ValueError) as error:

@@ -124,7 +124,7 @@ def _show(options: argparse.Namespace) -> int:
         from libmtl_recon.pictures import check_picture
 
         check_picture("--plot", options.plot)
-        draw_profile(entry.profile, options.plot, options.s)
+        draw_profile(entry.profile, options.plot, options.s, options.k)
     say(f"profile {entry.id}: {entry.profile.steps} steps, tasks {', '.join(entry.profile.tasks)}")
     for key, value in entry.profile.provenance.items():
         _show_origin(key, value)

@@ -134,7 +134,8 @@ def _write_files(kept: Entry, options: argparse.Namespace) -> tuple[list[str], l
         from libmtl_recon.conflict.plot import draw_profile
 
         try:
-            draw_profile(kept.profile, options.plot, options.s)
+            K = options.k if isinstance(options.k, int) else None
+            draw_profile(kept.profile, options.plot, options.s, K)
             done.append(f"Drawn in {options.plot}.")
         except ReconError as error:
             problems.append(str(error))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from libmtl_recon.conflict.grid import BINS, EDGES, check_severity
 from libmtl_recon.conflict.profile import ConflictProfile
 from libmtl_recon.errors import ReconError
-from libmtl_recon.pictures import check_picture, write_picture
+from libmtl_recon.pictures import check_picture, shown, write_picture
 
 # Okabe and Ito's colours, which all eyes tell apart.
 _COLOURS = ("#222222", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -73,7 +73,7 @@ def _draw(counts: Mapping[str, NDArray[np.int64]], S: float, below: int) -> Any:
     edges = EDGES[::_POOLED]
     for colour, (title, row) in zip(_COLOURS, counts.items(), strict=False):
         pooled = 100.0 * row.reshape(-1, _POOLED).sum(axis=1) / max(row.sum(), 1)
-        left.stairs(pooled, edges, color=colour, linewidth=1.6, label=title)
+        left.stairs(pooled, edges, color=colour, linewidth=1.6, label=shown(title))
     left.axvspan(max(low, -1.0), S, color=_SEVERE, alpha=0.08, linewidth=0)
     left.axvline(0.0, color="#8a8a8a", linewidth=0.8)
     left.set_xlim(max(low, -1.0), min(high, 1.0))

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from libmtl_recon import ConflictProfile, ReconError, UsageError
+from libmtl_recon.conflict import plot
 from libmtl_recon.conflict.grid import EDGES
 from libmtl_recon.conflict.layers import Layer
-from libmtl_recon.conflict.plot import _columns, draw_profile
+from libmtl_recon.conflict.plot import _SEVERE, _columns, _draw, draw_profile
 from libmtl_recon.pictures import check_picture
 
 Make = Callable[..., ConflictProfile]
@@ -68,6 +72,117 @@ def assert_each_is_named(profile: ConflictProfile, file: Path, S: float) -> None
     assert [text.count(f">{layer.title}<") for layer in profile.architecture] == [1] * len(
         profile.architecture
     )
+
+
+def many(make_profile: Make, layers: int, name: str = "layer{}.conv") -> ConflictProfile:
+    """Layers of which every third conflicts, each a bit more than the last."""
+    rows = [
+        [-0.2] * (n // 3) + [0.1] * (400 - n // 3) if n % 3 == 0 else [0.1] * 400
+        for n in range(layers)
+    ]
+    return make_profile(rows, [Layer(name.format(n), "Conv2d", ((2,),)) for n in range(layers)])
+
+
+def dark(axes: Any) -> list[int]:
+    """The rows whose bars are dark."""
+    bars = sorted(axes.patches, key=lambda bar: bar.get_y())
+    return [row for row, bar in enumerate(bars) if to_hex(bar.get_facecolor()) == _SEVERE]
+
+
+@pytest.mark.parametrize("K", [1, 7, 30])
+def test_dark_bars_and_names_are_the_k_worst(make_profile: Make, K: int) -> None:
+    profile = many(make_profile, 30)
+    left, right = _draw(profile, -0.1, K).axes[:2]
+    worst = {profile.layer_names.index(name) for name in profile.layers(-0.1, K)}
+    assert set(dark(right)) == worst
+    coloured = [row for row, t in enumerate(left.get_yticklabels()) if t.get_color() == _SEVERE]
+    assert set(coloured) == worst
+    (label,) = right.get_legend().get_texts()
+    assert label.get_text() == f"the K = {K} worst at S = -0.1"
+
+
+def test_without_a_k_the_legend_says_what_dark_bars_are(make_profile: Make) -> None:
+    profile = many(make_profile, 30)
+    right = _draw(profile, -0.1, None).axes[1]
+    scores = list(profile.scores(-0.1).values())
+    assert dark(right) == [row for row, score in enumerate(scores) if score > max(scores) / 2]
+    (label,) = right.get_legend().get_texts()
+    assert label.get_text() == "above half of the worst, at S = -0.1"
+
+
+def test_where_nothing_conflicts_nothing_is_dark(make_profile: Make) -> None:
+    right = _draw(make_profile([[0.5], [0.1], [0.3]]), -0.1, None).axes[1]
+    assert dark(right) == []
+    assert right.get_legend() is None
+
+
+@pytest.mark.parametrize("K", [0, 4, True, 1.0])
+def test_k_is_a_number_of_layers(profile: ConflictProfile, tmp_path: Path, K: Any) -> None:
+    with pytest.raises(UsageError, match="K must be a whole number from 1 to 3"):
+        draw_profile(profile, tmp_path / "p.png", K=K)
+
+
+def overlapping(boxes: list[Any]) -> list[tuple[Any, Any]]:
+    return [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+
+
+@pytest.mark.parametrize(
+    ("layers", "S"),
+    [(1, -0.1), (1, 0.0), (3, -0.1), (3, 0.0), (3, -0.9), (41, 0.0), (106, -0.9), (500, -0.1)],
+)
+def test_no_text_lies_upon_another(make_profile: Make, layers: int, S: float) -> None:
+    profile = many(make_profile, layers, "features.denseblock{0}.denselayer{0}.conv1")
+    figure = _draw(profile, S, max(1, layers // 4))
+    assert figure.get_size_inches()[1] < 27
+    figure.canvas.draw()
+    for axes in figure.axes[:2]:
+        for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+            shown = [label.get_window_extent() for label in labels if label.get_text()]
+            assert overlapping(shown) == []
+    left, right = figure.axes[:2]
+    above = [left.texts[0].get_window_extent(), right.get_legend().get_window_extent()]
+    above.append(figure._suptitle.get_window_extent())
+    for bar in left.child_axes:
+        above += [
+            t.get_window_extent() for t in (*bar.get_xticklabels(), bar.title) if t.get_text()
+        ]
+    assert overlapping(above) == []
+
+
+def test_the_worst_of_many_layers_are_named(make_profile: Make) -> None:
+    profile = many(make_profile, 500)
+    left = _draw(profile, -0.1, 5).axes[0]
+    names = [label.get_text() for label in left.get_yticklabels()]
+    assert 100 < len(names) < 250
+    assert profile.ranking(-0.1)[0] in names
+
+
+def test_of_very_many_layers_the_worst_are_drawn(make_profile: Make, tmp_path: Path) -> None:
+    profile = many(make_profile, 60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plot, "_MOST_ROWS", 20)
+        left, right = _draw(profile, -0.1, 5).axes[:2]
+        title = left.figure._suptitle.get_text()
+    worst = sorted(profile.ranking(-0.1)[:20], key=profile.layer_names.index)
+    assert [label.get_text() for label in left.get_yticklabels()] == worst
+    assert [worst[row] for row in dark(right)] == sorted(
+        profile.layers(-0.1, 5), key=profile.layer_names.index
+    )
+    assert "the 20 worst of 60" in title
+
+
+def test_names_are_shown_as_they_are(make_profile: Make, tmp_path: Path) -> None:
+    """Neither as a formula, nor as what a terminal obeys, nor as long as they like."""
+    odd = ["a$\\frac$", "_hidden", "x\x1b[2Jy\nz", "n" * 500, "[/x]", "層"]
+    layers = [Layer(name, "Linear", ((2,),)) for name in odd]
+    profile = make_profile([[-0.2]] * len(odd), layers, "data $x$")
+    draw_profile(profile, tmp_path / "p.png", K=2)
+    figure = _draw(profile, -0.1, None)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[0] == "a\\$\\frac\\$"
+    assert labels[2] == "x\\x1b[2Jy\\nz"
+    assert len(labels[3]) == 48
+    assert labels[4:] == odd[4:]
 
 
 def test_a_name_that_is_none_of_a_picture_is_refused(

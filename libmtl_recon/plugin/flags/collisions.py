@@ -81,8 +81,8 @@ def _add_mutually_exclusive_group(container: Any, **kwargs: Any) -> Any:
 def _taken(flag: str, dest: str) -> UsageError:
     return UsageError(
         flag,
-        f"must not be added by {Path(sys.argv[0]).name}, since it is a flag of libmtl-recon",
-        None,
+        "must be left to libmtl-recon, whose flag it is",
+        f"added by {Path(sys.argv[0]).name}",
         "Give the script's own flag another name, and another dest; to give ours another default, "
         f"use LibMTL_args.set_defaults({dest}=...).",
     )
