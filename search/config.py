@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import Annotated, Any, Literal, Self
+from collections import Counter
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -13,14 +14,16 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from libmtl_recon import UsageError
+from search.faults import raise_all
 
 Scalar = bool | int | float | str
 _GRID = 0.005  # of severities
+_MOST_STEPS = 10_000  # of a range
 _CHOSEN = ("weighting", "arch", "seed", "gradops_alpha", "recon_k", "recon_s", "recon_layers")
 
 
@@ -30,35 +33,55 @@ def _check_flags(value: Any) -> Any:
         raise UsageError(
             "", "must be a mapping from flags to values", value, "Write it as {epochs: 20}."
         )
-    for flag, given in value.items():
-        if not isinstance(flag, str) or not re.fullmatch(r"[A-Za-z][\w-]*", flag):
-            raise UsageError(
-                "",
-                "must have names of flags as keys, without the dashes in front",
-                flag,
-                "Write {epochs: 20} for --epochs 20.",
-            )
-        parts = given if isinstance(given, list) else [given]
-        if not parts or not all(isinstance(part, Scalar) for part in parts):
-            raise UsageError(
-                flag,
-                "must be a number, a text, true or false, or a list of these",
-                given,
-                f"Write {{{flag}: true}} for a flag that takes no value.",
-            )
-        if flag in _CHOSEN:
-            raise UsageError(
-                flag,
-                "must not be set here",
-                given,
-                "The search sets this flag itself; see `space`, `score` and `seed`.",
-            )
+    raise_all("", [fault for flag, given in value.items() if (fault := _fault_of(flag, given))])
     return value
 
 
+def _fault_of(flag: Any, given: Any) -> UsageError | None:
+    if not isinstance(flag, str) or not re.fullmatch(r"[A-Za-z][\w-]*", flag):
+        return UsageError(
+            "",
+            "must have names of flags as keys, without the dashes in front",
+            flag,
+            "Write {epochs: 20} for --epochs 20.",
+        )
+    parts = given if isinstance(given, list) else [given]
+    if not parts or not all(isinstance(part, Scalar) and part == part for part in parts):
+        return UsageError(
+            flag,
+            "must be a number, a text, true or false, or a list of these",
+            given,
+            f"Write {{{flag}: true}} for a flag that takes no value.",
+        )
+    if flag in _CHOSEN:
+        return UsageError(
+            flag,
+            "must not be set here",
+            given,
+            "The search sets this flag itself; see `space`, `score` and `seed`.",
+        )
+    return None
+
+
+def _check_word(value: Any) -> Any:
+    """A positional argument is a text that no parser takes for a flag."""
+    if not isinstance(value, str):
+        raise UsageError("", "must be a text", value, f"Write it in quotes: '{value}'.")
+    if not value or value.startswith("-"):
+        raise UsageError(
+            "",
+            "must be a text that is not empty and does not begin with a dash",
+            value,
+            "Write flags under `flags`, without the dashes: {epochs: 20} for --epochs 20.",
+        )
+    return value
+
+
+Word = Annotated[str, BeforeValidator(_check_word)]
 Flags = Annotated[dict[str, Any], BeforeValidator(_check_flags)]
-Positive = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what NumPy takes
+Count = Annotated[int, Field(ge=1, le=10**6)]
+Parallel = Annotated[int, Field(ge=1, le=1024)]
 Severity = Annotated[float, Field(gt=-1, le=0, allow_inf_nan=False)]
 
 
@@ -66,17 +89,36 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def _not_below_low(value: float, info: ValidationInfo) -> float:
+    low = info.data.get("low")  # missing if it is wrong itself
+    if low is not None and value < low:
+        raise UsageError(
+            "", f"must not be below low ({low})", value, "A range must hold something."
+        )
+    return value
+
+
 class FloatRange(_Strict):
     """Values from ``low`` up to ``high``, ``step`` apart."""
 
     low: float = Field(allow_inf_nan=False)
     high: float = Field(allow_inf_nan=False)
-    step: float = Field(gt=0, allow_inf_nan=False)
+    step: float = Field(ge=1e-6, allow_inf_nan=False)
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        _check_order(self.low, self.high)
-        return self
+    _ordered = field_validator("high")(_not_below_low)
+
+    @field_validator("step")
+    @classmethod
+    def _not_too_fine(cls, value: float, info: ValidationInfo) -> float:
+        low, high = info.data.get("low"), info.data.get("high")
+        if low is not None and high is not None and (high - low) / value > _MOST_STEPS:
+            raise UsageError(
+                "",
+                f"must make {_MOST_STEPS} steps or fewer from low ({low:g}) to high ({high:g})",
+                value,
+                "Take a longer step: results do not differ by so little.",
+            )
+        return value
 
     @property
     def values(self) -> list[float]:
@@ -88,20 +130,10 @@ class FloatRange(_Strict):
 class IntRange(_Strict):
     """Whole numbers from ``low`` to ``high``."""
 
-    low: int = Field(ge=0)
-    high: int = Field(ge=0)
+    low: int = Field(ge=0, le=10**6)
+    high: int = Field(ge=0, le=10**6)
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        _check_order(self.low, self.high)
-        return self
-
-
-def _check_order(low: float, high: float) -> None:
-    if high < low:
-        raise UsageError(
-            "high", f"must not be below low ({low})", high, "A range must hold something."
-        )
+    _ordered = field_validator("high")(_not_below_low)
 
 
 class Space(_Strict):
@@ -133,7 +165,11 @@ class Space(_Strict):
     @field_validator("s")
     @classmethod
     def _on_the_grid(cls, value: Any) -> Any:
-        for severity in value.values if isinstance(value, FloatRange) else value:
+        severities = value.values if isinstance(value, FloatRange) else value
+        if len(set(severities)) < len(severities):
+            twice, _ = Counter(severities).most_common(1)[0]
+            raise UsageError("", "must hold each once", twice, "Remove one.")
+        for severity in severities:
             if not -1 < severity <= 0 or abs(severity / _GRID - round(severity / _GRID)) > 1e-6:
                 raise UsageError(
                     "",
@@ -146,22 +182,28 @@ class Space(_Strict):
     @field_validator("weighting")
     @classmethod
     def _each_once(cls, value: list[str]) -> list[str]:
-        twice = [name for name in value if value.count(name) > 1]
-        if twice:
-            raise UsageError("", "must name each weighting once", twice[0], "Remove one.")
+        if len(set(value)) < len(value):
+            twice, _ = Counter(value).most_common(1)[0]
+            raise UsageError("", "must name each weighting once", twice, "Remove one.")
         return value
 
-    @model_validator(mode="after")
-    def _flags_of_known(self) -> Self:
-        for name in self.flags:
-            if name not in self.weighting:
-                raise UsageError(
-                    "flags",
-                    f"must have weightings of this space as keys ({', '.join(self.weighting)})",
-                    name,
-                    "Add it to space.weighting, or write flags for all runs at the top level.",
-                )
-        return self
+    @field_validator("flags")
+    @classmethod
+    def _of_this_space(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        weightings = info.data.get("weighting")  # missing if it is wrong itself
+        unknown = [name for name in value if weightings is not None and name not in weightings]
+        raise_all("", [_no_such_weighting(name, weightings) for name in unknown])
+        return value
+
+
+def _no_such_weighting(name: str, weightings: list[str]) -> UsageError:
+    there = ", ".join(weightings[:20]) + (", …" if len(weightings) > 20 else "")
+    return UsageError(
+        "",
+        f"must have weightings of this space as keys ({there})",
+        name,
+        "Add it to space.weighting, or write flags for all runs at the top level.",
+    )
 
 
 class Score(_Strict):
@@ -174,7 +216,7 @@ class Score(_Strict):
     """
 
     weighting: str = "EW"
-    steps: Positive = 300
+    steps: Count = 300
     flags: Flags = {}
 
 
@@ -196,7 +238,7 @@ class Finalists(_Strict):
         seeds: With which seeds, beside the search's own. The best mean on validation data wins.
     """
 
-    count: Positive = 3
+    count: Count = 3
     seeds: list[Seed] = [101]
 
 
@@ -210,11 +252,37 @@ class Limits(_Strict):
     run: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
+def _seen_before(info: ValidationInfo) -> dict[int, str]:
+    """The seeds of the keys before this one, and the keys; what is wrong itself is left out."""
+    seen = {info.data["seed"]: "seed"} if "seed" in info.data else {}
+    if "finalists" in info.data:
+        seen |= dict.fromkeys(info.data["finalists"].seeds, "finalists.seeds")
+    return seen
+
+
+def _refuse_seen(parameter: str, key: str, seeds: list[int], seen: dict[int, str]) -> None:
+    faults = []
+    for seed in seeds:
+        if seed in seen:
+            faults.append(
+                UsageError(
+                    parameter,
+                    f"must hold seeds that are not in {seen[seed]} already",
+                    seed,
+                    "What was chosen with a seed cannot be confirmed with it: take another here "
+                    "or for `seed` (--seed).",
+                )
+            )
+        seen[seed] = key
+    raise_all("", faults)
+
+
 class Config(_Strict):
     """A search.
 
     Attributes:
         script: Path of a LibMTL script, relative to the file, or a built-in problem's name.
+        arguments: The script's positional arguments, e.g. a subcommand; they stand before the flags.
         flags: LibMTL's and the script's own flags, without the dashes.
         objective: By what configurations are compared.
         space: What the search may choose.
@@ -231,41 +299,45 @@ class Config(_Strict):
     """
 
     script: str
+    arguments: list[Word] = []
     flags: Flags = {}
     objective: Objective = Objective()
     space: Space
     score: Score = Score()
-    trials: Positive = 20
+    trials: Count = 20
     seed: Seed = 0
-    finalists: Finalists = Finalists()
-    confirm: list[Seed] = Field(default=[1, 2, 3], min_length=1)
-    workers: Positive = 2
-    threads: Positive = 1
+    finalists: Finalists = Field(default=Finalists(), validate_default=True)
+    confirm: list[Seed] = Field(default=[1, 2, 3], min_length=1, validate_default=True)
+    workers: Parallel = 2
+    threads: Parallel = 1
     prune: bool = True
     timeout: Limits = Limits()
 
-    @model_validator(mode="after")
-    def _fresh_seeds(self) -> Self:
-        seen = {self.seed: "seed"}
-        for key, seeds in (("finalists.seeds", self.finalists.seeds), ("confirm", self.confirm)):
-            for seed in seeds:
-                if seed in seen:
-                    raise UsageError(
-                        key,
-                        f"must hold seeds that are not in {seen[seed]} already",
-                        seed,
-                        "What was chosen with a seed cannot be confirmed with it: take another "
-                        "here or for `seed` (--seed).",
-                    )
-                seen[seed] = key
-        return self
+    @field_validator("finalists")
+    @classmethod
+    def _finalists_have_fresh_seeds(cls, value: Finalists, info: ValidationInfo) -> Finalists:
+        _refuse_seen("seeds", "finalists.seeds", value.seeds, _seen_before(info))
+        return value
 
-    def arguments(self, *more: dict[str, Any]) -> tuple[str, ...]:
-        """The flags as they stand on a command line, later ones in the place of earlier ones."""
+    @field_validator("confirm")
+    @classmethod
+    def _confirmed_with_fresh_seeds(cls, value: list[int], info: ValidationInfo) -> list[int]:
+        _refuse_seen("", "confirm", value, _seen_before(info))
+        return value
+
+    def spelled(self, *more: dict[str, Any]) -> tuple[str, ...]:
+        """The arguments and flags as they stand on a command line.
+
+        Args:
+            *more: Further flags, later ones in the place of earlier ones.
+        """
         flags = self.flags
         for other in more:
             flags = {**flags, **other}
-        return tuple(itertools.chain.from_iterable(_spell(k, v) for k, v in flags.items()))
+        return (
+            *self.arguments,
+            *itertools.chain.from_iterable(_spell(k, v) for k, v in flags.items()),
+        )
 
 
 def _spell(flag: str, value: Any) -> list[str]:

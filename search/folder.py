@@ -95,7 +95,7 @@ class SearchFolder:
             arguments: The script's command line.
             more: Further values of the job.
         """
-        digest = _digest([config.flags, *identity])
+        digest = _digest([config.arguments, config.flags, *identity])
         events = self.path / "runs" / f"{kind}-{digest[:12]}.jsonl"
         return Job(config.script, arguments, events, self.runs_of, **more)
 

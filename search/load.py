@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from libmtl_recon import ReconError, UsageError
 from libmtl_recon.problems import BUILT_IN
+from libmtl_recon.texts import bounded, printable
 from search.config import Config
+from search.faults import FaultsError, raise_all
 from search.yaml12 import parse_yaml
 
 _TAGS = ("list", "range")  # of `space.s`, which pydantic puts into an error's place
@@ -35,41 +38,52 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
 
     Raises:
         UsageError: There is no such file, or something in it breaks a rule; the message names
-            the file, the key, the rule, the value and the way out.
+            the file, the key, the rule, the value and the way out. If several things do, it is a
+            :class:`~search.faults.FaultsError`, which names all of them.
         ReconError: The file is no YAML.
     """
     overrides = overrides or {}
     path = _find(source)
     data = _read(path)
+    found: list[UsageError] = []
     try:
         config = Config.model_validate({**data, **overrides})
     except ValidationError as error:
-        raise _explain(path, error, overrides) from error
-    return config.model_copy(update={"script": _script(path, config.script)})
+        found = _explain(path, error, overrides)
+    script, given = "", data.get("script")
+    if isinstance(given, str):
+        try:
+            script = _script(path, given)
+        except UsageError as error:
+            found.append(error)
+    raise_all(str(path), found)
+    return config.model_copy(update={"script": script})
 
 
 def _find(source: str | Path) -> Path:
     path = Path(source)
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113  # any text may be asked about
         return path
     shipped = shipped_configs()
     if str(source) in shipped:
         return shipped[str(source)]
+    folder = os.path.isdir(path)  # noqa: PTH112
+    reason = "This is a folder." if folder else "There is no such file here."
     raise UsageError(
         "CONFIG",
         "must be a YAML file, or a configuration that comes with the package",
         str(source),
-        f"There is no such file here. {_offer(source, list(shipped))}",
+        f"{reason} {_offer(source, list(shipped))}",
     )
 
 
 def _read(path: Path) -> dict[Any, Any]:
     try:
-        with path.open(encoding="utf-8") as stream:
-            data = parse_yaml(stream)
+        data = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ReconError(f"{path} cannot be read as YAML: {reason}. Correct it there.") from error
+        raise ReconError(
+            f"{path} cannot be read as YAML: {_reason(error)}. Correct it there."
+        ) from error
     if not isinstance(data, dict):
         raise UsageError(
             str(path),
@@ -80,49 +94,93 @@ def _read(path: Path) -> dict[Any, Any]:
     return data
 
 
+def _reason(error: Exception) -> str:
+    """What is wrong with a file, in a line."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        said = [str(part) for part in (error.context, error.problem) if part]
+        mark = error.problem_mark or error.context_mark
+        if mark is not None:
+            said.append(f"line {mark.line + 1}, column {mark.column + 1}")
+    elif isinstance(error, yaml.reader.ReaderError):
+        code = error.character if isinstance(error.character, int) else ord(error.character)
+        said = [f"it has the character U+{code:04X}, which YAML does not allow"]
+    elif isinstance(error, UnicodeDecodeError):
+        said = [f"it is no text in UTF-8 (byte {error.start + 1})"]
+    elif isinstance(error, OSError):
+        said = [error.strerror or "the system does not say why"]
+    else:
+        said = [str(error)]
+    return bounded(printable(", ".join(said)), 300)
+
+
 def _script(path: Path, name: str) -> str:
     """The script's path, or the built-in problem's name."""
     beside = path.parent / name
-    if beside.is_file():
+    if os.path.isfile(beside):  # noqa: PTH113  # any text may be asked about
         return str(beside)
     if name not in BUILT_IN:
+        folder = os.path.isdir(beside)  # noqa: PTH112
+        reason = "is a folder" if folder else "is no file"
         raise UsageError(
             f"{path}: script",
             "must be the path of a LibMTL script, relative to this file, or a built-in problem",
             name,
-            f"{beside} is no file, and the built-in problems are {', '.join(BUILT_IN)}.",
+            f"{bounded(printable(str(beside)), 300)} {reason}, and the built-in problems are "
+            f"{', '.join(BUILT_IN)}.",
         )
     return name
 
 
-def _explain(path: Path, error: ValidationError, overrides: Mapping[str, Any]) -> UsageError:
-    """Pydantic's first finding as one paragraph."""
+def _explain(path: Path, error: ValidationError, overrides: Mapping[str, Any]) -> list[UsageError]:
+    """Pydantic's findings, each a paragraph."""
     findings = error.errors(include_url=False)
     # A misspelt key is also a missing one; say the cause.
-    misspelt = [finding for finding in findings if finding["type"] == "extra_forbidden"]
-    first = (misspelt or findings)[0]
-    places = [place for place in first["loc"] if place not in _TAGS]
+    misspelt = {f["loc"][:-1] for f in findings if f["type"] == "extra_forbidden"}
+    found: list[UsageError] = []
+    for finding in sorted(findings, key=lambda f: f["type"] != "extra_forbidden"):
+        if finding["type"] == "missing" and finding["loc"][:-1] in misspelt:
+            continue
+        found += _explain_one(path, finding, overrides)
+    return found
+
+
+def _explain_one(path: Path, finding: Any, overrides: Mapping[str, Any]) -> list[UsageError]:
+    places = [place for place in finding["loc"] if place not in _TAGS]
     if places and places[0] in overrides:
         where = f"--{places[0]}"
     else:
         where = f"{path}: {_dotted(places)}" if places else str(path)
-    own = first.get("ctx", {}).get("error")
+    own = finding.get("ctx", {}).get("error")
     if isinstance(own, UsageError):
         joint = "." if places else ": "
-        key = f"{joint}{own.parameter}" if own.parameter else ""
-        return UsageError(f"{where}{key}", own.rule, own.value, own.way_out)
-    if first["type"] in ("extra_forbidden", "invalid_key"):
+        return [
+            UsageError(
+                f"{where}{joint}{bounded(printable(one.parameter), 80)}"
+                if one.parameter
+                else where,
+                one.rule,
+                one.value,
+                one.way_out,
+            )
+            for one in (own.faults if isinstance(own, FaultsError) else [own])
+        ]
+    if finding["type"] in ("extra_forbidden", "invalid_key"):
         known = _keys_at(places[:-1])
-        return UsageError(
-            where, "must be one of the keys that there are", places[-1], _offer(places[-1], known)
-        )
-    if first["type"] == "missing":
-        return UsageError(where, "must be given", None, f"Add it to {path}.")
+        return [
+            UsageError(
+                where,
+                "must be one of the keys that there are",
+                places[-1],
+                _offer(places[-1], known),
+            )
+        ]
+    if finding["type"] == "missing":
+        return [UsageError(where, "must be given", None, f"Add it to {path}.")]
     example = _EXAMPLES.get(str(places[0]) if places else "", "")
     way_out = f"Correct it in {path}{example}."
     if where.startswith("--"):
         way_out = "Give another value, or leave it to the configuration."
-    return UsageError(where, _rule(first), first["input"], way_out)
+    return [UsageError(where, _rule(finding), finding["input"], way_out)]
 
 
 def _rule(finding: Any) -> str:
@@ -140,6 +198,7 @@ _EXAMPLES = {
     "objective": ", e.g. objective: {on: val}",
     "finalists": ", e.g. finalists: {count: 3, seeds: [101]}",
     "confirm": ", e.g. confirm: [1, 2, 3]",
+    "arguments": ", e.g. arguments: [train, fast]",
     "timeout": ", e.g. timeout: {run: 3600}",
 }
 
@@ -147,7 +206,7 @@ _EXAMPLES = {
 def _dotted(places: Iterable[Any]) -> str:
     text = ""
     for place in places:
-        text += f"[{place}]" if isinstance(place, int) else f".{place}"
+        text += f"[{place}]" if isinstance(place, int) else f".{bounded(printable(str(place)), 80)}"
     return text.removeprefix(".")
 
 
@@ -163,6 +222,7 @@ def _keys_at(places: Iterable[Any]) -> list[str]:
 
 
 def _offer(found: object, known: list[str]) -> str:
-    close = difflib.get_close_matches(str(found), known, n=1)
+    close = difflib.get_close_matches(str(found)[:100], known, n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{hint}There are {', '.join(known)}."
+    there = f"There are {', '.join(known)}." if len(known) > 1 else f"There is only {known[0]}."
+    return f"{hint}{there}"

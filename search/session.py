@@ -212,7 +212,7 @@ class Session:
         """The script's command line for a plan."""
         own = self.config.space.flags.get(plan.weighting, {})
         chosen = plan.arguments(str(self.folder.profile))
-        return (*self.config.arguments(own), *chosen, "--seed", str(seed))
+        return (*self.config.spelled(own), *chosen, "--seed", str(seed))
 
     def _plan_job(self, plan: Plan, seed: int) -> Job:
         # Known by its layers, not by S and K: others may name the same ones.
@@ -223,13 +223,13 @@ class Session:
 
     def _single_job(self, task: str, seed: int) -> Job:
         # Alone a task needs no weighting, so EW's own flags stay out.
-        arguments = (*self.config.arguments(), *REFERENCE.arguments(""), "--seed", str(seed))
+        arguments = (*self.config.spelled(), *REFERENCE.arguments(""), "--seed", str(seed))
         return self.folder.job(self.config, "single", (task, seed), arguments, task=task)
 
     def _scoring_job(self) -> Job:
         score, seed = self.config.score, self.config.seed
         own = self.config.space.flags.get(score.weighting, {})
-        arguments = self.config.arguments(own, score.flags)
+        arguments = self.config.spelled(own, score.flags)
         arguments += (*Plan(score.weighting).arguments(""), "--seed", str(seed))
         identity = (score.model_dump(), own, seed)
         job = self.folder.job(

@@ -6,7 +6,9 @@ PyYAML follows YAML 1.1, in which the key ``on`` is the truth value true and ``1
 from __future__ import annotations
 
 import re
-from typing import Any, TextIO
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
 
 import yaml
 
@@ -22,27 +24,105 @@ _SCALARS = (
     ),
 )
 _REPLACED = {f"{_STR}{name}" for name in ("bool", "int", "float", "timestamp")}
+_RULES = {name: re.compile(f"^(?:{rule})$") for name, rule, _ in _SCALARS}
+# What YAML 1.2's core schema has not: a file that asks for them by a tag is told so.
+_DROPPED = ("timestamp", "binary", "set", "omap", "pairs")
+
+_LONGEST = 100_000  # characters of a file
+_DEEPEST = 30  # levels of nesting
+_MOST = 20_000  # nodes, each alias counted as what it stands for
+_DIGITS = 100  # of a number
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with other rules for scalars, and an eye on keys."""
+    """PyYAML's safe loader with other rules for scalars, and an eye on keys, texts and sizes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._sizes: dict[int, int] = {}  # of the finished nodes, by their identity
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """A node; one that is nested too deeply, contains itself or grows too large is refused."""
+        mark, alias = self.peek_event().start_mark, self.check_event(yaml.AliasEvent)
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise yaml.composer.ComposerError(
+                None, None, f"it is nested more than {_DEEPEST} levels deep", mark
+            )
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is None:
+            return None
+        if id(node) not in self._sizes:
+            if alias:  # of what is still being read
+                raise yaml.composer.ComposerError(None, None, "a value contains itself", mark)
+            self._sizes[id(node)] = 1 + sum(self._sizes[id(part)] for part in _parts(node))
+        if self._sizes[id(node)] > _MOST:
+            raise yaml.composer.ComposerError(
+                None, None, f"it stands for more than {_MOST} values", mark
+            )
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping, each of whose keys is there once."""
-        seen: set[str] = set()
+        seen: set[tuple[str, str]] = set()
         for key, _ in node.value:
-            name = str(key.value)
-            if name in seen and name != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {name!r} is there twice", key.start_mark
-                )
-            seen.add(name)
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen and key.value != "<<":
+                    raise _wrong(key, f"the key {_shown(key.value)} is there twice")
+                seen.add((key.tag, key.value))
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
 
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        """A text that can be shown, and handed to a program."""
+        text = str(self.construct_scalar(node))
+        for character in text:
+            if unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n":
+                raise _wrong(node, f"a text has the character U+{ord(character):04X}")
+        return text
+
     def construct_whole(self, node: yaml.ScalarNode) -> int:
         """A whole number; a leading zero does not make it octal."""
-        return int(self.construct_scalar(node))
+        return int(self._literal(node, "int"))
+
+    def construct_real(self, node: yaml.ScalarNode) -> float:
+        """A real number, infinity or NaN."""
+        text = self._literal(node, "float" if node.value.strip("+-0123456789") else "int")
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+    def construct_truth(self, node: yaml.ScalarNode) -> bool:
+        """True or false."""
+        return self._literal(node, "bool").lower() == "true"
+
+    def _literal(self, node: yaml.ScalarNode, kind: str) -> str:
+        text = str(self.construct_scalar(node))
+        if not _RULES[kind].match(text):
+            raise _wrong(node, f"{_shown(text)} is no {kind}")
+        if len(text) > _DIGITS:
+            raise _wrong(
+                node,
+                f"a number has {len(text)} digits, which must be {_DIGITS} or fewer (in quotes it "
+                "is a text)",
+            )
+        return text
+
+
+def _parts(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        for pair in node.value:
+            yield from pair
+    elif isinstance(node, yaml.SequenceNode):
+        yield from node.value
+
+
+def _wrong(node: yaml.Node, reason: str) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, reason, node.start_mark)
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:60]}…")
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -51,17 +131,29 @@ _Loader.yaml_implicit_resolvers = {
 }
 for _name, _rule, _first in _SCALARS:
     _Loader.add_implicit_resolver(f"{_STR}{_name}", re.compile(f"^(?:{_rule})$"), list(_first))
+_Loader.yaml_constructors = {
+    tag: make
+    for tag, make in yaml.SafeLoader.yaml_constructors.items()
+    if tag not in {f"{_STR}{name}" for name in _DROPPED}
+}
+_Loader.add_constructor(f"{_STR}str", _Loader.construct_text)
 _Loader.add_constructor(f"{_STR}int", _Loader.construct_whole)
+_Loader.add_constructor(f"{_STR}float", _Loader.construct_real)
+_Loader.add_constructor(f"{_STR}bool", _Loader.construct_truth)
 
 
-def parse_yaml(text: str | TextIO) -> Any:
-    """The value that a YAML text or file describes.
+def parse_yaml(text: str) -> Any:
+    """The value that a YAML text describes.
 
     Raises:
-        yaml.YAMLError: It is no YAML, or a mapping has a key twice.
+        yaml.YAMLError: It is no YAML, a mapping has a key twice, a text has a control character,
+            or it is larger than any configuration: more than 100,000 characters, 20,000 values, 30
+            levels, or a number of more than 100 digits.
 
     Example:
         >>> parse_yaml("{on: val, lr: 1e-3, prune: true}")
         {'on': 'val', 'lr': 0.001, 'prune': True}
     """
+    if len(text) > _LONGEST:
+        raise yaml.YAMLError(f"it has more than {_LONGEST} characters")
     return yaml.load(text, _Loader)  # no less safe than SafeLoader

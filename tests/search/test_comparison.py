@@ -177,3 +177,27 @@ def test_a_run_is_known_by_its_weightings_flags(tmp_path: Path) -> None:
     assert scored == 0
     # What is there is not trained again.
     assert trained({"EW": {"lr": 0.5}, "UW": {"lr": 0.25}}) == ([], 0)
+
+
+def test_positional_arguments_stand_before_the_flags_of_every_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runner = FakeRunner(telling)
+    monkeypatch.setattr(search.run, "Runner", runner)
+    monkeypatch.setattr(search.run, "_draw", lambda *_: ())
+    flags = {"epochs": 3}
+    file = write_search(tmp_path, arguments=["train", "a b"], flags=flags, trials=2)
+    report = run_search(load_config(file), tmp_path / "out")
+    starts = {job.arguments[:4] for job in runner.trained}
+    assert starts == {("train", "a b", "--epochs", "3")}
+    assert f"run {tmp_path / 'main.py'} train 'a b' --epochs 3 " in report.command
+
+
+def test_a_run_is_known_by_its_positional_arguments(tmp_path: Path) -> None:
+    counts = []
+    for arguments in (["fast"], ["slow"], ["fast"]):
+        runner = FakeRunner(falling)
+        session(tmp_path, runner, arguments=arguments).prepare()
+        counts.append(len(runner.trained))
+    # EW, the scores and each of two tasks alone.
+    assert counts == [4, 4, 0]

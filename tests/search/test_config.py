@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,17 @@ from hypothesis import strategies as st
 from libmtl_recon import ReconError, UsageError
 from search import load_config, shipped_configs
 from search.config import FloatRange
+from search.faults import FaultsError
 from search.yaml12 import parse_yaml
 
 GOOD = "script: multidigits\nspace: {k: {low: 0, high: 3}}\n"
+
+
+# Each line stands for nine times as much as the one before.
+BOMB = "\n".join(
+    f"{key}: &{key} [{', '.join([f'*{before}' if before else 'x'] * 9)}]"
+    for before, key in zip(["", *"abcdefgh"], "abcdefghi", strict=True)
+).encode()
 
 
 def bad(where: str, value: object, *words: str) -> tuple[str, object, tuple[str, ...]]:
@@ -35,7 +44,7 @@ def bad(where: str, value: object, *words: str) -> tuple[str, object, tuple[str,
         (f"{GOOD}seed: -1", bad("seed", -1, "greater than or equal to 0")),
         (f"{GOOD}prune: 1", bad("prune", 1, "a valid boolean")),
         (f"{GOOD}objective: {{on: train}}", bad("objective.on", "train", "'val' or 'test'")),
-        (f"{GOOD}objective: {{in: val}}", bad("objective.in", "in", "There are on.")),
+        (f"{GOOD}objective: {{in: val}}", bad("objective.in", "in", "There is only on.")),
         (f"{GOOD}objective: val", bad("objective", "val", "keys with values", "{on: val}")),
         (f"{GOOD}flags: [1]", bad("flags", [1], "mapping", "{epochs: 20}")),
         (f"{GOOD}flags: {{--lr: 1}}", bad("flags", "--lr", "without the dashes")),
@@ -49,6 +58,10 @@ def bad(where: str, value: object, *words: str) -> tuple[str, object, tuple[str,
         (f"{GOOD}confirm: [1, 0]", bad("confirm", 0, "not in seed already")),
         (f"{GOOD}confirm: [1, 1]", bad("confirm", 1, "not in confirm already")),
         (f"{GOOD}finalists: {{seeds: [2]}}", bad("confirm", 2, "not in finalists.seeds")),
+        (f"{GOOD}arguments: train", bad("arguments", "train", "a valid list", "[train, fast]")),
+        (f"{GOOD}arguments: [a, 3]", bad("arguments[1]", 3, "must be a text", "in quotes: '3'")),
+        (f"{GOOD}arguments: ['']", bad("arguments[0]", "", "not empty")),
+        (f"{GOOD}arguments: [--lr]", bad("arguments[0]", "--lr", "{epochs: 20}")),
         (f"{GOOD}timeout: 60", bad("timeout", 60, "keys with values", "{run: 3600}")),
         (f"{GOOD}timeout: {{run: 0}}", bad("timeout.run", 0, "greater than 0")),
         (f"{GOOD}timeout: {{run: .inf}}", bad("timeout.run", math.inf, "a finite number")),
@@ -103,13 +116,75 @@ def test_bad_values_are_named(
         (
             "{k: {low: 0, high: 3}, alpha: {low: 0, high: 1, step: 0}}",
             "space.alpha.step",
-            "greater than 0",
+            "greater than or equal to",
         ),
     ],
 )
 def test_bad_spaces_are_named(tmp_path: Path, space: str, where: str, word: str) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(f"script: multidigits\nspace: {space}\n", encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        load_config(file)
+    assert caught.value.parameter == f"{file}: {where}"
+    assert word in str(caught.value)
+
+
+def test_all_faults_of_a_file_are_named_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        "script: nothing.py\nseed: 3\nconfirm: [1, 3]\nworkrs: 2\ntrials: 0\n"
+        "finalists: {count: 1.5, seeds: [7]}\nflags: {--lr: 1, seed: 2, bs: []}\n"
+        "score: {steps: many}\ntimeout: {run: -1}\n"
+        "space: {weighting: [EW, EW], s: [-0.101], k: {low: 3, high: 1},\n"
+        "        alpha: {low: 0, high: 1, step: 1e-9}, flags: {UW: {}, EW: {arch: HPS}}}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(FaultsError) as caught:
+        load_config(file)
+    named = {fault.parameter.removeprefix(f"{file}: ") for fault in caught.value.faults}
+    assert named == {
+        *("script", "confirm", "workrs", "trials", "finalists.count", "flags", "flags.seed"),
+        *("flags.bs", "score.steps", "timeout.run", "space.weighting", "space.s"),
+        *("space.k.high", "space.alpha.step", "space.flags.EW.arch"),
+    }
+    said = str(caught.value)
+    assert caught.value.exit_status == 2
+    assert said.splitlines()[0] == f"{file} has 15 faults."
+    assert len(said) <= 1500
+    shown = len(said.splitlines()) - 2
+    assert said.splitlines()[-1] == f"  … and {15 - shown} more."
+    assert pickle.loads(pickle.dumps(caught.value)).faults[0].rule == caught.value.faults[0].rule
+
+
+def test_faults_that_lie_between_keys_join_those_within(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        "script: multidigits\ntrials: 0\nfinalists: {seeds: [5]}\nconfirm: [5]\n"
+        "space: {weighting: [EW], k: {low: 3, high: 1}, s: {low: 0, high: -1, step: .1},\n"
+        "        flags: {UW: {}}}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(FaultsError) as caught:
+        load_config(file)
+    said = str(caught.value).splitlines()
+    found = {line.split()[1] for line in said[1:]}
+    assert found == {"trials", "confirm", "space.flags", "space.k.high", "space.s.high"}
+
+
+@pytest.mark.parametrize(
+    ("space", "where", "word"),
+    [
+        ("alpha: {low: 0, high: 1, step: 1e-5}", "space.alpha.step", "10000 steps or fewer"),
+        ("alpha: {low: -1e308, high: 1e308, step: 1}", "space.alpha.step", "steps or fewer"),
+        ("s: {low: -0.9, high: 0, step: 5e-5}", "space.s.step", "steps or fewer"),
+        ("s: [-0.1, -0.1]", "space.s", "each once"),
+        ("k: {low: 0, high: 1000001}", "space.k.high", "less than or equal to 1000000"),
+    ],
+)
+def test_ranges_are_bounded(tmp_path: Path, space: str, where: str, word: str) -> None:
+    file = tmp_path / "study.yaml"
+    rest = "" if space.startswith("k:") else ", k: {low: 0, high: 3}"
+    file.write_text(f"script: multidigits\nspace: {{{space}{rest}}}\n", encoding="utf-8")
     with pytest.raises(UsageError) as caught:
         load_config(file)
     assert caught.value.parameter == f"{file}: {where}"
@@ -128,8 +203,26 @@ def test_a_file_without_keys_is_refused(tmp_path: Path, text: str) -> None:
     ("content", "word"),
     [
         (b"a: [", "line 1"),
-        (b"seed: 1\ntrials: 2\nseed: 3\n", "the key 'seed' is there twice .* line 3"),
-        (b"\xff\xfe\x00", "YAML"),
+        (b"seed: 1\ntrials: 2\nseed: 3\n", "the key 'seed' is there twice, line 3"),
+        (b"\xff\xfe\x00", "no text in UTF-8 .byte 1"),
+        (b"a: \x00", "U.0000, which YAML does not allow"),
+        (b'a: "\\0"', "a text has the character U.0000, line 1, column 4"),
+        (b'a: "\\e[31m"', "a text has the character U.001B"),
+        (b'a: "\\uD800"', "a text has the character U.D800"),
+        (b"seed: !!int abc", "'abc' is no int, line 1, column 7"),
+        (b"seed: !!float 1_0", "'1_0' is no float"),
+        (b"prune: !!bool yes", "'yes' is no bool"),
+        (b"seed: !!timestamp 2020-01-01", "could not determine a constructor"),
+        (b"seed: " + b"9" * 5000, "a number has 5000 digits"),
+        (b"flags: {lr: 0." + b"1" * 300 + b"}", "a number has 302 digits"),
+        (b"[" * 3000, "more than 30 levels deep"),
+        (b"{a: " * 3000, "more than 30 levels deep"),
+        (b"&a [*a]", "a value contains itself"),
+        (b"a: &a {b: {c: *a}}", "a value contains itself"),
+        (BOMB, "stands for more than 20000 values, line 5"),
+        (b"? [a]\n: 1", "unhashable key"),
+        (b"a: 1\n\tb: 2", "line 2, column 1"),
+        (b"# " + b"x" * 100_000, "more than 100000 characters"),
         (b"script: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
     ],
 )
@@ -198,10 +291,10 @@ def test_flags_are_spelled_as_on_a_command_line(tmp_path: Path) -> None:
     file.write_text(GOOD + flags, encoding="utf-8")
     config = load_config(file)
     spelled = ["--epochs", "3", "--lr", "0.001", "--quiet", "--sizes", "1", "2", "--name"]
-    assert config.arguments() == (*spelled, "a b")
-    assert config.arguments({"epochs": 4}, {"loud": True})[:2] == ("--epochs", "4")
-    assert config.arguments({"loud": True})[-1] == "a b"
-    assert "--loud" in config.arguments({"loud": True})
+    assert config.spelled() == (*spelled, "a b")
+    assert config.spelled({"epochs": 4}, {"loud": True})[:2] == ("--epochs", "4")
+    assert config.spelled({"loud": True})[-1] == "a b"
+    assert "--loud" in config.spelled({"loud": True})
 
 
 @pytest.mark.parametrize(
@@ -225,10 +318,13 @@ def test_infinities_are_read() -> None:
     assert math.isnan(found[2])
 
 
+TEXTS = st.text(st.characters(exclude_categories=("Cc", "Cs")))
+
+
 @given(
     st.dictionaries(
-        st.text(min_size=1),
-        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        TEXTS.filter(bool),
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS,
     )
 )
 def test_what_yaml_writes_is_read_back(value: dict[str, Any]) -> None:

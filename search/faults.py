@@ -1,0 +1,53 @@
+"""Several faults of one file, said at once and within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from libmtl_recon import ReconError, UsageError
+from libmtl_recon.texts import bounded, printable
+
+_LONGEST = 1_400  # characters of all faults together
+_LONGEST_ONE = 600
+
+
+class FaultsError(UsageError):
+    """Several values break rules.
+
+    Args:
+        subject: Where they are: a file's name.
+        faults: One for each.
+    """
+
+    def __init__(self, subject: str, faults: Sequence[UsageError]) -> None:
+        self.parameter, self.rule, self.value = subject, f"has {len(faults)} faults", None
+        self.way_out = "Correct them."
+        self.faults = tuple(faults)
+        ReconError.__init__(self, self._text())
+
+    def _text(self) -> str:
+        """All of them, a line for each, as far as there is room."""
+        count = len(self.faults)
+        text = f"{bounded(printable(self.parameter), 200)} has {count} faults."
+        for number, fault in enumerate(self.faults):
+            said = printable(str(fault).removeprefix(f"{self.parameter}: "))
+            line = f"\n  {number + 1}. {bounded(said, _LONGEST_ONE)}"
+            if len(text) + len(line) > _LONGEST:
+                return f"{text}\n  … and {count - number} more."
+            text += line
+        return text
+
+    def __reduce__(self) -> tuple[type[FaultsError], tuple[str, tuple[UsageError, ...]]]:  # type: ignore[override]
+        return type(self), (self.parameter, self.faults)
+
+
+def raise_all(subject: str, faults: Sequence[UsageError]) -> None:
+    """Raise what there is: nothing, the one fault, or all of them as one.
+
+    Raises:
+        UsageError: There is a fault.
+    """
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise FaultsError(subject, faults)
