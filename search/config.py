@@ -190,9 +190,9 @@ class Space(_Strict):
     @field_validator("flags")
     @classmethod
     def _of_this_space(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        weightings = info.data.get("weighting")  # missing if it is wrong itself
-        unknown = [name for name in value if weightings is not None and name not in weightings]
-        raise_all("", [_no_such_weighting(name, weightings) for name in unknown])
+        if "weighting" in info.data:  # it is missing if it is wrong itself
+            known = info.data["weighting"]
+            raise_all("", [_no_such_weighting(name, known) for name in value if name not in known])
         return value
 
 

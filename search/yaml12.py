@@ -44,7 +44,8 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """A node; one that is nested too deeply, contains itself or grows too large is refused."""
-        mark, alias = self.peek_event().start_mark, self.check_event(yaml.AliasEvent)
+        alias = self.check_event(yaml.AliasEvent)
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         self._depth += 1
         if self._depth > _DEEPEST:
             raise yaml.composer.ComposerError(
