@@ -106,6 +106,7 @@ class Recorder(Observer):
         self.write("ended", status=status, **{DIGEST: self._digest.hexdigest()})
         try:
             os.fsync(self._stream.fileno())
+            self._stream.close()
         except OSError as error:
             _give_up(error)
 

@@ -44,7 +44,7 @@ class Interrupted(BaseException):
     """The search was asked to stop while this run was going on."""
 
 
-class RunFailed(ReconError):
+class RunError(ReconError):
     """A run failed.
 
     Attributes:
@@ -56,7 +56,7 @@ class RunFailed(ReconError):
         self.reason = reason
 
 
-class RunKilled(RunFailed):
+class RunKilledError(RunError):
     """A run was ended from outside, which is perhaps no fault of its own."""
 
 
@@ -100,7 +100,7 @@ class Runner:
             follow: Told of the result so far whenever there is more; false ends the run.
 
         Raises:
-            RunFailed: The run failed; names its log and the log's last lines.
+            RunError: The run failed; names its log and the log's last lines.
             MachineError: It could not write.
             Interrupted: :meth:`stop` was called.
         """
@@ -109,7 +109,7 @@ class Runner:
             return finished
         try:
             return self._run(job, follow)
-        except RunKilled as error:
+        except RunKilledError as error:
             self._say(f"{error} It is run once more.")
         return self._run(job, follow)
 
@@ -143,7 +143,7 @@ class Runner:
         except (ConnectionError, EOFError) as error:
             # The server from which runs are forked has died; the next run starts another.
             reason = "could not be started, for the server that forks runs was killed"
-            raise RunKilled(f"The run `{_command(job)}` {reason}.", reason) from error
+            raise RunKilledError(f"The run `{_command(job)}` {reason}.", reason) from error
         group = process.pid
         try:
             return self._follow(job, process, follow)
@@ -217,9 +217,9 @@ def _command(job: Job) -> str:
     return shlex.join([job.script, *job.arguments])
 
 
-def _timed_out(job: Job, limit: float | None) -> RunFailed:
+def _timed_out(job: Job, limit: float | None) -> RunError:
     reason = f"was ended after the {limit:g} seconds that `timeout: {{run: {limit:g}}}` gives it"
-    return RunFailed(
+    return RunError(
         f"The run `{_command(job)}` {reason}. {_last_words(job.log)} Its log is {job.log}.", reason
     )
 
@@ -232,14 +232,14 @@ def _failure(job: Job, status: int | None, exitcode: int | None) -> ReconError:
             f"The run `{_command(job)}` could not write, as when a disk is full. {said} Its log is "
             f"{job.log}. Make room for what it writes. {GOES_ON}"
         )
-    kind = RunFailed
+    kind = RunError
     if code is not None and code < 0:
         how = f"was killed by {_signal_name(-code)}"
         if code == -signal.SIGKILL:
             how += " (the system does so when memory runs out)"
-        kind = RunKilled if code in _FROM_OUTSIDE else RunFailed
+        kind = RunKilledError if code in _FROM_OUTSIDE else RunError
     elif status is None and exitcode == _LOST:
-        how, kind = "was lost, for the server that forks runs was killed", RunKilled
+        how, kind = "was lost, for the server that forks runs was killed", RunKilledError
     else:
         how = f"failed with exit status {code}"
     text = f"The run `{_command(job)}` {how}. {said} Its log is {job.log}."

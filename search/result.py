@@ -109,20 +109,6 @@ class Result:
         return max(range(len(gains)), key=gains.__getitem__)
 
 
-def read_result(events: Path) -> Result:
-    """What a run has written so far."""
-    result = Result()
-    for event, _ in read_events(events, 0):
-        result.add(event)
-    return result
-
-
-def read_finished(events: Path) -> Result | None:
-    """The result of a run that ended well; None if there is none."""
-    result = read_result(events)
-    return result if result.finished else None
-
-
 def read_events(file: Path, start: int) -> Iterator[tuple[dict[str, Any], int]]:
     """The complete lines of a file from a position on, each with the position behind it."""
     if not file.exists():

@@ -14,7 +14,7 @@ from search.config import Config
 from search.folder import SearchFolder
 from search.objective import Metrics, relative_improvement
 from search.plots import Dot
-from search.process import Follow, RunFailed, Runner
+from search.process import Follow, RunError, Runner
 from search.progress import Display, Phase
 from search.record import read_part
 from search.result import Result
@@ -167,9 +167,9 @@ class Session:
             require_measurements(self.config, result)
             return max(result.improvements(base, self._on))
         except ReconError as error:
-            if isinstance(error, (RunFailed, MachineError)):
+            if isinstance(error, (RunError, MachineError)):
                 raise
-            raise RunFailed(f"{error} The run's log is {job.log}.", str(error)) from error
+            raise RunError(f"{error} The run's log is {job.log}.", str(error)) from error
 
     def outcomes(
         self, plans: Sequence[Plan], seeds: Sequence[int], title: str

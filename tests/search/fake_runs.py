@@ -15,7 +15,8 @@ from libmtl_recon import ConflictProfile
 from libmtl_recon.conflict.grid import BINS
 from libmtl_recon.conflict.layers import Layer
 from search.child import Job
-from search.result import Result, read_finished
+from search.record import read_record
+from search.result import Result
 
 TASKS = ("a", "b")
 LAYERS = 12
@@ -83,7 +84,7 @@ class FakeRunner:
         self.stopped = True
 
     def run(self, job: Job, follow: Callable[[Result], bool] = lambda _: True) -> Result:
-        finished = read_finished(job.events)
+        finished = read_record(job.events)
         if finished is not None:
             return finished
         asked = Asked.by(job)

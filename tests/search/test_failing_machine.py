@@ -24,7 +24,7 @@ from libmtl_recon.conflict.layers import Layer
 from search import storage
 from search.config import Config, Finalists, FloatRange, IntRange, Space
 from search.folder import SearchFolder
-from search.process import RunFailed
+from search.process import RunError
 from search.progress import Display
 from search.space import Plan
 from search.study import Study
@@ -211,9 +211,9 @@ def test_a_limit_of_file_sizes_is_no_damage_of_the_study(folder: Folder, tmp_pat
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
-        with pytest.raises(MachineError, match=r"study.*(disk I/O|disk is full).*goes on"):
-            with explained(tmp_path):
-                folder.search(trials=4)
+        said = r"study.*(disk I/O|disk is full).*goes on"
+        with pytest.raises(MachineError, match=said), explained(tmp_path):
+            folder.search(trials=4)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.glob("*damaged*")) == []
@@ -229,9 +229,9 @@ def test_a_full_disk_is_said_of_the_folder_too(
 
     monkeypatch.setattr(Path, "mkdir", full)
     config = Config(script="multidigits", space=Space(k=IntRange(low=0, high=3)))
-    with pytest.raises(MachineError, match="No space left on device. Make room"):
-        with SearchFolder(tmp_path / "out").opened(config):
-            pass
+    opened = SearchFolder(tmp_path / "out").opened(config)
+    with pytest.raises(MachineError, match=r"No space left on device\. Make room"), opened:
+        pass
 
 
 # A damaged study.
@@ -495,7 +495,7 @@ def failing(folder: Folder, of: Callable[[Plan], bool], reasons: list[str]) -> A
         if of(plan):
             folder.trained.append(plan)
             reason = reasons[len(folder.trained) % len(reasons)]
-            raise RunFailed(f"The run failed: {reason}. Its log is x.log.", reason)
+            raise RunError(f"The run failed: {reason}. Its log is x.log.", reason)
         return folder.train(plan, report)
 
     return train
