@@ -165,7 +165,11 @@ class Session:
             if "ended early" in result.notes:
                 raise Pruned
             require_measurements(self.config, result)
-            return max(result.improvements(base, self._on))
+            gains = result.improvements(base, self._on)
+            for epoch in range(reported, len(gains)):
+                # Of a run that is there from an earlier session nothing was reported in this one.
+                report(epoch, max(gains[: epoch + 1]))
+            return max(gains)
         except ReconError as error:
             if isinstance(error, (RunError, MachineError)):
                 raise

@@ -220,7 +220,8 @@ class Study:
         first = ending.trial if ending is not None else running and running[0]
         if isinstance(trial, int):
             number = trial
-            self._file.note(number, _SAME_AS, first)
+            if first is not None:
+                self._file.note(number, _SAME_AS, first)
         else:
             same = {} if first is None else {_SAME_AS: first}
             trial.user_attrs = {**trial.user_attrs, **same}
@@ -310,6 +311,8 @@ class Study:
             plan = self._plan_of(trial)
             if trial.state == TrialState.RUNNING:
                 # Only we are at work here (the folder is locked): its process is gone.
+                if not _is_no_repeat(trial):
+                    self._file.note(trial.number, _SAME_AS, None)  # it may be the first now
                 self._left.append((trial.number, plan))
             elif trial.state in _ENDED or (_FAILED in trial.user_attrs and worked):
                 # Optuna gives a pruned trial the value that it reached; it must not be told one.

@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 import libmtl_recon.plugin.preload
-import search.run
 from search.config import Config
 from search.process import Runner
+from search.report import Report
+from search.run import run_search
 
 assert libmtl_recon.plugin.preload
 can_fork = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks with threads")
@@ -75,14 +76,11 @@ def in_a_fork(work: Callable[[], None], log: Path) -> int:
         os._exit(status)
 
 
-def search_in_a_fork(config: Config, out: Path, log: Path) -> int:
-    """Start a search in a fork; its number."""
-
-    def work() -> None:
-        search.run.Runner = Forking  # type: ignore[attr-defined]  # in the fork only
-        search.run.run_search(config, out)
-
-    return in_a_fork(work, log)
+def run_search_forking(config: Config, out: Path) -> Report:
+    """Run a search whose runs are forked from this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("search.run.Runner", Forking)
+        return run_search(config, out)
 
 
 def family_of(number: int) -> list[int]:
