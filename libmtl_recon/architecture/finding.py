@@ -13,6 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from libmtl_recon.architecture.compiled import compiled_parts
 from libmtl_recon.conflict.layers import ROOT, layer_name, owned_parameters
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.task_names import check_task_names
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -21,23 +22,10 @@ def checked_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     """The tasks' names.
 
     Raises:
-        UsageError: There are none, one stands twice, or one cannot be a module's name.
+        UsageError: See :func:`~libmtl_recon.task_names.check_task_names`.
     """
-    given, tasks = tasks, tuple(tasks)
-    if isinstance(given, str) or not tasks or len(set(tasks)) < len(tasks):
-        raise UsageError(
-            "tasks", "must be names, at least one and none twice", given, "Rename the tasks."
-        )
-    unfit = [t for t in tasks if not isinstance(t, str) or not t or "." in t]
-    unfit += [t for t in tasks if t not in unfit and hasattr(nn.Module, t)]
-    if unfit:
-        raise UsageError(
-            "tasks",
-            "must be fit for a module's name: not empty, without a dot, no attribute of nn.Module",
-            unfit[0],
-            "Rename the task.",
-        )
-    return tasks
+    check_task_names("tasks", tasks)
+    return tuple(tasks)
 
 
 def find_layers(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
@@ -91,11 +79,12 @@ def tied_parameters(
         if id(other) in chosen or id(other) in apart or not names:
             continue
         if any(p.requires_grad and id(p) not in first for p in held.values()):
+            holder = layer_name(other_name)
             raise UsageError(
                 "layers",
                 "must not share their parameters with a layer that stays shared",
                 first[id(held[names[0]])],
-                f"It shares {names[0]!r} with {layer_name(other_name)!r}: choose both of them or neither.",
+                f"It shares {names[0]!r} with {holder!r}: choose both of them or neither.",
             )
         found.append((other, names))
     return found

@@ -10,6 +10,7 @@ from libmtl_recon.plugin import (
     arguments,
     checkpoints,
     compiled,
+    decoders,
     flags,
     labels,
     leading,
@@ -45,6 +46,7 @@ def register(libmtl: ModuleType) -> None:
         precision.wrap_trainer(libmtl)
         refusals.guard_trainer(libmtl)
         leading.guard_training(libmtl)
+        decoders.guard_trainer(libmtl)
         observing.wrap_trainer(libmtl)
 
 

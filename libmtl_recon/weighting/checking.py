@@ -13,6 +13,7 @@ from torch import Tensor
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.gradient import exact_device
+from libmtl_recon.task_names import check_task_names
 
 # How far the entries (i, j) and (j, i) may lie apart, in lengths of the two gradients, for rounding
 # to be the cause: at least this, and so many roundings of the dtype.
@@ -128,7 +129,8 @@ def check_tasks(tasks: Any) -> tuple[str, ...]:
     """Check the names of all tasks.
 
     Raises:
-        UsageError: They are not texts, or one stands there twice, or there is none.
+        UsageError: They are not texts, or one stands there twice, or there is none, or one is unfit
+            for a module's name.
     """
     names = () if isinstance(tasks, str) else tuple(tasks)
     if not names or len(set(names)) < len(names) or not all(isinstance(n, str) for n in names):
@@ -138,6 +140,7 @@ def check_tasks(tasks: Any) -> tuple[str, ...]:
             tasks,
             'Write ["depth", "normal"].',
         )
+    check_task_names("tasks", names)
     return names
 
 

@@ -1,0 +1,91 @@
+"""The decoders that LibMTL's Trainer is given: one registered module for each task.
+
+LibMTL's documentation calls them a dict. A plain one is no module, so that its decoders are neither
+moved to the device nor given to the optimiser, and stay as they were drawn, without a word.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from libmtl_recon.errors import UsageError
+from libmtl_recon.task_names import check_task_names
+
+# These alone make no modules by the tasks' names.
+_NAMELESS = "HPS"
+_NAMING = "RotoGrad"
+
+
+def guard_trainer(libmtl: ModuleType) -> None:
+    """Have LibMTL's Trainer look at the tasks' names and decoders before it builds anything."""
+    build = libmtl.Trainer.__init__
+    signature = inspect.signature(build)
+
+    @functools.wraps(build)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # is set as __init__
+        bound = signature.bind(self, *args, **kwargs)
+        given = bound.arguments
+        architecture, weighting = (
+            getattr(given[key], "__name__", given[key]) for key in ("architecture", "weighting")
+        )
+        given["decoders"] = checked_decoders(
+            list(given["task_dict"]),
+            given["decoders"],
+            named=architecture != _NAMELESS or weighting == _NAMING,
+        )
+        build(*bound.args, **bound.kwargs)
+
+    libmtl.Trainer.__init__ = __init__
+
+
+def checked_decoders(tasks: Sequence[Any], decoders: Any, *, named: bool) -> Any:
+    """The decoders, registered.
+
+    Args:
+        tasks: The names in ``task_dict``.
+        decoders: The script's; a plain dict is made an ``nn.ModuleDict``, which is said.
+        named: The tasks' names become names of further modules.
+
+    Returns:
+        What LibMTL trains.
+
+    Raises:
+        UsageError: A task has none, it is no module, or a task's name is none for a module.
+    """
+    plain = isinstance(decoders, Mapping) and not isinstance(decoders, nn.Module)
+    if plain or named or isinstance(decoders, nn.ModuleDict):
+        check_task_names("task_dict", tasks, nn.ModuleDict)
+    if not plain and not isinstance(decoders, nn.Module):
+        raise UsageError(
+            "decoders",
+            "must be an nn.ModuleDict of each task's decoder",
+            decoders,
+            "Write nn.ModuleDict({task: ... for task in task_dict}).",
+        )
+    if plain or isinstance(decoders, nn.ModuleDict):
+        missing = [task for task in tasks if task not in decoders]
+        if missing:
+            raise UsageError(
+                "decoders",
+                f"must have one for each task, and there is none for {', '.join(missing)}",
+                list(decoders),
+                "Name them as in task_dict.",
+            )
+    if not plain:
+        return decoders
+    for task in tasks:
+        if not isinstance(decoders[task], nn.Module):
+            raise UsageError(
+                "decoders", "must be modules", decoders[task], f"Give {task} an nn.Module."
+            )
+    print(
+        "libmtl-recon: the decoders are a plain dict, which LibMTL would not have trained; they "
+        "are trained, as an nn.ModuleDict"
+    )
+    return nn.ModuleDict({task: decoders[task] for task in tasks})

@@ -1,0 +1,46 @@
+"""Tasks' names, which become the names of modules: torch's rules for these, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from libmtl_recon.errors import UsageError
+
+
+def check_task_names(
+    parameter: str, tasks: Sequence[Any], holder: type[nn.Module] = nn.Module
+) -> None:
+    """Refuse names under which torch registers no module.
+
+    Args:
+        parameter: What the caller gave them as.
+        tasks: The names.
+        holder: What holds the tasks' modules by name.
+
+    Raises:
+        UsageError: There are none, one stands twice, or one is not text, is empty, has a dot, or
+            is an attribute of the holder.
+    """
+    if not tasks:
+        raise UsageError(parameter, "must name at least one task", tasks, "Name the tasks.")
+    rule = (
+        "must be names fit for modules: texts, not empty, without a dot, and none that is an "
+        f"attribute of nn.{holder.__name__}"
+    )
+    made = holder()
+    for task in tasks:
+        if not isinstance(task, str):
+            raise UsageError(parameter, rule, task, f"Write it as a text: {str(task)!r}.")
+        if not task.strip():
+            raise UsageError(parameter, rule, task, "Give the task a name.")
+        if "." in task:
+            way_out = f"Rename the task, to {task.replace('.', '_')!r}, say."
+            raise UsageError(parameter, rule, task, way_out)
+        if hasattr(made, task):
+            raise UsageError(parameter, rule, task, f"Rename the task, to '{task}_task', say.")
+    twice = next((task for task in tasks if list(tasks).count(task) > 1), None)
+    if twice is not None:
+        raise UsageError(parameter, "must name each task once", twice, "Rename one of the two.")
