@@ -61,7 +61,7 @@ class Redraws(nn.Module):
         (resnet, ["layer1.0"], ["a", "b"], "layer1.0.conv1"),
         (resnet, ["relu"], ["a", "b"], "It has none"),
         (resnet, ["fc"], [], "at least one"),
-        (resnet, ["fc"], ["a", "a"], r"each task once \(got 'a'\)"),
+        (resnet, ["fc"], ["a", "a"], r"none twice \(got 'a'\)"),
         (resnet, ["fc"], ["v1.0", "c"], r"without a dot.*\(got 'v1\.0'\).*to 'v1_0'"),
         (resnet, ["fc"], ["train", "c"], "attribute of nn.Module.*to 'train_task'"),
         (resnet, ["fc"], ["a", "training"], "attribute of nn.Module.*'training'"),
