@@ -23,9 +23,10 @@ NESTED = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 
 @pytest.fixture(autouse=True)
 def _fast_path_as_torch_starts() -> Iterator[None]:
+    before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(True)
     yield
-    torch.backends.mha.set_fastpath_enabled(True)
+    torch.backends.mha.set_fastpath_enabled(before)
 
 
 def padding() -> Tensor:
