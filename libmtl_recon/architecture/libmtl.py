@@ -20,7 +20,7 @@ from libmtl_recon.commands import scoring_command
 from libmtl_recon.conflict.layers import layers_of, sharing_root
 from libmtl_recon.conflict.selection import select_layers
 from libmtl_recon.errors import UsageError, naming, renamed
-from libmtl_recon.texts import did_you_mean
+from libmtl_recon.texts import did_you_mean, printable
 
 # Their tasks have a network each, all of which LibMTL counts as shared.
 COLUMNS = ("Cross_stitch", "LTB")
@@ -111,7 +111,7 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         # The weighting adds its own afterwards.
         self._parts = frozenset(key.partition(".")[0] for key in self.state_dict())
         print("=" * 40)
-        print("Recon:", renamed(chosen.note, _FLAGS))
+        print("Recon:", printable(renamed(chosen.note, _FLAGS)))
         if chosen.doubt:
             print("Recon:", chosen.doubt)
         print(f"Recon: {len(chosen.names)} of {len(layers)} layers are task-specific now:")

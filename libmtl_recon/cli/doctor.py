@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from libmtl_recon.cli.command import add_command
 from libmtl_recon.errors import ReconError
 
+_PACKAGES = ("libmtl-recon", "torch", "torchvision", "numpy", "optuna")
 _SUMMARY = "show versions, device, cache and what is mended in LibMTL"
 _DESCRIPTION = """\
 Show which LibMTL was found, on what it would train, where profiles are kept, and which of LibMTL's
@@ -32,31 +33,43 @@ def add_parser(commands: Any) -> None:
 def _handle(_: argparse.Namespace) -> int:
     import LibMTL
 
-    from libmtl_recon.cli.tables import make_console, make_table
+    from libmtl_recon.cli.tables import make_console, make_table, say, show_table
     from libmtl_recon.plugin.features import detect
     from libmtl_recon.plugin.mends import MENDS, verdicts
-    from libmtl_recon.plugin.mends.device import choose_device
 
     facts = {
         "Python": platform.python_version(),
-        **{
-            name: version(name)
-            for name in ("libmtl-recon", "torch", "torchvision", "numpy", "optuna")
-        },
-        "LibMTL": f"{version('LibMTL')} ({detect(LibMTL).label}), {Path(LibMTL.__file__).parent}",
-        "device": str(choose_device()),
+        **{name: _version(name) for name in _PACKAGES},
+        "LibMTL": f"{_version('LibMTL')} ({detect(LibMTL).label}), {Path(LibMTL.__file__).parent}",
+        "device": _device(),
         "profiles": _profiles(),
     }
     for name, fact in facts.items():
-        print(f"{name + ':':14} {fact}")
-    print()
+        say(f"{name + ':':14} {fact}")
+    say("")
     found = verdicts(LibMTL)
     console = make_console()
     table = make_table(console, "mend", "state", "without it")
     for mend in MENDS:
         table.add_row(mend.name, found.get(mend.name, "not needed"), mend.reason)
-    console.print(table)
+    show_table(console, table)
     return 0
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _device() -> str:
+    from libmtl_recon.plugin.mends.device import choose_device
+
+    try:
+        return str(choose_device())
+    except ReconError as error:  # one more finding
+        return str(error)
 
 
 def _profiles() -> str:

@@ -91,7 +91,7 @@ def _plot(options: argparse.Namespace) -> int:
 
 
 def _print_means(files: Sequence[str], logs: Sequence[GradOPSLog]) -> None:
-    from libmtl_recon.cli.tables import make_console, make_table
+    from libmtl_recon.cli.tables import make_console, make_table, show_table
 
     console = make_console()
     columns = [f"{letter} {task}" for letter in "wr" for task in logs[0].tasks]
@@ -102,7 +102,7 @@ def _print_means(files: Sequence[str], logs: Sequence[GradOPSLog]) -> None:
         means = [_mean(column) for column in (*log.factors.T, *log.speeds.T)]
         rate = _mean(100.0 * log.conflict_rate, digits=0)
         table.add_row(file, alpha, str(len(log.steps)), *means, f"{rate} %" if rate else "")
-    console.print(table)
+    show_table(console, table)
 
 
 def _mean(values: Any, digits: int = 2) -> str:

@@ -7,7 +7,10 @@ from typing import Any
 
 from libmtl_recon.cli import profiles
 from libmtl_recon.cli.command import add_command
+from libmtl_recon.texts import bounded
 
+# Characters of a line about a profile's origin; of profiles that were added up, lines.
+_LONGEST, _MOST_ADDED = 1000, 100
 _DESCRIPTION = """\
 List, show, compare, add up, tabulate, draw, export, import and remove the conflict profiles that
 `libmtl-recon score` keeps, one JSON file each, in the user's cache folder (or the folder in
@@ -69,7 +72,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _list(_: argparse.Namespace) -> int:
-    from libmtl_recon.cli.tables import make_console, make_table, say
+    from libmtl_recon.cli.tables import make_console, make_table, say, show_table
     from libmtl_recon.conflict.cache import ProfileCache
     from libmtl_recon.conflict.unfinished import recover_all
 
@@ -90,7 +93,7 @@ def _list(_: argparse.Namespace) -> int:
             *(str(len(profile.architecture)), ", ".join(profile.tasks)),
             *(str(where.get("weighting", "")), str(profile.steps), str(where.get("date", ""))[:10]),
         )
-    console.print(table)
+    show_table(console, table)
     return 0
 
 
@@ -125,7 +128,8 @@ def _show(options: argparse.Namespace) -> int:
 
         check_picture("--plot", options.plot)
         draw_profile(entry.profile, options.plot, options.s, options.k)
-    say(f"profile {entry.id}: {entry.profile.steps} steps, tasks {', '.join(entry.profile.tasks)}")
+    tasks = bounded(", ".join(entry.profile.tasks), _LONGEST)
+    say(f"profile {entry.id}: {entry.profile.steps} steps, tasks {tasks}")
     for key, value in entry.profile.provenance.items():
         _show_origin(key, value)
     print_ranking(entry.profile, options.s, options.k)
@@ -144,13 +148,16 @@ def _show_origin(key: str, value: Any) -> None:
     from libmtl_recon.conflict.sources import origin
 
     if key == "added" and isinstance(value, list):
-        for number, source in enumerate(value, start=1):
-            say(f"  {key} {number}: {origin(source)}")
+        for number, source in enumerate(value[:_MOST_ADDED], start=1):
+            shown = origin(source) if isinstance(source, dict) else str(source)
+            say(f"  {key} {number}: {bounded(shown, _LONGEST)}")
+        if len(value) > _MOST_ADDED:
+            say(f"  and {len(value) - _MOST_ADDED} more")
         return
     shown = " ".join(map(str, value)) if isinstance(value, list) else value
     if isinstance(value, dict):
         shown = ", ".join(f"{name} {what}" for name, what in value.items())
-    say(f"  {key}: {shown}")
+    say(bounded(f"  {key}: {shown}", _LONGEST))
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -83,12 +83,12 @@ def _numbers(text: str) -> list[float]:
 
 def _load(sources: Sequence[str]) -> list[ConflictProfile]:
     from libmtl_recon.conflict.cache import ProfileCache, read_profile
-    from libmtl_recon.files import is_file
+    from libmtl_recon.files import exists, is_folder
 
     cache = ProfileCache()
     return [
         read_profile(source)
-        if is_file(source)
+        if exists(source) and not is_folder(source)
         else cache.load(source, "PROFILE, if there is no such file,").profile
         for source in sources
     ]
@@ -106,7 +106,7 @@ def _titles(profiles: Sequence[ConflictProfile]) -> list[str]:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from libmtl_recon.cli.tables import make_console, make_table, say
+    from libmtl_recon.cli.tables import make_console, make_table, say, show_table
     from libmtl_recon.conflict.comparing import (
         chance_distance,
         norms_first,
@@ -149,7 +149,7 @@ def _compare(options: argparse.Namespace) -> int:
         table.add_row(name, f"{ranking_distance(first, second):.2f}", *shares)
     chance = [f"{K / count:.0%}" for K in _TOPS if count > K]
     table.add_row("by chance", f"{chance_distance(count):.2f}", *chance)
-    console.print(table)
+    show_table(console, table)
     return 0
 
 
@@ -166,7 +166,7 @@ def _add(options: argparse.Namespace) -> int:
 
 
 def _table(options: argparse.Namespace) -> int:
-    from libmtl_recon.cli.tables import make_console, make_table, say
+    from libmtl_recon.cli.tables import make_console, make_table, say, show_table
     from libmtl_recon.conflict.intervals import EDGES, intervals
     from libmtl_recon.errors import naming
 
@@ -186,7 +186,7 @@ def _table(options: argparse.Namespace) -> int:
         table.add_row("undefined (% of all)", *(f"{share:.2f}" for share in found.undefined))
     what = f"{len(layers)} layers, each for itself" if layers else "the whole shared gradient"
     say(f"Percentages of steps and pairs of tasks, {what}:")
-    console.print(table)
+    show_table(console, table)
     return 0
 
 

@@ -3,27 +3,54 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from libmtl_recon.texts import bounded, printable
 
 if TYPE_CHECKING:
     from libmtl_recon.conflict.profile import ConflictProfile
 
 # Where there is no terminal a table is as wide as it needs to be, for files and pipes.
 _NO_TERMINAL_WIDTH = 500
+_MOST_ROWS = 1000
+_LONGEST_CELL = 500  # characters
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Print a line as it is: to stdout, or to stderr."""
-    stream = sys.stderr if error else sys.stdout
-    stream.write(f"{text}\n")
+    """Print a line: to stdout, or to stderr.
+
+    Names in it may come from outside. What a terminal would obey, and what the stream's encoding
+    does not have, is escaped.
+    """
+    _write(printable(text, keep="\n"), sys.stderr if error else sys.stdout)
+
+
+def show_table(console: Console, table: Table) -> None:
+    """Print a table, to stdout."""
+    with console.capture() as captured:
+        console.print(table)
+    _write(captured.get().removesuffix("\n"), sys.stdout)
+
+
+class NameTable(Table):
+    """A table whose cells are names, shown as they are: markup in them means nothing."""
+
+    def add_row(self, *cells: Any, **kwargs: Any) -> None:
+        """Add a row; see :func:`say`."""
+        super().add_row(*(bounded(printable(str(cell)), _LONGEST_CELL) for cell in cells), **kwargs)
+
+
+def _write(text: str, stream: TextIO) -> None:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
     stream.flush()
 
 
-def make_table(console: Console, *headings: str, right: tuple[str, ...] = ()) -> Table:
+def make_table(console: Console, *headings: str, right: tuple[str, ...] = ()) -> NameTable:
     """An empty table: framed on a terminal, plain columns elsewhere.
 
     Args:
@@ -32,9 +59,11 @@ def make_table(console: Console, *headings: str, right: tuple[str, ...] = ()) ->
         right: Those whose columns are aligned at the right.
     """
     plain = not console.is_terminal
-    table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=not plain)
+    table = NameTable(box=None if plain else box.SIMPLE_HEAD, pad_edge=not plain)
     for heading in headings:
-        table.add_column(heading, justify="right" if heading in right else "left", no_wrap=plain)
+        justify: Literal["left", "right"] = "right" if heading in right else "left"
+        title = bounded(printable(heading), _LONGEST_CELL)
+        table.add_column(title, justify=justify, no_wrap=plain)
     return table
 
 
@@ -44,8 +73,9 @@ def print_ranking(profile: ConflictProfile, S: float, top: int | None = None) ->
     Args:
         profile: Whose.
         S: The severity.
-        top: How many; None prints all.
+        top: How many; None prints all, up to a thousand.
     """
+    top = _MOST_ROWS if top is None else top
     scores = profile.scores(S)
     counted = profile.steps * profile.pairs
     undefined = profile.undefined.sum(axis=0).tolist()
@@ -66,12 +96,12 @@ def print_ranking(profile: ConflictProfile, S: float, top: int | None = None) ->
         table.add_row(*cells, *([str(missing[name])] if any(undefined) else []))
     of = "; shares are of those in which both had a gradient" if any(undefined) else ""
     say(f"Layers by conflict score at S = {S:g} (of {counted} steps and pairs of tasks{of}):")
-    console.print(table)
-    if top is not None and top < len(layers):
+    show_table(console, table)
+    if top < len(layers):
         say(f"and {len(layers) - top} more")
 
 
 def make_console() -> Console:
     """A console for tables: as wide as the terminal, and wide enough where there is none."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_NO_TERMINAL_WIDTH)
+    width = None if Console().is_terminal else _NO_TERMINAL_WIDTH
+    return Console(width=width, markup=False, emoji=False, highlight=False)

@@ -161,7 +161,10 @@ def read_log(file: str | Path) -> GradOPSLog:
             f"Cannot read the log {path}: {reason}. Name the log of a run with GradOPS."
         ) from error
     # A row that a crash cut off has no end of line.
-    rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+    try:
+        rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+    except csv.Error as error:
+        raise ReconError(f"{path} is no log of GradOPS: {error}.") from error
     tasks = _tasks_of(rows[0]) if rows else ()
     if not tasks:
         raise ReconError(f"{path} is no log of GradOPS: its first line is not that of one.")

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.pictures import check_picture, new_figure, write_picture
+from libmtl_recon.pictures import check_picture, new_figure, shown, write_picture
 from libmtl_recon.weighting.gradops_log import GradOPSLog
 
 _INK, _FAINT = "#222222", "#8a8a8a"
 # Told apart by all eyes (after Okabe and Ito), for tasks and for static weights.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#5c5c5c")
+_WIDEST = 300.0  # inches, of which a picture has room for as many points
 _ROWS = (("factors", "weight w"), ("speeds", "relative speed r"))
 
 
@@ -69,7 +70,7 @@ def _one_run(log: GradOPSLog, window: int) -> Any:
         columns: NDArray[np.float64] = getattr(log, name)
         for place, task in enumerate(log.tasks):
             color = _COLORS[place % len(_COLORS)]
-            _trace(axes, log.steps, columns[:, place], window, color, task, behind=True)
+            _trace(axes, log.steps, columns[:, place], window, color, shown(task), behind=True)
         _style(axes, label, reference=1.0)
     _trace(panels[2], log.steps, log.conflict_rate, window, _INK, None, behind=True)
     _style_conflicts(panels[2])
@@ -83,7 +84,7 @@ def _runs(
     logs: Sequence[GradOPSLog], names: Sequence[str], tasks: tuple[str, ...], window: int
 ) -> Any:
     lines = _lines(logs, names)
-    figure = new_figure(max(3.3 * len(tasks), 7.0), 7.0)
+    figure = new_figure(min(max(3.3 * len(tasks), 7.0), _WIDEST), 7.0)
     grid = figure.add_gridspec(3, len(tasks), height_ratios=(1.25, 1.25, 1.0))
     for row, (name, label) in enumerate(_ROWS):
         first = None
@@ -96,7 +97,7 @@ def _runs(
             _style(axes, label if place == 0 else "", reference=1.0)
             axes.tick_params(labelleft=place == 0)
             if row == 0:
-                axes.set_title(task, loc="left", fontsize=10.5, color=_INK)
+                axes.set_title(shown(task), loc="left", fontsize=10.5, color=_INK)
     bottom = figure.add_subplot(grid[2, :])
     for line in lines:
         _trace(bottom, line.log.steps, line.log.conflict_rate, window, line.color, line.label)
@@ -117,7 +118,7 @@ def _lines(logs: Sequence[GradOPSLog], names: Sequence[str]) -> list[_Line]:
     order = sorted(range(len(logs)), key=lambda i: (math.isnan(logs[i].alpha), logs[i].alpha, i))
     return [
         _Line(
-            alphas[i] if told_apart else ": ".join(filter(None, (given[i], alphas[i]))),
+            alphas[i] if told_apart else ": ".join(filter(None, (shown(given[i]), alphas[i]))),
             _shade(logs[i].alpha, largest) if told_apart else _COLORS[place % len(_COLORS)],
             logs[i],
         )
