@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-
 from libmtl_recon import ReconError, UsageError
+from libmtl_recon.texts import did_you_mean
 from search.config import Config
+from search.faults import raise_all
 from search.result import Result
 
 
@@ -16,35 +16,40 @@ def check_space(config: Config, result: Result) -> None:
         UsageError: The space has a weighting that LibMTL lacks, or a K that leaves no layer
             shared.
     """
+    raise_all("The configuration", faults_of(config, result))
+
+
+def faults_of(config: Config, result: Result) -> list[UsageError]:
+    """What of the space does not fit the network of a run that has begun."""
+    faults = []
     if result.weightings:
         for key, names in (
             ("space.weighting", config.space.weighting),
             ("score.weighting", [config.score.weighting]),
         ):
-            for name in names:
-                _check_weighting(key, name, result.weightings)
+            faults += [
+                UsageError(
+                    key,
+                    "must name weightings that are installed",
+                    name,
+                    f"{did_you_mean(name, result.weightings)}There are "
+                    f"{', '.join(result.weightings)}.",
+                )
+                for name in names
+                if name not in result.weightings
+            ]
     layers = result.notes.get("layers", {}).get("count")
     if layers is not None and config.space.k.high >= layers:
-        raise UsageError(
-            "space.k.high",
-            f"must be below {layers}, the number of the network's shared layers, so that the "
-            "tasks share something",
-            config.space.k.high,
-            f"Set it to {layers - 1} or less.",
+        faults.append(
+            UsageError(
+                "space.k.high",
+                f"must be below {layers}, the number of the network's shared layers, so that the "
+                "tasks share something",
+                config.space.k.high,
+                f"Set it to {layers - 1} or less.",
+            )
         )
-
-
-def _check_weighting(key: str, name: str, known: tuple[str, ...]) -> None:
-    if name in known:
-        return
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
-    raise UsageError(
-        key,
-        "must name weightings that are installed",
-        name,
-        f"{hint}There are {', '.join(known)}.",
-    )
+    return faults
 
 
 def require_measurements(config: Config, result: Result) -> None:

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,6 +33,7 @@ from libmtl_recon import (
     run_script,
 )
 from libmtl_recon.conflict.exclusive import ScoringTurn
+from libmtl_recon.conflict.layers import Layer
 from libmtl_recon.conflict.stores import write_atomically
 from search.guard import guarded
 
@@ -52,6 +53,7 @@ class Job:
         task: Train this task alone.
         profile: Score, and write the conflict profile to this file.
         steps: End the scoring after so many steps.
+        start: End when the network is built; with ``steps``, count its layers as scoring does.
         threads: PyTorch's threads.
         requested: When it was asked for, in seconds of :func:`time.time`.
         folder: The working directory; by default that of the process.
@@ -65,6 +67,7 @@ class Job:
     task: str | None = None
     profile: Path | None = None
     steps: int | None = None
+    start: bool = False
     threads: int = 1
     requested: float = 0.0
     folder: Path | None = None
@@ -182,6 +185,11 @@ def _run(job: Job, recorder: Recorder) -> None:
     observers: list[Observer] = [recorder]
     if job.task is not None:
         observers.append(SingleTask(job.task))
+    if job.start:
+        scored = job.steps is not None
+        observers.append(
+            ScoringObserver(on_built=_count_layers(recorder)) if scored else _Stopping()
+        )
     if job.profile is None:
         recorder.end(run_script(job.script, job.arguments, observers=observers))
         return
@@ -202,6 +210,21 @@ def _run(job: Job, recorder: Recorder) -> None:
     finally:
         turn.leave()
     recorder.end(status)
+
+
+class _Stopping(Observer):
+    """Ends the script when the network is built."""
+
+    def built(self, trainer: Any) -> None:
+        raise StopRun
+
+
+def _count_layers(recorder: Recorder) -> Callable[[tuple[Layer, ...]], None]:
+    def count(layers: tuple[Layer, ...]) -> None:
+        recorder.write("layers", count=len(layers))
+        raise StopRun
+
+    return count
 
 
 def _reuse(job: Job, file: Path, cache: ProfileCache, turn: ScoringTurn, recorder: Recorder) -> Any:

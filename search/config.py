@@ -282,7 +282,7 @@ class Config(_Strict):
 
     Attributes:
         script: Path of a LibMTL script, relative to the file, or a built-in problem's name.
-        arguments: The script's positional arguments, e.g. a subcommand; they stand before the flags.
+        arguments: The script's positional arguments, which stand before the flags.
         flags: LibMTL's and the script's own flags, without the dashes.
         objective: By what configurations are compared.
         space: What the search may choose.

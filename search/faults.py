@@ -19,7 +19,7 @@ class FaultsError(UsageError):
         faults: One for each.
     """
 
-    def __init__(self, subject: str, faults: Sequence[UsageError]) -> None:
+    def __init__(self, subject: str, faults: Sequence[ReconError]) -> None:
         self.parameter, self.rule, self.value = subject, f"has {len(faults)} faults", None
         self.way_out = "Correct them."
         self.faults = tuple(faults)
@@ -37,11 +37,11 @@ class FaultsError(UsageError):
             text += line
         return text
 
-    def __reduce__(self) -> tuple[type[FaultsError], tuple[str, tuple[UsageError, ...]]]:  # type: ignore[override]
+    def __reduce__(self) -> tuple[type[FaultsError], tuple[str, tuple[ReconError, ...]]]:  # type: ignore[override]
         return type(self), (self.parameter, self.faults)
 
 
-def raise_all(subject: str, faults: Sequence[UsageError]) -> None:
+def raise_all(subject: str, faults: Sequence[ReconError]) -> None:
     """Raise what there is: nothing, the one fault, or all of them as one.
 
     Raises:

@@ -163,6 +163,7 @@ def _explain_one(path: Path, finding: Any, overrides: Mapping[str, Any]) -> list
                 one.way_out,
             )
             for one in (own.faults if isinstance(own, FaultsError) else [own])
+            if isinstance(one, UsageError)
         ]
     if finding["type"] in ("extra_forbidden", "invalid_key"):
         known = _keys_at(places[:-1])

@@ -19,6 +19,7 @@ from search.progress import Display, Phase
 from search.record import read_part
 from search.result import Result
 from search.space import REFERENCE, Plan
+from search.starts import check_starts
 from search.study import Pruned
 from search.trouble import MachineError, set_aside
 
@@ -88,6 +89,7 @@ class Session:
                 shared.
             ReconError: The script measures nothing by which configurations could be compared.
         """
+        check_starts(self.config, self._start_job, self.runner.run)
         jobs = [self._plan_job(REFERENCE, self.config.seed), self._scoring_job()]
         with self.display.phase("EW and the conflict scores", len(jobs)) as phase:
             reference, scored = self._together(jobs, phase, self._look)
@@ -224,6 +226,11 @@ class Session:
         own = self.config.space.flags.get(weighting, {})
         identity = (weighting, own, alpha, sorted(layers), seed)
         return self.folder.job(self.config, "plan", identity, self.arguments(plan, seed))
+
+    def _start_job(self, arguments: tuple[str, ...], scored: bool) -> Job:
+        steps = self.config.score.steps if scored else None
+        identity = (arguments, scored)
+        return self.folder.job(self.config, "start", identity, arguments, start=True, steps=steps)
 
     def _single_job(self, task: str, seed: int) -> Job:
         # Alone a task needs no weighting, so EW's own flags stay out.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from libmtl_recon import ConflictProfile
+from libmtl_recon import ConflictProfile, ReconError
 from libmtl_recon.conflict.grid import BINS
 from libmtl_recon.conflict.layers import Layer
 from search.child import Job
@@ -57,6 +57,14 @@ World = Callable[[Asked, str], Curves]
 """What a run measures of a task."""
 
 
+class FailedStartError(ReconError):
+    """Stands in for the error of a run."""
+
+    def __init__(self, status: int, job: Job) -> None:
+        super().__init__(f"The run `{' '.join(job.arguments)}` failed.")
+        self.reason = f"failed with exit status {status}. It said: ..."
+
+
 class FakeRunner:
     """Stands in for the runner: no processes, the measurements of a world.
 
@@ -65,6 +73,7 @@ class FakeRunner:
 
     Attributes:
         trained: The runs that were trained, in order; what was there already is not in it.
+        started: The runs that ended when the network was built.
         early: Those of them that were ended early.
         interrupt: Raise this in the place of the next training for which it gives true.
     """
@@ -73,6 +82,7 @@ class FakeRunner:
         self.world = world
         self.trained: list[Job] = []
         self.early: list[Job] = []
+        self.started: list[Job] = []
         self.stopped = False
         self.interrupt: Callable[[Asked], bool] = lambda _: False
 
@@ -88,6 +98,8 @@ class FakeRunner:
         if finished is not None:
             return finished
         asked = Asked.by(job)
+        if job.start:
+            return self._start(job, asked)
         if job.profile is None and self.interrupt(asked):
             raise KeyboardInterrupt
         self.trained.append(job)
@@ -104,6 +116,18 @@ class FakeRunner:
                     return result
         if job.profile is not None:
             job.profile.write_text(flat_profile().to_json(), encoding="utf-8")
+        return result
+
+    def _start(self, job: Job, asked: Asked) -> Result:
+        """Build the network; the flag --refused is none that the script knows."""
+        self.started.append(job)
+        if "--refused" in job.arguments or asked.weighting not in WEIGHTINGS:
+            raise FailedStartError(2, job)
+        if "--broken" in job.arguments:
+            raise FailedStartError(1, job)
+        result = Result()
+        for event in (self._events(job, asked)[0], {"event": "layers", "count": LAYERS}):
+            result.add(event)
         return result
 
     def _events(self, job: Job, asked: Asked) -> list[dict[str, Any]]:
