@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
 from rich.console import Console
@@ -34,7 +34,8 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        with suppress(OSError, SystemExit):  # where the terminal is gone
+            self._progress.stop()
 
     def line(self, text: str) -> None:
         """Print a line above the bar; a terminal that is gone stops no search."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from libmtl_recon.cli.command import add_command
+from libmtl_recon.output import INTERRUPTED, warn
 
 _DESCRIPTION = """\
 Search for the severity S, the number of split layers K, GradOPS's alpha and the weighting with
@@ -84,12 +85,8 @@ def _handle(options: argparse.Namespace) -> int:
         with _interrupted_once(options):
             report = run_search(config, out)
     except KeyboardInterrupt:
-        with suppress(OSError):  # the terminal may be what was closed
-            print(
-                f"libmtl-recon: interrupted; the same command goes on where it stopped, in {out}",
-                file=sys.stderr,
-            )
-        return 130  # what a shell reports for a program ended by Ctrl-C
+        warn(f"libmtl-recon: interrupted; the same command goes on where it stopped, in {out}")
+        return INTERRUPTED
     report.print()
     return 0
 

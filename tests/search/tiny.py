@@ -9,6 +9,7 @@ import inspect
 import os
 import signal
 import sys
+import tempfile
 import time
 
 import LibMTL.architecture
@@ -42,6 +43,8 @@ if fault == "segfault":
     os.kill(os.getpid(), signal.SIGSEGV)
 if fault == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
+if fault == "chdir":
+    os.chdir(tempfile.mkdtemp())
 if fault == "no_trainer":
     sys.exit(0)
 
