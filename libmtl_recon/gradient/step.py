@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from libmtl_recon.errors import ReconError
 from libmtl_recon.gradient.adding import added_up
 from libmtl_recon.gradient.rows import TaskRows
 from libmtl_recon.gradient.split_losses import Root, SplitLosses, derived_roots
@@ -239,10 +240,32 @@ def task_rows(model: Any, losses: Any, *, accumulate: bool = True) -> Tensor:
 
     Returns:
         ``[T, d]``, see :meth:`TaskRows.fill`; written again in the next step.
+
+    Raises:
+        ReconError: The losses have no graph.
     """
     step, shared = step_of(model), list(model.get_share_params())
-    roots = step.roots(losses, accumulate=accumulate)
+    roots = task_roots(model, losses, accumulate=accumulate)
     return step.rows.fill(roots, shared, accumulate=accumulate, retain_graph=not accumulate)
+
+
+def task_roots(model: Any, losses: Any, *, accumulate: bool) -> list[Root]:
+    """What to differentiate for each task, with as little graph as is known.
+
+    Args:
+        model: LibMTL's model.
+        losses: As for :func:`task_rows`.
+        accumulate: As there.
+
+    Raises:
+        ReconError: The losses have no graph.
+    """
+    if isinstance(losses, Tensor) and not losses.requires_grad:
+        raise ReconError(
+            "None of the losses depends on a parameter that trains, so that there is nothing to "
+            "differentiate. Compute them with gradients enabled, of a network that is not frozen."
+        )
+    return step_of(model).roots(losses, accumulate=accumulate)
 
 
 def hand_out(model: Any, gradient: Tensor) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from libmtl_recon.gradient import columns
-from libmtl_recon.gradient.step import hand_out, step_of, task_rows
+from libmtl_recon.gradient.step import hand_out, step_of, task_roots, task_rows
 from libmtl_recon.plugin.step.image import image_of
 
 # They draw three batches a step and hand all losses over at once, [3, T].
@@ -23,12 +23,15 @@ def split_compute_loss(original: Callable[..., Any]) -> Callable[..., Any]:
     def _compute_loss(self: Any, preds: Any, gts: Any, task_name: str | None = None) -> Tensor:
         step, batches = step_of(self.model), _batches(self.model)
         if self.multi_input:
-            loss: Tensor = original(self, preds, gts, task_name)
+            loss: Tensor = trainable(original(self, preds, gts, task_name), preds)
             if torch.is_grad_enabled():
                 step.note_scalar(loss, batches * self.task_num)
             return loss
         scalars = [
-            self.meter.losses[task]._update_loss(preds[task], gts[task]).reshape(())
+            trainable(
+                self.meter.losses[task]._update_loss(preds[task], gts[task]).reshape(()),
+                preds[task],
+            )
             for task in self.task_name
         ]
         # LibMTL's vector has the default dtype.
@@ -38,6 +41,25 @@ def split_compute_loss(original: Callable[..., Any]) -> Callable[..., Any]:
         return losses
 
     return _compute_loss
+
+
+def trainable(loss: Tensor, prediction: Any) -> Tensor:
+    """A loss that can be differentiated, if its prediction can.
+
+    A loss may be a constant in some steps, such as one over no valid pixel. Its gradient is zero
+    then, also where all losses are constants.
+    """
+    if loss.requires_grad or not torch.is_grad_enabled() or not _has_graph(prediction):
+        return loss
+    return loss.detach().requires_grad_()
+
+
+def _has_graph(prediction: Any) -> bool:
+    if isinstance(prediction, Tensor):
+        return prediction.requires_grad
+    if isinstance(prediction, Mapping):
+        return any(_has_graph(part) for part in prediction.values())
+    return isinstance(prediction, list | tuple) and any(_has_graph(part) for part in prediction)
 
 
 def split_backward(model_class: Any) -> Callable[..., Any]:
@@ -84,7 +106,7 @@ def compute_grad(self: Any, losses: Any, mode: str, rep_grad: bool = False) -> A
         raise ValueError(f"The mode must be backward or autograd (got {mode!r}).")
     if not rep_grad:
         return task_rows(self, losses, accumulate=mode == "backward")
-    roots = step_of(self).roots(losses, accumulate=True)
+    roots = task_roots(self, losses, accumulate=True)
     gradients = []
     for index, (task, (tensors, factors)) in enumerate(zip(self.task_name, roots, strict=True)):
         if tensors:
