@@ -12,6 +12,7 @@ from torch import Tensor
 
 from libmtl_recon.errors import ReconError
 from libmtl_recon.gradient.adding import added_up
+from libmtl_recon.gradient.recognising import tops_of, was_filled_with
 from libmtl_recon.gradient.rows import TaskRows
 from libmtl_recon.gradient.split_losses import Root, SplitLosses, derived_roots
 
@@ -80,12 +81,12 @@ class Step:
 
     def part_of(self, losses: Tensor) -> Tensor:
         """The losses ``[P]`` of the present tasks, with as little graph as is known."""
-        present, tops = self.present or [], _tops(losses)
+        present, tops = self.present or [], tops_of(losses)
         if len(tops) == 1 and self._part is not None and tops[0] is self._part[0]:
             return self._part[1]
         scalars = [self._labelled[index] for index in present if index in self._labelled]
         known = len(tops) == 1 and len(scalars) == len(present)
-        if not known or not _was_filled_with(tops[0], tuple(scalars)):
+        if not known or not was_filled_with(tops[0], tuple(scalars)):
             return losses[present]
         part = torch.stack([scalar.to(losses.dtype) for scalar in scalars])
         self.note_vector(part, scalars, batches=1)
@@ -125,7 +126,7 @@ class Step:
     def open(self, losses: Any) -> bool:
         """Recognise the losses that ``backward`` was given; whether that is so."""
         self.rows.begin()
-        tops = _tops(losses) if isinstance(losses, Tensor) else []
+        tops = tops_of(losses) if isinstance(losses, Tensor) else []
         found = [self._behind(top, index, losses.shape[-1]) for index, top in enumerate(tops)]
         scalars = [one for one in found if one is not None]
         if not scalars or len(scalars) != len(found):
@@ -189,7 +190,7 @@ class Step:
         for batch in self.batches:
             if losses is batch.vector:
                 return list(batch.scalars)
-        tops = _tops(losses)
+        tops = tops_of(losses)
         found = self._behind(tops[0], 0, len(losses)) if len(tops) == 1 else None
         return list(losses) if found is None else list(found)
 
@@ -215,7 +216,7 @@ class Step:
             if top is grad_fn:
                 return scalars
         scalars = tuple(self._scalars[index * tasks : (index + 1) * tasks])
-        return scalars if len(scalars) == tasks and _was_filled_with(top, scalars) else None
+        return scalars if len(scalars) == tasks and was_filled_with(top, scalars) else None
 
 
 _steps: WeakKeyDictionary[Any, Step] = WeakKeyDictionary()
@@ -294,39 +295,3 @@ def present_tasks(model: Any) -> list[int]:
     """
     present = step_of(model).present
     return list(range(model.task_num)) if present is None else list(present)
-
-
-def _tops(losses: Tensor) -> list[Any]:
-    """The graph nodes of the batches' loss vectors: LibMTL's main branch stacks them."""
-    node = losses.grad_fn
-    if node is None:
-        return []
-    if not node.name().startswith("SqueezeBackward"):
-        return [node]
-    stack = node.next_functions[0][0]
-    if stack is None or not stack.name().startswith("StackBackward"):
-        return [node]
-    return [batch for batch, _ in stack.next_functions]
-
-
-def _was_filled_with(node: Any, scalars: tuple[Tensor, ...]) -> bool:
-    """Whether a vector of losses was written, entry by entry, with just these scalars."""
-    for scalar in reversed(scalars):
-        if not scalar.requires_grad:
-            continue
-        node = _before_constants(node)
-        if node is None or not node.name().endswith("CopySlices"):
-            return False
-        if node.next_functions[-1][0] is not scalar.grad_fn:
-            return False
-        node = node.next_functions[0][0]
-    return _before_constants(node) is None
-
-
-def _before_constants(node: Any) -> Any:
-    """Go back over entries that were written without a graph: the losses of absent tasks."""
-    while node is not None and node.name().endswith("CopySlices"):
-        if node.next_functions[-1][0] is not None:
-            return node
-        node = node.next_functions[0][0]
-    return node

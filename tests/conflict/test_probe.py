@@ -5,12 +5,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from libmtl_recon import ReconError
+from libmtl_recon import ReconError, UsageError
 from libmtl_recon.conflict.grid import EDGES
-from libmtl_recon.conflict.layers import Layer
+from libmtl_recon.conflict.layers import Layer, layers_of
 from libmtl_recon.conflict.probe import ConflictProbe
+from libmtl_recon.gradient import task_gradients
 
 LAYERS = (
     Layer("a", "Linear", ((3, 2),)),
@@ -116,3 +117,27 @@ def test_gradients_are_left_alone() -> None:
     before = step.clone()
     ConflictProbe(LAYERS, TASKS).record(step)
     assert torch.equal(step, before)
+
+
+def test_rows_with_columns_of_frozen_parameters_are_refused() -> None:
+    net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    net[0].weight.requires_grad_(False)
+    probe = ConflictProbe(layers_of(net), ("x", "y"))
+    losses = list(net(torch.ones(1, 3)).square().sum(0))
+    everything = task_gradients(losses, list(net.parameters()), retain_graph=True)
+    with pytest.raises(UsageError, match=r"gradients must have 2 rows, .* 8 columns") as caught:
+        probe.record(everything)
+    assert "[2, 14]" in str(caught.value)
+    assert probe.steps == 0
+    # As the message says.
+    probe.record(task_gradients(losses, [p for p in net.parameters() if p.requires_grad]))
+    assert probe.steps == 1
+
+
+@pytest.mark.parametrize("present", [None, [0], [0, 1, 2]])
+def test_as_many_rows_as_tasks_are_taken(present: list[int] | None) -> None:
+    probe = ConflictProbe(LAYERS, TASKS)
+    with pytest.raises(UsageError, match=r"gradients must have [13] rows"):
+        probe.record(torch.ones(2, 11), present)
+    with pytest.raises(UsageError, match=r"got \[11\]"):
+        probe.record(torch.ones(11), present)
