@@ -197,8 +197,9 @@ def _place(value: Any, tasks: int) -> int:
 
 
 def _as_tensor(parameter: str, value: Any) -> Tensor:
-    found = value
-    if not isinstance(value, Tensor):
+    if isinstance(value, Tensor):
+        found = value
+    else:
         try:
             array = np.asarray(value)
             if array.dtype.kind not in "iufb":

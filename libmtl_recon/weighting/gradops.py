@@ -18,7 +18,7 @@ from torch import Tensor
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.weighting.checking import check_gramian
-from libmtl_recon.weighting.least_norm import least_norm_weights
+from libmtl_recon.weighting.least_norm import shortest_combination
 
 # What a Gramian in float64 resolves: a gradient counts as lying inside the span of the others when
 # the squared sine of its angle to that span is below this, and a direction counts as part of that
@@ -131,40 +131,13 @@ def gradops_step(
     factors = tradeoff(pulls, alpha) if fixed is None else torch.where(moving, fixed, 0.0)
     weights = factors @ projection.coefficients
     if stationary == "min_norm" and not bool(moving.any()):
-        weights = shortest(matrix)
+        weights = shortest_combination(matrix, _DEPENDENT)
     return GradOPSStep(
         weights=weights,
         factors=factors,
         speeds=speeds,
         conflict_rate=_conflict_rate(matrix),
     )
-
-
-def shortest(gramian: Tensor) -> Tensor:
-    """The weights of the shortest convex combination of the gradients that are not zero.
-
-    It is a descent direction for all of these tasks (Désidéri, "Multiple-gradient descent algorithm
-    (MGDA) for multiobjective optimization", 2012), unless it is zero: Pareto stationarity.
-
-    Args:
-        gramian: ``[T, T]``, float64, symmetric.
-
-    Returns:
-        ``[T]``, float64, not negative, of sum 1; zeros where the combination is zero, up to what
-        a Gramian in float64 resolves.
-    """
-    norms = gramian.diagonal().clamp_min(0.0).sqrt()
-    kept = (norms > 0).nonzero().flatten()
-    weights = torch.zeros_like(norms)
-    if len(kept) == 0:
-        return weights
-    matrix, lengths = gramian[kept][:, kept], norms[kept]
-    found = torch.from_numpy(least_norm_weights(matrix.numpy()))
-    parts = found * lengths
-    cosine = matrix / lengths / lengths[:, None]
-    if float(parts @ cosine @ parts) > _DEPENDENT * float(parts.sum()) ** 2:
-        weights[kept] = found
-    return weights
 
 
 @dataclass(frozen=True)

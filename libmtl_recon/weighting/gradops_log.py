@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,26 +102,32 @@ class CSVLog:
             self._stream.close()
 
     def _row(self, cells: Sequence[object]) -> None:
-        if self._stream is None:
-            self._begin()
-            csv.writer(self._stream, lineterminator="\n").writerow(self._header)
-        csv.writer(self._stream, lineterminator="\n").writerow(cells)
+        first = self._stream is None
+        if first:
+            self._stream = self._begun()
+        writer = csv.writer(self._stream, lineterminator="\n")
+        if first:
+            writer.writerow(self._header)
+        writer.writerow(cells)
 
-
-    def _begin(self) -> None:
+    def _begun(self) -> TextIO:
         wanted = self._path
         for path in names_for(wanted, wanted.suffix):
             try:
                 # Line by line; and never a file that another run has made, earlier or meanwhile.
-                self._stream = path.open("x", encoding="utf-8", newline="", buffering=1)
+                stream = path.open("x", encoding="utf-8", newline="", buffering=1)
             except FileExistsError:
                 check_log("file", wanted)
                 continue
             note_ours(path)
             self._path = path
-            break
-        if self._path != wanted:
-            print(f"GradOPS: {wanted} is the log of another model of this run; this one's is {path}")
+            if path != wanted:
+                print(
+                    f"GradOPS: {wanted} is the log of another model of this run; this one's is "
+                    f"{path}"
+                )
+            return stream
+        raise AssertionError("names_for never ends")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ Source: Wolfe, "Finding the nearest point in a polytope" (Mathematical Programmi
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 # How far from optimal rounding may leave the weights: of what is added up for a slope.
 _EXACT = 1e-12
@@ -47,6 +49,34 @@ def least_norm_weights(products: NDArray[np.float64]) -> NDArray[np.float64]:
     weights = parts * shares
     normed: NDArray[np.float64] = weights / weights.sum()
     return normed
+
+
+def shortest_combination(gramian: Tensor, resolved: float) -> Tensor:
+    """The weights of the shortest convex combination of the gradients that are not zero.
+
+    It is a descent direction for all of these tasks (Désidéri, "Multiple-gradient descent algorithm
+    (MGDA) for multiobjective optimization", 2012), unless it is zero: Pareto stationarity.
+
+    Args:
+        gramian: ``[T, T]``, float64, symmetric, on the CPU.
+        resolved: The combination counts as zero where its squared length is below this, in units
+            of what is added up.
+
+    Returns:
+        ``[T]``, float64, not negative, of sum 1; zeros where the combination counts as zero.
+    """
+    norms = gramian.diagonal().clamp_min(0.0).sqrt()
+    kept = (norms > 0).nonzero().flatten()
+    weights = torch.zeros_like(norms)
+    if len(kept) == 0:
+        return weights
+    matrix, lengths = gramian[kept][:, kept], norms[kept]
+    found = torch.from_numpy(least_norm_weights(matrix.numpy()))
+    parts = found * lengths
+    cosine = matrix / lengths / lengths[:, None]
+    if float(parts @ cosine @ parts) > resolved * float(parts.sum()) ** 2:
+        weights[kept] = found
+    return weights
 
 
 def _descend(

@@ -1,4 +1,4 @@
-"""Where the logs of several models of one process go: FILE, FILE-2, FILE-3, …"""
+"""Where the logs of several models of one process go: FILE, FILE-2, FILE-3 and so on."""
 
 from __future__ import annotations
 

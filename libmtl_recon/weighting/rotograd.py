@@ -165,8 +165,8 @@ class RotoGrad(Following):
         Raises:
             ReconError: A gradient is not finite, a head did not get the result of :meth:`rotate`,
                 or, in ``gradnorm``, a loss is negative.
-            UsageError: The losses are not a scalar each, by the names of tasks, or the rotations are
-                not those that the settings ask for.
+            UsageError: The losses are not a scalar each, by the names of tasks, or the rotations
+                are not those that the settings ask for.
         """
         losses = named_losses(losses, self.tasks)
         self._refuse_others()

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from libmtl_recon.plugin.mends.imtl import impartial_weights
 from libmtl_recon.weighting.least_norm import least_norm_weights
 
+FILE = str(Path(__file__))
 MAIN = os.environ.get("LIBMTL_MAIN", "")
 NEEDS = [n for n in ("cvxpy", "qpsolvers", "torch_geometric") if not importlib.util.find_spec(n)]
 # Those that weigh the gradients of shared parameters by what they find in them.
@@ -129,6 +130,13 @@ def test_it_is_libmtls_own_update_where_that_is_defined(
             atol=2e-6 * size,
             msg=lambda text, at=(name, tasks, case): f"{at}: {text}",
         )
+
+
+@pytest.mark.parametrize("name", ["IMTL", "GradNorm"])
+def test_libmtls_own_makes_nan_of_a_gradient_of_zero(name: str, libmtls_own: None) -> None:
+    update = step(name, rows_of("one of zero", 3), losses=(1.0, 0.0, 1.0)).update
+    assert update is not None
+    assert bool(update.isnan().any())
 
 
 @pytest.mark.parametrize("norm", ["none", "l2", "loss", "loss+"])
@@ -261,7 +269,7 @@ def test_all_of_this_holds_for_the_main_branch() -> None:
     path = os.pathsep.join(filter(None, [MAIN, os.environ.get("PYTHONPATH", "")]))
     environment = {**os.environ, "PYTHONPATH": path, "LIBMTL_MAIN": ""}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__))],
+        [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider", FILE],
         env=environment,
         capture_output=True,
         text=True,

@@ -115,14 +115,14 @@ def compare(
 
 def test_the_lowest_of_several_rates_counts() -> None:
     compare(network(0.1, 1.0), None, 2, lr=0.1)
-    with pytest.raises(UsageError, match="at most the learning rate of the network, 0.1,"):
+    with pytest.raises(UsageError, match=r"at most the learning rate of the network, 0\.1,"):
         compare(network(0.1, 1.0), None, 2, lr=0.11)
 
 
 def test_a_group_with_a_rate_of_zero_is_left_out() -> None:
     compare(network(0.0, 1e-3), None, 2)
     compare(network(0.0), None, 2)
-    with pytest.raises(UsageError, match="network, 0.0004,"):
+    with pytest.raises(UsageError, match=r"network, 0\.0004,"):
         compare(network(0.0, 4e-4), None, 2)
 
 
@@ -156,7 +156,7 @@ def test_a_warm_up_trains_and_what_it_rises_to_is_compared(
     scheduler = WARM_UPS[name](optimizer)
     scheduler = scheduler if own else None
     compare(optimizer, scheduler, EPOCHS)
-    with pytest.raises(UsageError, match="at most the learning rate of the network, 0.001,"):
+    with pytest.raises(UsageError, match=r"the learning rate of the network, 0\.001,"):
         compare(optimizer, scheduler, EPOCHS, lr=2e-3, decay=0.99999)
 
 

@@ -93,6 +93,7 @@ def test_each_mend_has_a_name_and_a_reason() -> None:
 OF_MAIN = {
     *("strict-checkpoint", "return-weight", "aligned-mtl-eigen", "excess-mtl-encoder"),
     *("gradvac-layers", "nash-mtl-solver", "sdmgrad-simplex", "dselect-k-look"),
+    "own-scheduler",
 }
 
 

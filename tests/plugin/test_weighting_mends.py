@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from libmtl_recon import UsageError
 from libmtl_recon.plugin.mends import gls
 from libmtl_recon.plugin.mends.dselect_k import binary_codes
-from libmtl_recon.plugin.mends.mgda import least_norm_weights
+from libmtl_recon.weighting.least_norm import least_norm_weights
 
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=6))

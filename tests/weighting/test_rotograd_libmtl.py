@@ -313,9 +313,7 @@ def test_a_copy_of_the_model_rotates_by_its_own_rotations() -> None:
 @pytest.mark.parametrize("mode", ["full", "gradnorm"])
 @pytest.mark.parametrize("steps_before", [0, 2])
 @pytest.mark.parametrize("use_buffers", [False, True])
-def test_an_average_of_the_weights_rotates(
-    mode: str, steps_before: int, use_buffers: bool
-) -> None:
+def test_an_average_of_the_weights_rotates(mode: str, steps_before: int, use_buffers: bool) -> None:
     model = make()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     train(model, optimizer, range(steps_before), rotograd_mode=mode)

@@ -33,9 +33,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--gradops_stationary",
         metavar="WHAT",
         default=DEFAULT_STATIONARY,
-        help="what is done where all deconflicted gradients are zero though some direction may help "
-        "all tasks: stop, as in the paper, or min_norm, the shortest convex combination of the "
-        "gradients (default: %(default)s)",
+        help="what is done where all deconflicted gradients are zero, though some direction may "
+        "help all tasks: stop, as in the paper, or min_norm, the shortest convex combination of "
+        "the gradients (default: %(default)s)",
     )
     group.add_argument(
         "--gradops_log",

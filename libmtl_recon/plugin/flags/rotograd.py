@@ -106,8 +106,8 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
     lr = getattr(params, "rotograd_lr", None)
     # Of a rate that is not known, or that is yet to be warmed up, nothing follows. Whatever it is
     # comes before the training, when the rates of all its epochs are known.
-    network = getattr(params, "lr", None)
-    network = network if _is_positive(network) else math.inf
+    known: Any = getattr(params, "lr", None)
+    network = float(known) if _is_positive(known) else math.inf
     found["rotograd_lr"] = min(DEFAULT_LR, network / 2) if lr is None else lr
     found["rotograd_decay"] = getattr(params, "rotograd_decay", DEFAULT_DECAY)
     _check_lr(found["rotograd_lr"], network)

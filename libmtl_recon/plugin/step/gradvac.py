@@ -29,9 +29,7 @@ def make_release_backward(*, always: bool) -> Callable[..., NDArray[np.float64]]
         if not hasattr(self, "rho_T"):
             self.rho_T = torch.zeros(tasks, tasks, device=gradients.device)
         orders = draw_orders(tasks, own=False)
-        weights, moved = turned(
-            matrix, self.rho_T.cpu(), orders, kwargs["beta"], always=always
-        )
+        weights, moved = turned(matrix, self.rho_T.cpu(), orders, kwargs["beta"], always=always)
         self.rho_T = moved.to(self.rho_T)
         self._reset_grad(combine(weights, gradients, matrix))
         return np.asarray(weights)
@@ -56,9 +54,7 @@ def make_main_backward(guard: float) -> Callable[..., NDArray[np.float64]]:
         matrices = layer_gramians(grouped, widths).cpu()
         targets = self.rho_T.permute(2, 0, 1).cpu()
         orders = draw_orders(tasks, own=False)
-        weights, moved = turned(
-            matrices, targets, orders, kwargs["GradVac_beta"], guard=guard
-        )
+        weights, moved = turned(matrices, targets, orders, kwargs["GradVac_beta"], guard=guard)
         self.rho_T = moved.permute(1, 2, 0).to(self.rho_T)
         groups = zip(weights, grouped.split(widths, dim=1), matrices, strict=True)
         update = [combine(*group) for group in groups]
