@@ -8,7 +8,7 @@ out once, by a pass that follows the tensors; later passes go by that plan.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -214,7 +214,7 @@ def _explored(
         finally:
             selection.progress = before
     served = [follower.behind(entry) for entry in entries_of(output, selection.tasks)]
-    plan = []
+    plan: list[Call] = []
     for index, (number, outer) in enumerate(follower.calls):
         bit = 1 << index
         tasks = frozenset(t for t, bits in enumerate(served) if bit & (bits | follower.steering))
@@ -384,9 +384,10 @@ def _undone_unless(network: nn.Module, stays: Callable[[], bool]) -> Iterator[No
                 torch.cuda.set_rng_state(own_state, device)
 
 
-def only_entry(output: Any, task: str) -> Any:
+def only_entry(output: Any, task: str, tasks: Iterable[str]) -> Any:
     """What a decoder is given of a dict of the tasks' representations: its own."""
-    return _OwnEntry(task, output[task]) if isinstance(output, dict) else output
+    keyed = type(output) is dict and set(output) == set(tasks)
+    return _OwnEntry(task, output[task]) if keyed else output
 
 
 class _OwnEntry(dict[str, Any]):

@@ -133,7 +133,10 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         only = self._selection.choosing_in_loops
         with only() if task_name is None else self._selection.only(task_name):
             predictions: dict[str, Tensor] = super().forward(inputs, task_name)
-        return predictions
+        # A decoder may have reached into the encoder for what is its task's.
+        return {
+            task: pick(found, self.task_name.index(task)) for task, found in predictions.items()
+        }
 
     def get_share_params(self) -> list[nn.Parameter]:
         """The parameters that are still shared."""
@@ -159,7 +162,7 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         for bundle in bundles_in(rep):
             bundle.parts  # noqa: B018  # refuses what is cut off from its gradient
         if is_per_task(self):
-            rep = only_entry(rep, task)
+            rep = only_entry(rep, task, self._selection.tasks)
         return super()._prepare_rep(pick(rep, self.task_name.index(task)), task, same_rep=False)
 
 

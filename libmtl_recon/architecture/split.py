@@ -28,7 +28,7 @@ from libmtl_recon.architecture.task_specific import (
     make_task_specific,
     values_of,
 )
-from libmtl_recon.architecture.ties import names_of_parameters, refuse_unregistered
+from libmtl_recon.architecture.ties import names_of_parameters, refuse_untold
 from libmtl_recon.architecture.transforms import transform_once_a_task
 from libmtl_recon.conflict.layers import plain_name
 from libmtl_recon.errors import ReconError, UsageError
@@ -133,7 +133,7 @@ def split_beside(
             "and split all layers at once."
         )
     owners = find_layers(module, list(dict.fromkeys(layers)))
-    refuse_unregistered(module, names_of_parameters(owners))
+    refuse_untold(module, names_of_parameters(owners))
     tied = tied_parameters(module, owners, besides)
     if init == "fresh":
         refuse_undrawable(owners)

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from libmtl_recon.architecture.nested import leaves
 from libmtl_recon.architecture.task_specific import Copies
@@ -144,7 +146,7 @@ def part_ways(
     names = names_of_parameters(layers)
     common = common_modules(model, places)
     _refuse_elsewhere(model, root, names, common)
-    refuse_unregistered(model, names)
+    refuse_untold(model, names)
     owners: dict[int, set[str]] = {}
     for place in places:
         for module in place.module.modules():
@@ -171,16 +173,18 @@ def names_of_parameters(layers: Mapping[str, nn.Module]) -> dict[int, str]:
     return {id(p): name for name, layer in layers.items() for p in layer.parameters(recurse=False)}
 
 
-def refuse_unregistered(model: nn.Module, names: Mapping[int, str]) -> None:
-    """Refuse parameters of layers to split that a module holds where its ``parameters`` are not.
+def refuse_untold(model: nn.Module, names: Mapping[int, str]) -> None:
+    """Refuse parameters of layers to split that are held in ways that torch does not know of.
 
     Args:
         model: What holds the layers.
         names: Of the layers, by the identities of their parameters.
 
     Raises:
-        UsageError: An attribute of a module (a list, say) holds one, and would go on holding it.
+        UsageError: An attribute of a module (a list, say) holds one, and would go on holding it;
+            or another parameter has the same memory.
     """
+    _refuse_same_memory(model, names)
     for path, module in model.named_modules():
         for attribute, value in vars(module).items():
             if attribute in _TABLES or attribute == "_flat_weights":
@@ -195,6 +199,29 @@ def refuse_unregistered(model: nn.Module, names: Mapping[int, str]) -> None:
                     f"The attribute {attribute!r} of {path or type(model).__name__} holds one: "
                     "register it there (assign it to an attribute, or use nn.ParameterList), or "
                     "leave the layer shared.",
+                )
+
+
+def _refuse_same_memory(model: nn.Module, names: Mapping[int, str]) -> None:
+    own, others = [], []
+    for path, parameter in model.named_parameters():
+        if is_lazy(parameter) or parameter.layout != torch.strided or not parameter.data_ptr():
+            continue
+        start = parameter.data_ptr()
+        span = (start, start + parameter.numel() * parameter.element_size())
+        if id(parameter) in names:
+            own.append((names[id(parameter)], span))
+        else:
+            others.append((path, span))
+    for name, (start, end) in own:
+        for path, (first, last) in others:
+            if first < end and start < last:
+                raise UsageError(
+                    "layers",
+                    "must not have parameters whose memory another parameter has, too",
+                    name,
+                    f"That is {path}. Tie them by assigning the parameter itself (a.weight = "
+                    "b.weight), or leave the layer shared.",
                 )
 
 

@@ -143,7 +143,8 @@ class _OfList(nn.Module):
 
     def __init__(self, parts: Any, place: int) -> None:
         super().__init__()
-        self.encoder, self.decoder = parts.encoder, parts.decoder
+        self.encoder: nn.Module = parts.encoder
+        self.decoder: nn.Module = parts.decoder
         self._place = place
 
     def forward(self, inputs: Any) -> Any:

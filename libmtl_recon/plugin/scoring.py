@@ -271,12 +271,14 @@ class ScoringObserver(Observer):
             device=shared[0].device,
         )
         for row, loss, task in zip(rows, losses, names, strict=True):
-            # The losses end at a copy of the representation; go on through it.
+            # The losses end at a copy of the representation, and at what a decoder has in common
+            # with the encoder; go on through the copy.
             leaf, representation = _cut(model, task)
-            (at_leaf,) = gradients_or_none(loss, [leaf], retain_graph=True)
+            at_leaf, *direct = gradients_or_none(loss, [leaf, *trainable], retain_graph=True)
+            through: Sequence[Tensor | None] = [None] * len(trainable)
             if at_leaf is not None:
-                gradients = gradients_or_none(representation, trainable, at_leaf, retain_graph=True)
-                write_row(row, shared, gradients)
+                through = gradients_or_none(representation, trainable, at_leaf, retain_graph=True)
+            write_row(row, shared, list(map(_sum, direct, through)))
         return rows
 
     def _record(self, gradients: Tensor) -> None:
@@ -337,6 +339,12 @@ class ScoringObserver(Observer):
             )
         if self._probe is not None:
             self._probe.check()
+
+
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
 
 
 def _cut(model: Any, task: str) -> tuple[Tensor, Tensor]:

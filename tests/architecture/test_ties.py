@@ -16,7 +16,8 @@ from test_libmtl import ARGS, TASKS, make
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from libmtl_recon import ReconError, UsageError, extract_task, split_layers
+from libmtl_recon import ReconError, ScoringObserver, UsageError, extract_task, split_layers
+from libmtl_recon.plugin.observing import observe
 
 IDS = torch.randint(0, 7, (16, 5), generator=torch.Generator().manual_seed(3))
 LABELS = {task: IDS[:, place] % 2 for place, task in enumerate(TASKS)}
@@ -295,6 +296,69 @@ def test_what_torch_does_not_know_of_is_refused(tmp_path: Path) -> None:
     network.held = {"first": network.emb.weight}
     with pytest.raises(UsageError, match="'held' of Words"):
         split_layers(network, ["emb"], ["a", "b"])
+
+
+def counts(folder: Path, weighting: str, **changes: Any) -> Any:
+    """What scoring one step of an unsplit tied model counts in each layer."""
+    observer = ScoringObserver()
+    with observe(observer):
+        trainer = build(parameter, folder, weighting, arch="HPS", **changes)
+        # Scoring begins where training does.
+        trainer.model.backward(losses(trainer.model), **ARGS.get(weighting, {}))
+    profile = observer.profile()
+    assert profile is not None
+    return profile.histogram
+
+
+@pytest.mark.parametrize(("weighting", "changes"), [
+    ("GradOPS", {}), ("MGDA", {"rep_grad": True}), ("RotoGrad", {}),
+])  # fmt: skip
+def test_scoring_counts_a_decoders_share_of_a_shared_layer_once(
+    weighting: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    assert (counts(tmp_path, weighting, **changes) == counts(tmp_path, "EW")).all()
+
+
+def same_memory(heads: nn.ModuleDict, encoder: Any) -> None:
+    heads["b"] = nn.Linear(6, 7)
+    heads["b"].weight.data = encoder.emb.weight.data
+
+
+def test_ties_by_memory_alone_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"memory.*\(got 'emb'\).*That is decoders\.b\.weight"):
+        build(same_memory, tmp_path)
+    network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    network[1].weight = nn.Parameter(network[0].weight.detach()[1:])
+    with pytest.raises(UsageError, match=r"memory.*\(got '0'\).*That is 1\.weight"):
+        split_layers(network, ["0"], ["a", "b"])
+
+
+class Reaches(nn.Module):
+    """Uses the encoder's embedding without holding it as a part."""
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__()
+        self.inside, self.last = [encoder], nn.Linear(7, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(x @ self.inside[0].emb.weight.T)
+
+
+def reaching(heads: nn.ModuleDict, encoder: Any) -> None:
+    heads["b"] = Reaches(encoder)
+
+
+def test_a_decoder_that_reaches_into_the_encoder_uses_its_tasks_copy(tmp_path: Path) -> None:
+    plain = build(reaching, tmp_path, arch="HPS").model
+    trainer = build(reaching, tmp_path, "GradOPS")
+    found = trainer.model(IDS)
+    assert all(type(prediction) is Tensor for prediction in found.values())
+    assert torch.equal(losses(trainer.model), losses(plain))
+    trainer.model.backward(losses(trainer.model), **ARGS["GradOPS"])
+    for task, loss in zip(TASKS, losses(plain), strict=True):
+        expected = gradients(plain, loss)["encoder.emb.weight"]
+        own = trainer.model.encoder.emb.tasks.get_submodule(task).weight
+        torch.testing.assert_close(own.grad, expected)
 
 
 class Buffered(nn.Module):
