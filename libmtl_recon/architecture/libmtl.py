@@ -8,9 +8,10 @@ import LibMTL.architecture
 from LibMTL.architecture import HPS, AbsArchitecture
 from torch import Tensor, nn
 
+from libmtl_recon.architecture.apart import is_per_task, keep_entries_apart
 from libmtl_recon.architecture.branches import TaskByTask, find_branches, keep_to_their_task
 from libmtl_recon.architecture.bundle import bundles_in, pick
-from libmtl_recon.architecture.entries import is_per_task, keep_entries_apart, only_entry
+from libmtl_recon.architecture.entries import only_entry
 from libmtl_recon.architecture.finding import find_layers
 from libmtl_recon.architecture.split import mark_split, split_beside
 from libmtl_recon.architecture.task_selection import TaskSelection

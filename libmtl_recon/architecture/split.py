@@ -9,13 +9,13 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from libmtl_recon.architecture.apart import keep_entries_apart
 from libmtl_recon.architecture.arguments import checked_arguments, checked_module, checked_task
 from libmtl_recon.architecture.attention import evaluate_as_trained
 from libmtl_recon.architecture.bundle import bundles_in, pick
 from libmtl_recon.architecture.compiled import run_uncompiled, uncompiled
 from libmtl_recon.architecture.custom_functions import run_functions_once_a_task
 from libmtl_recon.architecture.drawing import draw_anew, refuse_undrawable
-from libmtl_recon.architecture.entries import keep_entries_apart
 from libmtl_recon.architecture.finding import checked_tasks, find_layers, tied_parameters
 from libmtl_recon.architecture.recomputing import recompute_for_the_same_tasks
 from libmtl_recon.architecture.state import accept_plain_state

@@ -153,7 +153,7 @@ class _OfList(nn.Module):
 
 def _choosing(network: Any, inputs: Any, place: int) -> nn.Module:
     """The network, which takes its own entry from what an encoder returns for all tasks."""
-    if isinstance(network, nn.Sequential) and isinstance(network.encoder(inputs), list):
+    parts: nn.Module = network
+    if isinstance(parts, nn.Sequential) and isinstance(network.encoder(inputs), list):
         return _OfList(network, place)
-    whole: nn.Module = network
-    return whole
+    return parts
