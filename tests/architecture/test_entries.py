@@ -496,3 +496,79 @@ def test_several_inputs_may_have_an_entry_each(tmp_path: Path) -> None:
     state = trainer.model.state_dict()
     for task in TASKS:
         assert int(state[f"encoder.norm.tasks.{task}.num_batches_tracked"]) == 4
+
+
+class Decides(nn.Module):
+    """A branch decides, in Python, what becomes of the other entries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(4, 4)
+        self.own = nn.ModuleList([nn.Linear(4, 4) for _ in TASKS])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        made = [layer(self.one(x)) for layer in self.own]
+        return [made[0], *(-entry if made[0].sum() > 0 else entry for entry in made[1:])]
+
+
+def test_what_decides_for_all_entries_is_computed_for_all_tasks() -> None:
+    torch.manual_seed(0)
+    x, network = torch.randn(8, 4).double(), Decides().double()
+    split = split_layers(copy.deepcopy(network), ["one"], TASKS, per_task_output=True)
+    for place, entry_ in enumerate(split(x)):
+        assert torch.equal(entry_, network(x)[place])
+    with torch.no_grad():
+        for task, shift in zip(TASKS, (9.0, -9.0, 9.0), strict=True):
+            task_parameters(split, task)["one.bias"].add_(shift * network.own[0].weight.sum(0))
+    with pytest.raises(ReconError, match="a different value for each task"):
+        split(x)
+
+
+class Doubled(torch.autograd.Function):
+    """Code that no mode sees."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * 2
+
+
+class Unseen(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm, self.between = nn.Linear(4, 4), nn.BatchNorm1d(4), Doubling()
+        self.own = nn.ModuleList([nn.Linear(4, 4) for _ in TASKS])
+
+    def forward(self, x: Tensor, wanted: Sequence[int] = range(3)) -> list[Any]:
+        x = self.between(self.one(x))
+        found: list[Any] = [None] * 3
+        for task in wanted:
+            found[task] = self.norm(self.between(self.own[task](x)))
+        return found
+
+
+class Doubling(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Doubled.apply(x)
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
+def test_custom_functions_are_followed_by_the_modules_around_them(mode: Any) -> None:
+    torch.manual_seed(0)
+    network = Unseen().double()
+    split = split_layers(copy.deepcopy(network), ["one", "own.1"], TASKS, per_task_output=True)
+    part_ways(split)
+    plain = {task: copy.deepcopy(network) for task in TASKS}
+    for task in TASKS:
+        plain[task].load_state_dict(of_task(split, task))
+    x = torch.randn(8, 4).double()
+    with mode():
+        found = split(x)
+        for place, task in enumerate(TASKS):
+            assert torch.equal(found[place], plain[task](x, [place])[place])
+            own = split.norm.tasks.get_submodule(task)
+            assert torch.equal(own.running_mean, plain[task].norm.running_mean)
+            assert int(own.num_batches_tracked) == 1
