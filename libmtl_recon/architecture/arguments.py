@@ -26,7 +26,7 @@ def checked_arguments(
     Raises:
         UsageError: One is something else.
     """
-    network = checked_module(module)
+    network, checked = checked_module(module), _checked_tasks(tasks)
     if isinstance(layers, str | bytes) or not isinstance(layers, Iterable):
         rule = "must be a sequence of layers' names"
         raise UsageError("layers", rule, layers, f"Write [{_layer(layers, network)!r}].")
@@ -36,7 +36,7 @@ def checked_arguments(
         if not isinstance(name, str):
             way_out = f"Write {_layer(name, network)!r}, as network.named_modules() names it."
             raise UsageError("layers", "must be names", name, way_out)
-    return network, names, _checked_tasks(tasks)
+    return network, names, checked
 
 
 def checked_module(module: Any, parameter: str = "module") -> nn.Module:
@@ -66,7 +66,7 @@ def checked_task(task: Any, tasks: Sequence[str], parameter: str = "task") -> st
 
 
 def _checked_tasks(tasks: Any) -> tuple[str, ...]:
-    rule, example = "must be a sequence of the tasks' names", "['digit', 'article']"
+    rule, example = "must be names, at least one and none twice", "['digit', 'article']"
     if isinstance(tasks, str):
         raise UsageError("tasks", rule, tasks, f"Write [{tasks!r}, ...], a name for each task.")
     if isinstance(tasks, set | frozenset):

@@ -50,9 +50,9 @@ def test_a_module_in_the_place_of_its_name_is_called_by_it() -> None:
 @pytest.mark.parametrize(
     ("tasks", "said"),
     [
-        (2, r"tasks must be a sequence of the tasks' names \(got 2\)\. Write a name for each task"),
-        ("digit", r"names \(got 'digit'\)\. Write \['digit', \.\.\.\]"),
-        (None, r"tasks must be a sequence of the tasks' names \(got None\)"),
+        (2, r"tasks must be names, .* \(got 2\)\. Write a name for each task"),
+        ("digit", r"none twice \(got 'digit'\)\. Write \['digit', \.\.\.\]"),
+        (None, r"tasks must be names, at least one and none twice \(got None\)"),
         ([1, 2], r"tasks must be names \(got 1\)"),
         ([["a"], ["b"]], r"tasks must be names \(got \['a'\]\)"),
         ({"a", "b"}, "in an order"),
