@@ -118,6 +118,8 @@ class Kills:
         if pipes == "open":
             os.close(reading)
         self._look(before, f"{kind}, {pipes}, {flags}")
+        if before > 1:
+            self.counts["due"] = self.counts.get("due", 0) + 1
         self.counts[kind] = self.counts.get(kind, 0) + 1
         self.counts[pipes] = self.counts.get(pipes, 0) + 1
 
