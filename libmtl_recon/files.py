@@ -11,7 +11,7 @@ from libmtl_recon.errors import UsageError
 _MOST_BYTES = 2**28
 
 
-def is_file(name: str | Path) -> bool:
+def is_file(name: str | os.PathLike[str]) -> bool:
     """Whether there is such a file; of a text that cannot be a file's name, False.
 
     ``pathlib`` raises for a name that is too long, and of some Pythons for one that holds NUL or
@@ -20,12 +20,12 @@ def is_file(name: str | Path) -> bool:
     return os.path.isfile(name)  # noqa: PTH113
 
 
-def is_folder(name: str | Path) -> bool:
+def is_folder(name: str | os.PathLike[str]) -> bool:
     """Whether there is such a folder; see :func:`is_file`."""
     return os.path.isdir(name)  # noqa: PTH112
 
 
-def exists(name: str | Path) -> bool:
+def exists(name: str | os.PathLike[str]) -> bool:
     """Whether there is a file, folder or device of this name; see :func:`is_file`."""
     return os.path.exists(name)  # noqa: PTH110
 
@@ -35,7 +35,7 @@ def refusal(error: OSError | ValueError) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def read_text(file: str | Path) -> str:
+def read_text(file: str | os.PathLike[str]) -> str:
     """The text in a file, without the mark of its encoding that some editors put in front.
 
     Raises:
@@ -51,7 +51,7 @@ def read_text(file: str | Path) -> str:
     return found.decode("utf-8-sig")
 
 
-def check_writable(parameter: str, file: str | Path) -> None:
+def check_writable(parameter: str, file: str | os.PathLike[str]) -> None:
     """Check that a file could be written under this name, before the work that it is for.
 
     Args:
@@ -71,7 +71,7 @@ def check_writable(parameter: str, file: str | Path) -> None:
     check_name(parameter, file)
 
 
-def check_name(parameter: str, path: str | Path) -> None:
+def check_name(parameter: str, path: str | os.PathLike[str]) -> None:
     """Check that a file or folder can have this name, whether there is one or not.
 
     Args:

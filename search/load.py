@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from libmtl_recon import ReconError, UsageError
+from libmtl_recon.files import is_file
 from libmtl_recon.problems import BUILT_IN
 from libmtl_recon.texts import bounded, printable
 from search.config import Config
@@ -62,7 +63,7 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
 
 def _find(source: str | Path) -> Path:
     path = Path(source)
-    if os.path.isfile(path):  # noqa: PTH113  # any text may be asked about
+    if is_file(path):
         return path
     shipped = shipped_configs()
     if str(source) in shipped:

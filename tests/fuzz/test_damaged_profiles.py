@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable
@@ -67,7 +68,7 @@ def damaged_tree(value: Any, dice: random.Random) -> Any:
         else:
             value[key] = damaged_tree(value[key], dice)
         return value
-    return dice.choice(VALUES)
+    return copy.deepcopy(dice.choice(VALUES))
 
 
 def damaged(content: bytes, dice: random.Random) -> bytes:
@@ -131,13 +132,13 @@ def test_no_damaged_profile_is_a_crash_or_in_the_way(
     cache = ProfileCache(tmp_path / "cache")
     kept = cache.save(good(0))
     dice = random.Random(SEED + count)
-    copy = tmp_path / "copy.json"
+    duplicate = tmp_path / "copy.json"
     refused = 0
     for number in range(count):
         content = damage(good(number % 7 + 1), dice)
         file = Path(cache.folder) / "damaged.json"
         file.write_bytes(content)
-        copy.write_bytes(content)
+        duplicate.write_bytes(content)
         try:
             found = [entry.id for entry in cache.list()]
             assert kept in found
@@ -150,11 +151,11 @@ def test_no_damaged_profile_is_a_crash_or_in_the_way(
                 assert str(file) in said
                 assert aside.read_bytes() == content  # nothing is lost
                 aside.unlink()
-            imported = outcome(lambda: cache.import_(copy))
+            imported = outcome(lambda: cache.import_(duplicate))
             assert (imported is None) == ("damaged" not in found)
             if imported not in (None, kept):
                 cache.remove(str(imported))
-            outcome(lambda: from_source(LAYERS, 1, -0.1, str(copy), cache, ("a", "b")))
+            outcome(lambda: from_source(LAYERS, 1, -0.1, str(duplicate), cache, ("a", "b")))
         except AssertionError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is, say of which file

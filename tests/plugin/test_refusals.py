@@ -75,7 +75,7 @@ def test_inputs_of_each_tasks_own_need_a_loader_each() -> None:
     first, second = trainer.task_name
     with pytest.raises(UsageError, match=rf"--multi_input needs .* none for {first}, {second}"):
         trainer.train(batches(2), batches(2), epochs=1)
-    with pytest.raises(UsageError, match=rf"--multi_input needs .* none for {second},"):
+    with pytest.raises(UsageError, match=rf"--multi_input needs .* none for {second}\."):
         trainer.test({first: batches(2)})
 
 
