@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_MARKERS = "os^vDP*X"
 _COLORS = ("#3b6fb6", "#d9822b", "#4a9a5c", "#8a5fa8", "#a33b3b", "#5c5c5c")
 
 
@@ -46,7 +47,9 @@ def draw_improvement(
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.axhline(0, color="#777777", linewidth=0.8)
-    for color, weighting in zip(_COLORS, dict.fromkeys(d.weighting for d in dots), strict=False):
+    for place, weighting in enumerate(dict.fromkeys(d.weighting for d in dots)):
+        color = _COLORS[place % len(_COLORS)]
+        marker = _MARKERS[place // len(_COLORS) % len(_MARKERS)]
         for whole, face in ((True, color), (False, "none")):
             own = [dot for dot in dots if dot.weighting == weighting and dot.whole is whole]
             axes.scatter(
@@ -55,6 +58,7 @@ def draw_improvement(
                 s=42,
                 facecolors=face,
                 edgecolors=color,
+                marker=marker,
                 label=weighting if whole else f"{weighting}, ended early" if own else None,
             )
     axes.plot(single_task, 0, marker="D", color="black", markersize=7)

@@ -10,16 +10,26 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from libmtl_recon.conflict.stores import write_atomically
+from libmtl_recon.texts import printable
+from search.layout import (
+    fitting_markdown,
+    fitting_table,
+    make_console,
+    make_table,
+    markdown,
+)
 from search.objective import Metrics
 from search.session import Baseline, Outcome
 from search.space import Plan
+from search.trials import TrialLine, best_and_failed
 
-_NO_TERMINAL_WIDTH = 500
+_NUMBERS = (
+    "Numbered as in study.db. A trial that chose what was trained already has no line of its own: "
+    "it took over the result, and is not counted."
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,7 @@ class Report:
         pictures: The pictures that were drawn.
         trials: How many were made, repeats not counted.
         failed: How many of them failed.
+        lines: The trials, repeats drawn together.
     """
 
     rows: tuple[Row, ...]
@@ -107,23 +118,29 @@ class Report:
     pictures: tuple[Path, ...]
     trials: int = 0
     failed: int = 0
+    lines: tuple[TrialLine, ...] = ()
 
     def print(self) -> None:
         """Print the table and what to do next."""
-        console = Console(highlight=False)
-        plain = not console.is_terminal
-        if plain:
-            console = Console(highlight=False, width=_NO_TERMINAL_WIDTH)
-        table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=not plain)
-        for number, heading in enumerate(self.headings):
-            table.add_column(heading, justify="right" if number else "left", no_wrap=plain)
-        for row in self.cells:
-            table.add_row(*row)
-        for paragraph in (f"\n{self.caption}\n", table, f"\n{self.verdict}\n"):
-            console.print(paragraph, markup=False, soft_wrap=not isinstance(paragraph, Table))
-        console.print(f"{self.how}\n\n  {self.command}\n", markup=False, soft_wrap=True)
+        console = make_console()
+        # What a terminal would break in the middle of a word is broken between words.
+        wraps = console.is_terminal
+
+        def say(text: str, soft_wrap: bool = True) -> None:
+            console.print(Text(printable(text, keep="\n")), soft_wrap=soft_wrap)
+
+        say(f"\n{self.caption}\n", not wraps)
+        console.print(fitting_table(self.headings, self.cells, console))
+        say(f"\n{self.verdict}\n", not wraps)
+        shown = best_and_failed(self.lines)
+        if shown:
+            say(f"Its best trials{self._and_failed}, all of which are in report.md:\n", not wraps)
+            rows = [line.cells for line in shown]
+            console.print(make_table(self.trial_headings, rows, console, left=(1, 3)))
+            say("")
+        say(f"{self.how}\n\n  {self.command}\n")
         for picture in self.pictures:
-            console.print(f"Picture: {picture}", markup=False, soft_wrap=True)
+            say(f"Picture: {picture}")
 
     @property
     def caption(self) -> str:
@@ -173,30 +190,28 @@ class Report:
         epoch, gain = self.reached.epoch + 1, self.reached.val
         return f"Reproduce the best trial (Δm {gain:+.2f} % on {self.on} data after epoch {epoch}):"
 
+    @property
+    def trial_headings(self) -> list[str]:
+        """The columns of the table of trials."""
+        return ["trial", "plan", f"Δm {self.on} %", "ended"]
+
+    @property
+    def _and_failed(self) -> str:
+        return " and those that failed" if self.failed else ""
+
     def save(self, folder: Path) -> None:
         """Write report.md and report.json."""
+        finalists = [[one.plan.title, str(one.val)] for one in self.finalists]
+        trials = [line.cells for line in self.lines]
         lines = [
-            "# Search report",
-            "",
-            self.caption,
-            "",
-            "| " + " | ".join(self.headings) + " |",
-            "|---" + "|---:" * (len(self.headings) - 1) + "|",
-            *("| " + " | ".join(cells) + " |" for cells in self.cells),
-            "",
-            self.verdict,
-            "",
-            self.how,
-            "",
-            f"    {self.command}",
-            "",
+            *("# Search report", "", self.caption, ""),
+            *fitting_markdown(self.headings, self.cells),
+            *("", self.verdict, "", self.how, "", f"    {self.command}", ""),
             f"Its split layers, worst first: {', '.join(self.best.layers) or 'none'}",
-            "",
-            f"It was chosen by its mean Δm on {self.on} data among",
-            "",
-            f"| | Δm {self.on} % |",
-            "|---|---:|",
-            *(f"| {finalist.plan.title} | {finalist.val} |" for finalist in self.finalists),
+            *("", f"It was chosen by its mean Δm on {self.on} data among", ""),
+            *markdown(["", f"Δm {self.on} %"], finalists),
+            *("", "## Trials", "", _NUMBERS, ""),
+            *markdown(self.trial_headings, trials, left=(1, 3)),
             "",
             *(f"![{picture.stem}]({picture.name})\n" for picture in self.pictures),
         ]

@@ -117,6 +117,7 @@ def _compare(
         pictures=pictures,
         trials=study.finished,
         failed=len(study.failures),
+        lines=tuple(study.lines()),
     )
 
 

@@ -17,6 +17,7 @@ from search.config import Config
 from search.progress import Phase
 from search.space import Plan
 from search.storage import StudyFile
+from search.trials import TrialLine, in_words
 from search.trouble import MachineError
 
 Train = Callable[[Plan, Callable[[int, float], bool]], float]
@@ -26,6 +27,7 @@ Train = Callable[[Plan, Callable[[int, float], bool]], float]
 _PLAN, _SAME_AS, _FAILED, _AGAIN = "plan", "same_as", "failed", "again"
 _FAILURES = 3
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+_IN_WORDS = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "ended early"}
 
 
 class Pruned(Exception):  # noqa: N818  # no error, but how a training may end
@@ -143,6 +145,30 @@ class Study:
         ended = [trial for trial in self._ours() if trial.state in _ENDED]
         return list({plan.key: plan for plan in map(self._plan_of, ended)}.values())
 
+    def lines(self) -> list[TrialLine]:
+        """All trials in words, each plan once; what was made again, or cut off, is left out."""
+        again: dict[int | str, list[int]] = {}
+        ours = self._ours()
+        for trial in ours:
+            if not _is_no_repeat(trial):
+                again.setdefault(trial.user_attrs[_SAME_AS], []).append(trial.number)
+        once_more = {trial.user_attrs.get(_AGAIN) for trial in ours}
+        found = [
+            TrialLine(None, f"EW, HPS ({name})", None, "", again=tuple(numbers))
+            for name, numbers in again.items()
+            if isinstance(name, str)
+        ]
+        for trial in ours:
+            failed = trial.user_attrs.get(_FAILED, "")
+            cut_off = trial.state not in _ENDED and not failed
+            if _is_no_repeat(trial) and trial.number not in once_more and not cut_off:
+                ended = "failed" if failed else _IN_WORDS[trial.state]
+                value = trial.value if trial.state == TrialState.COMPLETE else None
+                repeats = tuple(again.get(trial.number, ()))
+                title = self._plan_of(trial).title
+                found.append(TrialLine(trial.number, title, value, ended, failed, repeats))
+        return found
+
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
@@ -178,12 +204,28 @@ class Study:
     def _next(self) -> tuple[int, Plan] | None:
         """A trial whose plan was never trained; None if Optuna keeps repeating itself."""
         # A repeat costs nothing and does not count; but a space that is used up must end.
+        repeats: list[int] = []
         for _ in range(10 * self._config.trials):
             trial, plan = self._left.pop(0) if self._left else self._asked_for() or self._chosen()
-            number = self._enter(trial, plan)
-            if number is not None:
+            number, repeats_another = self._enter(trial, plan)
+            if not repeats_another:
+                self._say_repeats(repeats)
                 return number, plan
+            repeats.append(number)
+        self._say_repeats(repeats)
+        self._say(
+            f"Optuna has found nothing in the space that was not trained already, so the search "
+            f"ends with fewer than its {self._config.trials} trials."
+        )
         return None
+
+    def _say_repeats(self, numbers: list[int]) -> None:
+        if numbers:
+            those = "trial" if len(numbers) == 1 else "trials"
+            self._say(
+                f"{those} {in_words(numbers)}: chose what was trained already, or is just being "
+                "trained; not counted"
+            )
 
     def _asked_for(self) -> tuple[int, Plan] | None:
         """A trial that somebody put into the queue, if its values are of this space."""
@@ -210,11 +252,11 @@ class Study:
         )
         return self._chooser.choose(ours, place)
 
-    def _enter(self, trial: int | FrozenTrial, plan: Plan) -> int | None:
+    def _enter(self, trial: int | FrozenTrial, plan: Plan) -> tuple[int, bool]:
         """Have a plan trained by a trial, a new one or one that is there.
 
         Returns:
-            The trial's number; None if it only repeats another.
+            The trial's number, and whether it only repeats another.
         """
         ending, running = self._endings.get(plan.key), self._running.get(plan.key)
         first = ending.trial if ending is not None else running and running[0]
@@ -233,12 +275,12 @@ class Study:
         if ending is not None:
             if isinstance(trial, int):
                 self._file.tell(number, ending.state, ending.value)
-            return None
+            return number, True
         if running is not None:
             running[1].append(number)
-            return None
+            return number, True
         self._running[plan.key] = number, []
-        return number
+        return number, False
 
     def _trained(self, number: int, plan: Plan) -> float:
         reached: dict[int, float] = {}

@@ -1,0 +1,76 @@
+"""The trials of a search in words: what each trained, how it ended, why numbers are left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from libmtl_recon.texts import bounded, printable
+
+_LONGEST_REASON = 160
+_SHOWN = 10  # trials in a terminal's table, beside the failed ones
+
+
+@dataclass(frozen=True)
+class TrialLine:
+    """A trial.
+
+    Attributes:
+        number: Optuna's; None for a baseline that trials chose again.
+        plan: What it trained, in words.
+        value: Its Δm at the best epoch; None if it was not trained to its end.
+        ended: How it ended: ``finished``, ``ended early``, ``failed``, ``baseline``.
+        reason: Why it failed.
+        again: The trials that chose the same, which was not trained again.
+    """
+
+    number: int | None
+    plan: str
+    value: float | None
+    ended: str
+    reason: str = ""
+    again: tuple[int, ...] = ()
+
+    @property
+    def cells(self) -> list[str]:
+        """The line of a table: trial, plan, Δm, how it ended."""
+        number = "–" if self.number is None else str(self.number)
+        value = "–" if self.value is None else f"{self.value:+.2f}"
+        said = [self.ended] if self.ended in ("ended early", "failed") else []
+        if self.reason:
+            why = short_reason(self.reason)
+            said = [why if why.startswith(self.ended) else f"{self.ended}: {why}"]
+        if self.again:
+            said.append(f"again: {in_words(self.again)}")
+        return [number, self.plan, value, "; ".join(said)]
+
+
+def best_and_failed(lines: Sequence[TrialLine]) -> list[TrialLine]:
+    """What of the trials is worth a terminal's space: the best, and those that failed."""
+    failed = [line for line in lines if line.ended == "failed"]
+    whole = [line for line in lines if line.value is not None]
+    return sorted(whole, key=lambda line: -(line.value or 0.0))[:_SHOWN] + failed[-_SHOWN:]
+
+
+def short_reason(text: str) -> str:
+    """Why a run failed, without its command line and the place of its log, which reports have."""
+    text = re.sub(r"^The run `.*?` (?=was |failed |could )", "", text, flags=re.DOTALL)
+    text = re.sub(r"\s+(Its|The run's) log is \S+\.$", "", text)
+    return bounded(printable(" ".join(text.split())), _LONGEST_REASON)
+
+
+def in_words(numbers: Iterable[int]) -> str:
+    """Numbers with those that follow one another drawn together.
+
+    Example:
+        >>> in_words([3, 5, 6, 7, 9])
+        '3, 5–7, 9'
+    """
+    groups: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if groups and groups[-1][-1] == number - 1:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    return ", ".join(str(g[0]) if len(g) == 1 else f"{g[0]}–{g[-1]}" for g in groups)
