@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from libmtl_recon.texts import bounded, printable
+
 _MARKERS = "os^vDP*X"
 _COLORS = ("#3b6fb6", "#d9822b", "#4a9a5c", "#8a5fa8", "#a33b3b", "#5c5c5c")
 
@@ -42,6 +44,7 @@ def draw_improvement(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -59,23 +62,40 @@ def draw_improvement(
                 facecolors=face,
                 edgecolors=color,
                 marker=marker,
-                label=weighting if whole else f"{weighting}, ended early" if own else None,
+                label=_name(weighting, whole) if own else None,
             )
-    axes.plot(single_task, 0, marker="D", color="black", markersize=7)
-    for dot, name, offset, align in (
-        (Dot("", single_task, 0.0), "single-task\nnetworks", (0, 10), ("center", "bottom")),
-        (reference, "EW, plain sharing", (13, 0), ("left", "center")),
-        (best, "best", (0, 13), ("center", "bottom")),
-    ):
-        at = (dot.parameters, dot.improvement)
-        axes.annotate(name, at, offset, textcoords="offset points", ha=align[0], va=align[1])
-        if dot.weighting:
-            axes.scatter(*at, s=150, facecolors="none", edgecolors="black", linewidths=1.2)
+    # Named in the legend and not beside them, where names would lie upon one another.
+    for dot, name, line in ((reference, "EW, plain sharing", ":"), (best, "best", "-")):
+        axes.scatter(
+            dot.parameters,
+            dot.improvement,
+            s=150 if dot is best else 190,
+            facecolors="none",
+            edgecolors="black",
+            linewidths=1.2,
+            linestyle=line,
+            label=name,
+        )
+    axes.plot(
+        single_task,
+        0,
+        marker="D",
+        color="black",
+        markersize=7,
+        linestyle="none",
+        label="single-task networks",
+    )
     axes.margins(0.12, 0.16)
     axes.set_xlabel("parameters of the whole network")
     axes.set_ylabel(f"Δm on {on} data, %")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_title("Average relative improvement over single-task training", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(title="weighting", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8.5)
     figure.savefig(file, dpi=150)
+
+
+def _name(weighting: str, whole: bool) -> str:
+    plain = bounded(printable(weighting), 30).replace("$", r"\$")  # no formula
+    return plain if whole else f"{plain}, ended early"

@@ -52,8 +52,9 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_leaves_a_report_pictures_a_profile_and_a_study(searched: tuple[Path, Path]) -> None:
     _, out = searched
-    for name, width in (("conflicts.png", 1350), ("improvement.png", 1200)):
-        assert imread(out / name).shape[1] == width
+    for name in ("conflicts.png", "improvement.png"):
+        height, width, channels = imread(out / name).shape
+        assert (min(height, width) > 300, channels) == (True, 4)
     profile = ConflictProfile.from_json((out / "profile.json").read_text())
     assert (profile.steps, profile.tasks) == (8, ("up", "down"))
     report = json.loads((out / "report.json").read_text())
