@@ -70,6 +70,7 @@ class Runner:
         threads: PyTorch's threads in each run.
         timeout: Seconds after which a run is ended, and counts as failed.
         say: Told what is not as it should be, from any thread.
+        asked_to_stop: Whether the search is to end; asked again and again.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Runner:
         threads: int,
         timeout: float | None = None,
         say: Callable[[str], None] = lambda _: None,
+        asked_to_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         methods = multiprocessing.get_all_start_methods()
         self.method = "forkserver" if "forkserver" in methods else "spawn"
@@ -85,6 +87,7 @@ class Runner:
             self._context.set_forkserver_preload(["libmtl_recon.plugin.preload"])
             _start_server()
         self._threads, self._timeout, self._say = threads, timeout, say
+        self._asked_to_stop = asked_to_stop
         self._folder = Path.cwd()
         self._stopped = threading.Event()
 
@@ -113,6 +116,9 @@ class Runner:
             self._say(f"{error} It is run once more.")
         return self._run(job, follow)
 
+    def _stops(self) -> bool:
+        return self._stopped.is_set() or self._asked_to_stop()
+
     def _finished(self, job: Job) -> Result | None:
         try:
             return read_record(job.events, job.search)
@@ -125,7 +131,7 @@ class Runner:
             return None
 
     def _run(self, job: Job, follow: Follow) -> Result:
-        if self._stopped.is_set():
+        if self._stops():
             raise Interrupted
         job.events.parent.mkdir(parents=True, exist_ok=True)
         job.events.unlink(missing_ok=True)
@@ -163,7 +169,7 @@ class Runner:
         result, read = Result(), 0
         clock, ending = _Clock(self._timeout), _Clock(PATIENCE)
         while True:
-            if self._stopped.is_set():
+            if self._stops():
                 raise Interrupted
             alive = process.is_alive()
             for event, position in read_events(job.events, read):
@@ -201,16 +207,18 @@ class _Clock:
 
 
 def _start_server() -> None:
-    """Start the server that is forked from, deaf to Ctrl-C from its first moment."""
+    """Start the server that is forked from, deaf from its first moment to what a terminal says."""
     if threading.current_thread() is not threading.main_thread():
         return  # signals can be set in the main thread only; the first run starts the server
     from multiprocessing import forkserver  # not on every system
 
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    names = [name for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), signal.SIG_IGN) for name in names}
     try:
         forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, before)
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
 
 
 def _command(job: Job) -> str:
@@ -278,9 +286,18 @@ def _end(process: Any, group: int) -> None:
     process.join()
     process.close()
     if hasattr(os, "killpg"):
-        # What its guard did not end, if that was killed.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, signal.SIGKILL)
+        _end_group(group)
+
+
+def _end_group(group: int) -> None:
+    """End what is left of a run whose guard was killed, or of whose end nothing is known."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGTERM)
+        until = time.monotonic() + PATIENCE + 1
+        while time.monotonic() < until:
+            os.killpg(group, 0)
+            time.sleep(_POLL)
+        os.killpg(group, signal.SIGKILL)
 
 
 def _signal_group(process: Any, number: int) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from libmtl_recon import ConflictProfile, draw_profile
 from search.config import Config
 from search.folder import SearchFolder
 from search.plots import draw_improvement
-from search.process import Runner
+from search.process import Interrupted, Runner
 from search.progress import Display
 from search.report import Finalist, Report, Spread, command_line, plan_row, single_task_row
 from search.session import Session
@@ -17,7 +18,9 @@ from search.study import Study
 from search.trouble import explained
 
 
-def run_search(config: Config, out: str | Path) -> Report:
+def run_search(
+    config: Config, out: str | Path, asked_to_stop: Callable[[], bool] = lambda: False
+) -> Report:
     """Run a search, or go on with one.
 
     Single-task baselines, EW and the conflict scores are made first; then an Optuna study trains
@@ -29,6 +32,9 @@ def run_search(config: Config, out: str | Path) -> Report:
         config: What to search.
         out: The folder in which everything is kept. If it holds an earlier session of the same
             search, that is continued.
+        asked_to_stop: Whether the search is to end; asked again and again while runs go on. This
+            is what a handler of signals can set, for an exception that it raises may come
+            anywhere.
 
     Returns:
         The report, which is also written to the folder.
@@ -36,13 +42,14 @@ def run_search(config: Config, out: str | Path) -> Report:
     Raises:
         ReconError: A baseline or the first trials failed, or the folder cannot be used.
         UsageError: The configuration does not fit the script, or the folder's earlier session.
+        KeyboardInterrupt: It was asked to stop.
     """
     # A script may change the working folder.
     folder = SearchFolder(Path(out))
     if Path(config.script).is_file():
         config = config.model_copy(update={"script": str(Path(config.script).absolute())})
     with Display() as display, explained(folder.path), folder.opened(config, display.line):
-        runner = Runner(config.threads, config.timeout.run, display.line)
+        runner = Runner(config.threads, config.timeout.run, display.line, asked_to_stop)
         session = Session(config, folder, runner, display)
         try:
             profile = session.prepare()
@@ -52,6 +59,8 @@ def run_search(config: Config, out: str | Path) -> Report:
             report = _compare(session, study, finalists, pictures)
             study.close()
             report.save(folder.path)
+        except Interrupted:
+            raise KeyboardInterrupt from None
         finally:
             runner.stop()
     return report

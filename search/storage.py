@@ -18,7 +18,8 @@ from search.trouble import first_line, machine_error, set_aside
 
 NAME = "libmtl-recon"
 _SEARCH = "search"
-_WAIT = 60.0  # seconds for which another program may hold the database
+_WAIT = 30.0  # seconds for which another program may hold the database
+_HELD = 20.0  # the same while the study is at work; Optuna tries some things five times
 _TAKEN = (
     "What the new one chooses is trained unless it was trained before: finished runs are taken."
 )
@@ -121,8 +122,7 @@ class StudyFile:
             connection.execute("PRAGMA journal_mode=WAL")
         self._storage = optuna.storages.RDBStorage(
             f"sqlite:///{self._file.absolute()}",
-            # Optuna tries some things five times.
-            engine_kwargs={"connect_args": {"timeout": _WAIT / 3}},
+            engine_kwargs={"connect_args": {"timeout": _HELD}},
         )
         self.study = optuna.create_study(
             study_name=NAME, storage=self._storage, load_if_exists=True, direction="maximize"

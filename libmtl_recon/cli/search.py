@@ -82,35 +82,36 @@ def _handle(options: argparse.Namespace) -> int:
     )
     out = options.out or Path("runs") / Path(options.config).stem
     try:
-        with _interrupted_once(options):
-            report = run_search(config, out)
+        with _told_to_stop(options.own_process) as signals:
+            report = run_search(config, out, lambda: bool(signals))
     except KeyboardInterrupt:
         warn(f"libmtl-recon: interrupted; the same command goes on where it stopped, in {out}")
         return INTERRUPTED
     report.print()
-    return 0
+    return INTERRUPTED if signals else 0
 
 
 @contextmanager
-def _interrupted_once(options: argparse.Namespace) -> Iterator[None]:
-    """Have SIGTERM and a closed terminal stop the search as Ctrl-C does.
+def _told_to_stop(own_process: bool) -> Iterator[list[int]]:
+    """Have SIGTERM and a closed terminal stop the search as Ctrl-C does; yields what has come.
 
-    Runs are then told to end, which may take some seconds. A second Ctrl-C ends this process at
+    Runs are then told to end, which may take some seconds. A second signal ends this process at
     once, which loses nothing either: the runs' guards see it.
     """
-    if not options.own_process or threading.current_thread() is not threading.main_thread():
-        yield
+    signals: list[int] = []
+    if not own_process or threading.current_thread() is not threading.main_thread():
+        yield signals
         return
 
-    def interrupt(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, end)
-        raise KeyboardInterrupt
+    def told(number: int, frame: object) -> None:
+        signals.append(number)
+        for known in before:
+            signal.signal(known, end)
+        _write(b"\nlibmtl-recon: ending the runs; once more ends at once\n")
 
     def end(number: int, frame: object) -> None:
-        with suppress(OSError):
-            if sys.stderr.isatty():
-                os.write(sys.stderr.fileno(), b"\x1b[?25h")  # the cursor, which the bar has hidden
+        if sys.stderr.isatty():
+            _write(b"\x1b[?25h")  # the cursor, which the bar has hidden
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
@@ -119,9 +120,15 @@ def _interrupted_once(options: argparse.Namespace) -> Iterator[None]:
     # One that is ignored, as by nohup, stays so.
     before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
     for number in before:
-        signal.signal(number, interrupt)
+        signal.signal(number, told)
     try:
-        yield
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _write(text: bytes) -> None:
+    # Not by Python's streams, in the middle of whose writing a signal may come.
+    with suppress(OSError):
+        os.write(2, text)

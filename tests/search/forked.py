@@ -76,11 +76,13 @@ def in_a_fork(work: Callable[[], None], log: Path) -> int:
         os._exit(status)
 
 
-def run_search_forking(config: Config, out: Path) -> Report:
+def run_search_forking(
+    config: Config, out: Path, asked_to_stop: Callable[[], bool] = lambda: False
+) -> Report:
     """Run a search whose runs are forked from this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("search.run.Runner", Forking)
-        return run_search(config, out)
+        return run_search(config, out, asked_to_stop)
 
 
 def family_of(number: int) -> list[int]:

@@ -159,7 +159,7 @@ def test_a_study_that_stays_locked_is_not_called_damaged(
 def test_a_lock_in_the_middle_of_a_study_stops_it_and_loses_nothing(
     tmp_path: Path, folder: Folder, alone: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "_WAIT", 0.3)
+    monkeypatch.setattr(storage, "_HELD", 0.1)
 
     def train(plan: Plan, report: Report) -> float:
         result = folder.train(plan, report)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import json
 import os
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from libmtl_recon import ProfileCache, ReconError
-from libmtl_recon.cli.search import _interrupted_once
+from libmtl_recon.cli.search import _told_to_stop
 from search import load_config
 from search.child import Job
 from search.config import Config
@@ -185,13 +184,11 @@ def waiting(folder: Path) -> Callable[[], None]:
     """Work that takes its time when it is interrupted."""
 
     def work() -> None:
-        with _interrupted_once(argparse.Namespace(own_process=True)):
-            try:
-                (folder / "began").touch()
-                time.sleep(300)
-            finally:
-                (folder / "ends").touch()
-                time.sleep(300)
+        with _told_to_stop(own_process=True) as signals:
+            (folder / "began").touch()
+            until(lambda: signals)
+            (folder / "ends").write_text(str(signals))
+            time.sleep(300)
 
     return work
 
@@ -202,6 +199,8 @@ def test_a_second_ctrl_c_ends_a_search_at_once(first: signal.Signals, tmp_path: 
     until((tmp_path / "began").exists)
     os.kill(number, first)
     until((tmp_path / "ends").exists)
+    assert until((tmp_path / "ends").read_text) == str([int(first)])
+    assert alive(number)
     os.kill(number, signal.SIGINT)
     assert os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) == -signal.SIGINT
 
@@ -209,8 +208,9 @@ def test_a_second_ctrl_c_ends_a_search_at_once(first: signal.Signals, tmp_path: 
 def test_what_is_ignored_stays_ignored(tmp_path: Path) -> None:
     def work() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
-        with _interrupted_once(argparse.Namespace(own_process=True)):
+        with _told_to_stop(own_process=True) as signals:
             os.kill(os.getpid(), signal.SIGHUP)
+            assert signals == []
 
     number = in_a_fork(work, tmp_path / "log")
     assert os.waitpid(number, 0)[1] == 0

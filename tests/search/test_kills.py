@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -19,7 +18,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from libmtl_recon.cli.search import _interrupted_once
+from libmtl_recon.cli.search import _told_to_stop
 from search import load_config
 from search.config import Config
 from search.record import read_record
@@ -46,8 +45,8 @@ class Victim:
     def start(self) -> int:
         def work() -> None:
             os.environ["LIBMTL_RECON_CACHE"] = str(self.home / "cache")
-            with _interrupted_once(argparse.Namespace(own_process=True)):
-                run_search_forking(self.config, self.out)
+            with _told_to_stop(own_process=True) as signals:
+                run_search_forking(self.config, self.out, lambda: bool(signals))
 
         self.home.mkdir(exist_ok=True)
         return in_a_fork(work, self.home / "log")
@@ -135,6 +134,7 @@ def killed(kills: int, seed: int, config: Config, home: Path) -> Counter[str]:
             pass
         total += victim.kills
         assert victim.results() == wanted
+        print(f"{number + 1} searches: {dict(total)}", flush=True)
         if total.total() >= kills:
             return total
     raise AssertionError(f"the searches ended before they could be killed: {total}")
@@ -161,5 +161,4 @@ def test_a_hundred_kills_lose_nothing_and_double_nothing(
     write_config: WriteConfig, tmp_path: Path
 ) -> None:
     found = killed(100, 0, load_config(write_config(**CHEAP)), tmp_path)
-    print(dict(found))
     assert found.total() >= 100
