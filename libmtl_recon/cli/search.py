@@ -42,6 +42,7 @@ a configuration:
     k: {low: 0, high: 20}         # 0: nothing is split
   score: {weighting: EW, steps: 300}
   trials: 30
+  timeout: {run: 3600}            # seconds after which a run counts as failed
 """
 
 
