@@ -142,7 +142,7 @@ def test_a_loss_is_connected_to_any_part_of_its_prediction() -> None:
     for prediction in (part, {"a": constant, "b": [part]}, (constant, (part,))):
         found = trainable(constant, prediction)
         assert found.requires_grad
-        assert float(found) == 2.0
+        assert found.item() == 2.0
     for prediction in (constant, {"a": constant}, [], "words", None):
         assert trainable(constant, prediction) is constant
     assert not constant.requires_grad

@@ -62,7 +62,7 @@ class Spectral(nn.Module):
         if self.plain:
             weight, bias = torch.view_as_complex(weight), torch.view_as_complex(bias)
         hidden = torch.tanh(self.one(x)) * self.scale
-        mixed = hidden.to(weight.dtype) @ weight + bias.conj() * 2
+        mixed = hidden.to(weight.dtype) @ weight + bias * 2
         return torch.tanh(self.two(torch.view_as_real(mixed).flatten(1)))
 
 
