@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from libmtl_recon.conflict.layers import Layer, layers_of, owned_parameters, sharing_root
+from libmtl_recon.conflict.layers import Layer
 from libmtl_recon.conflict.probe import ConflictProbe
 from libmtl_recon.conflict.profile import ConflictProfile
 from libmtl_recon.conflict.schedule import Schedule, Stopping, described
@@ -24,6 +24,7 @@ from libmtl_recon.gradient import (
 )
 from libmtl_recon.plugin.observing import Observer
 from libmtl_recon.plugin.provenance import provenance_of, weighting_name
+from libmtl_recon.plugin.shared_layers import layers_at, parameters_of, shared_layers
 from libmtl_recon.plugin.step import SEVERAL_BATCHES, hands_over, step_of
 
 # How often the device is waited for, to see that all gradients so far were finite.
@@ -119,7 +120,7 @@ class ScoringObserver(Observer):
                 "two tasks is not defined. Score with another weighting, such as EW: the layers "
                 "belong to the network, not to the weighting."
             )
-        layers, self._columns = _shared_layers(model)
+        layers, self._columns = shared_layers(model)
         if self.schedule.judged is not None:
             with naming(K="--k"):
                 self.schedule.judged.check_layers(len(layers))
@@ -129,7 +130,7 @@ class ScoringObserver(Observer):
         if self._number > 1:
             self._provenance["trainer"] = self._number
         self._trainer, self._model = trainer, model
-        self._shared = _parameters(model)
+        self._shared = parameters_of(model)
         device = self._probe.device
         self._finite = torch.ones(len(model.task_name), dtype=torch.bool, device=device)
         self._watching = False
@@ -179,7 +180,7 @@ class ScoringObserver(Observer):
 
     def _refuse_changed(self, model: Any) -> None:
         """See that the columns of a gradient row are still those of the layers."""
-        before, now = self._shared, _parameters(model)
+        before, now = self._shared, parameters_of(model)
         shapes = [shape for shape, _ in now]
         if shapes != [shape for shape, _ in before] or model.task_name != self._model.task_name:
             raise ReconError(
@@ -190,10 +191,10 @@ class ScoringObserver(Observer):
         trains = [now[1] and not before[1] for before, now in zip(before, now, strict=True)]
         if any(trains):
             raise ReconError(
-                f"Layer {', '.join(map(repr, _layers_at(model, trains)))} began to train only "
+                f"Layer {', '.join(map(repr, layers_at(model, trains)))} began to train only "
                 "after scoring had begun, so that its conflicts were not counted from the start. "
-                "Freeze it after the Trainer is built, not before: the steps in which a layer is "
-                "frozen count as undefined."
+                "Have it train when the Trainer is built, and freeze it only afterwards: the steps "
+                "in which a layer is frozen count as undefined."
             )
 
     def _unwrap(self) -> None:
@@ -353,50 +354,3 @@ def _cut(model: Any, task: str) -> tuple[Tensor, Tensor]:
         cut = model.rotograd.cuts.of(task)
         return cut.leaf, cut.source
     return model.rep_tasks[task], model.rep[task] if isinstance(model.rep, dict) else model.rep
-
-
-def _shared_layers(model: nn.Module) -> tuple[tuple[Layer, ...], Tensor | None]:
-    """The layers of the shared parameters, and which columns of a gradient row are theirs.
-
-    The columns are None if the rows consist of just the layers' parameters, in their order.
-
-    Raises:
-        ReconError: The architecture shares no layers.
-    """
-    from libmtl_recon.architecture.libmtl import COLUMNS
-
-    architecture = type(model).__bases__[0].__name__
-    if architecture in COLUMNS:
-        raise ReconError(
-            f"--arch {architecture} cannot be scored: in it each task has a network of its own by "
-            "construction, so that there is no layer in which the gradients of two tasks could "
-            "meet. Score with --arch HPS."
-        )
-    shared = list(model.get_share_params())  # type: ignore[operator]  # LibMTL's method
-    root = sharing_root(model, shared)
-    layers = layers_of(root, shared)
-    ordered = [p for _, _, parameters in owned_parameters(root, shared) for p in parameters]
-    if [id(p) for p in shared] == [id(p) for p in ordered]:
-        return layers, None
-    start, spans = 0, {}
-    for parameter in shared:
-        end = start + columns.width(parameter)
-        spans[id(parameter)] = torch.arange(start, end)
-        start = end
-    if not ordered:
-        return (), None
-    places = torch.cat([spans[id(p)] for p in ordered])
-    return layers, places.to(ordered[0].device)
-
-
-def _parameters(model: Any) -> list[tuple[tuple[int, ...], bool]]:
-    """Of each shared parameter the shape, and whether it trains."""
-    return [(tuple(p.shape), p.requires_grad) for p in model.get_share_params()]
-
-
-def _layers_at(model: Any, places: Sequence[bool]) -> list[str]:
-    """The layers that hold these of the shared parameters."""
-    shared = list(model.get_share_params())
-    wanted = {id(p) for p, chosen in zip(shared, places, strict=True) if chosen}
-    found = owned_parameters(sharing_root(model, shared), shared)
-    return [name or "(root)" for name, _, own in found if any(id(p) in wanted for p in own)]

@@ -194,6 +194,32 @@ def test_a_closed_pipe_behind_stdout_is_recognised(
     close(stream)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no Unix")
+@pytest.mark.parametrize(("full", "status"), [(False, 141), (True, 1)])
+def test_a_script_ends_by_its_output_without_a_traceback(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    full: bool,
+    status: int,
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    stream = open("/dev/full" if full else writing, "w")  # noqa: SIM115, PTH123  # closing fails
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nprint('text', flush=True)\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        assert main(["run", str(script)]) == status
+    close(stream)
+    said = capsys.readouterr().err
+    full_disk = "libmtl-recon: error: Cannot write to standard output: No space left on device.\n"
+    assert set(said.splitlines(keepends=True)) == ({full_disk} if full else set())
+    script.write_text("raise BrokenPipeError(32, 'of a socket')")  # and stdout is as it should be
+    assert main(["run", str(script)]) == 1
+    assert "BrokenPipeError: [Errno 32] of a socket" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("stream", [None, Broken(errno.EPIPE)])
 def test_a_script_that_fails_without_stderr_still_has_its_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: Any
