@@ -12,6 +12,7 @@ from torch import Tensor
 from libmtl_recon.conflict.grid import BINS, EDGES
 from libmtl_recon.conflict.layers import Layer
 from libmtl_recon.conflict.profile import ConflictProfile
+from libmtl_recon.conflict.serial import check_size
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.gradient import cosines, exact_device, layer_gramians
 
@@ -31,7 +32,7 @@ class ConflictProbe:
         device: Where the gradients are.
 
     Raises:
-        ReconError: There are fewer than two tasks or no layers.
+        ReconError: There are fewer than two tasks, no layers, or more than a profile holds.
     """
 
     def __init__(
@@ -46,6 +47,10 @@ class ConflictProbe:
             raise ReconError(
                 "This network has no shared layer that trains, so there is nothing to score."
             )
+        try:
+            check_size(len(layers), _MOST_BLOCKS)
+        except ValueError as error:
+            raise ReconError(f"The profile of this network could not be kept: {error}.") from error
         self.layers = tuple(layers)
         self.tasks = tuple(tasks)
         self.steps = 0

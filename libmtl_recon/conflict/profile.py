@@ -73,9 +73,13 @@ class ConflictProfile:
                 "counts do not add up; the profile was changed or damaged."
             )
         for name in ("counts", "undefined", "block_steps", "whole"):
-            if getattr(self, name) is None:
+            given = getattr(self, name)
+            # What nobody can write to any more is not copied, for it may be large.
+            if given is None or (
+                given.dtype == np.int64 and given.base is None and not given.flags.writeable
+            ):
                 continue
-            own = np.array(getattr(self, name), np.int64)
+            own = np.array(given, np.int64)
             own.setflags(write=False)
             object.__setattr__(self, name, own)
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))

@@ -22,6 +22,7 @@ _READ = (1, 2)  # the first had no counts of the whole gradient
 _NAMES = [f"{edge:.3f}" for edge in EDGES[:-1]]
 _BIN_OF = {name: index for index, name in enumerate(_NAMES)}
 _UNDEFINED = "undefined"
+_COLUMNS = [*_NAMES, _UNDEFINED]
 # Of one number; and of all that are counted in a layer, so that no sum of them overflows.
 _LARGEST = 2**53
 _MOST_COUNTS = 2**62
@@ -98,6 +99,9 @@ def decode(text: str) -> Contents:
                 whole[index, BINS if edge == _UNDEFINED else _known(_BIN_OF, edge)] = _whole(count)
     if int(sum(map(int, steps))) * len(tasks) ** 2 > _MOST_COUNTS:
         raise ValueError("it has more steps and pairs of tasks than any run")
+    for array in (counts, undefined, steps, whole):
+        if array is not None:
+            array.setflags(write=False)  # so that a profile takes it as it is
     provenance = _get(data, "provenance", dict)
     return Contents(architecture, tasks, counts, undefined, steps, provenance, whole)
 
@@ -129,7 +133,7 @@ def _encode_block(contents: Contents, index: int) -> str:
 
 
 def _filled(counts: NDArray[np.int64]) -> dict[str, int]:
-    return {[*_NAMES, _UNDEFINED][b]: int(counts[b]) for b in np.flatnonzero(counts)}
+    return {_COLUMNS[b]: int(counts[b]) for b in np.flatnonzero(counts)}
 
 
 def _decode_layer(data: Any) -> Layer:

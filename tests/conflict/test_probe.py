@@ -112,6 +112,13 @@ def test_a_network_without_shared_layers_is_refused() -> None:
         ConflictProbe((), TASKS)
 
 
+def test_more_layers_than_a_profile_holds_are_refused_at_the_start() -> None:
+    layers = [Layer(f"l{n}", "Linear", ((1,),)) for n in range(26_215)]
+    with pytest.raises(ReconError, match=r"could not be kept: it has 26,215 layers in 20 blocks"):
+        ConflictProbe(layers, TASKS)
+    ConflictProbe(layers[:-1], TASKS)
+
+
 def test_gradients_are_left_alone() -> None:
     step = torch.randn(3, 11)
     before = step.clone()
