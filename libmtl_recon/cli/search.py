@@ -34,6 +34,7 @@ the pictures, every run's log, and Optuna's study (study.db, readable by optuna-
 
 a configuration:
   script: main.py                 # relative to this file, or a built-in problem
+  arguments: [train]              # the script's positional arguments, before the flags
   flags: {epochs: 40, lr: 0.001}  # LibMTL's and the script's own
   space:
     weighting: [EW, GradOPS]
@@ -43,6 +44,9 @@ a configuration:
   score: {weighting: EW, steps: 300}
   trials: 30
   timeout: {run: 3600}            # seconds after which a run counts as failed
+
+docs/search.md has all keys. What is wrong in the file is said at once; what the script does not
+accept (weightings, flags, K) before anything is trained.
 """
 
 

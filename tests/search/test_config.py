@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libmtl_recon import ReconError, UsageError
+from libmtl_recon.cli.search import _EPILOG
 from search import load_config, shipped_configs
-from search.config import FloatRange
+from search.config import Config, FloatRange, Space
 from search.faults import FaultsError
 from search.yaml12 import parse_yaml
 
@@ -266,6 +268,21 @@ def test_every_shipped_configuration_can_be_read() -> None:
     assert set(shipped_configs()) == {"multidigits", "multi_fashion_mnist"}
     for name in shipped_configs():
         assert load_config(name).script == name
+
+
+def test_the_configurations_in_the_documentation_can_be_read(tmp_path: Path) -> None:
+    documented = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
+    in_help = _EPILOG.partition("a configuration:\n")[2].partition("\n\n")[0]
+    (tmp_path / "main.py").write_text("pass", encoding="utf-8")
+    file = tmp_path / "study.yaml"
+    file.write_text(documented.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    config = load_config(file)
+    # Every key that there is.
+    assert config.model_fields_set == set(Config.model_fields)
+    assert config.space.model_fields_set == set(Space.model_fields)
+    assert config.arguments == ["train", "fast"]
+    file.write_text(textwrap.dedent(in_help), encoding="utf-8")
+    assert load_config(file).timeout.run == 3600.0
 
 
 def test_overrides_take_the_files_place_and_are_checked(tmp_path: Path) -> None:
