@@ -30,8 +30,8 @@ class FaultsError(UsageError):
         count = len(self.faults)
         text = f"{bounded(printable(self.parameter), 200)} has {count} faults."
         for number, fault in enumerate(self.faults):
-            said = printable(str(fault).removeprefix(f"{self.parameter}: "))
-            line = f"\n  {number + 1}. {bounded(said, _LONGEST_ONE)}"
+            said = bounded(printable(str(_without(self.parameter, fault))), _LONGEST_ONE)
+            line = f"\n  {number + 1}. {said}"
             if len(text) + len(line) > _LONGEST:
                 return f"{text}\n  … and {count - number} more."
             text += line
@@ -39,6 +39,14 @@ class FaultsError(UsageError):
 
     def __reduce__(self) -> tuple[type[FaultsError], tuple[str, tuple[ReconError, ...]]]:  # type: ignore[override]
         return type(self), (self.parameter, self.faults)
+
+
+def _without(subject: str, fault: ReconError) -> ReconError:
+    """A fault that does not name the subject, which stands above all of them."""
+    if not isinstance(fault, UsageError) or not fault.parameter.startswith(f"{subject}: "):
+        return fault
+    key = fault.parameter.removeprefix(f"{subject}: ")
+    return UsageError(key, fault.rule, fault.value, fault.way_out)
 
 
 def raise_all(subject: str, faults: Sequence[ReconError]) -> None:
