@@ -161,8 +161,9 @@ def test_goes_on_after_it_was_stopped(
     config = write_config(flags={"epochs": 2, "pause": 0.05}, trials=5, confirm=[1])
     command = [sys.executable, "-m", "libmtl_recon", "search", str(config), "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 60
-    while time.monotonic() < until and len(run_files(out)) < 6:
+    until = time.monotonic() + 240
+    # Two starts, EW, the scores, two tasks alone: the trials have begun.
+    while time.monotonic() < until and len(run_files(out)) < 8:
         time.sleep(0.1)
     finished = {n: t for n, t in run_files(out).items() if _ended(out / "runs" / n)}
     process.send_signal(number)
