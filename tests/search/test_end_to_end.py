@@ -109,7 +109,7 @@ def test_a_second_run_trains_nothing_again_and_more_trials_go_on(
     run_search(load_config(config).model_copy(update={"trials": 8}), out)
     assert len(trials_of(out)) > count
     after = run_files(out)
-    assert {"plan", "single", "score"} == {name.partition("-")[0] for name in before}
+    assert {name.partition("-")[0] for name in before} == {"start", "plan", "single", "score"}
     assert {name: after[name] for name in before} == before
 
 
@@ -190,7 +190,8 @@ def test_each_run_notes_how_soon_it_started(searched: tuple[Path, Path]) -> None
     _, out = searched
     files = sorted((out / "runs").glob("*.jsonl"))
     firsts = [json.loads(file.read_text(encoding="utf-8").splitlines()[0]) for file in files]
-    assert len(firsts) >= 2 + 2 * 4  # EW and the scores; two tasks with each of four seeds
+    # Two starts, EW and the scores; two tasks with each of four seeds.
+    assert len(firsts) >= 2 + 2 + 2 * 4
     assert {first["event"] for first in firsts} == {"started"}
     # Neither nothing, nor what is no duration at all.
     assert [first["after"] for first in firsts if not 0 < first["after"] < 60] == []
