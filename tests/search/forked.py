@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,12 @@ def family_of(number: int) -> list[int]:
     found, known = [], [number]
     while known:
         parent = known.pop()
-        try:
-            text = Path(f"/proc/{parent}/task/{parent}/children").read_text()
-        except OSError:
-            continue
-        for child in map(int, text.split()):
-            found.append(child)
-            known.append(child)
+        # Each thread has children of its own.
+        for listed in Path(f"/proc/{parent}/task").glob("*/children"):
+            with suppress(OSError):
+                children = list(map(int, listed.read_text().split()))
+                found += children
+                known += children
     return found
 
 
