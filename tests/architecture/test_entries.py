@@ -572,3 +572,33 @@ def test_custom_functions_are_followed_by_the_modules_around_them(mode: Any) -> 
             own = split.norm.tasks.get_submodule(task)
             assert torch.equal(own.running_mean, plain[task].norm.running_mean)
             assert int(own.num_batches_tracked) == 1
+
+
+class Lends(nn.Module):
+    """What serves the first entry is written, through a view, into what the others are made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(4, 4)
+        self.own = nn.ModuleList([nn.Linear(4, 4) for _ in TASKS])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.one(x)
+        first, lent = self.own[0](x), x.clone()
+        lent.view(-1, 2, 2)[:, 0] = first[:, :2]
+        return [first, self.own[1](lent), self.own[2](lent)]
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+def test_what_is_written_into_others_memory_serves_them(mode: Any) -> None:
+    torch.manual_seed(0)
+    network = Lends().double()
+    split = split_layers(copy.deepcopy(network), ["one"], TASKS, per_task_output=True)
+    part_ways(split)
+    x = torch.randn(8, 4).double()
+    with mode():
+        found = split(x)
+        for place, task in enumerate(TASKS):
+            plain = copy.deepcopy(network)
+            plain.load_state_dict(of_task(split, task))
+            assert torch.equal(found[place], plain(x)[place])
