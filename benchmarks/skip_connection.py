@@ -10,9 +10,9 @@ block, the skip connection therefore reaches task 1 alone.
 The first command splits each layer of a ResNet18 alone, in their program and in ours, with the same
 parameters in float64, and compares the outputs. The second trains networks of the Recon study whose
 layers are chosen at random, with the first seeds whose split begins inside a block, in three ways:
-with the skip connection for both tasks; for task 1 alone; and with running statistics of batch norms
-that all tasks feed, which is the other thing in which their program differs. It goes on where it was
-stopped.
+with the skip connection for both tasks; for task 1 alone; and with running statistics of batch
+norms that all tasks feed, which is the other thing in which their program differs. It goes on where
+it was stopped.
 """
 
 from __future__ import annotations
