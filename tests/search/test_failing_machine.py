@@ -234,6 +234,15 @@ def test_a_full_disk_is_said_of_the_folder_too(
         pass
 
 
+def test_a_run_that_finds_no_room_is_no_failed_trial(folder: Folder) -> None:
+    def train(plan: Plan, report: Report) -> float:
+        raise MachineError("no room")
+
+    with pytest.raises(MachineError, match="no room"):
+        folder.search(train=train)
+    assert [t.state for t in folder.trials] == [TrialState.RUNNING]
+
+
 # A damaged study.
 
 
@@ -330,6 +339,15 @@ OTHERS = {
     "no values": a_trial(),
     "some values": a_trial(k=2),
     "ours, never trained": a_trial(weighting="EW", k=2),
+    "all values, never trained": create_trial(
+        value=99.0,
+        params={"weighting": "EW", "k": 4, "s": -0.2},
+        distributions={
+            "weighting": CategoricalDistribution(["EW", "GradOPS"]),
+            "k": IntDistribution(0, 4),
+            "s": CategoricalDistribution([-0.2, -0.1, -0.05, -0.02, 0.0]),
+        },
+    ),
     "pruned": a_trial(TrialState.PRUNED, k=3),
     "running": a_trial(TrialState.RUNNING, lr=0.2),
     "running, without values": a_trial(TrialState.RUNNING),
