@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from libmtl_recon.architecture.names import unknown_task
+from libmtl_recon.conflict.layers import layer_name
 from libmtl_recon.errors import UsageError
 
 
@@ -34,7 +35,7 @@ def checked_arguments(
     names = sorted(layers, key=repr) if isinstance(layers, set | frozenset) else list(layers)
     for name in names:
         if not isinstance(name, str):
-            way_out = f"Write {_layer(name, network)!r}, as network.named_modules() names it."
+            way_out = f"Write a layer's path in the network, such as {_layer(name, network)!r}."
             raise UsageError("layers", "must be names", name, way_out)
     return network, names, checked
 
@@ -86,6 +87,6 @@ def _layer(given: Any, network: nn.Module) -> str:
     """The name by which a layer was meant; some layer's, if that cannot be told."""
     if isinstance(given, str):
         return given
-    paths = {id(part): path for path, part in network.named_modules()}
-    holders = [path for path, part in network.named_modules() if part._parameters]
+    paths = {id(part): layer_name(path) for path, part in network.named_modules()}
+    holders = [layer_name(path) for path, part in network.named_modules() if part._parameters]
     return paths.get(id(given)) or next(iter(holders), "conv1")

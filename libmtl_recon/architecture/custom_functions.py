@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import local
 from typing import Any
 
 from torch.autograd import Function
@@ -9,6 +10,20 @@ from torch.autograd import Function
 from libmtl_recon.architecture.bundle import bundles_in, cut_off, per_task
 
 _MARK = "_once_a_task"
+
+
+class _Depth(local):
+    """How many functions this thread is inside of that run once a task."""
+
+    value = 0
+
+
+_depth = _Depth()
+
+
+def inside_once_a_task() -> bool:
+    """Whether what runs now is called once a task by a custom function, on plain tensors."""
+    return _depth.value > 0
 
 
 def run_functions_once_a_task() -> None:
@@ -28,7 +43,11 @@ def run_functions_once_a_task() -> None:
             return bound(*args, **kwargs)
 
         def once(*args: Any, **kwargs: Any) -> Any:
-            result = bound(*args, **kwargs)
+            _depth.value += 1
+            try:
+                result = bound(*args, **kwargs)
+            finally:
+                _depth.value -= 1
             if bundles_in(result):  # there are split layers inside
                 raise cut_off(cls.__name__)
             return result

@@ -99,6 +99,11 @@ def _find(name: str, owners: Mapping[str, nn.Module], every: Mapping[str, nn.Mod
         return owners[name]
     rule = "must name modules that hold trainable parameters of their own"
     if name not in every:
+        holder, _, parameter = name.rpartition(".")
+        owner = every.get(layer_name(holder))
+        if owner is not None and parameter in owner._parameters:
+            way_out = f"It is a parameter of {layer_name(holder)!r}: name that."
+            raise UsageError("layers", rule, name, way_out)
         close = difflib.get_close_matches(name, owners, n=3, cutoff=0.4) or list(owners)[:3]
         raise UsageError("layers", rule, name, f"There is none; similar ones: {', '.join(close)}.")
     wanted = every[name]

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from libmtl_recon.architecture.bundle import Bundle, bundles_in
+from libmtl_recon.architecture.custom_functions import inside_once_a_task
 from libmtl_recon.architecture.state import accept_plain_state
 from libmtl_recon.architecture.task_selection import TaskSelection
 from libmtl_recon.architecture.task_specific import TaskSpecific, TaskValues, make_task_specific
@@ -32,7 +33,8 @@ def follow_statistics(
 
     What stands before the first split sees none and keeps plain statistics. A spectral norm keeps
     the singular vectors of each task's own weight in the same way. Other modules that put a task's
-    values into a buffer are refused when they do so.
+    values into a buffer are refused when they do so, and so are norms that are trained inside a
+    custom autograd function, such as a reentrant checkpoint.
 
     Args:
         network: Its chosen layers are split.
@@ -64,7 +66,16 @@ def _buffers(module: nn.Module) -> tuple[str, ...]:
 
 
 def _split_on_bundle(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    if _buffers(module) and bundles_in((args, kwargs)):
+    if not _buffers(module):
+        return
+    if inside_once_a_task() and module.training and not isinstance(module, _SpectralNorm):
+        raise ReconError(
+            f"A {type(module).__name__} behind the first split keeps statistics for each task, and "
+            "inside a custom autograd function it cannot tell whose activations it is given. With "
+            "torch.utils.checkpoint use use_reentrant=False; else call the norm outside of that "
+            "function, or split with bn='mixed' (--recon_bn mixed)."
+        )
+    if bundles_in((args, kwargs)):
         make_task_specific(module, _buffers(module), vars(module)[_SELECTION])
 
 

@@ -37,8 +37,8 @@ class TaskValues(nn.Module):
             raise ReconError(
                 "TorchJD's Engine takes a Gramian from the calls of the modules that hold "
                 "parameters, and a task's copies in a split layer are used without a call, so that "
-                "it would leave them out. Give it the modules that stay shared, or take the "
-                "Jacobian by torchjd.autojac."
+                "it would leave them out. Give it the modules before the first split alone, or "
+                "take the Jacobian by torchjd.autojac."
             )
         return super().register_forward_hook(hook, **kwargs)
 

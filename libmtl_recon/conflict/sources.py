@@ -106,6 +106,9 @@ def from_source(
             severity.
         ReconError: The profile is of another architecture, or the source cannot be read.
     """
+    way_out = _WAY_OUT
+    if not source.strip():
+        raise UsageError("source", "must name layers, or where they are", source, _WAY_OUT)
     if not is_file(source):
         names = [name.strip() for name in source.split(",")]
         if len(names) > 1 or any(layer.name == source for layer in layers):
@@ -115,7 +118,8 @@ def from_source(
         ):
             entry = cache.load(source)
             return _by_profile(layers, K, S, f"profile {entry.id}", entry.profile, tasks)
-    text = read_text(source, _WAY_OUT)
+        way_out += f" {_hint(names, {layer.name: 0 for layer in layers})}"
+    text = read_text(source, way_out)
     try:
         data = parse(text)
     except ValueError as error:

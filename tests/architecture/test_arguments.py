@@ -43,8 +43,31 @@ def test_a_module_in_the_place_of_its_name_is_called_by_it() -> None:
     net = network()
     with pytest.raises(UsageError, match=r"got Linear.*Write \['2'\]"):
         split_layers(net, net[2], TASKS)
-    with pytest.raises(UsageError, match=r"got Linear.*Write '2', as network"):
+    with pytest.raises(UsageError, match=r"got Linear.*Write a layer's path .*, such as '2'\."):
         split_layers(net, ["0", net[2]], TASKS)
+
+
+class WithToken(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(4))
+        self.last = nn.Linear(4, 2)
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ([0], r"such as '\(root\)'\."),
+        (["token"], r"got 'token'\)\. It is a parameter of '\(root\)': name that\."),
+        (["last.bias"], r"got 'last\.bias'\)\. It is a parameter of 'last': name that\."),
+        (["tokens"], r"There is none; similar ones: \(root\), last"),
+    ],
+)
+def test_a_parameter_in_the_place_of_its_layer(layers: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        split_layers(WithToken(), layers, TASKS)
+    with pytest.raises(UsageError, match=r"got WithToken.*Write \['\(root\)'\]"):
+        split_layers(net := WithToken(), net, TASKS)
 
 
 @pytest.mark.parametrize(

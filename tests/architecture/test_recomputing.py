@@ -99,6 +99,35 @@ def test_split_layers_inside_a_reentrant_checkpoint_are_refused(layers: list[str
         network(rows())
 
 
+class NormInside(nn.Module):
+    """A norm that stays shared, where a reentrant checkpoint shows it one task's plain values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.norm = nn.Linear(4, 4), nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(lambda y: self.norm(self.last(y)), self.first(x), use_reentrant=True)
+
+
+def test_a_norm_inside_a_reentrant_checkpoint_does_not_mix_the_tasks() -> None:
+    network = split_layers(NormInside(), ["first"], ["a", "b"])
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(
+        ReconError, match="BatchNorm1d behind .* use_reentrant=False; else .* mixed"
+    ):
+        network(rows())
+    with only_task(network, "b"), pytest.raises(ReconError, match="use_reentrant=False"):
+        network(rows())
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, before[key])
+    # Evaluation only reads the statistics.
+    assert network.eval()(rows())["a"].shape == (6, 4)
+    network = split_layers(NormInside(), ["first"], ["a", "b"], bn="mixed")
+    network(rows())
+    assert network.norm.num_batches_tracked == 2
+
+
 def test_the_function_stays_what_it_is_to_others() -> None:
     twins(["inner"])
     assert "use_reentrant" in inspect.signature(checkpoint).parameters

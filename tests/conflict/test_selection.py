@@ -156,6 +156,21 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, profile: ConflictPr
         select_layers(profile.architecture, 1, -0.1, write(tmp_path, "conv1, bn1"))
 
 
+def test_a_single_name_that_is_no_layer_and_no_file_is_told_the_layers(
+    profile: ConflictProfile,
+) -> None:
+    with pytest.raises(ReconError, match=r"Cannot read bn11.*Did you mean bn1\? .*called conv1"):
+        select_layers(profile.architecture, 1, -0.1, "bn11")
+    with pytest.raises(ReconError, match=r"All of them do without 'encoder\.'"):
+        select_layers(profile.architecture, 1, -0.1, "encoder.bn1")
+
+
+@pytest.mark.parametrize("source", ["", " "])
+def test_an_empty_source_is_refused(profile: ConflictProfile, source: str) -> None:
+    with pytest.raises(UsageError, match=r"source must name layers, .* \(got ' ?'\)"):
+        select_layers(profile.architecture, 1, -0.1, source)
+
+
 def test_a_damaged_profile_is_named(
     tmp_path: Path, profile: ConflictProfile, make_profile: Callable[..., ConflictProfile]
 ) -> None:
