@@ -44,10 +44,25 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
         name: What was given; upper and lower case, ``-`` and ``_`` are taken as alike.
         known: The names that there are.
     """
-    given = bounded(str(name), 100)
+    close = nearest(name, known)
+    return f"Did you mean {close[0]}? " if close else ""
+
+
+def nearest(
+    name: object, known: Iterable[str], most: int = 1, likeness: float = 0.55
+) -> list[str]:
+    """The known names that are most like one, the most alike first.
+
+    Args:
+        name: What was given; upper and lower case, ``-`` and ``_`` are taken as alike.
+        known: The names that there are.
+        most: How many to return at most.
+        likeness: From 0, which any name has, to 1, which only the same name has.
+    """
     by_plain = {_plain(one): one for one in known}
-    close = difflib.get_close_matches(_plain(given), by_plain, n=1, cutoff=0.55)
-    return f"Did you mean {by_plain[close[0]]}? " if close else ""
+    given = _plain(bounded(str(name), 100))
+    close = difflib.get_close_matches(given, by_plain, n=most, cutoff=likeness)
+    return [by_plain[one] for one in close]
 
 
 def _plain(name: str) -> str:

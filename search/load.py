@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from libmtl_recon import ReconError, UsageError
 from libmtl_recon.files import is_file
 from libmtl_recon.problems import BUILT_IN
-from libmtl_recon.texts import bounded, printable
+from libmtl_recon.texts import bounded, did_you_mean, printable
 from search.config import Config
 from search.faults import FaultsError, raise_all
 from search.yaml12 import parse_yaml
@@ -224,7 +223,5 @@ def _keys_at(places: Iterable[Any]) -> list[str]:
 
 
 def _offer(found: object, known: list[str]) -> str:
-    close = difflib.get_close_matches(str(found)[:100], known, n=1)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
     there = f"There are {', '.join(known)}." if len(known) > 1 else f"There is only {known[0]}."
-    return f"{hint}{there}"
+    return f"{did_you_mean(found, known)}{there}"

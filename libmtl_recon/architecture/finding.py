@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
@@ -14,6 +13,7 @@ from libmtl_recon.architecture.compiled import compiled_parts
 from libmtl_recon.conflict.layers import ROOT, layer_name, owned_parameters
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.task_names import check_task_names
+from libmtl_recon.texts import nearest
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -104,7 +104,7 @@ def _find(name: str, owners: Mapping[str, nn.Module], every: Mapping[str, nn.Mod
         if owner is not None and parameter in owner._parameters:
             way_out = f"It is a parameter of {layer_name(holder)!r}: name that."
             raise UsageError("layers", rule, name, way_out)
-        close = difflib.get_close_matches(name, owners, n=3, cutoff=0.4) or list(owners)[:3]
+        close = nearest(name, owners, most=3, likeness=0.4) or list(owners)[:3]
         raise UsageError("layers", rule, name, f"There is none; similar ones: {', '.join(close)}.")
     wanted = every[name]
     if any(wanted is owner for owner in owners.values()):

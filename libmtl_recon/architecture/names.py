@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.texts import did_you_mean
 
 
 class ByTask:
@@ -86,10 +86,11 @@ def place_of(task: str, tasks: Sequence[str] | None, only: int | None) -> int:
 
 def unknown_task(task: Any, tasks: Sequence[str], parameter: str = "task") -> UsageError:
     """The error for a task that there is not, which names those that there are."""
-    close = difflib.get_close_matches(task, tasks, n=1) if isinstance(task, str) else []
-    guess = f" Did you mean {close[0]!r}?" if close else ""
     return UsageError(
-        parameter, "must be one of the tasks", task, f"They are: {', '.join(tasks)}.{guess}"
+        parameter,
+        "must be one of the tasks",
+        task,
+        f"{did_you_mean(task, tasks)}They are: {', '.join(tasks)}.",
     )
 
 

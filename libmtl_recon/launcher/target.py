@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import difflib
 import importlib.util
 import os
 import sys
@@ -17,6 +16,7 @@ from types import CodeType, ModuleType
 from libmtl_recon.errors import UsageError
 from libmtl_recon.files import exists, is_file, is_folder
 from libmtl_recon.problems import BUILT_IN, DEMONSTRATIONS, path_of
+from libmtl_recon.texts import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,13 @@ def find_script(script: str | Path) -> Path:
             name,
             "Write what comes from standard input, or through a pipe, to a .py file first.",
         )
-    close = difflib.get_close_matches(name, [*BUILT_IN, *DEMONSTRATIONS], n=1)
-    hint = f"Did you mean {close[0]}? " if close else ""
+    problems = [*BUILT_IN, *DEMONSTRATIONS]
     raise UsageError(
         "SCRIPT",
         "must be the path of a LibMTL script or the name of a built-in problem",
         name,
-        f"{hint}There is no such file here; the built-in problems are "
-        f"{', '.join([*BUILT_IN, *DEMONSTRATIONS])}. "
+        f"{did_you_mean(name, problems)}There is no such file here; the built-in problems are "
+        f"{', '.join(problems)}. "
         "A module goes by -m and its dotted name.",
     )
 

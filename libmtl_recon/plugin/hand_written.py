@@ -7,13 +7,13 @@ own, with some of them, or none.
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.plugin.flags import ARCHITECTURES, WEIGHTINGS
+from libmtl_recon.texts import nearest
 
 
 def completed(
@@ -52,7 +52,7 @@ def _filled(
     known = [action.dest for action in parser._actions]
     prefix = known[0].partition("_")[0]
     for name in given:
-        close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.8)
+        close = nearest(name, known, likeness=0.8)
         # Others may be the base architecture's, or of another weighting that the script offers.
         if name not in known and (close or str(name).startswith(f"{prefix}_")):
             hint = f"Did you mean {close[0]}? " if close else ""

@@ -123,7 +123,7 @@ def test_a_task_that_there_is_not(task: Any) -> None:
     ):
         with pytest.raises(UsageError, match=r"must be one of .*They are: digit, article"):
             act()
-    with pytest.raises(UsageError, match=r"Did you mean 'digit'\?"):
+    with pytest.raises(UsageError, match=r"Did you mean digit\?"):
         extract_task(split, "digits")
 
 

@@ -107,7 +107,7 @@ def test_all_other_indices_keep_a_tensors_meaning() -> None:
 @pytest.mark.parametrize(
     ("act", "said"),
     [
-        (lambda out: out["digitt"], "'digitt'.*They are: digit, article. Did you mean 'digit'"),
+        (lambda out: out["digitt"], r"'digitt'.*Did you mean digit\? They are: digit, article"),
         (lambda out: out["digit", 0], r"task's name alone.*out\['digit'\]\[\.\.\.\]"),
         (lambda out: out[["digit"]], "task's name alone"),
         (lambda out: out.__setitem__("digit", 0), "to read that task's tensor"),
