@@ -24,6 +24,7 @@ from libmtl_recon.gradient import (
 )
 from libmtl_recon.plugin.observing import Observer
 from libmtl_recon.plugin.provenance import provenance_of, weighting_name
+from libmtl_recon.plugin.replacing import replace, restore
 from libmtl_recon.plugin.shared_layers import layers_at, parameters_of, shared_layers
 from libmtl_recon.plugin.step import SEVERAL_BATCHES, hands_over, step_of
 
@@ -198,8 +199,7 @@ class ScoringObserver(Observer):
             )
 
     def _unwrap(self) -> None:
-        vars(self._model).pop("backward", None)
-        vars(self._model).pop("_compute_grad", None)
+        restore(self._model, "backward", "_compute_grad")
 
     def _wrap(self) -> None:
         model = self._model
@@ -241,8 +241,7 @@ class ScoringObserver(Observer):
             self._after_step()
             return result
 
-        model._compute_grad = _compute_grad
-        model.backward = wrapped_backward
+        replace(model, _compute_grad=_compute_grad, backward=wrapped_backward)
 
     def _splits(self, losses: Tensor) -> bool:
         """Whether the losses' own backward passes will be one a task, if we ask for that."""

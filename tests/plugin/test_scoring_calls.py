@@ -11,6 +11,7 @@ from typing import Any
 
 import LibMTL.weighting as weightings
 import pytest
+import torch
 from LibMTL import Trainer
 from scoring_problem import BATCHES, EPOCHS, Batches, build, recorded, scored, train
 
@@ -173,6 +174,52 @@ def test_going_back_to_a_copy_of_the_best_epoch_counts_on() -> None:
         once(trainer)
     assert profile_of(observer).steps == 3 * BATCHES
     assert all((p == q).all() for p, q in zip(worse.parameters(), before, strict=True))
+
+
+def parameters_of_folds(make: Callable[[], Any], *observers: ScoringObserver) -> list[Any]:
+    """Train a copy of a Trainer for each fold; the parameters of all copies."""
+    with observe(*observers):
+        untrained = make()
+        folds = [copy.deepcopy(untrained) for _ in range(2)]
+        for fold in folds:
+            once(fold)
+    return [p.detach().clone() for fold in folds for p in fold.model.parameters()]
+
+
+@pytest.mark.parametrize("name", ["EW", "PCGrad"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_copies_of_a_trainer_train_for_themselves(name: str, number: int) -> None:
+    def make() -> Any:  # Adam would make steps of the rounding of gradients that are zero
+        return build(getattr(weightings, name), optim_param={"optim": "sgd", "lr": 0.1})
+
+    said: list[str] = []
+    observer = ScoringObserver(trainer=number, on_other=lambda: said.append("other"))
+    found = parameters_of_folds(make, observer)
+    for one, other in zip(found, parameters_of_folds(make), strict=True):
+        torch.testing.assert_close(one, other)
+    assert observer.trainers == 3
+    assert said == ["other"]
+    if number == 1:  # which none of its own steps ever trains
+        assert observer.profile() is None
+    else:
+        alone = ScoringObserver()
+        with observe(alone):
+            once(make())
+        assert (profile_of(observer).counts == profile_of(alone).counts).all()
+
+
+def test_a_copy_from_before_the_training_is_scored_in_its_own_steps() -> None:
+    observer = ScoringObserver()
+    with observe(observer):
+        trainer = build(weightings.EW)
+        untrained = copy.deepcopy(trainer.model)
+        once(trainer)
+        trainer.model = untrained
+        trainer._prepare_optimizer({"optim": "sgd", "lr": 0.01}, None)
+        once(trainer)
+    profile = profile_of(observer)
+    assert profile.steps == 2 * BATCHES
+    assert profile.undefined.sum() == 0
 
 
 def freeze(trainer: Any, frozen: bool) -> None:
