@@ -59,8 +59,15 @@ def check_writable(parameter: str, file: str | os.PathLike[str]) -> None:
         file: Its path.
 
     Raises:
-        UsageError: No file can have this name, or its folder does not exist.
+        UsageError: No file can have this name, its folder does not exist, or it is a folder.
     """
+    if not os.fspath(file) or is_folder(file):
+        raise UsageError(
+            parameter,
+            "must be the name of a file",
+            str(file),
+            "This is a folder: name a file in it." if os.fspath(file) else "It is empty.",
+        )
     if not is_folder(Path(file).parent):
         raise UsageError(
             parameter,

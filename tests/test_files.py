@@ -45,3 +45,10 @@ def test_what_can_be_written_is_let_pass(tmp_path: Path) -> None:
     check_name("--out", tmp_path / "none" / "deeper")
     with pytest.raises(UsageError, match="must lie in a folder that exists"):
         check_writable("--out", tmp_path / "none" / "x.png")
+
+
+def test_a_folder_and_nothing_are_no_files_to_write(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="must be the name of a file .* This is a folder"):
+        check_writable("--out", tmp_path)
+    with pytest.raises(UsageError, match="must be the name of a file .*''.* It is empty"):
+        check_writable("--out", "")

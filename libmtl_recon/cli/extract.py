@@ -59,9 +59,9 @@ def _handle(options: argparse.Namespace) -> int:
 
     # What can be wrong is looked at before the script runs.
     checkpoint = read_checkpoint("CHECKPOINT", options.checkpoint)
-    out = Path(options.out or f"{options.task}.pt")
+    out = Path(f"{options.task}.pt" if options.out is None else options.out)
     check_writable("--out", out)
-    if options.export:
+    if options.export is not None:
         check_writable("--export", options.export)
 
     import torch

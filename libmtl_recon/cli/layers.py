@@ -113,7 +113,7 @@ def _show(options: argparse.Namespace) -> int:
     check_severity("--s", options.s)
 
     cache = ProfileCache()
-    entries = [cache.load(options.id)] if options.id else cache.list()
+    entries = cache.list() if options.id is None else [cache.load(options.id)]
     if not entries:
         raise ReconError(
             f"There is no conflict profile in {cache.folder} to show. Make one with `libmtl-recon "
@@ -122,7 +122,7 @@ def _show(options: argparse.Namespace) -> int:
     entry = entries[0]
     if options.k is not None:
         check_split_count("--k", options.k, len(entry.profile.architecture))
-    if options.plot:
+    if options.plot is not None:
         from libmtl_recon.conflict.plot import draw_profile
         from libmtl_recon.pictures import check_picture
 

@@ -93,9 +93,9 @@ def _handle(options: argparse.Namespace) -> int:
             options.score_trainer,
             "1 scores the first Trainer that the script builds.",
         )
-    if options.out:
+    if options.out is not None:
         check_writable("--out", options.out)
-    if options.plot:
+    if options.plot is not None:
         from libmtl_recon.pictures import check_picture
 
         check_picture("--plot", options.plot)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from libmtl_recon.cli.command import add_command
+from libmtl_recon.errors import UsageError
 from libmtl_recon.output import INTERRUPTED, warn
 
 _DESCRIPTION = """\
@@ -81,11 +82,18 @@ def add_parser(commands: Any) -> None:
 def _handle(options: argparse.Namespace) -> int:
     from search import load_config, run_search
 
+    if options.out == "":
+        raise UsageError(
+            "--out",
+            "must be the name of a folder",
+            options.out,
+            "It is empty; without --out the folder is runs/ with the configuration's name.",
+        )
     given = {name: getattr(options, name) for name in ("trials", "workers", "seed")}
     config = load_config(
         options.config, {name: value for name, value in given.items() if value is not None}
     )
-    out = options.out or Path("runs") / Path(options.config).stem
+    out = Path("runs") / Path(options.config).stem if options.out is None else options.out
     try:
         with _told_to_stop(options.own_process) as signals:
             report = run_search(config, out, lambda: bool(signals))

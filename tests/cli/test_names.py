@@ -139,3 +139,21 @@ def test_a_console_knows_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
         "[b]head[/b]",
         "[/nothing opened]",
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["layers", "show", ""], "ID must be the id of one profile"),
+        (["layers", "show", "--plot", ""], "--plot must be a file name that ends in"),
+        (["score", "--out", "", "main.py"], "--out must be the name of a file"),
+        (["score", "--plot", "", "main.py"], "--plot must be a file name that ends in"),
+        (["search", "--out", ""], "--out must be the name of a folder"),
+    ],
+)
+def test_an_empty_name_is_not_taken_for_none(
+    words: list[str], says: str, cache: ProfileCache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache.save(profile_named("one"))
+    assert main(words) == 2
+    assert says in capsys.readouterr().err
