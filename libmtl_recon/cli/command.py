@@ -6,12 +6,14 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from libmtl_recon.output import released
+from libmtl_recon.output import released, warn
 from libmtl_recon.problems import BUILT_IN
 
 if TYPE_CHECKING:
     from libmtl_recon.launcher import Target
     from libmtl_recon.plugin.observing import Observer
+
+_NO_SUCH_FLAG = 2  # the exit status by which a script's `argparse` refuses its arguments
 
 
 def add_command(
@@ -53,6 +55,8 @@ def add_script(parser: argparse.ArgumentParser) -> None:
         help=f"path of a LibMTL script, or a built-in problem: {', '.join(BUILT_IN)}; "
         "everything behind it goes to the script",
     )
+    flags = frozenset(flag for flag in parser._option_string_actions if len(flag) > 2)
+    parser.set_defaults(own_flags=flags - {"--help"})
 
 
 def target_of(options: argparse.Namespace) -> Target:
@@ -67,9 +71,16 @@ def launch(options: argparse.Namespace, observers: Sequence[Observer]) -> int:
     from libmtl_recon.launcher import run
 
     with released():
-        return run(
+        status = run(
             target_of(options), options.args, observers=observers, until_exit=options.own_process
         )
+    ours = [word for word in options.args if word.partition("=")[0] in options.own_flags]
+    if status == _NO_SUCH_FLAG and ours:
+        warn(
+            f"libmtl-recon: {ours[0]} stands behind {options.script}, so that the script got it. "
+            f"A flag of libmtl-recon's own stands in front of {options.script}."
+        )
+    return status
 
 
 class _ScriptAndArgs(argparse.Action):

@@ -63,3 +63,21 @@ def test_no_word_makes_the_message_long(
     error = capsys.readouterr().err
     assert len(error) < 1500
     assert "\x1b" not in error
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [(["score", "{}", "--plot", "x.png"], "--plot"), (["run", "{}", "--single-task=a"], None)],
+)
+def test_an_own_flag_behind_the_script_is_told_where_it_stands(
+    script: str, capsys: pytest.CaptureFixture[str], words: list[str], flag: str | None
+) -> None:
+    assert main([word.format(script) for word in words]) == 2
+    error = capsys.readouterr().err
+    flag = flag or words[-1]
+    assert (
+        f"libmtl-recon: {flag} stands behind {script}, so that the script got it. A flag of "
+        f"libmtl-recon's own stands in front of {script}." in error
+    )
+    assert main(["score", script, "--plotted", "x"]) == 2
+    assert "stands behind" not in capsys.readouterr().err
