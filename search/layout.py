@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from rich import box
@@ -19,11 +20,14 @@ Cells = Sequence[Sequence[str]]
 
 
 def make_console() -> Console:
-    """The console for a report: as wide as the terminal, and wide enough where there is none."""
+    """The console for a report: as wide as the terminal, or as COLUMNS says.
+
+    Where neither says how wide, it is wide enough, and breaks no line.
+    """
     console = Console(highlight=False, emoji=False)
-    if console.is_terminal:
+    if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
         return console
-    return Console(highlight=False, emoji=False, width=_NO_TERMINAL_WIDTH)
+    return Console(highlight=False, emoji=False, width=_NO_TERMINAL_WIDTH, soft_wrap=True)
 
 
 def fitting_table(headings: Sequence[str], rows: Cells, console: Console) -> Table:
@@ -66,7 +70,7 @@ def make_table(
         table.add_column(
             Text(printable(heading)),
             justify="left" if text else "right",
-            no_wrap=plain,
+            no_wrap=console.soft_wrap,
             overflow="fold",
             # Numbers are never cut or wrapped, whatever else must be.
             min_width=None if text else max(numbers, default=0),

@@ -123,24 +123,23 @@ class Report:
     def print(self) -> None:
         """Print the table and what to do next."""
         console = make_console()
-        # What a terminal would break in the middle of a word is broken between words.
-        wraps = console.is_terminal
 
-        def say(text: str, soft_wrap: bool = True) -> None:
+        def say(text: str, soft_wrap: bool | None = None) -> None:
             console.print(Text(printable(text, keep="\n")), soft_wrap=soft_wrap)
 
-        say(f"\n{self.caption}\n", not wraps)
+        say(f"\n{self.caption}\n")
         console.print(fitting_table(self.headings, self.cells, console))
-        say(f"\n{self.verdict}\n", not wraps)
+        say(f"\n{self.verdict}\n")
         shown = best_and_failed(self.lines)
         if shown:
-            say(f"Its best trials{self._and_failed}, all of which are in report.md:\n", not wraps)
+            say(f"Its best trials{self._and_failed}, all of which are in report.md:\n")
             rows = [line.cells for line in shown]
             console.print(make_table(self.trial_headings, rows, console, left=(1, 3)))
             say("")
-        say(f"{self.how}\n\n  {self.command}\n")
+        # What is copied from a terminal, commands and paths, has no line breaks of ours.
+        say(f"{self.how}\n\n  {self.command}\n", soft_wrap=True)
         for picture in self.pictures:
-            say(f"Picture: {picture}")
+            say(f"Picture: {picture}", soft_wrap=True)
 
     @property
     def caption(self) -> str:

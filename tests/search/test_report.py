@@ -58,15 +58,21 @@ def report_of(tasks: list[str], names: list[str]) -> Report:
 
 
 def shown(
-    report: Report, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    report: Report,
+    columns: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    terminal: bool = True,
 ) -> list[str]:
     monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("TERM", "xterm")
     report.print()
     return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
 
 
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
 @pytest.mark.parametrize("columns", [80, 200])
 @pytest.mark.parametrize(
     ("tasks", "names"),
@@ -82,11 +88,12 @@ def test_the_table_has_room_for_every_number(
     tasks: list[str],
     names: list[str],
     columns: int,
+    terminal: bool,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
     report = report_of(tasks, names)
-    lines = shown(report, columns, monkeypatch, capsys)
+    lines = shown(report, columns, monkeypatch, capsys, terminal)
     prose = next(i for i, line in enumerate(lines) if line.startswith("Reproduce"))
     assert [line for line in lines[:prose] if len(line.rstrip()) > columns] == []
     text = "\n".join(lines[:prose])
