@@ -25,6 +25,7 @@ from search.trouble import GOES_ON, MachineError, said_no_room, set_aside
 
 _POLL = 0.03  # seconds between looks at a child's events
 _LAST_LINES = 6
+_LAST_BYTES = 100_000  # of a log, among which they are looked for
 # What argparse and we write before an error's text.
 _ERROR = re.compile(r"^\S[\w .\-/]*: error: ")
 _LOST = 255  # the exit code of a run about which nothing is known any more
@@ -256,7 +257,9 @@ def _failure(job: Job, status: int | None, exitcode: int | None) -> ReconError:
 
 def _last_words(log: Path) -> str:
     try:
-        text = log.read_text(encoding="utf-8", errors="replace")
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - _LAST_BYTES))
+            text = stream.read(_LAST_BYTES).decode("utf-8", errors="replace")
     except OSError:
         text = ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import gc
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from libmtl_recon import ReconError
-from search.trouble import first_line, machine_error, set_aside
+from search.trouble import GOES_ON, first_line, machine_error, set_aside
 
 NAME = "libmtl-recon"
 _SEARCH = "search"
@@ -45,6 +46,7 @@ class StudyFile:
         # Optuna would say the same again, and in its own words.
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._file, self._identity, self._say = file, identity, say
+        self._ended_by_others: set[int] = set()
         if file.exists() and not file.stat().st_size:
             say(f"The study {file} is empty, so it is begun again. {_TAKEN}")
         _wait_for(file, say)
@@ -60,23 +62,35 @@ class StudyFile:
             self.study.set_user_attr(_SEARCH, identity)
 
     def add(self, trial: FrozenTrial) -> int:
-        """Add a trial; returns its number."""
+        """Add a trial; returns its number.
+
+        Raises:
+            ReconError: Another program has taken a name of the trial's for something else.
+        """
         storage = self._storage
-        return storage.get_trial(storage.create_new_trial(self._id, trial)).number
+        try:
+            return storage.get_trial(storage.create_new_trial(self._id, trial)).number
+        except ValueError as error:
+            raise ReconError(
+                f"Another program has just added trials to {self._file} with which this search's "
+                f"cannot be together: {first_line(error)}. {GOES_ON} It sets that study aside."
+            ) from error
 
     def report(self, number: int, value: float, epoch: int) -> None:
         """Write down what a trial had reached after an epoch."""
-        self._storage.set_trial_intermediate_value(self._trial(number), epoch, value)
+        with self._unless_ended(number):
+            self._storage.set_trial_intermediate_value(self._trial(number), epoch, value)
 
     def note(self, number: int, key: str, value: Any) -> None:
         """Write an attribute of a trial that has not ended."""
-        self._storage.set_trial_user_attr(self._trial(number), key, value)
+        with self._unless_ended(number):
+            self._storage.set_trial_user_attr(self._trial(number), key, value)
 
     def tell(self, number: int, state: TrialState, value: float | None = None) -> None:
         """End a trial."""
-        self._storage.set_trial_state_values(
-            self._trial(number), state, None if value is None else [value]
-        )
+        values = None if value is None else [value]
+        with self._unless_ended(number):
+            self._storage.set_trial_state_values(self._trial(number), state, values)
 
     def begin(self, waiting: FrozenTrial, chosen: FrozenTrial) -> bool:
         """Turn a waiting trial into a running one with chosen parameters and attributes.
@@ -105,6 +119,19 @@ class StudyFile:
         if hasattr(self, "_storage"):
             self._storage.remove_session()
             self._storage.engine.dispose()
+
+    @contextmanager
+    def _unless_ended(self, number: int) -> Iterator[None]:
+        """Leave a trial as it is that another program has ended, and say so once."""
+        try:
+            yield
+        except UpdateFinishedTrialError:
+            if number not in self._ended_by_others:
+                self._ended_by_others.add(number)
+                self._say(
+                    f"Trial {number} was ended by another program while this search was at it, and "
+                    "is left as it is."
+                )
 
     @property
     def _id(self) -> int:

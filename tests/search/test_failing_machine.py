@@ -391,6 +391,44 @@ def test_a_trial_that_takes_a_name_of_ours_for_something_else_is_set_aside(
     assert (tmp_path / "study.db.damaged-1").exists()
 
 
+def test_a_name_that_is_taken_while_the_search_goes_on_stops_it_and_loses_nothing(
+    folder: Folder, alone: Folder
+) -> None:
+    def train(plan: Plan, report: Report) -> float:
+        with folder.optuna() as study:
+            if not any("lr" in trial.params for trial in study.get_trials(deepcopy=False)):
+                study.add_trial(a_trial(alpha="much", lr=0.1))
+        return folder.train(plan, report)
+
+    with pytest.raises(ReconError, match=r"just added trials to .* sets that study aside"):
+        folder.search(train=train)
+    folder.close()
+    trained = len(folder.trained)
+    assert 1 <= trained < 6
+    folder.search()
+    assert folder.table() == alone.table()
+    assert folder.trained == alone.trained
+
+
+@pytest.mark.parametrize("state", [TrialState.COMPLETE, TrialState.FAIL])
+def test_a_trial_that_another_program_ends_is_left_as_it_is(
+    state: TrialState, folder: Folder
+) -> None:
+    def train(plan: Plan, report: Report) -> float:
+        with folder.optuna() as study:
+            if not study.get_trials(deepcopy=False, states=(state,)):
+                study.tell(0, 50.0 if state == TrialState.COMPLETE else None, state=state)
+        return folder.train(plan, report)
+
+    study = folder.search(train=train)
+    first, *others = folder.trials
+    assert first.state == state
+    assert [trial.state for trial in others] == [TrialState.COMPLETE] * len(others)
+    said = [text for text in folder.said if "was ended by another program" in text]
+    assert [text.split(" was ")[0] for text in said] == ["Trial 0"]
+    assert study.finished == (6 if state == TrialState.COMPLETE else 5)
+
+
 def test_what_a_user_puts_into_the_queue_is_trained(folder: Folder) -> None:
     folder.open()
     with folder.optuna() as other:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,17 @@ def test_a_run_that_is_killed_twice_has_failed(make: Callable[[str], Job]) -> No
     with pytest.raises(RunKilledError, match=r"killed by SIGKILL .*memory"):
         Forking(1, say=said.append).run(make("os.kill(os.getpid(), signal.SIGKILL)"))
     assert len(said) == 1
+
+
+def test_of_a_long_log_only_the_end_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    log.write_text("ä line\n" * 2_000_000 + "no such data\n", encoding="utf-8")
+    tracemalloc.start()
+    said = process._last_words(log)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert said.endswith("| ä line | no such data .")
+    assert most < 4_000_000
 
 
 def test_a_run_that_takes_too_long_is_ended_and_says_why(
