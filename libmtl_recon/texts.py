@@ -48,9 +48,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     return f"Did you mean {close[0]}? " if close else ""
 
 
-def nearest(
-    name: object, known: Iterable[str], most: int = 1, likeness: float = 0.55
-) -> list[str]:
+def nearest(name: object, known: Iterable[str], most: int = 1, likeness: float = 0.55) -> list[str]:
     """The known names that are most like one, the most alike first.
 
     Args:

@@ -48,7 +48,7 @@ def test_what_can_be_written_is_let_pass(tmp_path: Path) -> None:
 
 
 def test_a_folder_and_nothing_are_no_files_to_write(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="must be the name of a file .* This is a folder"):
+    with pytest.raises(UsageError, match=r"must be the name of a file .* This is a folder"):
         check_writable("--out", tmp_path)
-    with pytest.raises(UsageError, match="must be the name of a file .*''.* It is empty"):
+    with pytest.raises(UsageError, match=r"must be the name of a file .*''.* It is empty"):
         check_writable("--out", "")

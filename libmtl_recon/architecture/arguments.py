@@ -37,7 +37,7 @@ def checked_arguments(
         if not isinstance(name, str):
             way_out = f"Write a layer's path in the network, such as {_layer(name, network)!r}."
             raise UsageError("layers", "must be names", name, way_out)
-    return network, names, checked
+    return network, [layer_name(name) for name in names], checked
 
 
 def checked_module(module: Any, parameter: str = "module") -> nn.Module:
@@ -72,7 +72,7 @@ def _checked_tasks(tasks: Any) -> tuple[str, ...]:
         raise UsageError("tasks", rule, tasks, f"Write [{tasks!r}, ...], a name for each task.")
     if isinstance(tasks, set | frozenset):
         raise UsageError(
-            "tasks", f"{rule}, in an order", tasks, f"Write a list or a tuple, such as {example}."
+            "tasks", "must be names in an order", tasks, f"Write a list, such as {example}."
         )
     if isinstance(tasks, bytes) or not isinstance(tasks, Iterable):
         raise UsageError("tasks", rule, tasks, f"Write a name for each task, such as {example}.")

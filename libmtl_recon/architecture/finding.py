@@ -99,10 +99,10 @@ def _find(name: str, owners: Mapping[str, nn.Module], every: Mapping[str, nn.Mod
         return owners[name]
     rule = "must name modules that hold trainable parameters of their own"
     if name not in every:
-        holder, _, parameter = name.rpartition(".")
-        owner = every.get(layer_name(holder))
-        if owner is not None and parameter in owner._parameters:
-            way_out = f"It is a parameter of {layer_name(holder)!r}: name that."
+        path, _, last = name.rpartition(".")
+        owner = every.get(layer_name(path))
+        if owner is not None and last in owner._parameters:
+            way_out = f"It is a parameter of {layer_name(path)!r}: name that."
             raise UsageError("layers", rule, name, way_out)
         close = nearest(name, owners, most=3, likeness=0.4) or list(owners)[:3]
         raise UsageError("layers", rule, name, f"There is none; similar ones: {', '.join(close)}.")

@@ -73,7 +73,7 @@ def _split_on_bundle(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str,
             f"A {type(module).__name__} behind the first split keeps statistics for each task, and "
             "inside a custom autograd function it cannot tell whose activations it is given. With "
             "torch.utils.checkpoint use use_reentrant=False; else call the norm outside of that "
-            "function, or split with bn='mixed' (--recon_bn mixed)."
+            "function, or split with bn='mixed'."
         )
     if bundles_in((args, kwargs)):
         make_task_specific(module, _buffers(module), vars(module)[_SELECTION])

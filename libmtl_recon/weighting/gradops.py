@@ -251,7 +251,7 @@ def check_stationary(parameter: str, value: object) -> None:
             parameter,
             f"must be {' or '.join(STATIONARY)}",
             value,
-            "stop is the paper's; min_norm takes the shortest convex combination of the gradients.",
+            "The paper's is stop; min_norm takes the shortest convex combination of the gradients.",
         )
 
 

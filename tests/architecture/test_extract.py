@@ -20,6 +20,7 @@ from test_bases import BASES, images, make_model, part_ways
 from test_bases import TASKS as BASE_TASKS
 from test_libmtl import ARGS, TASKS, Encoder, ListEncoder, batches, make
 from torch import Tensor, nn
+from turning import turned
 
 from libmtl_recon import ReconError, UsageError, extract_task, only_task, split_layers
 from libmtl_recon.plugin.features import detect
@@ -140,16 +141,6 @@ def test_over_a_base_it_is_that_base_with_one_task(
         assert not any(f".{other}." in f".{key}." for key in found.state_dict())
     alone = sum(p.numel() for p in found.parameters())
     assert alone < sum(p.numel() for p in plain.parameters())
-
-
-def turned(model: Any, losses: Tensor) -> Any:
-    """A model whose rotations, which the first step makes, are far from where they start."""
-    model.backward(losses, **ARGS["RotoGrad"])
-    for rotation in model.rotograd.rotations.values():
-        turn = torch.linalg.qr(torch.randn_like(rotation.matrix()))[0]
-        turn[:, 0] *= turn.det().sign()
-        rotation.start_at(turn)
-    return model.eval()
 
 
 @pytest.mark.parametrize("arch", ["HPS", "Recon"])

@@ -68,7 +68,7 @@ class Redraws(nn.Module):
         (resnet, ["fc"], ["a", "_modules"], "attribute of nn.Module.*'_modules'"),
         (resnet, ["fc"], ["a", ""], "not empty.*Give the task a name"),
         (resnet, ["fc"], ["a", 0], r"must be names \(got 0\)"),
-        (resnet, ["fc"], "ab", "sequence of the tasks' names"),
+        (resnet, ["fc"], "ab", "at least one and none twice"),
         (TiedLayers, ["first"], ["a", "b"], "'second': choose both"),
         (Tied, ["output"], ["a", "b"], "count for 'embedding'"),
         (lambda: nn.Sequential(nn.LazyLinear(2)), ["0"], ["a", "b"], "Run the network once"),

@@ -15,6 +15,7 @@ import torch
 from test_libmtl import ARGS, TASKS, make
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
+from turning import turned
 
 from libmtl_recon import ReconError, ScoringObserver, UsageError, extract_task, split_layers
 from libmtl_recon.plugin.observing import observe
@@ -381,8 +382,6 @@ def test_a_shared_decoder_with_buffers_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_rotation_cannot_go_into_a_tied_weight(tmp_path: Path) -> None:
-    from test_extract import turned
-
     model = build(parameter, tmp_path, "RotoGrad").model
     turned(model, losses(model))
     with pytest.raises(ReconError, match=r"rotation of task 'b' cannot be merged.*encoder\.emb"):
