@@ -150,3 +150,20 @@ def test_a_loss_is_connected_to_any_part_of_its_prediction() -> None:
     assert trainable(loss, part) is loss
     with torch.no_grad():
         assert trainable(constant, part) is constant
+
+
+@pytest.mark.parametrize("multi_input", [False, True])
+@pytest.mark.parametrize("name", ["MGDA", "IMTL", "GradNorm"])
+def test_decoders_learn_behind_a_frozen_encoder_with_rep_grad(name: str, multi_input: bool) -> None:
+    runs = Runs(name, rep_grad=True, multi_input=multi_input)
+    runs.model.encoder.requires_grad_(False)
+    runs.model.zero_grad()
+    runs.backward()
+    plain = Runs("EW", multi_input=multi_input)
+    plain.backward()
+    found, wanted = runs.gradients(), plain.gradients()
+    assert not any(key.startswith("encoder.") for key in found)
+    decoders = [key for key in wanted if key.startswith("decoders.")]
+    assert len(decoders) == 6
+    for key in decoders:
+        torch.testing.assert_close(found[key], wanted[key])

@@ -134,10 +134,15 @@ def backward_new_grads(
         reset_grad(self, batch_weight.to(grads) @ grads)
     elif isinstance(self.rep, dict):
         # All at once: where the tasks have one representation, the encoder is walked once.
-        representations = [self.rep[task] for task in self.task_name]
-        weighted = [w * g for w, g in zip(batch_weight, per_grads, strict=True)]
-        torch.autograd.backward(representations, weighted)
-    else:
+        # One that has no graph is that of a frozen encoder.
+        found = [
+            (self.rep[task], w * g)
+            for task, w, g in zip(self.task_name, batch_weight, per_grads, strict=True)
+            if self.rep[task].requires_grad
+        ]
+        if found:
+            torch.autograd.backward([r for r, _ in found], [g for _, g in found])
+    elif self.rep.requires_grad:
         self.rep.backward(torch.tensordot(batch_weight.to(per_grads), per_grads, dims=1))
 
 
