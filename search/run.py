@@ -135,7 +135,9 @@ def _draw(
 ) -> tuple[Path, ...]:
     folder, plan = session.folder.path, best.plan
     conflicts, improvement = folder / "conflicts.png", folder / "improvement.png"
-    draw_profile(profile, conflicts, plan.S if plan.S is not None else -0.1)
+    # Dark are the layers that the best splits.
+    severity = -0.1 if plan.S is None else plan.S
+    draw_profile(profile, conflicts, severity, len(plan.layers) or None)
     plans = study.plans()
     whole = {done.key for done in study.top(len(plans))}
     draw_improvement(

@@ -106,6 +106,20 @@ def test_the_finalist_with_the_highest_mean_is_the_best(
     assert report.best == report.finalists[0].plan
 
 
+def test_the_layers_that_the_best_splits_are_marked_in_the_picture(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(search.run, "Runner", FakeRunner(telling))
+    monkeypatch.setattr(search.run, "draw_profile", lambda *given: drawn.append(given))
+    monkeypatch.setattr(search.run, "draw_improvement", lambda *_: None)
+    best = run_search(load_config(write_search(tmp_path, trials=3)), tmp_path / "out").best
+    [(profile, file, S, K)] = drawn
+    assert best.layers
+    assert (S, profile.ranking(S)[:K]) == (best.S, list(best.layers))
+    assert file == tmp_path / "out" / "conflicts.png"
+
+
 def session(folder: Path, runner: FakeRunner, **changes: Any) -> Session:
     config = load_config(write_search(folder, **changes))
     return Session(config, SearchFolder(folder / "out"), runner, Display())
