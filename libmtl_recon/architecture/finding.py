@@ -50,7 +50,7 @@ def find_layers(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]
     owners = {name: owner for name, owner, _ in owned_parameters(module)}
     # A module may have several names; any of them will do.
     every = {layer_name(n): m for n, m in module.named_modules(remove_duplicate=False)}
-    found = {name: _find(name, owners, every) for name in names}
+    found = {name: _find(name, owners, every) for name in map(layer_name, names)}
     for name, owner in found.items():
         _refuse_unfit(name, owner)
     return found
