@@ -70,7 +70,19 @@ def swap_prepare_args(libmtl: ModuleType) -> None:
         "prepare_args",
     )
     vars(config)["_libmtl_recon_prepare"] = lambda params: prepare(libmtl, original, params)
+    vars(config)["_libmtl_recon_original"] = original
     config.prepare_args.__code__ = _trampoline.__code__
+
+
+def default_weight_args(libmtl: ModuleType, weighting: str) -> dict[str, Any]:
+    """What LibMTL's own code makes of its flags' defaults for one of its weightings."""
+    config = libmtl.config
+    defaults = {action.dest: action.default for action in config.LibMTL_args._actions}
+    chosen = {"weighting": weighting, "arch": "HPS", "optim": "adam", "scheduler": None}
+    params = argparse.Namespace(**{**defaults, **chosen})
+    kwargs, _, _ = vars(config)["_libmtl_recon_original"](params)
+    found: dict[str, Any] = kwargs["weight_args"]
+    return found
 
 
 def _trampoline(params: Any) -> Any:

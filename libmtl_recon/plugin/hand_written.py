@@ -1,4 +1,4 @@
-"""``weight_args`` and ``arch_args`` of ours that a script wrote by hand: checked and completed.
+"""``weight_args`` and ``arch_args`` that a script wrote by hand: completed, and ours checked.
 
 LibMTL's ``prepare_args`` makes them of the flags; a script may as well give a Trainer a dict of its
 own, with some of them, or none.
@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from libmtl_recon.errors import UsageError
+from libmtl_recon.plugin.arguments import default_weight_args
 from libmtl_recon.plugin.flags import ARCHITECTURES, WEIGHTINGS
 from libmtl_recon.texts import nearest
 
@@ -19,7 +20,7 @@ from libmtl_recon.texts import nearest
 def completed(
     libmtl: ModuleType, weighting: Any, architecture: Any, arguments: Mapping[str, Any], lr: Any
 ) -> dict[str, Any]:
-    """A Trainer's further arguments, in which those of ours have their defaults.
+    """A Trainer's further arguments, in which those of ours and of weightings have their defaults.
 
     Args:
         libmtl: LibMTL.
@@ -36,6 +37,9 @@ def completed(
     for name, flags in WEIGHTINGS.items():
         if _is_one(weighting, vars(libmtl.weighting)[name]):
             found["weight_args"] = _filled(flags, name, "weight_args", found["weight_args"], lr)
+    if getattr(weighting, "__module__", "").startswith("LibMTL."):
+        defaults = default_weight_args(libmtl, weighting.__name__)
+        found["weight_args"] = {**defaults, **(found["weight_args"] or {})}
     for name, flags in ARCHITECTURES.items():
         ours = vars(libmtl.architecture)[name]
         if architecture == name or _is_one(architecture, ours):

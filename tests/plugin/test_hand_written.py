@@ -45,6 +45,24 @@ def test_rotograd_has_its_defaults(given: dict[str, float], lr: float, found: fl
     trainer.train(batches(2, count=1), batches(2, count=1), 1)
 
 
+@pytest.mark.parametrize(
+    ("weighting", "given", "found"),
+    [
+        ("MGDA", {}, {"mgda_gn": "none"}),
+        ("CAGrad", {"calpha": 0.2}, {"calpha": 0.2, "rescale": 1}),
+        ("DWA", None, {"T": 2.0}),
+        ("GradDrop", {}, {"leak": 0.0}),
+        ("GradNorm", {}, {"alpha": 1.5}),
+    ],
+)
+def test_libmtls_own_weightings_have_the_defaults_of_its_flags(
+    weighting: str, given: dict[str, float] | None, found: dict[str, Any]
+) -> None:
+    trainer = make_trainer(weighting, weight_args=given)
+    assert trainer.kwargs["weight_args"] == found
+    trainer.train(batches(2, count=1), batches(2, count=1), 1)
+
+
 def test_recon_has_its_defaults_and_asks_for_k() -> None:
     given = {"recon_k": 1, "recon_layers": "two"}
     trainer = make_trainer("EW", architecture=recon(), arch_args=given)
