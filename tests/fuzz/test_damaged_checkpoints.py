@@ -9,7 +9,6 @@ import collections
 import contextlib
 import io
 import random
-import signal
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ import LibMTL
 import pytest
 import torch
 from fuzz.damage import OF_BYTES, OTHER_THINGS, damaged_values
+from fuzz.in_time import time_limit
 from LibMTL.loss import CELoss
 from LibMTL.metrics import AccMetric
 from torch import nn
@@ -116,20 +116,6 @@ def draw(readers: Readers, rng: random.Random) -> tuple[str, bytes]:
     return "values", _bytes(damaged_values(rng.choice(readers.good), rng))
 
 
-@contextlib.contextmanager
-def ends_in_time() -> Iterator[None]:
-    def hang(*_: Any) -> None:
-        raise TimeoutError(f"a checkpoint was read for more than {SECONDS} seconds")
-
-    before = signal.signal(signal.SIGALRM, hang)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 @pytest.mark.parametrize(
     ("seed", "count"), [(1, 40), pytest.param(2, 1500, marks=pytest.mark.slow)]
 )
@@ -142,7 +128,7 @@ def test_a_damaged_checkpoint_is_a_sentence(seed: int, count: int, tmp_path: Pat
         for name, read in readers:
             where = f"file {number} of seed {seed} ({kind}) read for {name}"
             try:
-                with ends_in_time(), contextlib.redirect_stdout(io.StringIO()):
+                with time_limit(SECONDS, "a checkpoint"), contextlib.redirect_stdout(io.StringIO()):
                     read()
                 outcomes["read"] += 1
             except ReconError as error:

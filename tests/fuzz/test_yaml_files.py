@@ -7,11 +7,11 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fuzz.in_time import time_limit
 
 from libmtl_recon import ReconError
 from search import load_config
@@ -162,27 +162,13 @@ def _block(value: dict[str, Any], indent: str = "") -> str:
     return text
 
 
-@contextmanager
-def time_limit(what: str) -> Iterator[None]:
-    def end(*_: object) -> None:
-        raise AssertionError(f"still not read after {SECONDS} s: {what}")
-
-    before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def check(source: str | Path) -> str:
     """Read it; how that ended: "read", or the message without the file's name and what is quoted.
 
     Raises:
         AssertionError: It took too long, raised something of another library, or said it badly.
     """
-    with time_limit(str(source)):
+    with time_limit(SECONDS, str(source)):
         try:
             config = load_config(source)
         except ReconError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -32,13 +31,7 @@ SCORED = [
 TASKS = ("t0", "t1", "t2")
 
 
-@pytest.fixture(autouse=True)
-def _in_float64_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("LIBMTL_RECON_DEVICE", "cpu")
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("float64_on_the_cpu")
 
 
 class SometimesConstant(AbsLoss):  # type: ignore[misc]

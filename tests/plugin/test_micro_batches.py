@@ -36,13 +36,7 @@ SHARED = ["GradOPS", "PCGrad", "MGDA"]
 _ROUNDING = 1e-14
 
 
-@pytest.fixture(autouse=True)
-def _in_float64_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("LIBMTL_RECON_DEVICE", "cpu")
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("float64_on_the_cpu")
 
 
 @pytest.mark.parametrize("name", NAMES)

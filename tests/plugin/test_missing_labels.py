@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from missing_problem import (
@@ -43,13 +43,7 @@ GRADIENTS += ["RotoGrad"]
 GRADIENTS += [name for name in ("Aligned_MTL", "DB_MTL", "FairGrad", "Nash_MTL", "UPGrad") if MAIN]
 
 
-@pytest.fixture(autouse=True)
-def _in_float64_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("LIBMTL_RECON_DEVICE", "cpu")
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("float64_on_the_cpu")
 
 
 def train(trainer: Any, data: Any, epochs: int = EPOCHS) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,7 @@ from libmtl_recon.plugin.observing import Measurement, Observer, observe
 from libmtl_recon.plugin.scoring import ScoringObserver
 from libmtl_recon.weighting.gradops_log import read_log
 
-
-@pytest.fixture(autouse=True)
-def _in_float64_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("LIBMTL_RECON_DEVICE", "cpu")
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("float64_on_the_cpu")
 
 
 class Kept(Observer):

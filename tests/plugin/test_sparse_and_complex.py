@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -26,13 +26,7 @@ NAMES = [name for name in weightings.__all__ if not name.startswith("Abs")]
 BY_DIFFERENCES = ("CAGrad", "FairGrad")
 
 
-@pytest.fixture(autouse=True)
-def _in_float64_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("LIBMTL_RECON_DEVICE", "cpu")
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("float64_on_the_cpu")
 
 
 class Tables(nn.Module):
