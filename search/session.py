@@ -154,7 +154,8 @@ class Session:
 
         def follow(result: Result) -> bool:
             nonlocal reported
-            if len(result.epochs[self._on]) == reported:
+            # A run that is made once more, since it was killed, begins at its first epoch again.
+            if len(result.epochs[self._on]) <= reported:
                 return True
             gains = result.improvements(base, self._on)
             reported = len(gains)

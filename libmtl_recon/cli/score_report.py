@@ -13,7 +13,7 @@ from libmtl_recon.cli.command import target_of
 from libmtl_recon.cli.tables import print_ranking, say
 from libmtl_recon.conflict.cache import Entry, export_profile
 from libmtl_recon.conflict.stability import in_words
-from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.errors import ReconError, UsageError, naming
 from libmtl_recon.output import OutputError, warn
 
 if TYPE_CHECKING:
@@ -135,7 +135,8 @@ def _write_files(kept: Entry, options: argparse.Namespace) -> tuple[list[str], l
 
         try:
             K = options.k if isinstance(options.k, int) else None
-            draw_profile(kept.profile, options.plot, options.s, K)
+            with naming(file="--plot"):
+                draw_profile(kept.profile, options.plot, options.s, K)
             done.append(f"Drawn in {options.plot}.")
         except ReconError as error:
             problems.append(str(error))

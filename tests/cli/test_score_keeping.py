@@ -86,20 +86,26 @@ def test_each_run_has_a_name_of_its_own(script: str) -> None:
     assert add_profiles([entry.profile for entry in entries]).steps == 8
 
 
-@pytest.mark.parametrize("what", ["--out", "--plot"])
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [("--out", "Cannot write the profile"), ("--plot", "--plot must be the name of a file")],
+)
 def test_a_file_that_cannot_be_written_costs_only_itself(
     script: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     what: str,
+    says: str,
 ) -> None:
     target = tmp_path / "taken.png"
-    target.mkdir()
+    write = Path(script).read_text("utf-8")
+    # Free at the start, taken when the script ends.
+    Path(script).write_text(f"{write}\nimport os\nos.mkdir({str(target)!r})\n", "utf-8")
     assert main(["score", what, str(target), script]) == 1
     said = capsys.readouterr()
     assert f"Kept as profile {ProfileCache().list()[0].id}" in said.out
-    assert "Cannot write the" in said.err
+    assert says in said.err
     assert said.err.endswith(f"What was scored is kept as profile {ProfileCache().list()[0].id}.\n")
     assert kept().steps == 4
     assert left_behind() == []

@@ -199,7 +199,7 @@ def test_a_name_that_is_none_of_a_picture_is_refused(
 def test_a_file_that_cannot_be_written_is_explained(
     profile: ConflictProfile, tmp_path: Path
 ) -> None:
-    (tmp_path / "p.png").mkdir()
+    (tmp_path / "p.png").symlink_to("/dev/full")
     with pytest.raises(ReconError, match=r"Cannot write the picture to .*p\.png"):
         draw_profile(profile, tmp_path / "p.png")
 

@@ -76,6 +76,7 @@ class FakeRunner:
         started: The runs that ended when the network was built.
         early: Those of them that were ended early.
         interrupt: Raise this in the place of the next training for which it gives true.
+        killed_after: A training is killed after so many events, and made once more.
     """
 
     def __init__(self, world: World) -> None:
@@ -85,6 +86,7 @@ class FakeRunner:
         self.started: list[Job] = []
         self.stopped = False
         self.interrupt: Callable[[Asked], bool] = lambda _: False
+        self.killed_after = 0
 
     def __call__(self, *_: Any, **__: Any) -> FakeRunner:
         """Itself, where a runner would be made."""
@@ -103,6 +105,12 @@ class FakeRunner:
         if job.profile is None and self.interrupt(asked):
             raise KeyboardInterrupt
         self.trained.append(job)
+        if self.killed_after:
+            cut_off = Result()
+            for event in self._events(job, asked)[: self.killed_after]:
+                cut_off.add(event)
+                follow(cut_off)
+            follow(Result())
         result = Result()
         job.events.parent.mkdir(parents=True, exist_ok=True)
         with job.events.open("w", encoding="utf-8") as file:

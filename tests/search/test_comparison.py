@@ -147,6 +147,23 @@ def test_the_pruner_is_told_the_best_so_far(tmp_path: Path) -> None:
     assert value == pytest.approx(20.0)
 
 
+def test_a_run_that_is_made_once_more_reports_each_epoch_once(tmp_path: Path) -> None:
+    runner = FakeRunner(falling)
+    own = session(tmp_path, runner)
+    own.prepare()
+    runner.killed_after = 6
+    told: list[tuple[int, float]] = []
+
+    def report(epoch: int, gain: float) -> bool:
+        told.append((epoch, gain))
+        return True
+
+    value = own.train(Plan("EW", None, -0.1, ("l0",)), report)
+    assert [epoch for epoch, _ in told] == [0, 1, 2, 3]
+    assert [gain for _, gain in told] == pytest.approx([10.0, 20.0, 20.0, 20.0])
+    assert value == pytest.approx(20.0)
+
+
 def test_a_run_is_ended_early_in_any_epoch_but_the_last(tmp_path: Path) -> None:
     runner = FakeRunner(falling)
     own = session(tmp_path, runner)
