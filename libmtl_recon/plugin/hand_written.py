@@ -37,7 +37,7 @@ def completed(
     for name, flags in WEIGHTINGS.items():
         if _is_one(weighting, vars(libmtl.weighting)[name]):
             found["weight_args"] = _filled(flags, name, "weight_args", found["weight_args"], lr)
-    if getattr(weighting, "__module__", "").startswith("LibMTL."):
+    if _is_libmtls(libmtl, weighting):
         defaults = default_weight_args(libmtl, weighting.__name__)
         found["weight_args"] = {**defaults, **(found["weight_args"] or {})}
     for name, flags in ARCHITECTURES.items():
@@ -73,3 +73,9 @@ def _filled(
 
 def _is_one(given: Any, ours: type) -> bool:
     return isinstance(given, type) and issubclass(given, ours)
+
+
+def _is_libmtls(libmtl: ModuleType, weighting: Any) -> bool:
+    """Whether a weighting is one for which LibMTL's own code makes arguments."""
+    listed = vars(libmtl.weighting).get(getattr(weighting, "__name__", "")) is weighting
+    return listed and weighting.__module__.startswith("LibMTL.")
