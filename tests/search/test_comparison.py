@@ -131,27 +131,12 @@ def falling(asked: Asked, task: str) -> Curves:
     return [0.55, 0.6, 0.4, 0.3], [0.5] * 4
 
 
-def test_the_pruner_is_told_the_best_so_far(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed_after", [0, 6])  # events; the run is then made once more
+def test_the_pruner_is_told_the_best_so_far_once(tmp_path: Path, killed_after: int) -> None:
     runner = FakeRunner(falling)
     own = session(tmp_path, runner)
     own.prepare()
-    told: list[tuple[int, float]] = []
-
-    def report(epoch: int, gain: float) -> bool:
-        told.append((epoch, gain))
-        return True
-
-    value = own.train(Plan("EW", None, -0.1, ("l0",)), report)
-    assert [epoch for epoch, _ in told] == [0, 1, 2, 3]
-    assert [gain for _, gain in told] == pytest.approx([10.0, 20.0, 20.0, 20.0])
-    assert value == pytest.approx(20.0)
-
-
-def test_a_run_that_is_made_once_more_reports_each_epoch_once(tmp_path: Path) -> None:
-    runner = FakeRunner(falling)
-    own = session(tmp_path, runner)
-    own.prepare()
-    runner.killed_after = 6
+    runner.killed_after = killed_after
     told: list[tuple[int, float]] = []
 
     def report(epoch: int, gain: float) -> bool:
