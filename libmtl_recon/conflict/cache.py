@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from libmtl_recon.conflict.profile import ConflictProfile
 from libmtl_recon.conflict.stores import Store, explained, open_store, write_atomically
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.files import refusal
+from libmtl_recon.output import warn
 from libmtl_recon.texts import did_you_mean, printable
 
 VARIABLE = "LIBMTL_RECON_CACHE"
@@ -183,7 +183,7 @@ class ProfileCache:
 
 
 def _warn(text: str) -> None:
-    print(f"libmtl-recon: {printable(text)}", file=sys.stderr)
+    warn(f"libmtl-recon: {printable(text)}")
 
 
 def default_folder() -> Path | str:
