@@ -46,7 +46,7 @@ def of_one_tensor(name: str) -> ReconError:
     return ReconError(
         f"What a split network returns has one {name} for each task and none for all, so that code "
         "which goes by it (DistributedDataParallel with find_unused_parameters or static_graph, "
-        "torch.export) cannot take it. Give it one tensor a task: wrap the split network in a "
+        "torch.export) cannot take it. Give it one tensor per task: wrap the split network in a "
         "module whose forward returns libmtl_recon.by_task(split(x)). TorchJD's Engine takes the "
         "modules that stand before the first split alone; for others use torchjd.autojac."
     )
