@@ -33,11 +33,11 @@ from LibMTL.utils import set_random_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from libmtl_recon import Measurement, Observer, ReconError, UsageError
-from libmtl_recon.conflict.stores import write_atomically
-from libmtl_recon.plugin.observing import observe
+from libmtl_recon import Measurement, ReconError, TrainerHook, UsageError
+from libmtl_recon.integrations.libmtl.hooks import observe
 from libmtl_recon.problems import census_income
 from libmtl_recon.problems.argument_types import whole
+from libmtl_recon.profiles.stores import write_atomically
 
 ALPHAS = (-10.0, -5.0, -3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0, 5.0)
 OTHERS = ("EW", "PCGrad", "CAGrad", "IMTL", "IMTL-G", "MGDA", "GradNorm")
@@ -72,7 +72,7 @@ class Job:
         return params
 
 
-class Recorder(Observer):
+class Recorder(TrainerHook):
     """Keeps the AUC of each pass over the data."""
 
     def __init__(self, job: Job) -> None:

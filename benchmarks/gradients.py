@@ -73,11 +73,11 @@ def _received(connection: Connection, kind: type[Any]) -> Any:
 
 def _mends(way: str) -> dict[str, str]:
     """The environment: for LibMTL's own step all mends but ours of the gradients."""
-    from libmtl_recon.plugin.mends import MENDS
+    from libmtl_recon.integrations.libmtl.patches import PATCHES
 
     if way != "libmtl":
         return {}
-    return {_SWITCH: ",".join(mend.name for mend in MENDS if mend.name != "fast-gradients")}
+    return {_SWITCH: ",".join(mend.name for mend in PATCHES if mend.name != "fast-gradients")}
 
 
 def measure(setting: Setting) -> list[str]:

@@ -197,7 +197,7 @@ class Repeated:
 
 def _bare(model: Any) -> Any:
     """T backward passes, and one look at the gradients of each."""
-    from libmtl_recon.gradient.step import step_of, task_scalars
+    from libmtl_recon.integrations.libmtl.step.step import step_of, task_scalars
 
     def backward(losses: Tensor, **_: Any) -> None:
         shared = list(model.get_share_params())
@@ -220,16 +220,16 @@ def _trainer(weighting: str, setting: Setting, scored: bool) -> Any:
     from LibMTL.loss import CELoss
     from LibMTL.metrics import AccMetric
 
-    from libmtl_recon import ScoringObserver
-    from libmtl_recon.plugin.features import detect
-    from libmtl_recon.plugin.observing import observe
+    from libmtl_recon import ScoringHook
+    from libmtl_recon.integrations.libmtl.features import detect
+    from libmtl_recon.integrations.libmtl.hooks import observe
 
     torch.manual_seed(0)
     features = detect(LibMTL)
     encoder = ENCODERS[setting.network]
     names = [f"task{task}" for task in range(setting.tasks)]
     task = {"metrics": ["Acc"], "weight": [1]}
-    with quietly(), observe(*([ScoringObserver()] if scored else [])):
+    with quietly(), observe(*([ScoringHook()] if scored else [])):
         return LibMTL.Trainer(
             task_dict={n: {**task, "metrics_fn": AccMetric(), "loss_fn": CELoss()} for n in names},
             weighting=weighting if features.by_name else vars(LibMTL.weighting)[weighting],

@@ -38,9 +38,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from libmtl_recon import ConflictProfile, ReconError, UsageError
-from libmtl_recon.conflict.comparing import norms_first
-from libmtl_recon.conflict.stores import write_atomically
+from libmtl_recon.conflicts.compare import norms_first
 from libmtl_recon.problems.argument_types import whole
+from libmtl_recon.profiles.stores import write_atomically
 
 PARTS = ("rankings", "methods", "dose", "theorem")
 INTERRUPTED = 130

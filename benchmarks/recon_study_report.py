@@ -12,7 +12,7 @@ from recon_study_results import SHOWN, K, Results, S, Training
 from scipy import stats
 
 from libmtl_recon import ConflictProfile
-from libmtl_recon.conflict.comparing import (
+from libmtl_recon.conflicts.compare import (
     chance_distance,
     norms_first,
     overlap,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from libmtl_recon import ConflictProfile
-from libmtl_recon.conflict.grid import BINS
+from libmtl_recon.conflicts.grid import BINS
 
 S, K = -0.1, 25  # of Appendix B.1
 SHOWN = {

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from libmtl_recon.architecture import (
+from libmtl_recon.problems import multi_fashion_mnist as problem
+from libmtl_recon.splitting import (
     is_split,
     shared_parameters,
     split_layers,
     task_parameters,
 )
-from libmtl_recon.problems import multi_fashion_mnist as problem
 
 _BATCHES = 20
 _RATES = (1e-3, 1e-4, 1e-5)

@@ -19,16 +19,16 @@ import torch
 from LibMTL.utils import set_random_seed
 from recon_study_jobs import Job
 
-from libmtl_recon import Measurement, Observer, ScoringObserver, SingleTask, StopRun
-from libmtl_recon.conflict.schedule import Schedule
-from libmtl_recon.conflict.stores import write_atomically
-from libmtl_recon.plugin.observing import observe
+from libmtl_recon import Measurement, ScoringHook, SingleTask, StopRun, TrainerHook
+from libmtl_recon.conflicts.schedule import Schedule
+from libmtl_recon.integrations.libmtl.hooks import observe
 from libmtl_recon.problems import multi_fashion_mnist as problem
+from libmtl_recon.profiles.stores import write_atomically
 
 EVERY = 5  # of a training to its end, each fifth step is scored
 
 
-class Recorder(Observer):
+class Recorder(TrainerHook):
     """Keeps the accuracies of each pass, and how large the encoder is."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ def train(job: Job, settings: str, output: Path) -> None:
     recorder = Recorder()
     # A training to its end is only watched, which a part of its steps does.
     schedule = Schedule(every=EVERY) if job.steps is None else Schedule(job.steps)
-    scoring = ScoringObserver(schedule) if job.task is None else None
+    scoring = ScoringHook(schedule) if job.task is None else None
     observers = [recorder, *([scoring] if scoring else [SingleTask(str(job.task))])]
     set_random_seed(job.seed)
     begun = time.process_time()

@@ -41,10 +41,10 @@ from torch import Tensor
 from torchvision.models.resnet import BasicBlock
 
 from libmtl_recon import ConflictProfile, split_layers
-from libmtl_recon.architecture.bundle import Bundle
-from libmtl_recon.conflict.selection import select_layers
 from libmtl_recon.problems.argument_types import whole
 from libmtl_recon.problems.multi_fashion_mnist import FEATURES, PAIRS, ResNet18
+from libmtl_recon.profiles.selection import select_layers
+from libmtl_recon.splitting.task_tensor import TaskTensor
 
 TASKS = tuple(PAIRS[Job.pair])
 WAYS = {
@@ -117,9 +117,9 @@ def skip_for_task_1() -> Iterator[None]:
     def forward(self: Any, x: Tensor) -> Tensor:
         out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
         identity = x if self.downsample is None else self.downsample(x)
-        if isinstance(out, Bundle) and not isinstance(identity, Bundle):
+        if isinstance(out, TaskTensor) and not isinstance(identity, TaskTensor):
             first, *others = out.parts
-            out = Bundle([first + identity, *others], out.task)
+            out = TaskTensor([first + identity, *others], out.task)
         else:
             out = out + identity
         result: Tensor = self.relu(out)

@@ -11,38 +11,38 @@ from typing import TYPE_CHECKING, Any
 
 from libmtl_recon._version import __version__
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.plugin import activate
+from libmtl_recon.integrations.libmtl import activate
 
 if TYPE_CHECKING:
-    from libmtl_recon.architecture.bundle import Bundle
-    from libmtl_recon.architecture.extract import extract_task
-    from libmtl_recon.architecture.outputs import by_task
-    from libmtl_recon.architecture.split import only_task, split_layers
-    from libmtl_recon.conflict.cache import ProfileCache
-    from libmtl_recon.conflict.plot import draw_profile
-    from libmtl_recon.conflict.profile import ConflictProfile
-    from libmtl_recon.labels.masked import Masked
-    from libmtl_recon.launcher import StopRun, find_script, run_module, run_script
-    from libmtl_recon.plugin.arguments import known_weightings
-    from libmtl_recon.plugin.observing import Measurement, Observer
-    from libmtl_recon.plugin.scoring import ScoringObserver
-    from libmtl_recon.plugin.single_task import SingleTask
+    from libmtl_recon.conflicts.plot import draw_profile
+    from libmtl_recon.conflicts.profile import ConflictProfile
+    from libmtl_recon.integrations.libmtl.architectures.extract import extract_task
+    from libmtl_recon.integrations.libmtl.arguments import known_weightings
+    from libmtl_recon.integrations.libmtl.hooks import Measurement, StopRun, TrainerHook
+    from libmtl_recon.integrations.libmtl.missing_labels.masked import Masked
+    from libmtl_recon.integrations.libmtl.scoring import ScoringHook
+    from libmtl_recon.integrations.libmtl.single_task import SingleTask
+    from libmtl_recon.launcher import find_script, run_module, run_script
+    from libmtl_recon.profiles.cache import ProfileCache
+    from libmtl_recon.splitting.outputs import by_task
+    from libmtl_recon.splitting.split import only_task, split_layers
+    from libmtl_recon.splitting.task_tensor import TaskTensor
     from libmtl_recon.weighting.gradops import gradops_weights
     from libmtl_recon.weighting.rotation import fold_rotation
     from libmtl_recon.weighting.rotograd import RotoGrad
 
 __all__ = [
-    "Bundle",
     "ConflictProfile",
     "Masked",
     "Measurement",
-    "Observer",
     "ProfileCache",
     "ReconError",
     "RotoGrad",
-    "ScoringObserver",
+    "ScoringHook",
     "SingleTask",
     "StopRun",
+    "TaskTensor",
+    "TrainerHook",
     "UsageError",
     "__version__",
     "activate",
@@ -60,27 +60,27 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Bundle": "architecture.bundle",
-    "ConflictProfile": "conflict.profile",
-    "Masked": "labels.masked",
-    "Measurement": "plugin.observing",
-    "Observer": "plugin.observing",
-    "ProfileCache": "conflict.cache",
+    "TaskTensor": "splitting.task_tensor",
+    "ConflictProfile": "conflicts.profile",
+    "Masked": "integrations.libmtl.missing_labels.masked",
+    "Measurement": "integrations.libmtl.hooks",
+    "TrainerHook": "integrations.libmtl.hooks",
+    "ProfileCache": "profiles.cache",
     "RotoGrad": "weighting.rotograd",
-    "ScoringObserver": "plugin.scoring",
-    "SingleTask": "plugin.single_task",
-    "StopRun": "launcher",
-    "by_task": "architecture.outputs",
-    "draw_profile": "conflict.plot",
-    "extract_task": "architecture.extract",
+    "ScoringHook": "integrations.libmtl.scoring",
+    "SingleTask": "integrations.libmtl.single_task",
+    "StopRun": "integrations.libmtl.hooks",
+    "by_task": "splitting.outputs",
+    "draw_profile": "conflicts.plot",
+    "extract_task": "integrations.libmtl.architectures.extract",
     "find_script": "launcher",
     "fold_rotation": "weighting.rotation",
     "gradops_weights": "weighting.gradops",
-    "known_weightings": "plugin.arguments",
-    "only_task": "architecture.split",
+    "known_weightings": "integrations.libmtl.arguments",
+    "only_task": "splitting.split",
     "run_module": "launcher",
     "run_script": "launcher",
-    "split_layers": "architecture.split",
+    "split_layers": "splitting.split",
 }
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.errors import MissingPackageError
-from libmtl_recon.gradient import gramian as exact_gramian
+from libmtl_recon.gradients import gramian as exact_gramian
 from libmtl_recon.weighting.combining import combine
 from libmtl_recon.weighting.gradops import (
     Stationary,

@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from search.config import Config
-    from search.load import load_config, shipped_configs
-    from search.objective import relative_improvement
-    from search.run import run_search
+    from libmtl_recon_search.config import Config
+    from libmtl_recon_search.load import load_config, shipped_configs
+    from libmtl_recon_search.objective import relative_improvement
+    from libmtl_recon_search.run import run_search
 
 __all__ = ["Config", "load_config", "relative_improvement", "run_search", "shipped_configs"]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.faults import raise_all
+from libmtl_recon_search.result import Result
+
 from libmtl_recon import ReconError, UsageError
 from libmtl_recon.texts import did_you_mean
-from search.config import Config
-from search.faults import raise_all
-from search.result import Result
 
 
 def check_space(config: Config, result: Result) -> None:

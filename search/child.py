@@ -20,22 +20,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from libmtl_recon_search.guard import guarded
+
 from libmtl_recon import (
     ConflictProfile,
     Measurement,
-    Observer,
     ProfileCache,
     ReconError,
-    ScoringObserver,
+    ScoringHook,
     SingleTask,
     StopRun,
+    TrainerHook,
     known_weightings,
     run_script,
 )
-from libmtl_recon.conflict.exclusive import ScoringTurn
-from libmtl_recon.conflict.layers import Layer
-from libmtl_recon.conflict.stores import write_atomically
-from search.guard import guarded
+from libmtl_recon.conflicts.layers import Layer
+from libmtl_recon.profiles.scoring_lock import ScoringTurn
+from libmtl_recon.profiles.stores import write_atomically
 
 CANNOT_WRITE = 74  # the exit status of a run that cannot write down what it measured (EX_IOERR)
 DIGEST = "digest"
@@ -79,7 +80,7 @@ class Job:
         return self.events.with_suffix(".log")
 
 
-class Recorder(Observer):
+class Recorder(TrainerHook):
     """Writes what the first Trainer does, in all its calls of ``train``, one JSON object a line.
 
     The last line has the digest of those before it, from which damage is known. Where a line
@@ -182,21 +183,19 @@ def run_job(job: Job) -> None:
 
 
 def _run(job: Job, recorder: Recorder) -> None:
-    observers: list[Observer] = [recorder]
+    observers: list[TrainerHook] = [recorder]
     if job.task is not None:
         observers.append(SingleTask(job.task))
     if job.start:
         scored = job.steps is not None
-        observers.append(
-            ScoringObserver(on_built=_count_layers(recorder)) if scored else _Stopping()
-        )
+        observers.append(ScoringHook(on_built=_count_layers(recorder)) if scored else _Stopping())
     if job.profile is None:
         recorder.end(run_script(job.script, job.arguments, observers=observers))
         return
     # Before the script, which may change the working folder.
     cache = ProfileCache()
     turn = ScoringTurn(cache, lambda text: recorder.write("waiting", text=text))
-    scoring = ScoringObserver(job.steps, on_built=_reuse(job, job.profile, cache, turn, recorder))
+    scoring = ScoringHook(job.steps, on_built=_reuse(job, job.profile, cache, turn, recorder))
     try:
         status = run_script(job.script, job.arguments, observers=[*observers, scoring])
         profile = scoring.profile() if status == 0 else None
@@ -212,7 +211,7 @@ def _run(job: Job, recorder: Recorder) -> None:
     recorder.end(status)
 
 
-class _Stopping(Observer):
+class _Stopping(TrainerHook):
     """Ends the script when the network is built."""
 
     def built(self, trainer: Any) -> None:

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.space import Plan, anchors, suggest
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from libmtl_recon import ConflictProfile
-from search.config import Config
-from search.space import Plan, anchors, suggest
 
 _START_UP = 6  # trials before Optuna's sampler takes the values so far into account
 # What Optuna and we stumble over where a trial's parameters are not of this space.

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from typing import Annotated, Any, Literal
 
+from libmtl_recon_search.faults import raise_all
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -19,7 +20,6 @@ from pydantic import (
 )
 
 from libmtl_recon import UsageError
-from search.faults import raise_all
 
 Scalar = bool | int | float | str
 _GRID = 0.005  # of severities

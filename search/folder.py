@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from libmtl_recon_search.child import Job
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.trouble import machine_error, set_aside
 
 from libmtl_recon import ReconError, UsageError, find_script
-from libmtl_recon.conflict.stores import write_atomically
-from search.child import Job
-from search.config import Config
-from search.trouble import machine_error, set_aside
+from libmtl_recon.profiles.stores import write_atomically
 
 # What may differ between a search and its continuation: it changes no run. The script is known
 # by its content.

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.faults import FaultsError, raise_all
+from libmtl_recon_search.yaml12 import parse_yaml
 from pydantic import BaseModel, ValidationError
 
 from libmtl_recon import ReconError, UsageError
 from libmtl_recon.files import is_file
 from libmtl_recon.problems import BUILT_IN
 from libmtl_recon.texts import bounded, did_you_mean, printable
-from search.config import Config
-from search.faults import FaultsError, raise_all
-from search.yaml12 import parse_yaml
 
 _TAGS = ("list", "range")  # of `space.s`, which pydantic puts into an error's place
 

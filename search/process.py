@@ -16,12 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from libmtl_recon_search.child import CANNOT_WRITE, Job, run_job
+from libmtl_recon_search.guard import PATIENCE
+from libmtl_recon_search.record import Damaged, read_record
+from libmtl_recon_search.result import Result, read_events
+from libmtl_recon_search.trouble import GOES_ON, MachineError, said_no_room, set_aside
+
 from libmtl_recon import ReconError
-from search.child import CANNOT_WRITE, Job, run_job
-from search.guard import PATIENCE
-from search.record import Damaged, read_record
-from search.result import Result, read_events
-from search.trouble import GOES_ON, MachineError, said_no_room, set_aside
 
 _POLL = 0.03  # seconds between looks at a child's events
 _LAST_LINES = 6
@@ -85,7 +86,7 @@ class Runner:
         self.method = "forkserver" if "forkserver" in methods else "spawn"
         self._context: Any = multiprocessing.get_context(self.method)
         if self.method == "forkserver":
-            self._context.set_forkserver_preload(["libmtl_recon.plugin.preload"])
+            self._context.set_forkserver_preload(["libmtl_recon.integrations.libmtl.preload"])
             _start_server()
         self._threads, self._timeout, self._say = threads, timeout, say
         self._asked_to_stop = asked_to_stop

@@ -8,8 +8,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from search.child import DIGEST
-from search.result import Result
+from libmtl_recon_search.child import DIGEST
+from libmtl_recon_search.result import Result
 
 _BEGINNING = b'{"event": '  # of each line
 

@@ -10,21 +10,21 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from rich.text import Text
-
-from libmtl_recon.conflict.stores import write_atomically
-from libmtl_recon.texts import printable
-from search.layout import (
+from libmtl_recon_search.layout import (
     fitting_markdown,
     fitting_table,
     make_console,
     make_table,
     markdown,
 )
-from search.objective import Metrics
-from search.session import Baseline, Outcome
-from search.space import Plan
-from search.trials import TrialLine, best_and_failed
+from libmtl_recon_search.objective import Metrics
+from libmtl_recon_search.session import Baseline, Outcome
+from libmtl_recon_search.space import Plan
+from libmtl_recon_search.trials import TrialLine, best_and_failed
+from rich.text import Text
+
+from libmtl_recon.profiles.stores import write_atomically
+from libmtl_recon.texts import printable
 
 _NUMBERS = (
     "Numbered as in study.db. A trial that chose what was trained already has no line of its own: "

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from libmtl_recon_search.objective import Metrics, relative_improvement
+
 from libmtl_recon import ReconError
-from search.objective import Metrics, relative_improvement
 
 
 @dataclass

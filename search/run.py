@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.folder import SearchFolder
+from libmtl_recon_search.plots import draw_improvement
+from libmtl_recon_search.process import Interrupted, Runner
+from libmtl_recon_search.progress import Display
+from libmtl_recon_search.report import (
+    Finalist,
+    Report,
+    Spread,
+    command_line,
+    plan_row,
+    single_task_row,
+)
+from libmtl_recon_search.session import Session
+from libmtl_recon_search.space import REFERENCE
+from libmtl_recon_search.study import Study
+from libmtl_recon_search.trouble import explained
+
 from libmtl_recon import ConflictProfile, draw_profile
-from search.config import Config
-from search.folder import SearchFolder
-from search.plots import draw_improvement
-from search.process import Interrupted, Runner
-from search.progress import Display
-from search.report import Finalist, Report, Spread, command_line, plan_row, single_task_row
-from search.session import Session
-from search.space import REFERENCE
-from search.study import Study
-from search.trouble import explained
 
 
 def run_search(

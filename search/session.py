@@ -7,21 +7,22 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from libmtl_recon_search.check import check_space, require_measurements
+from libmtl_recon_search.child import Job
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.folder import SearchFolder
+from libmtl_recon_search.objective import Metrics, relative_improvement
+from libmtl_recon_search.plots import Dot
+from libmtl_recon_search.process import Follow, RunError, Runner
+from libmtl_recon_search.progress import Display, Phase
+from libmtl_recon_search.record import read_part
+from libmtl_recon_search.result import Result
+from libmtl_recon_search.space import REFERENCE, Plan
+from libmtl_recon_search.starts import check_starts
+from libmtl_recon_search.study import Pruned
+from libmtl_recon_search.trouble import MachineError, set_aside
+
 from libmtl_recon import ConflictProfile, ReconError
-from search.check import check_space, require_measurements
-from search.child import Job
-from search.config import Config
-from search.folder import SearchFolder
-from search.objective import Metrics, relative_improvement
-from search.plots import Dot
-from search.process import Follow, RunError, Runner
-from search.progress import Display, Phase
-from search.record import read_part
-from search.result import Result
-from search.space import REFERENCE, Plan
-from search.starts import check_starts
-from search.study import Pruned
-from search.trouble import MachineError, set_aside
 
 
 @dataclass(frozen=True)

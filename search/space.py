@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from libmtl_recon_search.config import Config, FloatRange
 
 from libmtl_recon import ConflictProfile
-from search.config import Config, FloatRange
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from libmtl_recon_search.check import faults_of
+from libmtl_recon_search.faults import raise_all
+from libmtl_recon_search.space import Plan
+
 from libmtl_recon import ReconError
-from search.check import faults_of
-from search.faults import raise_all
-from search.space import Plan
 
 if TYPE_CHECKING:
-    from search.child import Job
-    from search.config import Config
-    from search.result import Result
+    from libmtl_recon_search.child import Job
+    from libmtl_recon_search.config import Config
+    from libmtl_recon_search.result import Result
 
 # How the reason of a run begins whose command line was refused, by argparse or by us.
 _REFUSED = "failed with exit status 2"

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from libmtl_recon_search.trouble import GOES_ON, first_line, machine_error, set_aside
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from libmtl_recon import ReconError
-from search.trouble import GOES_ON, first_line, machine_error, set_aside
 
 NAME = "libmtl-recon"
 _SEARCH = "search"

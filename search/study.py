@@ -8,17 +8,17 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from libmtl_recon_search.choosing import Chooser
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.progress import Phase
+from libmtl_recon_search.space import Plan
+from libmtl_recon_search.storage import StudyFile
+from libmtl_recon_search.trials import TrialLine, in_words
+from libmtl_recon_search.trouble import MachineError
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from libmtl_recon import ConflictProfile, ReconError
-from search.choosing import Chooser
-from search.config import Config
-from search.progress import Phase
-from search.space import Plan
-from search.storage import StudyFile
-from search.trials import TrialLine, in_words
-from search.trouble import MachineError
 
 Train = Callable[[Plan, Callable[[int, float], bool]], float]
 """Trains a plan; reports (epoch, Δm) as it goes and ends early when told False; returns Δm."""

@@ -38,7 +38,7 @@ from benchmarks.compatibility.networks import (
     make_decoder,
 )
 from benchmarks.compatibility.watching import Watch
-from libmtl_recon.plugin.features import detect
+from libmtl_recon.integrations.libmtl.features import detect
 
 EPOCHS = 3  # of one step; DWA needs two to look back at, GradNorm one
 BATCH = 6

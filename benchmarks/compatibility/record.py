@@ -18,7 +18,7 @@ import libmtl_recon  # noqa: F401  # first, so that LibMTL loads on today's torc
 import LibMTL
 
 from benchmarks.compatibility.cells import Cell, Verdict
-from libmtl_recon.plugin.features import detect
+from libmtl_recon.integrations.libmtl.features import detect
 
 Found = Mapping[Cell, Verdict]
 

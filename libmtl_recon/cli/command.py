@@ -10,8 +10,8 @@ from libmtl_recon.output import released, warn
 from libmtl_recon.problems import BUILT_IN
 
 if TYPE_CHECKING:
+    from libmtl_recon.integrations.libmtl.hooks import TrainerHook
     from libmtl_recon.launcher import Target
-    from libmtl_recon.plugin.observing import Observer
 
 _NO_SUCH_FLAG = 2  # the exit status by which a script's `argparse` refuses its arguments
 
@@ -66,7 +66,7 @@ def target_of(options: argparse.Namespace) -> Target:
     return Target(options.script, options.module)
 
 
-def launch(options: argparse.Namespace, observers: Sequence[Observer]) -> int:
+def launch(options: argparse.Namespace, observers: Sequence[TrainerHook]) -> int:
     """Run what the options of :func:`add_script` name; returns its exit status."""
     from libmtl_recon.launcher import run
 

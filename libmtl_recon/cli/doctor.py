@@ -34,8 +34,8 @@ def _handle(_: argparse.Namespace) -> int:
     import LibMTL
 
     from libmtl_recon.cli.tables import make_console, make_table, say, show_table
-    from libmtl_recon.plugin.features import detect
-    from libmtl_recon.plugin.mends import MENDS, verdicts
+    from libmtl_recon.integrations.libmtl.features import detect
+    from libmtl_recon.integrations.libmtl.patches import PATCHES, patch_status
 
     facts = {
         "Python": platform.python_version(),
@@ -47,10 +47,10 @@ def _handle(_: argparse.Namespace) -> int:
     for name, fact in facts.items():
         say(f"{name + ':':14} {fact}")
     say("")
-    found = verdicts(LibMTL)
+    found = patch_status(LibMTL)
     console = make_console()
     table = make_table(console, "mend", "state", "without it")
-    for mend in MENDS:
+    for mend in PATCHES:
         table.add_row(mend.name, found.get(mend.name, "not needed"), mend.reason)
     show_table(console, table)
     return 0
@@ -64,7 +64,7 @@ def _version(package: str) -> str:
 
 
 def _device() -> str:
-    from libmtl_recon.plugin.mends.device import choose_device
+    from libmtl_recon.integrations.libmtl.patches.device import choose_device
 
     try:
         return str(choose_device())
@@ -73,7 +73,7 @@ def _device() -> str:
 
 
 def _profiles() -> str:
-    from libmtl_recon.conflict.cache import ProfileCache
+    from libmtl_recon.profiles.cache import ProfileCache
 
     try:
         cache = ProfileCache()

@@ -55,7 +55,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _handle(options: argparse.Namespace) -> int:
-    from libmtl_recon.architecture.checkpoint import read_checkpoint
+    from libmtl_recon.splitting.checkpoint import read_checkpoint
 
     # What can be wrong is looked at before the script runs.
     checkpoint = read_checkpoint("CHECKPOINT", options.checkpoint)
@@ -67,9 +67,9 @@ def _handle(options: argparse.Namespace) -> int:
     import torch
 
     from libmtl_recon.cli.tables import say
-    from libmtl_recon.plugin.extracting import ExtractingObserver, export_program
+    from libmtl_recon.integrations.libmtl.extracting import ExtractingHook, export_program
 
-    observer = ExtractingObserver(options.task, checkpoint)
+    observer = ExtractingHook(options.task, checkpoint)
     status = launch(options, [observer])
     network = observer.network
     if network is None:

@@ -73,8 +73,8 @@ def add_parser(commands: Any) -> None:
 
 def _list(_: argparse.Namespace) -> int:
     from libmtl_recon.cli.tables import make_console, make_table, say, show_table
-    from libmtl_recon.conflict.cache import ProfileCache
-    from libmtl_recon.conflict.unfinished import recover_all
+    from libmtl_recon.profiles.cache import ProfileCache
+    from libmtl_recon.profiles.recovery import recover_all
 
     cache = ProfileCache()
     for left in recover_all(cache):
@@ -99,16 +99,16 @@ def _list(_: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     from libmtl_recon.cli.tables import print_ranking, say
-    from libmtl_recon.conflict.cache import ProfileCache
-    from libmtl_recon.conflict.grid import check_severity
-    from libmtl_recon.conflict.profile import check_split_count
-    from libmtl_recon.conflict.schedule import (
+    from libmtl_recon.conflicts.grid import check_severity
+    from libmtl_recon.conflicts.profile import check_split_count
+    from libmtl_recon.conflicts.schedule import (
         DEFAULT_CONFIDENCE,
         DEFAULT_RANKING_CONFIDENCE,
         UntilStable,
     )
-    from libmtl_recon.conflict.stability import in_words
+    from libmtl_recon.conflicts.stability import in_words
     from libmtl_recon.errors import ReconError
+    from libmtl_recon.profiles.cache import ProfileCache
 
     check_severity("--s", options.s)
 
@@ -123,7 +123,7 @@ def _show(options: argparse.Namespace) -> int:
     if options.k is not None:
         check_split_count("--k", options.k, len(entry.profile.architecture))
     if options.plot is not None:
-        from libmtl_recon.conflict.plot import draw_profile
+        from libmtl_recon.conflicts.plot import draw_profile
         from libmtl_recon.pictures import check_picture
 
         check_picture("--plot", options.plot)
@@ -145,7 +145,7 @@ def _show(options: argparse.Namespace) -> int:
 
 def _show_origin(key: str, value: Any) -> None:
     from libmtl_recon.cli.tables import say
-    from libmtl_recon.conflict.sources import origin
+    from libmtl_recon.profiles.sources import origin
 
     if key == "added" and isinstance(value, list):
         for number, source in enumerate(value[:_MOST_ADDED], start=1):
@@ -162,7 +162,7 @@ def _show_origin(key: str, value: Any) -> None:
 
 def _export(options: argparse.Namespace) -> int:
     from libmtl_recon.cli.tables import say
-    from libmtl_recon.conflict.cache import ProfileCache
+    from libmtl_recon.profiles.cache import ProfileCache
 
     entry = ProfileCache().export(options.id, options.file)
     say(f"Wrote profile {entry.id} to {options.file}.")
@@ -171,7 +171,7 @@ def _export(options: argparse.Namespace) -> int:
 
 def _import(options: argparse.Namespace) -> int:
     from libmtl_recon.cli.tables import say
-    from libmtl_recon.conflict.cache import ProfileCache
+    from libmtl_recon.profiles.cache import ProfileCache
 
     say(f"Kept as profile {ProfileCache().import_(options.file)}.")
     return 0
@@ -179,7 +179,7 @@ def _import(options: argparse.Namespace) -> int:
 
 def _remove(options: argparse.Namespace) -> int:
     from libmtl_recon.cli.tables import say
-    from libmtl_recon.conflict.cache import ProfileCache
+    from libmtl_recon.profiles.cache import ProfileCache
 
     say(f"Removed profile {ProfileCache().remove(options.id).id}.")
     return 0

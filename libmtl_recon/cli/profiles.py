@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from libmtl_recon.conflict.profile import ConflictProfile
+    from libmtl_recon.conflicts.profile import ConflictProfile
 
 _SOURCE = "a profile's ID, or the file of an exported one"
 # The numbers of worst layers whose overlap is shown, where there are so many.
@@ -82,8 +82,8 @@ def _numbers(text: str) -> list[float]:
 
 
 def _load(sources: Sequence[str]) -> list[ConflictProfile]:
-    from libmtl_recon.conflict.cache import ProfileCache, read_profile
     from libmtl_recon.files import exists, is_folder
+    from libmtl_recon.profiles.cache import ProfileCache, read_profile
 
     cache = ProfileCache()
     return [
@@ -107,16 +107,16 @@ def _titles(profiles: Sequence[ConflictProfile]) -> list[str]:
 
 def _compare(options: argparse.Namespace) -> int:
     from libmtl_recon.cli.tables import make_console, make_table, say, show_table
-    from libmtl_recon.conflict.comparing import (
+    from libmtl_recon.conflicts.compare import (
         chance_distance,
         norms_first,
         overlap,
         ranking_distance,
     )
-    from libmtl_recon.conflict.grid import check_severity
-    from libmtl_recon.conflict.sources import describe
-    from libmtl_recon.conflict.stability import stability
+    from libmtl_recon.conflicts.grid import check_severity
+    from libmtl_recon.conflicts.stability import stability
     from libmtl_recon.errors import ReconError
+    from libmtl_recon.profiles.sources import describe
 
     check_severity("--s", options.s)
     profiles = _load(options.profiles)
@@ -155,8 +155,8 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _add(options: argparse.Namespace) -> int:
     from libmtl_recon.cli.tables import say
-    from libmtl_recon.conflict.adding import add_profiles
-    from libmtl_recon.conflict.cache import ProfileCache
+    from libmtl_recon.conflicts.merge import add_profiles
+    from libmtl_recon.profiles.cache import ProfileCache
 
     profiles = _load(options.profiles)
     total = add_profiles(profiles)
@@ -167,7 +167,7 @@ def _add(options: argparse.Namespace) -> int:
 
 def _table(options: argparse.Namespace) -> int:
     from libmtl_recon.cli.tables import make_console, make_table, say, show_table
-    from libmtl_recon.conflict.intervals import EDGES, intervals
+    from libmtl_recon.conflicts.intervals import EDGES, intervals
     from libmtl_recon.errors import naming
 
     profiles = _load(options.profiles)
@@ -192,7 +192,7 @@ def _table(options: argparse.Namespace) -> int:
 
 def _plot(options: argparse.Namespace) -> int:
     from libmtl_recon.cli.tables import say
-    from libmtl_recon.conflict.distribution import draw_distributions
+    from libmtl_recon.conflicts.distribution import draw_distributions
     from libmtl_recon.errors import naming
 
     profiles = _load(options.profiles)

@@ -15,8 +15,8 @@ from libmtl_recon.errors import UsageError
 from libmtl_recon.files import check_writable
 
 if TYPE_CHECKING:
-    from libmtl_recon.conflict.cache import Entry
-    from libmtl_recon.conflict.layers import Layer
+    from libmtl_recon.conflicts.layers import Layer
+    from libmtl_recon.profiles.cache import Entry
 
 _DESCRIPTION = """\
 Train a LibMTL script, unmodified, and count in every shared layer how often the gradients of two
@@ -80,7 +80,7 @@ def add_parser(commands: Any) -> None:
 
 def _handle(options: argparse.Namespace) -> int:
     # What can be wrong is looked at before the training, not after it.
-    from libmtl_recon.conflict.grid import check_severity
+    from libmtl_recon.conflicts.grid import check_severity
 
     check_severity("--s", options.s)
     schedule = make_schedule(options)
@@ -99,7 +99,7 @@ def _handle(options: argparse.Namespace) -> int:
         from libmtl_recon.pictures import check_picture
 
         check_picture("--plot", options.plot)
-    from libmtl_recon.conflict.cache import ProfileCache
+    from libmtl_recon.profiles.cache import ProfileCache
 
     cache = ProfileCache()
     cache.prepare()
@@ -109,11 +109,11 @@ def _handle(options: argparse.Namespace) -> int:
 
     from libmtl_recon.cli.score_ending import ended_like_interrupted, held_back
     from libmtl_recon.cli.score_report import OTHERS, keep, report, say_found
-    from libmtl_recon.conflict.exclusive import ScoringTurn
-    from libmtl_recon.conflict.unfinished import Unfinished, recover
-    from libmtl_recon.launcher import StopRun
+    from libmtl_recon.integrations.libmtl.hooks import StopRun
+    from libmtl_recon.integrations.libmtl.scoring import ScoringHook
     from libmtl_recon.output import INTERRUPTED, OutputError, released, warn
-    from libmtl_recon.plugin.scoring import ScoringObserver
+    from libmtl_recon.profiles.recovery import Unfinished, recover
+    from libmtl_recon.profiles.scoring_lock import ScoringTurn
 
     def tell(text: str) -> None:
         warn(f"libmtl-recon: {text}")
@@ -138,7 +138,7 @@ def _handle(options: argparse.Namespace) -> int:
         for run in unfinished:
             run.note(observer.profile)
 
-    observer = ScoringObserver(
+    observer = ScoringHook(
         schedule,
         dataset=options.dataset_name,
         on_step=scored,

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from libmtl_recon.cli.command import target_of
 from libmtl_recon.cli.tables import print_ranking, say
-from libmtl_recon.conflict.cache import Entry, export_profile
-from libmtl_recon.conflict.stability import in_words
+from libmtl_recon.conflicts.stability import in_words
 from libmtl_recon.errors import ReconError, UsageError, naming
 from libmtl_recon.output import OutputError, warn
+from libmtl_recon.profiles.cache import Entry, export_profile
 
 if TYPE_CHECKING:
     import argparse
 
-    from libmtl_recon.conflict.cache import ProfileCache
-    from libmtl_recon.conflict.profile import ConflictProfile
-    from libmtl_recon.plugin.scoring import ScoringObserver
+    from libmtl_recon.conflicts.profile import ConflictProfile
+    from libmtl_recon.integrations.libmtl.scoring import ScoringHook
+    from libmtl_recon.profiles.cache import ProfileCache
 
 
 # One line, for the terminal.
@@ -32,7 +32,7 @@ OTHERS = (
 
 
 def keep(
-    observer: ScoringObserver, status: int, cache: ProfileCache, options: argparse.Namespace
+    observer: ScoringHook, status: int, cache: ProfileCache, options: argparse.Namespace
 ) -> Entry | None:
     """Keep what was scored, before anything is said of it.
 
@@ -65,9 +65,7 @@ def keep(
         raise rescued from error
 
 
-def report(
-    kept: Entry, observer: ScoringObserver, status: int, options: argparse.Namespace
-) -> None:
+def report(kept: Entry, observer: ScoringHook, status: int, options: argparse.Namespace) -> None:
     """Print the ranking and what to do next; write and draw the profile where asked for.
 
     Args:
@@ -131,7 +129,7 @@ def _write_files(kept: Entry, options: argparse.Namespace) -> tuple[list[str], l
         except ReconError as error:
             problems.append(str(error))
     if options.plot:
-        from libmtl_recon.conflict.plot import draw_profile
+        from libmtl_recon.conflicts.plot import draw_profile
 
         try:
             K = options.k if isinstance(options.k, int) else None
@@ -153,7 +151,7 @@ def _raise(problems: list[str], kept: Entry) -> None:
         raise ReconError(f"{' '.join(problems)} What was scored is kept as profile {kept.id}.")
 
 
-def _refuse_nothing(observer: ScoringObserver, options: argparse.Namespace) -> None:
+def _refuse_nothing(observer: ScoringHook, options: argparse.Namespace) -> None:
     """Say why a script that ended well was not scored."""
     if observer.attached:
         raise ReconError(_why_nothing(observer, options))
@@ -167,7 +165,7 @@ def _refuse_nothing(observer: ScoringObserver, options: argparse.Namespace) -> N
         )
 
 
-def _why_nothing(observer: ScoringObserver, options: argparse.Namespace) -> str:
+def _why_nothing(observer: ScoringHook, options: argparse.Namespace) -> str:
     first, trained = observer.schedule.start, observer.trained_steps
     if 0 < trained <= first:
         return (
@@ -202,7 +200,7 @@ def _rescued(profile: ConflictProfile, error: ReconError, out: str | None) -> Re
     )
 
 
-def _tell_next(kept: Entry, observer: ScoringObserver, options: argparse.Namespace) -> None:
+def _tell_next(kept: Entry, observer: ScoringHook, options: argparse.Namespace) -> None:
     """How sure the profile is, and what to do next."""
     name, profile = kept.id, kept.profile
     judged = observer.schedule.judged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from libmtl_recon.conflict.schedule import (
+from libmtl_recon.conflicts.schedule import (
     DEFAULT_CONFIDENCE,
     DEFAULT_RANKING_CONFIDENCE,
     Schedule,

@@ -80,7 +80,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _handle(options: argparse.Namespace) -> int:
-    from search import load_config, run_search
+    from libmtl_recon_search import load_config, run_search
 
     if options.out == "":
         raise UsageError(

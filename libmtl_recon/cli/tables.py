@@ -12,7 +12,7 @@ from rich.table import Table
 from libmtl_recon.texts import bounded, printable
 
 if TYPE_CHECKING:
-    from libmtl_recon.conflict.profile import ConflictProfile
+    from libmtl_recon.conflicts.profile import ConflictProfile
 
 # Where there is no terminal a table is as wide as it needs to be, for files and pipes.
 _NO_TERMINAL_WIDTH = 500

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from libmtl_recon.launcher.running import StopRun, run, run_module, run_script
+from libmtl_recon.launcher.running import run, run_module, run_script
 from libmtl_recon.launcher.target import Target, find_script
 
-__all__ = ["StopRun", "Target", "find_script", "run", "run_module", "run_script"]
+__all__ = ["Target", "find_script", "run", "run_module", "run_script"]

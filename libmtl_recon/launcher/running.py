@@ -11,21 +11,17 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import libmtl_recon.plugin
+import libmtl_recon.integrations.libmtl
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.integrations.libmtl import arguments, parser, spawn
+from libmtl_recon.integrations.libmtl.flags import collisions
+from libmtl_recon.integrations.libmtl.hooks import StopRun, TrainerHook, observe
 from libmtl_recon.launcher.target import Target, as_main
 from libmtl_recon.launcher.tracebacks import strip_our_frames
 from libmtl_recon.output import INTERRUPTED, OutputError, of_stdout, warn
-from libmtl_recon.plugin import arguments, parser, spawning
-from libmtl_recon.plugin.flags import collisions
-from libmtl_recon.plugin.observing import Observer, observe
 
 
-class StopRun(BaseException):
-    """Raised by an observer to end the script early; the run counts as a success."""
-
-
-class _TrainerSeen(Observer):
+class _TrainerSeen(TrainerHook):
     def __init__(self) -> None:
         self.seen = False
 
@@ -34,7 +30,7 @@ class _TrainerSeen(Observer):
 
 
 def run_script(
-    script: str | Path, args: Sequence[str] = (), *, observers: Sequence[Observer] = ()
+    script: str | Path, args: Sequence[str] = (), *, observers: Sequence[TrainerHook] = ()
 ) -> int:
     """Run a LibMTL script as ``python SCRIPT ARGS…`` would, with the plugin registered.
 
@@ -59,7 +55,9 @@ def run_script(
     return run(Target(str(script)), args, observers=observers)
 
 
-def run_module(module: str, args: Sequence[str] = (), *, observers: Sequence[Observer] = ()) -> int:
+def run_module(
+    module: str, args: Sequence[str] = (), *, observers: Sequence[TrainerHook] = ()
+) -> int:
     """Run a module as ``python -m MODULE ARGS…`` would; see :func:`run_script`.
 
     Args:
@@ -74,7 +72,7 @@ def run(
     target: Target,
     args: Sequence[str] = (),
     *,
-    observers: Sequence[Observer] = (),
+    observers: Sequence[TrainerHook] = (),
     until_exit: bool = False,
 ) -> int:
     """Run a script or a module; see :func:`run_script`.
@@ -86,7 +84,7 @@ def run(
         until_exit: Leave all as the script knows it until this process ends, for the threads
             and the ``atexit`` handlers that it leaves behind.
     """
-    libmtl_recon.plugin.activate()
+    libmtl_recon.integrations.libmtl.activate()
     trainer = _TrainerSeen()
     surroundings = ExitStack()
     surroundings.callback(arguments.forget_prepared)
@@ -95,7 +93,7 @@ def run(
     if until_exit:
         # Before those that the script registers, and so after them.
         atexit.register(surroundings.close)
-        spawning.start_forkserver_without_main()
+        spawn.start_forkserver_without_main()
     before = set(threading.enumerate())
     try:
         if target.demonstration and observers:

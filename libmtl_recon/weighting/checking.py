@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.gradient import exact_device
+from libmtl_recon.gradients import exact_device
 from libmtl_recon.task_names import check_task_names
 
 # How far the entries (i, j) and (j, i) may lie apart, in lengths of the two gradients, for rounding

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from libmtl_recon.gradient.columns import real_rows
+from libmtl_recon.gradients.columns import real_rows
 
 # Columns turned to float64 at a time.
 _CHUNK = 1 << 16

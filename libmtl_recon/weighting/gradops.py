@@ -64,7 +64,7 @@ def gradops_weights(
     Args:
         gramian: ``[T, T]``, dot products of the task gradients: a tensor of any real dtype, a
             NumPy array or a list of lists; float64 is advised
-            (:func:`libmtl_recon.gradient.gramian` makes one of any gradients).
+            (:func:`libmtl_recon.gradients.gramian` makes one of any gradients).
         alpha: The exponent α of Eq. 5. Positive values favour the dominating tasks, negative
             ones the dominated; 0 gives wᵢ = 1.
         static: T positive numbers wᵢ that take the place of Eq. 5 (Appendix C.3, where their

@@ -26,7 +26,7 @@ def pcgrad_weights(gramian: Any, orders: Sequence[Sequence[int]], guard: float =
     Args:
         gramian: ``[T, T]``, dot products of the task gradients: a tensor of any real dtype, a
             NumPy array or a list of lists; float64 is advised
-            (:func:`libmtl_recon.gradient.gramian` makes one of any gradients).
+            (:func:`libmtl_recon.gradients.gramian` makes one of any gradients).
         orders: T of the same length: the tasks that task i is compared with, in that order. The
             paper draws them at random. Task i may be among its own.
         guard: Added to ‖gⱼ‖² where it divides.

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from libmtl_recon import ConflictProfile
-from libmtl_recon.conflict.grid import BINS
-from libmtl_recon.conflict.layers import Layer
+from libmtl_recon.conflicts.grid import BINS
+from libmtl_recon.conflicts.layers import Layer
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 STEPS = 10

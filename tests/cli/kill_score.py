@@ -20,8 +20,8 @@ from pathlib import Path
 
 from libmtl_recon import ProfileCache
 from libmtl_recon.cli import main
-from libmtl_recon.conflict import unfinished
-from libmtl_recon.plugin import preload  # noqa: F401  # imports PyTorch and LibMTL
+from libmtl_recon.integrations.libmtl import preload  # noqa: F401  # imports PyTorch and LibMTL
+from libmtl_recon.profiles import recovery
 
 _MINUTE = 0.1  # of a run, in seconds: how much a SIGKILL may cost
 _SLACK = 0.5  # seconds that a busy machine may take for what is due
@@ -129,7 +129,7 @@ class Kills:
         try:
             os.environ["COUNTER"] = str(self.counter)
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            unfinished._SECONDS = _MINUTE
+            recovery._SECONDS = _MINUTE
             if pipes == "stdout dead":
                 os.dup2(writing, 1)
             elif pipes != "open":

@@ -33,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], 
     folder = tmp_path_factory.mktemp("trained")
     # The script of LibMTL's release, written for its main branch where that is installed.
     code = SCRIPT.read_text(encoding="utf-8")
-    from libmtl_recon.plugin.features import detect
+    from libmtl_recon.integrations.libmtl.features import detect
 
     module = pytest.importorskip("LibMTL")
     if detect(module).by_name:

@@ -13,7 +13,7 @@ import pytest
 
 from libmtl_recon import ConflictProfile, ProfileCache
 from libmtl_recon.cli import main, tables
-from libmtl_recon.conflict.layers import Layer
+from libmtl_recon.conflicts.layers import Layer
 
 ODD = [
     "mnist[v2]",

@@ -15,8 +15,8 @@ import pytest
 
 from libmtl_recon import ConflictProfile, ProfileCache
 from libmtl_recon.cli import main
-from libmtl_recon.conflict.grid import BINS
-from libmtl_recon.conflict.layers import Layer
+from libmtl_recon.conflicts.grid import BINS
+from libmtl_recon.conflicts.layers import Layer
 from libmtl_recon.launcher import run_script
 from libmtl_recon.output import guarded, of_stdout, released, warn
 

@@ -9,8 +9,8 @@ import pytest
 
 from libmtl_recon import ConflictProfile, ProfileCache
 from libmtl_recon.cli import main
-from libmtl_recon.conflict.grid import BINS
-from libmtl_recon.conflict.layers import Layer
+from libmtl_recon.conflicts.grid import BINS
+from libmtl_recon.conflicts.layers import Layer
 
 LAYERS = (
     Layer("conv1", "Conv2d", ((8, 3, 3, 3),)),

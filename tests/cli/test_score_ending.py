@@ -18,10 +18,10 @@ from scored_script import kept
 
 from libmtl_recon import ProfileCache
 from libmtl_recon.cli import main
-from libmtl_recon.conflict.cache import read_profile
-from libmtl_recon.conflict.exclusive import ScoringTurn
-from libmtl_recon.conflict.layers import Layer
-from libmtl_recon.conflict.stores import FolderStore
+from libmtl_recon.conflicts.layers import Layer
+from libmtl_recon.profiles.cache import read_profile
+from libmtl_recon.profiles.scoring_lock import ScoringTurn
+from libmtl_recon.profiles.stores import FolderStore
 
 
 def test_a_crash_keeps_the_steps_before_it(script: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,8 +139,7 @@ def test_a_killed_job_keeps_what_it_has_written(
     endless = Path(script).read_text().replace("else 1)", "else 10**5)")
     slow = tmp_path / "endless.py"
     slow.write_text(
-        "import libmtl_recon.conflict.unfinished as unfinished\nunfinished._SECONDS = 0.0\n"
-        + endless
+        "import libmtl_recon.profiles.recovery as unfinished\nunfinished._SECONDS = 0.0\n" + endless
     )
     command = [sys.executable, "-u", "-m", "libmtl_recon", "score", "--score-until-stable", "off"]
     process = subprocess.Popen([*command, str(slow)], stdout=subprocess.PIPE, text=True)

@@ -17,14 +17,14 @@ from scored_script import SCRIPT, kept
 from libmtl_recon import ProfileCache
 from libmtl_recon.cli import main
 from libmtl_recon.cli.score_ending import ended_like_interrupted, held_back
-from libmtl_recon.conflict import unfinished
-from libmtl_recon.conflict.adding import add_profiles
-from libmtl_recon.conflict.unfinished import Unfinished, recover_all
+from libmtl_recon.conflicts.merge import add_profiles
+from libmtl_recon.profiles import recovery
+from libmtl_recon.profiles.recovery import Unfinished, recover_all
 
 
 @pytest.fixture(autouse=True)
 def every_step_is_the_last_of_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unfinished, "_SECONDS", 0.0)
+    monkeypatch.setattr(recovery, "_SECONDS", 0.0)
 
 
 def left_behind() -> list[str]:
@@ -120,7 +120,7 @@ def test_matplotlib_may_fail_as_it_likes(
     def fail(*_: object) -> None:
         raise TypeError("no font")
 
-    monkeypatch.setattr("libmtl_recon.conflict.plot.draw_profile", fail)
+    monkeypatch.setattr("libmtl_recon.conflicts.plot.draw_profile", fail)
     assert main(["score", "--plot", str(tmp_path / "a.png"), script, "--step_size", "1"]) == 1
     said = capsys.readouterr()
     assert "Cannot draw" in said.err

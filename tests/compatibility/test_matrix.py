@@ -15,7 +15,7 @@ import pytest
 from benchmarks.compatibility.cells import Cell, all_cells, run_cell
 from benchmarks.compatibility.record import dump, from_record, plain
 from benchmarks.compatibility.table import put_section, render
-from libmtl_recon.plugin.features import detect
+from libmtl_recon.integrations.libmtl.features import detect
 
 pytestmark = pytest.mark.skipif(
     detect(LibMTL).saves_models, reason="LibMTL's main branch is tested by the script itself"

@@ -18,7 +18,7 @@ import pytest
 
 from libmtl_recon import ConflictProfile, ProfileCache
 from libmtl_recon.cli import build_parser, main
-from libmtl_recon.conflict.layers import Layer
+from libmtl_recon.conflicts.layers import Layer
 
 SEED = 20261128
 SECONDS = 60  # for one command line, on a busy machine

@@ -24,10 +24,10 @@ from LibMTL.metrics import AccMetric
 from torch import nn
 
 from libmtl_recon import ReconError
-from libmtl_recon.architecture.checkpoint import load_optimizer, read_checkpoint
-from libmtl_recon.architecture.starting import load_split, load_unsplit
-from libmtl_recon.plugin.features import detect
-from libmtl_recon.plugin.mends.checkpoint import load_strictly
+from libmtl_recon.integrations.libmtl.architectures.starting import load_split, load_unsplit
+from libmtl_recon.integrations.libmtl.features import detect
+from libmtl_recon.integrations.libmtl.patches.checkpoint import load_strictly
+from libmtl_recon.splitting.checkpoint import load_optimizer, read_checkpoint
 
 TASKS = ("a", "b")
 LONGEST = 1500

@@ -14,10 +14,10 @@ import pytest
 
 from libmtl_recon import ConflictProfile, ProfileCache, ReconError
 from libmtl_recon.cli.tables import print_ranking
-from libmtl_recon.conflict.adding import add_profiles
-from libmtl_recon.conflict.layers import Layer
-from libmtl_recon.conflict.sources import describe, from_source
-from libmtl_recon.conflict.stability import stability
+from libmtl_recon.conflicts.layers import Layer
+from libmtl_recon.conflicts.merge import add_profiles
+from libmtl_recon.conflicts.stability import stability
+from libmtl_recon.profiles.sources import describe, from_source
 from libmtl_recon.weighting.gradops_log import read_log
 
 SEED = 20261128

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from fuzz.in_time import time_limit
+from libmtl_recon_search import load_config
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.space import anchors
 
 from libmtl_recon import ReconError
-from search import load_config
-from search.config import Config
-from search.space import anchors
 
 SECONDS = 10  # for a file; it is thousandths, but machines are busy
 LONGEST = 1500  # characters of a message

@@ -11,7 +11,7 @@ import pytest
 
 from libmtl_recon import UsageError, run_module
 from libmtl_recon.cli import build_parser
-from libmtl_recon.commands import scoring_command
+from libmtl_recon.integrations.libmtl.commands import scoring_command
 from libmtl_recon.launcher import Target
 from libmtl_recon.launcher.target import as_main
 

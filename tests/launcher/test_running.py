@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from libmtl_recon import Observer, StopRun, UsageError, find_script, run_script
+from libmtl_recon import StopRun, TrainerHook, UsageError, find_script, run_script
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "two_tasks.py"
 
@@ -217,7 +217,7 @@ def test_a_script_may_run_twice_in_a_process(tmp_path: Path) -> None:
     assert LibMTL_args.parse_args([]).lr != 3
 
 
-class Stopping(Observer):
+class Stopping(TrainerHook):
     def built(self, trainer: object) -> None:
         raise StopRun
 

@@ -18,14 +18,14 @@ from LibMTL.config import LibMTL_args
 from LibMTL.utils import set_random_seed
 from platformdirs import user_cache_path
 
-from libmtl_recon import Measurement, Observer
-from libmtl_recon.plugin.observing import observe
+from libmtl_recon import Measurement, TrainerHook
+from libmtl_recon.integrations.libmtl.hooks import observe
 
 # The helpers beside the tests, which are no package.
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-class Recorder(Observer):
+class Recorder(TrainerHook):
     """Keeps what a run built and measured."""
 
     def built(self, trainer) -> None:

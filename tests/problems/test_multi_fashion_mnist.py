@@ -10,7 +10,7 @@ import torch
 from noise_images import write_noise_images
 from torchvision.models import resnet18
 
-from libmtl_recon.conflict.layers import layers_of
+from libmtl_recon.conflicts.layers import layers_of
 from libmtl_recon.problems import multi_fashion_mnist as problem
 
 PARTS = ("train", "val", "test")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from libmtl_recon import split_layers
-from libmtl_recon.conflict.layers import layers_of
+from libmtl_recon.conflicts.layers import layers_of
 from libmtl_recon.problems import multidigits
 
 SHORT = ("--epochs", "2", "--train_size", "2000", "--val_size", "300", "--test_size", "300")

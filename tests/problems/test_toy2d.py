@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from LibMTL.architecture import HPS
 from torch import Tensor, nn
 
-from libmtl_recon import Observer, ReconError, gradops_weights, run_script
+from libmtl_recon import ReconError, TrainerHook, gradops_weights, run_script
 from libmtl_recon.problems import toy2d
 from libmtl_recon.problems import toy2d_methods as methods
 from libmtl_recon.problems.toy2d_landscape import front, gradients, losses
@@ -194,5 +194,5 @@ def test_bad_arguments_are_explained(
 
 
 def test_it_cannot_be_scored(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_script("toy2d", observers=[Observer()]) == 2
+    assert run_script("toy2d", observers=[TrainerHook()]) == 2
     assert "must be one that trains by LibMTL's Trainer" in capsys.readouterr().err

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from libmtl_recon_search.child import Job
+from libmtl_recon_search.record import read_record
+from libmtl_recon_search.result import Result
 
 from libmtl_recon import ConflictProfile, ReconError
-from libmtl_recon.conflict.grid import BINS
-from libmtl_recon.conflict.layers import Layer
-from search.child import Job
-from search.record import read_record
-from search.result import Result
+from libmtl_recon.conflicts.grid import BINS
+from libmtl_recon.conflicts.layers import Layer
 
 TASKS = ("a", "b")
 LAYERS = 12

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.process import Runner
+from libmtl_recon_search.report import Report
+from libmtl_recon_search.run import run_search
 
-import libmtl_recon.plugin.preload
-from search.config import Config
-from search.process import Runner
-from search.report import Report
-from search.run import run_search
+import libmtl_recon.integrations.libmtl.preload
 
-assert libmtl_recon.plugin.preload
+assert libmtl_recon.integrations.libmtl.preload
 can_fork = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks with threads")
 
 
@@ -48,7 +48,7 @@ class Forking(Runner):
 
     def __init__(self, *given: Any, **more: Any) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("search.process._start_server", lambda: None)
+            patch.setattr("libmtl_recon_search.process._start_server", lambda: None)
             super().__init__(*given, **more)
         self._context = _Context()
 
@@ -82,7 +82,7 @@ def run_search_forking(
 ) -> Report:
     """Run a search whose runs are forked from this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("search.run.Runner", Forking)
+        patch.setattr("libmtl_recon_search.run.Runner", Forking)
         return run_search(config, out, asked_to_stop)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from libmtl_recon_search.child import Job
+from libmtl_recon_search.process import Runner
+from libmtl_recon_search.result import Result
 
 from libmtl_recon import ConflictProfile
-from search.child import Job
-from search.process import Runner
-from search.result import Result
 
 TINY = Path(__file__).parent / "tiny.py"
 

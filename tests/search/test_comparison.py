@@ -5,22 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import libmtl_recon_search.run
 import pytest
 from fake_runs import TASKS, Asked, Curves, FakeRunner, World, write_search
-
-import search.run
-from search import load_config, run_search
-from search.folder import SearchFolder
-from search.progress import Display
-from search.report import Report
-from search.session import Session
-from search.space import REFERENCE, Plan
-from search.study import Pruned
+from libmtl_recon_search import load_config, run_search
+from libmtl_recon_search.folder import SearchFolder
+from libmtl_recon_search.progress import Display
+from libmtl_recon_search.report import Report
+from libmtl_recon_search.session import Session
+from libmtl_recon_search.space import REFERENCE, Plan
+from libmtl_recon_search.study import Pruned
 
 
 def run(monkeypatch: pytest.MonkeyPatch, folder: Path, world: World, **changes: Any) -> Report:
-    monkeypatch.setattr(search.run, "Runner", FakeRunner(world))
-    monkeypatch.setattr(search.run, "_draw", lambda *_: ())
+    monkeypatch.setattr(libmtl_recon_search.run, "Runner", FakeRunner(world))
+    monkeypatch.setattr(libmtl_recon_search.run, "_draw", lambda *_: ())
     return run_search(load_config(write_search(folder, **changes)), folder / "out")
 
 
@@ -69,8 +68,8 @@ def test_the_comparison_is_trained_with_its_own_seeds(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     runner = FakeRunner(telling)
-    monkeypatch.setattr(search.run, "Runner", runner)
-    monkeypatch.setattr(search.run, "_draw", lambda *_: ())
+    monkeypatch.setattr(libmtl_recon_search.run, "Runner", runner)
+    monkeypatch.setattr(libmtl_recon_search.run, "_draw", lambda *_: ())
     file = write_search(tmp_path, seed=5, confirm=[11, 12], trials=3)
     best = run_search(load_config(file), tmp_path / "out").best
     asked = [Asked.by(job) for job in runner.trained if job.profile is None]
@@ -110,9 +109,9 @@ def test_the_layers_that_the_best_splits_are_marked_in_the_picture(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     drawn: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(search.run, "Runner", FakeRunner(telling))
-    monkeypatch.setattr(search.run, "draw_profile", lambda *given: drawn.append(given))
-    monkeypatch.setattr(search.run, "draw_improvement", lambda *_: None)
+    monkeypatch.setattr(libmtl_recon_search.run, "Runner", FakeRunner(telling))
+    monkeypatch.setattr(libmtl_recon_search.run, "draw_profile", lambda *given: drawn.append(given))
+    monkeypatch.setattr(libmtl_recon_search.run, "draw_improvement", lambda *_: None)
     best = run_search(load_config(write_search(tmp_path, trials=3)), tmp_path / "out").best
     [(profile, file, S, K)] = drawn
     assert best.layers
@@ -199,8 +198,8 @@ def test_positional_arguments_stand_before_the_flags_of_every_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     runner = FakeRunner(telling)
-    monkeypatch.setattr(search.run, "Runner", runner)
-    monkeypatch.setattr(search.run, "_draw", lambda *_: ())
+    monkeypatch.setattr(libmtl_recon_search.run, "Runner", runner)
+    monkeypatch.setattr(libmtl_recon_search.run, "_draw", lambda *_: ())
     flags = {"epochs": 3}
     file = write_search(tmp_path, arguments=["train", "a b"], flags=flags, trials=2)
     report = run_search(load_config(file), tmp_path / "out")

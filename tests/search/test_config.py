@@ -12,13 +12,13 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from libmtl_recon_search import load_config, shipped_configs
+from libmtl_recon_search.config import Config, FloatRange, Space
+from libmtl_recon_search.faults import FaultsError
+from libmtl_recon_search.yaml12 import parse_yaml
 
 from libmtl_recon import ReconError, UsageError
 from libmtl_recon.cli.search import _EPILOG
-from search import load_config, shipped_configs
-from search.config import Config, FloatRange, Space
-from search.faults import FaultsError
-from search.yaml12 import parse_yaml
 
 GOOD = "script: multidigits\nspace: {k: {low: 0, high: 3}}\n"
 

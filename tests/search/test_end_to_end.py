@@ -14,11 +14,11 @@ from pathlib import Path
 
 import optuna
 import pytest
+from libmtl_recon_search import load_config, run_search
 from matplotlib.image import imread
 
 from libmtl_recon import ConflictProfile, UsageError
 from libmtl_recon.cli import main
-from search import load_config, run_search
 
 WriteConfig = Callable[..., Path]
 
@@ -203,7 +203,7 @@ def test_each_run_notes_how_soon_it_started(searched: tuple[Path, Path]) -> None
 def test_runs_are_forked_with_everything_in_memory(tmp_path: Path) -> None:
     code = (
         "import multiprocessing, sys\n"
-        "from search.process import Runner\n"
+        "from libmtl_recon_search.process import Runner\n"
         "def loaded(queue):\n"
         "    wanted = {'torch', 'torchvision', 'LibMTL', 'libmtl_recon.launcher'}\n"
         "    queue.put(wanted - set(sys.modules))\n"

@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from libmtl_recon_search import storage
+from libmtl_recon_search.config import Config, Finalists, FloatRange, IntRange, Space
+from libmtl_recon_search.folder import SearchFolder
+from libmtl_recon_search.process import RunError
+from libmtl_recon_search.progress import Display
+from libmtl_recon_search.space import Plan
+from libmtl_recon_search.study import Study
+from libmtl_recon_search.trouble import MachineError, explained
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from libmtl_recon import ConflictProfile, ReconError
-from libmtl_recon.conflict.grid import BINS
-from libmtl_recon.conflict.layers import Layer
-from search import storage
-from search.config import Config, Finalists, FloatRange, IntRange, Space
-from search.folder import SearchFolder
-from search.process import RunError
-from search.progress import Display
-from search.space import Plan
-from search.study import Study
-from search.trouble import MachineError, explained
+from libmtl_recon.conflicts.grid import BINS
+from libmtl_recon.conflicts.layers import Layer
 
 Report = Callable[[int, float], bool]
 

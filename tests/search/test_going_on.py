@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from libmtl_recon_search import load_config
+from libmtl_recon_search.child import Job
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.record import read_record
+from libmtl_recon_search.result import Result
+from libmtl_recon_search.trouble import MachineError
 
 from libmtl_recon import ProfileCache, ReconError
 from libmtl_recon.cli.search import _told_to_stop
-from search import load_config
-from search.child import Job
-from search.config import Config
-from search.record import read_record
-from search.result import Result
-from search.trouble import MachineError
 
 from .conftest import TINY
 from .forked import Forking, alive, can_fork, family_of, in_a_fork, run_search_forking, until
@@ -73,7 +73,7 @@ def test_no_room_for_the_report_loses_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
 
     with monkeypatch.context() as patch:
-        patch.setattr("search.report.write_atomically", full)
+        patch.setattr("libmtl_recon_search.report.write_atomically", full)
         with pytest.raises(MachineError, match=r"report\.md: No space left.*same command"):
             run_search_forking(config, out)
     written = {file: file.stat().st_mtime_ns for file in (out / "runs").iterdir()}
@@ -229,7 +229,7 @@ def test_a_damaged_record_of_the_first_runs_stops_nothing(config: Config, tmp_pa
 
 
 def run_in_use(config: Config, out: Path) -> None:
-    from search.folder import SearchFolder
+    from libmtl_recon_search.folder import SearchFolder
 
     with SearchFolder(out).opened(config):
         run_search_forking(config, out)

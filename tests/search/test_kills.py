@@ -16,12 +16,12 @@ from typing import Any
 
 import optuna
 import pytest
+from libmtl_recon_search import load_config
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.record import read_record
 from optuna.trial import TrialState
 
 from libmtl_recon.cli.search import _told_to_stop
-from search import load_config
-from search.config import Config
-from search.record import read_record
 
 from .forked import alive, can_fork, family_of, in_a_fork, run_search_forking, until
 

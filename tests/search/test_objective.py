@@ -7,9 +7,9 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from libmtl_recon_search import relative_improvement
 
 from libmtl_recon import ReconError
-from search import relative_improvement
 
 POSITIVE = st.floats(0.01, 100)
 

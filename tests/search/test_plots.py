@@ -7,8 +7,7 @@ from pathlib import Path
 
 import matplotlib
 import pytest
-
-from search.plots import Dot, draw_improvement
+from libmtl_recon_search.plots import Dot, draw_improvement
 
 MANY = ["EW", "GradOPS", "UW", "MGDA", "PCGrad", "CAGrad", "IMTL", "Nash_MTL", "$x^2$", "[/x]"]
 

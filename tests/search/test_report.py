@@ -6,17 +6,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import libmtl_recon_search.run
 import pytest
 from fake_runs import Asked, Curves, FakeRunner, write_search
 from hypothesis import given
 from hypothesis import strategies as st
-
-import search.run
-from search import load_config, run_search
-from search.report import Finalist, Report, Row, Spread, command_line
-from search.session import Outcome
-from search.space import Plan
-from search.trials import TrialLine, in_words, short_reason
+from libmtl_recon_search import load_config, run_search
+from libmtl_recon_search.report import Finalist, Report, Row, Spread, command_line
+from libmtl_recon_search.session import Outcome
+from libmtl_recon_search.space import Plan
+from libmtl_recon_search.trials import TrialLine, in_words, short_reason
 
 BEST = Plan("GradOPS", -0.5, -0.1, tuple(f"layer{i}.conv" for i in range(12)))
 FAILED = (
@@ -176,8 +175,8 @@ def world(asked: Asked, task: str) -> Curves:
 def test_every_number_of_the_study_is_accounted_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(search.run, "Runner", FakeRunner(world))
-    monkeypatch.setattr(search.run, "_draw", lambda *_: ())
+    monkeypatch.setattr(libmtl_recon_search.run, "Runner", FakeRunner(world))
+    monkeypatch.setattr(libmtl_recon_search.run, "_draw", lambda *_: ())
     space: dict[str, Any] = {"weighting": ["EW"], "s": [-0.1], "k": {"low": 0, "high": 2}}
     file = write_search(tmp_path, space=space, trials=3)
     report = run_search(load_config(file), tmp_path / "out")

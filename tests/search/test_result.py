@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from libmtl_recon_search.result import Result
 
 from libmtl_recon import ReconError
-from search.result import Result
 
 
 def read(*events: tuple[str, int | None, float]) -> Result:

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from search import process
-from search.child import DIGEST, Job, Recorder
-from search.config import Config, IntRange, Space
-from search.folder import SearchFolder
-from search.process import RunError, RunKilledError
-from search.record import Damaged, read_part, read_record
-from search.trouble import MachineError
+from libmtl_recon_search import process
+from libmtl_recon_search.child import DIGEST, Job, Recorder
+from libmtl_recon_search.config import Config, IntRange, Space
+from libmtl_recon_search.folder import SearchFolder
+from libmtl_recon_search.process import RunError, RunKilledError
+from libmtl_recon_search.record import Damaged, read_part, read_record
+from libmtl_recon_search.trouble import MachineError
 
 from .forked import Forking, alive, can_fork, family_of, in_a_fork, until
 
@@ -147,7 +146,7 @@ def test_a_run_that_takes_too_long_is_ended_and_says_why(
         "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('at it', flush=True)\ntime.sleep(300)"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("search.guard.PATIENCE", 0.3)
+        patch.setattr("libmtl_recon_search.guard.PATIENCE", 0.3)
         with pytest.raises(RunError) as caught:
             Forking(1, 0.5).run(job)
     assert str(caught.value) == (
@@ -173,7 +172,7 @@ def test_a_run_that_has_ended_is_not_held_up_by_what_it_left(
     make: Callable[[str], Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "PATIENCE", 0.2)
-    monkeypatch.setattr("search.guard.PATIENCE", 0.2)
+    monkeypatch.setattr("libmtl_recon_search.guard.PATIENCE", 0.2)
     job = make("import threading; threading.Thread(target=time.sleep, args=(300,)).start()")
     done: list[bool] = []
     thread = threading.Thread(target=lambda: done.append(Forking(1).run(job).finished))
@@ -195,7 +194,7 @@ def test_a_run_that_cannot_write_its_record_says_so(
     make: Callable[[str], Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: Recorder, status: int) -> None:
-        from search.child import _give_up
+        from libmtl_recon_search.child import _give_up
 
         _give_up(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 from fake_runs import LAYERS, Asked, Curves, FakeRunner, write_search
+from libmtl_recon_search import load_config
+from libmtl_recon_search.faults import FaultsError
+from libmtl_recon_search.folder import SearchFolder
+from libmtl_recon_search.progress import Display
+from libmtl_recon_search.session import Session
 
 from libmtl_recon import ReconError, UsageError
 from libmtl_recon.cli import main
-from search import load_config
-from search.faults import FaultsError
-from search.folder import SearchFolder
-from search.progress import Display
-from search.session import Session
 
 
 def flat(asked: Asked, task: str) -> Curves:

@@ -6,13 +6,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import libmtl_recon_search.run
 import optuna
 import pytest
 from fake_runs import LAYERS, Asked, Curves, FakeRunner, World, write_search
+from libmtl_recon_search import load_config, run_search
 from optuna.trial import TrialState
-
-import search.run
-from search import load_config, run_search
 
 # So many plans that Optuna does not come upon one twice.
 UNREPEATED = {
@@ -31,8 +30,8 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, world: World, **changes: 
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, folder: Path, runner: FakeRunner, **changes: Any) -> None:
-    monkeypatch.setattr(search.run, "Runner", runner)
-    monkeypatch.setattr(search.run, "_draw", lambda *_: ())
+    monkeypatch.setattr(libmtl_recon_search.run, "Runner", runner)
+    monkeypatch.setattr(libmtl_recon_search.run, "_draw", lambda *_: ())
     run_search(load_config(write_search(folder, **changes)), folder / "out")
 
 

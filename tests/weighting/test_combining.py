@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from libmtl_recon import gradops_weights
-from libmtl_recon.gradient import gramian
+from libmtl_recon.gradients import gramian
 from libmtl_recon.weighting import combining
 from libmtl_recon.weighting.combining import combine
 

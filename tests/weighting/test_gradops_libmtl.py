@@ -12,7 +12,7 @@ from LibMTL.architecture import HPS
 from torch import nn
 
 from libmtl_recon import ReconError, UsageError, gradops_weights
-from libmtl_recon.weighting.libmtl.gradops import GradOPS
+from libmtl_recon.integrations.libmtl.weightings.gradops import GradOPS
 
 TASKS = ["left", "right", "middle"]
 

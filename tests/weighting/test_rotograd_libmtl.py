@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from libmtl_recon import ReconError, UsageError
-from libmtl_recon.weighting.libmtl.rotograd import RotoGrad
+from libmtl_recon.integrations.libmtl.weightings.rotograd import RotoGrad
 
 TASKS = ["left", "right", "middle"]
 ARGS: dict[str, Any] = {

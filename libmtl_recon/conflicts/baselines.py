@@ -1,0 +1,50 @@
+"""What the Recon paper compares its choice of layers with (section 5.3, Appendix C)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from libmtl_recon.conflicts.layers import Layer
+
+# The names of `select`, and what each does, for help and messages.
+SELECTIONS = {
+    "conflict": "the K worst (Recon)",
+    "random": "K at random (RSL)",
+    "random_params": "at random, as many parameters as the K worst have (RSP)",
+    "first": "the first K (FSK)",
+    "last": "the last K (LSK)",
+}
+# Those that look at conflicts, and those that draw by a seed.
+MEASURED = ("conflict", "random_params")
+SEEDED = ("random", "random_params")
+
+
+def random_layers(layers: Sequence[Layer], K: int, seed: int) -> list[str]:
+    """RSL: K layers at random."""
+    return [layer.name for layer in random.Random(seed).sample(list(layers), K)]
+
+
+def random_parameters(layers: Sequence[Layer], parameters: int, seed: int) -> list[str]:
+    """RSP: layers at random whose parameters are close to a given number, and not more.
+
+    In random order each layer is taken that still fits. The small ones fill what the large ones
+    leave, so that the number is met up to the smallest layer that was not taken.
+    """
+    order = random.Random(seed).sample(list(layers), len(layers))
+    chosen, total = [], 0
+    for layer in order:
+        if total + layer.parameters <= parameters:
+            chosen.append(layer.name)
+            total += layer.parameters
+    return chosen
+
+
+def first_layers(layers: Sequence[Layer], K: int) -> list[str]:
+    """FSK: the first K, in network order."""
+    return [layer.name for layer in layers[:K]]
+
+
+def last_layers(layers: Sequence[Layer], K: int) -> list[str]:
+    """LSK: the last K, in network order."""
+    return [layer.name for layer in layers[-K:]]

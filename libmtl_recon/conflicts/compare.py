@@ -1,0 +1,44 @@
+"""How alike two rankings of the same layers are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from libmtl_recon.conflicts.layers import Layer
+
+
+def ranking_distance(one: Sequence[str], other: Sequence[str]) -> float:
+    """Eq. 22 of the Recon paper: the mean over all layers of the difference in rank.
+
+    Args:
+        one: All layers, worst first.
+        other: The same layers.
+
+    Raises:
+        ValueError: They are not the same layers.
+    """
+    place = {name: rank for rank, name in enumerate(other)}
+    if set(one) != set(place) or len(one) != len(place):
+        raise ValueError("only rankings of the same layers can be compared")
+    return sum(abs(rank - place[name]) for rank, name in enumerate(one)) / max(len(one), 1)
+
+
+def chance_distance(layers: int) -> float:
+    """The distance of Eq. 22 to be expected between a ranking and a random one.
+
+    |i - j| for two places drawn independently from ``layers`` has this mean.
+    """
+    return (layers**2 - 1) / (3 * layers)
+
+
+def overlap(one: Sequence[str], other: Sequence[str], K: int) -> float:
+    """The share of the first K layers of one ranking that are among the first K of the other."""
+    return len(set(one[:K]) & set(other[:K])) / K
+
+
+def norms_first(layers: Sequence[Layer]) -> list[str]:
+    """A ranking that measures nothing: norms first, then network order.
+
+    Norms are what PyTorch calls so: layers whose type has ``Norm`` in its name.
+    """
+    return [layer.name for layer in sorted(layers, key=lambda layer: "Norm" not in layer.type)]

@@ -1,0 +1,64 @@
+"""Which architecture a set of layers is: a strict and a loose fingerprint, and how two differ."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from libmtl_recon.conflicts.layers import Layer
+
+_NAMED = 3  # layers of each kind of difference; the others are counted
+
+
+def fingerprint(layers: Sequence[Layer]) -> str:
+    """Equal for networks whose layers have the same names, types and shapes."""
+    return _digest([[layer.name, layer.type, layer.shapes] for layer in layers])
+
+
+def loose_fingerprint(layers: Sequence[Layer]) -> str:
+    """Equal for networks whose layers have the same names and types.
+
+    A ResNet18 for images of one channel has that of one for three.
+    """
+    return _digest([[layer.name, layer.type] for layer in layers])
+
+
+def differences(theirs: Sequence[Layer], ours: Sequence[Layer]) -> str:
+    """In words, in which layers another network differs from this one; empty if in none.
+
+    Shapes are spoken of only where names and types are the same.
+    """
+    other, own = {a.name: a for a in theirs}, {a.name: a for a in ours}
+    both = [(other[name], layer) for name, layer in own.items() if name in other]
+    found = [
+        _listed("only there", [a.title for a in theirs if a.name not in own]),
+        _listed("only here", [a.title for a in ours if a.name not in other]),
+        _listed(
+            "of another type",
+            [f"{b.title} ({a.type}, here {b.type})" for a, b in both if a.type != b.type],
+        ),
+    ]
+    if not any(found) and list(other) != list(own):
+        found.append("the same layers in another order")
+    if not any(found):
+        shapes = [
+            f"{b.title} ({_sizes(a)}, here {_sizes(b)})" for a, b in both if a.shapes != b.shapes
+        ]
+        found.append(_listed("", shapes))
+    return "; ".join(part for part in found if part)
+
+
+def _listed(kind: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{kind}: {', '.join(names[:_NAMED])}{more}".removeprefix(": ")
+
+
+def _sizes(layer: Layer) -> str:
+    return " + ".join("x".join(map(str, shape)) or "1" for shape in layer.shapes)
+
+
+def _digest(description: object) -> str:
+    return hashlib.sha256(json.dumps(description).encode()).hexdigest()[:16]

@@ -1,0 +1,102 @@
+"""Shares of cosines in intervals, before and after: Tables 6 and 8 to 10 of the Recon paper."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from libmtl_recon.conflicts.grid import BINS, check_severity
+from libmtl_recon.conflicts.profile import ConflictProfile
+from libmtl_recon.errors import ReconError, UsageError
+
+# Those of Table 6.
+EDGES = (0.0, -0.01, -0.02, -0.03)
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Where the cosines of N profiles lie.
+
+    Attributes:
+        titles: The I intervals, from 1 down to -1, as the paper writes them.
+        shares: ``[I, N]``, percentages of the steps and pairs whose cosine is defined; NaN where
+            there is none.
+        undefined: ``[N]``, the percentage of all steps and pairs in which a gradient was zero.
+        reduction: ``[N]``: by how many percent the share below the second edge is smaller than in
+            the first profile; NaN where that has none there.
+    """
+
+    titles: tuple[str, ...]
+    shares: NDArray[np.float64]
+    undefined: NDArray[np.float64]
+    reduction: NDArray[np.float64]
+
+
+def intervals(
+    profiles: Sequence[ConflictProfile],
+    edges: Sequence[float] = EDGES,
+    layers: Sequence[str] | None = None,
+) -> Intervals:
+    """How the cosines of several profiles are distributed.
+
+    Args:
+        profiles: The first is what the others are compared with.
+        edges: From 0 down, at least two, multiples of 0.005 above -1.
+        layers: Count these layers, each for itself; None counts the whole shared gradient.
+
+    Raises:
+        UsageError: The edges break their rule, or a profile has no such layer.
+        ReconError: A profile has no counts of the whole gradient.
+    """
+    below = [check_severity("edges", edge) for edge in edges]
+    if len(below) < 2 or any(low >= high for high, low in itertools.pairwise(below)):
+        raise UsageError(
+            "edges",
+            "must be two numbers or more, falling",
+            list(edges),
+            "Try 0,-0.01,-0.02,-0.03.",
+        )
+    counts = np.stack([_counts(profile, layers) for profile in profiles], axis=1)
+    defined = counts[:BINS].sum(axis=0)
+    marks = [BINS, *below, 0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = np.stack(
+            [
+                100.0 * counts[low:high].sum(axis=0) / defined
+                for high, low in itertools.pairwise(marks)
+            ]
+        )
+        severe = 100.0 * counts[: below[1]].sum(axis=0) / defined
+        reduction = 100.0 * (1.0 - severe / severe[0])
+        undefined = 100.0 * counts[BINS] / counts.sum(axis=0)
+    tops, lows = ["[1", *(f"({edge:g}" for edge in edges)], [*(f"{e:g}]" for e in edges), "-1]"]
+    titles = [f"{top}, {low}" for top, low in zip(tops, lows, strict=True)]
+    return Intervals(tuple(titles), shares, undefined, reduction)
+
+
+def _counts(profile: ConflictProfile, layers: Sequence[str] | None) -> NDArray[np.int64]:
+    """``[401]``, the undefined ones last."""
+    if layers is None:
+        if profile.whole is None:
+            raise ReconError(
+                "This profile has no counts of the whole shared gradient: it was made by an older "
+                "version. Score the script again, or ask for its layers."
+            )
+        total: NDArray[np.int64] = profile.whole.sum(axis=0)
+        return total
+    rows = []
+    for name in layers:
+        if name not in profile.layer_names:
+            raise UsageError(
+                "layers",
+                "must be layers of every profile",
+                name,
+                "Those of a split network are the ones that stayed shared.",
+            )
+        rows.append(profile.layer_names.index(name))
+    undefined = profile.undefined[:, rows].sum()
+    return np.append(profile.histogram[rows].sum(axis=0), undefined)

@@ -1,0 +1,87 @@
+"""Adding profiles up: several seeds, weightings or data sets of one architecture."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from libmtl_recon.conflicts.fingerprint import loose_fingerprint
+from libmtl_recon.conflicts.profile import ConflictProfile
+from libmtl_recon.conflicts.runs import runs_of
+from libmtl_recon.errors import ReconError
+
+
+def add_profiles(profiles: Sequence[ConflictProfile]) -> ConflictProfile:
+    """One profile with the steps of all, whose scores are the sums of theirs.
+
+    Args:
+        profiles: At least one. Their layers have the same names and types; the shapes are those
+            of the first (a ResNet18 for one channel and one for three fit).
+
+    Raises:
+        ReconError: They are of different architectures or numbers of tasks, or two have the steps
+            of one scoring run.
+    """
+    first = profiles[0]
+    if len({profile.id for profile in profiles}) < len(profiles):
+        raise ReconError(
+            "A profile cannot be added to itself: its steps would count twice, and seem surer than "
+            "they are. Name each profile once."
+        )
+    _refuse_same_run(profiles)
+    for other in profiles[1:]:
+        if loose_fingerprint(other.architecture) != loose_fingerprint(first.architecture):
+            raise ReconError(
+                "Only profiles of one architecture can be added up, and these have "
+                f"{len(first.architecture)} and {len(other.architecture)} layers of other names or "
+                "types. `libmtl-recon layers list` shows which belong together."
+            )
+        if len(other.tasks) != len(first.tasks):
+            raise ReconError(
+                "Only profiles of equally many tasks can be added up, and these have "
+                f"{len(first.tasks)} and {len(other.tasks)}: a step of the one counts more pairs "
+                "than a step of the other. Compare them with `libmtl-recon layers compare`."
+            )
+    same_tasks = all(other.tasks == first.tasks for other in profiles)
+    tasks = first.tasks if same_tasks else tuple(f"task {t + 1}" for t in range(len(first.tasks)))
+    wholes = [profile.whole for profile in profiles if profile.whole is not None]
+    return ConflictProfile(
+        first.architecture,
+        tasks,
+        np.concatenate([profile.counts for profile in profiles]),
+        np.concatenate([profile.undefined for profile in profiles]),
+        np.concatenate([profile.block_steps for profile in profiles]),
+        _provenance([profile.provenance for profile in profiles]),
+        np.concatenate(wholes) if len(wholes) == len(profiles) else None,
+    )
+
+
+def _refuse_same_run(profiles: Sequence[ConflictProfile]) -> None:
+    """Refuse profiles that differ, and yet have the steps of one run twice."""
+    holder: dict[str, ConflictProfile] = {}
+    for profile in profiles:
+        for run in runs_of(profile.provenance):
+            other = holder.setdefault(run, profile)
+            if other is not profile:
+                raise ReconError(
+                    f"Profiles {other.id} and {profile.id} both have the steps of one scoring run "
+                    f"({run}), which would count twice, and seem surer than they are. Leave one of "
+                    "them out."
+                )
+
+
+def _provenance(origins: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all have in common, and a list of the origins themselves."""
+    found: dict[str, Any] = {}
+    for key in ("dataset", "weighting", "architecture", "encoder", "seed"):
+        values = list(dict.fromkeys(str(origin[key]) for origin in origins if key in origin))
+        if values:
+            found[key] = " + ".join(values)
+    found["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    found["added"] = [
+        {key: value for key, value in origin.items() if key != "stability"} for origin in origins
+    ]
+    return found

@@ -1,0 +1,229 @@
+"""The conflict profile: how often task gradients point apart, layer by layer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from libmtl_recon.conflicts.file_format import FORMAT, Contents, check_size, decode, encode
+from libmtl_recon.conflicts.grid import BINS, check_severity
+from libmtl_recon.conflicts.layers import Layer
+from libmtl_recon.errors import ReconError, UsageError
+
+__all__ = ["FORMAT", "ConflictProfile", "check_count", "check_severity", "check_split_count"]
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class ConflictProfile:
+    """Counts of cosines between task gradients, from which scores for any S and K follow.
+
+    The counts are kept in blocks of steps, so that one can ask how much they still change.
+
+    Attributes:
+        architecture: The L layers, in network order.
+        tasks: The T tasks' names.
+        counts: ``[blocks, L, 400]``: in how many (step, pair of tasks) the cosine lay in
+            [-1 + b/200, -1 + (b+1)/200), the last bin closed.
+        undefined: ``[blocks, L]``: in how many it was undefined, because a gradient was zero or
+            one of the tasks had no label in the step.
+        block_steps: ``[blocks]``: the steps in each block.
+        whole: ``[blocks, 401]``: the same counts for the gradient of all layers together, with the
+            undefined ones in the last column; None in profiles that did not count it.
+        provenance: Where the profile came from: data set, weighting, versions, seed, date.
+    """
+
+    architecture: tuple[Layer, ...]
+    tasks: tuple[str, ...]
+    counts: Counts
+    undefined: Counts
+    block_steps: Counts
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    whole: Counts | None = None
+
+    def __post_init__(self) -> None:
+        blocks, layers = len(self.block_steps), len(self.architecture)
+        try:
+            check_size(layers, blocks)
+        except ValueError as error:
+            raise ReconError(f"This conflict profile cannot be kept: {error}.") from error
+        found = self.counts.shape, self.undefined.shape
+        if found != ((blocks, layers, BINS), (blocks, layers)):
+            raise ReconError(
+                f"A conflict profile of {blocks} blocks and {layers} layers needs counts of shape "
+                f"{(blocks, layers, BINS)} and {(blocks, layers)}, but has {found}."
+            )
+        if self.whole is not None and self.whole.shape != (blocks, BINS + 1):
+            raise ReconError(
+                f"The counts of the whole gradient need the shape {(blocks, BINS + 1)}, but have "
+                f"{self.whole.shape}."
+            )
+        totals = [self.counts.sum(axis=2) + self.undefined]
+        totals += [] if self.whole is None else [self.whole.sum(axis=1, keepdims=True)]
+        if any((total != self.block_steps[:, None] * self.pairs).any() for total in totals):
+            raise ReconError(
+                "A conflict profile must count every pair of tasks once a step and layer, but its "
+                "counts do not add up; the profile was changed or damaged."
+            )
+        for name in ("counts", "undefined", "block_steps", "whole"):
+            given = getattr(self, name)
+            # What nobody can write to any more is not copied, for it may be large.
+            if given is None or (
+                given.dtype == np.int64 and given.base is None and not given.flags.writeable
+            ):
+                continue
+            own = np.array(given, np.int64)
+            own.setflags(write=False)
+            object.__setattr__(self, name, own)
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    @property
+    def pairs(self) -> int:
+        """The number of pairs of tasks."""
+        return len(self.tasks) * (len(self.tasks) - 1) // 2
+
+    @property
+    def steps(self) -> int:
+        """The number of training steps that were scored."""
+        return int(self.block_steps.sum())
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """The layers' names, in network order."""
+        return tuple(layer.name for layer in self.architecture)
+
+    @property
+    def parameter_counts(self) -> tuple[int, ...]:
+        """The layers' numbers of parameters, in network order."""
+        return tuple(layer.parameters for layer in self.architecture)
+
+    @property
+    def histogram(self) -> Counts:
+        """``[L, 400]``: the counts of all blocks together."""
+        total: Counts = self.counts.sum(axis=0)
+        return total
+
+    @property
+    def id(self) -> str:
+        """Twelve characters that tell this profile from any other."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+    def scores(self, S: float) -> dict[str, int]:
+        """The S-conflict score of each layer, summed over the steps (Definition 3, Algorithm 1).
+
+        Args:
+            S: The severity, a multiple of 0.005 with -1 < S ≤ 0.
+
+        Returns:
+            For each layer the number of (step, pair) whose cosine is below S, strictly.
+
+        Raises:
+            UsageError: S breaks its rule.
+        """
+        below = check_severity("S", S)
+        scores = self.histogram[:, :below].sum(axis=1)
+        return dict(zip(self.layer_names, scores.tolist(), strict=True))
+
+    def ranking(self, S: float) -> list[str]:
+        """The layers from worst to best; those with equal scores stay in network order.
+
+        Args:
+            S: The severity, as for :meth:`scores`.
+        """
+        scores = self.scores(S)
+        return sorted(scores, key=lambda name: -scores[name])
+
+    def layers(self, S: float, K: int) -> list[str]:
+        """The K layers with the highest S-conflict scores, worst first (Algorithm 1).
+
+        Args:
+            S: The severity, as for :meth:`scores`.
+            K: How many layers, from 1 to all.
+
+        Raises:
+            UsageError: S or K breaks its rule.
+        """
+        check_count("K", K, len(self.architecture))
+        return self.ranking(S)[:K]
+
+    def to_json(self) -> str:
+        """The profile as a JSON text that people can read."""
+        return encode(
+            Contents(
+                self.architecture,
+                self.tasks,
+                self.counts,
+                self.undefined,
+                self.block_steps,
+                self.provenance,
+                self.whole,
+            )
+        )
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "the text") -> ConflictProfile:
+        """Read what :meth:`to_json` wrote.
+
+        Args:
+            text: The JSON text.
+            source: Its file's name, for the message.
+
+        Raises:
+            ReconError: It is no conflict profile, or a damaged one.
+        """
+        try:
+            contents = decode(text)
+        except ValueError as error:
+            raise ReconError(f"{source} is not a readable conflict profile: {error}.") from error
+        try:
+            return cls(*contents)
+        except ReconError as error:
+            raise ReconError(f"{source} is not a readable conflict profile. {error}") from error
+
+
+def check_count(parameter: str, count: object, layers: int) -> None:
+    """Check a number of layers K.
+
+    Args:
+        parameter: The name under which the caller gave it, for the message.
+        count: K.
+        layers: How many layers there are.
+
+    Raises:
+        UsageError: K is not a whole number from 1 to the number of layers.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= layers:
+        raise UsageError(
+            parameter,
+            f"must be a whole number from 1 to {layers}, the number of shared layers",
+            count,
+            f"Choose how many of the worst layers to split, at most {layers}.",
+        )
+
+
+def check_split_count(parameter: str, count: object, layers: int) -> None:
+    """Check a number of layers that are to be split, which must leave one shared.
+
+    Args:
+        parameter: The name under which the caller gave it, for the message.
+        count: K.
+        layers: How many layers there are.
+
+    Raises:
+        UsageError: K is not a whole number from 1 to one less than the number of layers.
+    """
+    check_count(parameter, count, layers)
+    if count == layers:
+        raise UsageError(
+            parameter,
+            f"must leave a layer shared, so be below {layers}, the number of shared layers",
+            count,
+            "Lower it; a network of which nothing is shared is a training of each task alone.",
+        )

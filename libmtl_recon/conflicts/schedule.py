@@ -1,0 +1,143 @@
+"""Which training steps are scored, and when enough of them were."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from libmtl_recon.conflicts.grid import check_severity
+from libmtl_recon.conflicts.profile import ConflictProfile, check_split_count
+from libmtl_recon.conflicts.stability import Stability, stability
+from libmtl_recon.errors import UsageError
+
+# How many scored steps lie between two looks at the ranking, and before the first.
+LOOK_EVERY = 50
+_FEWEST = 200
+# Once could be chance.
+_LOOKS_IN_A_ROW = 2
+# Of the chosen layers; of a whole ranking, 0.9 is a distance by Eq. 22 of 1.4 for 41 layers (the
+# paper calls up to 2.4 similar).
+DEFAULT_CONFIDENCE, DEFAULT_RANKING_CONFIDENCE = 0.97, 0.9
+
+
+@dataclass(frozen=True)
+class UntilStable:
+    """Scoring stops when the choice of layers would hardly change any more.
+
+    Attributes:
+        S: The severity at which layers are chosen.
+        K: How many are chosen, or a range of such numbers; None asks for the whole ranking.
+        confidence: The agreement that the choice must reach; see
+            :class:`~libmtl_recon.conflicts.stability.Stability`.
+    """
+
+    S: float
+    K: int | range | None = None
+    confidence: float = DEFAULT_RANKING_CONFIDENCE
+
+    def __post_init__(self) -> None:
+        check_severity("S", self.S)
+        check_confidence("confidence", self.confidence)
+
+    def check_layers(self, layers: int) -> None:
+        """Check K against the network's number of layers.
+
+        Raises:
+            UsageError: There are not so many, or none would be left.
+        """
+        for count in () if self.K is None else (self.K,) if isinstance(self.K, int) else self.K:
+            check_split_count("K", count, layers)
+
+    def look(self, profile: ConflictProfile) -> Stability:
+        """How sure the choice is by now."""
+        return stability(profile, self.S, self.K)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which steps of a training to score.
+
+    Attributes:
+        steps: End the run after so many scored steps; None scores to its end.
+        every: Score each n-th training step.
+        start: The first training step that may be scored, counted from 0.
+        stop: The training step before which scoring, and the run, ends; None: none.
+        until: Stop earlier, when this holds.
+        judged: What the profile says of how sure its choice is; by default what ``until`` asks.
+    """
+
+    steps: int | None = None
+    every: int = 1
+    start: int = 0
+    stop: int | None = None
+    until: UntilStable | None = None
+    judged: UntilStable | None = None
+
+    def __post_init__(self) -> None:
+        if self.judged is None:
+            object.__setattr__(self, "judged", self.until)
+        for name, least in (("steps", 1), ("every", 1), ("start", 0), ("stop", self.start + 1)):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (whole and value >= least):
+                raise UsageError(
+                    name, f"must be a whole number from {least} up", value, "Raise it."
+                )
+
+    def wants(self, step: int) -> bool:
+        """Whether to score this training step, counted from 0."""
+        return step >= self.start and (step - self.start) % self.every == 0
+
+    def ends(self, step: int) -> bool:
+        """Whether nothing is left to be scored from this training step on."""
+        return self.stop is not None and step >= self.stop
+
+
+class Stopping:
+    """Looks now and then whether scoring has gone on long enough."""
+
+    def __init__(self, until: UntilStable) -> None:
+        self.until = until
+        self._in_a_row = 0
+
+    def due(self, scored: int) -> bool:
+        """Whether it is time for a look after so many scored steps."""
+        return scored >= _FEWEST and scored % LOOK_EVERY == 0
+
+    def enough(self, profile: ConflictProfile) -> bool:
+        """Look; whether the choice has been stable often enough in a row."""
+        stable = self.until.look(profile).holds(self.until.confidence)
+        self._in_a_row = self._in_a_row + 1 if stable else 0
+        return self._in_a_row >= _LOOKS_IN_A_ROW
+
+
+def described(until: UntilStable, found: Stability) -> dict[str, object]:
+    """What a profile keeps of how sure it is, for its provenance."""
+    values = dataclasses.asdict(found)
+    K = values.pop("K")
+    return {
+        "S": until.S,
+        "K": [min(K), max(K)] if K else "all",
+        "wanted": until.confidence,
+        "agreement": round(values["agreement"], 4),
+        "drift": round(values["drift"], 4),
+        "reached": found.holds(until.confidence),
+    }
+
+
+def check_confidence(parameter: str, confidence: object) -> None:
+    """Check an agreement that is to be reached.
+
+    Raises:
+        UsageError: It is not a number above 0 and below 1.
+    """
+    number = isinstance(confidence, float) and math.isfinite(confidence)
+    if not number or not 0 < confidence < 1:  # type: ignore[operator]  # a number, by now
+        raise UsageError(
+            parameter,
+            "must be a number above 0 and below 1, the share of the chosen layers that would be "
+            "chosen again",
+            confidence,
+            f"Leave it out for {DEFAULT_CONFIDENCE}, or give a fixed number of steps by `steps`.",
+        )

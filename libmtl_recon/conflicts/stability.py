@@ -1,0 +1,144 @@
+"""How sure a ranking of layers is: a bootstrap over blocks of training steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from libmtl_recon.conflicts.compare import chance_distance
+from libmtl_recon.conflicts.profile import ConflictProfile, check_count, check_severity
+
+RESAMPLES = 400
+# Fewer blocks say nothing of how much blocks differ.
+_FEWEST_BLOCKS = 8
+
+Scores = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How much of a choice of layers would be chosen again.
+
+    Agreement is a number from 0 (as good as chance, or worse) to 1 (always the same). For the K
+    worst layers it is the share of them that conflict at all and are chosen again; for a whole
+    ranking it is 1 - d/d₀, with d the distance of Eq. 22 and d₀ that to a random ranking.
+
+    Attributes:
+        K: The numbers of layers that were asked about, whose least agreement counts; empty for
+            the whole ranking.
+        agreement: Of the profile with what other steps like its own would have given: the mean
+            over bootstrap resamples of its blocks.
+        drift: Of the profile with what the later half of its steps alone gives: below
+            ``agreement`` where the conflicts are still moving.
+        steps: On how many steps it rests.
+        known: Whether there were steps enough to tell; both numbers are 0 if not.
+    """
+
+    K: tuple[int, ...]
+    agreement: float
+    drift: float
+    steps: int
+    known: bool = True
+
+    def holds(self, confidence: float) -> bool:
+        """Whether the agreement is at least this, and the trend explains no more than chance does.
+
+        The later half rests on half of the steps, so it may disagree by more: four times as much.
+        """
+        return self.agreement >= confidence and 1.0 - self.drift <= 4.0 * (1.0 - confidence)
+
+
+def stability(
+    profile: ConflictProfile,
+    S: float,
+    K: int | range | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Stability:
+    """How sure a profile's choice of layers is.
+
+    Steps that follow one another are alike, so whole blocks of them are drawn, with replacement.
+
+    Args:
+        profile: With 8 blocks of steps or more; with fewer nothing is known and both numbers are 0.
+        S: The severity.
+        K: How many layers are chosen, or the range of such numbers; None for the whole ranking.
+        resamples: How many to draw.
+        seed: Of the draws.
+
+    Raises:
+        UsageError: S or K breaks its rule.
+    """
+    below = check_severity("S", S)
+    layers = len(profile.architecture)
+    wanted = () if K is None else (K,) if isinstance(K, int) else tuple(K)
+    for count in wanted:
+        check_count("K", count, layers)
+    blocks = profile.counts[:, :, :below].sum(axis=2)
+    if len(blocks) < _FEWEST_BLOCKS:
+        return Stability(wanted, 0.0, 0.0, profile.steps, known=False)
+    draws = np.random.default_rng(seed).integers(len(blocks), size=(resamples, len(blocks)))
+    # How often each block was drawn, times its scores: all resamples in one product.
+    times = np.stack([np.bincount(draw, minlength=len(blocks)) for draw in draws])
+    total = blocks.sum(axis=0)
+    now = _places(total[None])[0]
+    again = _places(times @ blocks)
+    later = np.cumsum(profile.block_steps[::-1])[::-1] <= (profile.steps + 1) // 2
+    late = _places(blocks[later].sum(axis=0, keepdims=True))
+    agreement, drift = (_agreement(now, others, wanted, total > 0) for others in (again, late))
+    return Stability(wanted, agreement, drift, profile.steps)
+
+
+def in_words(found: Stability, confidence: float) -> str:
+    """How sure a choice is, as a sentence for the user, which says whether that is enough.
+
+    Args:
+        found: How sure.
+        confidence: The agreement that is enough; see :meth:`Stability.holds`.
+    """
+    most = max(found.K, default=1)
+    one = most == 1
+    number = f"{most}" if len(found.K) < 2 else f"{min(found.K)} to {most}"
+    what = "ranking" if not found.K else "worst layer" if one else f"{number} worst layers"
+    if not found.known:
+        verb = "is" if one else "are"
+        return f"How sure the {what} {verb} cannot be told: {found.steps} steps are too few."
+    verb = "agrees" if one else "agree"
+    sure = f"The {what} {verb} to {found.agreement:.1%} with what other such steps would have given"
+    if found.holds(confidence):
+        return f"{sure}."
+    return (
+        f"{sure}, and to {found.drift:.1%} with the later half alone: {found.steps} steps are too "
+        f"few for {100 * confidence:g}%. More of them, or profiles of several seeds added up, make "
+        "it surer."
+    )
+
+
+def _places(scores: Scores) -> Scores:
+    """``[N, L]``: each layer's place in the ranking; of equal scores the earlier layer is first."""
+    order = np.argsort(-scores, axis=1, kind="stable")
+    places = np.empty_like(order)
+    np.put_along_axis(places, order, np.arange(scores.shape[1])[None, :], axis=1)
+    return places
+
+
+def _agreement(
+    now: Scores, others: Scores, wanted: tuple[int, ...], conflicting: NDArray[np.bool_]
+) -> float:
+    layers = len(now)
+    if not wanted:
+        if not conflicting.any():
+            return 0.0
+        if layers < 2:
+            return 1.0
+        distance = float(np.abs(others - now).mean())
+        return max(0.0, 1.0 - distance / chance_distance(layers))
+    # A layer that never conflicts is among the worst by its place in the network only.
+    chosen = [(now < count) & conflicting for count in wanted]
+    return min(
+        float((others[:, those] < count).sum(axis=1).mean()) / count
+        for count, those in zip(wanted, chosen, strict=True)
+    )

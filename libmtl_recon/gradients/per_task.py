@@ -1,0 +1,113 @@
+"""One gradient a task, as the rows of one matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from libmtl_recon.gradients import columns
+from libmtl_recon.gradients.accumulate import add_gradient
+
+
+def task_gradients(
+    losses: Sequence[Tensor] | Tensor,
+    shared: Sequence[Tensor],
+    specific: Sequence[Tensor] = (),
+    out: Tensor | None = None,
+    *,
+    retain_graph: bool = False,
+) -> Tensor:
+    """The gradient of each task's loss with respect to the shared parameters.
+
+    Args:
+        losses: T scalar losses, or one tensor ``[T]``, with their graph. One without a graph has a
+            gradient of zero.
+        shared: The shared parameters. A frozen one (``requires_grad`` false) keeps its place in
+            the rows and is zero there, as is one that a task does not reach. A complex one takes
+            two columns for each of its numbers, as :func:`torch.view_as_real` lays them out.
+        specific: Parameters that are not shared (decoders, task-specific layers). The gradient
+            of the *sum* of the losses is added to their ``.grad``, so that every task updates
+            its own part by its own loss.
+        out: A matrix ``[T, d]`` to write into instead of a new one.
+        retain_graph: Keep the graph of the losses, for another backward pass.
+
+    Returns:
+        ``[T, d]`` in the parameters' real dtype (the widest of them, if they differ), on their
+        device; row t is task t, columns are the shared parameters flattened in order. It is dense
+        also where a parameter has sparse gradients.
+    """
+    trainable = [p for p in shared if p.requires_grad]
+    wanted = [*trainable, *(p for p in specific if p.requires_grad)]
+    if out is None:
+        out = torch.empty(
+            len(losses),
+            sum(columns.widths(shared)),
+            dtype=columns.row_dtype(shared),
+            device=shared[0].device,
+        )
+    last = len(losses) - 1
+    for task in range(len(losses)):
+        gradients = gradients_or_none(
+            losses[task], wanted, retain_graph=retain_graph or task < last
+        )
+        write_row(out[task], shared, gradients[: len(trainable)])
+        for parameter, gradient in zip(
+            wanted[len(trainable) :], gradients[len(trainable) :], strict=True
+        ):
+            if gradient is not None:
+                # A copy at first: autograd may hand one tensor out for two parameters.
+                fresh = parameter.grad is None
+                add_gradient(parameter, gradient.clone() if fresh else gradient)
+    return out
+
+
+def scatter_gradient(vector: Tensor, shared: Sequence[Tensor]) -> None:
+    """Hand a gradient ``[d]`` out to the shared parameters: it is added to their ``.grad``.
+
+    The counterpart of :func:`task_gradients`: same order, same width, and as with any backward
+    pass, gradients add up until ``zero_grad``. Frozen parameters get none. A new ``.grad`` is
+    dense, and a view of ``vector``, which must not be written to afterwards.
+    """
+    for parameter, part in zip(shared, vector.split(columns.widths(shared)), strict=True):
+        if parameter.requires_grad:
+            shaped = columns.part_of(part, parameter)
+            add_gradient(parameter, columns.gradient_of(shaped, parameter))
+
+
+def gradients_or_none(
+    root: Tensor,
+    inputs: Sequence[Tensor],
+    factor: Tensor | None = None,
+    *,
+    retain_graph: bool = False,
+) -> Sequence[Tensor | None]:
+    """The gradients of a root with respect to some inputs; None for those that it does not reach.
+
+    Args:
+        root: May be without a graph, as a loss is that is a constant in this step.
+        inputs: May be none at all.
+        factor: What the root's gradient is, in its shape; None: 1, for a scalar.
+        retain_graph: Keep the graph.
+    """
+    if not root.requires_grad or not inputs:
+        return [None] * len(inputs)
+    return torch.autograd.grad(root, inputs, factor, retain_graph=retain_graph, allow_unused=True)
+
+
+def write_row(row: Tensor, shared: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    """Write one task's gradients into its row ``[d]``.
+
+    Args:
+        row: Written to; its columns are the shared parameters flattened in order.
+        shared: The shared parameters.
+        gradients: One for each of them that trains, None where the task does not reach it.
+    """
+    remaining = iter(gradients)
+    for parameter, part in zip(shared, row.split(columns.widths(shared)), strict=True):
+        gradient = next(remaining) if parameter.requires_grad else None
+        if gradient is None:
+            part.zero_()
+        else:
+            columns.write(columns.part_of(part, parameter), gradient)

@@ -1,0 +1,207 @@
+"""Per-task gradients of the shared parameters, in a matrix that is used again in every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from libmtl_recon.gradients import columns
+from libmtl_recon.gradients.accumulate import Aside
+from libmtl_recon.gradients.sparse import Touched
+
+# Scalars to be differentiated together, and what each is multiplied by (None: 1).
+Root = tuple[list[Tensor], list[Tensor] | None]
+
+
+class TaskRows:
+    """Fills matrices ``[T, d]`` with gradients, and hands a combination of their rows out again.
+
+    Attributes:
+        reached: For each shared parameter, whether any task's gradient has reached it in this step.
+    """
+
+    def __init__(self) -> None:
+        self.reached: tuple[bool, ...] = ()
+        self._matrices: list[_Matrix] = []
+        self._taken = 0
+        self._before = Aside()
+        self._touched = Touched()
+
+    def begin(self) -> None:
+        """Start a step: from now on the matrices of the last one are written again."""
+        self.reached, self._taken = (), 0
+        self._touched.clear()
+
+    def fill(
+        self,
+        roots: Sequence[Root],
+        shared: Sequence[Tensor],
+        *,
+        accumulate: bool,
+        retain_graph: bool = False,
+    ) -> Tensor:
+        """The gradient of each root with respect to the shared parameters.
+
+        Args:
+            roots: T of them. An empty one has a gradient of zero.
+            shared: The shared parameters; frozen and unreached ones have columns of zeros. Their
+                ``.grad`` is None afterwards if ``accumulate``; what it was, :meth:`scatter` adds.
+            accumulate: Add the gradients of all other leaves to their ``.grad``.
+            retain_graph: Keep the graph after the last root.
+
+        Returns:
+            ``[T, d]`` in the parameters' (widest) real dtype, on their device; columns are the
+            shared parameters flattened in order, complex ones as :func:`torch.view_as_real` has
+            them. Written again after the next :meth:`begin`.
+        """
+        matrix = self._take(len(roots), shared)
+        trainable = [p for p in shared if p.requires_grad]
+
+        def write(place: int, gradient: Tensor) -> None:
+            matrix.write(place, gradient)
+            self._touched.note(trainable[place], gradient)
+
+        reached: set[int] = set()
+        last = max((i for i, (tensors, _) in enumerate(roots) if tensors), default=-1)
+        if accumulate:
+            # With one to add to, autograd would not hand over what it computed.
+            self._before.take(trainable)
+        with _caught(trainable, write) if accumulate else nullcontext():
+            for index, (tensors, factors) in enumerate(roots):
+                keep = retain_graph or index != last
+                matrix.begin(index)
+                if tensors and accumulate:
+                    torch.autograd.backward(tensors, factors, retain_graph=keep)
+                elif tensors and trainable:
+                    gradients = torch.autograd.grad(
+                        tensors, trainable, factors, retain_graph=keep, allow_unused=True
+                    )
+                    for place, gradient in enumerate(gradients):
+                        if gradient is not None:
+                            write(place, gradient)
+                reached |= matrix.end()
+        places, before = iter(range(len(trainable))), self.reached
+        if len(before) != len(shared):
+            before = (False,) * len(shared)
+        self.reached = tuple(
+            p.requires_grad and (next(places) in reached or hit)
+            for p, hit in zip(shared, before, strict=True)
+        )
+        return matrix.whole
+
+    def scatter(self, vector: Tensor, shared: Sequence[Tensor], *, overwrite: bool = False) -> None:
+        """Hand a gradient ``[d]`` out to the shared parameters: it is added to their ``.grad``.
+
+        A parameter that is frozen, or that no task reached, gets none, so that weight decay does
+        not move it. A new ``.grad`` is a view of ``vector``; where the tasks' gradients were
+        sparse, a sparse copy.
+
+        Args:
+            vector: In the layout of the rows.
+            shared: The shared parameters.
+            overwrite: Put it in the place of their ``.grad``, and of what :meth:`fill` has taken
+                from them; those that get none have none.
+        """
+        parts = vector.split(columns.widths(shared))
+        reached = self.reached or tuple(p.requires_grad for p in shared)
+        if overwrite:
+            self._before.drop()
+        else:
+            self._before.take(p for p in shared if p.requires_grad)
+        for parameter, part, hit in zip(shared, parts, reached, strict=True):
+            if hit:
+                parameter.grad = self._touched.gradient_of(part, parameter)
+            elif overwrite:
+                parameter.grad = None
+        self._before.add_up()
+
+    def forget(self) -> None:
+        """Forget what :meth:`fill` has taken from the parameters."""
+        self._before.drop()
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether a tensor lies in one of the matrices, and will be written over."""
+        storage = tensor.untyped_storage().data_ptr()
+        return any(m.whole.untyped_storage().data_ptr() == storage for m in self._matrices)
+
+    def _take(self, tasks: int, shared: Sequence[Tensor]) -> _Matrix:
+        # A weighting may hold several at once (MoDo and SDMGrad compare three batches).
+        at, self._taken = self._taken, self._taken + 1
+        if at == len(self._matrices):
+            self._matrices.append(_Matrix(tasks, shared))
+        elif not self._matrices[at].fits(tasks, shared):
+            self._matrices[at] = _Matrix(tasks, shared)
+        return self._matrices[at]
+
+
+class _Matrix:
+    """One matrix, and the places of the trainable parameters in its rows."""
+
+    def __init__(self, tasks: int, shared: Sequence[Tensor]) -> None:
+        self._layout = _layout(shared)
+        widths = columns.widths(shared)
+        # Zeros, because the columns of frozen parameters are never written.
+        self._memory = torch.zeros(
+            tasks, sum(widths), dtype=columns.row_dtype(shared), device=shared[0].device
+        )
+        self.whole = self._memory
+        self._written: set[int] = set()
+        self._row: list[Tensor] = []
+        self._places = [
+            [
+                columns.part_of(part, p)
+                for p, part in zip(shared, row.split(widths), strict=True)
+                if p.requires_grad
+            ]
+            for row in self._memory
+        ]
+
+    def fits(self, tasks: int, shared: Sequence[Tensor]) -> bool:
+        """Whether it can serve; tells fewer tasks from now on."""
+        if len(self._memory) < tasks or self._layout != _layout(shared):
+            return False
+        self.whole = self._memory[:tasks]
+        return True
+
+    def begin(self, row: int) -> None:
+        """Turn to a row."""
+        self._row, self._written = self._places[row], set()
+
+    def write(self, place: int, gradient: Tensor) -> None:
+        """Write the gradient of one trainable parameter into the row."""
+        columns.write(self._row[place], gradient)
+        self._written.add(place)
+
+    def end(self) -> set[int]:
+        """Zero what was not written in the row; which of the trainable parameters were."""
+        for place, part in enumerate(self._row):
+            if place not in self._written:
+                part.zero_()
+        return self._written
+
+
+@contextmanager
+def _caught(trainable: Sequence[Tensor], write: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Have the parameters' gradients written as soon as backward passes make them.
+
+    They are then still in the cache, and their memory is free for the next parameter's.
+    """
+
+    def catch(place: int, parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            write(place, parameter.grad)
+            parameter.grad = None
+
+    with ExitStack() as hooks:
+        for place, parameter in enumerate(trainable):
+            hook = parameter.register_post_accumulate_grad_hook(partial(catch, place))
+            hooks.callback(hook.remove)
+        yield
+
+
+def _layout(shared: Sequence[Tensor]) -> list[tuple[torch.Size, torch.dtype, torch.device, bool]]:
+    return [(p.shape, p.dtype, p.device, p.requires_grad) for p in shared]

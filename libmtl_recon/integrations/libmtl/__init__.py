@@ -1,0 +1,31 @@
+"""All that knows LibMTL: its names, its two versions, its defects."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+
+def activate() -> None:
+    """Make LibMTL accept our weightings, architectures and flags, however it is imported.
+
+    If LibMTL is loaded it is registered with now, else at the moment when it is imported; this
+    call itself loads neither LibMTL nor torch. It holds for the processes that this one spawns,
+    too. Calling it again changes nothing.
+    """
+    from libmtl_recon.integrations.libmtl.importing import arm, disarm
+    from libmtl_recon.integrations.libmtl.spawn import tell_spawned_processes
+
+    tell_spawned_processes()
+    module = sys.modules.get("LibMTL")
+    if module is None:
+        arm()
+        return
+    if getattr(module.__spec__, "_initializing", False):
+        # Another thread is importing it. This waits for it, and tries again if that import fails.
+        arm()
+        module = import_module("LibMTL")
+        disarm()
+    from libmtl_recon.integrations.libmtl.registry import register
+
+    register(module)

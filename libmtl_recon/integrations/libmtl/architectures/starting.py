@@ -1,0 +1,61 @@
+"""Where a LibMTL model with split layers starts: from a network that was trained unsplit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from libmtl_recon.errors import ReconError
+from libmtl_recon.splitting.checkpoint import Checkpoint, load_model
+from libmtl_recon.splitting.split import is_split
+from libmtl_recon.splitting.state import plain_names
+
+
+def load_unsplit(model: Any, checkpoint: Checkpoint) -> list[str]:
+    """Load an unsplit model, or its encoder alone, into a LibMTL model whose layers are split.
+
+    Args:
+        model: Its decoders and weighting are there already.
+        checkpoint: Its keys are those of the whole model or those of its encoder.
+
+    Returns:
+        The keys of weightings' own parameters that only one of the two has: the weighting may be
+        another one now.
+
+    Raises:
+        ReconError: It does not fit, or is of a network that was split before.
+    """
+    names = plain_names(model)
+    split = {key for plain, keys in names.items() for key in keys if key != plain}
+    if split & set(checkpoint.model):
+        raise ReconError(
+            f"{checkpoint.source} is of a network that is split already. Give a network from "
+            "before its split, or load this one by load_state_dict, as LibMTL's main branch "
+            "does of a checkpoint."
+        )
+    encoder = getattr(model, "encoder", None)
+    if isinstance(encoder, nn.Module) and is_split(encoder) and _is_encoders(encoder, checkpoint):
+        if checkpoint.optimizer is not None:
+            raise ReconError(
+                f"{checkpoint.source} has an optimiser's state, but an encoder's state dict only. "
+                "Save the whole model's with it."
+            )
+        return load_model(encoder, checkpoint, lambda _: False)
+    return load_model(model, checkpoint, lambda key: not model.is_architectures(key))
+
+
+def load_split(model: Any, checkpoint: Checkpoint) -> None:
+    """Load a trained LibMTL model, for its architecture alone: a weighting's parameters may lack.
+
+    Raises:
+        ReconError: It does not fit.
+    """
+    known = getattr(model, "is_architectures", lambda key: "." in key)
+    load_model(model, replace(checkpoint, optimizer=None), lambda key: not known(key))
+
+
+def _is_encoders(encoder: nn.Module, checkpoint: Checkpoint) -> bool:
+    inside = plain_names(encoder)
+    return sum(key in inside for key in checkpoint.model) > len(checkpoint.model) / 2

@@ -1,0 +1,216 @@
+"""State dicts of LibMTL's models: those of another weighting load, those of another split do not.
+
+What differs is told when a state dict is loaded, by ``load_state_dict`` or by LibMTL's own
+``load_path``, whose ``strict=False`` would leave random what does not fit.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from libmtl_recon.conflicts.layers import COMPILED, plain_name
+from libmtl_recon.errors import ReconError
+
+# What LibMTL's UW, GradNorm and IMTL learn beside the network, each with a meaning of its own.
+_LEARNED = "loss_scale"
+_ROTATIONS = "rotograd"
+# The key under which the weighting is kept in the metadata of a state dict.
+_WEIGHTING = "libmtl_recon_weighting"
+_SPLIT_KEY = re.compile(r"(?P<layer>.+)\.tasks\.(?P<task>[^.]+)\.(?P<name>[^.]+)")
+_SHOWN = 8  # names of layers; a network has hundreds
+
+
+def wrap_architectures(libmtl: ModuleType) -> None:
+    """Have every model of LibMTL look at the state dicts that it loads."""
+    architecture = libmtl.architecture.AbsArchitecture
+    build = architecture.__init__
+
+    @functools.wraps(build)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # is set as __init__
+        build(self, *args, **kwargs)
+        self.register_state_dict_post_hook(_note_weighting)
+        self.register_load_state_dict_pre_hook(_match)
+
+    architecture.__init__ = __init__
+
+
+def fitted(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict with the names that the model has, as far as it is one of this network.
+
+    Args:
+        model: LibMTL's.
+        state_dict: Not changed.
+
+    Raises:
+        ReconError: It is of another split, or its decoders expect rotations.
+    """
+    from libmtl_recon.splitting.state import plain_names
+
+    found = dict(state_dict)
+    _match(model, found, "", getattr(state_dict, "_metadata", {}).get("", {}))
+    for plain, own in plain_names(model).items():
+        if plain not in own and plain in found:
+            value = found.pop(plain)
+            found.update({key: value.clone() for key in own})
+    return found
+
+
+def _note_weighting(model: Any, _: Any, __: str, metadata: dict[str, Any]) -> None:
+    metadata[_WEIGHTING] = _weighting_name(model)
+
+
+def _match(
+    model: Any, state_dict: dict[str, Any], prefix: str, metadata: Mapping[str, Any], *_: Any
+) -> None:
+    """Make a state dict, which is torch's copy of the caller's, fit the model where it may."""
+    _match_compilation(model, state_dict, prefix)
+    _match_weighting(model, state_dict, prefix, metadata.get(_WEIGHTING))
+    _match_split(model, [k.removeprefix(prefix) for k in state_dict if k.startswith(prefix)])
+
+
+def _match_compilation(model: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
+    """``torch.compile`` puts a word into the names of what it compiles, which changes nothing."""
+    own = {prefix + key for key in model.state_dict()}
+    compiled = any(COMPILED in key.split(".") for key in own)
+    if not compiled and not any(COMPILED in key.split(".") for key in state_dict):
+        return
+    by_plain = {plain_name(key): key for key in own}
+    for key in [key for key in state_dict if key.startswith(prefix) and key not in own]:
+        plain = plain_name(key)
+        fitting = by_plain.get(plain, key if compiled else plain)
+        state_dict[fitting] = state_dict.pop(key)
+
+
+def _match_weighting(
+    model: Any, state_dict: dict[str, Any], prefix: str, saved_under: str | None
+) -> None:
+    """What a weighting has learned beside the network is its own, and may be missing."""
+    key, weighting = f"{prefix}{_LEARNED}", _weighting_name(model)
+    own = model._parameters.get(_LEARNED)
+    if own is None and key in state_dict:
+        del state_dict[key]
+        print(
+            f"Recon: the checkpoint's {_LEARNED} is left out, which {saved_under or 'a weighting'} "
+            f"learned and {weighting} does without"
+        )
+    elif own is not None and (key not in state_dict or saved_under not in (None, weighting)):
+        state_dict[key] = own.detach().clone()
+        print(f"Recon: the checkpoint has no {_LEARNED} of {weighting}, which starts anew")
+    _match_rotations(model, state_dict, prefix)
+
+
+def _match_rotations(model: Any, state_dict: dict[str, Any], prefix: str) -> None:
+    """RotoGrad's decoders expect rotated representations, and those of others do not."""
+    saved = [key for key in state_dict if key.startswith(f"{prefix}{_ROTATIONS}")]
+    if _ROTATIONS in model._modules:
+        if not saved:
+            model.restart_rotations()
+            for name, value in model.state_dict().items():
+                if name.startswith(_ROTATIONS):
+                    state_dict[f"{prefix}{name}"] = value.clone()
+            print("Recon: the checkpoint has no rotations of RotoGrad, which start anew")
+        # Rotations are made when their size is known, which it is by a checkpoint.
+        for name in (_ROTATIONS, f"{_ROTATIONS}_leader"):
+            model.get_submodule(name).make_room(state_dict, f"{prefix}{name}.")
+        return
+    if any(key.startswith(f"{prefix}{_ROTATIONS}.rotations.") for key in saved):
+        raise ReconError(
+            "The checkpoint was saved under --weighting RotoGrad, whose decoders expect rotated "
+            f"representations, and --weighting {_weighting_name(model)} does not rotate them. "
+            "Load it with --weighting RotoGrad, or save one from there whose decoders have the "
+            "rotations in them, by torch.save(model.folded_state_dict(), path)."
+        )
+    for key in saved:  # of its mode scale, which only counts
+        del state_dict[key]
+
+
+def _match_split(model: nn.Module, keys: Iterable[str]) -> None:
+    """Tell of layers that are task-specific in one place only.
+
+    A plain layer's values are copied for each task, as the split itself does it; a task's own
+    have no place in a layer that is shared.
+    """
+    found = _split_in(model, keys)
+    own = _split_layers_of(model)
+    if not found and not own:
+        return
+    foreign = [layer for layer in found if layer not in own]
+    if foreign and not own:
+        raise ReconError(
+            f"The checkpoint is of a network with {len(found)} task-specific layers "
+            f"({_shorten(found)}), which this one shares: each has a value for every task and none "
+            "for all. Build the network with --arch Recon, and with the --recon_k and "
+            "--recon_layers with which it was saved."
+        )
+    if foreign:
+        raise ReconError(
+            "The checkpoint has other task-specific layers than this network. Only there: "
+            f"{_shorten(foreign)}; only here: "
+            f"{_shorten([layer for layer in own if layer not in found]) or 'none'}. Give the "
+            "--recon_k, --recon_s and --recon_layers with which it was saved."
+        )
+    for layer, tasks in found.items():
+        if tasks != own[layer]:
+            raise ReconError(
+                f"The checkpoint's task-specific layers are of the tasks {_shorten(sorted(tasks))},"
+                f" those of this network of {_shorten(sorted(own[layer]))}. A checkpoint goes with "
+                "the tasks with which it was saved."
+            )
+    plain = [layer for layer in own if layer not in found]
+    if plain:
+        print(
+            f"Recon: the checkpoint shares {_shorten(plain)}, of which each task gets a copy of "
+            "its own"
+        )
+
+
+def _split_in(model: nn.Module, keys: Iterable[str]) -> dict[str, set[str]]:
+    """The layers of a model of whose parameters a state dict has one a task, and the tasks."""
+    modules = {plain_name(name): module for name, module in model.named_modules()}
+    found: dict[str, set[str]] = {}
+    for key in keys:
+        parts = _SPLIT_KEY.fullmatch(plain_name(key))
+        layer = None if parts is None else modules.get(parts["layer"])
+        # Norms that are shared may still keep statistics, which are buffers, per task.
+        if parts is not None and layer is not None and parts["name"] in _parameter_names(layer):
+            found.setdefault(parts["layer"], set()).add(parts["task"])
+    return found
+
+
+def _split_layers_of(model: nn.Module) -> dict[str, set[str]]:
+    from libmtl_recon.splitting.task_specific import CHILD, TaskSpecific
+
+    return {
+        name: set(module._modules[CHILD]._modules)  # type: ignore[union-attr]  # is always there
+        for name, module in model.named_modules()
+        if isinstance(module, TaskSpecific) and _parameter_names(module)
+    }
+
+
+def _parameter_names(module: nn.Module) -> set[str]:
+    """A layer's own parameters, those of its tasks if it is split."""
+    from libmtl_recon.splitting.task_specific import CHILD, TaskSpecific
+
+    names = {name for name, value in module._parameters.items() if value is not None}
+    if not isinstance(module, TaskSpecific):
+        return names
+    tasks = module._modules[CHILD]._modules.values()  # type: ignore[union-attr]  # is always there
+    # Of a norm that stays shared only the statistics are per task; its parameters are its own.
+    return {name for values in tasks if values is not None for name in values._parameters}
+
+
+def _weighting_name(model: Any) -> str:
+    """The weighting's class, which LibMTL mixes in as the model class's last base."""
+    return type(model).__bases__[-1].__name__
+
+
+def _shorten(names: Iterable[str]) -> str:
+    names = list(names)
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,93 @@
+"""Networks that a script compiles by ``torch.compile``, in LibMTL's Trainer."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from libmtl_recon.errors import ReconError
+from libmtl_recon.integrations.libmtl.flags import ARCHITECTURES
+
+
+def wrap_trainer(libmtl: ModuleType) -> None:
+    """Have LibMTL's Trainer train compiled networks as it trains others."""
+    prepare, train = libmtl.Trainer._prepare_model, libmtl.Trainer.train
+
+    @functools.wraps(prepare)
+    def _prepare_model(
+        self: Any, weighting: Any, architecture: Any, encoder_class: Any, decoders: Any
+    ) -> None:
+        keep_graphs()
+        if getattr(architecture, "__name__", architecture) in ARCHITECTURES:
+            encoder_class = plainly(encoder_class)
+        prepare(self, weighting, architecture, encoder_class, decoders)
+
+    @functools.wraps(train)
+    def wrapped_train(self: Any, *args: Any, **kwargs: Any) -> Any:
+        refuse_compiled_split(self.model)
+        return train(self, *args, **kwargs)
+
+    libmtl.Trainer._prepare_model = _prepare_model
+    libmtl.Trainer.train = wrapped_train
+
+
+def keep_graphs() -> None:
+    """Let backward passes go through a compiled network's graph more than once.
+
+    Weightings of gradients do so once a task. By default the compiler lets a backward pass take
+    over memory of the graph, after which the next one is refused.
+    """
+    # Not an attribute of torch before somebody has imported it.
+    config: Any = import_module("torch._functorch.config")
+    if hasattr(config, "donated_buffer"):
+        config.donated_buffer = False
+
+
+def plainly(encoder_class: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """An encoder class whose networks are not compiled; says so where they were."""
+
+    @functools.wraps(encoder_class, updated=())
+    def make_plain() -> nn.Module:
+        from libmtl_recon.splitting.compile_compat import (
+            compiled_parts,
+            run_uncompiled,
+            without_compilation,
+        )
+
+        network = encoder_class()
+        if isinstance(network, torch.jit.ScriptModule) or not isinstance(network, nn.Module):
+            return network
+        if compiled_parts(network):
+            print(
+                "Recon: the encoder runs without torch.compile, which cannot trace task-specific "
+                "layers; the results are the same"
+            )
+            network = without_compilation(network)
+        run_uncompiled(network)
+        return network
+
+    return make_plain
+
+
+def refuse_compiled_split(model: nn.Module) -> None:
+    """Refuse to train a network that was compiled after it was split.
+
+    Raises:
+        ReconError: It was.
+    """
+    from libmtl_recon.splitting.compile_compat import is_compiled
+    from libmtl_recon.splitting.task_specific import TaskSpecific
+
+    for name, module in model.named_modules():
+        if is_compiled(module) and any(isinstance(part, TaskSpecific) for part in module.modules()):
+            raise ReconError(
+                f"{name or 'The model'} was compiled by torch.compile after --arch Recon had "
+                "split its layers, which torch.compile cannot trace. Leave torch.compile out, or "
+                "compile in the encoder class, where it is left out for you."
+            )

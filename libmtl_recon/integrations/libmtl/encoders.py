@@ -1,0 +1,76 @@
+"""Some of LibMTL's architectures take a ResNet apart, by the names of its parts.
+
+Given another network, they end in an AttributeError that names a part, or something that LibMTL
+tried after that. Which network it is, only its constructor can tell: it is looked at as soon as
+it is built.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from libmtl_recon.errors import UsageError
+from libmtl_recon.integrations.libmtl.features import source_of
+
+_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+# Where MTAN looks for the ResNet in an encoder that has more around it.
+_INSIDE = "resnet_network"
+# By this MTAN tells the two kinds of ResNets from each other.
+_WIDTH = "feature_dim"
+
+
+def checked_encoder_class(architecture: Any, encoder_class: Any) -> Callable[..., nn.Module]:
+    """What builds the encoder, and refuses one that the architecture cannot take apart.
+
+    Args:
+        architecture: The architecture's class.
+        encoder_class: The script's; returned as it is where any encoder will do.
+    """
+    parents = getattr(architecture, "__mro__", ())
+    source = "".join(source_of(vars(parent).get("__init__")) for parent in parents)
+    if "_transform_resnet" not in source:
+        build: Callable[..., nn.Module] = encoder_class
+        return build
+
+    @functools.wraps(encoder_class, updated=())
+    def build_checked(*args: Any, **kwargs: Any) -> nn.Module:
+        encoder: nn.Module = encoder_class(*args, **kwargs)
+        refuse_encoder(architecture.__name__, encoder, wrapped=_INSIDE in source)
+        return encoder
+
+    return build_checked
+
+
+def refuse_encoder(architecture: str, encoder: nn.Module, *, wrapped: bool) -> None:
+    """Refuse an encoder that is no ResNet.
+
+    Args:
+        architecture: The architecture's name.
+        encoder: The encoder.
+        wrapped: The architecture also takes a network that holds a ResNet as ``resnet_network``,
+            and wants to know its width.
+
+    Raises:
+        UsageError: It is none, and holds none if that would do.
+    """
+    inside = getattr(encoder, _INSIDE, None)
+    # As MTAN decides.
+    resnet = (
+        inside if wrapped and inside is not None and not hasattr(encoder, "layer1") else encoder
+    )
+    wanted = (*_PARTS, _WIDTH) if wrapped else _PARTS
+    missing = [name for name in wanted if not hasattr(resnet, name)]
+    if not missing:
+        return
+    or_inside = f", or hold one as `{_INSIDE}`" if wrapped else ""
+    raise UsageError(
+        "encoder_class",
+        f"must be a ResNet in LibMTL's manner for --arch {architecture}, which takes it apart by "
+        f"the names of its parts ({', '.join(wanted)}){or_inside}",
+        f"{type(encoder).__name__} without {', '.join(missing)}",
+        "HPS, MMoE, CGC and DSelect_k take any encoder.",
+    )

@@ -1,0 +1,179 @@
+"""The flags of ``--arch Recon``."""
+
+from __future__ import annotations
+
+import argparse
+import numbers
+from typing import Any
+
+from libmtl_recon.conflicts.baselines import MEASURED, SEEDED, SELECTIONS
+from libmtl_recon.errors import UsageError
+
+_WAYS = "; ".join(f"{name}: {what}" for name, what in SELECTIONS.items())
+HOME = "libmtl_recon.integrations.libmtl.architectures.recon"
+# The severity of Appendix B.1 of the Recon paper, for a ResNet18.
+DEFAULT_S = -0.1
+DEFAULT_BASE = "HPS"
+BN = ("per_task", "mixed")
+INIT = ("copy", "fresh")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the flags to LibMTL's parser."""
+    group = parser.add_argument_group("Recon (--arch Recon)")
+    group.add_argument(
+        "--recon_k",
+        type=int,
+        help="how many of the worst layers become task-specific; required with --arch Recon",
+    )
+    group.add_argument(
+        "--recon_s",
+        type=float,
+        default=DEFAULT_S,
+        help="severity: a conflict counts where the cosine of two tasks' gradients is below it; "
+        "a multiple of 0.005 above -1 and up to 0 (default: %(default)s)",
+    )
+    group.add_argument(
+        "--recon_select",
+        metavar="WAY",
+        default="conflict",
+        help=f"how the layers are chosen: {_WAYS} (default: %(default)s)",
+    )
+    group.add_argument(
+        "--recon_select_seed",
+        type=int,
+        metavar="N",
+        help="seed of a choice at random (default: that of --seed)",
+    )
+    group.add_argument(
+        "--recon_layers",
+        metavar="FROM",
+        help="where the layers come from, instead of the newest profile that fits: the ID of a "
+        "profile in the cache; a file with an exported one, a JSON object {layer: score} or a JSON "
+        "list of layers; or the layers' names with commas between them, worst first",
+    )
+    group.add_argument(
+        "--recon_base",
+        metavar="ARCH",
+        default=DEFAULT_BASE,
+        help="the architecture of LibMTL whose shared layers are split: HPS, MTAN, MMoE, CGC, PLE "
+        "or DSelect_k, with that architecture's own flags (default: %(default)s)",
+    )
+    group.add_argument(
+        "--recon_bn",
+        metavar="|".join(BN),
+        default=BN[0],
+        help="running statistics of batch norms that stay shared but stand behind a split: a "
+        "task's own, or one buffer that all tasks feed, as the program of the paper's authors has "
+        "it (default: %(default)s)",
+    )
+    group.add_argument(
+        "--recon_init",
+        metavar="|".join(INIT),
+        default=INIT[0],
+        help="the tasks' copies start equal, or each is drawn anew (default: %(default)s)",
+    )
+    group.add_argument(
+        "--recon_from",
+        metavar="FILE",
+        help="split a trained network and go on: a state dict of the network before its split "
+        "(the model's or the encoder's), or {'model': state dict, 'optimizer': state dict}, saved "
+        "by torch.save",
+    )
+
+
+def values(params: argparse.Namespace) -> dict[str, Any]:
+    """The checked values that the architecture's constructor gets.
+
+    Raises:
+        UsageError: K is missing or below 1, S is no severity, or a name is none that there is.
+    """
+    from libmtl_recon.conflicts.profile import check_severity
+    from libmtl_recon.profiles.selection import check_select
+
+    # A script may make its arguments by another parser, which does not know our flags.
+    wanted = getattr(params, "recon_k", None)
+    severity = getattr(params, "recon_s", DEFAULT_S)
+    if not isinstance(wanted, numbers.Integral) or isinstance(wanted, bool) or wanted < 1:
+        raise UsageError(
+            "--recon_k",
+            "must be given with --arch Recon, as a whole number of layers from 1 up",
+            wanted,
+            "Say how many of the worst layers each task gets for itself, e.g. --recon_k 12; "
+            "`libmtl-recon layers show` has the ranking.",
+        )
+    check_severity("--recon_s", severity)
+    select = getattr(params, "recon_select", "conflict")
+    check_select("--recon_select", select)
+    found = {
+        "recon_k": wanted,
+        "recon_s": severity,
+        "recon_layers": getattr(params, "recon_layers", None),
+    }
+    if select != "conflict":
+        own = getattr(params, "recon_select_seed", None)
+        seed = getattr(params, "seed", 0) if own is None else own
+        found |= {"recon_select": select, "recon_select_seed": seed or 0}
+    base = base_of(params)
+    if base != DEFAULT_BASE:
+        found["recon_base"] = base
+    for flag, known in (("recon_bn", BN), ("recon_init", INIT)):
+        value = getattr(params, flag, known[0])
+        if value not in known:
+            raise UsageError(
+                f"--{flag}", f"must be {' or '.join(known)}", value, "Leave it out for the first."
+            )
+        if value != known[0]:
+            found[flag] = value
+    start = getattr(params, "recon_from", None)
+    if start is not None:
+        if found.get("recon_init") == "fresh":
+            raise UsageError(
+                "--recon_init",
+                "must be copy with --recon_from, whose trained values the copies are to have",
+                "fresh",
+                "Leave one of the two out.",
+            )
+        found["recon_from"] = start
+    return found
+
+
+def idle(params: Any) -> dict[str, str]:
+    """Why some of the flags have no effect with ``--arch Recon``, by dest."""
+    select = getattr(params, "recon_select", "conflict")
+    found = {}
+    if select not in SEEDED:
+        found["recon_select_seed"] = f"with --recon_select {select}, which draws nothing"
+    if select not in MEASURED:
+        for dest in ("recon_s", "recon_layers"):
+            found[dest] = f"with --recon_select {select}, which looks at no conflicts"
+    return found
+
+
+def refuse_idle(params: Any) -> None:
+    """Refuse a trained network that another architecture would not start from.
+
+    Raises:
+        UsageError: It is given.
+    """
+    start = getattr(params, "recon_from", None)
+    if start is not None:
+        raise UsageError(
+            "--recon_from",
+            "must be given with --arch Recon, which splits the network in it",
+            start,
+            "Add --arch Recon, or leave --recon_from out to start anew.",
+        )
+
+
+def base_of(params: Any) -> str:
+    """The architecture that is split.
+
+    Raises:
+        UsageError: LibMTL has none of this name, or it shares no layers.
+    """
+    from libmtl_recon.integrations.libmtl.architectures.recon import recon_over
+
+    base: str = getattr(params, "recon_base", DEFAULT_BASE)
+    recon_over(base)
+    return base

@@ -1,0 +1,81 @@
+"""``weight_args`` and ``arch_args`` that a script wrote by hand: completed, and ours checked.
+
+LibMTL's ``prepare_args`` makes them of the flags; a script may as well give a Trainer a dict of its
+own, with some of them, or none.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from libmtl_recon.errors import UsageError
+from libmtl_recon.integrations.libmtl.arguments import default_weight_args
+from libmtl_recon.integrations.libmtl.flags import ARCHITECTURES, WEIGHTINGS
+from libmtl_recon.texts import nearest
+
+
+def completed(
+    libmtl: ModuleType, weighting: Any, architecture: Any, arguments: Mapping[str, Any], lr: Any
+) -> dict[str, Any]:
+    """A Trainer's further arguments, in which those of ours and of weightings have their defaults.
+
+    Args:
+        libmtl: LibMTL.
+        weighting: The weighting's class, if it has one.
+        architecture: A class or, on the main branch, a name.
+        arguments: ``weight_args``, ``arch_args`` and whatever else the script gives.
+        lr: The network's learning rate, if it is known.
+
+    Raises:
+        UsageError: A value breaks its rule, one that has no default is missing, or there is no
+            argument of this name.
+    """
+    found = {"weight_args": {}, "arch_args": {}, **arguments}
+    for name, flags in WEIGHTINGS.items():
+        if _is_one(weighting, vars(libmtl.weighting)[name]):
+            found["weight_args"] = _filled(flags, name, "weight_args", found["weight_args"], lr)
+    if _is_libmtls(libmtl, weighting):
+        defaults = default_weight_args(libmtl, weighting.__name__)
+        found["weight_args"] = {**defaults, **(found["weight_args"] or {})}
+    for name, flags in ARCHITECTURES.items():
+        ours = vars(libmtl.architecture)[name]
+        if architecture == name or _is_one(architecture, ours):
+            found["arch_args"] = _filled(flags, name, "arch_args", found["arch_args"], lr)
+    return found
+
+
+def _filled(
+    flags: ModuleType, method: str, parameter: str, given: Mapping[str, Any] | None, lr: Any
+) -> dict[str, Any]:
+    given = dict(given or {})
+    parser = argparse.ArgumentParser(add_help=False)
+    flags.add(parser)
+    known = [action.dest for action in parser._actions]
+    prefix = known[0].partition("_")[0]
+    for name in given:
+        close = nearest(name, known, likeness=0.8)
+        # Others may be the base architecture's, or of another weighting that the script offers.
+        if name not in known and (close or str(name).startswith(f"{prefix}_")):
+            hint = f"Did you mean {close[0]}? " if close else ""
+            raise UsageError(
+                parameter,
+                f"must have no other keys of {method} than there are",
+                name,
+                f"{hint}There are {', '.join(known)}.",
+            )
+    # A rate for which a default is made; one that was given is compared when the training begins.
+    lr = None if f"{prefix}_lr" in given else lr
+    return {**given, **flags.values(argparse.Namespace(**{"lr": lr, **given}))}
+
+
+def _is_one(given: Any, ours: type) -> bool:
+    return isinstance(given, type) and issubclass(given, ours)
+
+
+def _is_libmtls(libmtl: ModuleType, weighting: Any) -> bool:
+    """Whether a weighting is one for which LibMTL's own code makes arguments."""
+    listed = vars(libmtl.weighting).get(getattr(weighting, "__name__", "")) is weighting
+    return listed and weighting.__module__.startswith("LibMTL.")

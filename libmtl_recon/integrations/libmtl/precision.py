@@ -1,0 +1,103 @@
+"""``--recon_amp bf16``: the forward pass under autocast, all else as ever."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from types import MethodType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from libmtl_recon.errors import UsageError
+from libmtl_recon.integrations.libmtl.arguments import prepared_training
+
+
+def wrap_trainer(libmtl: ModuleType) -> None:
+    """Have LibMTL's Trainer run its model in the precision that the script's arguments ask for."""
+    build, train = libmtl.Trainer.__init__, libmtl.Trainer.train
+
+    @functools.wraps(build)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # is set as __init__
+        build(self, *args, **kwargs)
+        _as_asked(self)
+
+    @functools.wraps(train)
+    def wrapped_train(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # A script's own Trainer may build all itself.
+        _as_asked(self)
+        return train(self, *args, **kwargs)
+
+    libmtl.Trainer.__init__ = __init__
+    libmtl.Trainer.train = wrapped_train
+
+
+def _as_asked(trainer: Any) -> None:
+    if prepared_training().get("recon_amp") == "bf16" and "forward" not in vars(trainer.model):
+        autocast_forward(trainer.model, trainer.device)
+
+
+def autocast_forward(model: Any, device: torch.device) -> None:
+    """Run a model's forward pass, in training and in evaluation, in bfloat16 under autocast.
+
+    What it returns is in float32 again: losses and metrics are computed from it as ever, for a
+    metric may go to NumPy, which has no bfloat16, and a loss (``nn.BCELoss``) may be refused
+    under autocast. Parameters and their gradients are in float32 throughout.
+
+    Args:
+        model: LibMTL's; changed.
+        device: Where it is.
+
+    Raises:
+        UsageError: This device does not compute in bfloat16.
+    """
+    if not computes_in_bfloat16(device):
+        raise UsageError(
+            "--recon_amp",
+            f"needs a device that computes in bfloat16, which {device} does not",
+            "bf16",
+            "Leave --recon_amp out.",
+        )
+    print(f"Recon: forward passes in bfloat16 (autocast on {device.type})")
+    # Of this object alone, and bound, so that a deep copy of the model runs itself.
+    vars(model)["forward"] = MethodType(_forward, model)
+    vars(model)["_prepare_rep"] = MethodType(_prepare_rep, model)
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether autocast gives bfloat16 on this device; where it cannot, it only warns."""
+    one = torch.ones(1, 1, device=device)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                return (one @ one).dtype == torch.bfloat16
+    except RuntimeError:
+        return False
+
+
+def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+    device = next(self.parameters()).device
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        predictions = type(self).forward(self, *args, **kwargs)
+    return _in_float32(predictions)
+
+
+def _prepare_rep(self: Any, representation: Any, *args: Any, **kwargs: Any) -> Any:
+    # With `rep_grad` its gradients are what is weighted, and that is not done in bfloat16.
+    if self.rep_grad:
+        representation = _in_float32(representation)
+    return type(self)._prepare_rep(self, representation, *args, **kwargs)
+
+
+def _in_float32(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype == torch.bfloat16 else value
+    if isinstance(value, dict):
+        return {key: _in_float32(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_in_float32(item) for item in value]
+        # Named tuples take their items one by one.
+        return getattr(type(value), "_make", type(value))(items)
+    return value

@@ -1,0 +1,60 @@
+"""Registration: after it, LibMTL knows our names."""
+
+from __future__ import annotations
+
+import threading
+from importlib import import_module
+from types import ModuleType
+
+from libmtl_recon.integrations.libmtl import (
+    arguments,
+    checkpoints,
+    compiled,
+    decoders,
+    flags,
+    hooks,
+    lr_guard,
+    missing_labels,
+    parser,
+    precision,
+    recon,
+    refusals,
+)
+from libmtl_recon.integrations.libmtl.patches import patch_after_import
+from libmtl_recon.integrations.libmtl.step import accumulation
+
+_MARK = "_libmtl_recon_registered"
+_one_at_a_time = threading.Lock()
+
+
+def register(libmtl: ModuleType) -> None:
+    """Mend this LibMTL and add our flags, weightings and architectures to it, once."""
+    with _one_at_a_time:
+        if hasattr(libmtl, _MARK):
+            return
+        vars(libmtl)[_MARK] = True
+        patch_after_import(libmtl)
+        _offer_classes(libmtl)
+        flags.add_flags(libmtl)
+        parser.remember_registered(libmtl)
+        arguments.swap_prepare_args(libmtl)
+        checkpoints.wrap_architectures(libmtl)
+        recon.wrap_trainer(libmtl)
+        missing_labels.wrap_trainer(libmtl)
+        accumulation.wrap_trainer(libmtl)
+        compiled.wrap_trainer(libmtl)
+        precision.wrap_trainer(libmtl)
+        refusals.guard_trainer(libmtl)
+        lr_guard.guard_training(libmtl)
+        decoders.guard_trainer(libmtl)
+        hooks.wrap_trainer(libmtl)
+
+
+def _offer_classes(libmtl: ModuleType) -> None:
+    for module, methods in (
+        (libmtl.weighting, flags.WEIGHTINGS),
+        (libmtl.architecture, flags.ARCHITECTURES),
+    ):
+        for name, method in methods.items():
+            vars(module)[name] = getattr(import_module(method.HOME), name)
+        module.__all__ = [*module.__all__, *methods]

@@ -1,0 +1,350 @@
+"""Scoring: a conflict probe on LibMTL's model while any of its weightings trains it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from libmtl_recon.conflicts.layers import Layer
+from libmtl_recon.conflicts.probe import ConflictProbe
+from libmtl_recon.conflicts.profile import ConflictProfile
+from libmtl_recon.conflicts.schedule import Schedule, Stopping, described
+from libmtl_recon.errors import ReconError, naming
+from libmtl_recon.gradients import columns, gradients_or_none, task_gradients, write_row
+from libmtl_recon.integrations.libmtl.hooks import TrainerHook
+from libmtl_recon.integrations.libmtl.provenance import provenance_of, weighting_name
+from libmtl_recon.integrations.libmtl.replacing import replace, restore
+from libmtl_recon.integrations.libmtl.shared_layers import layers_at, parameters_of, shared_layers
+from libmtl_recon.integrations.libmtl.step import SEVERAL_BATCHES, hands_over, step_of
+from libmtl_recon.integrations.libmtl.step.step import present_tasks
+
+# How often the device is waited for, to see that all gradients so far were finite.
+_CHECK_EVERY = 50
+
+
+class ScoringHook(TrainerHook):
+    """Counts the conflicts in every shared layer of one Trainer, in all its calls of ``train``.
+
+    The per-task gradients of a weighting that obtains them itself are read where it does
+    (``_compute_grad``), and training is not changed by it. For a weighting of losses, T backward
+    passes, one a task, take the place of the one through their sum: the same update up to
+    rounding. Where that cannot be (LibMTL's own plumbing, ``rep_grad``, a script's own weighting),
+    T extra passes are made before it.
+
+    Args:
+        schedule: Which steps to score, and when to end the run by ``StopRun``; a number ends it
+            after so many scored steps, None scores all.
+        dataset: The data set's name for the provenance; by default the script's ``--dataset``,
+            else the script's name.
+        on_step: Told the number of scored steps after each.
+        on_built: Told the network's layers before the first step; may raise ``StopRun``.
+        trainer: Which Trainer to score, in the order in which the script builds them, from 1. A
+            later one that trains the same model counts with it.
+        on_other: Told, once, that another model trains, which is not scored.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule | int | None = None,
+        *,
+        dataset: str | None = None,
+        on_step: Callable[[int], None] = lambda _: None,
+        on_built: Callable[[tuple[Layer, ...]], None] = lambda _: None,
+        trainer: int = 1,
+        on_other: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.schedule = schedule if isinstance(schedule, Schedule) else Schedule(schedule)
+        until = self.schedule.until
+        self._stopping = None if until is None else Stopping(until)
+        self.trained_steps = 0  # scored or not
+        self.missed = 0
+        self.failed = False
+        self.trainers = 0  # built so far
+        self.calls = 0  # of ``train``, of any of them
+        self._number = trainer
+        self._dataset = dataset
+        self._on_step = on_step
+        self._on_built = on_built
+        self._on_other = on_other
+        self._told_of_other = False
+        self._over = False
+        self._probe: ConflictProbe | None = None
+        self._trainer: Any = None
+        self._model: Any = None
+        self._provenance: dict[str, Any] = {}
+
+    @property
+    def attached(self) -> bool:
+        """Whether the Trainer that is to be scored was built."""
+        return self._probe is not None
+
+    def profile(self) -> ConflictProfile | None:
+        """What was counted so far; None before the first step.
+
+        Raises:
+            ReconError: A gradient was not finite.
+        """
+        if self._probe is None or self._probe.steps == 0:
+            return None
+        self._refuse_non_finite()
+        more: dict[str, Any] = {"missed_steps": self.missed} if self.missed else {}
+        profile = self._probe.profile({})
+        judged = self.schedule.judged
+        if judged is not None:
+            more["stability"] = described(judged, judged.look(profile))
+        return dataclasses.replace(profile, provenance={**self._provenance, **more})
+
+    def built(self, trainer: Any) -> None:
+        """Put the probe on the model of the Trainer that is to be scored.
+
+        Raises:
+            ReconError: The weighting or the network cannot be scored.
+        """
+        self.trainers += 1
+        if self.trainers != self._number:
+            return
+        model = trainer.model
+        weighting = weighting_name(model)
+        if weighting in SEVERAL_BATCHES:
+            raise ReconError(
+                f"--weighting {weighting} draws three batches a step, for which a conflict between "
+                "two tasks is not defined. Score with another weighting, such as EW: the layers "
+                "belong to the network, not to the weighting."
+            )
+        layers, self._columns = shared_layers(model)
+        if self.schedule.judged is not None:
+            with naming(K="--k"):
+                self.schedule.judged.check_layers(len(layers))
+        self._on_built(layers)
+        self._probe = self._new_probe(layers, trainer)
+        self._provenance = provenance_of(trainer, weighting, self._dataset)
+        if self._number > 1:
+            self._provenance["trainer"] = self._number
+        self._trainer, self._model = trainer, model
+        self._shared = parameters_of(model)
+        device = self._probe.device
+        self._finite = torch.ones(len(model.task_name), dtype=torch.bool, device=device)
+        self._watching = False
+        self._seen = False
+        self._present = list(range(len(model.task_name)))
+        # From here on, for a script's own Trainer may train without LibMTL's ``train``.
+        self._wrap()
+
+    def training(self, trainer: Any) -> None:
+        """Put the probe on again, for a further call of ``train``.
+
+        Raises:
+            ReconError: Other layers train now than when scoring began.
+        """
+        self.calls += 1
+        if trainer is not self._trainer and trainer.model is not self._model:
+            if not self._told_of_other:
+                self._told_of_other = True
+                self._on_other()
+            return
+        self._unwrap()  # a call that ended by an exception has left it on
+        self._refuse_changed(trainer.model)
+        self._model = trainer.model  # a copy, where a script went back to its best epoch
+        self._wrap()
+
+    def trained(self, trainer: Any) -> None:
+        """Take the probe off again.
+
+        Raises:
+            ReconError: A loss or a gradient was not finite.
+        """
+        if trainer.model is self._model:
+            self._unwrap()
+            self._check()
+
+    def _new_probe(self, layers: tuple[Layer, ...], trainer: Any) -> ConflictProbe:
+        tasks = trainer.model.task_name
+        try:
+            return ConflictProbe(layers, tasks, trainer.device)
+        except ReconError as error:
+            if len(tasks) > 1:
+                raise
+            raise ReconError(
+                f"{error} Where it builds a Trainer for each task alone first, --score-trainer N "
+                "chooses the N-th Trainer that it builds."
+            ) from error
+
+    def _refuse_changed(self, model: Any) -> None:
+        """See that the columns of a gradient row are still those of the layers."""
+        before, now = self._shared, parameters_of(model)
+        shapes = [shape for shape, _ in now]
+        if shapes != [shape for shape, _ in before] or model.task_name != self._model.task_name:
+            raise ReconError(
+                "The Trainer that is scored has another network or other tasks now than when "
+                "scoring began, so that their conflicts cannot be counted together. Build a new "
+                "Trainer for it, which --score-trainer can choose."
+            )
+        trains = [now[1] and not before[1] for before, now in zip(before, now, strict=True)]
+        if any(trains):
+            raise ReconError(
+                f"Layer {', '.join(map(repr, layers_at(model, trains)))} began to train only "
+                "after scoring had begun, so that its conflicts were not counted from the start. "
+                "Have it train when the Trainer is built, and freeze it only afterwards: the steps "
+                "in which a layer is frozen count as undefined."
+            )
+
+    def _unwrap(self) -> None:
+        restore(self._model, "backward", "_compute_grad")
+
+    def _wrap(self) -> None:
+        model = self._model
+        compute, backward = model._compute_grad, model.backward
+
+        def _compute_grad(losses: Tensor, mode: str, rep_grad: bool = False) -> Any:
+            gradients = compute(losses, mode, rep_grad)
+            # Counted at once: some weightings go on to change this matrix in place.
+            if not rep_grad:
+                self._take(gradients)
+            return gradients
+
+        def wrapped_backward(losses: Tensor, **kwargs: Any) -> Any:
+            # Known until the end of the step only.
+            self._present = present = present_tasks(model)
+            if not present:  # no sample has a label: such a step trains nothing
+                return backward(losses, **kwargs)
+            if self._over:
+                self._stop()  # the script has caught the first
+            number, self.trained_steps = self.trained_steps, self.trained_steps + 1
+            if self.schedule.ends(number):
+                self._stop()
+            self._seen = True  # not to be counted
+            if not self.schedule.wants(number):
+                return backward(losses, **kwargs)
+            self._watch_losses(losses.detach())
+            splits = self._splits(losses)
+            own = None if self._watching or splits else self._own_passes(losses)
+            self._seen = False
+            with step_of(model).watched(self._take) if splits else contextlib.nullcontext():
+                result = backward(losses, **kwargs)
+            if not self._seen and own is not None:
+                self._record(own)
+            elif not self._seen:
+                self.missed += 1
+            # A weighting may obtain per-task gradients in some steps only (GradNorm does not in
+            # its first epoch), so each step decides how the next is read.
+            self._watching = self._seen and not splits
+            self._after_step()
+            return result
+
+        replace(model, _compute_grad=_compute_grad, backward=wrapped_backward)
+
+    def _splits(self, losses: Tensor) -> bool:
+        """Whether the losses' own backward passes will be one a task, if we ask for that."""
+        model, step = self._model, step_of(self._model)
+        cut = model.rep_grad or hasattr(model, "rotograd")
+        if cut or not hands_over(model):
+            return False
+        return step.open(losses if step.present is None else step.part_of(losses))
+
+    def _take(self, gradients: Tensor) -> None:
+        if not self._seen:
+            self._seen = True
+            self._record(gradients)
+
+    def _own_passes(self, losses: Tensor) -> Tensor:
+        model = self._model
+        shared = list(model.get_share_params())
+        names = [model.task_name[place] for place in self._present]
+        losses = losses if len(names) == len(losses) else losses[self._present]
+        if not model.rep_grad and not hasattr(model, "rotograd"):
+            return task_gradients(losses, shared, retain_graph=True)
+        trainable = [p for p in shared if p.requires_grad]
+        rows = torch.zeros(
+            len(losses),
+            sum(columns.widths(shared)),
+            dtype=columns.row_dtype(shared),
+            device=shared[0].device,
+        )
+        for row, loss, task in zip(rows, losses, names, strict=True):
+            # The losses end at a copy of the representation, and at what a decoder has in common
+            # with the encoder; go on through the copy.
+            leaf, representation = _cut(model, task)
+            at_leaf, *direct = gradients_or_none(loss, [leaf, *trainable], retain_graph=True)
+            through: Sequence[Tensor | None] = [None] * len(trainable)
+            if at_leaf is not None:
+                through = gradients_or_none(representation, trainable, at_leaf, retain_graph=True)
+            write_row(row, shared, list(map(_sum, direct, through)))
+        return rows
+
+    def _record(self, gradients: Tensor) -> None:
+        if self._probe is not None:
+            rows = gradients.detach()
+            rows = rows if self._columns is None else rows[:, self._columns]
+            self._probe.record(rows, self._present)
+
+    def _watch_losses(self, losses: Tensor) -> None:
+        # As in the probe, what came after the first bad step is not asked about.
+        if self._probe is not None:
+            fine = self._finite.all() & self._probe.finite
+            finite = torch.isfinite(losses).to(fine.device)
+            if len(self._present) < len(finite):
+                absent = torch.ones_like(finite)
+                absent[self._present] = False
+                finite |= absent
+            self._finite = torch.where(fine, finite, self._finite)
+
+    def _after_step(self) -> None:
+        probe = self._probe
+        if probe is None:
+            return
+        self._on_step(probe.steps)
+        if probe.steps % _CHECK_EVERY == 0:
+            self._check()
+        limit, stopping = self.schedule.steps, self._stopping
+        if limit is not None and probe.steps >= limit:
+            self._stop()
+        if stopping is not None and stopping.due(probe.steps):
+            self._check()
+            if stopping.enough(probe.profile({})):
+                self._stop()
+
+    def _stop(self) -> None:
+        from libmtl_recon.integrations.libmtl.hooks import StopRun
+
+        self._check()
+        self._over = True
+        raise StopRun
+
+    def _check(self) -> None:
+        try:
+            self._refuse_non_finite()
+        except ReconError:
+            self.failed = True
+            raise
+
+    def _refuse_non_finite(self) -> None:
+        # LibMTL keeps the losses in one vector, so that a NaN in one task's spreads to the
+        # gradients of all: the loss tells whose it was.
+        finite = self._finite.tolist()
+        names = [repr(t) for t, fine in zip(self._model.task_name, finite, strict=True) if not fine]
+        if names:
+            raise ReconError(
+                f"The loss of task {', '.join(names)} was not finite (NaN or inf) while scoring. "
+                "Look at this task's labels and loss, or lower --lr."
+            )
+        if self._probe is not None:
+            self._probe.check()
+
+
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
+
+
+def _cut(model: Any, task: str) -> tuple[Tensor, Tensor]:
+    """Where a task's graph is cut, with rep_grad or by RotoGrad: the leaf, and what lies before."""
+    if not model.rep_grad:
+        cut = model.rotograd.cuts.of(task)
+        return cut.leaf, cut.source
+    return model.rep_tasks[task], model.rep[task] if isinstance(model.rep, dict) else model.rep

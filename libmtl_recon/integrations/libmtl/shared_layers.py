@@ -1,0 +1,60 @@
+"""The layers that the tasks of a LibMTL model share, and where they are in a gradient row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from libmtl_recon.conflicts.layers import Layer, layers_of, owned_parameters, sharing_root
+from libmtl_recon.errors import ReconError
+from libmtl_recon.gradients import columns
+
+
+def shared_layers(model: nn.Module) -> tuple[tuple[Layer, ...], Tensor | None]:
+    """The layers of the shared parameters, and which columns of a gradient row are theirs.
+
+    The columns are None if the rows consist of just the layers' parameters, in their order.
+
+    Raises:
+        ReconError: The architecture shares no layers.
+    """
+    from libmtl_recon.integrations.libmtl.architectures.recon import COLUMNS
+
+    architecture = type(model).__bases__[0].__name__
+    if architecture in COLUMNS:
+        raise ReconError(
+            f"--arch {architecture} cannot be scored: in it each task has a network of its own by "
+            "construction, so that there is no layer in which the gradients of two tasks could "
+            "meet. Score with --arch HPS."
+        )
+    shared = list(model.get_share_params())  # type: ignore[operator]  # LibMTL's method
+    root = sharing_root(model, shared)
+    layers = layers_of(root, shared)
+    ordered = [p for _, _, parameters in owned_parameters(root, shared) for p in parameters]
+    if [id(p) for p in shared] == [id(p) for p in ordered]:
+        return layers, None
+    start, spans = 0, {}
+    for parameter in shared:
+        end = start + columns.width(parameter)
+        spans[id(parameter)] = torch.arange(start, end)
+        start = end
+    if not ordered:
+        return (), None
+    places = torch.cat([spans[id(p)] for p in ordered])
+    return layers, places.to(ordered[0].device)
+
+
+def parameters_of(model: Any) -> list[tuple[tuple[int, ...], bool]]:
+    """Of each shared parameter the shape, and whether it trains."""
+    return [(tuple(p.shape), p.requires_grad) for p in model.get_share_params()]
+
+
+def layers_at(model: Any, places: Sequence[bool]) -> list[str]:
+    """The layers that hold these of the shared parameters."""
+    shared = list(model.get_share_params())
+    wanted = {id(p) for p, chosen in zip(shared, places, strict=True) if chosen}
+    found = owned_parameters(sharing_root(model, shared), shared)
+    return [name for name, _, own in found if any(id(p) in wanted for p in own)]

@@ -1,0 +1,15 @@
+"""Run, by its path, in a process that was spawned: activates the plugin there."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec("libmtl_recon") is None:
+    # Until the process gets the `sys.path` of the one that spawned it.
+    sys.path.append(str(Path(__file__).parents[2]))
+
+from libmtl_recon.integrations.libmtl import activate
+
+activate()

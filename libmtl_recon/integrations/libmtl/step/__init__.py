@@ -1,0 +1,8 @@
+"""LibMTL's training step: its losses one scalar a task, its per-task gradients in one buffer."""
+
+from __future__ import annotations
+
+from libmtl_recon.integrations.libmtl.step.functions import SEVERAL_BATCHES, hands_over
+from libmtl_recon.integrations.libmtl.step.step import Step, present_tasks, step_of, task_scalars
+
+__all__ = ["SEVERAL_BATCHES", "Step", "hands_over", "present_tasks", "step_of", "task_scalars"]

@@ -1,0 +1,68 @@
+"""LibMTL's GradVac on the tasks' Gramians."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from libmtl_recon.gradients import gramian, layer_gramians
+from libmtl_recon.integrations.libmtl.step.shared import draw_orders, shared_gradients
+from libmtl_recon.weighting.combining import combine
+from libmtl_recon.weighting.gradvac import turned
+
+
+def make_release_backward(*, always: bool) -> Callable[..., NDArray[np.float64]]:
+    """The ``backward`` of the release's GradVac, whose one group is the whole model.
+
+    Args:
+        always: Move the targets in every step; otherwise only where a gradient was turned.
+    """
+
+    def backward(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
+        gradients = shared_gradients(self, losses)
+        matrix, tasks = gramian(gradients).cpu(), len(gradients)
+        if not hasattr(self, "rho_T"):
+            self.rho_T = torch.zeros(tasks, tasks, device=gradients.device)
+        orders = draw_orders(tasks, own=False)
+        weights, moved = turned(matrix, self.rho_T.cpu(), orders, kwargs["beta"], always=always)
+        self.rho_T = moved.to(self.rho_T)
+        self._reset_grad(combine(weights, gradients, matrix))
+        return np.asarray(weights)
+
+    return backward
+
+
+def make_main_backward(guard: float) -> Callable[..., NDArray[np.float64]]:
+    """The ``backward`` of the main branch's GradVac, which knows groups of parameters.
+
+    Args:
+        guard: What is added where a length divides.
+    """
+
+    def backward(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
+        if self.step == 0:
+            self._init_rho(kwargs["GradVac_group_type"])
+        gradients = shared_gradients(self, losses)
+        tasks, columns = gradients.shape
+        widths = [columns] if list(self.k_idx) == [-1] else list(self.k_idx)
+        grouped = gradients[:, : sum(widths)]
+        matrices = layer_gramians(grouped, widths).cpu()
+        targets = self.rho_T.permute(2, 0, 1).cpu()
+        orders = draw_orders(tasks, own=False)
+        weights, moved = turned(matrices, targets, orders, kwargs["GradVac_beta"], guard=guard)
+        self.rho_T = moved.permute(1, 2, 0).to(self.rho_T)
+        groups = zip(weights, grouped.split(widths, dim=1), matrices, strict=True)
+        update = [combine(*group) for group in groups]
+        # What belongs to no group is not turned.
+        rest = gradients[:, sum(widths) :].sum(dim=0)
+        self._reset_grad(torch.cat([*update, rest]))
+        self.step += 1
+        # LibMTL tells no weights, since there are several for a task.
+        return np.ones(tasks)
+
+    return backward

@@ -1,0 +1,297 @@
+"""What is known of a model's training step while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from libmtl_recon.errors import ReconError
+from libmtl_recon.gradients.accumulate import added_up
+from libmtl_recon.gradients.rows import Root, TaskRows
+from libmtl_recon.integrations.libmtl.step.loss_graph import tops_of, was_filled_with
+from libmtl_recon.integrations.libmtl.step.split_losses import SplitLosses, derived_roots
+
+
+class Step:
+    """One model's steps.
+
+    Attributes:
+        rows: The matrices of per-task gradients.
+        batches: While a weighting's ``backward`` runs: the batches' losses that it was given
+            (three for MoDo and SDMGrad, else one); empty if the losses were not recognised.
+    """
+
+    def __init__(self) -> None:
+        self.rows = TaskRows()
+        self.batches: list[SplitLosses] = []
+        self._adding_up = False
+        self._given: Tensor | None = None
+        self._vectors: list[tuple[Any, tuple[Tensor, ...]]] = []
+        self._scalars: list[Tensor] = []
+        self._tasks = 0
+        self._absent: set[int] = set()
+        self._labelled: dict[int, Tensor] = {}
+        self._part: tuple[Any, Tensor] | None = None
+        self._watcher: Callable[[Tensor], None] | None = None
+
+    @property
+    def present(self) -> list[int] | None:
+        """The places of the tasks that have labels in this step; None if all have."""
+        if not self._absent:
+            return None
+        return [index for index in range(self._tasks) if index not in self._absent]
+
+    def note_vector(self, vector: Tensor, scalars: list[Tensor], batches: int) -> None:
+        """Remember a vector of losses, for the ``backward`` that is to come.
+
+        Args:
+            vector: ``[T]``, filled with the scalars.
+            scalars: The losses of the tasks.
+            batches: How many vectors make a step.
+        """
+        self._vectors = [*self._vectors, (vector.grad_fn, tuple(scalars))][-batches:]
+
+    def note_scalar(self, scalar: Tensor, wanted: int) -> None:
+        """Remember one task's loss (``multi_input``), ``wanted`` of which make a step."""
+        self._scalars = [*self._scalars, scalar][-wanted:]
+
+    def note_tasks(self, losses: Mapping[int, Tensor | None], tasks: int) -> None:
+        """Remember which tasks have labels in the step that is to come.
+
+        Args:
+            losses: Some tasks' scalar losses by the tasks' places; None for a task without labels.
+            tasks: How many tasks there are.
+        """
+        self._tasks = tasks
+        for index, loss in losses.items():
+            if loss is None:
+                self._absent.add(index)
+            else:
+                self._absent.discard(index)
+                self._labelled[index] = loss
+
+    def note_part(self, whole: Tensor, part: Tensor) -> None:
+        """Remember that losses ``[T]`` are those of the present tasks, ``[P]``, in their places."""
+        self._part = whole.grad_fn, part
+
+    def part_of(self, losses: Tensor) -> Tensor:
+        """The losses ``[P]`` of the present tasks, with as little graph as is known."""
+        present, tops = self.present or [], tops_of(losses)
+        if len(tops) == 1 and self._part is not None and tops[0] is self._part[0]:
+            return self._part[1]
+        scalars = [self._labelled[index] for index in present if index in self._labelled]
+        known = len(tops) == 1 and len(scalars) == len(present)
+        if not known or not was_filled_with(tops[0], tuple(scalars)):
+            return losses[present]
+        part = torch.stack([scalar.to(losses.dtype) for scalar in scalars])
+        self.note_vector(part, scalars, batches=1)
+        return part
+
+    def forget_tasks(self) -> None:
+        """Hold all tasks to be present again."""
+        self._absent, self._labelled, self._part = set(), {}, None
+
+    @contextmanager
+    def added_up(self, shared: Sequence[Tensor], zeroed: Sequence[Tensor] = ()) -> Iterator[None]:
+        """Inside the ``with`` block, have a weighting find no gradients; then add its own to them.
+
+        What it hands out meanwhile takes the place of what else it has left in the shared
+        parameters, as it does in LibMTL.
+
+        Args:
+            shared: The shared parameters, and all others that it may write over.
+            zeroed: Those whose gradients it changes without asking whether there are any.
+        """
+        self.rows.begin()
+        self._adding_up = True
+        try:
+            with added_up(shared, zeroed):
+                yield
+        finally:
+            self._adding_up = False
+            self.rows.forget()
+
+    def assign_grad(self, gradient: Tensor, shared: Sequence[Tensor]) -> None:
+        """Give the shared parameters a gradient ``[d]``; see :meth:`TaskRows.scatter`."""
+        own = gradient.clone() if self.rows.holds(gradient) else gradient
+        self.rows.scatter(own, shared, overwrite=self._adding_up)
+        if not self._adding_up:
+            self.rows.begin()  # nobody else tells where a step ends
+
+    def open(self, losses: Any) -> bool:
+        """Recognise the losses that ``backward`` was given; whether that is so."""
+        self.rows.begin()
+        tops = tops_of(losses) if isinstance(losses, Tensor) else []
+        found = [self._behind(top, index, losses.shape[-1]) for index, top in enumerate(tops)]
+        scalars = [one for one in found if one is not None]
+        if not scalars or len(scalars) != len(found):
+            return False
+        self.batches = [SplitLosses(one, losses.dtype) for one in scalars]
+        self._given = losses
+        return True
+
+    @contextmanager
+    def watched(self, watcher: Callable[[Tensor], None]) -> Iterator[None]:
+        """Inside the ``with`` block, have losses that are weighed differentiated one a task.
+
+        Args:
+            watcher: Given these gradients of the shared parameters, ``[T, d]``, each up to a
+                positive factor; the matrix is written again in the next step.
+        """
+        self._watcher = watcher
+        try:
+            yield
+        finally:
+            self._watcher = None
+
+    def back_propagate(self, shared: Sequence[Tensor]) -> None:
+        """Go on into the tasks' graphs with the gradients that the vectors have got, if any.
+
+        Args:
+            shared: The shared parameters.
+        """
+        for batch in self.batches:
+            gradient = batch.take_gradient()
+            if gradient is None:
+                continue
+            if self._watcher is None:
+                batch.back_propagate(gradient)
+            else:
+                self._one_by_one(batch, gradient, shared, self._watcher)
+
+    def _one_by_one(
+        self,
+        batch: SplitLosses,
+        gradient: Tensor,
+        shared: Sequence[Tensor],
+        watcher: Callable[[Tensor], None],
+    ) -> None:
+        # A factor that is not positive leaves no trace of a task's direction, or turns it round.
+        if not bool((gradient > 0).all()):
+            watcher(self.rows.fill(batch.roots(), shared, accumulate=False, retain_graph=True))
+            batch.back_propagate(gradient)
+            return
+        rows = self.rows.fill(batch.roots(gradient), shared, accumulate=True)
+        watcher(rows)
+        self.rows.scatter(rows.sum(dim=0), shared)
+
+    def close(self) -> None:
+        """Forget the step, and with it the graphs."""
+        self.batches, self._given = [], None
+        self._vectors, self._scalars = [], []
+
+    def scalars_of(self, losses: Tensor) -> list[Tensor]:
+        """One scalar a task for losses ``[T]``, with as little graph as is known."""
+        for batch in self.batches:
+            if losses is batch.vector:
+                return list(batch.scalars)
+        tops = tops_of(losses)
+        found = self._behind(tops[0], 0, len(losses)) if len(tops) == 1 else None
+        return list(losses) if found is None else list(found)
+
+    def roots(self, losses: Any, *, accumulate: bool) -> list[Root]:
+        """What to differentiate for each task of the losses that a weighting hands over."""
+        for batch in self.batches:
+            if losses is batch.vector:
+                return batch.roots()
+        if losses is self._given and len(self.batches) == 1:
+            return self.batches[0].roots()
+        if self.batches and self._given is None:
+            return derived_roots(losses, self.batches, accumulate=accumulate)
+        return [([loss] if loss.requires_grad else [], None) for loss in losses]
+
+    def hand_over(self) -> Tensor | list[Tensor]:
+        """What a weighting gets instead of LibMTL's losses: the vector, or three of them."""
+        self._given = None
+        vectors = [batch.vector for batch in self.batches]
+        return vectors[0] if len(vectors) == 1 else vectors
+
+    def _behind(self, top: Any, index: int, tasks: int) -> tuple[Tensor, ...] | None:
+        for grad_fn, scalars in self._vectors:
+            if top is grad_fn:
+                return scalars
+        scalars = tuple(self._scalars[index * tasks : (index + 1) * tasks])
+        return scalars if len(scalars) == tasks and was_filled_with(top, scalars) else None
+
+
+_steps: WeakKeyDictionary[Any, Step] = WeakKeyDictionary()
+
+
+def step_of(model: Any) -> Step:
+    """The model's step."""
+    step = _steps.get(model)
+    if step is None:
+        step = _steps[model] = Step()
+    return step
+
+
+def task_rows(model: Any, losses: Any, *, accumulate: bool = True) -> Tensor:
+    """The gradient of each task's loss with respect to the shared parameters.
+
+    Args:
+        model: Has ``get_share_params``.
+        losses: ``[T]``, as the model's weighting was given them, or derived from these.
+        accumulate: Add the gradients of all else (decoders, task-specific layers) to their
+            ``.grad``; the graph is freed. Otherwise it is kept.
+
+    Returns:
+        ``[T, d]``, see :meth:`TaskRows.fill`; written again in the next step.
+
+    Raises:
+        ReconError: The losses have no graph.
+    """
+    step, shared = step_of(model), list(model.get_share_params())
+    roots = task_roots(model, losses, accumulate=accumulate)
+    return step.rows.fill(roots, shared, accumulate=accumulate, retain_graph=not accumulate)
+
+
+def task_roots(model: Any, losses: Any, *, accumulate: bool) -> list[Root]:
+    """What to differentiate for each task, with as little graph as is known.
+
+    Args:
+        model: LibMTL's model.
+        losses: As for :func:`task_rows`.
+        accumulate: As there.
+
+    Raises:
+        ReconError: The losses have no graph.
+    """
+    if isinstance(losses, Tensor) and not losses.requires_grad:
+        raise ReconError(
+            "None of the losses depends on a parameter that trains, so that there is nothing to "
+            "differentiate. Compute them with gradients enabled, of a network that is not frozen."
+        )
+    return step_of(model).roots(losses, accumulate=accumulate)
+
+
+def assign_grad(model: Any, gradient: Tensor) -> None:
+    """Give the shared parameters a gradient ``[d]``; none to those that no task reached.
+
+    It is added to what they had before the model's ``backward``, as that of any backward pass.
+    """
+    step_of(model).assign_grad(gradient, list(model.get_share_params()))
+
+
+def task_scalars(model: Any, losses: Tensor) -> list[Tensor]:
+    """One scalar loss a task, each with the graph of its own task where that is known.
+
+    Args:
+        model: LibMTL's model.
+        losses: ``[T]``, as its ``backward`` is given them.
+    """
+    return step_of(model).scalars_of(losses)
+
+
+def present_tasks(model: Any) -> list[int]:
+    """The places, among all the model's tasks, of those that have labels in this step.
+
+    While a weighting's ``backward`` runs, the losses that it is given, ``task_num`` and
+    ``task_name`` are those of these tasks only; this tells what it keeps for which of them.
+    """
+    present = step_of(model).present
+    return list(range(model.task_num)) if present is None else list(present)

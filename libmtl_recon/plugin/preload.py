@@ -1,9 +1,0 @@
-"""Imported by a server from which runs are forked: all in memory, nothing run."""
-
-from __future__ import annotations
-
-import LibMTL  # noqa: F401  # brings torch and torchvision, and registers us
-import sklearn.datasets  # noqa: F401  # the slowest import of the embedded problem
-
-import libmtl_recon.launcher
-import libmtl_recon.plugin.scoring  # noqa: F401

@@ -1,0 +1,170 @@
+"""What a run has scored so far, written now and then: a process that is killed loses a minute."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from libmtl_recon.conflicts.fingerprint import fingerprint
+from libmtl_recon.conflicts.profile import ConflictProfile
+from libmtl_recon.conflicts.runs import runs_of
+from libmtl_recon.errors import ReconError
+from libmtl_recon.output import warn
+from libmtl_recon.profiles.cache import VARIABLE, ProfileCache
+from libmtl_recon.profiles.scoring_lock import lock_name
+from libmtl_recon.profiles.stores import explained
+
+if TYPE_CHECKING:
+    from libmtl_recon.conflicts.layers import Layer
+
+_ENDING = ".unfinished"
+_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What a killed run had scored, which is kept as a profile now.
+
+    Attributes:
+        id: The profile's.
+        steps: How many.
+    """
+
+    id: str
+    steps: int
+
+    def __str__(self) -> str:
+        return (
+            f"A run that was killed had scored {self.steps} steps, which are kept as profile "
+            f"{self.id}."
+        )
+
+
+class Unfinished:
+    """Writes a run's profile every minute, until the run ends by itself.
+
+    Args:
+        cache: Where profiles are kept; it must be this process's turn to score the network.
+        layers: Of the network.
+        say: Told that it cannot be written.
+    """
+
+    def __init__(
+        self, cache: ProfileCache, layers: Sequence[Layer], say: Callable[[str], None]
+    ) -> None:
+        self._store = cache.store
+        self._name = _name(layers)
+        self._say = say
+        self._next = time.monotonic() + _SECONDS
+
+    def note(self, profile: Callable[[], ConflictProfile | None]) -> None:
+        """Write the profile, if the last time is a minute ago; a run goes on if it cannot be.
+
+        Args:
+            profile: Gives it; is called only if it is written.
+        """
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _SECONDS
+        try:
+            found = profile()
+            if found is not None:
+                self._store.write(self._name, found.to_json())
+        except OSError as error:
+            self._next = float("inf")
+            self._say(
+                "What is scored cannot be kept while the run goes on, only at its end: "
+                f"{error.strerror or error}."
+            )
+        except ReconError:
+            return  # a gradient was not finite, which the run itself says
+
+    def end(self) -> None:
+        """The run has ended by itself; what it scored is kept, or is not to be."""
+        try:
+            self._store.remove(self._name)
+        except OSError as error:
+            self._say(f"{self._store.where(self._name)} was left behind: {error}.")
+
+
+def recover(cache: ProfileCache, layers: Sequence[Layer]) -> Recovered | None:
+    """Keep what a killed run had scored of a network as a profile.
+
+    Args:
+        cache: Where profiles are kept; it must be this process's turn to score the network, so
+            that no other process is just doing that.
+        layers: Of the network.
+
+    Returns:
+        None if there is nothing. What cannot be read is said on stderr and renamed to
+        ``*.damaged``.
+
+    Raises:
+        ReconError: It cannot be kept.
+    """
+    return _recover(cache, _name(layers))
+
+
+def recover_all(cache: ProfileCache) -> list[Recovered]:
+    """The same for every network that no process is scoring now.
+
+    Raises:
+        ReconError: It cannot be kept.
+    """
+    from filelock import Timeout
+
+    found = []
+    for name in cache.names(_ENDING):
+        architecture = name.removeprefix(".").removesuffix(_ENDING)
+        try:
+            lock = cache.store.lock(lock_name(architecture))
+            if lock is None:
+                continue
+            lock.acquire(timeout=0)
+        except (Timeout, OSError, NotImplementedError):
+            continue  # it is being scored, or nothing tells whether it is
+        try:
+            found.append(_recover(cache, name))
+        finally:
+            lock.release()
+    return [one for one in found if one is not None]
+
+
+def _recover(cache: ProfileCache, name: str) -> Recovered | None:
+    store = cache.store
+    try:
+        profile = ConflictProfile.from_json(store.read(name), "The file")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, ReconError) as error:
+        why = "The file is no text." if isinstance(error, UnicodeDecodeError) else str(error)
+        if isinstance(error, OSError):
+            why = f"The system says: {error.strerror or error}."
+        warn(
+            f"libmtl-recon: {store.where(name)}, which a killed run left, cannot be kept. {why} "
+            f"{_set_aside(cache, name)}"
+        )
+        return None
+    run = profile.provenance.get("run")
+    kept = run is not None and any(run in runs_of(e.profile.provenance) for e in cache.list())
+    found = None
+    if not kept:  # killed after it had kept all, a run leaves this as well
+        profile = replace(profile, provenance={**profile.provenance, "ended": "killed"})
+        found = Recovered(cache.save(profile), profile.steps)
+    with explained("delete from", store, VARIABLE):
+        store.remove(name)
+    return found
+
+
+def _set_aside(cache: ProfileCache, name: str) -> str:
+    """Rename what cannot be read, so that it is asked about once; says what became of it."""
+    aside = f"{name}.damaged"
+    with explained("write to", cache.store, VARIABLE):
+        cache.store.rename(name, aside)
+    return f"It was set aside as {cache.store.where(aside)}."
+
+
+def _name(layers: Sequence[Layer]) -> str:
+    return f".{fingerprint(layers)}{_ENDING}"

@@ -1,0 +1,87 @@
+"""One process at a time scores an architecture; the others wait, and take what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from libmtl_recon.conflicts.fingerprint import fingerprint
+from libmtl_recon.conflicts.layers import Layer
+from libmtl_recon.profiles.cache import VARIABLE, Entry, ProfileCache
+
+
+def lock_name(architecture: str) -> str:
+    """Of the file whose lock is the turn to score the architecture with this fingerprint."""
+    return f".{architecture}.lock"
+
+
+class ScoringTurn:
+    """This process's turn to score.
+
+    Held until :meth:`leave`, or until the process ends, however it does. Where profiles are kept
+    behind a URL there is no turn: nothing would tell that another machine has died; nor is there
+    one in a folder that knows no locks, which is said.
+
+    Args:
+        cache: Where profiles are kept.
+        say: Told that, and for what, this process waits.
+    """
+
+    def __init__(self, cache: ProfileCache, say: Callable[[str], None]) -> None:
+        self._cache = cache
+        self._say = say
+        self._lock: Any = None
+
+    def enter(self, layers: Sequence[Layer]) -> Entry | None:
+        """Wait for the turn.
+
+        Args:
+            layers: Of the network that is to be scored.
+
+        Returns:
+            The newest profile of this very architecture that another process kept while this one
+            waited; None if it need not wait, or if the other ended without one.
+        """
+        from filelock import Timeout
+
+        before = {entry.id for entry in self._cache.list()}
+        try:
+            lock = self._cache.store.lock(lock_name(fingerprint(layers)))
+            if lock is None:
+                return None
+            lock.acquire(timeout=0)
+        except Timeout:
+            self._say(
+                "Another process is just scoring this architecture; waiting for what it finds "
+                f"(Ctrl-C ends the waiting; with another folder in {VARIABLE} both score)."
+            )
+            lock.acquire()
+            self._lock = lock
+            return self._new(layers, before)
+        except (OSError, NotImplementedError) as error:
+            # Not every network's file system knows locks, and not every user may open the file.
+            self._say(
+                "Cannot tell whether another process is just scoring this architecture, so none "
+                f"is waited for: {getattr(error, 'strerror', None) or error}."
+            )
+            return None
+        self._lock = lock
+        return None
+
+    @property
+    def held(self) -> bool:
+        """Whether no other process scores the architecture until :meth:`leave`."""
+        return self._lock is not None
+
+    def leave(self) -> None:
+        """Let the next one in."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _new(self, layers: Sequence[Layer], before: set[str]) -> Entry | None:
+        wanted = fingerprint(layers)
+        for entry in self._cache.list():
+            if entry.id not in before and fingerprint(entry.profile.architecture) == wanted:
+                return entry
+        return None

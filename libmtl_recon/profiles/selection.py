@@ -1,0 +1,114 @@
+"""Which layers become task-specific: the K worst, or, for comparison, as many not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from libmtl_recon.conflicts import baselines
+from libmtl_recon.conflicts.layers import Layer
+from libmtl_recon.conflicts.profile import check_split_count
+from libmtl_recon.errors import UsageError
+from libmtl_recon.profiles.cache import ProfileCache
+from libmtl_recon.profiles.sources import Selection, from_cache, from_source
+from libmtl_recon.texts import did_you_mean
+
+__all__ = ["Selection", "check_select", "select_layers"]
+
+
+def select_layers(
+    layers: Sequence[Layer],
+    K: int,
+    S: float,
+    source: str | None = None,
+    cache: ProfileCache | None = None,
+    command: str = "libmtl-recon score SCRIPT ARGS...",
+    *,
+    select: str = "conflict",
+    seed: int = 0,
+    tasks: Sequence[str] | None = None,
+) -> Selection:
+    """The K layers of a network that conflict most, or those of a baseline.
+
+    Args:
+        layers: The network's layers.
+        K: How many.
+        S: The severity, for a profile.
+        source: Where the layers come from; see
+            :func:`~libmtl_recon.profiles.sources.from_source`. Without it, the newest profile in
+            the cache that fits.
+        cache: The cache to look in; the user's by default.
+        command: What makes a profile of this network, for the message that there is none.
+        select: One of :data:`~libmtl_recon.conflicts.baselines.SELECTIONS`. Only ``conflict`` and
+            ``random_params``, whose number of parameters is that of the K worst, need scores.
+        seed: Of the random ones.
+        tasks: This run's, to be told from those that a profile was scored for: the layers are the
+            network's, whatever the tasks are.
+
+    Raises:
+        UsageError: K leaves no layer shared, S is no severity, the source names a layer that the
+            network lacks, or there is no such choice.
+        ReconError: There is no profile for this network, the source's is of another, or the
+            source cannot be read.
+    """
+    check_split_count("K", K, len(layers))
+    check_select("select", select)
+    if select in _UNMEASURED:
+        names, note = _UNMEASURED[select](layers, K, seed)
+        return Selection(names, note if source is None else f"{note}; `source` is not used")
+    cache = cache or ProfileCache()
+    if source is None:
+        worst = from_cache(layers, K, S, cache, command, tasks)
+    else:
+        worst = from_source(layers, K, S, source, cache, tasks)
+    if select == "conflict":
+        return worst
+    size = {layer.name: layer.parameters for layer in layers}
+    wanted = sum(size[name] for name in worst.names)
+    names = tuple(baselines.random_parameters(layers, wanted, seed))
+    if not names:
+        raise UsageError(
+            "select",
+            f"can be random_params only if a layer has at most {wanted:,} parameters, as many as "
+            f"the {K} worst have together",
+            select,
+            "Raise `K`.",
+        )
+    found = sum(size[name] for name in names)
+    return Selection(
+        names,
+        f"layers chosen at random (seed {seed}) with {found:,} parameters in place of {wanted:,} "
+        f"of the {K} worst ({worst.note})",
+        worst.doubt,
+    )
+
+
+def check_select(parameter: str, select: object) -> None:
+    """Check a way of choosing layers.
+
+    Raises:
+        UsageError: There is none of this name.
+    """
+    if select not in baselines.SELECTIONS:
+        known = "; ".join(f"{name}: {what}" for name, what in baselines.SELECTIONS.items())
+        raise UsageError(
+            parameter,
+            f"must be one of {', '.join(baselines.SELECTIONS)}",
+            select,
+            f"{did_you_mean(select, baselines.SELECTIONS)}{known}.",
+        )
+
+
+_UNMEASURED: dict[str, Callable[[Sequence[Layer], int, int], tuple[tuple[str, ...], str]]] = {
+    "random": lambda layers, K, seed: (
+        tuple(baselines.random_layers(layers, K, seed)),
+        f"{K} layers chosen at random (seed {seed})",
+    ),
+    "first": lambda layers, K, _: (
+        tuple(baselines.first_layers(layers, K)),
+        f"the first {K} layers, whatever their conflicts",
+    ),
+    "last": lambda layers, K, _: (
+        tuple(baselines.last_layers(layers, K)),
+        f"the last {K} layers, whatever their conflicts",
+    ),
+}

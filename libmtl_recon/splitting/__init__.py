@@ -1,0 +1,25 @@
+"""Networks with task-specific layers."""
+
+from __future__ import annotations
+
+from libmtl_recon.splitting.extract import extract_task
+from libmtl_recon.splitting.outputs import by_task
+from libmtl_recon.splitting.split import (
+    is_split,
+    only_task,
+    shared_parameters,
+    split_layers,
+    task_parameters,
+)
+from libmtl_recon.splitting.task_tensor import TaskTensor
+
+__all__ = [
+    "TaskTensor",
+    "by_task",
+    "extract_task",
+    "is_split",
+    "only_task",
+    "shared_parameters",
+    "split_layers",
+    "task_parameters",
+]

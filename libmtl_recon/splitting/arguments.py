@@ -1,0 +1,92 @@
+"""The kinds of things that the library's functions take, refused by name where they are others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import nn
+
+from libmtl_recon.conflicts.layers import layer_name
+from libmtl_recon.errors import UsageError
+from libmtl_recon.splitting.names import unknown_task
+
+
+def checked_arguments(
+    module: Any, layers: Any, tasks: Any
+) -> tuple[nn.Module, list[str], tuple[str, ...]]:
+    """What :func:`~libmtl_recon.split_layers` was given, of the right kinds.
+
+    Whether there are such layers, and whether the tasks' names are fit, is not looked at.
+
+    Args:
+        module: Should be a network.
+        layers: Should be names of its layers; any iterable of them, also a generator.
+        tasks: Should be names, in an order; any iterable of them, also a generator or a dict.
+
+    Raises:
+        UsageError: One is something else.
+    """
+    network, checked = checked_module(module), _checked_tasks(tasks)
+    if isinstance(layers, str | bytes) or not isinstance(layers, Iterable):
+        rule = "must be a sequence of layers' names"
+        raise UsageError("layers", rule, layers, f"Write [{_layer(layers, network)!r}].")
+    # A set has no order of its own, and copies that are drawn anew are drawn one after the other.
+    names = sorted(layers, key=repr) if isinstance(layers, set | frozenset) else list(layers)
+    for name in names:
+        if not isinstance(name, str):
+            way_out = f"Write a layer's path in the network, such as {_layer(name, network)!r}."
+            raise UsageError("layers", "must be names", name, way_out)
+    return network, [layer_name(name) for name in names], checked
+
+
+def checked_module(module: Any, parameter: str = "module") -> nn.Module:
+    """A network.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    if isinstance(module, nn.Module):
+        return module
+    called = getattr(module, "__name__", type(module).__name__)
+    way_out = "Give the network first."
+    if isinstance(module, type):
+        way_out = f"Give an instance, {called}(...), not the class."
+    raise UsageError(parameter, "must be a torch.nn.Module", module, way_out)
+
+
+def checked_task(task: Any, tasks: Sequence[str], parameter: str = "task") -> str:
+    """One of the tasks' names.
+
+    Raises:
+        UsageError: It is none of them.
+    """
+    if not isinstance(task, str) or task not in tasks:
+        raise unknown_task(task, tasks, parameter)
+    return task
+
+
+def _checked_tasks(tasks: Any) -> tuple[str, ...]:
+    rule, example = "must be names, at least one and none twice", "['digit', 'article']"
+    if isinstance(tasks, str):
+        raise UsageError("tasks", rule, tasks, f"Write [{tasks!r}, ...], a name for each task.")
+    if isinstance(tasks, set | frozenset):
+        raise UsageError(
+            "tasks", "must be names in an order", tasks, f"Write a list, such as {example}."
+        )
+    if isinstance(tasks, bytes) or not isinstance(tasks, Iterable):
+        raise UsageError("tasks", rule, tasks, f"Write a name for each task, such as {example}.")
+    names = tuple(tasks)
+    for name in names:
+        if not isinstance(name, str):
+            raise UsageError("tasks", "must be names", name, f"Write them as words, {example}.")
+    return names
+
+
+def _layer(given: Any, network: nn.Module) -> str:
+    """The name by which a layer was meant; some layer's, if that cannot be told."""
+    if isinstance(given, str):
+        return given
+    paths = {id(part): layer_name(path) for path, part in network.named_modules()}
+    holders = [layer_name(path) for path, part in network.named_modules() if part._parameters]
+    return paths.get(id(given)) or next(iter(holders), "conv1")

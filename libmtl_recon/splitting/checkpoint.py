@@ -1,0 +1,225 @@
+"""Checkpoints: read, loaded strictly into a split network, an optimiser's state split along."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from libmtl_recon.errors import ReconError
+from libmtl_recon.splitting.state import plain_names
+from libmtl_recon.splitting.torch_files import (
+    FORMAT,
+    read_saved,
+    refuse_other_numbers,
+    state_dict_in,
+)
+
+# The hyperparameters by which the kinds of optimisers are told from each other.
+_KINDS = frozenset({"betas", "momentum", "alpha", "lr_decay", "rho"})
+# What SGD keeps of a parameter before its first step with momentum.
+_NO_MOMENTUM = ("momentum_buffer", None)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        source: The flag and the file, for messages.
+        model: A state dict.
+        optimizer: The state dict of the optimiser that trained it.
+    """
+
+    source: str
+    model: dict[str, Any]
+    optimizer: dict[str, Any] | None
+
+
+def read_checkpoint(parameter: str, file: str | Path) -> Checkpoint:
+    """Read a file that ``torch.save`` wrote; runs no code from it.
+
+    Args:
+        parameter: The name under which the caller gave the file.
+        file: Its path.
+
+    Raises:
+        ReconError: It cannot be read, is damaged, or is no checkpoint.
+    """
+    source = f"{parameter} {file}"
+    found = read_saved(source, file)
+    if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
+        return Checkpoint(source, dict(state_dict_in(source, found)), None)
+    model, optimizer = dict(state_dict_in(source, found["model"])), found.get("optimizer")
+    if optimizer is not None and not _is_optimizers(optimizer):
+        raise ReconError(f"{source} holds an optimiser's state that is no state dict. {FORMAT}")
+    return Checkpoint(source, model, optimizer)
+
+
+def _is_optimizers(state: Any) -> bool:
+    if not isinstance(state, dict) or not {"state", "param_groups"} <= set(state):
+        return False
+    groups, values = state["param_groups"], state["state"]
+    return (
+        isinstance(groups, list)
+        and bool(groups)
+        and all(isinstance(g, dict) and isinstance(g.get("params"), list) for g in groups)
+        and all(isinstance(number, int) for group in groups for number in group["params"])
+        and isinstance(values, dict)
+        and all(isinstance(value, dict) for value in values.values())
+    )
+
+
+def load_model(
+    model: nn.Module, checkpoint: Checkpoint, left_out: Callable[[str], bool]
+) -> list[str]:
+    """Load a state dict, split or not, into a model; one without tasks gives each task a copy.
+
+    Args:
+        model: With split layers, or none.
+        checkpoint: Whose state dict it is.
+        left_out: Whether a key may be missing on either side.
+
+    Returns:
+        The keys that were.
+
+    Raises:
+        ReconError: A key that may not be left out has no counterpart, or another shape.
+    """
+    own = model.state_dict()
+    by_plain = {plain: own[keys[0]] for plain, keys in plain_names(model).items()}
+    refuse_other_numbers(checkpoint.source, {**by_plain, **own}, checkpoint.model)
+    try:
+        found = model.load_state_dict(checkpoint.model, strict=False)
+    except RuntimeError as error:  # shapes, or statistics that stayed shared
+        what = " ".join(str(error).split("\n\t")[1:]) or str(error)
+        raise ReconError(f"{checkpoint.source} does not fit this network. {what}") from error
+    amiss = [key for key in found.missing_keys if not left_out(key)]
+    beyond = [key for key in found.unexpected_keys if not left_out(key)]
+    if amiss or beyond:
+        parts = [
+            f"It {verb} {len(keys)} of the network's keys ({', '.join(keys[:3])}, ...)."
+            for verb, keys in (("lacks", amiss), ("has beyond", beyond))
+            if keys
+        ]
+        raise ReconError(
+            f"{checkpoint.source} does not fit this network. {' '.join(parts)} It must be of the "
+            "same encoder, decoders and architecture."
+        )
+    return [*found.missing_keys, *found.unexpected_keys]
+
+
+def load_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint
+) -> None:
+    """Give each task's copies a copy of the state that the unsplit parameter had.
+
+    The optimiser keeps its own hyperparameters.
+
+    Args:
+        model: Split.
+        optimizer: Of its parameters.
+        checkpoint: Of the model before its split, as a whole, trained by one optimiser of one
+            group, which had ``model.parameters()``.
+
+    Raises:
+        ReconError: The state is of another kind of optimiser, or of other parameters.
+    """
+    saved = checkpoint.optimizer or {}
+    groups = saved["param_groups"]
+    kinds = [_KINDS & set(group) for group in (groups[0], optimizer.param_groups[0])]
+    if len(groups) != 1 or kinds[0] != kinds[1]:
+        raise ReconError(
+            f"{checkpoint.source} has the state of another optimiser than this run's "
+            f"{type(optimizer).__name__}. Train with the same optimiser, or save the model's state "
+            "dict alone."
+        )
+    places = _unsplit_parameters(model, checkpoint.model, len(groups[0]["params"]))
+    if len(places) != len(groups[0]["params"]):
+        raise ReconError(
+            f"{checkpoint.source} has the state of an optimiser of {len(groups[0]['params'])} "
+            f"parameters, but its model has {len(places)}. Save the optimiser of "
+            "model.parameters(), with the whole model's state dict."
+        )
+    every = [p for group in optimizer.param_groups for p in group["params"]]
+    index = {id(parameter): number for number, parameter in enumerate(every)}
+    names = {name for values in saved["state"].values() for name in values}
+    state: dict[int, Any] = {}
+    for key, parameters in zip(groups[0]["params"], places, strict=True):
+        if key in saved["state"]:
+            for parameter in parameters:
+                _refuse_unfit_state(checkpoint.source, parameter, saved["state"][key], names)
+                state[index[id(parameter)]] = copy.deepcopy(saved["state"][key])
+    own = optimizer.state_dict()
+    optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+
+
+def _refuse_unfit_state(
+    source: str, parameter: nn.Parameter, state: Mapping[str, Any], names: Collection[str]
+) -> None:
+    """Refuse a parameter's state that would end the optimiser's next step, or change it.
+
+    Args:
+        source: See :class:`Checkpoint`.
+        parameter: Whose state it was.
+        state: What the optimiser kept of it.
+        names: Under which it keeps the state of all parameters.
+
+    Raises:
+        ReconError: It is of another shape, lacks something or holds what is no number.
+    """
+    fault = ""
+    for name in names:
+        value = state.get(name, ())
+        if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
+            fault = f"{name} of the shape {list(value.shape)} for one of {list(parameter.shape)}"
+        elif not isinstance(value, Tensor | int | float) and (name, value) != _NO_MOMENTUM:
+            fault = f"{name} that is no number, or none at all"
+    if fault:
+        raise ReconError(
+            f"{source} has an optimiser's state that does not fit its model: for a parameter, "
+            f"{fault}. Save both of one training."
+        )
+
+
+def _unsplit_parameters(
+    model: nn.Module, state: Mapping[str, Any], count: int
+) -> list[tuple[nn.Parameter, ...]]:
+    """For each parameter of the unsplit model, in its order, those that it has become.
+
+    Args:
+        model: Split.
+        state: The unsplit model's state dict.
+        count: How many there should be. Modules of a weighting (rotations), which have an optimiser
+            of their own, count if they were there before the network's optimiser was.
+    """
+    names = plain_names(model)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    is_architectures: Callable[[str], bool] = getattr(model, "is_architectures", lambda _: True)
+    found: list[tuple[bool, tuple[nn.Parameter, ...]]] = []
+    for key in state:
+        beside = "." in key and not is_architectures(key)
+        if key not in names:
+            if not beside:  # a parameter of another weighting
+                found.append((False, ()))
+            continue
+        became = tuple(parameters[name] for name in names[key] if name in parameters)
+        if not became:
+            continue
+        # A tied parameter stands in a state dict several times, here of one task, there of all.
+        ids = {id(parameter) for parameter in became}
+        same = [place for place, (_, others) in enumerate(found) if ids & set(map(id, others))]
+        if not same:
+            found.append((beside, became))
+            continue
+        every_copy = {id(p): p for place in same for p in found[place][1]}
+        every_copy |= {id(p): p for p in became}
+        found[same[0]] = (found[same[0]][0], tuple(every_copy.values()))
+        found = [one for place, one in enumerate(found) if place not in same[1:]]
+    every = len(found) == count
+    return [became for beside, became in found if every or not beside]

@@ -1,0 +1,164 @@
+"""The tasks' names at what differs between tasks, and the errors about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.texts import did_you_mean
+
+
+class ByTask:
+    """What lets a bundle's parts be taken by their tasks' names."""
+
+    _task: int | None
+    _tasks: tuple[str, ...] | None
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """The tensors, one a task."""
+        raise NotImplementedError
+
+    @property
+    def tasks(self) -> tuple[str, ...] | None:
+        """The names of the tasks whose parts these are, in their order; None without names."""
+        if self._tasks is None or self._task is None:
+            return self._tasks
+        return (self._tasks[self._task],)
+
+    def by_task(self) -> dict[str, Tensor]:
+        """Each task's tensor, by its name, in the order of the tasks.
+
+        Raises:
+            ReconError: The bundle was made without the tasks' names.
+        """
+        names = self.tasks
+        if names is None:
+            raise nameless()
+        return dict(zip(names, self.parts, strict=True))
+
+    def __getitem__(self, index: Any) -> Any:
+        """A task's tensor, by its name; by anything else, what a tensor gives, once a task.
+
+        Raises:
+            UsageError: There is no task of this name.
+        """
+        if isinstance(index, str):
+            return self.parts[place_of(index, self._tasks, self._task)]
+        refuse_names_in_index(index)
+        return super().__getitem__(index)  # type: ignore[misc]  # the tensor's
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        refuse_names_in_index(index)
+        super().__setitem__(index, value)  # type: ignore[misc]  # the tensor's
+
+
+def place_of(task: str, tasks: Sequence[str] | None, only: int | None) -> int:
+    """The place among a value's parts of a task's own.
+
+    Args:
+        task: Its name.
+        tasks: All tasks, in their order; None if they have no names.
+        only: The place among them of the one task whose value it is alone, if it is one's.
+
+    Raises:
+        UsageError: There is no such task, or the value is another's alone.
+        ReconError: The tasks have no names.
+    """
+    if tasks is None:
+        raise nameless()
+    if task not in tasks:
+        raise unknown_task(task, tasks)
+    if only is None:
+        return tasks.index(task)
+    if tasks[only] != task:
+        raise UsageError(
+            "task",
+            f"must be {tasks[only]!r}, whose value this is alone",
+            task,
+            "What the network returns outside of only_task has every task's.",
+        )
+    return 0
+
+
+def unknown_task(task: Any, tasks: Sequence[str], parameter: str = "task") -> UsageError:
+    """The error for a task that there is not, which names those that there are."""
+    return UsageError(
+        parameter,
+        "must be one of the tasks",
+        task,
+        f"{did_you_mean(task, tasks)}They are: {', '.join(tasks)}.",
+    )
+
+
+def nameless() -> ReconError:
+    """The error for a value whose tasks have no names."""
+    return ReconError(
+        "This value was made without the tasks' names. Take its `.parts`, which are in the order "
+        "of the tasks, or make it by TaskTensor(parts, tasks=[...])."
+    )
+
+
+def checked_names(tasks: Sequence[str], parts: int, only: int | None) -> tuple[str, ...]:
+    """The names of all tasks of a value.
+
+    Args:
+        tasks: As they were given.
+        parts: How many tensors the value has.
+        only: See :func:`place_of`.
+
+    Raises:
+        UsageError: They are not as many different names as there are tasks.
+    """
+    names = () if isinstance(tasks, str) or not isinstance(tasks, Iterable) else tuple(tasks)
+    fit = len(names) == parts if only is None else 0 <= only < len(names)
+    if not fit or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
+        raise UsageError(
+            "tasks",
+            "must be a different name for each task",
+            tasks,
+            f"There are {parts} parts." if only is None else f"The part is the one of task {only}.",
+        )
+    return names
+
+
+def common_names(
+    names: Iterable[tuple[str, ...] | None], meeting_in: str
+) -> tuple[str, ...] | None:
+    """The tasks' names that values which meet have; None if none of them has any.
+
+    Args:
+        names: Those of each value.
+        meeting_in: The function in which they meet, for the error.
+
+    Raises:
+        ReconError: They are of different tasks, or of the same in another order.
+    """
+    found = {one for one in names if one is not None}
+    if len(found) > 1:
+        said = " and ".join(f"({', '.join(one)})" for one in sorted(found))
+        raise ReconError(
+            f"{meeting_in} met task-specific tensors of different tasks at once: {said}. All "
+            "layers of a network must be split for the same tasks, in the same order."
+        )
+    return found.pop() if found else None
+
+
+def refuse_names_in_index(index: Any) -> None:
+    """Refuse a task's name beside other indices, and to assign by it.
+
+    Raises:
+        UsageError: There is one.
+    """
+    inside = index if isinstance(index, tuple | list) else [index]
+    names = [one for one in inside if isinstance(one, str)]
+    if names:
+        raise UsageError(
+            "index",
+            "must be a task's name alone, to read that task's tensor, or a tensor's index",
+            names[0],
+            f"Write out[{names[0]!r}][...] for an index into that task's tensor.",
+        )

@@ -1,0 +1,89 @@
+"""What a network keeps of the activations that it sees, in modules that stay shared.
+
+Their input may differ between tasks, and what they keep of it must then be a task's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+
+from libmtl_recon.errors import ReconError
+from libmtl_recon.splitting.custom_functions import inside_once_a_task
+from libmtl_recon.splitting.state import accept_plain_state
+from libmtl_recon.splitting.task_selection import TaskSelection
+from libmtl_recon.splitting.task_specific import TaskSpecific, TaskValues, make_task_specific
+from libmtl_recon.splitting.task_tensor import TaskTensor, task_tensors_in
+
+_SELECTION = "_statistics_selection"
+
+
+def follow_statistics(
+    network: nn.Module,
+    selection: TaskSelection,
+    *,
+    mixed: bool = False,
+    besides: Collection[nn.Module] = (),
+) -> None:
+    """Have the norms of a network keep running statistics per task once they see bundles.
+
+    What stands before the first split sees none and keeps plain statistics. A spectral norm keeps
+    the singular vectors of each task's own weight in the same way. Other modules that put a task's
+    values into a buffer are refused when they do so, and so are norms that are trained inside a
+    custom autograd function, such as a reentrant checkpoint.
+
+    Args:
+        network: Its chosen layers are split.
+        selection: The network's.
+        mixed: Leave the norms their one set of running statistics, which each task updates in
+            turn: training then normalises by each task's batch, and evaluation by a mixture.
+        besides: Modules that are one task's already, which are left alone.
+    """
+    alone = {id(module) for module in besides}
+    for module in list(network.modules()):
+        if isinstance(module, TaskSpecific | TaskValues) or id(module) in alone:
+            continue
+        if not _buffers(module):
+            continue
+        spectral = isinstance(module, _SpectralNorm)
+        if not spectral and not isinstance(module, torch.nn.modules.batchnorm._NormBase):
+            module.register_forward_hook(_refuse_bundles_in_buffers)
+            continue
+        accept_plain_state(module, selection)
+        if mixed and not spectral:
+            make_task_specific(module, (), selection)
+        else:
+            vars(module)[_SELECTION] = selection
+            module.register_forward_pre_hook(_split_on_bundle, with_kwargs=True)
+
+
+def _buffers(module: nn.Module) -> tuple[str, ...]:
+    return tuple(name for name, buffer in module._buffers.items() if buffer is not None)
+
+
+def _split_on_bundle(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if not _buffers(module):
+        return
+    if inside_once_a_task() and module.training and not isinstance(module, _SpectralNorm):
+        raise ReconError(
+            f"A {type(module).__name__} behind the first split keeps statistics for each task, and "
+            "inside a custom autograd function it cannot tell whose activations it is given. With "
+            "torch.utils.checkpoint use use_reentrant=False; else call the norm outside of that "
+            "function, or split with bn='mixed'."
+        )
+    if task_tensors_in((args, kwargs)):
+        make_task_specific(module, _buffers(module), vars(module)[_SELECTION])
+
+
+def _refuse_bundles_in_buffers(module: nn.Module, _: Any, __: Any) -> None:
+    for name, buffer in module._buffers.items():
+        if type(buffer) is TaskTensor:
+            raise ReconError(
+                f"{type(module).__name__} keeps a value that differs between tasks in its buffer "
+                f"{name!r}, which all tasks share. Split this layer too, which gives each task a "
+                "buffer of its own, or leave the layers before it shared."
+            )

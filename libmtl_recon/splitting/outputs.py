@@ -1,0 +1,63 @@
+"""What a split network returned, task by task, however deep inside it stands."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from libmtl_recon.errors import UsageError
+from libmtl_recon.splitting.names import common_names, nameless
+from libmtl_recon.splitting.pytree import mapped
+from libmtl_recon.splitting.task_tensor import TaskTensor, task_tensors_in
+
+
+def by_task(output: Any) -> dict[str, Any]:
+    """What each task's plain network would have returned, by the task's name.
+
+    Args:
+        output: What a split network returned, or was computed from that: a bundle, or any tuples,
+            lists, dicts and dataclasses (a ``ModelOutput`` of Transformers) with some inside.
+
+    Returns:
+        For each task, in their order, the same structure with that task's tensor in the place of
+        each bundle. What the tasks share is in all of them. In the place of a value that one task
+        alone computed the others have None. If the network computed one task only, that one's.
+
+    Raises:
+        UsageError: Nothing in it differs between tasks.
+        ReconError: It has no names of tasks, or comes from networks of different tasks.
+
+    Example:
+        >>> import torch
+        >>> from libmtl_recon import TaskTensor, by_task
+        >>> both = TaskTensor([torch.zeros(2), torch.ones(2)], tasks=["digit", "article"])
+        >>> by_task({"logits": both})["article"]
+        {'logits': tensor([1., 1.])}
+    """
+    bundles = task_tensors_in(output)
+    if not bundles:
+        raise UsageError(
+            "output",
+            "must hold a tensor that a task-specific layer computed",
+            type(output).__name__,
+            "What met none is the same for every task, and is used as it is.",
+        )
+    tasks = common_names((bundle._tasks for bundle in bundles), "by_task")
+    if tasks is None:
+        raise nameless()
+    alone = {bundle._task for bundle in bundles if bundle._task is not None}
+    every = any(bundle._task is None for bundle in bundles)
+    return {
+        task: mapped(output, partial(_seen, place=place))
+        for place, task in enumerate(tasks)
+        if every or place in alone
+    }
+
+
+def _seen(leaf: Any, place: int) -> Any:
+    """A leaf as one task sees it."""
+    if type(leaf) is not TaskTensor:
+        return leaf
+    if leaf._task is None:
+        return leaf.parts[place]
+    return leaf.parts[0] if leaf._task == place else None

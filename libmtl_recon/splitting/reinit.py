@@ -1,0 +1,54 @@
+"""Task-specific layers that each start from a draw of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from libmtl_recon.errors import UsageError
+from libmtl_recon.splitting.task_specific import CHILD
+
+
+def refuse_undrawable(layers: Mapping[str, nn.Module]) -> None:
+    """Refuse layers that cannot draw their parameters anew.
+
+    Raises:
+        UsageError: A layer has no ``reset_parameters``.
+    """
+    for name, owner in layers.items():
+        if not callable(getattr(owner, "reset_parameters", None)):
+            raise _refused(name, f"{type(owner).__name__} has none")
+
+
+def draw_anew(name: str, layer: nn.Module) -> None:
+    """Draw each task's values of a split layer, one task after the other, from torch's generator.
+
+    Args:
+        name: The layer's, for the message.
+        layer: It is split.
+
+    Raises:
+        UsageError: Its ``reset_parameters`` draws what stays shared as well.
+    """
+    inside = [
+        parameter
+        for key, child in layer.named_children()
+        if key != CHILD
+        for parameter in child.parameters()
+    ]
+    before = [parameter._version for parameter in inside]
+    layer_: Any = layer
+    layer_.reset_parameters()
+    if [parameter._version for parameter in inside] != before:
+        raise _refused(name, f"that of {type(layer).__name__} draws the modules inside it too")
+
+
+def _refused(name: str, reason: str) -> UsageError:
+    return UsageError(
+        "init",
+        "can be fresh only for layers with a reset_parameters that draws their own parameters",
+        name,
+        f"Here {reason}. Let the copies start equal (copy), or leave this layer shared.",
+    )

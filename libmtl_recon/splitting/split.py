@@ -1,0 +1,253 @@
+"""Making any network's layers task-specific, without touching its code."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from libmtl_recon.conflicts.layers import plain_name
+from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.splitting.arguments import checked_arguments, checked_module, checked_task
+from libmtl_recon.splitting.attention import evaluate_as_trained
+from libmtl_recon.splitting.checkpoint_compat import recompute_for_the_same_tasks
+from libmtl_recon.splitting.compile_compat import run_uncompiled, uncompiled
+from libmtl_recon.splitting.custom_functions import run_functions_once_a_task
+from libmtl_recon.splitting.layer_lookup import checked_tasks, find_layers, tied_parameters
+from libmtl_recon.splitting.norm_statistics import follow_statistics
+from libmtl_recon.splitting.per_task_output import keep_entries_apart
+from libmtl_recon.splitting.reinit import draw_anew, refuse_undrawable
+from libmtl_recon.splitting.state import accept_plain_state
+from libmtl_recon.splitting.task_selection import TaskSelection
+from libmtl_recon.splitting.task_specific import (
+    Copies,
+    TaskSpecific,
+    TaskValues,
+    make_task_specific,
+    values_of,
+)
+from libmtl_recon.splitting.task_tensor import pick, task_tensors_in
+from libmtl_recon.splitting.ties import names_of_parameters, refuse_untold
+from libmtl_recon.splitting.transforms import transform_once_a_task
+
+BN = ("per_task", "mixed")
+INIT = ("copy", "fresh")
+_SELECTION = "_task_selection"
+
+
+def split_layers(
+    module: nn.Module,
+    layers: Iterable[str],
+    tasks: Sequence[str],
+    *,
+    bn: Literal["per_task", "mixed"] = "per_task",
+    init: Literal["copy", "fresh"] = "copy",
+    per_task_output: bool = False,
+) -> nn.Module:
+    """Give each task its own copy of some layers, in place.
+
+    Build the optimiser afterwards: the copies are new parameters. Called afterwards, the network
+    returns a :class:`~libmtl_recon.TaskTensor`: ``out["digit"]`` is a task's output,
+    ``out.by_task()`` all of them by name, and ``out.parts`` in the order of ``tasks``. (If the
+    result met no split layer, it is the plain tensor; :func:`~libmtl_recon.by_task` takes results
+    with task tensors inside.) Iterating over it goes through rows, as over any tensor. Layers
+    before the first split run once, the others once per task. A parameter that only further
+    modules hold (an output layer tied to an embedding) is split in all of them. The state dict of the
+    network before its split still loads: each task gets a copy.
+
+    From the first split on, attention modules are evaluated in this process as they are trained:
+    PyTorch's fast path, which gives zeros at padded positions, is off
+    (``torch.backends.mha.set_fastpath_enabled``).
+
+    Args:
+        module: Any network whose operations are torch functions.
+        layers: Paths of modules that hold parameters of their own, e.g. ``layer1.0.bn1``; and
+            ``(root)`` for those that the network holds itself, such as a class token.
+        tasks: The tasks' names, which appear in the state dict's keys.
+        bn: What batch norms that stay shared keep running statistics of, where their input is a
+            task's own: of each task (``per_task``), or of all in one buffer that each task
+            updates in turn, as the program of the Recon paper's authors does (``mixed``).
+        init: Copies start equal (``copy``), or each is drawn by the layer's own
+            ``reset_parameters`` (``fresh``).
+        per_task_output: The network returns one entry per task: a list or tuple, in the order of
+            ``tasks``, or a dict with their names. Entry t is then computed for task t alone, and
+            returned as a plain value; under :func:`only_task` the others are None. Its first call
+            with inputs of new shapes runs once more, to see which layer serves which entry.
+            Otherwise a list is computed for each task as a whole, such as a feature pyramid.
+
+    Returns:
+        The module itself.
+
+    Raises:
+        UsageError: An argument is of another kind; a layer does not exist, holds no parameters,
+            shares them with another layer that is not chosen, or cannot be drawn anew; or the
+            tasks' names are none, twice the same, or unfit for a module's name.
+        ReconError: The network was split already, or is compiled, by ``torch.jit`` or
+            ``torch.compile``.
+
+    Example:
+        >>> import torch
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
+        >>> split_layers(net, ["1"], ["left", "right"])(torch.ones(3, 4))["left"].shape
+        torch.Size([3, 2])
+    """
+    module, layers, tasks = checked_arguments(module, layers, tasks)
+    selection = TaskSelection(checked_tasks(tasks))
+    split_beside(module, layers, selection, bn=bn, init=init)
+    if per_task_output:
+        keep_entries_apart(module, selection)
+    return module
+
+
+def split_beside(
+    module: nn.Module,
+    layers: Iterable[str],
+    selection: TaskSelection,
+    *,
+    bn: str = "per_task",
+    init: str = "copy",
+    besides: Collection[nn.Module] = (),
+    copies: Copies | None = None,
+) -> nn.Module:
+    """Split a network that has parts which are one task's already.
+
+    Args:
+        module: See :func:`split_layers`.
+        layers: See there.
+        selection: Of the tasks.
+        bn: See there.
+        init: See there.
+        besides: The modules that are one task's, which stay as they are.
+        copies: Is given those that are made of each parameter.
+    """
+    for name, value, known in (("bn", bn, BN), ("init", init, INIT)):
+        if value not in known:
+            way_out = f"Take one of {', '.join(known)}."
+            raise UsageError(name, f"must be {' or '.join(known)}", value, way_out)
+    if any(isinstance(part, TaskSpecific) for part in module.modules()):
+        raise ReconError(
+            "This network was split before; a second split is not defined. Build the network anew "
+            "and split all layers at once."
+        )
+    owners = find_layers(module, list(dict.fromkeys(layers)))
+    refuse_untold(module, names_of_parameters(owners))
+    tied = tied_parameters(module, owners, besides)
+    if init == "fresh":
+        refuse_undrawable(owners)
+    copies = {} if copies is None else copies
+    for owner in owners.values():
+        parameters = [p for p, value in owner._parameters.items() if value is not None]
+        buffers = [b for b, value in owner._buffers.items() if value is not None]
+        make_task_specific(owner, [*parameters, *buffers], selection, copies)
+        accept_plain_state(owner, selection)
+    for holder, names in tied:
+        make_task_specific(holder, names, selection, copies)
+        accept_plain_state(holder, selection)
+    if init == "fresh":
+        for name, owner in owners.items():
+            draw_anew(name, owner)
+    follow_statistics(module, selection, mixed=bn == "mixed", besides=besides)
+    run_functions_once_a_task()
+    recompute_for_the_same_tasks()
+    transform_once_a_task()
+    evaluate_as_trained()
+    run_uncompiled(module)
+    mark_split(module, selection)
+    return module
+
+
+@contextmanager
+def only_task(module: nn.Module, task: str) -> Iterator[nn.Module]:
+    """Inside the ``with`` block the network computes one task's branch alone.
+
+    The network, called, then returns plain tensors, that task's. Holds for the calling thread,
+    also for what it runs inside the network's own modules.
+
+    Args:
+        module: A network that was split.
+        task: The task's name.
+
+    Raises:
+        UsageError: It is no network, was not split, or not for this task.
+    """
+    selection = selection_of(module)
+    with selection.only(checked_task(task, selection.tasks)):
+        yield module
+
+
+def is_split(module: nn.Module) -> bool:
+    """Whether :func:`split_layers` was applied to this network."""
+    return _find_selection(checked_module(module)) is not None
+
+
+def shared_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that all tasks share, in network order; all of them, if nothing is split."""
+    own = {
+        id(parameter)
+        for values in checked_module(module).modules()
+        if isinstance(values, TaskValues)
+        for parameter in values.parameters()
+    }
+    return [parameter for parameter in module.parameters() if id(parameter) not in own]
+
+
+def task_parameters(module: nn.Module, task: str) -> dict[str, Tensor]:
+    """One task's values of the split layers, under the names that the plain network has for them.
+
+    Raises:
+        UsageError: The network was not split for this task.
+    """
+    checked_task(task, selection_of(module).tasks)
+    return {
+        plain_name(f"{name}.{key}" if name else key): value
+        for name, owner in module.named_modules()
+        for key, value in values_of(owner, task).items()
+    }
+
+
+def selection_of(module: nn.Module) -> TaskSelection:
+    """By which a network that was split chooses its tasks.
+
+    Raises:
+        UsageError: The network was not split.
+    """
+    found = _find_selection(checked_module(module))
+    if found is None:
+        raise UsageError(
+            "module",
+            "must be a network that split_layers was applied to",
+            type(module).__name__,
+            "Call split_layers(module, layers, tasks) first.",
+        )
+    return found
+
+
+def mark_split(module: nn.Module, selection: TaskSelection) -> None:
+    """Have a network be one that :func:`only_task` takes.
+
+    Args:
+        module: It is split, or holds the network that is.
+        selection: By which the task is chosen.
+    """
+    vars(module)[_SELECTION] = selection
+    module.register_forward_hook(_unwrap_chosen)
+
+
+def _find_selection(module: nn.Module) -> TaskSelection | None:
+    module = uncompiled(module)
+    if isinstance(module, GraphModule) and _unwrap_chosen not in module._forward_hooks.values():
+        # Copying or pickling such a module leaves it its parts, but not its hooks.
+        parts = [part for part in module.modules() if isinstance(part, TaskSpecific)]
+        if parts:
+            mark_split(module, parts[0]._selection)
+    return vars(module).get(_SELECTION)
+
+
+def _unwrap_chosen(module: nn.Module, _: Any, output: Any) -> Any:
+    selection, bundles = selection_of(module), task_tensors_in(output)
+    for bundle in bundles:
+        bundle._tasks = bundle._tasks or selection.tasks
+    return pick(output, 0) if selection.chosen is not None and bundles else output

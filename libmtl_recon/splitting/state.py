@@ -1,0 +1,78 @@
+"""State dicts of split modules: their own, and those of the network before its split."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from libmtl_recon.splitting.task_selection import TaskSelection
+from libmtl_recon.splitting.task_specific import CHILD, TaskSpecific, make_task_specific
+from libmtl_recon.splitting.task_tensor import pick
+
+_SELECTION = "_state_selection"
+_COUNTER = "num_batches_tracked"
+
+
+def accept_plain_state(module: nn.Module, selection: TaskSelection) -> None:
+    """Have a module that is split, or may be, load either kind of state dict.
+
+    One without tasks gives each task a copy of its values. One with statistics per task splits a
+    norm whose statistics are not split yet.
+
+    Args:
+        module: Some module of a split network.
+        selection: The network's.
+    """
+    vars(module)[_SELECTION] = selection
+    module.register_load_state_dict_pre_hook(_match_state_dict)
+
+
+def plain_names(module: nn.Module) -> dict[str, tuple[str, ...]]:
+    """The keys of the state dict before the split, and those that each has become.
+
+    Example:
+        >>> from libmtl_recon import split_layers
+        >>> split = split_layers(nn.Sequential(nn.Linear(2, 2, bias=False)), ["0"], ["a", "b"])
+        >>> plain_names(split)
+        {'0.weight': ('0.tasks.a.weight', '0.tasks.b.weight')}
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    inside = [
+        (f"{name}.{CHILD}." if name else f"{CHILD}.", f"{name}." if name else "")
+        for name, owner in module.named_modules(remove_duplicate=False)
+        if isinstance(owner, TaskSpecific)
+    ]
+    for key in module.state_dict():
+        plain = key
+        for within, prefix in inside:
+            if key.startswith(within):
+                plain = prefix + key.removeprefix(within).split(".", 1)[1]
+        found[plain] = (*found.get(plain, ()), key)
+    return found
+
+
+def _match_state_dict(
+    module: nn.Module, state_dict: dict[str, Any], prefix: str, *more: Any
+) -> None:
+    selection: TaskSelection = vars(module)[_SELECTION]
+    keys = [f"{prefix}{CHILD}.{task}." for task in selection.tasks]
+    per_task = any(key.startswith(keys[0]) for key in state_dict)
+    own = tuple(name for name, buffer in module._buffers.items() if buffer is not None)
+    if f"{keys[0]}{_COUNTER}" in state_dict:
+        # Norms add it to a state dict that carries no versions, as a plain dict does not.
+        state_dict.pop(f"{prefix}{_COUNTER}", None)
+    if per_task and own and isinstance(module, TaskSpecific):
+        # The statistics stayed shared on purpose; torch raises what stands in this list.
+        more[-1].append(
+            f"{prefix.removesuffix('.')} keeps statistics that all tasks share (bn='mixed'), but "
+            "the state dict has them per task."
+        )
+    elif per_task and own:
+        make_task_specific(module, own, selection)
+    elif not per_task and isinstance(module, TaskSpecific):
+        for name in module._split_names:
+            if f"{prefix}{name}" in state_dict:
+                value = state_dict.pop(f"{prefix}{name}")
+                for place, key in enumerate(keys):
+                    state_dict[f"{key}{name}"] = pick(value, place).clone()

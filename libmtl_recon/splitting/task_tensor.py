@@ -1,0 +1,337 @@
+"""A bundle: T tensors, one a task, that torch functions treat as one tensor.
+
+A torch function that meets a bundle, as a parameter or as an activation that descends from one,
+runs once a task and returns a bundle. A module's own ``forward`` needs no change for it.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from libmtl_recon.errors import ReconError
+from libmtl_recon.splitting import inplace
+from libmtl_recon.splitting.agreement import agree, is_one
+from libmtl_recon.splitting.differentiating import (
+    OF_ONE_TENSOR,
+    HandleOfAll,
+    is_backward,
+    keep_graph_until_last,
+    of_one_tensor,
+    refuse_traced_duals,
+)
+from libmtl_recon.splitting.names import ByTask, checked_names, common_names
+from libmtl_recon.splitting.pytree import LEAVES, leaves, mapped, rebuilt, updated
+
+_GET_GRAD = vars(torch._C.TensorBase)["grad"].__get__
+
+
+class TaskTensor(ByTask, Tensor):
+    """One tensor a task, in the order of the tasks: ``out["digit"]``, ``out.by_task()``.
+
+    Has the attributes, methods and operators of a tensor: each is taken once a task. What is
+    not a tensor (a shape, a truth value) must come out the same for every task and is returned
+    as it is. Iterating, unpacking and indexing keep a tensor's meaning too, since networks do so
+    with their activations: ``for row in out`` goes through rows, not through tasks.
+
+    It is a tensor to Python and to C++ alike, but one without values of its own: an operation
+    that gets at it below the torch functions, where no task can be chosen, is refused.
+
+    A bundle of one part may say whose it is. Where it meets the bundles of all tasks, that
+    task's result alone is computed.
+
+    Args:
+        parts: T tensors, or one.
+        task: Whose the one part is, as its place in the order of the tasks.
+        tasks: The names of all tasks, in their order. What is computed from it has them too.
+
+    Raises:
+        ReconError: The parts are no plain tensors, or the names are not one a task.
+
+    Example:
+        >>> import torch
+        >>> both = TaskTensor([torch.zeros(2), torch.ones(2)], tasks=["digit", "article"])
+        >>> (both * 2 + 1)["article"]
+        tensor([3., 3.])
+        >>> [part.tolist() for part in (both * 2 + 1).parts]
+        [[1.0, 1.0], [3.0, 3.0]]
+        >>> both.shape
+        torch.Size([2])
+    """
+
+    _parts: tuple[Tensor, ...]
+
+    @staticmethod
+    def __new__(
+        cls: type[TaskTensor],
+        parts: Sequence[Tensor],
+        task: int | None = None,
+        tasks: Sequence[str] | None = None,
+    ) -> TaskTensor:
+        """Make a tensor without storage that stands for the parts."""
+        parts = tuple(parts) if isinstance(parts, Iterable) else ()
+        if not parts or any(type(p) is TaskTensor or not isinstance(p, Tensor) for p in parts):
+            found = ", ".join(sorted({type(part).__name__ for part in parts})) or repr(parts)
+            raise ReconError(
+                f"A bundle is made of one plain tensor a task, and of at least one (got {found})."
+            )
+        if task is not None and len(parts) > 1:
+            raise ReconError("A bundle that is one task's has one part.")
+        self: TaskTensor = Tensor._make_wrapper_subclass(
+            cls, (), dtype=torch.float32, requires_grad=any(part.requires_grad for part in parts)
+        )
+        self._parts = parts
+        self._task = task
+        self._tasks = None if tasks is None else checked_names(tasks, len(parts), task)
+        return self
+
+    def __init__(
+        self,
+        parts: Sequence[Tensor],
+        task: int | None = None,
+        tasks: Sequence[str] | None = None,
+    ) -> None:
+        pass
+
+    @property
+    def task(self) -> int | None:
+        """The place of the only task whose part this is; None if there is a part for each."""
+        return self._task
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """The T tensors.
+
+        Raises:
+            ReconError: They came out of a C++ function that cut them off from their gradients.
+        """
+        _refuse_cut_off(self)
+        return self._parts
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run a torch function once a task."""
+        kwargs = kwargs or {}
+        name = name_of(func)
+        first = args[0] if args else None
+        if func == _GET_GRAD and not any(
+            part.is_leaf or part.retains_grad for part in task_tensors_in(first)[0]._parts
+        ):
+            return None  # as for any activation, but without torch's warning, which compilers cause
+        if name in ("_make_dual", "_unpack_dual"):
+            refuse_traced_duals()
+        if is_backward(func):
+            given = task_tensors_in((args, kwargs))
+            alone = any(bundle._task is not None for bundle in given)
+            func = keep_graph_until_last(func, 1 if alone else len(given[0]._parts))
+        if getattr(func, "__name__", "") == "__set__":
+            args = (first, _one_each(args[1], first))
+        elif isinstance(first, Tensor) and type(first) is not TaskTensor and inplace.writes(name):
+            # Only `a += b` binds the name anew; elsewhere a copy would be lost in silence.
+            caller = sys._getframe(1)
+            if not inplace.called_by_operator(caller):
+                raise inplace.into_shared(name)
+            if first._is_view():
+                raise inplace.through_view(name)
+            if inplace.has_other_names(args, caller):
+                raise inplace.under_two_names(name)
+            other = task_tensors_in((args, kwargs))[0]
+            copies = [first.clone() for _ in other._parts]
+            args = (TaskTensor(copies, other._task, other._tasks), *args[1:])
+        if any(
+            isinstance(o, Tensor) and type(o) is not TaskTensor for o in leaves(kwargs.get("out"))
+        ):
+            raise inplace.into_shared(f"{name}(out=...)")
+        inplace.refuse_shared_statistics(func, args, kwargs)
+        return per_task(func, args, kwargs)
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]  # torch's stub takes it for a method
+        cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Refuse what would take the bundle for a tensor with values."""
+        raise ReconError(
+            f"{func} got at a tensor that differs between tasks below the torch functions, where "
+            "no task can be chosen (as C++ extensions do). Call what does so with each of "
+            "`.by_task()`, or leave the layers before it shared."
+        )
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[type, tuple[Any, ...]]:
+        return TaskTensor, (self.parts, self._task, self._tasks)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TaskTensor:
+        parts = [copy.deepcopy(part, memo) for part in self.parts]
+        return TaskTensor(parts, self._task, self._tasks)
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise ReconError(
+            "A tensor that differs between tasks cannot become a NumPy array. Take one of its "
+            "`.parts`."
+        )
+
+    def numpy(self, *_: Any, **__: Any) -> Any:
+        """Refused: a NumPy array is one task's."""
+        return self.__array__()
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]  # torch's own is untyped
+        return f"TaskTensor({list(self._parts)!r})"
+
+    def __format__(self, specification: str) -> str:
+        return repr(self)
+
+    __hash__ = object.__hash__
+
+
+def per_task(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a function once a task, each bundle in its arguments replaced by the task's part.
+
+    Returns:
+        The results, combined: a bundle of tensors; tuples, lists and dicts of such; or the one
+        value on which all tasks agree.
+
+    Raises:
+        ReconError: Bundles of different numbers of tasks meet, the tasks disagree on a value
+            that is no tensor, or the function wrote into a tensor that they share.
+    """
+    tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    bundles = [tensor for tensor in tensors if type(tensor) is TaskTensor]
+    shared = [tensor for tensor in tensors if type(tensor) is not TaskTensor]
+    for bundle in bundles:
+        _refuse_cut_off(bundle)
+    tasks, only = _meet(func, bundles)
+    before = inplace.versions(shared)
+    results = [
+        func(*(pick(a, task) for a in args), **{k: pick(v, task) for k, v in kwargs.items()})
+        for task in tasks
+    ]
+    if inplace.versions(shared) != before:
+        raise inplace.into_shared(name_of(func))
+    return combine(results, func, bundles, only)
+
+
+def _meet(
+    func: Callable[..., Any], bundles: Sequence[TaskTensor]
+) -> tuple[Sequence[int], int | None]:
+    """The tasks to run a function for, and the only task if the result is one task's."""
+    common_names((bundle._tasks for bundle in bundles), name_of(func))
+    single = {bundle._task for bundle in bundles if bundle._task is not None}
+    counts = {len(bundle._parts) for bundle in bundles if bundle._task is None}
+    if len(single) > 1:
+        raise ReconError(
+            f"{name_of(func)} met values of different tasks ({sorted(single)}), each of which is "
+            "one task's alone. What the tasks compute for themselves cannot be mixed."
+        )
+    if len(counts) > 1 or (single and counts and max(single) >= min(counts)):
+        raise ReconError(
+            f"{name_of(func)} met task-specific tensors of {sorted(counts)} tasks at once. All "
+            "layers of a network must be split for the same tasks."
+        )
+    if single:
+        return tuple(single), single.pop()
+    return range(counts.pop()), None
+
+
+def name_of(func: Callable[..., Any]) -> str:
+    """A torch function's name, for a message; an attribute's, if it gets or sets one."""
+    name = getattr(func, "__name__", repr(func))
+    if name in ("__get__", "__set__"):
+        name = getattr(getattr(func, "__self__", None), "__name__", name)
+    return str(name)
+
+
+def task_tensors_in(value: Any) -> list[TaskTensor]:
+    """The bundles in a value, also inside tuples, lists, dicts and dataclasses."""
+    return [leaf for leaf in leaves(value) if type(leaf) is TaskTensor]
+
+
+def pick(value: Any, task: int) -> Any:
+    """A value as one task sees it: each bundle in it replaced by that task's part."""
+    if type(value) is TaskTensor:
+        return value._parts[task if value._task is None else 0]
+    if isinstance(value, LEAVES):
+        return value
+    return mapped(value, lambda leaf: pick(leaf, task) if type(leaf) is TaskTensor else leaf)
+
+
+def combine(
+    values: Sequence[Any],
+    func: Callable[..., Any],
+    given: Sequence[TaskTensor] = (),
+    task: int | None = None,
+) -> Any:
+    """The results of all tasks as one value; the counterpart of :func:`pick`.
+
+    Args:
+        values: One result a task.
+        func: What gave them.
+        given: The bundles that it was given.
+        task: The only task that was computed, if it was only one.
+    """
+    first = values[0]
+    if all(isinstance(value, Tensor) for value in values):
+        known = [part for bundle in given for part in bundle._parts]
+        if len(values) > 1 and is_one(values, known):
+            return first
+        names = next((bundle._tasks for bundle in given if bundle._tasks is not None), None)
+        together = TaskTensor(values, task)
+        together._tasks = names  # which were checked
+        return together
+    if isinstance(first, torch.Size) or not isinstance(first, tuple | list | dict):
+        if all(agree(first, value) for value in values):
+            return first
+        if isinstance(first, RemovableHandle):
+            return HandleOfAll(values)
+        if name_of(func) in OF_ONE_TENSOR:
+            raise of_one_tensor(name_of(func))
+        raise ReconError(
+            f"{name_of(func)} gave a different value for each task "
+            f"({', '.join(map(str, values))}), so the network would have to take a different way "
+            "for each, which a split network cannot. Split only layers whose results do not steer "
+            "Python's control flow."
+        )
+    if len({len(value) for value in values}) != 1:
+        raise ReconError(f"{name_of(func)} gave results of different lengths for different tasks.")
+    if isinstance(first, dict):
+        return updated(
+            first, {k: combine([v[k] for v in values], func, given, task) for k in first}
+        )
+    columns = zip(*values, strict=True)
+    return rebuilt(first, [combine(column, func, given, task) for column in columns])
+
+
+def cut_off(name: str) -> ReconError:
+    """The error for split layers inside a custom autograd function of this name."""
+    return ReconError(
+        f"{name} computed a tensor that differs between tasks inside a custom autograd function, "
+        "which cuts it off from its gradient. With torch.utils.checkpoint use use_reentrant=False; "
+        "else leave the layers inside that function shared."
+    )
+
+
+def _refuse_cut_off(bundle: TaskTensor) -> None:
+    if torch.compiler.is_compiling():
+        return
+    # Only C++ gives the stand-in a gradient function; what torch functions compute is in the parts.
+    with torch._C.DisableTorchFunctionSubclass():
+        node = bundle.grad_fn
+    if node is not None:
+        raise cut_off(type(node).__name__)
+
+
+def _one_each(value: Any, owner: Any) -> Any:
+    """What to set an attribute to: a plain tensor is copied, so that the parts stay apart."""
+    if isinstance(value, Tensor) and type(value) is not TaskTensor and type(owner) is TaskTensor:
+        return TaskTensor([value.detach().clone() for _ in owner._parts], owner._task, owner._tasks)
+    return value

@@ -1,0 +1,299 @@
+"""Parameters of layers to split that one task's own part of a model holds, too.
+
+A decoder's output layer may be the encoder's embedding. Each task's part of the model keeps the
+tie, with that task's copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from libmtl_recon.errors import UsageError
+from libmtl_recon.splitting.pytree import leaves
+from libmtl_recon.splitting.task_specific import Copies
+
+_TABLES = ("_parameters", "_buffers", "_modules")
+# LibMTL's MTAN keeps its tasks' attention by number; what else is a task's is kept by name.
+BY_NUMBER = "encoder_att"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model holds a part that is one task's.
+
+    Attributes:
+        holder: The module whose child it is.
+        key: The child's name there.
+        task: Whose it is.
+        path: Its path in the model.
+    """
+
+    holder: nn.Module
+    key: str
+    task: str
+    path: str
+
+    @property
+    def module(self) -> nn.Module:
+        """The part."""
+        found = self.holder._modules[self.key]
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True)
+class Tie:
+    """A parameter that a task's part holds, and that is to become that task's copy."""
+
+    module: nn.Module
+    name: str
+    task: str
+    parameter: nn.Parameter
+
+
+def places_of_tasks(
+    model: Any, tasks: Sequence[str], shared: Collection[nn.Parameter]
+) -> list[Place]:
+    """The outermost parts of a LibMTL model that are one task's: decoders, gates, experts.
+
+    Args:
+        model: Before its split.
+        tasks: The tasks' names.
+        shared: The parameters that the model says all tasks share.
+    """
+    ids = {id(parameter) for parameter in shared}
+    found: list[Place] = []
+
+    def take(holder: nn.Module, path: str, whose: Mapping[str, str]) -> None:
+        found.extend(Place(holder, key, task, f"{path}.{key}") for key, task in whose.items())
+
+    def walk(module: nn.Module, path: str, parent: str) -> None:
+        if all(id(parameter) in ids for parameter in module.parameters()):
+            return  # what an expert calls by the tasks' names is still shared
+        children = list(module._modules)
+        if isinstance(module, nn.ModuleDict) and children == list(tasks):
+            take(module, path, {task: task for task in tasks})
+        elif isinstance(module, nn.ModuleList) and parent == BY_NUMBER:
+            take(module, path, dict(zip(children, tasks, strict=True)))
+        else:
+            for key, child in module.named_children():
+                if module is not model or key != "decoders":
+                    walk(child, f"{path}.{key}" if path else key, path.rpartition(".")[2])
+
+    for task in tasks:
+        holder, key = _where(model.decoders, task)
+        found.append(Place(holder, key, task, f"decoders.{task}"))
+    walk(model, "", "")
+    return found
+
+
+def _where(container: nn.Module, task: str) -> tuple[nn.Module, str]:
+    """Which module inside the decoders holds a task's, and by which name."""
+    part = container[task]  # type: ignore[index]  # as LibMTL does
+    if container._modules.get(task) is part:
+        return container, task
+    return next(
+        (module, key)
+        for module in container.modules()
+        for key, child in module._modules.items()
+        if child is part
+    )
+
+
+def common_modules(model: nn.Module, places: Collection[Place]) -> set[int]:
+    """The identities of the modules that are reached without entering one task's part."""
+    apart = {(id(place.holder), place.key) for place in places}
+    found: set[int] = set()
+
+    def walk(module: nn.Module) -> None:
+        found.add(id(module))
+        for key, child in module._modules.items():
+            if child is not None and (id(module), key) not in apart and id(child) not in found:
+                walk(child)
+
+    walk(model)
+    return found
+
+
+def part_ways(
+    model: nn.Module, root: nn.Module, layers: Mapping[str, nn.Module], places: Collection[Place]
+) -> list[Tie]:
+    """Find what tasks' parts of a model share with layers to split, before these are split.
+
+    A module that a task's part shares as a whole (with the network, or with another task's part)
+    is replaced there by one of the task's own, which holds the same parameters.
+
+    Args:
+        model: LibMTL's.
+        root: The part of it whose layers are split; or the model.
+        layers: These, by name.
+        places: See :func:`places_of_tasks`.
+
+    Returns:
+        What to tie again by :func:`tie`.
+
+    Raises:
+        UsageError: Something else in the model holds a parameter of such a layer, or a module that
+            is to be replaced has buffers.
+    """
+    names = names_of_parameters(layers)
+    common = common_modules(model, places)
+    _refuse_elsewhere(model, root, names, common)
+    refuse_untold(model, names)
+    owners: dict[int, set[str]] = {}
+    for place in places:
+        for module in place.module.modules():
+            owners.setdefault(id(module), set()).add(place.task)
+    alone = {key for key, tasks in owners.items() if len(tasks) == 1 and key not in common}
+    made: dict[tuple[int, str], nn.Module] = {}
+    ties: list[Tie] = []
+    for place in places:
+        own = _own(place.module, place, names, alone, made, ties)
+        place.holder._modules[place.key] = own
+    return ties
+
+
+def tie(ties: Collection[Tie], copies: Copies) -> None:
+    """Have tasks' parts hold their tasks' copies, after the layers were split."""
+    for one in ties:
+        one.module._parameters[one.name] = copies[one.parameter][one.task]
+        if isinstance(one.module, nn.RNNBase):
+            one.module._init_flat_weights()
+
+
+def names_of_parameters(layers: Mapping[str, nn.Module]) -> dict[int, str]:
+    """The names of layers, by the identities of their own parameters."""
+    return {id(p): name for name, layer in layers.items() for p in layer.parameters(recurse=False)}
+
+
+def refuse_untold(model: nn.Module, names: Mapping[int, str]) -> None:
+    """Refuse parameters of layers to split that are held in ways that torch does not know of.
+
+    Args:
+        model: What holds the layers.
+        names: Of the layers, by the identities of their parameters.
+
+    Raises:
+        UsageError: An attribute of a module (a list, say) holds one, and would go on holding it;
+            or another parameter has the same memory.
+    """
+    _refuse_same_memory(model, names)
+    for path, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if attribute in _TABLES or attribute == "_flat_weights":
+                continue
+            held = next((names[id(leaf)] for leaf in leaves(value) if id(leaf) in names), None)
+            if held is not None:
+                raise UsageError(
+                    "layers",
+                    "must not have parameters that are held outside of torch's registration, "
+                    "where the tasks' copies would not arrive",
+                    held,
+                    f"The attribute {attribute!r} of {path or type(model).__name__} holds one: "
+                    "register it there (assign it to an attribute, or use nn.ParameterList), or "
+                    "leave the layer shared.",
+                )
+
+
+def _refuse_same_memory(model: nn.Module, names: Mapping[int, str]) -> None:
+    own, others = [], []
+    for path, parameter in model.named_parameters():
+        if is_lazy(parameter) or parameter.layout != torch.strided or not parameter.data_ptr():
+            continue
+        start = parameter.data_ptr()
+        span = (start, start + parameter.numel() * parameter.element_size())
+        if id(parameter) in names:
+            own.append((names[id(parameter)], span))
+        else:
+            others.append((path, span))
+    for name, (start, end) in own:
+        for path, (first, last) in others:
+            if first < end and start < last:
+                raise UsageError(
+                    "layers",
+                    "must not have parameters whose memory another parameter has, too",
+                    name,
+                    f"That is {path}. Tie them by assigning the parameter itself (a.weight = "
+                    "b.weight), or leave the layer shared.",
+                )
+
+
+def _refuse_elsewhere(
+    model: nn.Module, root: nn.Module, names: Mapping[int, str], common: Collection[int]
+) -> None:
+    inside = {id(module) for module in root.modules()} if root is not model else common
+    for path, module in model.named_modules():
+        if id(module) in inside or id(module) not in common:
+            continue
+        for key, parameter in module._parameters.items():
+            if id(parameter) in names:
+                raise UsageError(
+                    "layers",
+                    "must not share their parameters with a part of the model that is neither "
+                    "theirs nor one task's",
+                    names[id(parameter)],
+                    f"It shares {key!r} of {path or type(model).__name__}: leave it shared.",
+                )
+
+
+def _own(
+    module: nn.Module,
+    place: Place,
+    names: Mapping[int, str],
+    alone: Collection[int],
+    made: dict[tuple[int, str], nn.Module],
+    ties: list[Tie],
+) -> nn.Module:
+    """A task's part, or a part of that, which no other task's changes reach."""
+    known = made.get((id(module), place.task))
+    if known is not None:
+        return known
+    if not any(id(parameter) in names for parameter in module.parameters()):
+        return module
+    own = module if id(module) in alone else _twin(module, place, names)
+    made[id(module), place.task] = own
+    for name, parameter in own._parameters.items():
+        if parameter is not None and id(parameter) in names:
+            ties.append(Tie(own, name, place.task, parameter))
+    for name, child in own._modules.items():
+        if child is not None:
+            own._modules[name] = _own(child, place, names, alone, made, ties)
+    return own
+
+
+def _twin(module: nn.Module, place: Place, names: Mapping[int, str]) -> nn.Module:
+    """Another module of the same kind that holds the same parameters and children."""
+    if any(buffer is not None for buffer in module._buffers.values()):
+        held = next(names[id(p)] for p in module.parameters() if id(p) in names)
+        raise UsageError(
+            "layers",
+            "must not be in a module with buffers that a task's part of the model shares",
+            held,
+            f"{place.path} shares {type(module).__name__}. Give it a module of its own, or leave "
+            "the layer shared.",
+        )
+    twin = module.__new__(type(module))
+    vars(twin).update({key: _rebound(v, module, twin) for key, v in vars(module).items()})
+    return twin
+
+
+def _rebound(value: Any, module: nn.Module, twin: nn.Module) -> Any:
+    if isinstance(value, MethodType) and value.__self__ is module:
+        return MethodType(value.__func__, twin)
+    # The tables of parameters, modules and hooks.
+    return value.copy() if isinstance(value, dict) else value
+
+
+def own_modules(model: nn.Module, places: Collection[Place]) -> list[nn.Module]:
+    """The modules of tasks' parts that the rest of the model does not hold, too."""
+    common = common_modules(model, places)
+    return [
+        module for place in places for module in place.module.modules() if id(module) not in common
+    ]

@@ -1,0 +1,81 @@
+"""Tables 6 and 8 to 10: shares in intervals, and their reduction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from libmtl_recon import ConflictProfile, ReconError, UsageError
+from libmtl_recon.conflicts.grid import BINS, EDGES
+from libmtl_recon.conflicts.intervals import intervals
+from libmtl_recon.conflicts.layers import Layer
+
+Make = Callable[..., ConflictProfile]
+# Joint training, and joint training with Recon, of the paper's Table 6.
+JOINT = {0.5: 5656, -0.005: 3125, -0.015: 926, -0.025: 205, -0.5: 125}
+RECON = {0.5: 5853, -0.005: 3767, -0.015: 304, -0.025: 50, -0.5: 25}
+
+
+def of_whole(cosines: dict[float, int], undefined: int = 0) -> ConflictProfile:
+    row = np.zeros(BINS + 1, np.int64)
+    for cosine, count in cosines.items():
+        row[int(np.searchsorted(EDGES, cosine, "right")) - 1] += count
+    row[BINS] = undefined
+    steps = int(row.sum())
+    return ConflictProfile(
+        (Layer("l", "Linear", ((1,),)),),
+        ("a", "b"),
+        row[None, None, :BINS],
+        row[None, BINS:],
+        np.array([steps]),
+        {},
+        row[None],
+    )
+
+
+def test_table_6_of_the_paper() -> None:
+    found = intervals([of_whole(JOINT), of_whole(RECON)])
+    assert found.titles == (
+        "[1, 0]",
+        "(0, -0.01]",
+        "(-0.01, -0.02]",
+        "(-0.02, -0.03]",
+        "(-0.03, -1]",
+    )
+    scale = 100 / sum(JOINT.values())
+    assert found.shares[:, 0] == pytest.approx([scale * count for count in JOINT.values()])
+    assert found.shares.sum(axis=0) == pytest.approx([100, 100])
+    # The paper's columns add up to 100 only nearly.
+    assert found.reduction == pytest.approx([0, 69.82], abs=0.2)
+
+
+def test_an_edge_belongs_to_the_interval_above_it() -> None:
+    found = intervals([of_whole({-0.01: 1, -0.02: 1})])
+    assert found.shares[:, 0].tolist() == [0, 50, 50, 0, 0]
+
+
+def test_undefined_ones_are_told_apart() -> None:
+    found = intervals([of_whole({0.5: 3}, undefined=1)])
+    assert (found.shares[0, 0], found.undefined[0]) == (100, 25)
+
+
+def test_layers_are_counted_each_for_itself(make_profile: Make) -> None:
+    profile = make_profile([[-0.5, 0.5], [-0.5, -0.5], [0.5, float("nan")]])
+    found = intervals([profile], layers=["conv1", "bn1"])
+    assert found.shares[:, 0].tolist() == [25, 0, 0, 0, 75]
+
+
+def test_what_cannot_be_counted_is_refused(make_profile: Make) -> None:
+    profile = make_profile([[0.1], [0.1], [0.1]])
+    with pytest.raises(ReconError, match="no counts of the whole"):
+        intervals([profile])
+    with pytest.raises(UsageError, match="layers must be layers of every profile"):
+        intervals([profile], layers=["conv9"])
+
+
+@pytest.mark.parametrize("edges", [[0.0], [-0.02, -0.01], [0.1, 0.0], [0.0, -0.0123]])
+def test_edges_are_checked(edges: list[float]) -> None:
+    with pytest.raises(UsageError, match="edges must be"):
+        intervals([of_whole(JOINT)], edges)

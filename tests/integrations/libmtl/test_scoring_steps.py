@@ -1,0 +1,156 @@
+"""Which steps of a training are scored, when that ends, and what stops it."""
+
+from __future__ import annotations
+
+import libmtl_recon  # noqa: F401  # first, so that LibMTL loads on today's torch
+
+# isort: split
+import contextlib
+from typing import Any
+
+import LibMTL.weighting as weightings
+import pytest
+import torch
+from scoring_problem import Batches, Encoder, build, scored, train
+from torch import Tensor
+
+from libmtl_recon import ReconError, UsageError
+from libmtl_recon.conflicts.schedule import Schedule, UntilStable
+from libmtl_recon.integrations.libmtl.hooks import TrainerHook, observe
+from libmtl_recon.integrations.libmtl.scoring import ScoringHook
+from libmtl_recon.launcher import StopRun
+
+
+class EverySecond(weightings.EW):
+    """Looks at the gradients in every second step only, as Nash-MTL can."""
+
+    def backward(self, losses: Tensor, **kwargs: Any) -> Any:
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls % 2:
+            return super().backward(losses, **kwargs)
+        gradients = self._get_grads(losses)
+        self._backward_new_grads(torch.ones(len(losses)), grads=gradients)
+        gradients.zero_()  # the probe must have counted before
+        return None
+
+
+def test_a_watched_step_without_gradients_is_missed_and_said() -> None:
+    observer, _, _ = scored(EverySecond)
+    profile = observer.profile()
+    assert profile is not None
+    # Own passes in step 1; step 2 is seen, so step 3 is watched in vain; 4 is seen, and so on.
+    assert (profile.steps, observer.missed) == (5, 3)
+    assert profile.provenance["missed_steps"] == 3
+    assert profile.undefined.sum() == 0
+
+
+def test_the_run_ends_after_the_steps_asked_for() -> None:
+    seen: list[int] = []
+    observer = ScoringHook(3, on_step=seen.append)
+    with observe(observer):
+        trainer = build(weightings.EW)
+        with pytest.raises(StopRun):
+            train(trainer)
+    assert seen == [1, 2, 3]
+    profile = observer.profile()
+    assert profile is not None
+    assert profile.steps == 3
+
+
+def test_only_the_steps_asked_for_are_scored() -> None:
+    every, _, _ = scored(weightings.PCGrad)
+    profile = every.profile()
+    assert profile is not None
+    for schedule, steps in (
+        (Schedule(every=3), [0, 3, 6]),
+        (Schedule(start=5), [5, 6, 7]),
+        (Schedule(start=2, stop=6, every=2), [2, 4]),
+    ):
+        observer = ScoringHook(schedule)
+        with observe(observer), contextlib.suppress(StopRun):
+            train(build(weightings.PCGrad))
+        found = observer.profile()
+        assert found is not None
+        assert found.steps == len(steps)
+        # Blocks of one step each: just those of the whole run.
+        assert (found.counts == profile.counts[steps]).all()
+
+
+def test_scoring_ends_when_the_choice_is_stable() -> None:
+    observer = ScoringHook(Schedule(until=UntilStable(-0.1, 1, 0.97)))
+    with observe(observer):
+        trainer = build(weightings.EW)
+        with pytest.raises(StopRun):
+            trainer.train(Batches(), Batches(), 200)
+    profile = observer.profile()
+    assert profile is not None
+    assert profile.steps % 50 == 0
+    assert 250 <= profile.steps < 800
+    found = profile.provenance["stability"]
+    assert found["reached"] is True
+    assert found["agreement"] >= 0.97
+
+
+def test_a_run_too_short_to_be_sure_says_so() -> None:
+    observer = ScoringHook(Schedule(until=UntilStable(-0.1)))
+    with observe(observer):
+        train(build(weightings.EW))
+    profile = observer.profile()
+    assert profile is not None
+    assert profile.provenance["stability"]["reached"] is False
+
+
+def test_more_layers_than_there_are_cannot_be_waited_for() -> None:
+    observer = ScoringHook(Schedule(until=UntilStable(-0.1, 4, 0.9)))
+    with observe(observer), pytest.raises(UsageError, match="--k must be a whole number from 1 to"):
+        build(weightings.EW)
+
+
+def test_after_training_nothing_of_the_probe_is_left() -> None:
+    observer, trainer, _ = scored(weightings.PCGrad)
+    assert "backward" not in vars(trainer.model)
+    assert "_compute_grad" not in vars(trainer.model)
+    profile = observer.profile()
+    assert profile is not None
+    before = profile.steps
+    train(trainer)
+    again = observer.profile()
+    assert again is not None
+    assert again.steps == before
+
+
+def test_without_a_step_there_is_no_profile() -> None:
+    observer = ScoringHook()
+    assert observer.profile() is None
+    with observe(observer):
+        build(weightings.EW)
+    assert observer.profile() is None
+
+
+class Exploding(TrainerHook):
+    def built(self, trainer: Any) -> None:
+        with torch.no_grad():
+            trainer.model.decoders["right"].weight[0, 0] = float("nan")
+
+
+class Steep(Encoder):
+    """Finite losses, infinite gradients: the root of 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + (self.fc1.weight.sum() * 0).sqrt()
+
+
+def test_gradients_that_are_not_finite_stop_the_run_with_task_and_layer() -> None:
+    observer = ScoringHook(4)
+    with observe(observer):
+        trainer = build(weightings.EW, encoder=Steep)
+        with pytest.raises(ReconError, match="'left', 'right', 'middle' in layer 'fc1' was not"):
+            train(trainer)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_task() -> None:
+    observer = ScoringHook(4)
+    with observe(observer, Exploding()):
+        trainer = build(weightings.EW)
+        with pytest.raises(ReconError, match="loss of task 'right' was not finite"):
+            train(trainer)
