@@ -55,8 +55,8 @@ def split_layers(
     result met no split layer, it is the plain tensor; :func:`~libmtl_recon.by_task` takes results
     with task tensors inside.) Iterating over it goes through rows, as over any tensor. Layers
     before the first split run once, the others once per task. A parameter that only further
-    modules hold (an output layer tied to an embedding) is split in all of them. The state dict of the
-    network before its split still loads: each task gets a copy.
+    modules hold (an output layer tied to an embedding) is split in all of them. The state dict of
+    the network before its split still loads: each task gets a copy.
 
     From the first split on, attention modules are evaluated in this process as they are trained:
     PyTorch's fast path, which gives zeros at padded positions, is off

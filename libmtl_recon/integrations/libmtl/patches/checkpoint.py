@@ -9,89 +9,12 @@ and test with another; that is said.
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import Tensor
-
-from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.files import is_file, is_folder
-from libmtl_recon.integrations.libmtl.checkpoints import fitted
 from libmtl_recon.integrations.libmtl.features import source_of
+from libmtl_recon.integrations.libmtl.loading import load_strictly
 from libmtl_recon.integrations.libmtl.patches.patch import Patch
-
-_SHOWN = 5  # names of each kind; a network has hundreds
-
-
-def load_strictly(model: Any, given: str | os.PathLike[str]) -> str:
-    """Load a checkpoint into a model, wherever its tensors were saved.
-
-    Args:
-        model: LibMTL's.
-        given: The file, or a folder with a ``best.pt``.
-
-    Returns:
-        The file's path.
-
-    Raises:
-        UsageError: There is no such file.
-        ReconError: It is no checkpoint, or not one of this network; the message names what is
-            missing, what is not expected, and what has another shape.
-    """
-    from libmtl_recon.splitting.torch_files import read_saved, refuse_other_numbers, state_dict_in
-
-    path = Path(given) / "best.pt" if is_folder(given) else Path(given)
-    if not is_file(path):
-        raise UsageError(
-            "--load_path",
-            "must be a checkpoint, or a folder with a best.pt",
-            os.fspath(given),
-            "Give what was the --save_path of the run that saved it.",
-        )
-    source = f"--load_path {path}"
-    state = fitted(model, state_dict_in(source, read_saved(source, path)))
-    own = model.state_dict()
-    _refuse_another_network(path, own, state)
-    refuse_other_numbers(source, own, state)
-    for name in own.keys() - state.keys():
-        print(f"Recon: {path} has no {name}, which starts anew")
-    for name in state.keys() - own.keys():
-        print(f"Recon: {name} in {path} is of another weighting, and left out")
-    try:
-        model.load_state_dict({name: state.get(name, value) for name, value in own.items()})
-    except RuntimeError as error:
-        raise ReconError(f"{source} does not fit this network. {error}") from error
-    return os.fspath(path)
-
-
-def _refuse_another_network(
-    path: Path, own: Mapping[str, Tensor], state: Mapping[str, Tensor]
-) -> None:
-    # A weighting's own parameters (UW's loss_scale) are the model's, not one of its modules'.
-    missing = [name for name in own if name not in state and "." in name]
-    unexpected = [name for name in state if name not in own and "." in name]
-    other = [
-        f"{name} ({list(state[name].shape)} instead of {list(own[name].shape)})"
-        for name in own
-        if name in state and own[name].shape != state[name].shape
-    ]
-    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", other))
-    faults = [f"{kind}: {_shorten(names)}" for kind, names in kinds if names]
-    if faults:
-        raise ReconError(
-            f"--load_path: {path} is the checkpoint of another network ({'; '.join(faults)}), of "
-            "which LibMTL would have taken what fits and left the rest random. Give the "
-            "architecture, encoder, decoders and task names with which it was saved, and for "
-            "--arch Recon the same layers."
-        )
-
-
-def _shorten(names: list[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _needed(libmtl: ModuleType) -> bool:
