@@ -26,7 +26,7 @@ from torch import nn
 from libmtl_recon import ReconError
 from libmtl_recon.integrations.libmtl.architectures.starting import load_split, load_unsplit
 from libmtl_recon.integrations.libmtl.features import detect
-from libmtl_recon.integrations.libmtl.patches.checkpoint import load_strictly
+from libmtl_recon.integrations.libmtl.loading import load_strictly
 from libmtl_recon.splitting.checkpoint import load_optimizer, read_checkpoint
 
 TASKS = ("a", "b")

@@ -19,7 +19,7 @@ from torch import nn
 
 from libmtl_recon import ReconError
 from libmtl_recon.integrations.libmtl.features import detect
-from libmtl_recon.integrations.libmtl.patches.checkpoint import load_strictly
+from libmtl_recon.integrations.libmtl.loading import load_strictly
 
 pytestmark = pytest.mark.skipif(
     detect(LibMTL).saves_models, reason="the arguments are those of LibMTL's PyPI release"

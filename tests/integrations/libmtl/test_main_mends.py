@@ -17,9 +17,9 @@ from torch import nn
 
 from libmtl_recon import ReconError, UsageError
 from libmtl_recon.integrations.libmtl.bilevel import refuse_impossible
+from libmtl_recon.integrations.libmtl.loading import load_strictly
 from libmtl_recon.integrations.libmtl.packages import missing_packages
 from libmtl_recon.integrations.libmtl.patches.aligned_mtl import aligned_weights
-from libmtl_recon.integrations.libmtl.patches.checkpoint import load_strictly
 from libmtl_recon.integrations.libmtl.patches.excess_mtl import excess_risks
 from libmtl_recon.integrations.libmtl.patches.gradvac_layers import layer_widths
 from libmtl_recon.integrations.libmtl.patches.nash_mtl import nash_weights
