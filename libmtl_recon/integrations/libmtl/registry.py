@@ -23,7 +23,7 @@ def register(libmtl: ModuleType) -> None:
         _offer_classes(libmtl)
         flags.add_flags(libmtl)
         parser.remember_registered(libmtl)
-        arguments.swap_prepare_args(libmtl)
+        arguments.replace_prepare_args(libmtl)
         hook_table.install(libmtl)
 
 
