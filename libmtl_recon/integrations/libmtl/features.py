@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -31,7 +32,8 @@ def detect(libmtl: ModuleType) -> Features:
     """Look at an imported LibMTL."""
     parameters = inspect.signature(libmtl.Trainer.__init__).parameters
     return Features(
-        by_name="weighting_method.__dict__" in source_of(libmtl.Trainer._prepare_model),
+        # The module in which its Trainer looks names up, under the name that it has there.
+        by_name=hasattr(sys.modules[libmtl.Trainer.__module__], "weighting_method"),
         saves_models="save_path" in parameters,
     )
 
