@@ -147,6 +147,12 @@ BACKWARD = Row(
     "model.backward",
     around=(
         Hook(
+            "encoder-reached",
+            refusals.see_encoder_reached,
+            "Gradients are there only after all others, and the step's tasks known only before.",
+            ahead_of=("add-up", "present-tasks"),
+        ),
+        Hook(
             "add-up",
             accumulation.add_up,
             "It asks which tasks are present, which is forgotten when the next hook ends.",
