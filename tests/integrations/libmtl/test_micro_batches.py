@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from libmtl_recon import Masked
 from libmtl_recon.integrations.libmtl.features import detect
-from libmtl_recon.integrations.libmtl.hooks import observe
+from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.integrations.libmtl.patches import PATCHES
 from libmtl_recon.integrations.libmtl.scoring import ScoringHook
 from libmtl_recon.integrations.libmtl.step.step import assign_grad, step_of, task_rows
@@ -46,11 +46,11 @@ def test_every_weighting_adds_up(name: str) -> None:
 
 
 def in_a_process(folder: Path, libmtl: str, names: list[str], *without: str) -> dict[str, float]:
-    """The errors of these weightings, in another LibMTL or without some mends."""
+    """The errors of these weightings, in another LibMTL or without some patches."""
     python_path = [libmtl, str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
     environment = {
         **os.environ,
-        "LIBMTL_RECON_MENDS": ",".join(m.name for m in PATCHES if m.name not in without),
+        "LIBMTL_RECON_PATCHES": ",".join(m.name for m in PATCHES if m.name not in without),
         "LIBMTL_RECON_DEVICE": "cpu",
         "PYTHONPATH": os.pathsep.join(filter(None, python_path)),
     }
@@ -183,11 +183,11 @@ def test_they_add_up_in_bfloat16(name: str) -> None:
 
 
 def scored(name: str) -> Iterator[Runs]:
-    observer = ScoringHook(None)
-    with observe(observer):
+    hook = ScoringHook(None)
+    with trainer_hooks(hook):
         runs = Runs(name, rep_grad=name == "GradDrop")
     yield runs
-    profile = observer.profile()
+    profile = hook.profile()
     assert profile is not None
     assert profile.steps == runs.drawn
 
