@@ -34,10 +34,35 @@ import LibMTL.architecture as architecture_method
 assert architecture_method.__dict__["Recon"].__name__ == "Recon"
 """
 
+# One that has it by another name, and the script's own main module by both.
+HELPER = """
+import types
+helper = types.ModuleType("helper")
+from LibMTL.config import prepare_args as own
+helper.prepare = own
+sys.modules["helper"] = helper
+import libmtl_recon, LibMTL
+assert own is helper.prepare is LibMTL.config.prepare_args
+"""
+
+# Where it cannot be replaced.
+VARIABLE = """
+def main(own):
+    import libmtl_recon
+    from LibMTL.config import LibMTL_args, prepare_args
+    prepare_args(LibMTL_args.parse_args(["--weighting", "GradOPS"]))
+    own(LibMTL_args.parse_args(["--weighting", "EW", "--recon_amp", "bf16"]))
+    print("not reached")
+
+import LibMTL.config
+main(LibMTL.config.prepare_args)
+"""
+
 ORDERS = {
     "we come first": "import libmtl_recon\nfrom LibMTL.config import LibMTL_args, prepare_args\n",
     "LibMTL comes first": STUB
-    + "from LibMTL.config import LibMTL_args, prepare_args\nimport libmtl_recon\n",
+    + "from LibMTL.config import LibMTL_args, prepare_args\nimport libmtl_recon\n"
+    + HELPER,
     "twice, and reloaded": "import libmtl_recon, importlib\n"
     "from LibMTL.config import LibMTL_args, prepare_args\n"
     "importlib.reload(libmtl_recon)\nlibmtl_recon.activate()\n",
@@ -70,6 +95,29 @@ def test_every_order_of_imports(order: str) -> None:
     assert done.returncode == 0, done.stderr
     assert "GradOPS Configuration:" in done.stdout, "LibMTL prints the real names"
     assert "Wighting: GradOPS" in done.stdout
+
+
+def test_a_prepare_args_of_libmtls_own_that_was_kept_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STUB + VARIABLE], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Import libmtl_recon before anything of LibMTL." in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Wighting: GradOPS" in done.stdout
+    assert "not reached" not in done.stdout
+
+
+def test_a_script_may_show_the_configuration_in_its_own_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from LibMTL import config
+
+    shown: list[object] = []
+    monkeypatch.setattr(config, "_display", lambda given, *_: shown.append(given.weighting))
+    config.prepare_args(params(weighting="GradOPS"))
+    assert shown == ["GradOPS"]
+    assert capsys.readouterr().out == ""
 
 
 def test_importing_us_loads_neither_torch_nor_libmtl() -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from libmtl_recon import ReconError
 from libmtl_recon.integrations.libmtl.architectures.recon import Recon
-from libmtl_recon.integrations.libmtl.hooks import observe
+from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.integrations.libmtl.scoring import ScoringHook
 
 
@@ -38,8 +38,8 @@ class WithIdleLayer(Encoder):
 
 @pytest.mark.parametrize("name", ["EW", "PCGrad", "GradOPS"])
 def test_frozen_parameters_are_left_out(name: str) -> None:
-    observer, trainer, _ = scored(recorded(name), encoder=PartlyFrozen)
-    profile = observer.profile()
+    hook, trainer, _ = scored(recorded(name), encoder=PartlyFrozen)
+    profile = hook.profile()
     assert profile is not None
     assert profile.layer_names == ("fc1", "fc2")
     assert profile.parameter_counts == (48, 40)
@@ -48,8 +48,8 @@ def test_frozen_parameters_are_left_out(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["EW", "PCGrad"])
 def test_a_layer_that_no_task_reaches_is_undefined(name: str) -> None:
-    observer, _, _ = scored(getattr(weightings, name), encoder=WithIdleLayer)
-    profile = observer.profile()
+    hook, _, _ = scored(getattr(weightings, name), encoder=WithIdleLayer)
+    profile = hook.profile()
     assert profile is not None
     assert profile.scores(0.0)["idle"] == 0
     every = profile.steps * profile.pairs
@@ -57,10 +57,10 @@ def test_a_layer_that_no_task_reaches_is_undefined(name: str) -> None:
 
 
 def test_the_profile_says_where_it_came_from() -> None:
-    observer = ScoringHook(dataset="toy")
-    with observe(observer):
+    hook = ScoringHook(dataset="toy")
+    with trainer_hooks(hook):
         train(build(weightings.PCGrad))
-    profile = observer.profile()
+    profile = hook.profile()
     assert profile is not None
     where = profile.provenance
     assert profile.tasks == TASKS
@@ -76,13 +76,16 @@ def test_the_profile_says_where_it_came_from() -> None:
 
 
 def test_one_task_is_refused() -> None:
-    with observe(ScoringHook()), pytest.raises(ReconError, match="this run has 1"):
+    with trainer_hooks(ScoringHook()), pytest.raises(ReconError, match="this run has 1"):
         build(weightings.EW, tasks=TASKS[:1])
 
 
 @pytest.mark.parametrize("name", ["MoDo", "SDMGrad"])
 def test_weightings_of_several_batches_a_step_are_refused(name: str) -> None:
-    with observe(ScoringHook()), pytest.raises(ReconError, match=f"{name} draws three batches"):
+    with (
+        trainer_hooks(ScoringHook()),
+        pytest.raises(ReconError, match=f"{name} draws three batches"),
+    ):
         build(type(name, (weightings.EW,), {}))
 
 
@@ -91,14 +94,17 @@ class Cross_stitch(HPS):  # noqa: N801  # LibMTL's own name, whose encoders are 
 
 
 def test_an_architecture_that_shares_no_layer_is_refused() -> None:
-    with observe(ScoringHook()), pytest.raises(ReconError, match="--arch Cross_stitch cannot"):
+    with (
+        trainer_hooks(ScoringHook()),
+        pytest.raises(ReconError, match="--arch Cross_stitch cannot"),
+    ):
         build(weightings.EW, architecture=Cross_stitch)
 
 
 def test_the_shared_experts_of_an_architecture_are_scored() -> None:
     options = {"architecture": MMoE, "arch_args": {"img_size": [6], "num_experts": [2]}}
-    observer, _, state = scored(weightings.PCGrad, **options)
-    profile = observer.profile()
+    hook, _, state = scored(weightings.PCGrad, **options)
+    profile = hook.profile()
     assert profile is not None
     names = [f"experts_shared.{i}.{layer}" for i in (0, 1) for layer in ("fc1", "bn1", "fc2")]
     assert list(profile.layer_names) == names
@@ -117,8 +123,8 @@ class OfTheUser(AbsArchitecture):
 
 
 def test_an_architecture_of_the_users_own_is_scored_if_it_shares_an_encoder() -> None:
-    observer, _, _ = scored(weightings.EW, architecture=OfTheUser)
-    profile = observer.profile()
+    hook, _, _ = scored(weightings.EW, architecture=OfTheUser)
+    profile = hook.profile()
     assert profile is not None
     assert profile.provenance["architecture"] == "OfTheUser"
     assert profile.layer_names == ("fc1", "bn1", "fc2")
@@ -130,8 +136,8 @@ def test_with_recon_the_layers_that_are_still_shared_are_scored(name: str, tmp_p
     source.write_text('{"fc1": 2, "bn1": 1, "fc2": 0}')
     recon = {"recon_k": 1, "recon_s": -0.1, "recon_layers": str(source)}
     options = {"architecture": Recon, "arch_args": recon}
-    observer, _, state = scored(getattr(weightings, name), **options)
-    profile = observer.profile()
+    hook, _, state = scored(getattr(weightings, name), **options)
+    profile = hook.profile()
     assert profile is not None
     assert profile.layer_names == ("bn1", "fc2")
     assert profile.parameter_counts == (16, 40)
