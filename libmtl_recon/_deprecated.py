@@ -149,6 +149,8 @@ NAMES = {
     "architecture.Bundle": "splitting.TaskTensor",
     "architecture.bundle.Bundle": "splitting.task_tensor.TaskTensor",
     "architecture.bundle.bundles_in": "splitting.task_tensor.task_tensors_in",
+    "architecture.extract.extract_task": "extract_task",
+    "architecture.extract_task": "extract_task",
     "architecture.drawing.draw_anew": "splitting.reinit.reinitialize",
     "architecture.drawing.refuse_undrawable": "splitting.reinit.refuse_uninitializable",
     "conflict.exclusive.ScoringTurn": "profiles.scoring_lock.ScoringLock",

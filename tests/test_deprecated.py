@@ -170,6 +170,13 @@ from libmtl_recon.plugin import observing
 
 
 @pytest.mark.usefixtures("fresh")
+def test_what_took_a_model_of_libmtl_still_takes_one() -> None:
+    with pytest.warns(DeprecationWarning, match="extract_task"):
+        from libmtl_recon.architecture import extract_task
+    assert extract_task is libmtl_recon.extract_task
+
+
+@pytest.mark.usefixtures("fresh")
 def test_objects_that_were_pickled_by_an_old_name_load() -> None:
     masked = libmtl_recon.Masked([1.0], [True])
     new = pickle.dumps(masked, protocol=0)
