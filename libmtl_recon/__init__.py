@@ -87,7 +87,9 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from libmtl_recon._deprecated import old_name
+
+    return old_name(__name__, name)
 
 
 def __dir__() -> list[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pickle
 import subprocess
-import sys
 
 import pytest
 import torch
+from forked import python
 from torch import nn
 from torchjd.autogram import Engine
 from torchjd.autojac import backward, jac_to_grad, mtl_backward
@@ -156,7 +156,7 @@ def test_without_torchjd_the_extra_is_named() -> None:
         "try:\n    import libmtl_recon.torchjd\n"
         "except ImportError as error:\n    print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run([*python(), "-c", script], capture_output=True, text=True)
     assert "pip install 'libmtl-recon[torchjd]'" in done.stdout, done.stderr
     error = MissingPackageError("a", "b", "c")
     assert isinstance(error, ReconError)

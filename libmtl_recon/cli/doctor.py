@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from libmtl_recon.cli.command import add_command
@@ -32,33 +31,32 @@ def add_parser(commands: Any) -> None:
 
 
 def _handle(_: argparse.Namespace) -> int:
-    import LibMTL
-
     from libmtl_recon.cli.tables import make_console, make_table, say, show_table
-    from libmtl_recon.integrations.libmtl.features import detect
+    from libmtl_recon.integrations.libmtl.features import detect, installed
     from libmtl_recon.integrations.libmtl.patches import (
         PATCHES,
         patch_status,
         unknown_functions,
     )
 
+    libmtl = installed()
     facts = {
         "Python": platform.python_version(),
         **{name: _version(name) for name in _PACKAGES},
-        "LibMTL": f"{_version('LibMTL')} ({detect(LibMTL).label}), {Path(LibMTL.__file__).parent}",
+        "LibMTL": f"{_version('LibMTL')} ({detect(libmtl).label}), {libmtl.__path__[0]}",
         "device": _device(),
         "profiles": _profiles(),
     }
     for name, fact in facts.items():
         say(f"{name + ':':14} {fact}")
     say("")
-    found = patch_status(LibMTL)
+    found = patch_status(libmtl)
     console = make_console()
     table = make_table(console, "patch", "state", "without it")
     for patch in PATCHES:
         table.add_row(patch.name, found.get(patch.name, "not needed"), patch.reason)
     show_table(console, table)
-    for name, functions in unknown_functions(LibMTL).items():
+    for name, functions in unknown_functions(libmtl).items():
         say(f"{name}: LibMTL's {', '.join(functions)} is of an unknown version, and left as it is")
     return 0
 

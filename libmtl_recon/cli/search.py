@@ -80,7 +80,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _handle(options: argparse.Namespace) -> int:
-    from libmtl_recon_search import load_config, run_search
+    from libmtl_recon.search import load_config, run_search
 
     if options.out == "":
         raise UsageError(

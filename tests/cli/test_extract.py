@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import python
 from torch import nn
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "two_tasks.py"
@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "two_tasks.py"
 
 def command(*args: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "libmtl_recon", *args],
+        [*python(), "-m", "libmtl_recon", *args],
         cwd=folder,
         capture_output=True,
         text=True,

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import python
 
 from libmtl_recon import __version__
 from libmtl_recon.cli import build_parser, main
@@ -75,7 +76,7 @@ def test_what_stands_before_the_script_is_ours_and_what_follows_is_not(
 
 def test_one_task_alone() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "libmtl_recon", "run", "--single-task", "size", str(SCRIPT)],
+        [*python(), "-m", "libmtl_recon", "run", "--single-task", "size", str(SCRIPT)],
         capture_output=True,
         text=True,
         timeout=120,

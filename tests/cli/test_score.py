@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import python
 from scored_script import kept
 
 from libmtl_recon import ConflictProfile, ProfileCache
@@ -16,7 +16,7 @@ from libmtl_recon.cli import main
 
 
 def test_the_whole_way_to_recon(script: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "libmtl_recon", "score", "--steps", "3", "--top", "2"]
+    command = [*python(), "-m", "libmtl_recon", "score", "--steps", "3", "--top", "2"]
     command += ["--out", "profile.json", "--plot", "profile.png", "--dataset-name", "noise"]
     command += [script, "--weighting", "PCGrad", "--arch", "HPS", "--seed", "3"]
     done = subprocess.run(
@@ -41,7 +41,7 @@ def test_the_whole_way_to_recon(script: str, tmp_path: Path) -> None:
     following = shlex.split(lines[-1])
     assert following[:2] == ["libmtl-recon", "run"]
     assert following.count("--arch") == 1
-    command = [sys.executable, "-m", "libmtl_recon", *following[1:]]
+    command = [*python(), "-m", "libmtl_recon", *following[1:]]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )

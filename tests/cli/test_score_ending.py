@@ -7,13 +7,13 @@ import errno
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from forked import python
 from scored_script import kept
 
 from libmtl_recon import ProfileCache
@@ -59,7 +59,7 @@ def test_of_two_that_score_one_network_the_second_waits(
     turn = ScoringTurn(cache, print)
     assert turn.enter(first.architecture) is None
     environment = {**os.environ, "LIBMTL_RECON_CACHE": str(cache.folder)}
-    command = [sys.executable, "-m", "libmtl_recon", "score", script, "--weighting", "EW"]
+    command = [*python(), "-m", "libmtl_recon", "score", script, "--weighting", "EW"]
     other = subprocess.Popen(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     )
@@ -119,7 +119,7 @@ def test_what_was_scored_outlives_a_full_disk(
 def test_a_job_that_is_ended_keeps_the_steps_before_it(script: str, tmp_path: Path) -> None:
     endless = Path(script).read_text().replace("else 1)", "else 10**5)")
     Path(script).write_text(endless)
-    command = [sys.executable, "-u", "-m", "libmtl_recon", "score", "--score-until-stable", "off"]
+    command = [*python(), "-u", "-m", "libmtl_recon", "score", "--score-until-stable", "off"]
     process = subprocess.Popen(
         [*command, script], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -141,7 +141,7 @@ def test_a_killed_job_keeps_what_it_has_written(
     slow.write_text(
         "import libmtl_recon.profiles.recovery as unfinished\nunfinished._SECONDS = 0.0\n" + endless
     )
-    command = [sys.executable, "-u", "-m", "libmtl_recon", "score", "--score-until-stable", "off"]
+    command = [*python(), "-u", "-m", "libmtl_recon", "score", "--score-until-stable", "off"]
     process = subprocess.Popen([*command, str(slow)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     lines = (line for line in process.stdout if line.startswith("Epoch"))

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import python
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "two_tasks.py"
 TEXT = SCRIPT.read_text(encoding="utf-8")
@@ -48,10 +49,11 @@ WORKERS = (
 
 
 def launch(
-    script: Path, *args: str, python: tuple[str, ...] = (), own: tuple[str, ...] = ()
+    script: Path, *args: str, flags: tuple[str, ...] = (), own: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
+    interpreter = [sys.executable, *flags] if flags else python()
     return subprocess.run(
-        [sys.executable, *python, "-m", "libmtl_recon", "run", *own, str(script), *args],
+        [*interpreter, "-m", "libmtl_recon", "run", *own, str(script), *args],
         capture_output=True,
         text=True,
         timeout=240,
@@ -70,7 +72,7 @@ def test_exit_handlers_and_threads_see_the_script(tmp_path: Path) -> None:
     # In a folder and a file of unusual names, with a byte-order mark, under development mode.
     text = TEXT.replace("def main(params):\n", LEAVES_BEHIND)
     script = write(tmp_path / "ünï" / "skrïpt.py", text, "utf-8-sig")
-    done = launch(script, "--epochs", "1", python=("-X", "dev", "-W", "error::ResourceWarning"))
+    done = launch(script, "--epochs", "1", flags=("-X", "dev", "-W", "error::ResourceWarning"))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "thread skrïpt.py True True" in done.stdout
@@ -82,7 +84,7 @@ def test_a_trainer_that_builds_all_by_itself_trains_as_asked(tmp_path: Path) -> 
         "trainer = Trainer(", "trainer = Own("
     )
     script = write(tmp_path / "own.py", text)
-    done = launch(script, "--epochs", "1", "--recon_amp", "bf16", python=("-O",))
+    done = launch(script, "--epochs", "1", "--recon_amp", "bf16", flags=("-O",))
     assert done.returncode == 0, done.stderr
     assert "in bfloat16" in done.stdout
     assert "Epoch: 0000" in done.stdout

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import python
 
 from libmtl_recon import StopRun, TrainerHook, UsageError, find_script, run_module, run_script
 
@@ -43,7 +44,7 @@ def write(folder: Path, code: str, name: str = "script.py") -> Path:
 
 def launch(*args: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "libmtl_recon", "run", *args],
+        [*python(), "-m", "libmtl_recon", "run", *args],
         capture_output=True,
         text=True,
         timeout=240,
@@ -65,7 +66,7 @@ def test_a_script_that_knows_nothing_of_us_gives_the_same_losses(tmp_path: Path)
     assert launched.returncode == 0, launched.stderr
     own = write(tmp_path, "import libmtl_recon\n" + SCRIPT.read_text(encoding="utf-8"))
     direct = subprocess.run(
-        [sys.executable, str(own), *args, str(tmp_path / "b.pt")],
+        [*python(), str(own), *args, str(tmp_path / "b.pt")],
         capture_output=True,
         text=True,
         timeout=240,

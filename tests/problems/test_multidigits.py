@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
+from forked import python
 
 from libmtl_recon import split_layers
 from libmtl_recon.conflicts.layers import layers_of
@@ -125,7 +125,7 @@ def test_bad_flags_are_explained(parse, capsys, flag: str, value: str, rule: str
 
 def test_it_runs_as_a_module():
     done = subprocess.run(
-        [sys.executable, "-m", multidigits.__name__, *SHORT, "--epochs", "1"],
+        [*python(), "-m", multidigits.__name__, *SHORT, "--epochs", "1"],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

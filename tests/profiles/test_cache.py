@@ -3,12 +3,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -283,7 +283,7 @@ def test_writers_at_once_leave_whole_files(tmp_path: Path, profile: ConflictProf
     )
     source = tmp_path / "p.json"
     source.write_text(profile.to_json())
-    arguments = [sys.executable, "-c", code, str(source), str(tmp_path / "cache")]
+    arguments = [*python(), "-c", code, str(source), str(tmp_path / "cache")]
     running = [
         subprocess.Popen([*arguments, str(n)], stderr=subprocess.PIPE, text=True) for n in range(4)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from forked import python
 from libmtl_recon_search import load_config, run_search
 from matplotlib.image import imread
 
@@ -84,7 +86,7 @@ def test_the_command_in_the_report_gives_the_same_numbers(
     _, out = searched
     command = json.loads((out / "report.json").read_text())["command"]
     done = subprocess.run(
-        command.replace("libmtl-recon", f"{sys.executable} -m libmtl_recon", 1),
+        command.replace("libmtl-recon", f"{shlex.join(python())} -m libmtl_recon", 1),
         shell=True,
         capture_output=True,
         text=True,
@@ -159,7 +161,7 @@ def test_goes_on_after_it_was_stopped(
 ) -> None:
     out = tmp_path / "out"
     config = write_config(flags={"epochs": 2, "pause": 0.05}, trials=5, confirm=[1])
-    command = [sys.executable, "-m", "libmtl_recon", "search", str(config), "--out", str(out)]
+    command = [*python(), "-m", "libmtl_recon", "search", str(config), "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 240
     # Two starts, EW, the scores, two tasks alone: the trials have begun.

@@ -28,6 +28,14 @@ class Features:
         return "main" if self.saves_models else "pypi"
 
 
+def installed() -> ModuleType:
+    """The LibMTL that is installed, imported."""
+    import LibMTL
+
+    found: ModuleType = LibMTL
+    return found
+
+
 def detect(libmtl: ModuleType) -> Features:
     """Look at an imported LibMTL."""
     parameters = inspect.signature(libmtl.Trainer.__init__).parameters

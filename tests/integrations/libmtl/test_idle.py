@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forked import python
 
 import libmtl_recon  # noqa: F401  # before LibMTL
 
@@ -190,7 +191,7 @@ def test_it_is_said_where_a_script_imports_us() -> None:
         "from LibMTL.config import LibMTL_args, prepare_args\n"
         "prepare_args(LibMTL_args.parse_args())\n"
     )
-    words = [sys.executable, "-c", code, "--gradops_alpha", "1"]
+    words = [*python(), "-c", code, "--gradops_alpha", "1"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert "--gradops_alpha has no effect without --weighting GradOPS." in done.stderr
 

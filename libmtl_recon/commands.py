@@ -1,0 +1,7 @@
+"""Deprecated: it is :mod:`libmtl_recon.integrations.libmtl.commands` now."""
+
+from __future__ import annotations
+
+from libmtl_recon._deprecated import stand_in
+
+__getattr__ = stand_in(__name__)

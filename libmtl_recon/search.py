@@ -1,0 +1,31 @@
+"""The search for the dose, an Optuna study over S, K, α and the weighting: its public path.
+
+It is installed beside this package, as ``libmtl_recon_search``, and loaded on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import libmtl_recon_search
+
+if TYPE_CHECKING:
+    from libmtl_recon_search import (
+        Config,
+        load_config,
+        relative_improvement,
+        run_search,
+        shipped_configs,
+    )
+
+__all__ = ["Config", "load_config", "relative_improvement", "run_search", "shipped_configs"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(libmtl_recon_search, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
