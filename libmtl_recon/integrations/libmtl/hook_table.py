@@ -36,7 +36,7 @@ def _wrap_backward(call: Call) -> None:
     import LibMTL
 
     # It makes a class for each model, on which nothing else depends.
-    wrap_member(type(call.owner.model), BACKWARD.in_force(_applied(LibMTL)))
+    wrap_member(type(call.owner.model), BACKWARD.in_force(applied(LibMTL)))
 
 
 ROWS: tuple[Row, ...] = (
@@ -193,6 +193,12 @@ BACKWARD = Row(
     "model.backward",
     around=(
         Hook(
+            "encoder-reached",
+            refusals.see_encoder_reached,
+            "Gradients are there only after all others, and the step's tasks known only before.",
+            ahead_of=("add-up", "present-tasks"),
+        ),
+        Hook(
             "add-up",
             accumulation.add_up,
             "It asks which tasks are present, which is forgotten when the next hook ends.",
@@ -216,11 +222,12 @@ BACKWARD = Row(
 
 def install(libmtl: ModuleType) -> None:
     """Put the table's wrappers into LibMTL, to which the patches were applied."""
-    patches = _applied(libmtl)
+    patches = applied(libmtl)
     for row in ROWS:
         owner: Any = functools.reduce(getattr, row.member.split(".")[:-1], libmtl)
         wrap_member(owner, row.in_force(patches))
 
 
-def _applied(libmtl: ModuleType) -> list[str]:
+def applied(libmtl: ModuleType) -> list[str]:
+    """The names of the patches that were applied to this LibMTL."""
     return [name for name, status in patch_status(libmtl).items() if status == "applied"]

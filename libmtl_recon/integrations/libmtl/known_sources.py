@@ -17,7 +17,7 @@ import importlib.util
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -26,6 +26,7 @@ from typing import Any
 from libmtl_recon.integrations.libmtl.known_hashes import HASHES
 
 VERSIONS = ("pypi", "main")  # the columns of the table
+PYPI, MAIN, BOTH = ("pypi",), ("main",), VERSIONS
 _OWN = "libmtl_recon"
 _DIGITS = 12  # of a hash
 
@@ -58,6 +59,22 @@ def versions_of(function: Any, name: str) -> frozenset[str]:
         return frozenset()
     known = zip(VERSIONS, HASHES.get(name, ()), strict=False)
     return frozenset(version for version, one in known if one == found)
+
+
+def is_one_of(architecture: Any, names: Mapping[str, Collection[str]]) -> bool:
+    """Whether a class is one of these of a known LibMTL's architectures, or is made of one.
+
+    Args:
+        architecture: Anything.
+        names: The architectures' names, each with the versions of LibMTL in which it is meant.
+    """
+    return any(
+        names.get(parent.__name__, ())
+        and not versions_of(
+            vars(parent).get("__init__"), f"architecture.{parent.__name__}.__init__"
+        ).isdisjoint(names[parent.__name__])
+        for parent in getattr(architecture, "__mro__", ())
+    )
 
 
 def source_hash(function: Any) -> str | None:

@@ -212,7 +212,7 @@ def test_weightings_train_a_network_that_recon_split(
     assert same == []
 
 
-def test_observers_see_one_task_alone_in_every_pass(script: Path, tmp_path: Path) -> None:
+def test_hooks_see_one_task_alone_in_every_pass(script: Path, tmp_path: Path) -> None:
     watch = tmp_path / "watch.py"
     watch.write_text(
         "import json, sys\n"
@@ -221,7 +221,7 @@ def test_observers_see_one_task_alone_in_every_pass(script: Path, tmp_path: Path
         "    def measured(self, trainer, m):\n"
         "        notes.append([m.epoch, m.mode, list(m.losses), list(m.metrics['size'])])\n"
         "notes = []\n"
-        f"status = run_script({str(script)!r}, observers=[SingleTask('size'), Notes()])\n"
+        f"status = run_script({str(script)!r}, hooks=[SingleTask('size'), Notes()])\n"
         "print('\\n' + json.dumps([status, notes]))\n",
         encoding="utf-8",
     )

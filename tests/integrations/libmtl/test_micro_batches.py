@@ -183,11 +183,11 @@ def test_they_add_up_in_bfloat16(name: str) -> None:
 
 
 def scored(name: str) -> Iterator[Runs]:
-    observer = ScoringHook(None)
-    with trainer_hooks(observer):
+    hook = ScoringHook(None)
+    with trainer_hooks(hook):
         runs = Runs(name, rep_grad=name == "GradDrop")
     yield runs
-    profile = observer.profile()
+    profile = hook.profile()
     assert profile is not None
     assert profile.steps == runs.drawn
 
