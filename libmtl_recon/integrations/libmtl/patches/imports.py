@@ -11,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 
 from libmtl_recon.integrations.libmtl import optimizers
-from libmtl_recon.integrations.libmtl.patches.patch import BOTH, Defect, patch
+from libmtl_recon.integrations.libmtl.known_sources import BOTH
+from libmtl_recon.integrations.libmtl.patches.patch import Defect, patch
 
 _LOST = "torchvision.models.utils"
 

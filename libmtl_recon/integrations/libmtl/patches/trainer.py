@@ -10,9 +10,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from libmtl_recon.integrations.libmtl.device import trainer_device
 from libmtl_recon.integrations.libmtl.features import detect
+from libmtl_recon.integrations.libmtl.known_sources import BOTH, MAIN
 from libmtl_recon.integrations.libmtl.loaders import Loader
 from libmtl_recon.integrations.libmtl.loading import load_strictly
-from libmtl_recon.integrations.libmtl.patches.patch import BOTH, MAIN, Defect, patch
+from libmtl_recon.integrations.libmtl.patches.patch import Defect, patch
 from libmtl_recon.integrations.libmtl.wrapper import Call
 
 
