@@ -10,17 +10,26 @@ from libmtl_recon.errors import UsageError
 from libmtl_recon.integrations.libmtl import recon
 from libmtl_recon.integrations.libmtl.bilevel import refuse_impossible
 from libmtl_recon.integrations.libmtl.features import named_class
-from libmtl_recon.integrations.libmtl.known_sources import BOTH, MAIN, is_one_of, versions_of
+from libmtl_recon.integrations.libmtl.known_sources import is_one_of, versions_of
 from libmtl_recon.integrations.libmtl.packages import refuse_missing_solver
+from libmtl_recon.integrations.libmtl.patches.patch import BOTH, MAIN
 from libmtl_recon.integrations.libmtl.step.step import step_of
 from libmtl_recon.integrations.libmtl.wrapper import Call
 
 # LibMTL's weightings, by what they can train by. The others can by either.
 _BY_SHARED_GRADIENTS = frozenset(
-    {
-        *("CAGrad", "DB_MTL", "FairGrad", "GradVac", "MoCo"),
-        *("MoDo", "Nash_MTL", "PCGrad", "SDMGrad", "UPGrad"),
-    }
+    (
+        "CAGrad",
+        "DB_MTL",
+        "FairGrad",
+        "GradVac",
+        "MoCo",
+        "MoDo",
+        "Nash_MTL",
+        "PCGrad",
+        "SDMGrad",
+        "UPGrad",
+    )
 )
 _BY_REPRESENTATIONS = frozenset(("GradDrop",))
 _BY_LOSSES = frozenset(("DWA", "EW", "FAMO", "GLS", "RLW", "STCH", "UW"))

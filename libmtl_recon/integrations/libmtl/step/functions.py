@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,13 +10,16 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.gradients import columns
-from libmtl_recon.integrations.libmtl.known_sources import unpatched
+from libmtl_recon.integrations.libmtl.known_sources import versions_of
 from libmtl_recon.integrations.libmtl.step.step import assign_grad, step_of, task_roots, task_rows
 from libmtl_recon.integrations.libmtl.wrapper import hook_names
 
 # They draw three batches a step and hand all losses over at once, [3, T].
 SEVERAL_BATCHES = {"MoDo": 3, "SDMGrad": 3}
-_KNOWN = ("LibMTL.", "libmtl_recon.")
+_OWN = "libmtl_recon."
+_KNOWN = ("LibMTL.", _OWN)
+# They clip gradients that would reach the parameters only after their end.
+_CLIPPING = frozenset(("Nash_MTL",))
 
 
 def split_losses(
@@ -65,7 +69,7 @@ def cut_graph(proceed: Callable[..., Any], model: Any, /, losses: Any, **kwargs:
     """Give a weighting's ``backward`` losses without the graphs behind them."""
     step = step_of(model)
     try:
-        if not step.open(losses) or not _takes_a_cut_graph(model):
+        if not step.open(losses) or not _takes_a_cut_graph(_own_backward(model)):
             return proceed(model, losses, **kwargs)
         result = proceed(model, step.hand_over(), **kwargs)
         step.back_propagate(list(model.get_share_params()))
@@ -147,10 +151,13 @@ def compute_grad_dim(self: Any) -> None:
     self.grad_dim = sum(self.grad_index)
 
 
-def _takes_a_cut_graph(model: Any) -> bool:
-    own = _own_backward(model)
-    # Nash_MTL clips gradients that would reach the parameters only after its end.
-    return _known(own) and "clip_grad_norm_" not in unpatched(own).__code__.co_names
+@functools.lru_cache(maxsize=64)
+def _takes_a_cut_graph(weighting: Any) -> bool:
+    """Whether a ``backward`` is ours, or one of a known LibMTL that is content with losses."""
+    name = weighting.__qualname__.partition(".")[0]
+    if weighting.__module__.startswith(_OWN):
+        return True
+    return name not in _CLIPPING and bool(versions_of(weighting, f"weighting.{name}.backward"))
 
 
 def _own_backward(model: Any) -> Any:
