@@ -112,26 +112,26 @@ def _handle(options: argparse.Namespace) -> int:
     from libmtl_recon.integrations.libmtl.hooks import StopRun
     from libmtl_recon.integrations.libmtl.scoring import ScoringHook
     from libmtl_recon.output import INTERRUPTED, OutputError, released, warn
-    from libmtl_recon.profiles.recovery import Unfinished, recover
-    from libmtl_recon.profiles.scoring_lock import ScoringTurn
+    from libmtl_recon.profiles.recovery import RecoveryFile, recover
+    from libmtl_recon.profiles.scoring_lock import ScoringLock
 
     def tell(text: str) -> None:
         warn(f"libmtl-recon: {text}")
 
-    turn = ScoringTurn(cache, tell)
+    lock = ScoringLock(cache, tell)
     found: list[Entry] = []
-    unfinished: list[Unfinished] = []
+    unfinished: list[RecoveryFile] = []
 
     def built(layers: tuple[Layer, ...]) -> None:
-        entry = turn.enter(layers)
+        entry = lock.acquire(layers)
         if entry is not None:
             found.append(entry)
             raise StopRun
-        if turn.held:
+        if lock.held:
             left = recover(cache, layers)
             if left is not None:
                 tell(f"{left} `libmtl-recon layers add` joins them to those of this run.")
-            unfinished.append(Unfinished(cache, layers, tell))
+            unfinished.append(RecoveryFile(cache, layers, tell))
 
     def scored(step: int) -> None:
         advance(step)
@@ -168,7 +168,7 @@ def _handle(options: argparse.Namespace) -> int:
                     raise
         return INTERRUPTED if signals else status
     finally:
-        turn.leave()
+        lock.release()
 
 
 @contextmanager

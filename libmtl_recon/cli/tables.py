@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from libmtl_recon.output import write
 from libmtl_recon.texts import bounded, printable
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ class NameTable(Table):
 
 
 def _write(text: str, stream: TextIO) -> None:
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    write(f"{text}\n", stream)
     stream.flush()
 
 

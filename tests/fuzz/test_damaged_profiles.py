@@ -126,6 +126,7 @@ def outcome(action: Callable[[], object]) -> object:
 
 
 @pytest.mark.parametrize("count", [150, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("shown")
 def test_no_damaged_profile_is_a_crash_or_in_the_way(
     count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -134,6 +134,7 @@ def test_an_export_into_no_folder_is_explained(
         cache.export(id, tmp_path / "none" / "out.json")
 
 
+@pytest.mark.usefixtures("shown")
 def test_damaged_files_are_named_and_set_aside(
     cache: ProfileCache, profile: ConflictProfile, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,6 +156,7 @@ def test_damaged_files_are_named_and_set_aside(
     assert "torn" not in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("shown")
 def test_what_was_set_aside_before_is_kept(
     cache: ProfileCache, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,6 +170,7 @@ def test_what_was_set_aside_before_is_kept(
         assert f"set aside as {cache.folder / name}." in said
 
 
+@pytest.mark.usefixtures("shown")
 def test_no_kind_of_entry_blocks_the_others(
     cache: ProfileCache, profile: ConflictProfile, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -113,6 +113,7 @@ def test_no_run_writes_over_another(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert read_log(tmp_path / "late.csv").alpha == -1.5
 
 
+@pytest.mark.usefixtures("shown")
 def test_each_model_of_a_run_has_a_log_of_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

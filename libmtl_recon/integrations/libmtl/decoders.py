@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,8 @@ from torch import nn
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.task_names import check_task_names
+
+_logger = logging.getLogger(__name__)
 
 # These alone make no modules by the tasks' names.
 _NAMELESS = "HPS"
@@ -84,7 +87,7 @@ def checked_decoders(tasks: Sequence[Any], decoders: Any, *, named: bool) -> Any
             raise UsageError(
                 "decoders", "must be modules", decoders[task], f"Give {task} an nn.Module."
             )
-    print(
+    _logger.info(
         "libmtl-recon: the decoders are a plain dict, which LibMTL would not have trained; they "
         "are trained, as an nn.ModuleDict"
     )

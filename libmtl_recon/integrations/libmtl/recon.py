@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 from libmtl_recon.errors import UsageError
+
+_logger = logging.getLogger(__name__)
 
 _START = "_recon_start"
 
@@ -37,7 +40,7 @@ def wrap_trainer(libmtl: ModuleType) -> None:
             from libmtl_recon.splitting.checkpoint import load_optimizer
 
             load_optimizer(self.model, self.optimizer, checkpoint)
-            print("Recon: the optimiser's state was split along")
+            _logger.info("Recon: the optimiser's state was split along")
 
     libmtl.Trainer._prepare_model = _prepare_model
     libmtl.Trainer._prepare_optimizer = _prepare_optimizer
@@ -99,6 +102,6 @@ def _load_start(model: Any, checkpoint: Any) -> None:
     from libmtl_recon.integrations.libmtl.architectures.starting import load_unsplit
 
     left_out = load_unsplit(model, checkpoint)
-    print(f"Recon: split from the trained network in {checkpoint.source.partition(' ')[2]}")
+    _logger.info("Recon: split from the trained network in %s", checkpoint.source.partition(" ")[2])
     if left_out:
-        print(f"Recon: parameters of a weighting, not taken over: {', '.join(left_out)}")
+        _logger.info("Recon: parameters of a weighting, not taken over: %s", ", ".join(left_out))

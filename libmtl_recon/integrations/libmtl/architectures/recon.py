@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import LibMTL.architecture
@@ -25,7 +26,9 @@ from libmtl_recon.splitting.task_selection import TaskSelection
 from libmtl_recon.splitting.task_specific import Copies, TaskValues
 from libmtl_recon.splitting.task_tensor import pick, task_tensors_in
 from libmtl_recon.splitting.ties import own_modules, part_ways, places_of_tasks, tie
-from libmtl_recon.texts import did_you_mean, printable
+from libmtl_recon.texts import did_you_mean
+
+_logger = logging.getLogger(__name__)
 
 # Their tasks have a network each, all of which LibMTL counts as shared.
 COLUMNS = ("Cross_stitch", "LTB")
@@ -115,13 +118,15 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         tasks.selection = self._selection
         # The weighting adds its own afterwards.
         self._parts = frozenset(key.partition(".")[0] for key in self.state_dict())
-        print("=" * 40)
-        print("Recon:", printable(renamed(chosen.note, _FLAGS)))
+        _logger.info("=" * 40)
+        _logger.info("Recon: %s", renamed(chosen.note, _FLAGS))
         if chosen.doubt:
-            print("Recon:", chosen.doubt)
-        print(f"Recon: {len(chosen.names)} of {len(layers)} layers are task-specific now:")
-        print("\t" + ", ".join(chosen.names))
-        print(f"Recon: encoder parameters {before:,} -> {_count(root):,}")
+            _logger.info("Recon: %s", chosen.doubt)
+        _logger.info(
+            "Recon: %d of %d layers are task-specific now:", len(chosen.names), len(layers)
+        )
+        _logger.info("\t%s", ", ".join(chosen.names))
+        _logger.info("Recon: encoder parameters %s -> %s", f"{before:,}", f"{_count(root):,}")
 
     def forward(self, inputs: Tensor, task_name: str | None = None) -> dict[str, Tensor]:
         """Predict.

@@ -9,12 +9,15 @@ and test with another; that is said.
 from __future__ import annotations
 
 import functools
+import logging
 from types import ModuleType
 from typing import Any
 
 from libmtl_recon.integrations.libmtl.features import source_of
 from libmtl_recon.integrations.libmtl.loading import load_strictly
 from libmtl_recon.integrations.libmtl.patches.patch import Patch
+
+_logger = logging.getLogger(__name__)
 
 
 def _needed(libmtl: ModuleType) -> bool:
@@ -30,7 +33,7 @@ def _apply(libmtl: ModuleType) -> None:
         prepare(self, *args, **kwargs)
         if given is not None:
             self.load_path = load_strictly(self.model, given)
-            print(f"Load Model from - {self.load_path}")
+            _logger.info("Load Model from - %s", self.load_path)
 
     libmtl.Trainer._prepare_model = _prepare_model
 

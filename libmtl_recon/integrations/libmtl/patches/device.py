@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from libmtl_recon.errors import UsageError
 from libmtl_recon.integrations.libmtl.features import source_of
 from libmtl_recon.integrations.libmtl.patches.patch import Patch
+
+_logger = logging.getLogger(__name__)
 
 VARIABLE = "LIBMTL_RECON_DEVICE"
 # What LibMTL's --gpu_id sets, after which CUDA knows of the named GPUs only.
@@ -95,7 +98,7 @@ def _set(trainer: Any, device: torch.device | str) -> None:
     vars(trainer)[_CHOSEN] = chosen
     announced = "cuda:0" if torch.cuda.is_available() else "cpu"
     if str(chosen) != announced:  # by LibMTL, which does not know better
-        print(f"Recon: training on {chosen}")
+        _logger.info("Recon: training on %s", chosen)
 
 
 def _needed(libmtl: ModuleType) -> bool:
