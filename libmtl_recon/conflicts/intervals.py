@@ -78,6 +78,16 @@ def intervals(
     return Intervals(tuple(titles), shares, undefined, reduction)
 
 
+def common_layers(profiles: Sequence[ConflictProfile]) -> list[str]:
+    """The layers that all profiles have, in the first one's order.
+
+    Args:
+        profiles: At least one.
+    """
+    common = set.intersection(*(set(profile.layer_names) for profile in profiles))
+    return [name for name in profiles[0].layer_names if name in common]
+
+
 def _counts(profile: ConflictProfile, layers: Sequence[str] | None) -> NDArray[np.int64]:
     """``[401]``, the undefined ones last."""
     if layers is None:

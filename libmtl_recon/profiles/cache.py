@@ -115,6 +115,21 @@ class ProfileCache:
             )
         return found[0]
 
+    def load_or_read(self, source: str, parameter: str = "source") -> ConflictProfile:
+        """The profile in a file of this name, else the one with this (possibly shortened) id.
+
+        Args:
+            source: The file's name, or the id.
+            parameter: The name under which the caller gave it, for the message.
+
+        Raises:
+            ReconError: The file cannot be read as a profile.
+            UsageError: There is neither such a file nor one such profile.
+        """
+        if files.exists(source) and not files.is_folder(source):
+            return read_profile(source)
+        return self.load(source, f"{parameter}, if there is no such file,").profile
+
     def find(self, layers: Sequence[Layer]) -> Match | None:
         """The newest profile for a network with these layers.
 

@@ -154,6 +154,29 @@ class GradOPSLog:
     factors: NDArray[np.float64]
     speeds: NDArray[np.float64]
 
+    def means(self) -> GradOPSMeans:
+        """The means over the steps, empty cells left out."""
+        return GradOPSMeans(
+            factors=tuple(map(_mean, self.factors.T)),
+            speeds=tuple(map(_mean, self.speeds.T)),
+            conflict_rate=_mean(self.conflict_rate),
+        )
+
+
+@dataclass(frozen=True)
+class GradOPSMeans:
+    """Means over a log's steps; NaN where no step has a value.
+
+    Attributes:
+        factors: wᵢ of the T tasks.
+        speeds: rᵢ of the T tasks.
+        conflict_rate: Of pairs of tasks.
+    """
+
+    factors: tuple[float, ...]
+    speeds: tuple[float, ...]
+    conflict_rate: float
+
 
 def read_log(file: str | Path) -> GradOPSLog:
     """Read a log, also one that is still being written or whose run was killed.
@@ -208,6 +231,11 @@ def _numbers(row: Sequence[str], width: int) -> Iterator[float]:
     if len(row) != width:
         raise ValueError(f"a line has {len(row)} cells instead of {width}, {','.join(row)!r}")
     return (float(cell) if cell else math.nan for cell in row)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
 
 
 def _cell(value: float) -> str:

@@ -322,3 +322,16 @@ def test_the_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert ProfileCache().folder == tmp_path
     monkeypatch.delenv("LIBMTL_RECON_CACHE")
     assert default_folder().parts[-2:] == ("libmtl-recon", "profiles")
+
+
+def test_a_file_of_the_name_comes_before_an_id(
+    cache: ProfileCache, profile: ConflictProfile, tmp_path: Path
+) -> None:
+    id = cache.save(profile)
+    file = tmp_path / "resnet18.json"
+    cache.export(id, file)
+    assert cache.load_or_read(id[:4]).id == cache.load_or_read(str(file)).id == profile.id
+    with pytest.raises(UsageError, match="source, if there is no such file, must be the id of one"):
+        cache.load_or_read(str(tmp_path / "none.json"))
+    with pytest.raises(UsageError, match=r"\(got '.*'\)"):
+        cache.load_or_read(str(tmp_path))  # a folder is no file
