@@ -94,7 +94,7 @@ def _counts(profile: ConflictProfile, layers: Sequence[str] | None) -> NDArray[n
         if profile.whole is None:
             raise ReconError(
                 "This profile has no counts of the whole shared gradient: it was made by an older "
-                "version. Score the script again, or ask for its layers."
+                "version. Score the network again, or ask for its layers."
             )
         total: NDArray[np.int64] = profile.whole.sum(axis=0)
         return total

@@ -1,4 +1,4 @@
-"""Weightings: first in terms of torch alone, then as thin LibMTL classes around that."""
+"""Weightings, in terms of torch alone: what each task's gradient is multiplied by, and RotoGrad."""
 
 from __future__ import annotations
 

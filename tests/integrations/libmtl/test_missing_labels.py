@@ -33,8 +33,7 @@ from LibMTL import Trainer
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from libmtl_recon import ReconError, gradops_weights
-from libmtl_recon.integrations.libmtl.step.step import present_tasks
+from libmtl_recon import ReconError, gradops_weights, present_tasks
 
 EPOCHS = 3
 LOSSES = ["EW", "UW", "DWA", "GLS", "RLW"]

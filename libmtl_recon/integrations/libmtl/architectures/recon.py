@@ -9,14 +9,16 @@ import LibMTL.architecture
 from LibMTL.architecture import HPS, AbsArchitecture
 from torch import Tensor, nn
 
-from libmtl_recon.conflicts.layers import layers_of, sharing_root
+from libmtl_recon.conflicts.layers import layers_of
 from libmtl_recon.errors import UsageError, naming, renamed
 from libmtl_recon.integrations.libmtl.architectures.branches import (
     TaskByTask,
     find_branches,
     keep_to_their_task,
 )
+from libmtl_recon.integrations.libmtl.architectures.task_parts import places_of_tasks
 from libmtl_recon.integrations.libmtl.commands import scoring_command
+from libmtl_recon.integrations.libmtl.shared_layers import sharing_root
 from libmtl_recon.profiles.selection import select_layers
 from libmtl_recon.splitting.entries import only_entry
 from libmtl_recon.splitting.layer_lookup import find_layers
@@ -25,7 +27,7 @@ from libmtl_recon.splitting.split import mark_split, split_beside
 from libmtl_recon.splitting.task_selection import TaskSelection
 from libmtl_recon.splitting.task_specific import Copies, TaskValues
 from libmtl_recon.splitting.task_tensor import pick, task_tensors_in
-from libmtl_recon.splitting.ties import own_modules, part_ways, places_of_tasks, tie
+from libmtl_recon.splitting.ties import own_modules, part_ways, tie
 from libmtl_recon.texts import did_you_mean
 
 _logger = logging.getLogger(__name__)
@@ -171,7 +173,7 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
     def _prepare_rep(self, rep: Any, task: str, same_rep: bool | None = None) -> Any:
         for bundle in task_tensors_in(rep):
             bundle.parts  # noqa: B018  # refuses what is cut off from its gradient
-        if is_per_task(self):
+        if is_per_task(self._modules.get("encoder")):
             rep = only_entry(rep, task, self._selection.tasks)
         return super()._prepare_rep(pick(rep, self.task_name.index(task)), task, same_rep=False)
 
