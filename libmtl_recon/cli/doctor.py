@@ -31,7 +31,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _handle(_: argparse.Namespace) -> int:
-    from libmtl_recon.cli.tables import make_console, make_table, say, show_table
+    from libmtl_recon.cli.tables import make_table, say, show_table
+    from libmtl_recon.consoles import make_console
     from libmtl_recon.integrations.libmtl.features import detect, installed
     from libmtl_recon.integrations.libmtl.patches import (
         PATCHES,

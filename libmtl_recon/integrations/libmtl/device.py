@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
 import torch
 
 from libmtl_recon.errors import UsageError
+
+_logger = logging.getLogger(__name__)
 
 VARIABLE = "LIBMTL_RECON_DEVICE"
 # What LibMTL's --gpu_id sets, after which CUDA knows of the named GPUs only.
@@ -92,7 +95,7 @@ def _set(trainer: Any, device: torch.device | str) -> None:
     vars(trainer)[_CHOSEN] = chosen
     announced = "cuda:0" if torch.cuda.is_available() else "cpu"
     if str(chosen) != announced:  # by LibMTL, which does not know better
-        print(f"Recon: training on {chosen}")
+        _logger.info("Recon: training on %s", chosen)
 
 
 trainer_device = property(_get, _set, doc="The device of the model and the data.")

@@ -6,6 +6,7 @@ import threading
 from importlib import import_module
 from types import ModuleType
 
+from libmtl_recon import logs
 from libmtl_recon.integrations.libmtl import arguments, flags, hook_table, parser
 from libmtl_recon.integrations.libmtl.patches import patch_after_import
 from libmtl_recon.integrations.libmtl.spawn import tell_spawned_processes
@@ -23,6 +24,7 @@ def register(libmtl: ModuleType) -> None:
         if hasattr(libmtl, _MARK):
             return
         vars(libmtl)[_MARK] = True
+        logs.show()
         patch_after_import(libmtl)
         _offer_classes(libmtl)
         flags.add_flags(libmtl)

@@ -36,9 +36,8 @@ from LibMTL import Trainer
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from libmtl_recon import ReconError, gradops_weights
+from libmtl_recon import ReconError, gradops_weights, present_tasks
 from libmtl_recon.integrations.libmtl import hook_table
-from libmtl_recon.integrations.libmtl.step.step import present_tasks
 from libmtl_recon.integrations.libmtl.wrapper import Hook, Row, wrap
 
 EPOCHS = 3

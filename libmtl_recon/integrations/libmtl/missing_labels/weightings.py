@@ -101,7 +101,7 @@ def refuse_absent_task(trainer: Any, task: str) -> None:
         reason = "it is not known whether this weighting can be without a task for a step"
         way_out = (
             f"If its `backward` may be given the losses of some tasks only, set {_OPT_IN} = True "
-            "in its class (libmtl_recon.gradients.present_tasks says which tasks they are); or draw"
+            "in its class (libmtl_recon.present_tasks says which tasks they are); or draw"
         )
     raise ReconError(
         f"--weighting {name} stops here: no sample of this batch has a label for task {task!r}, "

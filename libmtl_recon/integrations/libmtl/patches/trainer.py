@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,8 @@ from libmtl_recon.integrations.libmtl.loaders import Loader
 from libmtl_recon.integrations.libmtl.loading import load_strictly
 from libmtl_recon.integrations.libmtl.patches.patch import Defect, patch
 from libmtl_recon.integrations.libmtl.wrapper import Call
+
+_logger = logging.getLogger(__name__)
 
 
 @patch("device", needs=Defect("Trainer.__init__", of=BOTH))
@@ -80,7 +83,7 @@ def load_whole(proceed: Callable[..., None], trainer: Any, *args: Any, **kwargs:
     proceed(trainer, *args, **kwargs)
     if given is not None:
         trainer.load_path = load_strictly(trainer.model, given)
-        print(f"Load Model from - {trainer.load_path}")
+        _logger.info("Load Model from - %s", trainer.load_path)
 
 
 @patch("return-weight", needs=Defect("Trainer.train", of=MAIN))
