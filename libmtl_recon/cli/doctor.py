@@ -59,7 +59,7 @@ def _handle(_: argparse.Namespace) -> int:
         table.add_row(patch.name, found.get(patch.name, "not needed"), patch.reason)
     show_table(console, table)
     for name, functions in unknown_functions(LibMTL).items():
-        say(f"{name}: LibMTL's {', '.join(functions)} is of an unknown version, and left as it is")
+        say(f"{name}: of an unknown version of LibMTL, and left alone: {', '.join(functions)}")
     return 0
 
 

@@ -41,16 +41,3 @@ def detect(libmtl: ModuleType) -> Features:
 def named_class(module: ModuleType, given: Any) -> Any:
     """The class of a module that a Trainer is given: itself, or (main branch) its name."""
     return vars(module).get(given) if isinstance(given, str) else given
-
-
-def source_of(function: Any) -> str:
-    """The function's source text, by which its defects are told; empty if it has none."""
-    try:
-        return inspect.getsource(inspect.unwrap(function))
-    except (OSError, TypeError):
-        return ""
-
-
-def method_source(home: Any, owner: str, name: str) -> str:
-    """As :func:`source_of`, of the method of a class that this LibMTL may lack; empty without."""
-    return source_of(getattr(getattr(home, owner, None), name, None))

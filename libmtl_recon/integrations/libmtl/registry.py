@@ -15,7 +15,7 @@ _one_at_a_time = threading.Lock()
 
 
 def register(libmtl: ModuleType) -> None:
-    """Mend this LibMTL and add our flags, weightings and architectures to it, once.
+    """Patch this LibMTL and add our flags, weightings and architectures to it, once.
 
     Processes that are spawned from now on do so, too.
     """

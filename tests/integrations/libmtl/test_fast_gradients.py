@@ -183,3 +183,30 @@ def test_a_weighting_by_inner_products_makes_no_matrix_of_the_size_of_the_gradie
     assert set(seen) == {(3, width)}
     assert sizes.made
     assert width <= max(sizes.made) < 3 * width
+
+
+@pypi_only
+@pytest.mark.parametrize("part", ["_find_min_norm_element", "_gradient_normalizers"])
+def test_a_part_of_mgda_that_a_script_has_made_is_used(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def own(self: Any, grads: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        seen.append(tuple(grads.shape))
+        found: torch.Tensor = getattr(super(Own, self), part)(grads, *args, **kwargs)
+        return found
+
+    class Own(weightings.MGDA):  # type: ignore[misc]
+        pass
+
+    setattr(Own, part, own)
+    monkeypatch.setattr(weightings, "Own", Own, raising=False)
+    trainer = make_trainer("Own", 3, weight_args={"mgda_gn": "l2"})
+    trainer.train(batches(3, count=1), batches(3, count=1), epochs=1)
+    plain = make_trainer("MGDA", 3, weight_args={"mgda_gn": "l2"})
+    plain.train(batches(3, count=1), batches(3, count=1), epochs=1)
+    width = sum(p.numel() for p in trainer.model.get_share_params())
+    assert seen == [(3, width)]
+    for mine, theirs in zip(trainer.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)

@@ -82,7 +82,7 @@ NOT_NEEDED = {
 }
 
 
-def test_only_what_it_needs_is_mended() -> None:
+def test_only_what_it_needs_is_patched() -> None:
     code = (
         "import libmtl_recon, LibMTL, json\n"
         "from libmtl_recon.integrations.libmtl.patches import patch_status\n"

@@ -72,6 +72,7 @@ VARIABLE = "LIBMTL_RECON_PATCHES"
 OLD_VARIABLE = "LIBMTL_RECON_MENDS"
 # What LibMTL's module is given, to remember what became of the patches.
 _STATUS, _UNKNOWN = "_libmtl_recon_patches", "_libmtl_recon_unknown"
+_SHOWN = 8  # names in a warning; an edited LibMTL has few, one without sources many
 
 PatchStatus = Literal["applied", "not needed", "switched off", "not checked"]
 
@@ -83,6 +84,12 @@ def patch_before_import(libmtl: ModuleType) -> None:
 
 def patch_after_import(libmtl: ModuleType) -> None:
     """Apply the other patches to an imported LibMTL, and warn of what is not known of it."""
+    if OLD_VARIABLE in os.environ:
+        warnings.warn(
+            f"{OLD_VARIABLE} is called {VARIABLE} now; the old name is read for one more release.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
     _apply(libmtl, before_import=False)
     unknown = unknown_functions(libmtl)
     if unknown:
@@ -111,13 +118,13 @@ def wanted_patches() -> frozenset[str]:
             something else.
     """
     names = [one.name for one in PATCHES]
-    variable, given = _given()
+    given = _given()
     if given is None:
         return frozenset(names)
     wanted = _listed(given)
     for name in sorted(wanted.difference(names)):
         raise UsageError(
-            variable,
+            VARIABLE if VARIABLE in os.environ else OLD_VARIABLE,
             "must be none, or names of patches with commas between them",
             name,
             f"{did_you_mean(name, names)}There are {', '.join(names)}; unset, all are "
@@ -126,24 +133,19 @@ def wanted_patches() -> frozenset[str]:
     return wanted
 
 
-def _given() -> tuple[str, str | None]:
-    """The variable that says which patches are wanted, and what it says."""
+def _given() -> str | None:
+    """What says which patches are wanted, if anything does."""
     given, old = os.environ.get(VARIABLE), os.environ.get(OLD_VARIABLE)
-    if old is None:
-        return VARIABLE, given
-    if given is not None and _listed(given) != _listed(old):
+    if given is None or old is None:
+        return old if given is None else given
+    if _listed(given) != _listed(old):
         raise UsageError(
             OLD_VARIABLE,
             f"must not say anything else than {VARIABLE}, whose old name it is",
             old,
             f"Unset {OLD_VARIABLE}.",
         )
-    warnings.warn(
-        f"{OLD_VARIABLE} is now called {VARIABLE}; the old name is read for one more release.",
-        DeprecationWarning,
-        stacklevel=2,
-    )
-    return OLD_VARIABLE, old
+    return given
 
 
 def _listed(given: str) -> frozenset[str]:
@@ -151,7 +153,7 @@ def _listed(given: str) -> frozenset[str]:
 
 
 def _apply(libmtl: ModuleType, *, before_import: bool) -> None:
-    wanted, named = wanted_patches(), _given()[1] is not None
+    wanted, named = wanted_patches(), _given() is not None
     status: dict[str, PatchStatus] = vars(libmtl).setdefault(_STATUS, {})
     unknown: dict[str, tuple[str, ...]] = vars(libmtl).setdefault(_UNKNOWN, {})
     for one in PATCHES:
@@ -173,15 +175,20 @@ def _apply(libmtl: ModuleType, *, before_import: bool) -> None:
 
 
 def _warn(unknown: dict[str, tuple[str, ...]], not_checked: list[str]) -> None:
-    functions = ", ".join(dict.fromkeys(name for names in unknown.values() for name in names))
+    functions = dict.fromkeys(name for names in unknown.values() for name in names)
     text = (
-        f"LibMTL's {functions} are of an unknown version, neither of the PyPI release 1.1.5 nor of "
-        "GitHub main at 4336804, and left as they are."
+        f"LibMTL's {_shortened(list(functions))} are left as they are: their source is neither "
+        "that of the PyPI release 1.1.5 nor that of GitHub main at 4336804, or cannot be read."
     )
     if not_checked:
         text += (
-            f" Whether they need these patches was not checked: {', '.join(not_checked)}. What is "
-            f"wrong without them says `libmtl-recon doctor`. {VARIABLE} with the names of the "
-            "patches that you want, these among them or not, decides that, and ends this warning."
+            f" Whether these patches are needed was not checked: {_shortened(not_checked)}. "
+            f"`libmtl-recon doctor` tells what is wrong without them. {VARIABLE} with the names of "
+            "all patches that you want decides that, and ends this warning."
         )
-    warnings.warn(text, stacklevel=2)
+    warnings.warn(text, stacklevel=3)
+
+
+def _shortened(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

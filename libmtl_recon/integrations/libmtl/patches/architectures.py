@@ -10,14 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from libmtl_recon.integrations.libmtl.known_sources import find
-from libmtl_recon.integrations.libmtl.patches.patch import (
-    BOTH,
-    PYPI,
-    Defect,
-    patch,
-    stand_in,
-)
+from libmtl_recon.integrations.libmtl.known_sources import BOTH, PYPI, find
+from libmtl_recon.integrations.libmtl.patches.patch import Defect, patch, stand_in
 
 
 @patch("attention-in-evaluation", needs=lambda _: bool(torch.backends.mha.get_fastpath_enabled()))

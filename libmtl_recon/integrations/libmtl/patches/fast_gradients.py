@@ -6,8 +6,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from libmtl_recon.integrations.libmtl.known_sources import find, unpatched, versions_of
-from libmtl_recon.integrations.libmtl.patches.patch import BOTH, Defect, patch, stand_in
+from libmtl_recon.integrations.libmtl.known_sources import BOTH, find, unpatched, versions_of
+from libmtl_recon.integrations.libmtl.patches.patch import Defect, patch, stand_in
 from libmtl_recon.integrations.libmtl.step import (
     cagrad,
     functions,

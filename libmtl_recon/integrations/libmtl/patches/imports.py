@@ -5,29 +5,30 @@ from __future__ import annotations
 import ast
 import importlib.util
 import sys
+from importlib.abc import InspectLoader
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 
 from libmtl_recon.integrations.libmtl import optimizers
-from libmtl_recon.integrations.libmtl.patches.patch import BOTH, Defect, Unknown, patch
+from libmtl_recon.integrations.libmtl.known_sources import BOTH
+from libmtl_recon.integrations.libmtl.patches.patch import Defect, patch
 
 _LOST = "torchvision.models.utils"
 
 
-def _imports_what_is_lost(libmtl: ModuleType) -> bool | Unknown:
-    """Whether LibMTL's ResNets import a module that is gone, and nothing else instead.
-
-    LibMTL's main branch has that import inside a ``try``, with another after it.
-    """
+def _imports_what_is_lost(libmtl: ModuleType) -> bool:
+    """Whether LibMTL's ResNets import a module that is gone, and nothing else instead."""
     if _LOST in sys.modules or importlib.util.find_spec(_LOST) is not None:
         return False
     spec = PathFinder.find_spec("resnet", [str(Path(home) / "model") for home in libmtl.__path__])
-    if spec is None or spec.loader is None:
+    loader = None if spec is None else spec.loader
+    if not isinstance(loader, InspectLoader):
         return False
-    source = getattr(spec.loader, "get_source", lambda _: None)("resnet")
-    if source is None:
-        return Unknown(("model.resnet",))
+    source, code = loader.get_source("resnet"), loader.get_code("resnet")
+    if source is None:  # what there is in its place does no harm
+        return code is not None and _LOST in code.co_names
+    # LibMTL's main branch has the import inside a `try`, with another after it.
     statements = ast.parse(source).body
     return any(isinstance(one, ast.ImportFrom) and one.module == _LOST for one in statements)
 

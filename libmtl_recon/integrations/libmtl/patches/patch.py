@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from libmtl_recon.integrations.libmtl.known_sources import VERSIONS, find, versions_of
+from libmtl_recon.integrations.libmtl.known_sources import find, versions_of
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,6 @@ class Defect:
         if not all(known.values()):
             return Unknown(tuple(name for name, versions in known.items() if not versions))
         return all(versions.intersection(self.of) for versions in known.values())
-
-
-PYPI, MAIN, BOTH = ("pypi",), ("main",), VERSIONS
 
 
 def is_unknown(libmtl: ModuleType, name: str) -> bool:

@@ -9,9 +9,11 @@ from typing import Any
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from libmtl_recon.integrations.libmtl.device import trainer_device
+from libmtl_recon.integrations.libmtl.features import detect
+from libmtl_recon.integrations.libmtl.known_sources import BOTH, MAIN
 from libmtl_recon.integrations.libmtl.loaders import Loader
 from libmtl_recon.integrations.libmtl.loading import load_strictly
-from libmtl_recon.integrations.libmtl.patches.patch import BOTH, MAIN, Defect, patch
+from libmtl_recon.integrations.libmtl.patches.patch import Defect, patch
 from libmtl_recon.integrations.libmtl.wrapper import Call
 
 
@@ -58,7 +60,10 @@ def name_scheduler(call: Call) -> None:
         trainer.scheduler_param = {"scheduler": "reduce" if plateau else "the script's"}
 
 
-@patch("strict-checkpoint", needs=Defect("Trainer._prepare_model", of=MAIN))
+_LOADS = Defect("Trainer._prepare_model", of=MAIN)
+
+
+@patch("strict-checkpoint", needs=lambda libmtl: detect(libmtl).saves_models and _LOADS(libmtl))
 def strict_checkpoint(_: ModuleType) -> None:
     """LibMTL loads what fits of a checkpoint, and leaves the rest random without a word.
 

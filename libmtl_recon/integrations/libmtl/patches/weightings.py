@@ -14,8 +14,8 @@ from torch import Tensor
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.gradients import gramian
-from libmtl_recon.integrations.libmtl.known_sources import find, unpatched
-from libmtl_recon.integrations.libmtl.patches.patch import BOTH, PYPI, Defect, patch, stand_in
+from libmtl_recon.integrations.libmtl.known_sources import BOTH, PYPI, find, unpatched
+from libmtl_recon.integrations.libmtl.patches.patch import Defect, patch, stand_in
 from libmtl_recon.integrations.libmtl.step import cagrad, gradvac, weights
 from libmtl_recon.weighting.gls import geometric_weights
 from libmtl_recon.weighting.mgda import normalisers, shortest

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from libmtl_recon.errors import ReconError
-from libmtl_recon.integrations.libmtl.patches.patch import MAIN, Defect, patch, stand_in
+from libmtl_recon.integrations.libmtl.known_sources import MAIN
+from libmtl_recon.integrations.libmtl.patches.patch import Defect, patch, stand_in
 from libmtl_recon.integrations.libmtl.step import gradvac, weights
 from libmtl_recon.integrations.libmtl.step.step import task_rows
 from libmtl_recon.weighting.excess_mtl import excess_risks, grown_weights
