@@ -26,6 +26,7 @@ from typing import Any
 from libmtl_recon.integrations.libmtl.known_hashes import HASHES
 
 VERSIONS = ("pypi", "main")  # the columns of the table
+PYPI, MAIN, BOTH = ("pypi",), ("main",), VERSIONS
 _OWN = "libmtl_recon"
 _DIGITS = 12  # of a hash
 
