@@ -14,8 +14,7 @@ from typing import Any
 from torch import nn
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.integrations.libmtl.known_sources import is_one_of
-from libmtl_recon.integrations.libmtl.patches.patch import BOTH, MAIN
+from libmtl_recon.integrations.libmtl.known_sources import BOTH, MAIN, is_one_of
 from libmtl_recon.integrations.libmtl.recon import base_class
 from libmtl_recon.integrations.libmtl.wrapper import Call
 

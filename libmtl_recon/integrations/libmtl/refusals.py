@@ -10,9 +10,8 @@ from libmtl_recon.errors import UsageError
 from libmtl_recon.integrations.libmtl import recon
 from libmtl_recon.integrations.libmtl.bilevel import refuse_impossible
 from libmtl_recon.integrations.libmtl.features import named_class
-from libmtl_recon.integrations.libmtl.known_sources import is_one_of, versions_of
+from libmtl_recon.integrations.libmtl.known_sources import BOTH, MAIN, is_one_of, versions_of
 from libmtl_recon.integrations.libmtl.packages import refuse_missing_solver
-from libmtl_recon.integrations.libmtl.patches.patch import BOTH, MAIN
 from libmtl_recon.integrations.libmtl.step.step import step_of
 from libmtl_recon.integrations.libmtl.wrapper import Call
 
