@@ -2,12 +2,11 @@
 
 Both LibMTLs call themselves 1.1.5, and users edit theirs. So a defect is told by the function that
 has it: its source is that of the PyPI release, or that of GitHub main at 4336804, or of neither; of
-the last nothing is claimed. :mod:`known_hashes` holds the hashes.
+the last nothing is claimed. The hashes stand in ``known_hashes``, which
 
     python -m libmtl_recon.integrations.libmtl.known_sources
 
-writes that file's table anew from the LibMTL that it finds, and leaves the other's columns as they
-are.
+writes anew for the LibMTL that it finds, leaving the other's column as it is.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from written_module import written_module
+
 import libmtl_recon  # noqa: F401  # first, so that LibMTL loads on today's torch
 
 # isort: split
@@ -104,18 +106,6 @@ def test_a_function_that_stands_in_for_libmtls_is_known_by_libmtls() -> None:
         assert registered[name] in HASHES[name]
 
 
-def function_of(folder: Path, source: str) -> Callable[..., Any]:
-    """The function `one` of a module of its own, whose file stays."""
-    file = folder / f"module{len(list(folder.iterdir()))}.py"
-    file.write_text(source, encoding="utf-8")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return vars(module)["one"]  # type: ignore[no-any-return]
-
-
 SOURCE = "def one(x):\n    for _ in range(3):\n        x += 1\n        x *= 2\n    return x\n"
 
 
@@ -131,7 +121,10 @@ SOURCE = "def one(x):\n    for _ in range(3):\n        x += 1\n        x *= 2\n 
     ids=["indented", "white space", "comment", "another loop", "another number"],
 )
 def test_a_hash_is_of_what_the_source_does(tmp_path: Path, other: str, same: bool) -> None:
-    one, two = source_hash(function_of(tmp_path, SOURCE)), source_hash(function_of(tmp_path, other))
+    one, two = (
+        source_hash(written_module(tmp_path, SOURCE).one),
+        source_hash(written_module(tmp_path, other).one),
+    )
     assert one is not None
     assert two is not None
     assert (one == two) is same
@@ -140,7 +133,7 @@ def test_a_hash_is_of_what_the_source_does(tmp_path: Path, other: str, same: boo
 @pytest.fixture
 def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """A function that the table knows as that of the main branch."""
-    function = function_of(tmp_path, SOURCE)
+    function = written_module(tmp_path, SOURCE).one
     table = {"weighting.One.backward": ("0" * 12, source_hash(function))}
     monkeypatch.setattr(known_sources, "HASHES", table)
     return function
@@ -154,7 +147,7 @@ def test_a_known_function_is_known_under_its_own_name_alone(known: Callable[...,
 def test_an_edited_function_is_of_no_known_version(
     known: Callable[..., Any], tmp_path: Path
 ) -> None:
-    edited = function_of(tmp_path, SOURCE.replace("2", "3"))
+    edited = written_module(tmp_path, SOURCE.replace("2", "3")).one
     assert versions_of(edited, "weighting.One.backward") == set()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -12,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from written_module import written_module
 
 import libmtl_recon  # noqa: F401  # first, so that LibMTL loads on today's torch
 
@@ -54,24 +55,12 @@ def three_for_two(_: ModuleType) -> None:
     """It has no need of LibMTL's One."""
 
 
-def class_of(folder: Path, source: str) -> type:
-    file = folder / f"module{len(list(folder.iterdir()))}.py"
-    file.write_text(source, encoding="utf-8")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found: type = module.One
-    return found
-
-
 @pytest.fixture
 def libmtl_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[type | None], Any]:
     """A LibMTL with a class; of known ones the release's is defective, and main's is not."""
     for name in (NEW, OLD):
         monkeypatch.delenv(name, raising=False)
-    known = [source_hash(class_of(tmp_path, one).backward) for one in (DEFECTIVE, GOOD)]
+    known = [source_hash(written_module(tmp_path, one).One.backward) for one in (DEFECTIVE, GOOD)]
     assert None not in known
     monkeypatch.setattr(known_sources, "HASHES", {"weighting.One.backward": tuple(known)})
     monkeypatch.setattr(patches, "PATCHES", (two_for_one,))
@@ -89,7 +78,7 @@ def libmtl_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[ty
 def test_a_known_defect_is_patched_and_reached_as_it_was(
     libmtl_with: Callable[..., Any], tmp_path: Path
 ) -> None:
-    libmtl = libmtl_with(class_of(tmp_path, DEFECTIVE))
+    libmtl = libmtl_with(written_module(tmp_path, DEFECTIVE).One)
     patch_after_import(libmtl)
     assert patch_status(libmtl) == {"two-for-one": "applied"}
     assert libmtl.weighting.One().backward() == 2
@@ -100,7 +89,7 @@ def test_a_known_defect_is_patched_and_reached_as_it_was(
 def test_what_is_known_to_be_right_is_left_alone(
     libmtl_with: Callable[..., Any], tmp_path: Path
 ) -> None:
-    one = class_of(tmp_path, GOOD)
+    one = written_module(tmp_path, GOOD).One
     own, libmtl = one.backward, libmtl_with(one)
     patch_after_import(libmtl)
     assert patch_status(libmtl) == {"two-for-one": "not needed"}
@@ -115,7 +104,9 @@ def without_source(_: Path) -> type:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda folder: class_of(folder, EDITED), without_source], ids=["edited", "no source"]
+    "make",
+    [lambda folder: written_module(folder, EDITED).One, without_source],
+    ids=["edited", "no source"],
 )
 def test_what_is_not_known_is_left_alone_and_said(
     libmtl_with: Callable[..., Any], tmp_path: Path, make: Callable[[Path], type]
@@ -133,7 +124,7 @@ def test_what_is_not_known_is_patched_if_it_is_named(
     libmtl_with: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(NEW, "two-for-one")
-    libmtl = libmtl_with(class_of(tmp_path, EDITED))
+    libmtl = libmtl_with(written_module(tmp_path, EDITED).One)
     patch_after_import(libmtl)  # without a warning
     assert patch_status(libmtl) == {"two-for-one": "applied"}
     assert libmtl.weighting.One().backward() == 2
@@ -143,7 +134,7 @@ def test_what_is_not_known_may_be_switched_off(
     libmtl_with: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(NEW, "none")
-    libmtl = libmtl_with(class_of(tmp_path, EDITED))
+    libmtl = libmtl_with(written_module(tmp_path, EDITED).One)
     patch_after_import(libmtl)  # without a warning
     assert patch_status(libmtl) == {"two-for-one": "switched off"}
     assert libmtl.weighting.One().backward() == 3
@@ -164,7 +155,7 @@ def test_a_part_that_takes_known_functions_only_says_which_it_left(
     libmtl_with: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(patches, "PATCHES", (three_for_two,))
-    libmtl = libmtl_with(class_of(tmp_path, EDITED))
+    libmtl = libmtl_with(written_module(tmp_path, EDITED).One)
     with pytest.warns(UserWarning, match=r"^LibMTL's weighting\.One\.backward are .*read\.$"):
         patch_after_import(libmtl)
     assert patch_status(libmtl) == {"three-for-two": "applied"}
@@ -174,7 +165,7 @@ def test_a_part_that_takes_known_functions_only_says_which_it_left(
 def test_the_surroundings_can_make_no_defect_of_it(
     libmtl_with: Callable[..., Any], tmp_path: Path
 ) -> None:
-    libmtl = libmtl_with(class_of(tmp_path, EDITED))
+    libmtl = libmtl_with(written_module(tmp_path, EDITED).One)
     needs = Defect("weighting.One.backward", of=PYPI, where=lambda: False)
     assert needs(libmtl) is False
 
@@ -212,7 +203,7 @@ def test_the_old_name_is_said_to_be_old(
     libmtl_with: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(OLD, "two-for-one")
-    libmtl = libmtl_with(class_of(tmp_path, EDITED))
+    libmtl = libmtl_with(written_module(tmp_path, EDITED).One)
     with pytest.warns(DeprecationWarning, match=rf"{OLD} is called {NEW} now") as said:
         patch_after_import(libmtl)
     assert len(said) == 1
