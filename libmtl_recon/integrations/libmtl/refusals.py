@@ -31,7 +31,7 @@ _BY_SHARED_GRADIENTS = frozenset(
     )
 )
 _BY_REPRESENTATIONS = frozenset(("GradDrop",))
-_BY_LOSSES = frozenset(("DWA", "EW", "FAMO", "GLS", "RLW", "STCH", "UW"))
+_BY_LOSSES = frozenset(("DWA", "EW", "ExcessMTL", "FAMO", "GLS", "RLW", "STCH", "UW"))
 # LibMTL's architectures that mix the tasks' representations of one input, by its versions.
 _OF_ONE_INPUT = {"Cross_stitch": BOTH, "LTB": MAIN, "PLE": MAIN}
 # Those that want a number of experts for each task.

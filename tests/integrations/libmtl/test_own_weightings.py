@@ -116,7 +116,7 @@ def test_the_tables_hold_the_weightings_of_this_libmtl() -> None:
     from libmtl_recon.integrations.libmtl import refusals
 
     both = refusals._BY_LOSSES | refusals._BY_SHARED_GRADIENTS | refusals._BY_REPRESENTATIONS
-    either = {"GradNorm", "MGDA", "IMTL", "Aligned_MTL", "ExcessMTL"}
+    either = {"GradNorm", "MGDA", "IMTL", "Aligned_MTL"}
     own = {
         name
         for name, value in vars(weightings).items()

@@ -80,7 +80,9 @@ def cut_graph(proceed: Callable[..., Any], model: Any, /, losses: Any, **kwargs:
 
 def hands_over(model: Any) -> bool:
     """Whether the model's weighting is given losses without the graphs behind them."""
-    return "cut-graph" in hook_names(type(model).backward) and _known(_own_backward(model))
+    return "cut-graph" in hook_names(type(model).backward) and _takes_a_cut_graph(
+        _own_backward(model)
+    )
 
 
 def compute_grad(self: Any, losses: Any, mode: str, rep_grad: bool = False) -> Any:
@@ -163,10 +165,6 @@ def _takes_a_cut_graph(weighting: Any) -> bool:
 def _own_backward(model: Any) -> Any:
     """The ``backward`` that the model's class, made by LibMTL, has from its weighting."""
     return super(type(model), model).backward.__func__
-
-
-def _known(weighting: Any) -> bool:
-    return bool(weighting.__module__.startswith(_KNOWN))
 
 
 def _batches(model: Any) -> int:
