@@ -91,4 +91,4 @@ def _is_one(given: Any, ours: type) -> bool:
 def _is_libmtls(libmtl: ModuleType, weighting: Any) -> bool:
     """Whether a weighting is one for which LibMTL's own code makes arguments."""
     listed = vars(libmtl.weighting).get(getattr(weighting, "__name__", "")) is weighting
-    return listed and weighting.__module__.startswith("LibMTL.")
+    return isinstance(weighting, type) and listed and weighting.__module__.startswith("LibMTL.")
