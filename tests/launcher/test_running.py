@@ -232,7 +232,7 @@ def test_a_hook_may_end_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_hooks_are_still_taken_under_their_old_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = write(tmp_path, BUILDS + "build()\nprint('not reached')\n")
+    script = write(tmp_path, BUILDS + "build()\nprint('not reached')\n", "by_old_name.py")
     with pytest.warns(DeprecationWarning, match=r"hooks=\[") as said:
         assert run_script(script, observers=[Stopping()]) == 0
     monkeypatch.chdir(tmp_path)

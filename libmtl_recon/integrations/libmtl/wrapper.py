@@ -126,8 +126,8 @@ def wrap(original: Callable[..., Any], row: Row) -> Callable[..., Any]:
             try:
                 bound = signature.bind(*args, **kwargs)
             except TypeError as error:
-                # As Python itself says it, which names the function.
-                raise TypeError(f"{original.__qualname__}() {error}") from None
+                # Which does not say of what.
+                raise TypeError(f"{error} (of {original.__qualname__})") from None
             call = Call(args[0] if args else None, bound.arguments)
             for function in before:
                 function(call)

@@ -298,9 +298,9 @@ def test_a_wrapper_looks_like_what_it_wraps(kinds: tuple[str, ...]) -> None:
     assert wrapper.__wrapped__ is Owner.member  # type: ignore[attr-defined]
 
 
-def test_a_call_that_does_not_fit_is_told_as_python_tells_it() -> None:
+def test_a_call_that_does_not_fit_names_the_argument_and_the_member() -> None:
     owner = wrapped(full_row())
-    with pytest.raises(TypeError, match=r"member\(\) missing .* 'one'"):
+    with pytest.raises(TypeError, match=r"missing .* 'one' \(of Owner\.member\)"):
         owner.member()
     assert owner.told == []
 
