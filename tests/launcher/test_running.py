@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from forked import python
+from forks import python
 
 from libmtl_recon import StopRun, TrainerHook, UsageError, find_script, run_module, run_script
 
