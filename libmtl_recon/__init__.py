@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from libmtl_recon._version import __version__
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.integrations.libmtl import activate
+from libmtl_recon.integrations.libmtl import activate, register_when_imported
 
 if TYPE_CHECKING:
     from libmtl_recon.conflicts.plot import draw_profile
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from libmtl_recon.integrations.libmtl.missing_labels.masked import Masked
     from libmtl_recon.integrations.libmtl.scoring import ScoringHook
     from libmtl_recon.integrations.libmtl.single_task import SingleTask
+    from libmtl_recon.integrations.libmtl.step import present_tasks
     from libmtl_recon.launcher import find_script, run_module, run_script
     from libmtl_recon.profiles.cache import ProfileCache
     from libmtl_recon.splitting.outputs import by_task
@@ -54,6 +55,7 @@ __all__ = [
     "gradops_weights",
     "known_weightings",
     "only_task",
+    "present_tasks",
     "run_module",
     "run_script",
     "split_layers",
@@ -78,6 +80,7 @@ _HOMES = {
     "gradops_weights": "weighting.gradops",
     "known_weightings": "integrations.libmtl.arguments",
     "only_task": "splitting.split",
+    "present_tasks": "integrations.libmtl.step",
     "run_module": "launcher",
     "run_script": "launcher",
     "split_layers": "splitting.split",
@@ -96,4 +99,4 @@ def __dir__() -> list[str]:
     return __all__
 
 
-activate()
+register_when_imported()

@@ -43,6 +43,12 @@ def warn(text: str) -> None:
             sys.stderr.flush()
 
 
+def write(text: str, stream: Any) -> None:
+    """Write a text to a stream; characters that its encoding does not have are escaped."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
 def guarded(command: Callable[[], int], *, own_process: bool) -> int:
     """Run a command while stdout and stderr fail in our own way; returns its exit status.
 

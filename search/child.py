@@ -36,7 +36,8 @@ from libmtl_recon import (
 )
 from libmtl_recon.conflicts.layers import Layer
 from libmtl_recon.files import write_atomically
-from libmtl_recon.profiles.scoring_lock import ScoringTurn
+from libmtl_recon.output import warn
+from libmtl_recon.profiles.scoring_lock import ScoringLock
 
 CANNOT_WRITE = 74  # the exit status of a run that cannot write down what it measured (EX_IOERR)
 DIGEST = "digest"
@@ -194,8 +195,8 @@ def _run(job: Job, recorder: Recorder) -> None:
         return
     # Before the script, which may change the working folder.
     cache = ProfileCache()
-    turn = ScoringTurn(cache, lambda text: recorder.write("waiting", text=text))
-    scoring = ScoringHook(job.steps, on_built=_reuse(job, job.profile, cache, turn, recorder))
+    lock = ScoringLock(cache, lambda text: recorder.write("waiting", text=text))
+    scoring = ScoringHook(job.steps, on_built=_reuse(job, job.profile, cache, lock, recorder))
     try:
         status = run_script(job.script, job.arguments, hooks=[*hooks, scoring])
         profile = scoring.profile() if status == 0 else None
@@ -207,7 +208,7 @@ def _run(job: Job, recorder: Recorder) -> None:
                 # The search has the profile in its own folder; other runs will not find it.
                 recorder.write("not cached", reason=str(error))
     finally:
-        turn.leave()
+        lock.release()
     recorder.end(status)
 
 
@@ -226,7 +227,7 @@ def _count_layers(recorder: Recorder) -> Callable[[tuple[Layer, ...]], None]:
     return count
 
 
-def _reuse(job: Job, file: Path, cache: ProfileCache, turn: ScoringTurn, recorder: Recorder) -> Any:
+def _reuse(job: Job, file: Path, cache: ProfileCache, lock: ScoringLock, recorder: Recorder) -> Any:
     """Before the first step, take a profile of the very same architecture from the cache.
 
     If there is none, another process may just be making it: that is waited for.
@@ -236,7 +237,7 @@ def _reuse(job: Job, file: Path, cache: ProfileCache, turn: ScoringTurn, recorde
         recorder.write("layers", count=len(layers))
         try:
             take(layers)
-            turn.enter(layers)
+            lock.acquire(layers)
             recorder.write("turn")
             # Also where nobody was waited for: another may have ended between these two lines.
             take(layers)
@@ -264,7 +265,7 @@ def _keep(profile: ConflictProfile, file: Path) -> None:
 def _give_up(error: OSError) -> NoReturn:
     """End at once: the search cannot go on where it cannot write, and says so."""
     with contextlib.suppress(OSError):
-        print(f"libmtl-recon: error: {error}", file=sys.stderr, flush=True)
+        warn(f"libmtl-recon: error: {error}")
     os._exit(CANNOT_WRITE)
 
 

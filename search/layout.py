@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from libmtl_recon.consoles import frame_for
 from libmtl_recon.texts import printable
 
-_NO_TERMINAL_WIDTH = 500
 _WIDEST = 8  # columns of a table in Markdown, which wraps nothing
 
 Cells = Sequence[Sequence[str]]
-
-
-def make_console() -> Console:
-    """The console for a report: as wide as the terminal, or as COLUMNS says.
-
-    Where neither says how wide, it is wide enough, and breaks no line.
-    """
-    console = Console(highlight=False, emoji=False)
-    if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
-        return console
-    return Console(highlight=False, emoji=False, width=_NO_TERMINAL_WIDTH, soft_wrap=True)
 
 
 def fitting_table(headings: Sequence[str], rows: Cells, console: Console) -> Table:
@@ -62,8 +49,7 @@ def make_table(
         console: Where it will be printed.
         left: The columns of texts, which are aligned at the left, and wrap where they must.
     """
-    plain = not console.is_terminal
-    table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=not plain)
+    table = Table(**frame_for(console))
     for place, heading in enumerate(headings):
         text = place in left
         numbers = [len(row[place]) for row in rows]

@@ -13,7 +13,6 @@ from typing import Any
 from libmtl_recon_search.layout import (
     fitting_markdown,
     fitting_table,
-    make_console,
     make_table,
     markdown,
 )
@@ -23,6 +22,7 @@ from libmtl_recon_search.space import Plan
 from libmtl_recon_search.trials import TrialLine, best_and_failed
 from rich.text import Text
 
+from libmtl_recon.consoles import make_console
 from libmtl_recon.files import write_atomically
 from libmtl_recon.texts import printable
 
@@ -122,7 +122,7 @@ class Report:
 
     def print(self) -> None:
         """Print the table and what to do next."""
-        console = make_console()
+        console = make_console(fitting=True)
 
         def say(text: str, soft_wrap: bool | None = None) -> None:
             console.print(Text(printable(text, keep="\n")), soft_wrap=soft_wrap)

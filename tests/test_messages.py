@@ -55,6 +55,19 @@ def test_library_code_names_no_flag(file: Path) -> None:
     assert found == []
 
 
+@pytest.mark.parametrize("file", CORE, ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_library_code_does_not_speak_of_libmtl(file: Path) -> None:
+    """In messages and docstrings, which who has no LibMTL reads as well; comments may."""
+    found = [
+        f"line {node.lineno}: {node.value}"
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.search(r"\bLibMTL\b|\bTrainer\b", node.value)
+    ]
+    assert found == []
+
+
 def test_a_flag_would_be_found() -> None:
     module = '''
 def f():

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from libmtl_recon import logs
 from libmtl_recon._version import __version__
 from libmtl_recon.cli import doctor, extract, gradops, layers, run, score, search
 from libmtl_recon.cli.parsing import Parser
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments without the program's name; those of the process by default.
     """
     options = argparse.Namespace(own_process=argv is None)
+    logs.show()
     status = guarded(lambda: _run(argv, options), own_process=options.own_process)
     if not options.own_process:
         return status

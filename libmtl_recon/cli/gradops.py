@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from libmtl_recon.cli.command import add_command
 
@@ -91,20 +90,21 @@ def _plot(options: argparse.Namespace) -> int:
 
 
 def _print_means(files: Sequence[str], logs: Sequence[GradOPSLog]) -> None:
-    from libmtl_recon.cli.tables import make_console, make_table, show_table
+    from libmtl_recon.cli.tables import make_table, show_table
+    from libmtl_recon.consoles import make_console
 
     console = make_console()
     columns = [f"{letter} {task}" for letter in "wr" for task in logs[0].tasks]
     headings = ["log", "alpha", "steps", *columns, "conflicts"]
     table = make_table(console, *headings, right=tuple(headings[1:]))
     for file, log in zip(files, logs, strict=True):
-        alpha = "static" if np.isnan(log.alpha) else f"{log.alpha:g}"
-        means = [_mean(column) for column in (*log.factors.T, *log.speeds.T)]
-        rate = _mean(100.0 * log.conflict_rate, digits=0)
-        table.add_row(file, alpha, str(len(log.steps)), *means, f"{rate} %" if rate else "")
+        alpha = "static" if math.isnan(log.alpha) else f"{log.alpha:g}"
+        means = log.means()
+        numbers = [_shown(mean) for mean in (*means.factors, *means.speeds)]
+        rate = _shown(100.0 * means.conflict_rate, digits=0)
+        table.add_row(file, alpha, str(len(log.steps)), *numbers, f"{rate} %" if rate else "")
     show_table(console, table)
 
 
-def _mean(values: Any, digits: int = 2) -> str:
-    known = values[~np.isnan(values)]
-    return f"{known.mean():.{digits}f}" if len(known) else ""
+def _shown(value: float, digits: int = 2) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}f}"

@@ -72,7 +72,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _list(_: argparse.Namespace) -> int:
-    from libmtl_recon.cli.tables import make_console, make_table, say, show_table
+    from libmtl_recon.cli.tables import make_table, say, show_table
+    from libmtl_recon.consoles import make_console
     from libmtl_recon.profiles.cache import ProfileCache
     from libmtl_recon.profiles.recovery import recover_all
 
@@ -101,12 +102,8 @@ def _show(options: argparse.Namespace) -> int:
     from libmtl_recon.cli.tables import print_ranking, say
     from libmtl_recon.conflicts.grid import check_severity
     from libmtl_recon.conflicts.profile import check_split_count
-    from libmtl_recon.conflicts.schedule import (
-        DEFAULT_CONFIDENCE,
-        DEFAULT_RANKING_CONFIDENCE,
-        UntilStable,
-    )
-    from libmtl_recon.conflicts.stability import in_words
+    from libmtl_recon.conflicts.report import report_on
+    from libmtl_recon.conflicts.schedule import UntilStable
     from libmtl_recon.errors import ReconError
     from libmtl_recon.profiles.cache import ProfileCache
 
@@ -128,16 +125,14 @@ def _show(options: argparse.Namespace) -> int:
 
         check_picture("--plot", options.plot)
         draw_profile(entry.profile, options.plot, options.s, options.k)
+    asked = UntilStable.usual(options.s, options.k)
+    report = report_on(entry.profile, options.s, options.k, asked)
     tasks = bounded(", ".join(entry.profile.tasks), _LONGEST)
     say(f"profile {entry.id}: {entry.profile.steps} steps, tasks {tasks}")
     for key, value in entry.profile.provenance.items():
         _show_origin(key, value)
-    print_ranking(entry.profile, options.s, options.k)
-    if options.k is None:
-        asked = UntilStable(options.s, None, DEFAULT_RANKING_CONFIDENCE)
-    else:
-        asked = UntilStable(options.s, options.k, DEFAULT_CONFIDENCE)
-    say(in_words(asked.look(entry.profile), asked.confidence))
+    print_ranking(report, options.k)
+    say(report.sentence)
     if options.plot:
         say(f"Drawn in {options.plot}.")
     return 0

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from libmtl_recon.conflicts.profile import ConflictProfile
 
 _SOURCE = "a profile's ID, or the file of an exported one"
-# The numbers of worst layers whose overlap is shown, where there are so many.
-_TOPS = (5, 10, 15, 25, 40)
 
 
 def add_actions(actions: Any) -> None:
@@ -82,73 +80,38 @@ def _numbers(text: str) -> list[float]:
 
 
 def _load(sources: Sequence[str]) -> list[ConflictProfile]:
-    from libmtl_recon.files import exists, is_folder
-    from libmtl_recon.profiles.cache import ProfileCache, read_profile
+    from libmtl_recon.profiles.cache import ProfileCache
 
     cache = ProfileCache()
-    return [
-        read_profile(source)
-        if exists(source) and not is_folder(source)
-        else cache.load(source, "PROFILE, if there is no such file,").profile
-        for source in sources
-    ]
-
-
-def _titles(profiles: Sequence[ConflictProfile]) -> list[str]:
-    """What tells the profiles apart: data set, weighting, architecture, seed."""
-    keys = ("dataset", "weighting", "architecture", "seed")
-    origins = [profile.provenance for profile in profiles]
-    telling = [k for k in keys if len({str(origin.get(k)) for origin in origins}) > 1]
-    found = [" ".join(str(o.get(k)) for k in telling or ["dataset"]) for o in origins]
-    if len(set(found)) < len(found):
-        found = [f"{title} ({number})" for number, title in enumerate(found, 1)]
-    return found
+    return [cache.load_or_read(source, "PROFILE") for source in sources]
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from libmtl_recon.cli.tables import make_console, make_table, say, show_table
-    from libmtl_recon.conflicts.compare import (
-        chance_distance,
-        norms_first,
-        overlap,
-        ranking_distance,
-    )
+    from libmtl_recon.cli.tables import make_table, say, show_table
+    from libmtl_recon.conflicts.comparison import compare_profiles
     from libmtl_recon.conflicts.grid import check_severity
-    from libmtl_recon.conflicts.stability import stability
-    from libmtl_recon.errors import ReconError
+    from libmtl_recon.consoles import make_console
+    from libmtl_recon.errors import naming
     from libmtl_recon.profiles.sources import describe
 
-    check_severity("--s", options.s)
-    profiles = _load(options.profiles)
-    one, other = profiles
-    if set(one.layer_names) != set(other.layer_names):
-        differing = sorted(set(one.layer_names) ^ set(other.layer_names))
-        raise ReconError(
-            f"These profiles are of different architectures, {len(one.layer_names)} and "
-            f"{len(other.layer_names)} layers, and differ in {', '.join(differing[:3])}. Only "
-            "rankings of the same layers can be compared."
-        )
-    for letter, profile in zip("AB", profiles, strict=True):
-        sure = stability(profile, options.s)
-        say(
-            f"{letter}: {describe(profile)}; its ranking agrees to {sure.agreement:.0%} with itself"
-        )
-    rankings = [profile.ranking(options.s) for profile in profiles]
-    trivial = norms_first(one.architecture)
-    count = len(trivial)
-    say(f"\nAt S = {options.s:g}, {count} layers; distances by Eq. 22 (0: the same ranking):")
+    with naming(S="--s"):
+        check_severity("S", options.s)  # before a profile is read
+        profiles = _load(options.profiles)
+        found = compare_profiles(profiles[0], profiles[1], options.s)
+    for letter, profile, agreement in zip("AB", profiles, found.agreements, strict=True):
+        say(f"{letter}: {describe(profile)}; its ranking agrees to {agreement:.0%} with itself")
+    said = f"{found.layers} layers; distances by Eq. 22 (0: the same ranking)"
+    say(f"\nAt S = {options.s:g}, {said}:")
     console = make_console()
-    numbers = ("distance", *(f"top {K}" for K in _TOPS if count > K))
+    numbers = ("distance", *(f"top {K}" for K in found.tops))
     table = make_table(console, "", *numbers, right=numbers)
-    for name, (first, second) in {
-        "A and B": (rankings[0], rankings[1]),
-        "A and norms first": (rankings[0], trivial),
-        "B and norms first": (rankings[1], trivial),
+    for name, like in {
+        "A and B": found.together,
+        "A and norms first": found.trivial[0],
+        "B and norms first": found.trivial[1],
+        "by chance": found.chance,
     }.items():
-        shares = [f"{overlap(first, second, K):.0%}" for K in _TOPS if count > K]
-        table.add_row(name, f"{ranking_distance(first, second):.2f}", *shares)
-    chance = [f"{K / count:.0%}" for K in _TOPS if count > K]
-    table.add_row("by chance", f"{chance_distance(count):.2f}", *chance)
+        table.add_row(name, f"{like.distance:.2f}", *(f"{share:.0%}" for share in like.overlaps))
     show_table(console, table)
     return 0
 
@@ -166,18 +129,19 @@ def _add(options: argparse.Namespace) -> int:
 
 
 def _table(options: argparse.Namespace) -> int:
-    from libmtl_recon.cli.tables import make_console, make_table, say, show_table
-    from libmtl_recon.conflicts.intervals import EDGES, intervals
+    from libmtl_recon.cli.tables import make_table, say, show_table
+    from libmtl_recon.conflicts.intervals import EDGES, common_layers, intervals
+    from libmtl_recon.consoles import make_console
     from libmtl_recon.errors import naming
+    from libmtl_recon.profiles.sources import titles
 
     profiles = _load(options.profiles)
-    common = set.intersection(*(set(profile.layer_names) for profile in profiles))
-    layers = [n for n in profiles[0].layer_names if n in common] if options.layers else None
+    layers = common_layers(profiles) if options.layers else None
     with naming(edges="--edges"):
         found = intervals(profiles, options.edges or EDGES, layers)
-    titles = _titles(profiles)
+    headings = titles(profiles)
     console = make_console()
-    table = make_table(console, "cosine", *titles, right=tuple(titles))
+    table = make_table(console, "cosine", *headings, right=tuple(headings))
     for title, row in zip(found.titles, found.shares, strict=True):
         table.add_row(title, *(f"{share:.2f}" for share in row))
     reductions = ["-", *(f"{value:.2f}" for value in found.reduction[1:])]
@@ -194,9 +158,10 @@ def _plot(options: argparse.Namespace) -> int:
     from libmtl_recon.cli.tables import say
     from libmtl_recon.conflicts.distribution import draw_distributions
     from libmtl_recon.errors import naming
+    from libmtl_recon.profiles.sources import titles
 
     profiles = _load(options.profiles)
-    drawn = dict(zip(_titles(profiles), profiles, strict=True))
+    drawn = dict(zip(titles(profiles), profiles, strict=True))
     with naming(file="--out", S="--s"):
         draw_distributions(drawn, options.out, options.s)
     say(f"Drawn in {options.out}.")

@@ -7,16 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from libmtl_recon.cli.command import add_command, add_script, launch
 from libmtl_recon.cli.score_schedule import add_schedule, make_schedule
 from libmtl_recon.errors import UsageError
 from libmtl_recon.files import check_writable
-
-if TYPE_CHECKING:
-    from libmtl_recon.conflicts.layers import Layer
-    from libmtl_recon.profiles.cache import Entry
 
 _DESCRIPTION = """\
 Train a LibMTL script, unmodified, and count in every shared layer how often the gradients of two
@@ -108,67 +104,42 @@ def _handle(options: argparse.Namespace) -> int:
     options.plot = options.plot and str(Path(options.plot).absolute())
 
     from libmtl_recon.cli.score_ending import ended_like_interrupted, held_back
-    from libmtl_recon.cli.score_report import OTHERS, keep, report, say_found
-    from libmtl_recon.integrations.libmtl.hooks import StopRun
-    from libmtl_recon.integrations.libmtl.scoring import ScoringHook
+    from libmtl_recon.cli.score_report import OTHERS, keep, show
+    from libmtl_recon.integrations.libmtl.scoring_session import ScoringSession
     from libmtl_recon.output import INTERRUPTED, OutputError, released, warn
-    from libmtl_recon.profiles.recovery import Unfinished, recover
-    from libmtl_recon.profiles.scoring_lock import ScoringTurn
 
     def tell(text: str) -> None:
         warn(f"libmtl-recon: {text}")
 
-    turn = ScoringTurn(cache, tell)
-    found: list[Entry] = []
-    unfinished: list[Unfinished] = []
-
-    def built(layers: tuple[Layer, ...]) -> None:
-        entry = turn.enter(layers)
-        if entry is not None:
-            found.append(entry)
-            raise StopRun
-        if turn.held:
-            left = recover(cache, layers)
-            if left is not None:
-                tell(f"{left} `libmtl-recon layers add` joins them to those of this run.")
-            unfinished.append(Unfinished(cache, layers, tell))
-
-    def scored(step: int) -> None:
-        advance(step)
-        for run in unfinished:
-            run.note(observer.profile)
-
-    observer = ScoringHook(
+    session = ScoringSession(
+        cache,
         schedule,
-        dataset=options.dataset_name,
-        on_step=scored,
-        on_built=built,
-        trainer=options.score_trainer or 1,
+        tell,
+        on_recovered=lambda left: tell(
+            f"{left} `libmtl-recon layers add` joins them to those of this run."
+        ),
+        on_step=lambda step: advance(step),
         on_other=lambda: None if options.score_trainer else tell(OTHERS),
+        dataset=options.dataset_name,
+        trainer=options.score_trainer or 1,
     )
     errors = sys.stderr  # of which nothing fails, unlike the script's
-    try:
-        with ended_like_interrupted(options.own_process):
-            try:
-                with released(), _progress(schedule.steps, errors) as advance:
-                    status = launch(options, [observer])
-            except KeyboardInterrupt:  # once more, while the first was dealt with
-                status = INTERRUPTED
-            with held_back() as signals:
-                kept = None if found else keep(observer, status, cache, options)
-                for run in unfinished:  # where keeping failed it is all that there is
-                    run.end()
-            try:
-                if found:
-                    say_found(found[0], options)
-                elif kept is not None:
-                    report(kept, observer, status, options)
-            except OutputError:
-                if status == 0:
-                    raise
-        return INTERRUPTED if signals else status
-    finally:
-        turn.leave()
+    with session, ended_like_interrupted(options.own_process):
+        try:
+            with released(), _progress(schedule.steps, errors) as advance:
+                status = launch(options, [session.hook])
+        except KeyboardInterrupt:  # once more, while the first was dealt with
+            status = INTERRUPTED
+        with held_back() as signals:
+            kept = keep(session, status, cache, options)
+            session.end()  # where keeping failed it is all that there is
+        try:
+            if kept is not None:
+                show(kept, session, status, options)
+        except OutputError:
+            if status == 0:
+                raise
+    return INTERRUPTED if signals else status
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from libmtl_recon.conflicts.schedule import (
     DEFAULT_CONFIDENCE,
@@ -65,8 +66,6 @@ def make_schedule(options: argparse.Namespace) -> Schedule:
     """
     wanted = options.score_until_stable
     fixed = wanted == _OFF or (wanted is None and options.steps is not None)
-    if wanted is None or wanted == _OFF:
-        wanted = DEFAULT_RANKING_CONFIDENCE if options.k is None else DEFAULT_CONFIDENCE
     steps = MOST_STEPS if options.steps is None and not fixed else options.steps
     with naming(
         S="--s",
@@ -76,7 +75,9 @@ def make_schedule(options: argparse.Namespace) -> Schedule:
         start="--score-from",
         stop="--score-to",
     ):
-        asked = UntilStable(options.s, options.k, wanted)
+        asked = UntilStable.usual(options.s, options.k)
+        if wanted is not None and wanted != _OFF:
+            asked = dataclasses.replace(asked, confidence=wanted)
         until = None if fixed else asked
         return Schedule(
             steps, options.score_every, options.score_from, options.score_to, until, asked

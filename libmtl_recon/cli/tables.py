@@ -5,17 +5,16 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from libmtl_recon.consoles import frame_for, make_console
+from libmtl_recon.output import write
 from libmtl_recon.texts import bounded, printable
 
 if TYPE_CHECKING:
-    from libmtl_recon.conflicts.profile import ConflictProfile
+    from libmtl_recon.conflicts.report import ProfileReport
 
-# Where there is no terminal a table is as wide as it needs to be, for files and pipes.
-_NO_TERMINAL_WIDTH = 500
 _MOST_ROWS = 1000
 _LONGEST_CELL = 500  # characters
 
@@ -45,8 +44,7 @@ class NameTable(Table):
 
 
 def _write(text: str, stream: TextIO) -> None:
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    write(f"{text}\n", stream)
     stream.flush()
 
 
@@ -59,7 +57,7 @@ def make_table(console: Console, *headings: str, right: tuple[str, ...] = ()) ->
         right: Those whose columns are aligned at the right.
     """
     plain = not console.is_terminal
-    table = NameTable(box=None if plain else box.SIMPLE_HEAD, pad_edge=not plain)
+    table = NameTable(**frame_for(console))
     for heading in headings:
         justify: Literal["left", "right"] = "right" if heading in right else "left"
         title = bounded(printable(heading), _LONGEST_CELL)
@@ -67,41 +65,27 @@ def make_table(console: Console, *headings: str, right: tuple[str, ...] = ()) ->
     return table
 
 
-def print_ranking(profile: ConflictProfile, S: float, top: int | None = None) -> None:
+def print_ranking(report: ProfileReport, top: int | None = None) -> None:
     """Print a profile's layers, worst first.
 
     Args:
-        profile: Whose.
-        S: The severity.
+        report: On the profile.
         top: How many; None prints all, up to a thousand.
     """
     top = _MOST_ROWS if top is None else top
-    scores = profile.scores(S)
-    counted = profile.steps * profile.pairs
-    undefined = profile.undefined.sum(axis=0).tolist()
-    missing = dict(zip(profile.layer_names, undefined, strict=True))
-    layers = {layer.name: layer for layer in profile.architecture}
+    undefined = report.any_undefined
     console = make_console()
     numbers = ("rank", "parameters", "score", "share", "undefined")
     headings = ("rank", "layer", "type", "parameters", "score", "share")
-    table = make_table(
-        console, *headings, *(["undefined"] if any(undefined) else []), right=numbers
-    )
-    for rank, name in enumerate(profile.ranking(S)[:top], start=1):
-        layer = layers[name]
-        defined = counted - missing[name]
-        share = scores[name] / defined if defined else 0.0
+    table = make_table(console, *headings, *(["undefined"] if undefined else []), right=numbers)
+    for rank, row in enumerate(report.layers[:top], start=1):
+        layer = row.layer
         cells = [str(rank), layer.title, layer.type, f"{layer.parameters:,}"]
-        cells += [str(scores[name]), f"{share:.1%}"]
-        table.add_row(*cells, *([str(missing[name])] if any(undefined) else []))
-    of = "; shares are of those in which both had a gradient" if any(undefined) else ""
-    say(f"Layers by conflict score at S = {S:g} (of {counted} steps and pairs of tasks{of}):")
+        cells += [str(row.score), f"{row.share:.1%}"]
+        table.add_row(*cells, *([str(row.undefined)] if undefined else []))
+    of = "; shares are of those in which both had a gradient" if undefined else ""
+    counted = f"{report.counted} steps and pairs of tasks"
+    say(f"Layers by conflict score at S = {report.S:g} (of {counted}{of}):")
     show_table(console, table)
-    if top < len(layers):
-        say(f"and {len(layers) - top} more")
-
-
-def make_console() -> Console:
-    """A console for tables: as wide as the terminal, and wide enough where there is none."""
-    width = None if Console().is_terminal else _NO_TERMINAL_WIDTH
-    return Console(width=width, markup=False, emoji=False, highlight=False)
+    if top < len(report.layers):
+        say(f"and {len(report.layers) - top} more")

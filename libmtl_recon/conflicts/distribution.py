@@ -53,7 +53,7 @@ def _counts(title: str, profile: ConflictProfile) -> NDArray[np.int64]:
     if profile.whole is None:
         raise ReconError(
             f"The profile {title!r} has no counts of the whole shared gradient: it was made by an "
-            "older version. Score the script again."
+            "older version. Score the network again."
         )
     total: NDArray[np.int64] = profile.whole[:, :BINS].sum(axis=0)
     return total

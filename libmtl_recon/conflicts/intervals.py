@@ -78,13 +78,23 @@ def intervals(
     return Intervals(tuple(titles), shares, undefined, reduction)
 
 
+def common_layers(profiles: Sequence[ConflictProfile]) -> list[str]:
+    """The layers that all profiles have, in the first one's order.
+
+    Args:
+        profiles: At least one.
+    """
+    common = set.intersection(*(set(profile.layer_names) for profile in profiles))
+    return [name for name in profiles[0].layer_names if name in common]
+
+
 def _counts(profile: ConflictProfile, layers: Sequence[str] | None) -> NDArray[np.int64]:
     """``[401]``, the undefined ones last."""
     if layers is None:
         if profile.whole is None:
             raise ReconError(
                 "This profile has no counts of the whole shared gradient: it was made by an older "
-                "version. Score the script again, or ask for its layers."
+                "version. Score the network again, or ask for its layers."
             )
         total: NDArray[np.int64] = profile.whole.sum(axis=0)
         return total

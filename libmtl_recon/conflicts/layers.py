@@ -72,21 +72,6 @@ def layers_of(
     return tuple(found)
 
 
-def sharing_root(model: nn.Module, shared: Collection[nn.Parameter]) -> nn.Module:
-    """The module to which layers' names are relative: a LibMTL model's encoder, or the model.
-
-    Args:
-        model: LibMTL's.
-        shared: Its shared parameters. If its ``encoder`` holds them all, names are relative to it,
-            and so the same as in the encoder alone.
-    """
-    encoder: nn.Module | None = getattr(model, "encoder", None)
-    if encoder is None:
-        return model
-    held = {id(parameter) for parameter in encoder.parameters()}
-    return encoder if all(id(parameter) in held for parameter in shared) else model
-
-
 def owned_parameters(
     module: nn.Module, shared: Collection[nn.Parameter] | None = None
 ) -> list[tuple[str, nn.Module, list[nn.Parameter]]]:

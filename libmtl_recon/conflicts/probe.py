@@ -41,7 +41,7 @@ class ConflictProbe:
         if len(tasks) < 2:
             raise ReconError(
                 f"A conflict is between two tasks, and this run has {len(tasks)}: {list(tasks)}. "
-                "Score a script that trains at least two tasks together."
+                "Score a network that at least two tasks train together."
             )
         if not layers:
             raise ReconError(

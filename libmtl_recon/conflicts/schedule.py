@@ -36,6 +36,11 @@ class UntilStable:
     K: int | range | None = None
     confidence: float = DEFAULT_RANKING_CONFIDENCE
 
+    @classmethod
+    def usual(cls, S: float, K: int | range | None) -> UntilStable:
+        """With the usual confidence for this choice: a ranking is held to less than K layers."""
+        return cls(S, K, DEFAULT_RANKING_CONFIDENCE if K is None else DEFAULT_CONFIDENCE)
+
     def __post_init__(self) -> None:
         check_severity("S", self.S)
         check_confidence("confidence", self.confidence)

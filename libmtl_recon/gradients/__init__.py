@@ -1,4 +1,15 @@
-"""Per-task gradients of the shared parameters, and what is read off them."""
+"""Per-task gradients of the shared parameters, and what is read off them: T losses in, rows out.
+
+:func:`task_gradients` differentiates T scalar losses with respect to the parameters that the tasks
+share, of any module, into the rows of a matrix ``[T, d]``; :class:`TaskRows` does so step after
+step in the same memory. Of the rows, :func:`gramian` and :func:`layer_gramians` have the inner
+products, and :func:`cosines` the angles. :func:`scatter_gradient` hands a combination of the rows
+out to the parameters' ``.grad``.
+
+Columns are the parameters flattened, in order; a complex parameter takes two for each number, a
+frozen one has zeros, and rows are dense also where gradients are sparse. Gramians are float64.
+Needs torch alone.
+"""
 
 from __future__ import annotations
 

@@ -13,6 +13,42 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from libmtl_recon.errors import UsageError
+
+
+def check_shared(shared: Sequence[Tensor]) -> None:
+    """Check the shared parameters, whose dtype and device the rows have.
+
+    Raises:
+        UsageError: There are none.
+    """
+    if not shared:
+        raise UsageError(
+            "shared",
+            "must be the parameters that the tasks share, at least one",
+            list(shared),
+            "Pass e.g. list(encoder.parameters()).",
+        )
+
+
+def split(vector: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Each parameter's columns of a row ``[d]``.
+
+    Raises:
+        UsageError: It is of another length.
+    """
+    expected = widths(parameters)
+    if vector.shape != (sum(expected),):
+        raise UsageError(
+            "vector",
+            f"must have the shape [{sum(expected)}], a number for each of the shared parameters' "
+            "(two for a complex one)",
+            list(vector.shape),
+            "Pass a combination of the rows of task_gradients, with the same parameters.",
+        )
+    parts: tuple[Tensor, ...] = vector.split(expected)
+    return parts
+
 
 def width(parameter: Tensor) -> int:
     """How many columns a parameter takes."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from libmtl_recon.errors import UsageError
 from libmtl_recon.gradients.columns import real_rows
 
 # Entries turned to float64 at a time. On a CPU they stay in the cache of a core until the product
@@ -89,7 +90,18 @@ def layer_gramians(gradients: Tensor, widths: Sequence[int]) -> Tensor:
 
     Returns:
         ``[L, T, T]``, float64, on the same device (see :func:`exact_device`).
+
+    Raises:
+        UsageError: The widths do not add up to d.
     """
+    if gradients.ndim != 2 or sum(widths) != gradients.shape[1]:
+        raise UsageError(
+            "widths",
+            f"must add up to the columns of gradients [T, d], whose shape is "
+            f"{list(gradients.shape)}",
+            list(widths),
+            "Give each layer's number of columns.",
+        )
     if gradients.is_complex():
         widths = [2 * width for width in widths]
     gradients = real_rows(gradients)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from libmtl_recon.errors import UsageError
 from libmtl_recon.gradients import columns
 from libmtl_recon.gradients.accumulate import add_gradient
 
@@ -37,16 +38,31 @@ def task_gradients(
         ``[T, d]`` in the parameters' real dtype (the widest of them, if they differ), on their
         device; row t is task t, columns are the shared parameters flattened in order. It is dense
         also where a parameter has sparse gradients.
+
+    Raises:
+        UsageError: There is no shared parameter, a loss is no scalar, or ``out`` has another shape.
     """
+    columns.check_shared(shared)
+    shapes = [list(loss.shape) for loss in losses if loss.numel() != 1]
+    if shapes:
+        raise UsageError(
+            "losses",
+            "must be scalars, one for each task",
+            f"one of shape {shapes[0]}",
+            "Take the mean over the samples, or name its entries.",
+        )
+    shape = (len(losses), sum(columns.widths(shared)))
+    if out is not None and out.shape != shape:
+        raise UsageError(
+            "out",
+            f"must have the shape {list(shape)}, tasks times numbers of the shared parameters",
+            list(out.shape),
+            "Leave it out to have a new matrix made.",
+        )
     trainable = [p for p in shared if p.requires_grad]
     wanted = [*trainable, *(p for p in specific if p.requires_grad)]
     if out is None:
-        out = torch.empty(
-            len(losses),
-            sum(columns.widths(shared)),
-            dtype=columns.row_dtype(shared),
-            device=shared[0].device,
-        )
+        out = torch.empty(shape, dtype=columns.row_dtype(shared), device=shared[0].device)
     last = len(losses) - 1
     for task in range(len(losses)):
         gradients = gradients_or_none(
@@ -69,8 +85,15 @@ def scatter_gradient(vector: Tensor, shared: Sequence[Tensor]) -> None:
     The counterpart of :func:`task_gradients`: same order, same width, and as with any backward
     pass, gradients add up until ``zero_grad``. Frozen parameters get none. A new ``.grad`` is
     dense, and a view of ``vector``, which must not be written to afterwards.
+
+    Args:
+        vector: ``[d]``, of any real dtype.
+        shared: The parameters of which it is a gradient, in order.
+
+    Raises:
+        UsageError: The vector is of another length.
     """
-    for parameter, part in zip(shared, vector.split(columns.widths(shared)), strict=True):
+    for parameter, part in zip(shared, columns.split(vector, shared), strict=True):
         if parameter.requires_grad:
             shaped = columns.part_of(part, parameter)
             add_gradient(parameter, columns.gradient_of(shaped, parameter))

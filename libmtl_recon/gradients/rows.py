@@ -57,7 +57,11 @@ class TaskRows:
             ``[T, d]`` in the parameters' (widest) real dtype, on their device; columns are the
             shared parameters flattened in order, complex ones as :func:`torch.view_as_real` has
             them. Written again after the next :meth:`begin`.
+
+        Raises:
+            UsageError: There is no shared parameter.
         """
+        columns.check_shared(shared)
         matrix = self._take(len(roots), shared)
         trainable = [p for p in shared if p.requires_grad]
 
@@ -105,8 +109,11 @@ class TaskRows:
             shared: The shared parameters.
             overwrite: Put it in the place of their ``.grad``, and of what :meth:`fill` has taken
                 from them; those that get none have none.
+
+        Raises:
+            UsageError: The vector is of another length.
         """
-        parts = vector.split(columns.widths(shared))
+        parts = columns.split(vector, shared)
         reached = self.reached or tuple(p.requires_grad for p in shared)
         if overwrite:
             self._before.drop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from libmtl_recon.conflicts.layers import Layer
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.files import refusal, write_atomically
-from libmtl_recon.output import warn
 from libmtl_recon.profiles.stores import Store, explained, open_store
 from libmtl_recon.texts import did_you_mean, printable
+
+_logger = logging.getLogger(__name__)
 
 VARIABLE = "LIBMTL_RECON_CACHE"
 _ENDING = ".json"
@@ -47,8 +49,8 @@ class Match:
 class ProfileCache:
     """A folder of profiles, one readable JSON file each.
 
-    Files are written whole or not at all. One that cannot be read as a profile is named on
-    stderr and renamed to ``*.damaged``; it never stops a run.
+    Files are written whole or not at all. One that cannot be read as a profile is named by
+    a warning of `logging` and renamed to ``*.damaged``; it never stops a run.
 
     Args:
         folder: A path, or a URL that ``fsspec`` knows, such as ``s3://bucket/profiles``. By
@@ -113,6 +115,21 @@ class ProfileCache:
             )
         return found[0]
 
+    def load_or_read(self, source: str, parameter: str = "source") -> ConflictProfile:
+        """The profile in a file of this name, else the one with this (possibly shortened) id.
+
+        Args:
+            source: The file's name, or the id.
+            parameter: The name under which the caller gave it, for the message.
+
+        Raises:
+            ReconError: The file cannot be read as a profile.
+            UsageError: There is neither such a file nor one such profile.
+        """
+        if files.exists(source) and not files.is_folder(source):
+            return read_profile(source)
+        return self.load(source, f"{parameter}, if there is no such file,").profile
+
     def find(self, layers: Sequence[Layer]) -> Match | None:
         """The newest profile for a network with these layers.
 
@@ -155,13 +172,13 @@ class ProfileCache:
         except FileNotFoundError:
             return None  # removed by another process since the folder was listed
         except UnicodeDecodeError:
-            _warn(f"{file} is no text. {self._set_aside(name)}")
+            _logger.warning("%s is no text. %s", printable(file), self._set_aside(name))
             return None
         except ReconError as error:
-            _warn(f"{error} {self._set_aside(name)}")
+            _logger.warning("%s %s", error, self._set_aside(name))
             return None
         except OSError as error:
-            _warn(f"{file} was passed over: {refusal(error)}.")
+            _logger.warning("%s was passed over: %s.", printable(file), refusal(error))
             return None
         return Entry(name.removesuffix(_ENDING), profile)
 
@@ -180,10 +197,6 @@ class ProfileCache:
         except OSError as error:
             return f"It could not be set aside ({refusal(error)}) and was passed over."
         return f"It was set aside as {self.store.where(aside)}."
-
-
-def _warn(text: str) -> None:
-    warn(f"libmtl-recon: {printable(text)}")
 
 
 def default_folder() -> Path | str:

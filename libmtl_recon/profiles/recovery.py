@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,13 +12,15 @@ from libmtl_recon.conflicts.fingerprint import fingerprint
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.conflicts.runs import runs_of
 from libmtl_recon.errors import ReconError
-from libmtl_recon.output import warn
 from libmtl_recon.profiles.cache import VARIABLE, ProfileCache
 from libmtl_recon.profiles.scoring_lock import lock_name
 from libmtl_recon.profiles.stores import explained
+from libmtl_recon.texts import printable
 
 if TYPE_CHECKING:
     from libmtl_recon.conflicts.layers import Layer
+
+_logger = logging.getLogger(__name__)
 
 _ENDING = ".unfinished"
 _SECONDS = 60.0
@@ -42,11 +45,11 @@ class Recovered:
         )
 
 
-class Unfinished:
+class RecoveryFile:
     """Writes a run's profile every minute, until the run ends by itself.
 
     Args:
-        cache: Where profiles are kept; it must be this process's turn to score the network.
+        cache: Where profiles are kept; this process must hold the network's scoring lock.
         layers: Of the network.
         say: Told that it cannot be written.
     """
@@ -93,12 +96,12 @@ def recover(cache: ProfileCache, layers: Sequence[Layer]) -> Recovered | None:
     """Keep what a killed run had scored of a network as a profile.
 
     Args:
-        cache: Where profiles are kept; it must be this process's turn to score the network, so
+        cache: Where profiles are kept; this process must hold the network's scoring lock, so
             that no other process is just doing that.
         layers: Of the network.
 
     Returns:
-        None if there is nothing. What cannot be read is said on stderr and renamed to
+        None if there is nothing. What cannot be read is logged as a warning and renamed to
         ``*.damaged``.
 
     Raises:
@@ -142,9 +145,11 @@ def _recover(cache: ProfileCache, name: str) -> Recovered | None:
         why = "The file is no text." if isinstance(error, UnicodeDecodeError) else str(error)
         if isinstance(error, OSError):
             why = f"The system says: {error.strerror or error}."
-        warn(
-            f"libmtl-recon: {store.where(name)}, which a killed run left, cannot be kept. {why} "
-            f"{_set_aside(cache, name)}"
+        _logger.warning(
+            "%s, which a killed run left, cannot be kept. %s %s",
+            printable(str(store.where(name))),
+            why,
+            _set_aside(cache, name),
         )
         return None
     run = profile.provenance.get("run")

@@ -11,16 +11,16 @@ from libmtl_recon.profiles.cache import VARIABLE, Entry, ProfileCache
 
 
 def lock_name(architecture: str) -> str:
-    """Of the file whose lock is the turn to score the architecture with this fingerprint."""
+    """The name of the lock file of the architecture with this fingerprint."""
     return f".{architecture}.lock"
 
 
-class ScoringTurn:
-    """This process's turn to score.
+class ScoringLock:
+    """A lock between processes, under which one of them scores an architecture.
 
-    Held until :meth:`leave`, or until the process ends, however it does. Where profiles are kept
-    behind a URL there is no turn: nothing would tell that another machine has died; nor is there
-    one in a folder that knows no locks, which is said.
+    Held until :meth:`release`, or until the process ends, however it does. Where profiles are kept
+    behind a URL there is none: nothing would tell that another machine has died; nor is there one
+    in a folder that knows no locks, which is said.
 
     Args:
         cache: Where profiles are kept.
@@ -32,8 +32,8 @@ class ScoringTurn:
         self._say = say
         self._lock: Any = None
 
-    def enter(self, layers: Sequence[Layer]) -> Entry | None:
-        """Wait for the turn.
+    def acquire(self, layers: Sequence[Layer]) -> Entry | None:
+        """Wait for the lock.
 
         Args:
             layers: Of the network that is to be scored.
@@ -70,10 +70,10 @@ class ScoringTurn:
 
     @property
     def held(self) -> bool:
-        """Whether no other process scores the architecture until :meth:`leave`."""
+        """Whether no other process scores the architecture until :meth:`release`."""
         return self._lock is not None
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Let the next one in."""
         if self._lock is not None:
             self._lock.release()

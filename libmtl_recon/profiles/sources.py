@@ -159,6 +159,20 @@ def origin(provenance: Mapping[str, Any], steps: int | None = None) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def titles(profiles: Sequence[ConflictProfile]) -> list[str]:
+    """What tells profiles apart, one title each: data set, weighting, architecture, seed.
+
+    Where all of these are the same, or not enough, they are numbered from 1.
+    """
+    keys = ("dataset", "weighting", "architecture", "seed")
+    origins = [profile.provenance for profile in profiles]
+    telling = [k for k in keys if len({str(origin.get(k)) for origin in origins}) > 1]
+    found = [" ".join(str(o.get(k)) for k in telling or ["dataset"]) for o in origins]
+    if len(set(found)) < len(found):
+        found = [f"{title} ({number})" for number, title in enumerate(found, 1)]
+    return found
+
+
 def _by_profile(
     layers: Sequence[Layer],
     K: int,

@@ -13,7 +13,7 @@ from libmtl_recon.splitting.task_tensor import TaskTensor
 
 
 def looks_per_task(output: Any, tasks: tuple[str, ...]) -> bool:
-    """Whether LibMTL, or its decoders, would take an encoder's output apart by task."""
+    """Whether an output has an entry for each task: a dict by their names, or so long a list."""
     if type(output) is dict:
         return set(output) == set(tasks)
     return isinstance(output, list) and len(output) >= len(tasks)

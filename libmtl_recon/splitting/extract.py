@@ -44,7 +44,7 @@ def extract_task(network: nn.Module, task: str) -> nn.Module:
     if not is_split(network):
         raise ReconError(
             f"{type(network).__name__} is neither a network that split_layers was applied to nor "
-            "LibMTL's model, so no task's network can be taken out of it."
+            "one around such a network, so no task's network can be taken out of it."
         )
     checked_task(task, selection_of(network).tasks)
     return taken_out(copy.deepcopy(network), task)

@@ -269,10 +269,9 @@ def _alone(place: int, leaf: Any) -> Any:
     return TaskTensor([leaf.parts[place]], place)
 
 
-def is_per_task(model: nn.Module) -> bool:
-    """Whether the encoder of LibMTL's model is known to return one entry per task."""
-    encoder = model._modules.get("encoder")
-    entries = None if encoder is None else vars(encoder).get(_ENTRIES)
+def is_per_task(network: nn.Module | None) -> bool:
+    """Whether a split network is known to return one entry per task."""
+    entries = None if network is None else vars(network).get(_ENTRIES)
     return entries is not None and entries.per_task
 
 

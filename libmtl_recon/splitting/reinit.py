@@ -1,4 +1,4 @@
-"""Task-specific layers that each start from a draw of their own."""
+"""Task-specific layers that each start from an initialization of their own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from libmtl_recon.errors import UsageError
 from libmtl_recon.splitting.task_specific import CHILD
 
 
-def refuse_undrawable(layers: Mapping[str, nn.Module]) -> None:
-    """Refuse layers that cannot draw their parameters anew.
+def refuse_uninitializable(layers: Mapping[str, nn.Module]) -> None:
+    """Refuse layers that cannot initialize their parameters again.
 
     Raises:
         UsageError: A layer has no ``reset_parameters``.
@@ -22,8 +22,8 @@ def refuse_undrawable(layers: Mapping[str, nn.Module]) -> None:
             raise _refused(name, f"{type(owner).__name__} has none")
 
 
-def draw_anew(name: str, layer: nn.Module) -> None:
-    """Draw each task's values of a split layer, one task after the other, from torch's generator.
+def reinitialize(name: str, layer: nn.Module) -> None:
+    """Initialize a split layer again for each task, in order, from torch's generator.
 
     Args:
         name: The layer's, for the message.

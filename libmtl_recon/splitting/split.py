@@ -19,7 +19,7 @@ from libmtl_recon.splitting.custom_functions import run_functions_once_a_task
 from libmtl_recon.splitting.layer_lookup import checked_tasks, find_layers, tied_parameters
 from libmtl_recon.splitting.norm_statistics import follow_statistics
 from libmtl_recon.splitting.per_task_output import keep_entries_apart
-from libmtl_recon.splitting.reinit import draw_anew, refuse_undrawable
+from libmtl_recon.splitting.reinit import refuse_uninitializable, reinitialize
 from libmtl_recon.splitting.state import accept_plain_state
 from libmtl_recon.splitting.task_selection import TaskSelection
 from libmtl_recon.splitting.task_specific import (
@@ -136,7 +136,7 @@ def split_beside(
     refuse_untold(module, names_of_parameters(owners))
     tied = tied_parameters(module, owners, besides)
     if init == "fresh":
-        refuse_undrawable(owners)
+        refuse_uninitializable(owners)
     copies = {} if copies is None else copies
     for owner in owners.values():
         parameters = [p for p, value in owner._parameters.items() if value is not None]
@@ -148,7 +148,7 @@ def split_beside(
         accept_plain_state(holder, selection)
     if init == "fresh":
         for name, owner in owners.items():
-            draw_anew(name, owner)
+            reinitialize(name, owner)
     follow_statistics(module, selection, mixed=bn == "mixed", besides=besides)
     run_functions_once_a_task()
     recompute_for_the_same_tasks()

@@ -6,7 +6,7 @@ tie, with that task's copy.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -20,8 +20,6 @@ from libmtl_recon.splitting.pytree import leaves
 from libmtl_recon.splitting.task_specific import Copies
 
 _TABLES = ("_parameters", "_buffers", "_modules")
-# LibMTL's MTAN keeps its tasks' attention by number; what else is a task's is kept by name.
-BY_NUMBER = "encoder_att"
 
 
 @dataclass(frozen=True)
@@ -58,55 +56,6 @@ class Tie:
     parameter: nn.Parameter
 
 
-def places_of_tasks(
-    model: Any, tasks: Sequence[str], shared: Collection[nn.Parameter]
-) -> list[Place]:
-    """The outermost parts of a LibMTL model that are one task's: decoders, gates, experts.
-
-    Args:
-        model: Before its split.
-        tasks: The tasks' names.
-        shared: The parameters that the model says all tasks share.
-    """
-    ids = {id(parameter) for parameter in shared}
-    found: list[Place] = []
-
-    def take(holder: nn.Module, path: str, whose: Mapping[str, str]) -> None:
-        found.extend(Place(holder, key, task, f"{path}.{key}") for key, task in whose.items())
-
-    def walk(module: nn.Module, path: str, parent: str) -> None:
-        if all(id(parameter) in ids for parameter in module.parameters()):
-            return  # what an expert calls by the tasks' names is still shared
-        children = list(module._modules)
-        if isinstance(module, nn.ModuleDict) and children == list(tasks):
-            take(module, path, {task: task for task in tasks})
-        elif isinstance(module, nn.ModuleList) and parent == BY_NUMBER:
-            take(module, path, dict(zip(children, tasks, strict=True)))
-        else:
-            for key, child in module.named_children():
-                if module is not model or key != "decoders":
-                    walk(child, f"{path}.{key}" if path else key, path.rpartition(".")[2])
-
-    for task in tasks:
-        holder, key = _where(model.decoders, task)
-        found.append(Place(holder, key, task, f"decoders.{task}"))
-    walk(model, "", "")
-    return found
-
-
-def _where(container: nn.Module, task: str) -> tuple[nn.Module, str]:
-    """Which module inside the decoders holds a task's, and by which name."""
-    part = container[task]  # type: ignore[index]  # as LibMTL does
-    if container._modules.get(task) is part:
-        return container, task
-    return next(
-        (module, key)
-        for module in container.modules()
-        for key, child in module._modules.items()
-        if child is part
-    )
-
-
 def common_modules(model: nn.Module, places: Collection[Place]) -> set[int]:
     """The identities of the modules that are reached without entering one task's part."""
     apart = {(id(place.holder), place.key) for place in places}
@@ -131,10 +80,10 @@ def part_ways(
     is replaced there by one of the task's own, which holds the same parameters.
 
     Args:
-        model: LibMTL's.
+        model: Some of whose parts are one task's each.
         root: The part of it whose layers are split; or the model.
         layers: These, by name.
-        places: See :func:`places_of_tasks`.
+        places: Where the tasks' parts are.
 
     Returns:
         What to tie again by :func:`tie`.

@@ -172,7 +172,7 @@ def named_losses(losses: Any, tasks: Sequence[str]) -> dict[str, Tensor]:
 
 
 def check_losses(losses: Any, tasks: Sequence[str]) -> None:
-    """Check the losses that a LibMTL weighting's ``backward`` is given.
+    """Check losses that stand in one tensor.
 
     Raises:
         UsageError: They are not a tensor with one number for each task that is present.

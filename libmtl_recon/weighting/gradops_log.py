@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.files import check_writable, exists, refusal
 from libmtl_recon.weighting.gradops import GradOPSStep
 from libmtl_recon.weighting.numbered import is_ours, names_for, note_ours
+
+_logger = logging.getLogger(__name__)
 
 _COMMON = ("step", "epoch", "alpha", "conflict_rate")
 
@@ -49,7 +52,7 @@ class CSVLog:
     """Writes a row a step, each at once to the file, so that a crash loses none.
 
     The file is made with the first row: a run that never trains leaves none. Where another model
-    of this process has a log of this name, this one's is FILE-2, FILE-3, …, which is printed.
+    of this process has a log of this name, this one's is FILE-2, FILE-3, …, which is logged.
 
     Args:
         file: A new .csv file.
@@ -122,9 +125,10 @@ class CSVLog:
             note_ours(path)
             self._path = path
             if path != wanted:
-                print(
-                    f"GradOPS: {wanted} is the log of another model of this run; this one's is "
-                    f"{path}"
+                _logger.info(
+                    "GradOPS: %s is the log of another model of this run; this one's is %s",
+                    wanted,
+                    path,
                 )
             return stream
         raise AssertionError("names_for never ends")
@@ -149,6 +153,29 @@ class GradOPSLog:
     conflict_rate: NDArray[np.float64]
     factors: NDArray[np.float64]
     speeds: NDArray[np.float64]
+
+    def means(self) -> GradOPSMeans:
+        """The means over the steps, empty cells left out."""
+        return GradOPSMeans(
+            factors=tuple(map(_mean, self.factors.T)),
+            speeds=tuple(map(_mean, self.speeds.T)),
+            conflict_rate=_mean(self.conflict_rate),
+        )
+
+
+@dataclass(frozen=True)
+class GradOPSMeans:
+    """Means over a log's steps; NaN where no step has a value.
+
+    Attributes:
+        factors: wᵢ of the T tasks.
+        speeds: rᵢ of the T tasks.
+        conflict_rate: Of pairs of tasks.
+    """
+
+    factors: tuple[float, ...]
+    speeds: tuple[float, ...]
+    conflict_rate: float
 
 
 def read_log(file: str | Path) -> GradOPSLog:
@@ -204,6 +231,11 @@ def _numbers(row: Sequence[str], width: int) -> Iterator[float]:
     if len(row) != width:
         raise ValueError(f"a line has {len(row)} cells instead of {width}, {','.join(row)!r}")
     return (float(cell) if cell else math.nan for cell in row)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
 
 
 def _cell(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.files import check_name, exists, is_folder
 from libmtl_recon.weighting.gradops import GradOPSStep
 from libmtl_recon.weighting.numbered import is_ours, names_for, note_ours
+
+_logger = logging.getLogger(__name__)
 
 # At most so much of a run that is killed is lost.
 _FLUSH_SECONDS = 10
@@ -90,9 +93,10 @@ class TensorBoardLog:
         self._folder = next(free)
         note_ours(self._folder)
         if self._folder != wanted:
-            print(
-                f"GradOPS: another model of this run logs to {wanted}; this one's folder is "
-                f"{self._folder}"
+            _logger.info(
+                "GradOPS: another model of this run logs to %s; this one's folder is %s",
+                wanted,
+                self._folder,
             )
         self._writer = SummaryWriter(str(self._folder), flush_secs=_FLUSH_SECONDS)
 

@@ -14,6 +14,7 @@ import pytest
 from libmtl_recon import ConflictProfile, ProfileCache
 from libmtl_recon.cli import main, tables
 from libmtl_recon.conflicts.layers import Layer
+from libmtl_recon.consoles import make_console
 
 ODD = [
     "mnist[v2]",
@@ -131,7 +132,7 @@ def test_the_names_of_a_damaged_file_reach_no_terminal(
 
 
 def test_a_console_knows_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    console = tables.make_console()
+    console = make_console()
     table = tables.make_table(console, "[b]head[/b]")
     table.add_row("[/nothing opened]")
     tables.show_table(console, table)

@@ -20,7 +20,7 @@ from libmtl_recon import ProfileCache
 from libmtl_recon.cli import main
 from libmtl_recon.conflicts.layers import Layer
 from libmtl_recon.profiles.cache import read_profile
-from libmtl_recon.profiles.scoring_lock import ScoringTurn
+from libmtl_recon.profiles.scoring_lock import ScoringLock
 from libmtl_recon.profiles.stores import FolderStore
 
 
@@ -56,8 +56,8 @@ def test_of_two_that_score_one_network_the_second_waits(
     first = kept()
     capsys.readouterr()
     cache = ProfileCache()
-    turn = ScoringTurn(cache, print)
-    assert turn.enter(first.architecture) is None
+    lock = ScoringLock(cache, print)
+    assert lock.acquire(first.architecture) is None
     environment = {**os.environ, "LIBMTL_RECON_CACHE": str(cache.folder)}
     command = [*python(), "-m", "libmtl_recon", "score", script, "--weighting", "EW"]
     other = subprocess.Popen(
@@ -67,7 +67,7 @@ def test_of_two_that_score_one_network_the_second_waits(
     assert "Another process is just scoring this architecture" in other.stderr.readline()
     found = dataclasses.replace(first, provenance={"dataset": "found meanwhile"})
     name = cache.save(found)
-    turn.leave()
+    lock.release()
     out, err = other.communicate(timeout=120)
     assert other.returncode == 0, err
     assert f"Kept as profile {name} by the other process" in out
@@ -77,19 +77,19 @@ def test_of_two_that_score_one_network_the_second_waits(
 def test_a_turn_that_ends_without_a_profile_goes_to_the_next(tmp_path: Path) -> None:
     cache = ProfileCache(tmp_path)
     layers = (Layer("l", "Linear", ((1,),)),)
-    first, second, said = ScoringTurn(cache, print), ScoringTurn(cache, print), []
-    first.enter(layers)
-    other = ScoringTurn(cache, said.append)
-    waiting = threading.Thread(target=lambda: said.append(other.enter(layers)))
+    first, second, said = ScoringLock(cache, print), ScoringLock(cache, print), []
+    first.acquire(layers)
+    other = ScoringLock(cache, said.append)
+    waiting = threading.Thread(target=lambda: said.append(other.acquire(layers)))
     waiting.start()
     while not said:
         time.sleep(0.01)
-    first.leave()
+    first.release()
     waiting.join(timeout=60)
     assert said[1:] == [None]
-    other.leave()
-    assert second.enter(layers) is None
-    second.leave()
+    other.release()
+    assert second.acquire(layers) is None
+    second.release()
 
 
 @pytest.mark.parametrize("out", [True, False])

@@ -19,7 +19,7 @@ from libmtl_recon.cli import main
 from libmtl_recon.cli.score_ending import ended_like_interrupted, held_back
 from libmtl_recon.conflicts.merge import add_profiles
 from libmtl_recon.profiles import recovery
-from libmtl_recon.profiles.recovery import Unfinished, recover_all
+from libmtl_recon.profiles.recovery import RecoveryFile, recover_all
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def test_a_run_killed_between_keeping_and_tidying_is_there_once(
     script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Unfinished, "end", lambda _: None)
+        patch.setattr(RecoveryFile, "end", lambda _: None)
         assert main(["score", script]) == 0
     assert len(left_behind()) == 1
     assert main(["layers", "list"]) == 0

@@ -9,7 +9,7 @@ import pytest
 
 from libmtl_recon import ConflictProfile, ReconError, UsageError
 from libmtl_recon.conflicts.grid import BINS, EDGES
-from libmtl_recon.conflicts.intervals import intervals
+from libmtl_recon.conflicts.intervals import common_layers, intervals
 from libmtl_recon.conflicts.layers import Layer
 
 Make = Callable[..., ConflictProfile]
@@ -79,3 +79,11 @@ def test_what_cannot_be_counted_is_refused(make_profile: Make) -> None:
 def test_edges_are_checked(edges: list[float]) -> None:
     with pytest.raises(UsageError, match="edges must be"):
         intervals([of_whole(JOINT)], edges)
+
+
+def test_layers_in_common_stand_in_the_first_profiles_order(make_profile: Make) -> None:
+    def of(names: str) -> ConflictProfile:
+        return make_profile([[0.5]] * len(names), [Layer(n, "Linear", ((1,),)) for n in names])
+
+    assert common_layers([of("abcd"), of("dxb"), of("bcd")]) == ["b", "d"]
+    assert common_layers([of("ba")]) == ["b", "a"]

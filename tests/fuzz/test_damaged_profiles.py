@@ -16,6 +16,7 @@ from libmtl_recon import ConflictProfile, ProfileCache, ReconError
 from libmtl_recon.cli.tables import print_ranking
 from libmtl_recon.conflicts.layers import Layer
 from libmtl_recon.conflicts.merge import add_profiles
+from libmtl_recon.conflicts.report import report_on
 from libmtl_recon.conflicts.stability import stability
 from libmtl_recon.profiles.sources import describe, from_source
 from libmtl_recon.weighting.gradops_log import read_log
@@ -107,7 +108,7 @@ def use(profile: ConflictProfile) -> None:
     again = ConflictProfile.from_json(profile.to_json())
     assert again.id == profile.id
     describe(profile, ("a", "b"))
-    print_ranking(profile, -0.1)
+    print_ranking(report_on(profile, -0.1))
     scores = profile.scores(-0.1)
     assert all(0 <= score <= profile.steps * profile.pairs for score in scores.values())
     stability(profile, -0.1, None)
@@ -126,6 +127,7 @@ def outcome(action: Callable[[], object]) -> object:
 
 
 @pytest.mark.parametrize("count", [150, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("shown")
 def test_no_damaged_profile_is_a_crash_or_in_the_way(
     count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

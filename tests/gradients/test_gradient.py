@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from libmtl_recon import UsageError
 from libmtl_recon.gradients import (
+    TaskRows,
     cosines,
     exact_device,
     gramian,
@@ -144,3 +146,22 @@ def test_layer_gramians_of_zero_gradients_are_zero() -> None:
     rows[1] = 0
     found = layer_gramians(rows, [3000, 2000])
     assert found.tolist() == [[[3000, 0], [0, 0]], [[2000, 0], [0, 0]]]
+
+
+def test_what_does_not_fit_is_named() -> None:
+    shared = [torch.zeros(3, requires_grad=True), torch.zeros(2, requires_grad=True)]
+    losses = [shared[0].sum(), shared[1].sum()]
+    with pytest.raises(UsageError, match="shared must be the parameters that the tasks share"):
+        task_gradients(losses, [])
+    with pytest.raises(
+        UsageError, match=r"losses must be scalars, .* \(got 'one of shape \[3\]'\)"
+    ):
+        task_gradients([losses[0], 2 * shared[0]], shared)
+    with pytest.raises(UsageError, match=r"out must have the shape \[2, 5\]"):
+        task_gradients(losses, shared, out=torch.zeros(2, 4))
+    for hand_out in (scatter_gradient, TaskRows().scatter):
+        with pytest.raises(UsageError, match=r"vector must have the shape \[5\]"):
+            hand_out(torch.zeros(4), shared)
+    with pytest.raises(UsageError, match=r"widths must add up to the columns .* \[2, 5\]"):
+        layer_gramians(torch.zeros(2, 5), [3, 1])
+    assert [parameter.grad for parameter in shared] == [None, None]

@@ -235,7 +235,7 @@ def test_hooks_are_still_taken_under_their_old_name(
     script = write(tmp_path, BUILDS + "build()\nprint('not reached')\n")
     with pytest.warns(DeprecationWarning, match=r"hooks=\[") as said:
         assert run_script(script, observers=[Stopping()]) == 0
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     with pytest.warns(DeprecationWarning, match=r"hooks=\[") as said_of_module:
         assert run_module(script.stem, observers=[Stopping()]) == 0
     assert {said[0].filename, said_of_module[0].filename} == {__file__}

@@ -134,6 +134,7 @@ def test_an_export_into_no_folder_is_explained(
         cache.export(id, tmp_path / "none" / "out.json")
 
 
+@pytest.mark.usefixtures("shown")
 def test_damaged_files_are_named_and_set_aside(
     cache: ProfileCache, profile: ConflictProfile, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,6 +156,7 @@ def test_damaged_files_are_named_and_set_aside(
     assert "torn" not in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("shown")
 def test_what_was_set_aside_before_is_kept(
     cache: ProfileCache, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,6 +170,7 @@ def test_what_was_set_aside_before_is_kept(
         assert f"set aside as {cache.folder / name}." in said
 
 
+@pytest.mark.usefixtures("shown")
 def test_no_kind_of_entry_blocks_the_others(
     cache: ProfileCache, profile: ConflictProfile, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -319,3 +322,16 @@ def test_the_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert ProfileCache().folder == tmp_path
     monkeypatch.delenv("LIBMTL_RECON_CACHE")
     assert default_folder().parts[-2:] == ("libmtl-recon", "profiles")
+
+
+def test_a_file_of_the_name_comes_before_an_id(
+    cache: ProfileCache, profile: ConflictProfile, tmp_path: Path
+) -> None:
+    id = cache.save(profile)
+    file = tmp_path / "resnet18.json"
+    cache.export(id, file)
+    assert cache.load_or_read(id[:4]).id == cache.load_or_read(str(file)).id == profile.id
+    with pytest.raises(UsageError, match="source, if there is no such file, must be the id of one"):
+        cache.load_or_read(str(tmp_path / "none.json"))
+    with pytest.raises(UsageError, match=r"\(got '.*'\)"):
+        cache.load_or_read(str(tmp_path))  # a folder is no file

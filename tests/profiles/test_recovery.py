@@ -16,8 +16,8 @@ from libmtl_recon.conflicts.layers import Layer
 from libmtl_recon.conflicts.merge import add_profiles
 from libmtl_recon.errors import ReconError
 from libmtl_recon.profiles import recovery
-from libmtl_recon.profiles.recovery import Unfinished, recover, recover_all
-from libmtl_recon.profiles.scoring_lock import ScoringTurn
+from libmtl_recon.profiles.recovery import RecoveryFile, recover, recover_all
+from libmtl_recon.profiles.scoring_lock import ScoringLock
 
 LAYERS = (Layer("l", "Linear", ((1,),)),)
 
@@ -54,7 +54,7 @@ def refuse(text: str) -> None:
 
 
 def test_a_killed_run_loses_the_last_minute(cache: ProfileCache, clock: Clock) -> None:
-    run = Unfinished(cache, LAYERS, refuse)
+    run = RecoveryFile(cache, LAYERS, refuse)
     for step in range(1, 200):
         clock.now = float(step)
         run.note(lambda steps=step: profile(steps))
@@ -69,7 +69,7 @@ def test_a_killed_run_loses_the_last_minute(cache: ProfileCache, clock: Clock) -
 
 
 def test_a_run_that_ends_leaves_nothing(cache: ProfileCache, clock: Clock) -> None:
-    run = Unfinished(cache, LAYERS, refuse)
+    run = RecoveryFile(cache, LAYERS, refuse)
     clock.now = 100.0
     run.note(lambda: profile(1))
     run.end()
@@ -77,14 +77,14 @@ def test_a_run_that_ends_leaves_nothing(cache: ProfileCache, clock: Clock) -> No
 
 
 def test_what_is_being_scored_is_left_alone(cache: ProfileCache, clock: Clock) -> None:
-    turn = ScoringTurn(cache, refuse)
-    turn.enter(LAYERS)
-    assert turn.held
-    run = Unfinished(cache, LAYERS, refuse)
+    lock = ScoringLock(cache, refuse)
+    lock.acquire(LAYERS)
+    assert lock.held
+    run = RecoveryFile(cache, LAYERS, refuse)
     clock.now = 100.0
     run.note(lambda: profile(7))
     assert recover_all(cache) == []
-    turn.leave()
+    lock.release()
     assert [one.steps for one in recover_all(cache)] == [7]
 
 
@@ -95,7 +95,7 @@ def test_a_full_disk_is_said_once_and_stops_no_run(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     said: list[str] = []
-    run = Unfinished(cache, LAYERS, said.append)
+    run = RecoveryFile(cache, LAYERS, said.append)
     monkeypatch.setattr(cache.store, "write", full)
     for clock.now in (100.0, 200.0):
         run.note(lambda: profile(1))
@@ -104,10 +104,11 @@ def test_a_full_disk_is_said_once_and_stops_no_run(
 
 
 @pytest.mark.parametrize("content", [b'{"a": 1}', b"\0" * 100, b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.usefixtures("shown")
 def test_what_is_no_profile_is_named_and_set_aside(
     cache: ProfileCache, clock: Clock, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
-    run = Unfinished(cache, LAYERS, refuse)
+    run = RecoveryFile(cache, LAYERS, refuse)
     clock.now = 100.0
     run.note(lambda: profile(1))
     (name,) = [name for name in cache.store.names() if name.endswith(".unfinished")]
@@ -128,7 +129,7 @@ def of_run(steps: int, run: str) -> ConflictProfile:
 def test_what_a_run_has_kept_before_it_was_killed_is_not_kept_twice(
     cache: ProfileCache, clock: Clock
 ) -> None:
-    run = Unfinished(cache, LAYERS, refuse)
+    run = RecoveryFile(cache, LAYERS, refuse)
     clock.now = 100.0
     run.note(lambda: of_run(5, "abc"))
     name = cache.save(of_run(9, "abc"))
@@ -138,7 +139,7 @@ def test_what_a_run_has_kept_before_it_was_killed_is_not_kept_twice(
 
 
 def test_nor_is_what_was_added_up_since(cache: ProfileCache, clock: Clock) -> None:
-    run = Unfinished(cache, LAYERS, refuse)
+    run = RecoveryFile(cache, LAYERS, refuse)
     clock.now = 100.0
     run.note(lambda: of_run(5, "abc"))
     name = cache.save(add_profiles([of_run(9, "abc"), of_run(9, "def")]))
@@ -147,7 +148,7 @@ def test_nor_is_what_was_added_up_since(cache: ProfileCache, clock: Clock) -> No
 
 
 def test_a_run_killed_while_another_was_kept_is_kept_too(cache: ProfileCache, clock: Clock) -> None:
-    run = Unfinished(cache, LAYERS, refuse)
+    run = RecoveryFile(cache, LAYERS, refuse)
     clock.now = 100.0
     run.note(lambda: of_run(5, "abc"))
     cache.save(of_run(9, "def"))
@@ -172,10 +173,11 @@ def test_what_lies_behind_a_url_is_left_alone(clock: Clock) -> None:
     assert recover_all(cache) == []
 
 
+@pytest.mark.usefixtures("shown")
 def test_the_list_of_profiles_has_it(
     cache: ProfileCache, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = Unfinished(cache, LAYERS, refuse)
+    run = RecoveryFile(cache, LAYERS, refuse)
     clock.now = 100.0
     run.note(lambda: profile(12))
     assert main(["layers", "list"]) == 0

@@ -9,15 +9,15 @@ import pytest
 from filelock import FileLock
 
 from libmtl_recon import ConflictProfile, ProfileCache
-from libmtl_recon.profiles.scoring_lock import ScoringTurn
+from libmtl_recon.profiles.scoring_lock import ScoringLock
 
 
 def test_the_turn_is_free_again_once_it_is_left(tmp_path: Path, profile: ConflictProfile) -> None:
     said: list[str] = []
     for _ in range(2):
-        turn = ScoringTurn(ProfileCache(tmp_path), said.append)
-        assert turn.enter(profile.architecture) is None
-        turn.leave()
+        lock = ScoringLock(ProfileCache(tmp_path), said.append)
+        assert lock.acquire(profile.architecture) is None
+        lock.release()
     assert said == []
 
 
@@ -33,9 +33,9 @@ def test_a_folder_that_knows_no_locks_keeps_nobody_from_scoring(
 
     monkeypatch.setattr(FileLock, "acquire", fail)
     said: list[str] = []
-    turn = ScoringTurn(ProfileCache(tmp_path), said.append)
-    assert turn.enter(profile.architecture) is None
-    turn.leave()
+    lock = ScoringLock(ProfileCache(tmp_path), said.append)
+    assert lock.acquire(profile.architecture) is None
+    lock.release()
     assert len(said) == 1
     assert "none is waited for" in said[0]
     assert str(getattr(error, "strerror", None) or error) in said[0]

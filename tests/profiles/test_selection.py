@@ -11,6 +11,7 @@ import pytest
 from libmtl_recon import ConflictProfile, ProfileCache, ReconError, UsageError
 from libmtl_recon.conflicts.layers import Layer
 from libmtl_recon.profiles.selection import select_layers
+from libmtl_recon.profiles.sources import titles
 
 Layers = tuple[Layer, ...]
 
@@ -298,3 +299,13 @@ def test_a_source_that_is_not_used_is_told(tmp_path: Path, profile: ConflictProf
     source = write(tmp_path, profile.to_json())
     chosen = select_layers(profile.architecture, 1, -0.1, source, select="first")
     assert chosen.note.endswith("; `source` is not used")
+
+
+def test_titles_tell_profiles_apart(profile: ConflictProfile) -> None:
+    def of(**origin: object) -> ConflictProfile:
+        return dataclasses.replace(profile, provenance={"dataset": "digits", **origin})
+
+    assert titles([of(weighting="EW", seed=1), of(weighting="MGDA", seed=1)]) == ["EW", "MGDA"]
+    assert titles([of(seed=1), of(seed=2, weighting="EW")]) == ["None 1", "EW 2"]
+    assert titles([of(seed=1)]) == ["digits"]
+    assert titles([of(date="a"), of(date="b")]) == ["digits (1)", "digits (2)"]

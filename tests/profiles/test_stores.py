@@ -35,6 +35,7 @@ def test_a_url_is_as_good_as_a_folder(
     assert [entry.id for entry in cache.list()] == [second]
 
 
+@pytest.mark.usefixtures("shown")
 def test_what_is_no_profile_is_set_aside_there_too(
     url: str, profile: ConflictProfile, capsys: pytest.CaptureFixture[str]
 ) -> None:

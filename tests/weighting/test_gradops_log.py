@@ -42,6 +42,17 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(log.speeds, [[1.25, 1, 0.75], [1.5, nan, 0.5], [1, nan, 1]])
 
 
+def test_means_leave_empty_cells_out(tmp_path: Path) -> None:
+    log = CSVLog(tmp_path / "run.csv", TASKS, None)
+    log.write(1, 0, step([0.5, 1.5], [1.5, 0.5], rate=math.nan), [0, 2])
+    log.write(2, 0, step([1.0, 1.5], [math.nan, 1.0], rate=math.nan), [0, 2])
+    log.close()
+    means = read_log(tmp_path / "run.csv").means()
+    np.testing.assert_array_equal(means.factors, [0.75, math.nan, 1.5])
+    np.testing.assert_array_equal(means.speeds, [1.5, math.nan, 0.75])
+    assert math.isnan(means.conflict_rate)
+
+
 def test_a_step_of_gradops_is_logged_as_it_was(tmp_path: Path) -> None:
     rows = torch.randn(3, 9, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     made = gradops_step(rows @ rows.T, -2.0)
@@ -113,6 +124,7 @@ def test_no_run_writes_over_another(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert read_log(tmp_path / "late.csv").alpha == -1.5
 
 
+@pytest.mark.usefixtures("shown")
 def test_each_model_of_a_run_has_a_log_of_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,8 +15,9 @@ from types import ModuleType
 from typing import Any
 
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.integrations.libmtl import optimizers
 from libmtl_recon.integrations.libmtl.flags import ARCHITECTURES, WEIGHTINGS, idle, training
-from libmtl_recon.integrations.libmtl.patches import optimizers, patch_status
+from libmtl_recon.integrations.libmtl.patches import patch_status
 from libmtl_recon.texts import did_you_mean
 
 # What LibMTL's own code is told instead of a weighting of ours: one without arguments of its own.
@@ -173,8 +174,8 @@ def complete(libmtl: ModuleType, params: argparse.Namespace) -> Prepared:
             flags.refuse_idle(params)
     if architecture in _GATED:
         _require_gate_flags(params, f"{flag} {architecture}")
-    mended = patch_status(libmtl).get(optimizers.PATCH.name) == "applied"
-    stand_ins = _StandIns(params, mended)
+    patched = patch_status(libmtl).get("optimizers-schedulers") == "applied"
+    stand_ins = _StandIns(params, patched)
     try:
         kwargs, optimizer, scheduler = _ask_libmtl(libmtl, stand_ins)
     except ValueError as error:
@@ -188,9 +189,9 @@ def complete(libmtl: ModuleType, params: argparse.Namespace) -> Prepared:
     if params.arch in ARCHITECTURES:
         kwargs["arch_args"].update(ARCHITECTURES[params.arch].values(params))
     read = stand_ins.read
-    if mended and params.optim in optimizers.OPTIMIZERS:
+    if patched and params.optim in optimizers.OPTIMIZERS:
         optimizer = optimizers.optimizer_values(params)
-    if mended and params.scheduler in optimizers.SCHEDULERS:
+    if patched and params.scheduler in optimizers.SCHEDULERS:
         own = _StandIns(params, optimizers_too=False)
         scheduler = optimizers.scheduler_values(own)
         read = (read - optimizers.SCHEDULE) | own.read

@@ -6,6 +6,7 @@ What differs is told when a state dict is loaded, by ``load_state_dict`` or by L
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,6 +16,8 @@ from torch import nn
 from libmtl_recon.conflicts.layers import COMPILED, plain_name
 from libmtl_recon.errors import ReconError
 from libmtl_recon.integrations.libmtl.wrapper import Call
+
+_logger = logging.getLogger(__name__)
 
 # What LibMTL's UW, GradNorm and IMTL learn beside the network, each with a meaning of its own.
 _LEARNED = "loss_scale"
@@ -86,13 +89,17 @@ def _match_weighting(
     own = model._parameters.get(_LEARNED)
     if own is None and key in state_dict:
         del state_dict[key]
-        print(
-            f"Recon: the checkpoint's {_LEARNED} is left out, which {saved_under or 'a weighting'} "
-            f"learned and {weighting} does without"
+        _logger.info(
+            "Recon: the checkpoint's %s is left out, which %s learned and %s does without",
+            _LEARNED,
+            saved_under or "a weighting",
+            weighting,
         )
     elif own is not None and (key not in state_dict or saved_under not in (None, weighting)):
         state_dict[key] = own.detach().clone()
-        print(f"Recon: the checkpoint has no {_LEARNED} of {weighting}, which starts anew")
+        _logger.info(
+            "Recon: the checkpoint has no %s of %s, which starts anew", _LEARNED, weighting
+        )
     _match_rotations(model, state_dict, prefix)
 
 
@@ -105,7 +112,7 @@ def _match_rotations(model: Any, state_dict: dict[str, Any], prefix: str) -> Non
             for name, value in model.state_dict().items():
                 if name.startswith(_ROTATIONS):
                     state_dict[f"{prefix}{name}"] = value.clone()
-            print("Recon: the checkpoint has no rotations of RotoGrad, which start anew")
+            _logger.info("Recon: the checkpoint has no rotations of RotoGrad, which start anew")
         # Rotations are made when their size is known, which it is by a checkpoint.
         for name in (_ROTATIONS, f"{_ROTATIONS}_leader"):
             model.get_submodule(name).make_room(state_dict, f"{prefix}{name}.")
@@ -155,9 +162,9 @@ def _match_split(model: nn.Module, keys: Iterable[str]) -> None:
             )
     plain = [layer for layer in own if layer not in found]
     if plain:
-        print(
-            f"Recon: the checkpoint shares {_shorten(plain)}, of which each task gets a copy of "
-            "its own"
+        _logger.info(
+            "Recon: the checkpoint shares %s, of which each task gets a copy of its own",
+            _shorten(plain),
         )
 
 

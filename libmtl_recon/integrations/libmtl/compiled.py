@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -13,6 +14,8 @@ from torch import nn
 from libmtl_recon.errors import ReconError
 from libmtl_recon.integrations.libmtl.flags import ARCHITECTURES
 from libmtl_recon.integrations.libmtl.wrapper import Call
+
+_logger = logging.getLogger(__name__)
 
 
 def prepare(call: Call) -> None:
@@ -55,7 +58,7 @@ def plainly(encoder_class: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
         if isinstance(network, torch.jit.ScriptModule) or not isinstance(network, nn.Module):
             return network
         if compiled_parts(network):
-            print(
+            _logger.info(
                 "Recon: the encoder runs without torch.compile, which cannot trace task-specific "
                 "layers; the results are the same"
             )

@@ -6,6 +6,7 @@ moved to the device nor given to the optimiser, and stay as they were drawn, wit
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import nn
 from libmtl_recon.errors import UsageError
 from libmtl_recon.integrations.libmtl.wrapper import Call
 from libmtl_recon.task_names import check_task_names
+
+_logger = logging.getLogger(__name__)
 
 # These alone make no modules by the tasks' names.
 _NAMELESS = "HPS"
@@ -73,7 +76,7 @@ def checked_decoders(tasks: Sequence[Any], decoders: Any, *, named: bool) -> Any
             raise UsageError(
                 "decoders", "must be modules", decoders[task], f"Give {task} an nn.Module."
             )
-    print(
+    _logger.info(
         "libmtl-recon: the decoders are a plain dict, which LibMTL would not have trained; they "
         "are trained, as an nn.ModuleDict"
     )

@@ -25,8 +25,8 @@ from libmtl_recon.integrations.libmtl import (
     refusals,
 )
 from libmtl_recon.integrations.libmtl.missing_labels import losses, scores, steps
-from libmtl_recon.integrations.libmtl.patches import patch_status
-from libmtl_recon.integrations.libmtl.step import accumulation
+from libmtl_recon.integrations.libmtl.patches import patch_status, trainer
+from libmtl_recon.integrations.libmtl.step import accumulation, functions
 from libmtl_recon.integrations.libmtl.wrapper import Call, Hook, Row, wrap_member
 
 _METER = "_record._PerformanceMeter"
@@ -76,7 +76,15 @@ ROWS: tuple[Row, ...] = (
     Row(
         "Trainer._prepare_model",
         before=(Hook("compiled", compiled.prepare, "Split networks run without torch.compile."),),
-        around=(Hook("recon-base", recon.build_over_base, "Its class is made over a base's."),),
+        around=(
+            Hook("recon-base", recon.build_over_base, "Its class is made over a base's."),
+            Hook(
+                "load-whole",
+                trainer.load_whole,
+                "The model is there only now.",
+                patch="strict-checkpoint",
+            ),
+        ),
         after=(Hook("wrap-backward", _wrap_backward, "The model's class is there only now."),),
     ),
     Row(
@@ -101,18 +109,56 @@ ROWS: tuple[Row, ...] = (
             ),
             Hook("precision", precision.set_precision, "A Trainer may have built itself."),
             Hook("compiled", compiled.refuse_split, "A script may compile a network later."),
+            Hook(
+                "name-scheduler",
+                trainer.name_scheduler,
+                "A script may have made it since the Trainer was built.",
+                patch="own-scheduler",
+            ),
         ),
-        after=(Hook("tell-trained", hooks.tell_trained, "Not of a training that failed."),),
+        after=(
+            Hook(
+                "give-weights",
+                trainer.give_weights,
+                "It is the result of LibMTL's own code.",
+                patch="return-weight",
+            ),
+            Hook("tell-trained", hooks.tell_trained, "Not of a training that failed."),
+        ),
     ),
     Row(
         "Trainer._prepare_dataloaders",
-        before=(Hook("loaders", refusals.check_loaders, "LibMTL would fail by a task's name."),),
+        before=(
+            Hook(
+                "loaders",
+                refusals.check_loaders,
+                "LibMTL would fail by a task's name.",
+                ahead_of=("wrap-loaders",),
+            ),
+            Hook(
+                "wrap-loaders",
+                trainer.wrap_loaders,
+                "LibMTL iterates these in place of the script's.",
+                patch="iterator-next",
+            ),
+        ),
     ),
     # In each step.
     Row(
         "Trainer._compute_loss",
         around=(
-            Hook("missing-labels", losses.of_labelled, "LibMTL's own sees labelled samples only."),
+            Hook(
+                "missing-labels",
+                losses.of_labelled,
+                "What computes the losses sees labelled samples only.",
+                ahead_of=("split-losses",),
+            ),
+            Hook(
+                "split-losses",
+                functions.split_losses,
+                "It computes one scalar per task where LibMTL fills a vector.",
+                patch="fast-gradients",
+            ),
         ),
     ),
     # In each pass over data.
@@ -147,12 +193,29 @@ BACKWARD = Row(
     "model.backward",
     around=(
         Hook(
+            "encoder-reached",
+            refusals.see_encoder_reached,
+            "Gradients are there only after all others, and the step's tasks known only before.",
+            ahead_of=("add-up", "present-tasks"),
+        ),
+        Hook(
             "add-up",
             accumulation.add_up,
             "It asks which tasks are present, which is forgotten when the next hook ends.",
             ahead_of=("present-tasks",),
         ),
-        Hook("present-tasks", steps.of_present_tasks, "The weighting knows of those only."),
+        Hook(
+            "present-tasks",
+            steps.of_present_tasks,
+            "The weighting knows of those only.",
+            ahead_of=("cut-graph",),
+        ),
+        Hook(
+            "cut-graph",
+            functions.cut_graph,
+            "The losses that it recognises are those that the weighting would be given.",
+            patch="fast-gradients",
+        ),
     ),
 )
 

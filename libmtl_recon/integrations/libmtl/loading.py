@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from torch import Tensor
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.files import is_file, is_folder
 from libmtl_recon.integrations.libmtl.checkpoints import fitted
+
+_logger = logging.getLogger(__name__)
 
 _SHOWN = 5  # names of each kind; a network has hundreds
 
@@ -47,9 +50,9 @@ def load_strictly(model: Any, given: str | os.PathLike[str]) -> str:
     _refuse_another_network(path, own, state)
     refuse_other_numbers(source, own, state)
     for name in own.keys() - state.keys():
-        print(f"Recon: {path} has no {name}, which starts anew")
+        _logger.info("Recon: %s has no %s, which starts anew", path, name)
     for name in state.keys() - own.keys():
-        print(f"Recon: {name} in {path} is of another weighting, and left out")
+        _logger.info("Recon: %s in %s is of another weighting, and left out", name, path)
     try:
         model.load_state_dict({name: state.get(name, value) for name, value in own.items()})
     except RuntimeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from types import MethodType
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor
 from libmtl_recon.errors import UsageError
 from libmtl_recon.integrations.libmtl.arguments import prepared_training
 from libmtl_recon.integrations.libmtl.wrapper import Call
+
+_logger = logging.getLogger(__name__)
 
 
 def set_precision(call: Call) -> None:
@@ -42,7 +45,7 @@ def autocast_forward(model: Any, device: torch.device) -> None:
             "bf16",
             "Leave --recon_amp out.",
         )
-    print(f"Recon: forward passes in bfloat16 (autocast on {device.type})")
+    _logger.info("Recon: forward passes in bfloat16 (autocast on %s)", device.type)
     # Of this object alone, and bound, so that a deep copy of the model runs itself.
     vars(model)["forward"] = MethodType(_forward, model)
     vars(model)["_prepare_rep"] = MethodType(_prepare_rep, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from libmtl_recon.errors import UsageError
 from libmtl_recon.integrations.libmtl.features import named_class
 from libmtl_recon.integrations.libmtl.wrapper import Call
+
+_logger = logging.getLogger(__name__)
 
 _START = "_recon_start"
 
@@ -39,7 +42,7 @@ def split_optimizer_state(call: Call) -> None:
         from libmtl_recon.splitting.checkpoint import load_optimizer
 
         load_optimizer(trainer.model, trainer.optimizer, checkpoint)
-        print("Recon: the optimiser's state was split along")
+        _logger.info("Recon: the optimiser's state was split along")
 
 
 def base_class(architecture: Any, arguments: Mapping[str, Any]) -> Any:
@@ -100,6 +103,6 @@ def _load_start(model: Any, checkpoint: Any) -> None:
     from libmtl_recon.integrations.libmtl.architectures.starting import load_unsplit
 
     left_out = load_unsplit(model, checkpoint)
-    print(f"Recon: split from the trained network in {checkpoint.source.partition(' ')[2]}")
+    _logger.info("Recon: split from the trained network in %s", checkpoint.source.partition(" ")[2])
     if left_out:
-        print(f"Recon: parameters of a weighting, not taken over: {', '.join(left_out)}")
+        _logger.info("Recon: parameters of a weighting, not taken over: %s", ", ".join(left_out))

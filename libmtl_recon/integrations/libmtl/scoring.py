@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,8 +15,8 @@ from libmtl_recon.conflicts.probe import ConflictProbe
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.conflicts.schedule import Schedule, Stopping, described
 from libmtl_recon.errors import ReconError, naming
-from libmtl_recon.gradients import columns, gradients_or_none, task_gradients, write_row
 from libmtl_recon.integrations.libmtl.hooks import TrainerHook
+from libmtl_recon.integrations.libmtl.own_passes import rows_of_own_passes
 from libmtl_recon.integrations.libmtl.provenance import provenance_of, weighting_name
 from libmtl_recon.integrations.libmtl.replacing import replace, restore
 from libmtl_recon.integrations.libmtl.shared_layers import layers_at, parameters_of, shared_layers
@@ -222,7 +222,7 @@ class ScoringHook(TrainerHook):
                 return backward(losses, **kwargs)
             self._watch_losses(losses.detach())
             splits = self._splits(losses)
-            own = None if self._watching or splits else self._own_passes(losses)
+            own = None if self._watching or splits else rows_of_own_passes(model, losses, present)
             self._seen = False
             with step_of(model).watched(self._take) if splits else contextlib.nullcontext():
                 result = backward(losses, **kwargs)
@@ -250,31 +250,6 @@ class ScoringHook(TrainerHook):
         if not self._seen:
             self._seen = True
             self._record(gradients)
-
-    def _own_passes(self, losses: Tensor) -> Tensor:
-        model = self._model
-        shared = list(model.get_share_params())
-        names = [model.task_name[place] for place in self._present]
-        losses = losses if len(names) == len(losses) else losses[self._present]
-        if not model.rep_grad and not hasattr(model, "rotograd"):
-            return task_gradients(losses, shared, retain_graph=True)
-        trainable = [p for p in shared if p.requires_grad]
-        rows = torch.zeros(
-            len(losses),
-            sum(columns.widths(shared)),
-            dtype=columns.row_dtype(shared),
-            device=shared[0].device,
-        )
-        for row, loss, task in zip(rows, losses, names, strict=True):
-            # The losses end at a copy of the representation, and at what a decoder has in common
-            # with the encoder; go on through the copy.
-            leaf, representation = _cut(model, task)
-            at_leaf, *direct = gradients_or_none(loss, [leaf, *trainable], retain_graph=True)
-            through: Sequence[Tensor | None] = [None] * len(trainable)
-            if at_leaf is not None:
-                through = gradients_or_none(representation, trainable, at_leaf, retain_graph=True)
-            write_row(row, shared, list(map(_sum, direct, through)))
-        return rows
 
     def _record(self, gradients: Tensor) -> None:
         if self._probe is not None:
@@ -334,17 +309,3 @@ class ScoringHook(TrainerHook):
             )
         if self._probe is not None:
             self._probe.check()
-
-
-def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return one + other
-
-
-def _cut(model: Any, task: str) -> tuple[Tensor, Tensor]:
-    """Where a task's graph is cut, with rep_grad or by RotoGrad: the leaf, and what lies before."""
-    if not model.rep_grad:
-        cut = model.rotograd.cuts.of(task)
-        return cut.leaf, cut.source
-    return model.rep_tasks[task], model.rep[task] if isinstance(model.rep, dict) else model.rep

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from libmtl_recon.conflicts.layers import Layer, layers_of, owned_parameters, sharing_root
+from libmtl_recon.conflicts.layers import Layer, layers_of, owned_parameters
 from libmtl_recon.errors import ReconError
 from libmtl_recon.gradients import columns
 
@@ -58,3 +58,18 @@ def layers_at(model: Any, places: Sequence[bool]) -> list[str]:
     wanted = {id(p) for p, chosen in zip(shared, places, strict=True) if chosen}
     found = owned_parameters(sharing_root(model, shared), shared)
     return [name for name, _, own in found if any(id(p) in wanted for p in own)]
+
+
+def sharing_root(model: nn.Module, shared: Collection[nn.Parameter]) -> nn.Module:
+    """The module to which layers' names are relative: the model's encoder, or the model.
+
+    Args:
+        model: LibMTL's.
+        shared: Its shared parameters. If its ``encoder`` holds them all, names are relative to it,
+            and so the same as in the encoder alone.
+    """
+    encoder: nn.Module | None = getattr(model, "encoder", None)
+    if encoder is None:
+        return model
+    held = {id(parameter) for parameter in encoder.parameters()}
+    return encoder if all(id(parameter) in held for parameter in shared) else model

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from libmtl_recon import ReconError
+from libmtl_recon import ReconError, StopRun
 from libmtl_recon.integrations.libmtl.extracting import ExtractingHook, export_program
-from libmtl_recon.launcher import StopRun
 from libmtl_recon.splitting.checkpoint import Checkpoint
 
 

@@ -126,6 +126,40 @@ def test_importing_us_loads_neither_torch_nor_libmtl() -> None:
     assert done.stdout.strip() == "set()"
 
 
+CORE = """
+import multiprocessing.spawn, sys
+tell, path = multiprocessing.spawn.get_preparation_data, list(sys.meta_path)
+import torch
+from libmtl_recon.conflicts.layers import layers_of
+from libmtl_recon.conflicts.probe import ConflictProbe
+from libmtl_recon.gradients import task_gradients
+from libmtl_recon.profiles.cache import ProfileCache
+from libmtl_recon.splitting.split import split_layers
+from libmtl_recon.weighting.gradops import gradops_weights
+
+network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+shared = list(network.parameters())
+rows = task_gradients(network(torch.eye(2)).square().sum(dim=0), shared)
+assert gradops_weights(rows @ rows.T).shape == (2,)
+probe = ConflictProbe(layers_of(network, shared), ["a", "b"])
+probe.record(rows)
+ProfileCache(sys.argv[1]).save(probe.profile({}))
+split_layers(network, ["0"], ["a", "b"])
+
+assert "LibMTL" not in sys.modules
+assert multiprocessing.spawn.get_preparation_data is tell
+new = [type(finder).__name__ for finder in sys.meta_path if finder not in path]
+assert new == ["LibMTLFinder"], new
+"""
+
+
+def test_the_core_is_used_without_libmtl_and_without_a_change_to_others(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CORE, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_finder_is_gone_after_the_import() -> None:
     import LibMTL
 

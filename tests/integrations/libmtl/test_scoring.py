@@ -102,8 +102,8 @@ class Signed(weightings.EW):  # type: ignore[misc]
 
 @pytest.mark.usefixtures("_float64")
 def test_weights_that_are_not_positive_hide_no_direction(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Signed, "__module__", "LibMTL.weighting.Signed")
-    monkeypatch.setattr(Signed.backward, "__module__", "LibMTL.weighting.Signed")
+    monkeypatch.setattr(Signed, "__module__", "libmtl_recon.signed")
+    monkeypatch.setattr(Signed.backward, "__module__", "libmtl_recon.signed")
     options: dict[str, Any] = {"optim_param": {"optim": "sgd", "lr": 0.1}}
     by_hand, _, _ = scored(type("Signed", (Recorded, Signed), {}), **options)
     hook, _, state = scored(Signed, **options)

@@ -15,13 +15,12 @@ import torch
 from LibMTL import Trainer
 from scoring_problem import BATCHES, EPOCHS, Batches, build, recorded, scored, train
 
-from libmtl_recon import ReconError
+from libmtl_recon import ReconError, StopRun
 from libmtl_recon.conflicts.grid import EDGES
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.conflicts.schedule import Schedule, UntilStable
 from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.integrations.libmtl.scoring import ScoringHook
-from libmtl_recon.launcher import StopRun
 
 
 def once(trainer: Any) -> None:

@@ -14,11 +14,10 @@ import torch
 from scoring_problem import Batches, Encoder, build, scored, train
 from torch import Tensor
 
-from libmtl_recon import ReconError, UsageError
+from libmtl_recon import ReconError, StopRun, UsageError
 from libmtl_recon.conflicts.schedule import Schedule, UntilStable
 from libmtl_recon.integrations.libmtl.hooks import TrainerHook, trainer_hooks
 from libmtl_recon.integrations.libmtl.scoring import ScoringHook
-from libmtl_recon.launcher import StopRun
 
 
 class EverySecond(weightings.EW):

@@ -10,11 +10,11 @@ from torch import nn
 
 from libmtl_recon.errors import ReconError
 from libmtl_recon.integrations.libmtl.architectures.branches import TaskByTask
+from libmtl_recon.integrations.libmtl.architectures.task_parts import BY_NUMBER
 from libmtl_recon.splitting import extract
 from libmtl_recon.splitting.arguments import checked_module, checked_task
 from libmtl_recon.splitting.attention import evaluate_as_trained
 from libmtl_recon.splitting.compile_compat import uncompiled
-from libmtl_recon.splitting.ties import BY_NUMBER
 
 _OURS = "libmtl_recon."
 

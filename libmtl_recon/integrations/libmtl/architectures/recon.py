@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import LibMTL.architecture
 from LibMTL.architecture import HPS, AbsArchitecture
 from torch import Tensor, nn
 
-from libmtl_recon.conflicts.layers import layers_of, sharing_root
+from libmtl_recon.conflicts.layers import layers_of
 from libmtl_recon.errors import UsageError, naming, renamed
 from libmtl_recon.integrations.libmtl.architectures.branches import (
     TaskByTask,
     find_branches,
     keep_to_their_task,
 )
+from libmtl_recon.integrations.libmtl.architectures.task_parts import places_of_tasks
 from libmtl_recon.integrations.libmtl.commands import scoring_command
+from libmtl_recon.integrations.libmtl.shared_layers import sharing_root
 from libmtl_recon.profiles.selection import select_layers
 from libmtl_recon.splitting.entries import only_entry
 from libmtl_recon.splitting.layer_lookup import find_layers
@@ -24,8 +27,10 @@ from libmtl_recon.splitting.split import mark_split, split_beside
 from libmtl_recon.splitting.task_selection import TaskSelection
 from libmtl_recon.splitting.task_specific import Copies, TaskValues
 from libmtl_recon.splitting.task_tensor import pick, task_tensors_in
-from libmtl_recon.splitting.ties import own_modules, part_ways, places_of_tasks, tie
-from libmtl_recon.texts import did_you_mean, printable
+from libmtl_recon.splitting.ties import own_modules, part_ways, tie
+from libmtl_recon.texts import did_you_mean
+
+_logger = logging.getLogger(__name__)
 
 # Their tasks have a network each, all of which LibMTL counts as shared.
 COLUMNS = ("Cross_stitch", "LTB")
@@ -115,13 +120,15 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         tasks.selection = self._selection
         # The weighting adds its own afterwards.
         self._parts = frozenset(key.partition(".")[0] for key in self.state_dict())
-        print("=" * 40)
-        print("Recon:", printable(renamed(chosen.note, _FLAGS)))
+        _logger.info("=" * 40)
+        _logger.info("Recon: %s", renamed(chosen.note, _FLAGS))
         if chosen.doubt:
-            print("Recon:", chosen.doubt)
-        print(f"Recon: {len(chosen.names)} of {len(layers)} layers are task-specific now:")
-        print("\t" + ", ".join(chosen.names))
-        print(f"Recon: encoder parameters {before:,} -> {_count(root):,}")
+            _logger.info("Recon: %s", chosen.doubt)
+        _logger.info(
+            "Recon: %d of %d layers are task-specific now:", len(chosen.names), len(layers)
+        )
+        _logger.info("\t%s", ", ".join(chosen.names))
+        _logger.info("Recon: encoder parameters %s -> %s", f"{before:,}", f"{_count(root):,}")
 
     def forward(self, inputs: Tensor, task_name: str | None = None) -> dict[str, Tensor]:
         """Predict.
@@ -166,7 +173,7 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
     def _prepare_rep(self, rep: Any, task: str, same_rep: bool | None = None) -> Any:
         for bundle in task_tensors_in(rep):
             bundle.parts  # noqa: B018  # refuses what is cut off from its gradient
-        if is_per_task(self):
+        if is_per_task(self._modules.get("encoder")):
             rep = only_entry(rep, task, self._selection.tasks)
         return super()._prepare_rep(pick(rep, self.task_name.index(task)), task, same_rep=False)
 

@@ -11,6 +11,7 @@ from types import MethodType
 from typing import Any, NoReturn
 
 from libmtl_recon.errors import UsageError
+from libmtl_recon.output import warn
 
 _dests: dict[str, str] = {}  # by flag
 
@@ -90,5 +91,5 @@ def _taken(flag: str, dest: str) -> UsageError:
 
 def _end(error: UsageError) -> NoReturn:
     """End the program as argparse ends it for a wrong value."""
-    print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+    warn(f"{Path(sys.argv[0]).name}: error: {error}")
     raise SystemExit(error.exit_status)

@@ -7,10 +7,13 @@ or in the arguments that it made of it, is its own affair.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from types import ModuleType
 from typing import Any
+
+_logger = logging.getLogger(__name__)
 
 # The flag and the method's name without which one of our flags has no effect, by its dest.
 _owners: dict[str, tuple[str, str]] = {}
@@ -70,7 +73,7 @@ def say_idle(
     line = idle_line(given_flags(parser, sys.argv[1:]), params, methods, read)
     if line and line not in _said:
         _said.add(line)
-        print(f"libmtl-recon: {line}", file=sys.stderr)
+        _logger.warning("%s", line)
 
 
 def forget_said() -> None:

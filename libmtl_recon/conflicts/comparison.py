@@ -1,0 +1,87 @@
+"""Two profiles' rankings beside each other, and beside rankings that measure nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from libmtl_recon.conflicts.compare import chance_distance, norms_first, overlap, ranking_distance
+from libmtl_recon.conflicts.profile import ConflictProfile
+from libmtl_recon.conflicts.stability import stability
+from libmtl_recon.errors import ReconError
+
+# The numbers of worst layers whose overlap is told, where there are more layers.
+TOPS = (5, 10, 15, 25, 40)
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How alike two rankings are.
+
+    Attributes:
+        distance: By Eq. 22 of the Recon paper; 0 for the same ranking.
+        overlaps: For each number K of :attr:`Comparison.tops` the share of the K worst layers
+            that both have.
+    """
+
+    distance: float
+    overlaps: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two profiles A and B of the same layers at one severity.
+
+    Attributes:
+        layers: How many.
+        tops: Those of :data:`TOPS` that are fewer.
+        agreements: How much the rankings of A and of B agree with themselves; see
+            :class:`~libmtl_recon.conflicts.stability.Stability`.
+        together: A and B.
+        trivial: A, and B, with norms first and then network order.
+        chance: What is to be expected of two rankings at random.
+    """
+
+    layers: int
+    tops: tuple[int, ...]
+    agreements: tuple[float, float]
+    together: Likeness
+    trivial: tuple[Likeness, Likeness]
+    chance: Likeness
+
+
+def compare_profiles(one: ConflictProfile, other: ConflictProfile, S: float) -> Comparison:
+    """How alike the rankings of two profiles are.
+
+    Args:
+        one: A.
+        other: B, of the same layers.
+        S: The severity, a multiple of 0.005 with -1 < S ≤ 0.
+
+    Raises:
+        UsageError: S is no severity.
+        ReconError: The profiles are of other layers; names some.
+    """
+    if set(one.layer_names) != set(other.layer_names):
+        differing = sorted(set(one.layer_names) ^ set(other.layer_names))
+        raise ReconError(
+            f"These profiles are of different architectures, {len(one.layer_names)} and "
+            f"{len(other.layer_names)} layers, and differ in {', '.join(differing[:3])}. Only "
+            "rankings of the same layers can be compared."
+        )
+    first, second = one.ranking(S), other.ranking(S)
+    trivial = norms_first(one.architecture)
+    count = len(trivial)
+    tops = tuple(K for K in TOPS if count > K)
+
+    def likeness(a: Sequence[str], b: Sequence[str]) -> Likeness:
+        return Likeness(ranking_distance(a, b), tuple(overlap(a, b, K) for K in tops))
+
+    return Comparison(
+        layers=count,
+        tops=tops,
+        agreements=(stability(one, S).agreement, stability(other, S).agreement),
+        together=likeness(first, second),
+        trivial=(likeness(first, trivial), likeness(second, trivial)),
+        chance=Likeness(chance_distance(count), tuple(K / count for K in tops)),
+    )

@@ -1,0 +1,101 @@
+"""The device to train on, which LibMTL's Trainer fixes to ``cuda:0``."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import torch
+
+from libmtl_recon.errors import UsageError
+
+_logger = logging.getLogger(__name__)
+
+VARIABLE = "LIBMTL_RECON_DEVICE"
+# What LibMTL's --gpu_id sets, after which CUDA knows of the named GPUs only.
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_FIXED = "cuda:0"  # LibMTL's own
+_CHOSEN = "_libmtl_recon_device"
+
+
+def choose_device() -> torch.device:
+    """The device to train on: ``LIBMTL_RECON_DEVICE``, else CUDA, else MPS, else the CPU.
+
+    Raises:
+        UsageError: The variable names no device of this machine, or ``--gpu_id`` no GPU of it.
+    """
+    wanted = os.environ.get(VARIABLE)
+    if wanted:
+        return _parse(wanted)
+    if torch.cuda.is_available():
+        return torch.device("cuda:0")
+    _refuse_missing_gpu()
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def _parse(wanted: str) -> torch.device:
+    usable = ["cpu"]
+    usable += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    usable += ["mps"] if torch.backends.mps.is_available() else []
+    # CUDA and MPS without a number mean their first device.
+    first = {"cuda": "cuda:0", "mps:0": "mps", "cpu:0": "cpu"}
+    if first.get(wanted, wanted) not in usable:
+        visible = os.environ.get(_VISIBLE)
+        hidden = (
+            f" {_VISIBLE}={visible}, as LibMTL's --gpu_id sets it, hides all other GPUs and counts "
+            "those that it names from cuda:0."
+            if visible is not None and wanted.startswith("cuda")
+            else ""
+        )
+        raise UsageError(
+            VARIABLE,
+            f"must name a device of this machine ({', '.join(usable)})",
+            wanted,
+            f"Set it to one of these, or leave it unset to have one chosen.{hidden}",
+        )
+    return torch.device(first.get(wanted, wanted))
+
+
+def _refuse_missing_gpu() -> None:
+    """Refuse to train on the CPU where ``--gpu_id`` asks for a GPU that a machine with GPUs lacks.
+
+    Where there is no GPU at all, LibMTL's default ``--gpu_id 0`` means nothing.
+    """
+    visible = os.environ.get(_VISIBLE, "")
+    if not visible or visible.startswith("-"):
+        return  # nothing was asked for, or all GPUs are hidden on purpose
+    del os.environ[_VISIBLE]
+    try:
+        there = torch.cuda.device_count()
+    finally:
+        os.environ[_VISIBLE] = visible
+    if there:
+        raise UsageError(
+            "--gpu_id",
+            f"must name a GPU of this machine, from 0 to {there - 1}",
+            visible,
+            f"Leave it out for the first one; {VARIABLE}=cpu trains on the CPU.",
+        )
+
+
+def _get(trainer: Any) -> torch.device:
+    device: torch.device | None = vars(trainer).get(_CHOSEN)
+    return choose_device() if device is None else device
+
+
+def _set(trainer: Any, device: torch.device | str) -> None:
+    # What LibMTL says leaves the choice to us; another device is the script's own wish.
+    if str(device) != _FIXED:
+        vars(trainer)[_CHOSEN] = torch.device(device)
+        return
+    chosen = choose_device()
+    vars(trainer)[_CHOSEN] = chosen
+    announced = "cuda:0" if torch.cuda.is_available() else "cpu"
+    if str(chosen) != announced:  # by LibMTL, which does not know better
+        _logger.info("Recon: training on %s", chosen)
+
+
+trainer_device = property(_get, _set, doc="The device of the model and the data.")

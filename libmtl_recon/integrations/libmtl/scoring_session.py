@@ -1,0 +1,96 @@
+"""One scoring of a script over a cache of profiles: the hook, the lock and the recovery file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+
+from libmtl_recon.conflicts.layers import Layer
+from libmtl_recon.conflicts.schedule import Schedule
+from libmtl_recon.integrations.libmtl.hooks import StopRun
+from libmtl_recon.integrations.libmtl.scoring import ScoringHook
+from libmtl_recon.profiles.cache import Entry, ProfileCache
+from libmtl_recon.profiles.recovery import Recovered, RecoveryFile, recover
+from libmtl_recon.profiles.scoring_lock import ScoringLock
+
+
+class ScoringSession:
+    """Scores one Trainer, unless another process is just doing so: that is waited for.
+
+    Until :meth:`end` what is scored is written down every minute; the lock is held until the
+    ``with`` block ends.
+
+    Args:
+        cache: Where profiles are kept.
+        schedule: Which steps to score.
+        say: Told what is waited for, and what cannot be written.
+        on_recovered: Told what was kept of a run of this network that was killed.
+        on_step: Told the number of scored steps after each.
+        on_other: Told, once, that another model trains, which is not scored.
+        dataset: See :class:`~libmtl_recon.integrations.libmtl.scoring.ScoringHook`.
+        trainer: See there.
+
+    Attributes:
+        hook: For the run.
+        found: The profile that another process kept while this one waited for it; the run was
+            ended then before its first step.
+    """
+
+    def __init__(
+        self,
+        cache: ProfileCache,
+        schedule: Schedule,
+        say: Callable[[str], None],
+        *,
+        on_recovered: Callable[[Recovered], None] = lambda _: None,
+        on_step: Callable[[int], None] = lambda _: None,
+        on_other: Callable[[], None] = lambda: None,
+        dataset: str | None = None,
+        trainer: int = 1,
+    ) -> None:
+        self.found: Entry | None = None
+        self.hook = ScoringHook(
+            schedule,
+            dataset=dataset,
+            on_step=self._scored,
+            on_built=self._built,
+            trainer=trainer,
+            on_other=on_other,
+        )
+        self._cache = cache
+        self._say = say
+        self._on_recovered = on_recovered
+        self._on_step = on_step
+        self._lock = ScoringLock(cache, say)
+        self._recovery: RecoveryFile | None = None
+
+    def __enter__(self) -> ScoringSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+    def end(self) -> None:
+        """The run has ended by itself; what it scored is kept, or is not to be."""
+        if self._recovery is not None:
+            self._recovery.end()
+
+    def _built(self, layers: tuple[Layer, ...]) -> None:
+        self.found = self._lock.acquire(layers)
+        if self.found is not None:
+            raise StopRun
+        if self._lock.held:
+            left = recover(self._cache, layers)
+            if left is not None:
+                self._on_recovered(left)
+            self._recovery = RecoveryFile(self._cache, layers, self._say)
+
+    def _scored(self, step: int) -> None:
+        self._on_step(step)
+        if self._recovery is not None:
+            self._recovery.note(self.hook.profile)
