@@ -133,7 +133,6 @@ MODULES = {
     "plugin.step.functions": "integrations.libmtl.step.functions",
     "plugin.step.gradvac": "integrations.libmtl.step.gradvac",
     "plugin.step.gramians": "integrations.libmtl.step.gramians",
-    "plugin.step.image": "integrations.libmtl.step.image",
     "plugin.step.pcgrad": "integrations.libmtl.step.pcgrad",
     "plugin.step.shared": "integrations.libmtl.step.shared",
     "weighting.libmtl": "integrations.libmtl.weightings",

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import libmtl_recon_search
+from libmtl_recon.errors import ReconError
+
+try:
+    import libmtl_recon_search
+except ModuleNotFoundError as error:
+    if error.name != "libmtl_recon_search":
+        raise
+    raise ReconError(
+        "The search is not installed: this libmtl_recon was found in the folder of its source, in "
+        "which the search has another name. Install both by `pip install -e .` in that folder."
+    ) from error
 
 if TYPE_CHECKING:
     from libmtl_recon_search import (

@@ -39,7 +39,7 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     Raises:
         UsageError: There is no such file, or something in it breaks a rule; the message names
             the file, the key, the rule, the value and the way out. If several things do, it is a
-            :class:`~search.faults.FaultsError`, which names all of them.
+            :class:`~libmtl_recon_search.faults.FaultsError`, which names all of them.
         ReconError: The file is no YAML.
     """
     overrides = overrides or {}

@@ -1,4 +1,4 @@
-"""The server of forked.py: all in memory, nothing run; each request becomes a fork of it.
+"""The server of forks.py: all in memory, nothing run; each request becomes a fork of it.
 
 A fork ends as any Python does (it waits for threads, runs exit handlers, flushes, and dies of a
 SIGINT that nobody has caught), except that it frees nothing, which takes longer than all the rest.

@@ -30,6 +30,7 @@ NAMES = {
     "architecture.branches": "TaskByTask",
     "architecture.bundle": "Bundle bundles_in combine name_of per_task pick",
     "architecture.checkpoint": "Checkpoint load_model load_optimizer read_checkpoint",
+    "architecture.drawing": "draw_anew refuse_undrawable",
     "architecture.extract": "extract_task",
     "architecture.libmtl": "Recon Splitting recon_over",
     "architecture.outputs": "by_task",
@@ -43,6 +44,7 @@ NAMES = {
     "conflict.cache": "Entry Match ProfileCache default_folder export_profile read_profile",
     "conflict.comparing": "overlap ranking_distance",
     "conflict.distribution": "draw_distributions",
+    "conflict.exclusive": "ScoringTurn lock_name",
     "conflict.fingerprint": "differences fingerprint loose_fingerprint",
     "conflict.grid": "BINS EDGES check_severity",
     "conflict.intervals": "Intervals intervals",
@@ -57,6 +59,7 @@ NAMES = {
     "conflict.sources": "from_cache from_source",
     "conflict.stability": "Stability stability",
     "conflict.stores": "FolderStore Store UrlStore open_store",
+    "conflict.unfinished": "Recovered Unfinished recover recover_all",
     "gradient": "SplitLosses TaskRows cosines exact_device gradients_or_none gramian hand_out "
     "isometric_rows layer_gramians present_tasks quick_gramian scatter_gradient task_gradients "
     "task_rows task_scalars write_row",
@@ -171,7 +174,7 @@ from libmtl_recon.plugin import observing
 
 @pytest.mark.usefixtures("fresh")
 def test_what_took_a_model_of_libmtl_still_takes_one() -> None:
-    with pytest.warns(DeprecationWarning, match="extract_task"):
+    with pytest.warns(DeprecationWarning, match="architecture"):
         from libmtl_recon.architecture import extract_task
     assert extract_task is libmtl_recon.extract_task
 

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 import torch
-from forked import python
+from forks import python
 from torch import nn
 from torchjd.autogram import Engine
 from torchjd.autojac import backward, jac_to_grad, mtl_backward

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from forked import python
+from forks import python
 from torch import nn
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "two_tasks.py"

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from forked import python
+from forks import python
 
 from libmtl_recon import __version__
 from libmtl_recon.cli import build_parser, main

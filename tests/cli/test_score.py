@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from forked import python
+from forks import python
 from scored_script import kept
 
 from libmtl_recon import ConflictProfile, ProfileCache

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from forked import python
+from forks import python
 from scored_script import kept
 
 from libmtl_recon import ProfileCache

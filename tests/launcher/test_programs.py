@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from forked import python
+from forks import python
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "two_tasks.py"
 TEXT = SCRIPT.read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 import torch
-from forked import python
+from forks import python
 
 from libmtl_recon import split_layers
 from libmtl_recon.conflicts.layers import layers_of

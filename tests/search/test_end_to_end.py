@@ -15,7 +15,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from forked import python
+from forks import python
 from libmtl_recon_search import load_config, run_search
 from matplotlib.image import imread
 

@@ -1,4 +1,4 @@
-"""Hashes of LibMTL's functions; written by ``known_sources``, and not by hand."""
+"""Hashes of LibMTL's functions; written by ``write_hashes``, and not by hand."""
 
 # By name: in the PyPI release 1.1.5, and in GitHub main at 4336804.
 HASHES: dict[str, tuple[str | None, str | None]] = {

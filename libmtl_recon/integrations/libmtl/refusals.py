@@ -38,11 +38,6 @@ _OF_ONE_INPUT = {"Cross_stitch": BOTH, "LTB": MAIN, "PLE": MAIN}
 _WITH_EXPERTS = {"CGC": BOTH, "PLE": BOTH}
 # LibMTL's distributions of RLW, which it asks for in the first step only.
 _DISTRIBUTIONS = ("Uniform", "Normal", "Dirichlet", "Bernoulli", "constrained_Bernoulli")
-_UNREACHED = (
-    "cannot be combined with --weighting {}, whose loss would not reach the encoder, so that "
-    "LibMTL would train the decoders only"
-)
-_REACHING = "Leave --rep_grad out, or choose a weighting of gradients such as MGDA."
 
 # Models of which it was seen that their encoder trains.
 _reached: WeakSet[Any] = WeakSet()
@@ -116,7 +111,7 @@ def refuse_weighting(weighting: Any, arguments: dict[str, Any], *, rep_grad: boo
         return
     name, own = weighting.__name__, known_backward(weighting)
     if rep_grad and own in _BY_LOSSES:
-        raise UsageError("--rep_grad", _UNREACHED.format(name), True, _REACHING)
+        raise _unreached(name)
     if rep_grad and own in _BY_SHARED_GRADIENTS:
         raise UsageError(
             "--rep_grad",
@@ -173,9 +168,19 @@ def see_encoder_reached(
     weighting = type(model).__bases__[-1]
     own = hasattr(weighting, "check_arguments") or known_backward(weighting)
     if shared and not own and all(one.grad is None for one in shared):
-        raise UsageError("--rep_grad", _UNREACHED.format(weighting.__name__), True, _REACHING)
+        raise _unreached(weighting.__name__)
     _reached.add(model)
     return result
+
+
+def _unreached(weighting: str) -> UsageError:
+    return UsageError(
+        "--rep_grad",
+        f"cannot be combined with --weighting {weighting}, whose loss would not reach the encoder, "
+        "so that LibMTL would train the decoders only",
+        True,
+        "Leave --rep_grad out, or choose a weighting of gradients such as MGDA.",
+    )
 
 
 def refuse_architecture(

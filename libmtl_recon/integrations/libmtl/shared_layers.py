@@ -12,6 +12,9 @@ from libmtl_recon.conflicts.layers import Layer, layers_of, owned_parameters
 from libmtl_recon.errors import ReconError
 from libmtl_recon.gradients import columns
 
+# Their tasks have a network each, all of which LibMTL counts as shared.
+COLUMNS = ("Cross_stitch", "LTB")
+
 
 def shared_layers(model: nn.Module) -> tuple[tuple[Layer, ...], Tensor | None]:
     """The layers of the shared parameters, and which columns of a gradient row are theirs.
@@ -21,8 +24,6 @@ def shared_layers(model: nn.Module) -> tuple[tuple[Layer, ...], Tensor | None]:
     Raises:
         ReconError: The architecture shares no layers.
     """
-    from libmtl_recon.integrations.libmtl.architectures.recon import COLUMNS
-
     architecture = type(model).__bases__[0].__name__
     if architecture in COLUMNS:
         raise ReconError(

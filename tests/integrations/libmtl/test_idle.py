@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from forked import python
+from forks import python
 
 import libmtl_recon  # noqa: F401  # before LibMTL
 

@@ -27,24 +27,22 @@ from libmtl_recon.integrations.libmtl.known_hashes import HASHES
 from libmtl_recon.integrations.libmtl.known_sources import (
     VERSIONS,
     find,
-    hashes_of,
     source_hash,
     unpatched,
     versions_of,
-    with_column,
-    written,
 )
+from libmtl_recon.integrations.libmtl.write_hashes import hashes_of, with_column, written
 
 MAIN = os.environ.get("LIBMTL_MAIN", "")
 NEEDS = [n for n in ("cvxpy", "qpsolvers", "torch_geometric") if not importlib.util.find_spec(n)]
 # The table's column of the LibMTL that a new process finds, as nobody has changed it.
 COLUMN = """
 import json
-from libmtl_recon.integrations.libmtl import known_sources
+from libmtl_recon.integrations.libmtl import write_hashes
 from libmtl_recon.integrations.libmtl.features import detect
-libmtl = known_sources.unregistered()
+libmtl = write_hashes.unregistered()
 import LibMTL.config
-print(json.dumps([detect(libmtl).label, known_sources.hashes_of(libmtl)]))
+print(json.dumps([detect(libmtl).label, write_hashes.hashes_of(libmtl)]))
 """
 
 

@@ -18,7 +18,7 @@ from libmtl_recon.integrations.libmtl.architectures.branches import (
 )
 from libmtl_recon.integrations.libmtl.architectures.task_parts import places_of_tasks
 from libmtl_recon.integrations.libmtl.commands import scoring_command
-from libmtl_recon.integrations.libmtl.shared_layers import sharing_root
+from libmtl_recon.integrations.libmtl.shared_layers import COLUMNS, sharing_root
 from libmtl_recon.profiles.selection import select_layers
 from libmtl_recon.splitting.entries import only_entry
 from libmtl_recon.splitting.layer_lookup import find_layers
@@ -32,8 +32,6 @@ from libmtl_recon.texts import did_you_mean
 
 _logger = logging.getLogger(__name__)
 
-# Their tasks have a network each, all of which LibMTL counts as shared.
-COLUMNS = ("Cross_stitch", "LTB")
 # What the user gave the arguments of the functions called here by.
 _FLAGS = {
     "K": "--recon_k",
