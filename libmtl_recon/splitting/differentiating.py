@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from threading import local
 from typing import Any
 
 import torch
@@ -15,6 +16,15 @@ from libmtl_recon.errors import ReconError
 # Where a tensor comes from in the autograd graph, and where it lies in memory.
 OF_ONE_TENSOR = frozenset({"grad_fn", "untyped_storage", "data_ptr"})
 _PASSES = frozenset({Tensor.backward, torch.autograd.backward, torch.autograd.grad})
+
+
+class _Inside(local):
+    """How many blocks of :func:`~libmtl_recon.splitting.per_task_calls` this thread is in."""
+
+    depth = 0
+
+
+inside = _Inside()
 
 
 def is_backward(func: Callable[..., Any]) -> bool:
@@ -64,6 +74,21 @@ def refuse_traced_duals() -> None:
         raise ReconError(
             "torch.func.linearize cannot trace a tensor that differs between tasks. Call it with "
             "each of `.by_task()`, or use torch.func.jvp."
+        )
+
+
+def refuse_transform_around() -> None:
+    """Refuse a transform of ``torch.func`` that would get task tensors to unwrap.
+
+    Raises:
+        ReconError: One is at work, and this thread is in no block of
+            :func:`~libmtl_recon.splitting.per_task_calls`.
+    """
+    if torch._C._are_functorch_transforms_active() and not inside.depth:
+        raise ReconError(
+            "A transform of torch.func (vmap, grad, jvp, ...) around a split network, or over what "
+            "it returned, must stand inside of `with libmtl_recon.splitting.per_task_calls():`. "
+            "Or transform each of `.by_task()`, or each network that extract_task takes out."
         )
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from libmtl_recon.errors import ReconError
-from libmtl_recon.splitting.custom_functions import inside_once_a_task
+from libmtl_recon.splitting.custom_functions import inside_custom_function
 from libmtl_recon.splitting.state import accept_plain_state
 from libmtl_recon.splitting.task_selection import TaskSelection
 from libmtl_recon.splitting.task_specific import TaskSpecific, TaskValues, make_task_specific
@@ -68,7 +68,7 @@ def _buffers(module: nn.Module) -> tuple[str, ...]:
 def _split_on_bundle(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     if not _buffers(module):
         return
-    if inside_once_a_task() and module.training and not isinstance(module, _SpectralNorm):
+    if inside_custom_function() and module.training and not isinstance(module, _SpectralNorm):
         raise ReconError(
             f"A {type(module).__name__} behind the first split keeps statistics for each task, and "
             "inside a custom autograd function it cannot tell whose activations it is given. With "

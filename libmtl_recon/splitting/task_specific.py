@@ -9,13 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.splitting.attention import evaluate_as_trained
-from libmtl_recon.splitting.checkpoint_compat import recompute_for_the_same_tasks
 from libmtl_recon.splitting.compile_compat import leave_to_python
-from libmtl_recon.splitting.custom_functions import run_functions_once_a_task
 from libmtl_recon.splitting.task_selection import TaskSelection
 from libmtl_recon.splitting.task_tensor import TaskTensor, pick, task_tensors_in
-from libmtl_recon.splitting.transforms import transform_once_a_task
 
 # The child module in which a split module keeps its tasks' values.
 CHILD = "tasks"
@@ -278,10 +274,6 @@ def _of_task(value: Any, index: int) -> Any:
 
 def _blank(plain: type[nn.Module]) -> nn.Module:
     # The process may be another one than that which split the network.
-    run_functions_once_a_task()
-    recompute_for_the_same_tasks()
-    transform_once_a_task()
-    evaluate_as_trained()
     leave_to_python()
     made = task_specific_class(plain)
     return made.__new__(made)

@@ -7,7 +7,6 @@ runs once a task and returns a bundle. A module's own ``forward`` needs no chang
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from libmtl_recon.splitting.differentiating import (
     keep_graph_until_last,
     of_one_tensor,
     refuse_traced_duals,
+    refuse_transform_around,
 )
 from libmtl_recon.splitting.names import ByTask, checked_names, common_names
 from libmtl_recon.splitting.pytree import LEAVES, leaves, mapped, rebuilt, updated
@@ -83,8 +83,11 @@ class TaskTensor(ByTask, Tensor):
             )
         if task is not None and len(parts) > 1:
             raise ReconError("A bundle that is one task's has one part.")
+        # Without the shape, C++ that reads it raises errors of its own before ours is reached.
+        shape = () if parts[0].is_nested else parts[0].shape
+        requires_grad = any(part.requires_grad for part in parts)
         self: TaskTensor = Tensor._make_wrapper_subclass(
-            cls, (), dtype=torch.float32, requires_grad=any(part.requires_grad for part in parts)
+            cls, shape, dtype=torch.float32, requires_grad=requires_grad
         )
         self._parts = parts
         self._task = task
@@ -132,24 +135,16 @@ class TaskTensor(ByTask, Tensor):
             return None  # as for any activation, but without torch's warning, which compilers cause
         if name in ("_make_dual", "_unpack_dual"):
             refuse_traced_duals()
+            refuse_transform_around()
         if is_backward(func):
+            refuse_transform_around()
             given = task_tensors_in((args, kwargs))
             alone = any(bundle._task is not None for bundle in given)
             func = keep_graph_until_last(func, 1 if alone else len(given[0]._parts))
         if getattr(func, "__name__", "") == "__set__":
             args = (first, _one_each(args[1], first))
         elif isinstance(first, Tensor) and type(first) is not TaskTensor and inplace.writes(name):
-            # Only `a += b` binds the name anew; elsewhere a copy would be lost in silence.
-            caller = sys._getframe(1)
-            if not inplace.called_by_operator(caller):
-                raise inplace.into_shared(name)
-            if first._is_view():
-                raise inplace.through_view(name)
-            if inplace.has_other_names(args, caller):
-                raise inplace.under_two_names(name)
-            other = task_tensors_in((args, kwargs))[0]
-            copies = [first.clone() for _ in other._parts]
-            args = (TaskTensor(copies, other._task, other._tasks), *args[1:])
+            return _write(func, first, args, kwargs)
         if any(
             isinstance(o, Tensor) and type(o) is not TaskTensor for o in leaves(kwargs.get("out"))
         ):
@@ -164,7 +159,8 @@ class TaskTensor(ByTask, Tensor):
         """Refuse what would take the bundle for a tensor with values."""
         raise ReconError(
             f"{func} got at a tensor that differs between tasks below the torch functions, where "
-            "no task can be chosen (as C++ extensions do). Call what does so with each of "
+            "no task can be chosen (as C++ extensions do, and transforms of torch.func outside of "
+            "`with libmtl_recon.splitting.per_task_calls():`). Call what does so with each of "
             "`.by_task()`, or leave the layers before it shared."
         )
 
@@ -243,6 +239,24 @@ def _meet(
     return range(counts.pop()), None
 
 
+def _write(
+    func: Callable[..., Any], shared: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Write tasks' values into a shared tensor, which becomes a task tensor by that."""
+    name = name_of(func)
+    inplace.refuse_kept(shared, name)
+    memory = inplace.memory_of(shared, name)
+    given = task_tensors_in((args[1:], kwargs))
+    other = next((tensor for tensor in given if tensor._task is not None), given[0])
+    written = TaskTensor([shared.clone() for _ in other._parts], other._task, other._tasks)
+    result = per_task(func, (written, *args[1:]), kwargs)
+    inplace.swap(shared, written, name)
+    del written
+    if not memory.expired():  # the old values outlive the tensor, so something else reads them
+        raise inplace.held_elsewhere(name)
+    return None if result is None else shared
+
+
 def name_of(func: Callable[..., Any]) -> str:
     """A torch function's name, for a message; an attribute's, if it gets or sets one."""
     name = getattr(func, "__name__", repr(func))
@@ -316,7 +330,8 @@ def cut_off(name: str) -> ReconError:
     return ReconError(
         f"{name} computed a tensor that differs between tasks inside a custom autograd function, "
         "which cuts it off from its gradient. With torch.utils.checkpoint use use_reentrant=False; "
-        "else leave the layers inside that function shared."
+        "give such a function what a split network returned inside of `with "
+        "libmtl_recon.splitting.per_task_calls():`; or leave the layers inside of it shared."
     )
 
 

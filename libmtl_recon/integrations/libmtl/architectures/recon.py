@@ -19,6 +19,7 @@ from libmtl_recon.integrations.libmtl.commands import scoring_command
 from libmtl_recon.profiles.selection import select_layers
 from libmtl_recon.splitting.entries import only_entry
 from libmtl_recon.splitting.layer_lookup import find_layers
+from libmtl_recon.splitting.per_task_calls import per_task_calls
 from libmtl_recon.splitting.per_task_output import is_per_task, keep_entries_apart
 from libmtl_recon.splitting.split import mark_split, split_beside
 from libmtl_recon.splitting.task_selection import TaskSelection
@@ -136,7 +137,8 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         """
         task_name = self._selection.chosen if task_name is None else task_name
         only = self._selection.choosing_in_loops
-        with only() if task_name is None else self._selection.only(task_name):
+        chosen = only() if task_name is None else self._selection.only(task_name)
+        with chosen, per_task_calls():  # some call the encoder's layers without the encoder
             predictions: dict[str, Tensor] = super().forward(inputs, task_name)
         # A decoder may have reached into the encoder for what is its task's.
         return {
