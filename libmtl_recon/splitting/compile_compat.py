@@ -18,7 +18,7 @@ from libmtl_recon.conflicts.layers import COMPILED
 from libmtl_recon.splitting.attention import evaluate_as_trained
 from libmtl_recon.splitting.differentiating import refuse_transform_around
 from libmtl_recon.splitting.inplace import running
-from libmtl_recon.splitting.per_task_calls import per_task_calls
+from libmtl_recon.splitting.replacements import per_task_calls
 
 # The function below that runs a network out of the compiler's sight, once it is needed.
 _untraced: list[Callable[..., Any]] = []

@@ -16,13 +16,13 @@ from libmtl_recon.splitting.attention import evaluate_as_trained
 from libmtl_recon.splitting.compile_compat import run_uncompiled, uncompiled
 from libmtl_recon.splitting.layer_lookup import checked_tasks, find_layers, tied_parameters
 from libmtl_recon.splitting.norm_statistics import follow_statistics
-from libmtl_recon.splitting.per_task_calls import (
+from libmtl_recon.splitting.per_task_output import keep_entries_apart
+from libmtl_recon.splitting.reinit import draw_anew, refuse_undrawable
+from libmtl_recon.splitting.replacements import (
     begin_per_task_calls,
     end_per_task_calls,
     per_task_calls,
 )
-from libmtl_recon.splitting.per_task_output import keep_entries_apart
-from libmtl_recon.splitting.reinit import draw_anew, refuse_undrawable
 from libmtl_recon.splitting.state import accept_plain_state
 from libmtl_recon.splitting.task_selection import TaskSelection
 from libmtl_recon.splitting.task_specific import (

@@ -19,8 +19,8 @@ from libmtl_recon.integrations.libmtl.commands import scoring_command
 from libmtl_recon.profiles.selection import select_layers
 from libmtl_recon.splitting.entries import only_entry
 from libmtl_recon.splitting.layer_lookup import find_layers
-from libmtl_recon.splitting.per_task_calls import per_task_calls
 from libmtl_recon.splitting.per_task_output import is_per_task, keep_entries_apart
+from libmtl_recon.splitting.replacements import per_task_calls
 from libmtl_recon.splitting.split import mark_split, split_beside
 from libmtl_recon.splitting.task_selection import TaskSelection
 from libmtl_recon.splitting.task_specific import Copies, TaskValues
