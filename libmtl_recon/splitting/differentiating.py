@@ -33,7 +33,7 @@ def is_backward(func: Callable[..., Any]) -> bool:
 
 
 def keep_graph_until_last(func: Callable[..., Any], passes: int) -> Callable[..., Any]:
-    """A backward pass to be called once a task, by keyword but for the tensors.
+    """A backward pass to be called once per task, by keyword but for the tensors.
 
     What the tasks share stays until the last of them has gone through it; the caller says
     whether it stays longer.
@@ -96,7 +96,7 @@ class HandleOfAll(RemovableHandle):
     """Removes a hook from the tensors of all tasks.
 
     Args:
-        handles: One a task.
+        handles: One per task.
     """
 
     def __init__(self, handles: Sequence[RemovableHandle]) -> None:

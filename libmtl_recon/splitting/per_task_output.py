@@ -1,6 +1,6 @@
 """Networks that return one representation per task: entry t is computed for task t alone.
 
-Behind a split each layer would run once a task for each entry, T times T in all, and norms would
+Behind a split each layer would run once per task for each entry, T times T in all, and norms would
 take in what other tasks' entries are made of. Which call of a module serves which entry is found
 out once, by a pass that follows the tensors; later passes go by that plan.
 """
@@ -257,7 +257,7 @@ def _leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
 
 
 def _alone(place: int, leaf: Any) -> Any:
-    """One task's part of a bundle, which says whose it is."""
+    """One task's part of a task tensor, which says whose it is."""
     if type(leaf) is not TaskTensor or leaf.task == place:
         return leaf
     if leaf.task is not None:

@@ -250,7 +250,7 @@ def _find_selection(module: nn.Module) -> TaskSelection | None:
 
 
 def _unwrap_chosen(module: nn.Module, _: Any, output: Any) -> Any:
-    selection, bundles = selection_of(module), task_tensors_in(output)
-    for bundle in bundles:
-        bundle._tasks = bundle._tasks or selection.tasks
-    return pick(output, 0) if selection.chosen is not None and bundles else output
+    selection, task_tensors = selection_of(module), task_tensors_in(output)
+    for each in task_tensors:
+        each._tasks = each._tasks or selection.tasks
+    return pick(output, 0) if selection.chosen is not None and task_tensors else output

@@ -55,9 +55,9 @@ class Tasks(nn.Module):
 
 
 class TaskSpecific(nn.Module):
-    """What a module's class becomes: the named parameters and buffers are handed out as bundles.
+    """What a module's class becomes: its named parameters and buffers are read as task tensors.
 
-    The values live in the child ``tasks``, one :class:`TaskValues` a task, so that the keys of
+    The values live in the child ``tasks``, one :class:`TaskValues` per task, so that the keys of
     the state dict read ``layer1.0.bn1.tasks.digit.weight``.
     """
 
@@ -83,7 +83,7 @@ class TaskSpecific(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As it was; given one task's input alone, with that task's values alone."""
-        whose = {bundle.task for bundle in task_tensors_in((args, kwargs))} - {None}
+        whose = {each.task for each in task_tensors_in((args, kwargs))} - {None}
         if self._selection.chosen is not None or len(whose) != 1:
             return super().forward(*args, **kwargs)
         with self._selection.only(self._selection.tasks[cast(int, whose.pop())]):
@@ -176,7 +176,7 @@ def make_task_specific(
     selection: TaskSelection,
     copies: Copies | None = None,
 ) -> None:
-    """Replace the named parameters and buffers of a module by one copy a task, in place.
+    """Replace the named parameters and buffers of a module by one copy per task, in place.
 
     Args:
         module: Its class becomes a subclass of what it was.

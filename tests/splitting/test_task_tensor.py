@@ -1,4 +1,4 @@
-"""A bundle does what a tensor does, once a task."""
+"""A task tensor does what a tensor does, once per task."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def pair() -> TaskTensor:
 PLAIN = torch.tensor([[1.0, -2.0, 3.0], [0.5, 4.0, -1.0]])
 
 OPERATIONS = {
-    "bundle + plain": lambda b: b + PLAIN,
-    "plain + bundle": lambda b: PLAIN + b,
-    "number - bundle": lambda b: 3 - b,
-    "number / bundle": lambda b: 2 / (b + 1),
-    "number ** bundle": lambda b: 2**b,
+    "task tensor + plain": lambda b: b + PLAIN,
+    "plain + task tensor": lambda b: PLAIN + b,
+    "number - task tensor": lambda b: 3 - b,
+    "number / task tensor": lambda b: 2 / (b + 1),
+    "number ** task tensor": lambda b: 2**b,
     "matmul": lambda b: b @ PLAIN.T,
     "reverse matmul": lambda b: PLAIN @ b.T,
     "comparison": lambda b: (b > 3) & (b != 11),
@@ -38,7 +38,7 @@ OPERATIONS = {
     "method with keywords": lambda b: b.sum(dim=1, keepdim=True),
     "property": lambda b: b.T,
     "index": lambda b: b[:, 1:],
-    "index by a bundle": lambda b: PLAIN[b.long() % 2, 0],
+    "index by a task tensor": lambda b: PLAIN[b.long() % 2, 0],
     "cat": lambda b: torch.cat([PLAIN, b, b], dim=1),
     "stack of a tuple": lambda b: torch.stack((b, PLAIN)),
     "einsum": lambda b: torch.einsum("ij,kj->ik", PLAIN, b),
@@ -107,7 +107,7 @@ def test_refuses_control_flow_on_which_tasks_disagree() -> None:
         pair().sum().item()
 
 
-def test_refuses_bundles_of_different_tasks() -> None:
+def test_refuses_task_tensors_of_different_tasks() -> None:
     with pytest.raises(ReconError, match="2, 3"):
         pair() + TaskTensor([PLAIN] * 3)
 
@@ -164,7 +164,7 @@ def test_refuses_to_keep_running_statistics_of_all_tasks_in_one_buffer() -> None
     assert type(out) is TaskTensor
 
 
-def test_views_of_a_shared_tensor_that_differ_are_a_bundle() -> None:
+def test_views_of_a_shared_tensor_that_differ_are_a_task_tensor() -> None:
     which = TaskTensor([torch.tensor(0), torch.tensor(1)])
     rows = PLAIN[which]
     assert torch.equal(torch.stack(rows.parts), PLAIN)
@@ -245,12 +245,12 @@ def test_a_reentrant_checkpoint_around_a_split_layer_is_refused() -> None:
         out + 1
 
 
-def test_copies_of_bundles_are_bundles() -> None:
+def test_copies_of_task_tensors_are_task_tensors() -> None:
     for other in (copy.deepcopy(leaves()), pickle.loads(pickle.dumps(leaves()))):
         assert type(other) is TaskTensor
         assert other.parts[1].tolist() == [[1.0] * 3] * 2
         assert other.parts[1].requires_grad
-    with pytest.raises(ReconError, match="plain tensor a task"):
+    with pytest.raises(ReconError, match="plain tensor per task"):
         TaskTensor([pair(), pair()])
 
 

@@ -166,8 +166,8 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         return key.partition(".")[0] in self._parts
 
     def _prepare_rep(self, rep: Any, task: str, same_rep: bool | None = None) -> Any:
-        for bundle in task_tensors_in(rep):
-            bundle.parts  # noqa: B018  # refuses what is cut off from its gradient
+        for each in task_tensors_in(rep):
+            each.parts  # noqa: B018  # refuses what is cut off from its gradient
         if is_per_task(self):
             rep = only_entry(rep, task, self._selection.tasks)
         return super()._prepare_rep(pick(rep, self.task_name.index(task)), task, same_rep=False)
