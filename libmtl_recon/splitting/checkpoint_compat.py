@@ -33,7 +33,7 @@ def recomputing_alike(
     """
 
     @functools.wraps(generator)
-    def run(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def run(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         chosen = all_choices()
 
         @functools.wraps(function, updated=())

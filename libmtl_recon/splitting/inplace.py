@@ -96,10 +96,12 @@ def swap(old: Tensor, new: Tensor, name: str) -> None:
     Raises:
         ReconError: A view of the old one, or autograd, holds it below Python.
     """
+    named = dict(vars(old))
     try:
         torch.utils.swap_tensors(old, new)
     except RuntimeError as error:
         raise held_elsewhere(name) from error
+    vars(old).update(named)  # attributes that somebody set are swapped, too
 
 
 def versions(tensors: Sequence[Tensor]) -> list[int]:

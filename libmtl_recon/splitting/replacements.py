@@ -7,9 +7,9 @@ are replaced while a split network's ``forward`` runs, and are as they were befo
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
@@ -27,27 +27,29 @@ from libmtl_recon.splitting.transforms import BORDERS, crossing_per_task
 _ABSENT = object()
 
 
-@dataclass
 class _Replacement:
     """An attribute that has another value for a while.
 
-    Attributes:
+    Args:
         owner: A module or a class.
         name: The attribute's.
-        ours: The value for the while.
-        before: What the owner itself had under that name; nothing, if it inherits it.
+        wrap: Gives the value for the while, of the one that there is.
     """
 
-    owner: Any
-    name: str
-    ours: Any
-    before: Any = field(init=False)
+    def __init__(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
+        self.owner, self.name, self.wrap = owner, name, wrap
+        self.before = self.wrapped = self.ours = _ABSENT
 
     def make(self) -> None:
+        """Have the attribute be ours."""
         self.before = vars(self.owner).get(self.name, _ABSENT)
+        now = _inherited(self.owner, self.name) if self.before is _ABSENT else self.before
+        if now is not self.wrapped:  # else as the last time
+            self.wrapped, self.ours = now, self.wrap(now)
         setattr(self.owner, self.name, self.ours)
 
     def undo(self) -> None:
+        """Have the attribute be what it was."""
         if vars(self.owner).get(self.name) is not self.ours:
             return  # somebody else put theirs around ours, which does nothing to plain tensors
         if self.before is _ABSENT:
@@ -66,7 +68,7 @@ class _Replacements:
     def enter(self) -> None:
         with self.lock:
             if not self.blocks:
-                self.made = tuple(_replacements())
+                self.made = self.made or tuple(_replacements())
                 for replacement in self.made:
                     replacement.make()
             self.blocks += 1
@@ -125,21 +127,20 @@ def end_per_task_calls(*_: Any) -> None:
 
 
 def _replacements() -> Iterator[_Replacement]:
-    yield _Replacement(Function, "apply", classmethod(applying_per_task(_inherited(Function))))
-    checkpoint: Any = torch.utils.checkpoint
-    generator = next((name for name in GENERATORS if hasattr(checkpoint, name)), None)
+    yield _Replacement(Function, "apply", lambda apply: classmethod(applying_per_task(apply)))
+    generator = next((name for name in GENERATORS if hasattr(torch.utils.checkpoint, name)), None)
     if generator is None:
         raise ReconError(
             f"PyTorch {torch.__version__} keeps torch.utils.checkpoint in another way than a split "
             "network knows, so that it could compute another task again than it did. Install an "
             "earlier version of PyTorch."
         )
-    ours: Callable[..., Any] = recomputing_alike(getattr(checkpoint, generator), per_task_calls)
-    yield _Replacement(checkpoint, generator, ours)
+    alike = functools.partial(recomputing_alike, block=per_task_calls)
+    yield _Replacement(torch.utils.checkpoint, generator, alike)
     for module, names in BORDERS:
         for name in names:
-            yield _Replacement(module, name, crossing_per_task(getattr(module, name)))
+            yield _Replacement(module, name, crossing_per_task)
 
 
-def _inherited(function: type[Function]) -> Any:
-    return next(vars(parent)["apply"] for parent in function.__mro__ if "apply" in vars(parent))
+def _inherited(owner: Any, name: str) -> Any:
+    return next(vars(parent)[name] for parent in owner.__mro__ if name in vars(parent))

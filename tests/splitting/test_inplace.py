@@ -63,10 +63,12 @@ def test_what_is_written_to_is_a_task_tensor_by_all_its_names(
 def test_operators(mode: Callable[[], Any]) -> None:
     plain, row = PLAIN * 2, [PLAIN * 2]
     first, second = plain, row[0]
+    plain.label = "residual"
     with mode(), mode():
         plain += pair()
         row[0] -= pair()
     assert first is plain
+    assert plain.label == "residual"
     assert second is row[0]
     for index in range(2):
         assert torch.equal(plain.parts[index], PLAIN * 2 + pair().parts[index])
