@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from libmtl_recon.splitting.extract import extract_task
 from libmtl_recon.splitting.outputs import by_task
+from libmtl_recon.splitting.replacements import per_task_calls
 from libmtl_recon.splitting.split import (
     is_split,
     only_task,
@@ -19,6 +20,7 @@ __all__ = [
     "extract_task",
     "is_split",
     "only_task",
+    "per_task_calls",
     "shared_parameters",
     "split_layers",
     "task_parameters",

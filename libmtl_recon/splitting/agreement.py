@@ -24,7 +24,7 @@ def is_one(values: Sequence[Tensor], parts: Sequence[Tensor]) -> bool:
     """Whether all tasks got one tensor, or the same view of it.
 
     Args:
-        values: One result a task.
+        values: One result per task.
         parts: The tasks' own tensors from which they were computed.
     """
     first = values[0]

@@ -10,13 +10,31 @@ different functions.
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
+from torch import nn
+
+_ATTENTION = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
+_known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-def evaluate_as_trained() -> None:
+def evaluate_as_trained(network: nn.Module | None = None) -> bool:
     """Have attention modules compute in evaluation what they compute in training.
 
     It holds in the whole process, since what is compared with a split network must be evaluated
     like it.
+
+    Args:
+        network: Only if there are such modules in this network; which is looked up once.
+
+    Returns:
+        Whether there are.
     """
+    if network is not None:
+        if network not in _known:
+            _known[network] = any(isinstance(part, _ATTENTION) for part in network.modules())
+        if not _known[network]:
+            return False
     torch.backends.mha.set_fastpath_enabled(False)
+    return True

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from libmtl_recon.splitting import inplace
 from libmtl_recon.splitting.pytree import leaves
@@ -46,7 +45,9 @@ class Follower(TorchFunctionMode):
         self.steering = 0
         self._known = {id(tensor): tensor for tensor in known}
         self._open: list[int] = []
-        self._made: Any = WeakTensorKeyDictionary()
+        # Each is kept, so that no other comes to have its id; a weak reference would forbid torch
+        # to have it become a task tensor, when one is written into it.
+        self._made: dict[int, tuple[Tensor, int]] = {}
         self._written: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def enter(self, number: int) -> None:
@@ -65,7 +66,7 @@ class Follower(TorchFunctionMode):
         self._open.pop()
         for tensor in _tensors(output):
             # What came from code that no mode sees.
-            if tensor not in self._made and not self._is_known(tensor) and _computed(tensor):
+            if id(tensor) not in self._made and not self._is_known(tensor) and _computed(tensor):
                 self._note(tensor, bits | self.behind(given))
 
     def behind(self, value: Any) -> int:
@@ -111,7 +112,7 @@ class Follower(TorchFunctionMode):
         return sum(1 << index for index in self._open)
 
     def _note(self, tensor: Tensor, bits: int) -> None:
-        self._made[tensor] = bits | self._made.get(tensor, 0)
+        self._made[id(tensor)] = tensor, bits | self._made.get(id(tensor), (tensor, 0))[1]
 
     def _note_write(self, tensor: Tensor, bits: int) -> None:
         """Into memory that other tensors, of which it may be a view, may have in common."""
@@ -123,7 +124,8 @@ class Follower(TorchFunctionMode):
         if self._is_known(tensor):
             return 0
         # What has no record is some constant, unless autograd knows better.
-        bits = self._made[tensor] if tensor in self._made else self._all() * _computed(tensor)
+        known = self._made.get(id(tensor))
+        bits = self._all() * _computed(tensor) if known is None else known[1]
         for memory in _memory(tensor):
             bits |= self._written.get(memory.cdata, (memory, 0))[1]
         return int(bits)

@@ -1,13 +1,13 @@
 """Networks that ``torch.compile`` compiled, which are not split as they are.
 
-The compiler traces a network with plain tensors in mind; of the bundles between task-specific
-layers it makes errors that name nothing.
+The compiler traces a network with plain tensors in mind; of the task tensors between
+task-specific layers it makes errors that name nothing.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from types import MethodType
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ from torch.fx import GraphModule
 
 from libmtl_recon.conflicts.layers import COMPILED
 from libmtl_recon.splitting.attention import evaluate_as_trained
+from libmtl_recon.splitting.differentiating import refuse_transform_around
+from libmtl_recon.splitting.inplace import running
+from libmtl_recon.splitting.replacements import per_task_calls
 
 # The function below that runs a network out of the compiler's sight, once it is needed.
 _untraced: list[Callable[..., Any]] = []
@@ -56,6 +59,13 @@ def without_compilation(network: nn.Module) -> nn.Module:
     return network
 
 
+class OwnForward(functools.partial[Any]):
+    """A network's own ``forward``, before that of its class.
+
+    It goes with deep copies of the network, and is pickled, unlike a bound method, as what it is.
+    """
+
+
 def run_uncompiled(network: nn.Module) -> None:
     """Have a network run as it was written, also inside of what ``torch.compile`` compiled.
 
@@ -63,32 +73,30 @@ def run_uncompiled(network: nn.Module) -> None:
     network's code calls, and that are compiled, run as they were written, too.
     """
     leave_to_python()
-    # A graph module holds no method of its own through copying and pickling, and needs none.
+    # A graph module holds no attributes of its own through copying and pickling, and needs none.
     if "forward" not in vars(network) and not isinstance(network, GraphModule):
-        # Of this object alone, and bound, so that a deep copy of the network runs itself.
-        vars(network)["forward"] = MethodType(_out_of_sight, network)
+        vars(network)["forward"] = OwnForward(run_untraced, network)
 
 
 def leave_to_python() -> None:
-    """Have ``torch.compile`` leave our files, through which bundles go, to Python; once."""
+    """Have ``torch.compile`` leave our files, through which task tensors go, to Python; once."""
     if not _untraced:
+        # For single functions there is `disable`, for files nothing that is public.
         torch._dynamo.trace_rules.add(__name__.rpartition(".")[0])
-        _untraced.append(torch._dynamo.disable(_as_written))
+        _untraced.append(torch.compiler.disable(_as_written))
 
 
-def _out_of_sight(network: Any, *args: Any, **kwargs: Any) -> Any:
-    """A network's own ``forward``, in which ``torch.compile`` changes nothing."""
+def run_untraced(network: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Run a network's code for task tensors, in which ``torch.compile`` changes nothing."""
     return _untraced[0](network, *args, **kwargs)
 
 
-# Pickle finds a bound method by its name. The compiler goes by that of the code, and traces what
-# is called forward there, wherever it stands.
-_out_of_sight.__name__ = "forward"
-
-
-def _as_written(network: Any, *args: Any, **kwargs: Any) -> Any:
-    evaluate_as_trained()  # a script may have switched back since the split
-    if not hasattr(torch.compiler, "set_stance"):  # before PyTorch 2.6
-        return type(network).forward(network, *args, **kwargs)
-    with torch.compiler.set_stance("force_eager"):
-        return type(network).forward(network, *args, **kwargs)
+def _as_written(network: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    refuse_transform_around()
+    evaluate_as_trained(network)  # a script may have switched back since the split
+    forward = type(network).forward
+    with running(network, (args, kwargs)), per_task_calls():
+        if not hasattr(torch.compiler, "set_stance"):  # before PyTorch 2.6
+            return forward(network, *args, **kwargs)
+        with torch.compiler.set_stance("force_eager"):
+            return forward(network, *args, **kwargs)

@@ -1,7 +1,12 @@
-"""Custom autograd functions (``torch.autograd.Function``), which torch functions do not reach."""
+"""Custom autograd functions (``torch.autograd.Function``), which are no torch functions.
+
+A gradient reversal or a memory-saving activation that met a task tensor would compute a task's
+values without their gradients.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from threading import local
 from typing import Any
 
@@ -9,11 +14,9 @@ from torch.autograd import Function
 
 from libmtl_recon.splitting.task_tensor import cut_off, per_task, task_tensors_in
 
-_MARK = "_once_a_task"
-
 
 class _Depth(local):
-    """How many functions this thread is inside of that run once a task."""
+    """How many functions this thread is inside of that run once per task."""
 
     value = 0
 
@@ -21,21 +24,17 @@ class _Depth(local):
 _depth = _Depth()
 
 
-def inside_once_a_task() -> bool:
-    """Whether what runs now is called once a task by a custom function, on plain tensors."""
+def inside_custom_function() -> bool:
+    """Whether what runs now is called once per task by a custom function, on plain tensors."""
     return _depth.value > 0
 
 
-def run_functions_once_a_task() -> None:
-    """Have ``Function.apply`` run once a task where it meets a bundle; nothing else changes.
+def applying_per_task(original: Any) -> Callable[..., Any]:
+    """``Function.apply``, which runs once per task where it meets a task tensor.
 
-    ``apply`` is no torch function: without this, a gradient reversal or a memory-saving activation
-    would compute a task's values without their gradients. It is set once in a process, when the
-    first network is split.
+    Args:
+        original: The class method as it stands in its class.
     """
-    if hasattr(Function, _MARK):
-        return
-    original = next(vars(parent)["apply"] for parent in Function.__mro__ if "apply" in vars(parent))
 
     def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
         bound = original.__get__(None, cls)
@@ -55,5 +54,4 @@ def run_functions_once_a_task() -> None:
         once.__name__ = f"{cls.__name__}.apply"  # for messages
         return per_task(once, args, kwargs)
 
-    Function.apply = classmethod(apply)
-    setattr(Function, _MARK, True)
+    return apply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from threading import local
 from typing import Any
 
 import torch
@@ -17,13 +18,22 @@ OF_ONE_TENSOR = frozenset({"grad_fn", "untyped_storage", "data_ptr"})
 _PASSES = frozenset({Tensor.backward, torch.autograd.backward, torch.autograd.grad})
 
 
+class _Inside(local):
+    """How many blocks of :func:`~libmtl_recon.splitting.per_task_calls` this thread is in."""
+
+    depth = 0
+
+
+inside = _Inside()
+
+
 def is_backward(func: Callable[..., Any]) -> bool:
     """Whether a torch function is a backward pass."""
     return func in _PASSES
 
 
 def keep_graph_until_last(func: Callable[..., Any], passes: int) -> Callable[..., Any]:
-    """A backward pass to be called once a task, by keyword but for the tensors.
+    """A backward pass to be called once per task, by keyword but for the tensors.
 
     What the tasks share stays until the last of them has gone through it; the caller says
     whether it stays longer.
@@ -67,11 +77,26 @@ def refuse_traced_duals() -> None:
         )
 
 
+def refuse_transform_around() -> None:
+    """Refuse a transform of ``torch.func`` that would get task tensors to unwrap.
+
+    Raises:
+        ReconError: One is at work, and this thread is in no block of
+            :func:`~libmtl_recon.splitting.per_task_calls`.
+    """
+    if torch._C._are_functorch_transforms_active() and not inside.depth:
+        raise ReconError(
+            "A transform of torch.func (vmap, grad, jvp, ...) around a split network, or over what "
+            "it returned, must stand inside of `with libmtl_recon.splitting.per_task_calls():`. "
+            "Or transform each of `.by_task()`, or each network that extract_task takes out."
+        )
+
+
 class HandleOfAll(RemovableHandle):
     """Removes a hook from the tensors of all tasks.
 
     Args:
-        handles: One a task.
+        handles: One per task.
     """
 
     def __init__(self, handles: Sequence[RemovableHandle]) -> None:

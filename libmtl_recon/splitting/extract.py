@@ -40,7 +40,7 @@ def extract_task(network: nn.Module, task: str) -> nn.Module:
         ReconError: The network is not split.
     """
     network = uncompiled(checked_module(network, "network"))
-    evaluate_as_trained()  # what is taken out is compared with the network, and exported
+    evaluate_as_trained(network)  # what is taken out is compared with the network, and exported
     if not is_split(network):
         raise ReconError(
             f"{type(network).__name__} is neither a network that split_layers was applied to nor "

@@ -1,28 +1,25 @@
-"""Writing into tensors that all tasks share: allowed where it can mean a copy, refused else."""
+"""Writing a task's values into tensors that all tasks share.
+
+What such a function writes to becomes a task tensor itself, under all its names: the object stays,
+and has T tensors from then on. Where the old values would still be read, it is refused.
+"""
 
 from __future__ import annotations
 
-import dis
-import functools
 import inspect
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import local
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from libmtl_recon.errors import ReconError
+from libmtl_recon.splitting.pytree import leaves
 
-_BINARY_OP = dis.opmap["BINARY_OP"]
-_IN_PLACE = {
-    number
-    for number, (name, _) in enumerate(vars(dis)["_nb_ops"])
-    if name.startswith("NB_INPLACE_")
-}
 _OPERATORS = {f"__i{name}__" for name in ("and", "or", "xor", "lshift", "rshift")}
 
 # Functions that update running statistics without a trace in the tensor's version, and the
@@ -33,35 +30,78 @@ _STATISTICS: dict[Callable[..., Any], str] = {
 }
 
 
+class _Running(local):
+    """The networks whose code this thread runs, each with what it was given."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[nn.Module, Any]] = []
+
+
+_running = _Running()
+
+
+@contextmanager
+def running(network: nn.Module, given: Any) -> Iterator[None]:
+    """Inside the ``with`` block, what a network keeps and was given is not written to.
+
+    Args:
+        network: It runs in this block.
+        given: Its arguments.
+    """
+    _running.calls.append((network, given))
+    try:
+        yield
+    finally:
+        _running.calls.pop()
+
+
 def writes(name: str) -> bool:
     """Whether a torch function of this name writes into its first argument."""
     in_place = name.endswith("_") and not name.endswith("__")
     return in_place or name == "__setitem__" or name in _OPERATORS
 
 
-def called_by_operator(frame: Any) -> bool:
-    """Whether the frame is just executing an operator such as ``+=``."""
-    frame = _below_modes(frame)[0]
-    code, at = frame.f_code.co_code, frame.f_lasti
-    return code[at] == _BINARY_OP and code[at + 1] in _IN_PLACE
-
-
-def has_other_names(args: tuple[Any, ...], frame: Any) -> bool:
-    """Whether more than one variable, list or frame holds the first of an operator's arguments.
+def refuse_kept(tensor: Tensor, name: str) -> None:
+    """Refuse to write a task's values into what outlives the call that does so.
 
     Args:
-        args: As ``__torch_function__`` got them.
-        frame: That which executes the operator; it holds the argument, too.
+        tensor: All tasks share it.
+        name: The function's.
+
+    Raises:
+        ReconError: It is a parameter, a buffer of a network that runs, or its input.
     """
-    return sys.getrefcount(args[0]) > _references_of_one_name(_below_modes(frame)[1])
+    kept = tensor.is_leaf and tensor.requires_grad
+    for network, given in _running.calls:
+        kept = kept or any(tensor is one for one in (*network.buffers(), *leaves(given)))
+    if kept or isinstance(tensor, nn.Parameter):
+        raise into_shared(name)
 
 
-def _below_modes(frame: Any) -> tuple[Any, int]:
-    """The frame below those of modes (``torch.set_default_device`` sets one), and how many."""
-    modes = 0
-    while frame.f_code.co_name == "__torch_function__":
-        frame, modes = frame.f_back, modes + 1
-    return frame, modes
+def memory_of(tensor: Tensor, name: str) -> StorageWeakRef:
+    """What tells whether a tensor's memory is still read by anything.
+
+    Raises:
+        ReconError: That cannot be told: it is sparse, or inside of a ``torch.func`` transform.
+    """
+    try:
+        return StorageWeakRef(tensor.untyped_storage())
+    except (NotImplementedError, RuntimeError) as error:
+        raise into_shared(name) from error
+
+
+def swap(old: Tensor, new: Tensor, name: str) -> None:
+    """Have what is an old tensor by all its names be a new one, and the other way round.
+
+    Raises:
+        ReconError: A view of the old one, or autograd, holds it below Python.
+    """
+    named = dict(vars(old))
+    try:
+        torch.utils.swap_tensors(old, new)
+    except RuntimeError as error:
+        raise held_elsewhere(name) from error
+    vars(old).update(named)  # attributes that somebody set are swapped, too
 
 
 def versions(tensors: Sequence[Tensor]) -> list[int]:
@@ -69,44 +109,6 @@ def versions(tensors: Sequence[Tensor]) -> list[int]:
     if torch.compiler.is_compiling():
         return []
     return [tensor._version for tensor in tensors if not tensor.is_inference()]
-
-
-class _Probe:
-    """Counts the references where a bundle's class does."""
-
-    count = 0
-
-    @classmethod
-    def __torch_function__(
-        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        first = args[0]
-        cls.count = _references(args, None)
-        return first
-
-
-class _Passing(TorchFunctionMode):
-    """Does nothing, as most modes do."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        return func(*args, **(kwargs or {}))
-
-
-def _references(args: tuple[Any, ...], _: Any) -> int:
-    return sys.getrefcount(args[0])
-
-
-@functools.cache
-def _references_of_one_name(modes: int) -> int:
-    """How often a tensor in one variable is referred to, which depends on Python and on modes."""
-    tensor: Any = torch.zeros(())
-    with ExitStack() as stack:
-        for _ in range(modes):
-            stack.enter_context(_Passing())
-        tensor += _Probe()
-    return _Probe.count
 
 
 def refuse_shared_statistics(
@@ -130,23 +132,17 @@ def into_shared(name: str) -> ReconError:
     """The error for a write of one task's values where all tasks read."""
     return ReconError(
         f"{name} would write values that differ between tasks into a tensor that all tasks share. "
-        "Write it as a new tensor, such as `x = x + y` instead of `x.add_(y)`, or torch.where "
+        "Write it as a new tensor, such as `x = x + y` instead of `x += y` or `x.add_(y)`, or "
+        "torch.where instead of assigning to an index; or leave the layer before it shared."
+    )
+
+
+def held_elsewhere(name: str) -> ReconError:
+    """The error for such a write into memory that would be read by other tensors afterwards."""
+    return ReconError(
+        f"{name} would write values that differ between tasks into memory that all tasks share, "
+        "and that is held elsewhere too, where the new values would not arrive: by the tensor of "
+        "which this is a view, by a view or a detached tensor made of it, or for the backward "
+        "pass. Write it as a new tensor, such as `x = x + y` instead of `x += y`, or torch.where "
         "instead of assigning to an index; or leave the layer before it shared."
-    )
-
-
-def under_two_names(name: str) -> ReconError:
-    """The error for such a write by an operator, into a tensor that others hold too."""
-    return ReconError(
-        f"{name} would write values that differ between tasks into a tensor that all tasks share, "
-        "and that is held elsewhere too, where the new values would not arrive. Write `x = x + y` "
-        "instead of `x += y`, or leave the layer before it shared."
-    )
-
-
-def through_view(name: str) -> ReconError:
-    """The error for such a write by an operator, through a view."""
-    return ReconError(
-        f"{name} would write values that differ between tasks through a view of a tensor that all "
-        "tasks share. Write `x = x + y` instead of `x += y`, or leave the layer before it shared."
     )

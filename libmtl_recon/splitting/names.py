@@ -12,14 +12,14 @@ from libmtl_recon.texts import did_you_mean
 
 
 class ByTask:
-    """What lets a bundle's parts be taken by their tasks' names."""
+    """What lets a task tensor's parts be taken by their tasks' names."""
 
     _task: int | None
     _tasks: tuple[str, ...] | None
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
-        """The tensors, one a task."""
+        """The tensors, one per task."""
         raise NotImplementedError
 
     @property
@@ -33,7 +33,7 @@ class ByTask:
         """Each task's tensor, by its name, in the order of the tasks.
 
         Raises:
-            ReconError: The bundle was made without the tasks' names.
+            ReconError: The task tensor was made without the tasks' names.
         """
         names = self.tasks
         if names is None:
@@ -41,7 +41,7 @@ class ByTask:
         return dict(zip(names, self.parts, strict=True))
 
     def __getitem__(self, index: Any) -> Any:
-        """A task's tensor, by its name; by anything else, what a tensor gives, once a task.
+        """A task's tensor, by its name; by anything else, what a tensor gives, once per task.
 
         Raises:
             UsageError: There is no task of this name.

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from libmtl_recon.errors import ReconError
-from libmtl_recon.splitting.custom_functions import inside_once_a_task
+from libmtl_recon.splitting.custom_functions import inside_custom_function
 from libmtl_recon.splitting.state import accept_plain_state
 from libmtl_recon.splitting.task_selection import TaskSelection
 from libmtl_recon.splitting.task_specific import TaskSpecific, TaskValues, make_task_specific
@@ -29,7 +29,7 @@ def follow_statistics(
     mixed: bool = False,
     besides: Collection[nn.Module] = (),
 ) -> None:
-    """Have the norms of a network keep running statistics per task once they see bundles.
+    """Have the norms of a network keep running statistics per task once they see task tensors.
 
     What stands before the first split sees none and keeps plain statistics. A spectral norm keeps
     the singular vectors of each task's own weight in the same way. Other modules that put a task's
@@ -51,24 +51,24 @@ def follow_statistics(
             continue
         spectral = isinstance(module, _SpectralNorm)
         if not spectral and not isinstance(module, torch.nn.modules.batchnorm._NormBase):
-            module.register_forward_hook(_refuse_bundles_in_buffers)
+            module.register_forward_hook(_refuse_task_tensors_in_buffers)
             continue
         accept_plain_state(module, selection)
         if mixed and not spectral:
             make_task_specific(module, (), selection)
         else:
             vars(module)[_SELECTION] = selection
-            module.register_forward_pre_hook(_split_on_bundle, with_kwargs=True)
+            module.register_forward_pre_hook(_split_on_task_tensor, with_kwargs=True)
 
 
 def _buffers(module: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, buffer in module._buffers.items() if buffer is not None)
 
 
-def _split_on_bundle(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _split_on_task_tensor(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     if not _buffers(module):
         return
-    if inside_once_a_task() and module.training and not isinstance(module, _SpectralNorm):
+    if inside_custom_function() and module.training and not isinstance(module, _SpectralNorm):
         raise ReconError(
             f"A {type(module).__name__} behind the first split keeps statistics for each task, and "
             "inside a custom autograd function it cannot tell whose activations it is given. With "
@@ -79,7 +79,7 @@ def _split_on_bundle(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str,
         make_task_specific(module, _buffers(module), vars(module)[_SELECTION])
 
 
-def _refuse_bundles_in_buffers(module: nn.Module, _: Any, __: Any) -> None:
+def _refuse_task_tensors_in_buffers(module: nn.Module, _: Any, __: Any) -> None:
     for name, buffer in module._buffers.items():
         if type(buffer) is TaskTensor:
             raise ReconError(

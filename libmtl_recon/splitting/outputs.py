@@ -15,13 +15,15 @@ def by_task(output: Any) -> dict[str, Any]:
     """What each task's plain network would have returned, by the task's name.
 
     Args:
-        output: What a split network returned, or was computed from that: a bundle, or any tuples,
-            lists, dicts and dataclasses (a ``ModelOutput`` of Transformers) with some inside.
+        output: What a split network returned, or was computed from that: a task tensor, or any
+            tuples, lists, dicts and dataclasses (a ``ModelOutput`` of Transformers) with some
+            inside.
 
     Returns:
         For each task, in their order, the same structure with that task's tensor in the place of
-        each bundle. What the tasks share is in all of them. In the place of a value that one task
-        alone computed the others have None. If the network computed one task only, that one's.
+        each task tensor. What the tasks share is in all of them. In the place of a value that one
+        task alone computed the others have None. If the network computed one task only, that
+        one's.
 
     Raises:
         UsageError: Nothing in it differs between tasks.
@@ -34,19 +36,19 @@ def by_task(output: Any) -> dict[str, Any]:
         >>> by_task({"logits": both})["article"]
         {'logits': tensor([1., 1.])}
     """
-    bundles = task_tensors_in(output)
-    if not bundles:
+    task_tensors = task_tensors_in(output)
+    if not task_tensors:
         raise UsageError(
             "output",
             "must hold a tensor that a task-specific layer computed",
             type(output).__name__,
             "What met none is the same for every task, and is used as it is.",
         )
-    tasks = common_names((bundle._tasks for bundle in bundles), "by_task")
+    tasks = common_names((each._tasks for each in task_tensors), "by_task")
     if tasks is None:
         raise nameless()
-    alone = {bundle._task for bundle in bundles if bundle._task is not None}
-    every = any(bundle._task is None for bundle in bundles)
+    alone = {each._task for each in task_tensors if each._task is not None}
+    every = any(each._task is None for each in task_tensors)
     return {
         task: mapped(output, partial(_seen, place=place))
         for place, task in enumerate(tasks)

@@ -1,6 +1,6 @@
 """Networks that return one representation per task: entry t is computed for task t alone.
 
-Behind a split each layer would run once a task for each entry, T times T in all, and norms would
+Behind a split each layer would run once per task for each entry, T times T in all, and norms would
 take in what other tasks' entries are made of. Which call of a module serves which entry is found
 out once, by a pass that follows the tensors; later passes go by that plan.
 """
@@ -20,7 +20,7 @@ from torch.fx import GraphModule
 from libmtl_recon.errors import ReconError
 from libmtl_recon.splitting.buffer_rollback import Kept, put_back, set_aside, undone_unless
 from libmtl_recon.splitting.call_tracking import Follower
-from libmtl_recon.splitting.compile_compat import _out_of_sight, run_uncompiled
+from libmtl_recon.splitting.compile_compat import OwnForward, run_uncompiled, run_untraced
 from libmtl_recon.splitting.entries import diagonal, entries_of, looks_per_task, mixed
 from libmtl_recon.splitting.pytree import LEAVES, leaves, mapped
 from libmtl_recon.splitting.task_selection import TaskSelection
@@ -102,7 +102,7 @@ def keep_entries_apart(
             )
         return
     vars(network)[_ENTRIES] = Entries(selection)
-    vars(network)["forward"] = _OfNetwork(_forward, network)
+    vars(network)["forward"] = OwnForward(_forward, network)
     if declared:
         _watch(network, selection)
 
@@ -118,13 +118,9 @@ def _watch(network: nn.Module, selection: TaskSelection) -> None:
         module.register_forward_hook(_leave, always_call=True)
 
 
-class _OfNetwork(functools.partial[Any]):
-    """A network's own ``forward``; unlike a bound method it is pickled as what it is."""
-
-
 def _forward(network: Any, *args: Any, **kwargs: Any) -> Any:
     entries: Entries = vars(network)[_ENTRIES]
-    run = functools.partial(_out_of_sight, network, *args, **kwargs)
+    run = functools.partial(run_untraced, network, *args, **kwargs)
     if not entries.per_task:
         learnt: list[bool] = []
         with undone_unless(network, lambda: not learnt[0]):
@@ -261,7 +257,7 @@ def _leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
 
 
 def _alone(place: int, leaf: Any) -> Any:
-    """One task's part of a bundle, which says whose it is."""
+    """One task's part of a task tensor, which says whose it is."""
     if type(leaf) is not TaskTensor or leaf.task == place:
         return leaf
     if leaf.task is not None:

@@ -13,13 +13,16 @@ from libmtl_recon.conflicts.layers import plain_name
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.splitting.arguments import checked_arguments, checked_module, checked_task
 from libmtl_recon.splitting.attention import evaluate_as_trained
-from libmtl_recon.splitting.checkpoint_compat import recompute_for_the_same_tasks
 from libmtl_recon.splitting.compile_compat import run_uncompiled, uncompiled
-from libmtl_recon.splitting.custom_functions import run_functions_once_a_task
 from libmtl_recon.splitting.layer_lookup import checked_tasks, find_layers, tied_parameters
 from libmtl_recon.splitting.norm_statistics import follow_statistics
 from libmtl_recon.splitting.per_task_output import keep_entries_apart
 from libmtl_recon.splitting.reinit import refuse_uninitializable, reinitialize
+from libmtl_recon.splitting.replacements import (
+    begin_per_task_calls,
+    end_per_task_calls,
+    per_task_calls,
+)
 from libmtl_recon.splitting.state import accept_plain_state
 from libmtl_recon.splitting.task_selection import TaskSelection
 from libmtl_recon.splitting.task_specific import (
@@ -31,7 +34,6 @@ from libmtl_recon.splitting.task_specific import (
 )
 from libmtl_recon.splitting.task_tensor import pick, task_tensors_in
 from libmtl_recon.splitting.ties import names_of_parameters, refuse_untold
-from libmtl_recon.splitting.transforms import transform_once_a_task
 
 BN = ("per_task", "mixed")
 INIT = ("copy", "fresh")
@@ -58,9 +60,10 @@ def split_layers(
     modules hold (an output layer tied to an embedding) is split in all of them. The state dict of
     the network before its split still loads: each task gets a copy.
 
-    From the first split on, attention modules are evaluated in this process as they are trained:
-    PyTorch's fast path, which gives zeros at padded positions, is off
-    (``torch.backends.mha.set_fastpath_enabled``).
+    If the network has PyTorch's attention modules, these are evaluated in this process from then
+    on as they are trained: PyTorch's fast path, which gives zeros at padded positions, is off
+    (``torch.backends.mha.set_fastpath_enabled``). Nothing else is changed outside of the network;
+    while it runs, :func:`~libmtl_recon.splitting.per_task_calls` holds.
 
     Args:
         module: Any network whose operations are torch functions.
@@ -150,10 +153,7 @@ def split_beside(
         for name, owner in owners.items():
             reinitialize(name, owner)
     follow_statistics(module, selection, mixed=bn == "mixed", besides=besides)
-    run_functions_once_a_task()
-    recompute_for_the_same_tasks()
-    transform_once_a_task()
-    evaluate_as_trained()
+    selection.attends = evaluate_as_trained(module)
     run_uncompiled(module)
     mark_split(module, selection)
     return module
@@ -174,7 +174,7 @@ def only_task(module: nn.Module, task: str) -> Iterator[nn.Module]:
         UsageError: It is no network, was not split, or not for this task.
     """
     selection = selection_of(module)
-    with selection.only(checked_task(task, selection.tasks)):
+    with selection.only(checked_task(task, selection.tasks)), per_task_calls():
         yield module
 
 
@@ -233,6 +233,9 @@ def mark_split(module: nn.Module, selection: TaskSelection) -> None:
         selection: By which the task is chosen.
     """
     vars(module)[_SELECTION] = selection
+    if isinstance(module, GraphModule):  # whose forward is its class's own
+        module.register_forward_pre_hook(begin_per_task_calls)
+        module.register_forward_hook(end_per_task_calls, always_call=True)
     module.register_forward_hook(_unwrap_chosen)
 
 
@@ -247,7 +250,7 @@ def _find_selection(module: nn.Module) -> TaskSelection | None:
 
 
 def _unwrap_chosen(module: nn.Module, _: Any, output: Any) -> Any:
-    selection, bundles = selection_of(module), task_tensors_in(output)
-    for bundle in bundles:
-        bundle._tasks = bundle._tasks or selection.tasks
-    return pick(output, 0) if selection.chosen is not None and bundles else output
+    selection, task_tensors = selection_of(module), task_tensors_in(output)
+    for each in task_tensors:
+        each._tasks = each._tasks or selection.tasks
+    return pick(output, 0) if selection.chosen is not None and task_tensors else output

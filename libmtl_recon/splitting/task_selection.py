@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from threading import local
 from typing import Any, NamedTuple
 
+from libmtl_recon.splitting.attention import evaluate_as_trained
+
 
 class _Choice(NamedTuple):
     task: str | None = None
@@ -30,11 +32,16 @@ class TaskSelection:
     Each thread has its own choice, and computes all tasks unless it chose.
 
     Args:
-        tasks: All tasks, in the order of a bundle's parts.
+        tasks: All tasks, in the order of a task tensor's parts.
+        attends: Whether the network has attention modules, which are evaluated as they are trained
+            wherever it comes to by a copy or a file.
     """
 
-    def __init__(self, tasks: Iterable[str]) -> None:
+    def __init__(self, tasks: Iterable[str], attends: bool = False) -> None:
         self.tasks = tuple(tasks)
+        self.attends = attends
+        if attends:
+            evaluate_as_trained()
 
     @property
     def chosen(self) -> str | None:
@@ -98,8 +105,8 @@ class TaskSelection:
         else:
             _choices.of[self] = choice
 
-    def __reduce__(self) -> tuple[type, tuple[tuple[str, ...]]]:
-        return TaskSelection, (self.tasks,)
+    def __reduce__(self) -> tuple[type, tuple[tuple[str, ...], bool]]:
+        return TaskSelection, (self.tasks, self.attends)
 
 
 _choices = _Choices()

@@ -9,13 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.splitting.attention import evaluate_as_trained
-from libmtl_recon.splitting.checkpoint_compat import recompute_for_the_same_tasks
 from libmtl_recon.splitting.compile_compat import leave_to_python
-from libmtl_recon.splitting.custom_functions import run_functions_once_a_task
 from libmtl_recon.splitting.task_selection import TaskSelection
 from libmtl_recon.splitting.task_tensor import TaskTensor, pick, task_tensors_in
-from libmtl_recon.splitting.transforms import transform_once_a_task
 
 # The child module in which a split module keeps its tasks' values.
 CHILD = "tasks"
@@ -59,9 +55,9 @@ class Tasks(nn.Module):
 
 
 class TaskSpecific(nn.Module):
-    """What a module's class becomes: the named parameters and buffers are handed out as bundles.
+    """What a module's class becomes: its named parameters and buffers are read as task tensors.
 
-    The values live in the child ``tasks``, one :class:`TaskValues` a task, so that the keys of
+    The values live in the child ``tasks``, one :class:`TaskValues` per task, so that the keys of
     the state dict read ``layer1.0.bn1.tasks.digit.weight``.
     """
 
@@ -87,7 +83,7 @@ class TaskSpecific(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As it was; given one task's input alone, with that task's values alone."""
-        whose = {bundle.task for bundle in task_tensors_in((args, kwargs))} - {None}
+        whose = {each.task for each in task_tensors_in((args, kwargs))} - {None}
         if self._selection.chosen is not None or len(whose) != 1:
             return super().forward(*args, **kwargs)
         with self._selection.only(self._selection.tasks[cast(int, whose.pop())]):
@@ -180,7 +176,7 @@ def make_task_specific(
     selection: TaskSelection,
     copies: Copies | None = None,
 ) -> None:
-    """Replace the named parameters and buffers of a module by one copy a task, in place.
+    """Replace the named parameters and buffers of a module by one copy per task, in place.
 
     Args:
         module: Its class becomes a subclass of what it was.
@@ -278,10 +274,6 @@ def _of_task(value: Any, index: int) -> Any:
 
 def _blank(plain: type[nn.Module]) -> nn.Module:
     # The process may be another one than that which split the network.
-    run_functions_once_a_task()
-    recompute_for_the_same_tasks()
-    transform_once_a_task()
-    evaluate_as_trained()
     leave_to_python()
     made = task_specific_class(plain)
     return made.__new__(made)

@@ -1,13 +1,12 @@
-"""A bundle: T tensors, one a task, that torch functions treat as one tensor.
+"""A task tensor: T tensors, one per task, that torch functions treat as one tensor.
 
-A torch function that meets a bundle, as a parameter or as an activation that descends from one,
-runs once a task and returns a bundle. A module's own ``forward`` needs no change for it.
+A torch function that meets one, as a parameter or as an activation that descends from it, runs
+once per task and returns a task tensor. A module's own ``forward`` needs no change for it.
 """
 
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from libmtl_recon.splitting.differentiating import (
     keep_graph_until_last,
     of_one_tensor,
     refuse_traced_duals,
+    refuse_transform_around,
 )
 from libmtl_recon.splitting.names import ByTask, checked_names, common_names
 from libmtl_recon.splitting.pytree import LEAVES, leaves, mapped, rebuilt, updated
@@ -33,9 +33,9 @@ _GET_GRAD = vars(torch._C.TensorBase)["grad"].__get__
 
 
 class TaskTensor(ByTask, Tensor):
-    """One tensor a task, in the order of the tasks: ``out["digit"]``, ``out.by_task()``.
+    """One tensor per task, in the order of the tasks: ``out["digit"]``, ``out.by_task()``.
 
-    Has the attributes, methods and operators of a tensor: each is taken once a task. What is
+    Has the attributes, methods and operators of a tensor: each is taken once per task. What is
     not a tensor (a shape, a truth value) must come out the same for every task and is returned
     as it is. Iterating, unpacking and indexing keep a tensor's meaning too, since networks do so
     with their activations: ``for row in out`` goes through rows, not through tasks.
@@ -43,8 +43,8 @@ class TaskTensor(ByTask, Tensor):
     It is a tensor to Python and to C++ alike, but one without values of its own: an operation
     that gets at it below the torch functions, where no task can be chosen, is refused.
 
-    A bundle of one part may say whose it is. Where it meets the bundles of all tasks, that
-    task's result alone is computed.
+    A task tensor of one part may say whose it is. Where it meets those of all tasks, that task's
+    result alone is computed.
 
     Args:
         parts: T tensors, or one.
@@ -52,7 +52,7 @@ class TaskTensor(ByTask, Tensor):
         tasks: The names of all tasks, in their order. What is computed from it has them too.
 
     Raises:
-        ReconError: The parts are no plain tensors, or the names are not one a task.
+        ReconError: The parts are no plain tensors, or the names are not one per task.
 
     Example:
         >>> import torch
@@ -79,12 +79,16 @@ class TaskTensor(ByTask, Tensor):
         if not parts or any(type(p) is TaskTensor or not isinstance(p, Tensor) for p in parts):
             found = ", ".join(sorted({type(part).__name__ for part in parts})) or repr(parts)
             raise ReconError(
-                f"A bundle is made of one plain tensor a task, and of at least one (got {found})."
+                "A task tensor is made of one plain tensor per task, and of at least one "
+                f"(got {found})."
             )
         if task is not None and len(parts) > 1:
-            raise ReconError("A bundle that is one task's has one part.")
+            raise ReconError("A task tensor that is one task's has one part.")
+        # Without the shape, C++ that reads it raises errors of its own before ours is reached.
+        shape = () if parts[0].is_nested else parts[0].shape
+        requires_grad = any(part.requires_grad for part in parts)
         self: TaskTensor = Tensor._make_wrapper_subclass(
-            cls, (), dtype=torch.float32, requires_grad=any(part.requires_grad for part in parts)
+            cls, shape, dtype=torch.float32, requires_grad=requires_grad
         )
         self._parts = parts
         self._task = task
@@ -122,7 +126,7 @@ class TaskTensor(ByTask, Tensor):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run a torch function once a task."""
+        """Run a torch function once per task."""
         kwargs = kwargs or {}
         name = name_of(func)
         first = args[0] if args else None
@@ -132,24 +136,16 @@ class TaskTensor(ByTask, Tensor):
             return None  # as for any activation, but without torch's warning, which compilers cause
         if name in ("_make_dual", "_unpack_dual"):
             refuse_traced_duals()
+            refuse_transform_around()
         if is_backward(func):
+            refuse_transform_around()
             given = task_tensors_in((args, kwargs))
-            alone = any(bundle._task is not None for bundle in given)
+            alone = any(each._task is not None for each in given)
             func = keep_graph_until_last(func, 1 if alone else len(given[0]._parts))
         if getattr(func, "__name__", "") == "__set__":
             args = (first, _one_each(args[1], first))
         elif isinstance(first, Tensor) and type(first) is not TaskTensor and inplace.writes(name):
-            # Only `a += b` binds the name anew; elsewhere a copy would be lost in silence.
-            caller = sys._getframe(1)
-            if not inplace.called_by_operator(caller):
-                raise inplace.into_shared(name)
-            if first._is_view():
-                raise inplace.through_view(name)
-            if inplace.has_other_names(args, caller):
-                raise inplace.under_two_names(name)
-            other = task_tensors_in((args, kwargs))[0]
-            copies = [first.clone() for _ in other._parts]
-            args = (TaskTensor(copies, other._task, other._tasks), *args[1:])
+            return _write(func, first, args, kwargs)
         if any(
             isinstance(o, Tensor) and type(o) is not TaskTensor for o in leaves(kwargs.get("out"))
         ):
@@ -161,10 +157,11 @@ class TaskTensor(ByTask, Tensor):
     def __torch_dispatch__(  # type: ignore[override]  # torch's stub takes it for a method
         cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Refuse what would take the bundle for a tensor with values."""
+        """Refuse what would take the task tensor for a tensor with values."""
         raise ReconError(
             f"{func} got at a tensor that differs between tasks below the torch functions, where "
-            "no task can be chosen (as C++ extensions do). Call what does so with each of "
+            "no task can be chosen (as C++ extensions do, and transforms of torch.func outside of "
+            "`with libmtl_recon.splitting.per_task_calls():`). Call what does so with each of "
             "`.by_task()`, or leave the layers before it shared."
         )
 
@@ -195,22 +192,22 @@ class TaskTensor(ByTask, Tensor):
 
 
 def per_task(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a function once a task, each bundle in its arguments replaced by the task's part.
+    """Call a function once per task, each task tensor in its arguments replaced by the task's part.
 
     Returns:
-        The results, combined: a bundle of tensors; tuples, lists and dicts of such; or the one
+        The results, combined: a task tensor; tuples, lists and dicts of such; or the one
         value on which all tasks agree.
 
     Raises:
-        ReconError: Bundles of different numbers of tasks meet, the tasks disagree on a value
+        ReconError: Task tensors of different numbers of tasks meet, the tasks disagree on a value
             that is no tensor, or the function wrote into a tensor that they share.
     """
     tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    bundles = [tensor for tensor in tensors if type(tensor) is TaskTensor]
+    task_tensors = [tensor for tensor in tensors if type(tensor) is TaskTensor]
     shared = [tensor for tensor in tensors if type(tensor) is not TaskTensor]
-    for bundle in bundles:
-        _refuse_cut_off(bundle)
-    tasks, only = _meet(func, bundles)
+    for each in task_tensors:
+        _refuse_cut_off(each)
+    tasks, only = _meet(func, task_tensors)
     before = inplace.versions(shared)
     results = [
         func(*(pick(a, task) for a in args), **{k: pick(v, task) for k, v in kwargs.items()})
@@ -218,16 +215,16 @@ def per_task(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
     ]
     if inplace.versions(shared) != before:
         raise inplace.into_shared(name_of(func))
-    return combine(results, func, bundles, only)
+    return combine(results, func, task_tensors, only)
 
 
 def _meet(
-    func: Callable[..., Any], bundles: Sequence[TaskTensor]
+    func: Callable[..., Any], task_tensors: Sequence[TaskTensor]
 ) -> tuple[Sequence[int], int | None]:
     """The tasks to run a function for, and the only task if the result is one task's."""
-    common_names((bundle._tasks for bundle in bundles), name_of(func))
-    single = {bundle._task for bundle in bundles if bundle._task is not None}
-    counts = {len(bundle._parts) for bundle in bundles if bundle._task is None}
+    common_names((each._tasks for each in task_tensors), name_of(func))
+    single = {each._task for each in task_tensors if each._task is not None}
+    counts = {len(each._parts) for each in task_tensors if each._task is None}
     if len(single) > 1:
         raise ReconError(
             f"{name_of(func)} met values of different tasks ({sorted(single)}), each of which is "
@@ -243,6 +240,24 @@ def _meet(
     return range(counts.pop()), None
 
 
+def _write(
+    func: Callable[..., Any], shared: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Write tasks' values into a shared tensor, which becomes a task tensor by that."""
+    name = name_of(func)
+    inplace.refuse_kept(shared, name)
+    memory = inplace.memory_of(shared, name)
+    given = task_tensors_in((args[1:], kwargs))
+    other = next((tensor for tensor in given if tensor._task is not None), given[0])
+    written = TaskTensor([shared.clone() for _ in other._parts], other._task, other._tasks)
+    result = per_task(func, (written, *args[1:]), kwargs)
+    inplace.swap(shared, written, name)
+    del written
+    if not memory.expired():  # the old values outlive the tensor, so something else reads them
+        raise inplace.held_elsewhere(name)
+    return None if result is None else shared
+
+
 def name_of(func: Callable[..., Any]) -> str:
     """A torch function's name, for a message; an attribute's, if it gets or sets one."""
     name = getattr(func, "__name__", repr(func))
@@ -252,12 +267,12 @@ def name_of(func: Callable[..., Any]) -> str:
 
 
 def task_tensors_in(value: Any) -> list[TaskTensor]:
-    """The bundles in a value, also inside tuples, lists, dicts and dataclasses."""
+    """The task tensors in a value, also inside tuples, lists, dicts and dataclasses."""
     return [leaf for leaf in leaves(value) if type(leaf) is TaskTensor]
 
 
 def pick(value: Any, task: int) -> Any:
-    """A value as one task sees it: each bundle in it replaced by that task's part."""
+    """A value as one task sees it: each task tensor in it replaced by that task's part."""
     if type(value) is TaskTensor:
         return value._parts[task if value._task is None else 0]
     if isinstance(value, LEAVES):
@@ -274,17 +289,17 @@ def combine(
     """The results of all tasks as one value; the counterpart of :func:`pick`.
 
     Args:
-        values: One result a task.
+        values: One result per task.
         func: What gave them.
-        given: The bundles that it was given.
+        given: The task tensors that it was given.
         task: The only task that was computed, if it was only one.
     """
     first = values[0]
     if all(isinstance(value, Tensor) for value in values):
-        known = [part for bundle in given for part in bundle._parts]
+        known = [part for each in given for part in each._parts]
         if len(values) > 1 and is_one(values, known):
             return first
-        names = next((bundle._tasks for bundle in given if bundle._tasks is not None), None)
+        names = next((each._tasks for each in given if each._tasks is not None), None)
         together = TaskTensor(values, task)
         together._tasks = names  # which were checked
         return together
@@ -316,16 +331,17 @@ def cut_off(name: str) -> ReconError:
     return ReconError(
         f"{name} computed a tensor that differs between tasks inside a custom autograd function, "
         "which cuts it off from its gradient. With torch.utils.checkpoint use use_reentrant=False; "
-        "else leave the layers inside that function shared."
+        "give such a function what a split network returned inside of `with "
+        "libmtl_recon.splitting.per_task_calls():`; or leave the layers inside of it shared."
     )
 
 
-def _refuse_cut_off(bundle: TaskTensor) -> None:
+def _refuse_cut_off(tensor: TaskTensor) -> None:
     if torch.compiler.is_compiling():
         return
     # Only C++ gives the stand-in a gradient function; what torch functions compute is in the parts.
     with torch._C.DisableTorchFunctionSubclass():
-        node = bundle.grad_fn
+        node = tensor.grad_fn
     if node is not None:
         raise cut_off(type(node).__name__)
 

@@ -71,8 +71,8 @@ def test_the_network_has_thirteen_layers_of_the_width_asked_for():
 def test_all_layers_can_be_split():
     encoder = multidigits.SmallResNet(width=2)
     names = [layer.name for layer in layers_of(encoder)]
-    bundle = split_layers(encoder, names, multidigits.TASKS)(torch.rand(4, 1, 11, 11))
-    assert [part.shape for part in bundle.parts] == [(4, 8), (4, 8)]
+    both = split_layers(encoder, names, multidigits.TASKS)(torch.rand(4, 1, 11, 11))
+    assert [part.shape for part in both.parts] == [(4, 8), (4, 8)]
 
 
 def test_training_learns_and_is_the_same_for_the_same_seed(run):

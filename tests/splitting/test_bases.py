@@ -205,7 +205,7 @@ class Work(TorchDispatchMode):
 
 @pytest.mark.parametrize("base", BASES)
 def test_what_is_one_tasks_runs_once(base: str, tmp_path: Path) -> None:
-    """Splitting the last layer repeats what stands behind it once a task, and nothing more."""
+    """Splitting the last layer repeats what stands behind it once per task, and nothing more."""
     plain = make_model(base, base, tmp_path).model.eval()
     last = {
         "MTAN": ("shared_layer.3.1.conv", "shared_layer.3.1.bn"),
@@ -219,7 +219,7 @@ def test_what_is_one_tasks_runs_once(base: str, tmp_path: Path) -> None:
         plain(images())
     with Work() as after:
         model(images())
-    # PLE runs its shared layers once a task as it is.
+    # PLE runs its shared layers once per task as it is.
     assert after.products == before.products + (0 if base == "PLE" else len(TASKS) - 1)
 
 

@@ -43,7 +43,7 @@ def test_the_graph_is_freed_unless_it_is_to_stay() -> None:
         loss.backward()
 
 
-def test_gradients_of_each_task_are_bundles() -> None:
+def test_gradients_of_each_task_are_task_tensors() -> None:
     split, _ = networks()
     x, shared = rows().double(), shared_parameters(split)
     found = torch.autograd.grad(split(x).square().sum(), shared)

@@ -206,7 +206,7 @@ class Work(TorchDispatchMode):
 
 @pytest.mark.parametrize(("layers", "more"), [(["up.1.0"], 2), (["again.1.0"], 6), (FIRST, 12)])
 def test_what_is_one_entrys_runs_once(layers: list[str], more: int) -> None:
-    """Shared blocks behind the split run once a task, masks and what follows them as before."""
+    """Shared blocks behind the split run once per task, masks and what follows them as before."""
     plain = built().eval()
     split = split_layers(built(), layers, TASKS, per_task_output=True).eval()
     split(image())

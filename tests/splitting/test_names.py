@@ -118,7 +118,7 @@ def test_says_which_names_there_are(act: Callable[[Any], Any], said: str) -> Non
         act(TaskTensor([torch.ones(2), torch.zeros(2)], tasks=TASKS))
 
 
-def test_a_bundle_without_names_says_so() -> None:
+def test_a_task_tensor_without_names_says_so() -> None:
     for act in (lambda b: b["digit"], lambda b: b.by_task(), by_task):
         with pytest.raises(ReconError, match="without the tasks' names"):
             act(TaskTensor([torch.ones(2), torch.zeros(2)]))
@@ -131,7 +131,7 @@ def test_a_bundle_without_names_says_so() -> None:
 def test_names_must_be_one_a_task(parts: int, task: int | None, tasks: Any) -> None:
     with pytest.raises(UsageError, match="tasks must be a different name for each task"):
         TaskTensor([torch.ones(1)] * parts, task, tasks)
-    with pytest.raises(ReconError, match="one plain tensor a task"):
+    with pytest.raises(ReconError, match="one plain tensor per task"):
         TaskTensor([1.0, 2.0])
 
 

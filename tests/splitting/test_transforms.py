@@ -11,6 +11,7 @@ from test_names import apart
 from torch import Tensor, func, nn
 
 from libmtl_recon import ReconError, TaskTensor, extract_task
+from libmtl_recon.splitting import per_task_calls
 
 TASKS = ["digit", "article"]
 
@@ -66,7 +67,8 @@ def x() -> Tensor:
 @pytest.mark.parametrize("name", OF_OUTPUTS)
 def test_over_an_activation_behind_a_split(name: str, x: Tensor) -> None:
     split = apart(network(), ["2"])
-    together = OF_OUTPUTS[name](split(x))
+    with per_task_calls():
+        together = OF_OUTPUTS[name](split(x))
     assert list(together.by_task()) == TASKS
     for task in TASKS:
         alone = OF_OUTPUTS[name](extract_task(split, task)(x))
@@ -77,10 +79,25 @@ def test_over_an_activation_behind_a_split(name: str, x: Tensor) -> None:
 @pytest.mark.parametrize("name", OF_NETWORKS)
 def test_over_a_split_network(name: str, layer: str, x: Tensor) -> None:
     split = apart(network(), [layer])
-    together = OF_NETWORKS[name](split, x)
+    with per_task_calls():
+        together = OF_NETWORKS[name](split, x)
     for task in TASKS:
         alone = OF_NETWORKS[name](extract_task(split, task), x)
         torch.testing.assert_close(together[task], alone, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", OF_OUTPUTS)
+def test_over_an_activation_outside_of_the_block_is_refused(name: str, x: Tensor) -> None:
+    out = apart(network(), ["2"])(x)
+    with pytest.raises(ReconError, match=r"per_task_calls\(\):`.* each of `\.by_task\(\)`"):
+        OF_OUTPUTS[name](out)
+
+
+@pytest.mark.parametrize("name", OF_NETWORKS)
+def test_over_a_network_outside_of_the_block_is_refused(name: str, x: Tensor) -> None:
+    split = apart(network(), ["0"])
+    with pytest.raises(ReconError, match=r"per_task_calls\(\):`.* each of `\.by_task\(\)`"):
+        OF_NETWORKS[name](split, x)
 
 
 def test_inside_a_networks_own_code_it_trains(x: Tensor) -> None:
@@ -110,7 +127,10 @@ def test_what_would_take_it_for_a_constant_is_refused(x: Tensor) -> None:
         lambda: func.linearize(torch.sin, split(x).detach()),
         lambda: func.linearize(split, x),
     ):
-        with pytest.raises(ReconError, match=r"torch\.func\.linearize cannot trace"):
+        with (
+            per_task_calls(),
+            pytest.raises(ReconError, match=r"torch\.func\.linearize cannot trace"),
+        ):
             act()
 
 

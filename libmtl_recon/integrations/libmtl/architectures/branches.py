@@ -65,7 +65,7 @@ def find_branches(network: nn.Module, shared: Collection[nn.Parameter]) -> list[
 
 
 def keep_to_their_task(branches: Collection[nn.Module], selection: TaskSelection) -> None:
-    """Have these modules take their task's part of bundles, and give a bundle of that part.
+    """Have these modules take their task's part of task tensors, and give one of that part.
 
     Args:
         branches: Each is called in a loop over the tasks.
@@ -83,11 +83,11 @@ def keep_to_their_task(branches: Collection[nn.Module], selection: TaskSelection
 def _take_part(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]] | None:
-    bundles = task_tensors_in((args, kwargs))
-    if not bundles:
+    task_tensors = task_tensors_in((args, kwargs))
+    if not task_tensors:
         return None
     place = vars(module)[_SELECTION].chosen_place
-    if place is None and any(bundle.task is None for bundle in bundles):
+    if place is None and any(each.task is None for each in task_tensors):
         raise ReconError(
             f"{type(module).__name__} is one task's part of the network, but it was called with "
             "all tasks' values outside of a loop over the tasks, where it cannot be told whose it "

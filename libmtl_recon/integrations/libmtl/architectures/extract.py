@@ -42,7 +42,7 @@ def extract_task(model: nn.Module, task: str) -> nn.Module:
             the decoder.
     """
     model = uncompiled(checked_module(model, "model"))
-    evaluate_as_trained()  # what is taken out is compared with the model, and exported
+    evaluate_as_trained(model)  # what is taken out is compared with the model, and exported
     if not hasattr(model, "decoders"):
         return extract.extract_task(model, task)
     names: list[str] = list(model.task_name)  # type: ignore[arg-type]  # LibMTL's

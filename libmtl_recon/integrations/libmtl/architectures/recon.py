@@ -23,6 +23,7 @@ from libmtl_recon.profiles.selection import select_layers
 from libmtl_recon.splitting.entries import only_entry
 from libmtl_recon.splitting.layer_lookup import find_layers
 from libmtl_recon.splitting.per_task_output import is_per_task, keep_entries_apart
+from libmtl_recon.splitting.replacements import per_task_calls
 from libmtl_recon.splitting.split import mark_split, split_beside
 from libmtl_recon.splitting.task_selection import TaskSelection
 from libmtl_recon.splitting.task_specific import Copies, TaskValues
@@ -141,7 +142,8 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         """
         task_name = self._selection.chosen if task_name is None else task_name
         only = self._selection.choosing_in_loops
-        with only() if task_name is None else self._selection.only(task_name):
+        chosen = only() if task_name is None else self._selection.only(task_name)
+        with chosen, per_task_calls():  # some call the encoder's layers without the encoder
             predictions: dict[str, Tensor] = super().forward(inputs, task_name)
         # A decoder may have reached into the encoder for what is its task's.
         return {
@@ -169,8 +171,8 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         return key.partition(".")[0] in self._parts
 
     def _prepare_rep(self, rep: Any, task: str, same_rep: bool | None = None) -> Any:
-        for bundle in task_tensors_in(rep):
-            bundle.parts  # noqa: B018  # refuses what is cut off from its gradient
+        for each in task_tensors_in(rep):
+            each.parts  # noqa: B018  # refuses what is cut off from its gradient
         if is_per_task(self._modules.get("encoder")):
             rep = only_entry(rep, task, self._selection.tasks)
         return super()._prepare_rep(pick(rep, self.task_name.index(task)), task, same_rep=False)

@@ -87,7 +87,7 @@ def test_other_buffers_are_a_tasks_own_in_split_layers_and_refused_elsewhere(
 
 
 def test_mixed_statistics_are_one_buffer_that_each_task_feeds_in_turn() -> None:
-    """As modules that are called once a task keep them."""
+    """As modules that are called once per task keep them."""
     split = split_layers(normed(0.1).double(), ["0"], ["a", "b"], bn="mixed")
     norm, reference = split[1], nn.BatchNorm1d(4).double()
     with torch.no_grad():
