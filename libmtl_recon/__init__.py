@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from libmtl_recon.integrations.libmtl.missing_labels.masked import Masked
     from libmtl_recon.integrations.libmtl.scoring import ScoringHook
     from libmtl_recon.integrations.libmtl.single_task import SingleTask
+    from libmtl_recon.integrations.libmtl.sizes import summary
+    from libmtl_recon.integrations.libmtl.splits import split_from
     from libmtl_recon.launcher import find_script, run_module, run_script
     from libmtl_recon.profiles.cache import ProfileCache
     from libmtl_recon.splitting.outputs import by_task
+    from libmtl_recon.splitting.spec import SplitSpec
     from libmtl_recon.splitting.split import only_task, split_layers
     from libmtl_recon.splitting.task_tensor import TaskTensor
     from libmtl_recon.weighting.gradops import gradops_weights
@@ -40,6 +43,7 @@ __all__ = [
     "RotoGrad",
     "ScoringHook",
     "SingleTask",
+    "SplitSpec",
     "StopRun",
     "TaskTensor",
     "TrainerHook",
@@ -56,7 +60,9 @@ __all__ = [
     "only_task",
     "run_module",
     "run_script",
+    "split_from",
     "split_layers",
+    "summary",
 ]
 
 _HOMES = {
@@ -69,6 +75,7 @@ _HOMES = {
     "RotoGrad": "weighting.rotograd",
     "ScoringHook": "integrations.libmtl.scoring",
     "SingleTask": "integrations.libmtl.single_task",
+    "SplitSpec": "splitting.spec",
     "StopRun": "integrations.libmtl.hooks",
     "by_task": "splitting.outputs",
     "draw_profile": "conflicts.plot",
@@ -80,7 +87,9 @@ _HOMES = {
     "only_task": "splitting.split",
     "run_module": "launcher",
     "run_script": "launcher",
+    "split_from": "integrations.libmtl.splits",
     "split_layers": "splitting.split",
+    "summary": "integrations.libmtl.sizes",
 }
 
 

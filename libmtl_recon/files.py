@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import uuid
 from pathlib import Path
 
 from libmtl_recon.errors import UsageError
@@ -49,6 +50,25 @@ def read_text(file: str | os.PathLike[str]) -> str:
     if max(size, len(found)) > _MOST_BYTES:
         raise OSError(errno.EFBIG, f"it is larger than {_MOST_BYTES // 2**20} MB")
     return found.decode("utf-8-sig")
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a file so that readers see the old content or the new, never a part."""
+    # With the permissions that new files have here, for a folder may be shared.
+    if exists(file) and not is_file(file):  # a pipe or a device, in whose place none is put
+        file.write_text(text, encoding="utf-8")
+        return
+    file = file.resolve()  # a link stays one
+    temporary = file.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        with temporary.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())  # or a power cut may leave the new name and no content
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def check_writable(parameter: str, file: str | os.PathLike[str]) -> None:

@@ -35,8 +35,8 @@ from libmtl_recon import (
     run_script,
 )
 from libmtl_recon.conflicts.layers import Layer
+from libmtl_recon.files import write_atomically
 from libmtl_recon.profiles.scoring_lock import ScoringTurn
-from libmtl_recon.profiles.stores import write_atomically
 
 CANNOT_WRITE = 74  # the exit status of a run that cannot write down what it measured (EX_IOERR)
 DIGEST = "digest"

@@ -16,7 +16,7 @@ from libmtl_recon_search.config import Config
 from libmtl_recon_search.trouble import machine_error, set_aside
 
 from libmtl_recon import ReconError, UsageError, find_script
-from libmtl_recon.profiles.stores import write_atomically
+from libmtl_recon.files import write_atomically
 
 # What may differ between a search and its continuation: it changes no run. The script is known
 # by its content.

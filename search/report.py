@@ -23,7 +23,7 @@ from libmtl_recon_search.space import Plan
 from libmtl_recon_search.trials import TrialLine, best_and_failed
 from rich.text import Text
 
-from libmtl_recon.profiles.stores import write_atomically
+from libmtl_recon.files import write_atomically
 from libmtl_recon.texts import printable
 
 _NUMBERS = (

@@ -12,9 +12,9 @@ from libmtl_recon.conflicts.fingerprint import fingerprint, loose_fingerprint
 from libmtl_recon.conflicts.layers import Layer
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.files import refusal
+from libmtl_recon.files import refusal, write_atomically
 from libmtl_recon.output import warn
-from libmtl_recon.profiles.stores import Store, explained, open_store, write_atomically
+from libmtl_recon.profiles.stores import Store, explained, open_store
 from libmtl_recon.texts import did_you_mean, printable
 
 VARIABLE = "LIBMTL_RECON_CACHE"

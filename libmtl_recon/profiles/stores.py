@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from libmtl_recon.errors import ReconError
-from libmtl_recon.files import exists, is_file, read_text, refusal
+from libmtl_recon.files import exists, is_file, read_text, refusal, write_atomically
 
 
 class Store(Protocol):
@@ -224,25 +224,6 @@ def explained(action: str, store: Store, variable: str) -> Iterator[None]:
             f"{refusal(error)}. Patch that, or name another folder in the environment "
             f"variable {variable}."
         ) from error
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Write a file so that readers see the old content or the new, never a part."""
-    # With the permissions that new files have here, for a folder may be shared.
-    if exists(file) and not is_file(file):  # a pipe or a device, in whose place none is put
-        file.write_text(text, encoding="utf-8")
-        return
-    file = file.resolve()  # a link stays one
-    temporary = file.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        with temporary.open("x", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())  # or a power cut may leave the new name and no content
-        temporary.replace(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _age(file: Path) -> tuple[int, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from libmtl_recon.splitting.extract import extract_task
 from libmtl_recon.splitting.outputs import by_task
+from libmtl_recon.splitting.rebuild import split_from
+from libmtl_recon.splitting.spec import SplitSpec
 from libmtl_recon.splitting.split import (
     is_split,
     only_task,
@@ -11,15 +13,19 @@ from libmtl_recon.splitting.split import (
     split_layers,
     task_parameters,
 )
+from libmtl_recon.splitting.summary import summary
 from libmtl_recon.splitting.task_tensor import TaskTensor
 
 __all__ = [
+    "SplitSpec",
     "TaskTensor",
     "by_task",
     "extract_task",
     "is_split",
     "only_task",
     "shared_parameters",
+    "split_from",
     "split_layers",
+    "summary",
     "task_parameters",
 ]

@@ -269,6 +269,12 @@ def _alone(place: int, leaf: Any) -> Any:
     return TaskTensor([leaf.parts[place]], place)
 
 
+def entries_apart(network: nn.Module) -> bool | None:
+    """Whether a split network returns one entry per task; None if its first call is to tell."""
+    entries: Entries | None = vars(network).get(_ENTRIES)
+    return False if entries is None else entries.per_task or None
+
+
 def is_per_task(model: nn.Module) -> bool:
     """Whether the encoder of LibMTL's model is known to return one entry per task."""
     encoder = model._modules.get("encoder")

@@ -20,6 +20,8 @@ from libmtl_recon.splitting.layer_lookup import checked_tasks, find_layers, tied
 from libmtl_recon.splitting.norm_statistics import follow_statistics
 from libmtl_recon.splitting.per_task_output import keep_entries_apart
 from libmtl_recon.splitting.reinit import draw_anew, refuse_undrawable
+from libmtl_recon.splitting.spec import BN, INIT, SplitSpec, check_choice
+from libmtl_recon.splitting.spec_storage import keep_in_state_dicts
 from libmtl_recon.splitting.state import accept_plain_state
 from libmtl_recon.splitting.task_selection import TaskSelection
 from libmtl_recon.splitting.task_specific import (
@@ -33,8 +35,6 @@ from libmtl_recon.splitting.task_tensor import pick, task_tensors_in
 from libmtl_recon.splitting.ties import names_of_parameters, refuse_untold
 from libmtl_recon.splitting.transforms import transform_once_a_task
 
-BN = ("per_task", "mixed")
-INIT = ("copy", "fresh")
 _SELECTION = "_task_selection"
 
 
@@ -123,10 +123,8 @@ def split_beside(
         besides: The modules that are one task's, which stay as they are.
         copies: Is given those that are made of each parameter.
     """
-    for name, value, known in (("bn", bn, BN), ("init", init, INIT)):
-        if value not in known:
-            way_out = f"Take one of {', '.join(known)}."
-            raise UsageError(name, f"must be {' or '.join(known)}", value, way_out)
+    check_choice("bn", bn, BN)
+    check_choice("init", init, INIT)
     if any(isinstance(part, TaskSpecific) for part in module.modules()):
         raise ReconError(
             "This network was split before; a second split is not defined. Build the network anew "
@@ -156,6 +154,8 @@ def split_beside(
     evaluate_as_trained()
     run_uncompiled(module)
     mark_split(module, selection)
+    selection.spec = SplitSpec(tuple(owners), selection.tasks, bn, init)
+    keep_in_state_dicts(module, selection)
     return module
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import local
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from libmtl_recon.splitting.spec import SplitSpec
 
 
 class _Choice(NamedTuple):
@@ -31,7 +34,12 @@ class TaskSelection:
 
     Args:
         tasks: All tasks, in the order of a bundle's parts.
+
+    Attributes:
+        spec: How the network was split, once it was.
     """
+
+    spec: SplitSpec | None = None
 
     def __init__(self, tasks: Iterable[str]) -> None:
         self.tasks = tuple(tasks)
@@ -98,8 +106,8 @@ class TaskSelection:
         else:
             _choices.of[self] = choice
 
-    def __reduce__(self) -> tuple[type, tuple[tuple[str, ...]]]:
-        return TaskSelection, (self.tasks,)
+    def __reduce__(self) -> tuple[type, tuple[tuple[str, ...]], dict[str, Any]]:
+        return TaskSelection, (self.tasks,), {"spec": self.spec}
 
 
 _choices = _Choices()

@@ -21,7 +21,7 @@ class Activation:
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         # By its path: a script may have put us on a `sys.path` that the process does not have yet.
-        return runpy.run_path, (str(Path(__file__).with_name("spawned.py")),)
+        return runpy.run_path, (str(Path(__file__).with_name("spawn_child.py")),)
 
 
 def tell_spawned_processes() -> None:
