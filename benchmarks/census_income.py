@@ -35,7 +35,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from libmtl_recon import Measurement, ReconError, TrainerHook, UsageError
 from libmtl_recon.files import write_atomically
-from libmtl_recon.integrations.libmtl.hooks import observe
+from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.problems import census_income
 from libmtl_recon.problems.argument_types import whole
 
@@ -134,7 +134,7 @@ def train(job: Job, base: argparse.Namespace, loaders: Any, log: Path) -> dict[s
     with (
         log.open("w", encoding="utf-8") as out,
         contextlib.redirect_stdout(out),
-        observe(recorder),
+        trainer_hooks(recorder),
     ):
         census_income.train(job.params(base), loaders)
     seconds = time.process_time() - begun

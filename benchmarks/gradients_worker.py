@@ -222,14 +222,14 @@ def _trainer(weighting: str, setting: Setting, scored: bool) -> Any:
 
     from libmtl_recon import ScoringHook
     from libmtl_recon.integrations.libmtl.features import detect
-    from libmtl_recon.integrations.libmtl.hooks import observe
+    from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 
     torch.manual_seed(0)
     features = detect(LibMTL)
     encoder = ENCODERS[setting.network]
     names = [f"task{task}" for task in range(setting.tasks)]
     task = {"metrics": ["Acc"], "weight": [1]}
-    with quietly(), observe(*([ScoringHook()] if scored else [])):
+    with quietly(), trainer_hooks(*([ScoringHook()] if scored else [])):
         return LibMTL.Trainer(
             task_dict={n: {**task, "metrics_fn": AccMetric(), "loss_fn": CELoss()} for n in names},
             weighting=weighting if features.by_name else vars(LibMTL.weighting)[weighting],

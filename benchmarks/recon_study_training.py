@@ -22,7 +22,7 @@ from recon_study_jobs import Job
 from libmtl_recon import Measurement, ScoringHook, SingleTask, StopRun, TrainerHook
 from libmtl_recon.conflicts.schedule import Schedule
 from libmtl_recon.files import write_atomically
-from libmtl_recon.integrations.libmtl.hooks import observe
+from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.problems import multi_fashion_mnist as problem
 
 EVERY = 5  # of a training to its end, each fifth step is scored
@@ -96,7 +96,7 @@ def train(job: Job, settings: str, output: Path) -> None:
     with (
         (output / "runs" / f"{job.name}.log").open("w", encoding="utf-8") as log,
         contextlib.redirect_stdout(log),
-        observe(*observers),
+        trainer_hooks(*observers),
         contextlib.suppress(StopRun),
     ):
         problem.train(params, loaders)

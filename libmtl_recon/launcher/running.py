@@ -15,7 +15,7 @@ import libmtl_recon.integrations.libmtl
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.integrations.libmtl import arguments, parser, spawn
 from libmtl_recon.integrations.libmtl.flags import collisions
-from libmtl_recon.integrations.libmtl.hooks import StopRun, TrainerHook, observe
+from libmtl_recon.integrations.libmtl.hooks import StopRun, TrainerHook, trainer_hooks
 from libmtl_recon.launcher.target import Target, as_main
 from libmtl_recon.launcher.tracebacks import strip_our_frames
 from libmtl_recon.output import INTERRUPTED, OutputError, of_stdout, warn
@@ -103,7 +103,7 @@ def run(
                 target.name,
                 f"Only `libmtl-recon run {target}`, without --single-task, takes this one.",
             )
-        surroundings.enter_context(observe(trainer, *observers))
+        surroundings.enter_context(trainer_hooks(trainer, *observers))
         code, main = surroundings.enter_context(as_main(target, args))
         exec(code, vars(main))
         if not (trainer.seen or target.demonstration or _left_running(before)):

@@ -19,7 +19,7 @@ from LibMTL.utils import set_random_seed
 from platformdirs import user_cache_path
 
 from libmtl_recon import Measurement, TrainerHook
-from libmtl_recon.integrations.libmtl.hooks import observe
+from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 
 # The helpers beside the tests, which are no package.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -61,7 +61,7 @@ def run(parse: Callable) -> Callable[..., Recorder]:
         params = parse(script, *flags)
         set_random_seed(params.seed)
         recorder = Recorder()
-        with observe(recorder):
+        with trainer_hooks(recorder):
             script.main(params)
         return recorder
 

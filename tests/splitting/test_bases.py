@@ -34,7 +34,7 @@ from libmtl_recon import ConflictProfile, ScoringHook, UsageError
 from libmtl_recon.conflicts.layers import layers_of
 from libmtl_recon.integrations.libmtl.features import detect
 from libmtl_recon.integrations.libmtl.flags import recon
-from libmtl_recon.integrations.libmtl.hooks import observe
+from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.splitting.split import only_task, task_parameters
 from libmtl_recon.splitting.state import plain_names
 from libmtl_recon.splitting.task_specific import TaskSpecific
@@ -263,7 +263,7 @@ def test_finds_the_profile_that_scoring_the_base_gave(
     from libmtl_recon import ProfileCache
 
     observer = ScoringHook()
-    with observe(observer):
+    with trainer_hooks(observer):
         trainer = make_model(base, base, tmp_path)
         trainer.train(loaders(), loaders(), epochs=1)
     profile = observer.profile()

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from libmtl_recon import ProfileCache, ReconError, SingleTask, UsageError, only_task
 from libmtl_recon.conflicts.layers import layers_of
 from libmtl_recon.integrations.libmtl.flags import recon
-from libmtl_recon.integrations.libmtl.hooks import observe
+from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.integrations.libmtl.scoring import ScoringHook
 from libmtl_recon.splitting import task_parameters
 
@@ -204,7 +204,7 @@ def test_takes_its_layers_from_the_cache(
     with pytest.raises(ReconError, match="libmtl-recon score"):
         make(tmp_path, arch_args=without)
     observer = ScoringHook()
-    with observe(observer):
+    with trainer_hooks(observer):
         make(tmp_path, arch="HPS").train(batches(), batches(), epochs=2)
     profile = observer.profile()
     assert profile.architecture == layers_of(Encoder())
@@ -228,7 +228,7 @@ def test_refuses_to_share_nothing(weighting: str, tmp_path: Path) -> None:
 
 
 def test_refuses_a_single_task(tmp_path: Path) -> None:
-    with observe(SingleTask("b")), pytest.raises(UsageError, match="needs two tasks or more"):
+    with trainer_hooks(SingleTask("b")), pytest.raises(UsageError, match="needs two tasks or more"):
         make(tmp_path)
 
 
@@ -237,7 +237,7 @@ def test_a_profile_of_other_tasks_says_whose_it_is(
 ) -> None:
     monkeypatch.setenv("LIBMTL_RECON_CACHE", str(tmp_path / "cache"))
     observer = ScoringHook()
-    with observe(observer):
+    with trainer_hooks(observer):
         make(tmp_path, arch="HPS").train(batches(), batches(), epochs=1)
     profile = observer.profile()
     ProfileCache().save(dataclasses.replace(profile, tasks=("a", "b", "renamed")))

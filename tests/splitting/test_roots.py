@@ -24,7 +24,7 @@ from libmtl_recon import (
 )
 from libmtl_recon.cli import main
 from libmtl_recon.conflicts.layers import ROOT, layers_of
-from libmtl_recon.integrations.libmtl.hooks import observe
+from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.integrations.libmtl.scoring import ScoringHook
 from libmtl_recon.splitting import task_parameters
 
@@ -62,7 +62,7 @@ def test_is_scored_shown_exported_chosen_and_trained_under_one_name(
 ) -> None:
     monkeypatch.setenv("LIBMTL_RECON_CACHE", str(tmp_path / "cache"))
     observer = ScoringHook()
-    with observe(observer):
+    with trainer_hooks(observer):
         build(tmp_path, None, arch="HPS").train(batches(), batches(), epochs=1)
     profile = observer.profile()
     assert isinstance(profile, ConflictProfile)

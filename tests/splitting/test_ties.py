@@ -18,7 +18,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from turning import turned
 
 from libmtl_recon import ReconError, ScoringHook, UsageError, extract_task, split_layers
-from libmtl_recon.integrations.libmtl.hooks import observe
+from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 
 IDS = torch.randint(0, 7, (16, 5), generator=torch.Generator().manual_seed(3))
 LABELS = {task: IDS[:, place] % 2 for place, task in enumerate(TASKS)}
@@ -302,7 +302,7 @@ def test_what_torch_does_not_know_of_is_refused(tmp_path: Path) -> None:
 def counts(folder: Path, weighting: str, **changes: Any) -> Any:
     """What scoring one step of an unsplit tied model counts in each layer."""
     observer = ScoringHook()
-    with observe(observer):
+    with trainer_hooks(observer):
         trainer = build(parameter, folder, weighting, arch="HPS", **changes)
         # Scoring begins where training does.
         trainer.model.backward(losses(trainer.model), **ARGS.get(weighting, {}))

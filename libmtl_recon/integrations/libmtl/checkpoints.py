@@ -6,16 +6,15 @@ What differs is told when a state dict is loaded, by ``load_state_dict`` or by L
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable, Mapping
-from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from libmtl_recon.conflicts.layers import COMPILED, plain_name
 from libmtl_recon.errors import ReconError
+from libmtl_recon.integrations.libmtl.wrapper import Call
 
 # What LibMTL's UW, GradNorm and IMTL learn beside the network, each with a meaning of its own.
 _LEARNED = "loss_scale"
@@ -26,18 +25,10 @@ _SPLIT_KEY = re.compile(r"(?P<layer>.+)\.tasks\.(?P<task>[^.]+)\.(?P<name>[^.]+)
 _SHOWN = 8  # names of layers; a network has hundreds
 
 
-def wrap_architectures(libmtl: ModuleType) -> None:
-    """Have every model of LibMTL look at the state dicts that it loads."""
-    architecture = libmtl.architecture.AbsArchitecture
-    build = architecture.__init__
-
-    @functools.wraps(build)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # is set as __init__
-        build(self, *args, **kwargs)
-        self.register_state_dict_post_hook(_note_weighting)
-        self.register_load_state_dict_pre_hook(_match)
-
-    architecture.__init__ = __init__
+def watch_state_dicts(call: Call) -> None:
+    """Have a model of LibMTL that was built look at the state dicts that it loads."""
+    call.owner.register_state_dict_post_hook(_note_weighting)
+    call.owner.register_load_state_dict_pre_hook(_match)
 
 
 def fitted(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -13,28 +12,20 @@ from torch import nn
 
 from libmtl_recon.errors import ReconError
 from libmtl_recon.integrations.libmtl.flags import ARCHITECTURES
+from libmtl_recon.integrations.libmtl.wrapper import Call
 
 
-def wrap_trainer(libmtl: ModuleType) -> None:
-    """Have LibMTL's Trainer train compiled networks as it trains others."""
-    prepare, train = libmtl.Trainer._prepare_model, libmtl.Trainer.train
+def prepare(call: Call) -> None:
+    """Have a Trainer that is about to build its model train compiled networks as it does others."""
+    keep_graphs()
+    architecture = call.arguments["architecture"]
+    if getattr(architecture, "__name__", architecture) in ARCHITECTURES:
+        call.arguments["encoder_class"] = plainly(call.arguments["encoder_class"])
 
-    @functools.wraps(prepare)
-    def _prepare_model(
-        self: Any, weighting: Any, architecture: Any, encoder_class: Any, decoders: Any
-    ) -> None:
-        keep_graphs()
-        if getattr(architecture, "__name__", architecture) in ARCHITECTURES:
-            encoder_class = plainly(encoder_class)
-        prepare(self, weighting, architecture, encoder_class, decoders)
 
-    @functools.wraps(train)
-    def wrapped_train(self: Any, *args: Any, **kwargs: Any) -> Any:
-        refuse_compiled_split(self.model)
-        return train(self, *args, **kwargs)
-
-    libmtl.Trainer._prepare_model = _prepare_model
-    libmtl.Trainer.train = wrapped_train
+def refuse_split(call: Call) -> None:
+    """Refuse to train a Trainer's network that was compiled after it was split."""
+    refuse_compiled_split(call.owner.model)
 
 
 def keep_graphs() -> None:

@@ -6,15 +6,13 @@ moved to the device nor given to the optimiser, and stay as they were drawn, wit
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from libmtl_recon.errors import UsageError
+from libmtl_recon.integrations.libmtl.wrapper import Call
 from libmtl_recon.task_names import check_task_names
 
 # These alone make no modules by the tasks' names.
@@ -22,26 +20,17 @@ _NAMELESS = "HPS"
 _NAMING = "RotoGrad"
 
 
-def guard_trainer(libmtl: ModuleType) -> None:
-    """Have LibMTL's Trainer look at the tasks' names and decoders before it builds anything."""
-    build = libmtl.Trainer.__init__
-    signature = inspect.signature(build)
-
-    @functools.wraps(build)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # is set as __init__
-        bound = signature.bind(self, *args, **kwargs)
-        given = bound.arguments
-        architecture, weighting = (
-            getattr(given[key], "__name__", given[key]) for key in ("architecture", "weighting")
-        )
-        given["decoders"] = checked_decoders(
-            list(given["task_dict"]),
-            given["decoders"],
-            named=architecture != _NAMELESS or weighting == _NAMING,
-        )
-        build(*bound.args, **bound.kwargs)
-
-    libmtl.Trainer.__init__ = __init__
+def check_decoders(call: Call) -> None:
+    """Look at the tasks' names and decoders that a Trainer is given."""
+    given = call.arguments
+    architecture, weighting = (
+        getattr(given[key], "__name__", given[key]) for key in ("architecture", "weighting")
+    )
+    given["decoders"] = checked_decoders(
+        list(given["task_dict"]),
+        given["decoders"],
+        named=architecture != _NAMELESS or weighting == _NAMING,
+    )
 
 
 def checked_decoders(tasks: Sequence[Any], decoders: Any, *, named: bool) -> Any:

@@ -15,12 +15,30 @@ from torch import nn
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.integrations.libmtl.features import source_of
+from libmtl_recon.integrations.libmtl.recon import base_class
+from libmtl_recon.integrations.libmtl.wrapper import Call
 
 _PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 # Where MTAN looks for the ResNet in an encoder that has more around it.
 _INSIDE = "resnet_network"
 # By this MTAN tells the two kinds of ResNets from each other.
 _WIDTH = "feature_dim"
+# Under which a function that checks an encoder keeps the script's own class.
+_CHECKS = "_libmtl_recon_checks"
+
+
+def check_encoder(call: Call) -> None:
+    """Have the encoder that a Trainer is about to build looked at."""
+    given = call.arguments
+    base = base_class(given["architecture"], given["kwargs"]["arch_args"])
+    given["encoder_class"] = checked_encoder_class(base, given["encoder_class"])
+
+
+def give_back_encoder_class(call: Call) -> None:
+    """Have a model know its script's own encoder class, of which some make further networks."""
+    checked = call.arguments["encoder_class"]
+    if _CHECKS in getattr(checked, "__dict__", {}):
+        call.owner.model.encoder_class = vars(checked)[_CHECKS]
 
 
 def checked_encoder_class(architecture: Any, encoder_class: Any) -> Callable[..., nn.Module]:
@@ -42,6 +60,7 @@ def checked_encoder_class(architecture: Any, encoder_class: Any) -> Callable[...
         refuse_encoder(architecture.__name__, encoder, wrapped=_INSIDE in source)
         return encoder
 
+    vars(build_checked)[_CHECKS] = encoder_class
     return build_checked
 
 

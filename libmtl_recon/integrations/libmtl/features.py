@@ -36,6 +36,11 @@ def detect(libmtl: ModuleType) -> Features:
     )
 
 
+def named_class(module: ModuleType, given: Any) -> Any:
+    """The class of a module that a Trainer is given: itself, or (main branch) its name."""
+    return vars(module).get(given) if isinstance(given, str) else given
+
+
 def source_of(function: Any) -> str:
     """The function's source text, by which its defects are told; empty if it has none."""
     try:

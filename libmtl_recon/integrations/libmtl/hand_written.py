@@ -13,8 +13,21 @@ from typing import Any
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.integrations.libmtl.arguments import default_weight_args
+from libmtl_recon.integrations.libmtl.features import named_class
 from libmtl_recon.integrations.libmtl.flags import ARCHITECTURES, WEIGHTINGS
+from libmtl_recon.integrations.libmtl.wrapper import Call
 from libmtl_recon.texts import nearest
+
+
+def complete_arguments(call: Call) -> None:
+    """Complete the ``weight_args`` and ``arch_args`` that a Trainer is given."""
+    import LibMTL
+
+    given = call.arguments
+    weighting = named_class(LibMTL.weighting, given["weighting"])
+    lr = dict(given["optim_param"] or {}).get("lr")
+    more = given.get("kwargs", {})
+    given["kwargs"] = completed(LibMTL, weighting, given["architecture"], more, lr)
 
 
 def completed(

@@ -1,21 +1,18 @@
-"""What a run can see of LibMTL's Trainer: observers, told at five moments.
+"""What a run can see of LibMTL's Trainer: hooks, called at five moments.
 
-LibMTL has no callbacks. Its Trainer and its meter are wrapped once, at registration; as long as
-nobody observes, the wrappers change nothing.
+LibMTL has no callbacks. As long as there are no hooks, its Trainer and meter do what they did.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, Literal
 
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.integrations.libmtl.wrapper import Call
 
 
 @dataclass(frozen=True)
@@ -59,64 +56,59 @@ class TrainerHook:
         """``Trainer.train`` has returned."""
 
 
-_observers: list[TrainerHook] = []
+_hooks: list[TrainerHook] = []
 _trainer_of_meter: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 _announced: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 @contextmanager
-def observe(*observers: TrainerHook) -> Iterator[None]:
-    """Have these observers told of every Trainer, inside the ``with`` block."""
-    _observers.extend(observers)
+def trainer_hooks(*hooks: TrainerHook) -> Iterator[None]:
+    """Have these hooks told of every Trainer, inside the ``with`` block."""
+    _hooks.extend(hooks)
     try:
         yield
     finally:
-        for observer in observers:
-            _observers.remove(observer)
+        for hook in hooks:
+            _hooks.remove(hook)
 
 
-def wrap_trainer(libmtl: ModuleType) -> None:
-    """Make LibMTL's Trainer and meter tell the observers."""
-    trainer_class = libmtl.Trainer
-    meter_class = libmtl._record._PerformanceMeter
-    build, train, display = trainer_class.__init__, trainer_class.train, meter_class.display
-    signature = inspect.signature(build)
+def choose_tasks(call: Call) -> None:
+    """Leave only the tasks that the hooks choose in what a Trainer is given."""
+    _filter_tasks(call.arguments)
 
-    @functools.wraps(build)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # is set as __init__
-        bound = signature.bind(self, *args, **kwargs)
-        _filter_tasks(bound.arguments)
-        build(*bound.args, **bound.kwargs)
-        _announce(self)
 
-    @functools.wraps(train)
-    def wrapped_train(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # A script's own Trainer may build all itself, or have a meter of its own.
-        if self not in _announced:
-            _refuse_unfiltered(self)
-        _announce(self)
-        for observer in list(_observers):
-            observer.training(self)
-        result = train(self, *args, **kwargs)
-        for observer in list(_observers):
-            observer.trained(self)
-        return result
+def tell_built(call: Call) -> None:
+    """Tell the hooks of a Trainer that was built."""
+    _announce(call.owner)
 
-    @functools.wraps(display)
-    def wrapped_display(self: Any, mode: Any, epoch: int | None) -> Any:
-        result = display(self, mode=mode, epoch=epoch)
-        trainer = _trainer_of_meter.get(self, lambda: None)()
-        # Who does not ask for numbers must not fail by them either.
-        asking = [o for o in _observers if type(o).measured is not TrainerHook.measured]
-        if trainer is not None and asking:
-            measurement = _read(self, mode, epoch)
-            for observer in asking:
-                observer.measured(trainer, measurement)
-        return result
 
-    trainer_class.__init__ = __init__
-    trainer_class.train = wrapped_train
-    meter_class.display = wrapped_display
+def tell_training(call: Call) -> None:
+    """Tell the hooks of a Trainer that begins to train."""
+    trainer = call.owner
+    # A script's own Trainer may build all itself, or have a meter of its own.
+    if trainer not in _announced:
+        _refuse_unfiltered(trainer)
+    _announce(trainer)
+    for hook in list(_hooks):
+        hook.training(trainer)
+
+
+def tell_trained(call: Call) -> None:
+    """Tell the hooks of a Trainer that has trained."""
+    for hook in list(_hooks):
+        hook.trained(call.owner)
+
+
+def tell_measured(call: Call) -> None:
+    """Tell the hooks what a Trainer's meter has found."""
+    meter = call.owner
+    trainer = _trainer_of_meter.get(meter, lambda: None)()
+    # Who does not ask for numbers must not fail by them either.
+    asking = [hook for hook in _hooks if type(hook).measured is not TrainerHook.measured]
+    if trainer is not None and asking:
+        measurement = _read(meter, call.arguments["mode"], call.arguments["epoch"])
+        for hook in asking:
+            hook.measured(trainer, measurement)
 
 
 def _announce(trainer: Any) -> None:
@@ -124,14 +116,14 @@ def _announce(trainer: Any) -> None:
     _trainer_of_meter[trainer.meter] = weakref.ref(trainer)
     if trainer not in _announced:
         _announced.add(trainer)
-        for observer in list(_observers):
-            observer.built(trainer)
+        for hook in list(_hooks):
+            hook.built(trainer)
 
 
 def _refuse_unfiltered(trainer: Any) -> None:
     """Refuse to train all tasks where only some are wanted, which is seen to in ``__init__``."""
     tasks = tuple(trainer.task_name)
-    if any(observer.choose_tasks(tasks) != tasks for observer in list(_observers)):
+    if any(hook.choose_tasks(tasks) != tasks for hook in list(_hooks)):
         raise ReconError(
             f"The class {type(trainer).__name__} does not call LibMTL's Trainer.__init__, so no "
             "task of it can be trained alone. Call super().__init__(...) in it."
@@ -142,8 +134,8 @@ def _filter_tasks(arguments: dict[str, Any]) -> None:
     """Leave only the chosen tasks in a Trainer's ``task_dict`` and ``decoders``."""
     tasks = tuple(arguments["task_dict"])
     chosen = tasks
-    for observer in list(_observers):
-        chosen = observer.choose_tasks(chosen)
+    for hook in list(_hooks):
+        chosen = hook.choose_tasks(chosen)
     if chosen == tasks:
         return
     unknown = [task for task in chosen if task not in tasks]

@@ -10,33 +10,23 @@ where it is 0, nothing follows and there is nothing to compare.
 from __future__ import annotations
 
 import copy
-import functools
-import inspect
 import math
 import warnings
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from libmtl_recon.errors import UsageError
+from libmtl_recon.integrations.libmtl.wrapper import Call
 
 
-def guard_training(libmtl: ModuleType) -> None:
-    """Have LibMTL's Trainer compare the learning rates before it trains."""
-    train = libmtl.Trainer.train
-    signature = inspect.signature(train)
-
-    @functools.wraps(train)
-    def guarded_train(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if hasattr(self.model, "leader_lr"):  # a weighting of ours
-            given = signature.bind(self, *args, **kwargs).arguments
-            refuse_fast_leader(self, given["train_dataloaders"], given["epochs"])
-        return train(self, *args, **kwargs)
-
-    libmtl.Trainer.train = guarded_train
+def compare_learning_rates(call: Call) -> None:
+    """Compare the learning rates of a Trainer that begins to train."""
+    if hasattr(call.owner.model, "leader_lr"):  # a weighting of ours
+        given = call.arguments
+        refuse_fast_leader(call.owner, given["train_dataloaders"], given["epochs"])
 
 
 def refuse_fast_leader(trainer: Any, loaders: Any, epochs: int) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
-from types import MethodType, ModuleType
+from types import MethodType
 from typing import Any
 
 import torch
@@ -12,28 +11,12 @@ from torch import Tensor
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.integrations.libmtl.arguments import prepared_training
+from libmtl_recon.integrations.libmtl.wrapper import Call
 
 
-def wrap_trainer(libmtl: ModuleType) -> None:
-    """Have LibMTL's Trainer run its model in the precision that the script's arguments ask for."""
-    build, train = libmtl.Trainer.__init__, libmtl.Trainer.train
-
-    @functools.wraps(build)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # is set as __init__
-        build(self, *args, **kwargs)
-        _as_asked(self)
-
-    @functools.wraps(train)
-    def wrapped_train(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # A script's own Trainer may build all itself.
-        _as_asked(self)
-        return train(self, *args, **kwargs)
-
-    libmtl.Trainer.__init__ = __init__
-    libmtl.Trainer.train = wrapped_train
-
-
-def _as_asked(trainer: Any) -> None:
+def set_precision(call: Call) -> None:
+    """Run a Trainer's model in the precision that the script's arguments ask for, from now on."""
+    trainer = call.owner
     if prepared_training().get("recon_amp") == "bf16" and "forward" not in vars(trainer.model):
         autocast_forward(trainer.model, trainer.device)
 

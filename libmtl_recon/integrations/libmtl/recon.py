@@ -2,63 +2,64 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 from libmtl_recon.errors import UsageError
+from libmtl_recon.integrations.libmtl.features import named_class
+from libmtl_recon.integrations.libmtl.wrapper import Call
 
 _START = "_recon_start"
 
 
-def wrap_trainer(libmtl: ModuleType) -> None:
-    """Have LibMTL's Trainer build Recon over its base, and start from a trained network."""
-    prepare, optimize = libmtl.Trainer._prepare_model, libmtl.Trainer._prepare_optimizer
-
-    @functools.wraps(prepare)
-    def _prepare_model(
-        self: Any, weighting: Any, architecture: Any, encoder_class: Any, decoders: Any
-    ) -> None:
-        given = self.kwargs["arch_args"] if _is_recon(architecture) else {}
-        if "recon_from" in given:
-            vars(self)[_START] = _read_start(self, given["recon_from"])
-        with _over(libmtl, architecture, given.get("recon_base")) as chosen:
-            prepare(self, weighting, chosen, encoder_class, decoders)
-        if "recon_from" in given:
-            _load_start(self.model, vars(self)[_START])
-
-    @functools.wraps(optimize)
-    def _prepare_optimizer(self: Any, *args: Any, **kwargs: Any) -> None:
-        optimize(self, *args, **kwargs)
-        checkpoint = vars(self).pop(_START, None)
-        if checkpoint is not None and checkpoint.optimizer is not None:
-            from libmtl_recon.splitting.checkpoint import load_optimizer
-
-            load_optimizer(self.model, self.optimizer, checkpoint)
-            print("Recon: the optimiser's state was split along")
-
-    libmtl.Trainer._prepare_model = _prepare_model
-    libmtl.Trainer._prepare_optimizer = _prepare_optimizer
+def build_over_base(
+    proceed: Callable[..., None],
+    trainer: Any,
+    weighting: Any,
+    architecture: Any,
+    encoder_class: Any,
+    decoders: Any,
+) -> None:
+    """Build Recon over its base, and load the network that ``--recon_from`` names."""
+    given = trainer.kwargs["arch_args"] if _is_recon(architecture) else {}
+    if "recon_from" in given:
+        vars(trainer)[_START] = _read_start(trainer, given["recon_from"])
+    with _over(architecture, given.get("recon_base")) as chosen:
+        proceed(trainer, weighting, chosen, encoder_class, decoders)
+    if "recon_from" in given:
+        _load_start(trainer.model, vars(trainer)[_START])
 
 
-def base_class(libmtl: ModuleType, architecture: Any, arguments: dict[str, Any]) -> Any:
+def split_optimizer_state(call: Call) -> None:
+    """Load the optimiser's state that lies beside the network of ``--recon_from``."""
+    trainer = call.owner
+    checkpoint = vars(trainer).pop(_START, None)
+    if checkpoint is not None and checkpoint.optimizer is not None:
+        from libmtl_recon.splitting.checkpoint import load_optimizer
+
+        load_optimizer(trainer.model, trainer.optimizer, checkpoint)
+        print("Recon: the optimiser's state was split along")
+
+
+def base_class(architecture: Any, arguments: Mapping[str, Any]) -> Any:
     """The class that an architecture builds its network by: its own, or Recon's base.
 
     Args:
-        libmtl: LibMTL.
         architecture: A class or, on the main branch, a name.
         arguments: Its ``arch_args``.
     """
+    from LibMTL import architecture as offered
+
     base = arguments.get("recon_base") if _is_recon(architecture) else None
-    named = architecture if base is None else base
-    return vars(libmtl.architecture).get(named) if isinstance(named, str) else named
+    return named_class(offered, architecture if base is None else base)
 
 
 @contextmanager
-def _over(libmtl: ModuleType, architecture: Any, base: str | None) -> Iterator[Any]:
+def _over(architecture: Any, base: str | None) -> Iterator[Any]:
     """What to tell LibMTL's Trainer the architecture is."""
+    from LibMTL import architecture as offered
+
     from libmtl_recon.integrations.libmtl.architectures.recon import recon_over
 
     if base is None:
@@ -68,11 +69,11 @@ def _over(libmtl: ModuleType, architecture: Any, base: str | None) -> Iterator[A
     else:
         # The main branch looks names up in this module, in which no architecture has this one.
         name = f"Recon over {base}"
-        vars(libmtl.architecture)[name] = recon_over(base)
+        vars(offered)[name] = recon_over(base)
         try:
             yield name
         finally:
-            del vars(libmtl.architecture)[name]
+            del vars(offered)[name]
 
 
 def _is_recon(architecture: Any) -> bool:

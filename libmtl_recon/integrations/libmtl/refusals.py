@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.integrations.libmtl import recon
 from libmtl_recon.integrations.libmtl.bilevel import refuse_impossible
-from libmtl_recon.integrations.libmtl.encoders import checked_encoder_class
-from libmtl_recon.integrations.libmtl.features import source_of
-from libmtl_recon.integrations.libmtl.hand_written import completed
+from libmtl_recon.integrations.libmtl.features import named_class, source_of
 from libmtl_recon.integrations.libmtl.packages import refuse_missing_solver
+from libmtl_recon.integrations.libmtl.wrapper import Call
 
 # The ways in which a weighting gets at the gradients that `rep_grad` holds back.
 _REACHES_ENCODER = ("_compute_grad", "_get_grads", "self.rep")
@@ -22,46 +18,36 @@ _REACHES_ENCODER = ("_compute_grad", "_get_grads", "self.rep")
 _DISTRIBUTIONS = ("Uniform", "Normal", "Dirichlet", "Bernoulli", "constrained_Bernoulli")
 
 
-def guard_trainer(libmtl: ModuleType) -> None:
-    """Have LibMTL's Trainer look at its arguments before it builds anything or trains."""
-    build, prepare = libmtl.Trainer.__init__, libmtl.Trainer._prepare_dataloaders
-    signature = inspect.signature(build)
+def check_weighting(call: Call) -> None:
+    """Refuse a Trainer a weighting that it would train wrongly, or not at all."""
+    given = call.arguments
+    weight_args, rep_grad = given["kwargs"]["weight_args"], given["rep_grad"]
+    refuse_impossible(given["weighting"], given["architecture"], weight_args, rep_grad=rep_grad)
+    weighting = _weighting_class(given)
+    refuse_missing_solver(weighting)
+    refuse_weighting(weighting, weight_args, rep_grad=rep_grad)
 
-    @functools.wraps(build)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # is set as __init__
-        bound = signature.bind(self, *args, **kwargs)
-        given = bound.arguments
-        weighting = _class_of(given["weighting"], libmtl.weighting)
-        lr = dict(given["optim_param"] or {}).get("lr")
-        architecture = given["architecture"]
-        more = completed(libmtl, weighting, architecture, given.get("kwargs", {}), lr)
-        given["kwargs"] = more
-        tasks, weight_args, rep_grad = (
-            list(given["task_dict"]),
-            more["weight_args"],
-            given["rep_grad"],
-        )
-        refuse_impossible(given["weighting"], architecture, weight_args, rep_grad=rep_grad)
-        refuse_missing_solver(weighting)
-        refuse_weighting(weighting, weight_args, rep_grad=rep_grad)
-        base = recon.base_class(libmtl, architecture, more["arch_args"])
-        refuse_architecture(base, tasks, more["arch_args"], multi_input=given["multi_input"])
-        if hasattr(weighting, "check_arguments"):  # a weighting of ours
-            weighting.check_arguments(tasks, weight_args)
-        encoder_class = given["encoder_class"]
-        given["encoder_class"] = checked_encoder_class(base, encoder_class)
-        build(*bound.args, **bound.kwargs)
-        if given["encoder_class"] is not encoder_class:
-            self.model.encoder_class = encoder_class
 
-    @functools.wraps(prepare)
-    def _prepare_dataloaders(self: Any, dataloaders: Any) -> Any:
-        if self.multi_input:
-            refuse_loaders(dataloaders, self.task_name)
-        return prepare(self, dataloaders)
+def check_architecture(call: Call) -> None:
+    """Refuse a Trainer an architecture that it could not build."""
+    given = call.arguments
+    tasks, arch_args = list(given["task_dict"]), given["kwargs"]["arch_args"]
+    base = recon.base_class(given["architecture"], arch_args)
+    refuse_architecture(base, tasks, arch_args, multi_input=given["multi_input"])
 
-    libmtl.Trainer.__init__ = __init__
-    libmtl.Trainer._prepare_dataloaders = _prepare_dataloaders
+
+def check_own_weighting(call: Call) -> None:
+    """Have a weighting of ours look at its arguments."""
+    given = call.arguments
+    weighting = _weighting_class(given)
+    if hasattr(weighting, "check_arguments"):
+        weighting.check_arguments(list(given["task_dict"]), given["kwargs"]["weight_args"])
+
+
+def check_loaders(call: Call) -> None:
+    """Refuse a Trainer data loaders that are not one for each task, where it needs those."""
+    if call.owner.multi_input:
+        refuse_loaders(call.arguments["dataloaders"], call.owner.task_name)
 
 
 def refuse_loaders(loaders: Any, tasks: Sequence[str]) -> None:
@@ -190,6 +176,8 @@ def refuse_architecture(
         )
 
 
-def _class_of(given: Any, module: ModuleType) -> Any:
-    """LibMTL's main branch is given names."""
-    return vars(module).get(given) if isinstance(given, str) else given
+def _weighting_class(given: Mapping[str, Any]) -> Any:
+    """None for LibMTL's names without a class (MOML, FORUM, AutoLambda)."""
+    from LibMTL import weighting
+
+    return named_class(weighting, given["weighting"])

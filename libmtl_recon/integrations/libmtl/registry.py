@@ -6,22 +6,8 @@ import threading
 from importlib import import_module
 from types import ModuleType
 
-from libmtl_recon.integrations.libmtl import (
-    arguments,
-    checkpoints,
-    compiled,
-    decoders,
-    flags,
-    hooks,
-    lr_guard,
-    missing_labels,
-    parser,
-    precision,
-    recon,
-    refusals,
-)
+from libmtl_recon.integrations.libmtl import arguments, flags, hook_table, parser
 from libmtl_recon.integrations.libmtl.patches import patch_after_import
-from libmtl_recon.integrations.libmtl.step import accumulation
 
 _MARK = "_libmtl_recon_registered"
 _one_at_a_time = threading.Lock()
@@ -38,16 +24,7 @@ def register(libmtl: ModuleType) -> None:
         flags.add_flags(libmtl)
         parser.remember_registered(libmtl)
         arguments.swap_prepare_args(libmtl)
-        checkpoints.wrap_architectures(libmtl)
-        recon.wrap_trainer(libmtl)
-        missing_labels.wrap_trainer(libmtl)
-        accumulation.wrap_trainer(libmtl)
-        compiled.wrap_trainer(libmtl)
-        precision.wrap_trainer(libmtl)
-        refusals.guard_trainer(libmtl)
-        lr_guard.guard_training(libmtl)
-        decoders.guard_trainer(libmtl)
-        hooks.wrap_trainer(libmtl)
+        hook_table.install(libmtl)
 
 
 def _offer_classes(libmtl: ModuleType) -> None:

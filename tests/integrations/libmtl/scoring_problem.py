@@ -18,7 +18,7 @@ from LibMTL.architecture import HPS
 from torch import Tensor, nn
 from trainer_arguments import WEIGHT_ARGUMENTS, classifications
 
-from libmtl_recon.integrations.libmtl.hooks import observe
+from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.integrations.libmtl.scoring import ScoringHook
 
 TASKS = ("left", "right", "middle")
@@ -137,7 +137,7 @@ def train(trainer: Any, loader: Any = None) -> dict[str, Tensor]:
 def scored(weighting: type, **options: Any) -> tuple[ScoringHook, Any, dict[str, Tensor]]:
     loader = options.pop("loader", None)
     observer = ScoringHook()
-    with observe(observer):
+    with trainer_hooks(observer):
         trainer = build(weighting, **options)
         state = train(trainer, loader)
     return observer, trainer, state

@@ -21,7 +21,7 @@ from torch import nn
 from libmtl_recon import ReconError, ScoringHook, split_layers
 from libmtl_recon.conflicts.layers import layers_of
 from libmtl_recon.integrations.libmtl.features import detect
-from libmtl_recon.integrations.libmtl.hooks import observe
+from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 
 # Those that go through the graph once a task, and one that does not.
 OFFERED = ["EW", "GradNorm", "MGDA", "PCGrad", "GradVac", "CAGrad", "GradDrop", "IMTL", "GradOPS"]
@@ -137,7 +137,7 @@ def test_layers_have_the_names_of_the_plain_network(
 def test_a_compiled_network_is_scored_as_the_plain_one(weighting: str) -> None:
     profiles = []
     for encoder_class in (whole, Encoder):
-        with observe(scoring := ScoringHook()):
+        with trainer_hooks(scoring := ScoringHook()):
             trained(encoder_class, weighting)
         profiles.append(scoring.profile())
     found, expected = profiles

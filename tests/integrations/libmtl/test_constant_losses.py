@@ -17,7 +17,7 @@ from LibMTL.loss import AbsLoss
 from torch import Tensor, nn
 
 from libmtl_recon import ReconError
-from libmtl_recon.integrations.libmtl.hooks import observe
+from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.integrations.libmtl.scoring import ScoringHook
 from libmtl_recon.integrations.libmtl.step.functions import trainable
 
@@ -71,7 +71,7 @@ def test_the_others_train_as_without_that_task(
     name: str, constant: tuple[str, ...], kind: str, scored: bool
 ) -> None:
     observer = ScoringHook(None)
-    with observe(observer) if scored else nullcontext():
+    with trainer_hooks(observer) if scored else nullcontext():
         runs = make(name, kind, constant)
     train(runs, steps=2)
     encoder = runs.model.encoder.one.weight.grad
@@ -96,7 +96,7 @@ def test_such_a_task_is_undefined_in_that_step(
     name: str, constant: tuple[str, ...], kind: str, multi_input: bool
 ) -> None:
     observer = ScoringHook(None)
-    with observe(observer):
+    with trainer_hooks(observer):
         runs = make(name, kind, constant, rep_grad=name == "GradDrop", multi_input=multi_input)
     train(runs)
     profile = observer.profile()
@@ -112,7 +112,7 @@ def test_such_a_task_is_undefined_in_that_step(
 @pytest.mark.parametrize("name", SCORED)
 def test_scoring_says_the_same_of_every_weighting(name: str) -> None:
     observer = ScoringHook(None)
-    with observe(observer):
+    with trainer_hooks(observer):
         runs = make(name, "leaf", ("t1",), rep_grad=name == "GradDrop")
     train(runs)
     profile = observer.profile()

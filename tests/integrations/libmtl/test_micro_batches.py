@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from libmtl_recon import Masked
 from libmtl_recon.integrations.libmtl.features import detect
-from libmtl_recon.integrations.libmtl.hooks import observe
+from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.integrations.libmtl.patches import PATCHES
 from libmtl_recon.integrations.libmtl.scoring import ScoringHook
 from libmtl_recon.integrations.libmtl.step.step import assign_grad, step_of, task_rows
@@ -184,7 +184,7 @@ def test_they_add_up_in_bfloat16(name: str) -> None:
 
 def scored(name: str) -> Iterator[Runs]:
     observer = ScoringHook(None)
-    with observe(observer):
+    with trainer_hooks(observer):
         runs = Runs(name, rep_grad=name == "GradDrop")
     yield runs
     profile = observer.profile()

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.integrations.libmtl import precision
-from libmtl_recon.integrations.libmtl.hooks import Measurement, TrainerHook, observe
+from libmtl_recon.integrations.libmtl.hooks import Measurement, TrainerHook, trainer_hooks
 from libmtl_recon.integrations.libmtl.scoring import ScoringHook
 from libmtl_recon.weighting.gradops_log import read_log
 
@@ -50,7 +50,7 @@ def test_losses_and_metrics_are_those_of_the_labelled_samples(
 ) -> None:
     trainer, kept = make_trainer("EW", multi_input=multi_input), Kept()
     data = batches(PATTERN, style)
-    with observe(kept):
+    with trainer_hooks(kept):
         trainer.test(per_task(data) if multi_input else data, 0)
     (found,) = kept.measurements
     model = trainer.model.eval()
@@ -68,7 +68,7 @@ def test_a_task_without_any_label_has_no_score_and_hides_no_best_epoch(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     trainer, kept = make_trainer("EW"), Kept()
-    with observe(kept):
+    with trainer_hooks(kept):
         trainer.train(batches([(ALL, ALL, ALL)]), batches([(ALL, NONE, SOME)]), epochs=3)
     for found in kept.measurements:
         absent = found.mode == "test"
@@ -177,7 +177,7 @@ def test_cosines_of_absent_tasks_are_undefined(weighting: str, multi_input: bool
     ]
     expected = [step for step, batch in zip(expected, PATTERN, strict=True) if set(batch) != {NONE}]
     observer = ScoringHook()
-    with observe(observer):
+    with trainer_hooks(observer):
         observer.built(trainer)
         given = per_task(data) if multi_input else data
         trainer.train(given, given, epochs=1)

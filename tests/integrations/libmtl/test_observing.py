@@ -15,7 +15,7 @@ from LibMTL.loss import CELoss
 from LibMTL.metrics import AccMetric
 
 from libmtl_recon import Measurement, ReconError, SingleTask, TrainerHook, UsageError
-from libmtl_recon.integrations.libmtl.hooks import observe
+from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 
 
 class Notes(TrainerHook):
@@ -34,7 +34,7 @@ class Notes(TrainerHook):
 
 def test_sees_every_pass_and_its_numbers() -> None:
     notes = Notes()
-    with observe(notes):
+    with trainer_hooks(notes):
         trainer = make_trainer("EW")
         trainer.train(batches(2), batches(2, 2), epochs=2, val_dataloaders=batches(2, 3))
     assert notes.events[0][0] == "built"
@@ -56,7 +56,7 @@ def test_sees_every_pass_and_its_numbers() -> None:
 
 def test_an_evaluation_outside_of_training_has_no_epoch() -> None:
     notes = Notes()
-    with observe(notes):
+    with trainer_hooks(notes):
         trainer = make_trainer("EW")
         trainer.train(batches(2), batches(2), epochs=1)
         trainer.test(batches(2))
@@ -75,12 +75,15 @@ def unnamed_score() -> Any:
 
 
 def test_a_score_without_a_name_is_told_to_who_asks_for_scores() -> None:
-    with observe(Notes()), pytest.raises(ReconError, match=r"t0.*1 names \(Acc\) for 2 scores"):
+    with (
+        trainer_hooks(Notes()),
+        pytest.raises(ReconError, match=r"t0.*1 names \(Acc\) for 2 scores"),
+    ):
         unnamed_score().train(batches(1), batches(1), epochs=1)
 
 
 def test_a_score_without_a_name_is_no_matter_to_others() -> None:
-    with observe(TrainerHook()):
+    with trainer_hooks(TrainerHook()):
         trainer = unnamed_score()
         trainer.train(batches(1), batches(1), epochs=1)
     assert trainer.meter.best_result["epoch"] == 0
@@ -89,7 +92,7 @@ def test_a_score_without_a_name_is_no_matter_to_others() -> None:
 def test_training_is_the_same_without_and_with_observers() -> None:
     ends = []
     for observers in ((), (Notes(),)):
-        with observe(*observers):
+        with trainer_hooks(*observers):
             trainer = make_trainer("PCGrad")
             trainer.train(batches(2), batches(2), epochs=1)
         ends.append(torch.cat([p.flatten() for p in trainer.model.parameters()]))
@@ -98,7 +101,7 @@ def test_training_is_the_same_without_and_with_observers() -> None:
 
 def test_nobody_is_told_after_the_block() -> None:
     notes = Notes()
-    with observe(notes):
+    with trainer_hooks(notes):
         pass
     make_trainer("EW")
     assert notes.events == []
@@ -125,7 +128,7 @@ def test_one_task_alone(trainer_class: type, container: type, by_position: bool)
         ordered = [kwargs.pop(name) for name in names if not name.endswith("_args")]
         return trainer_class(*ordered, **kwargs)
 
-    with observe(SingleTask("t1")):
+    with trainer_hooks(SingleTask("t1")):
         trainer = make_trainer("EW", tasks=3, trainer_class=keep)
     assert trainer.task_name == ["t1"]
     assert list(trainer.model.decoders) == ["t1"]
@@ -136,5 +139,5 @@ def test_one_task_alone(trainer_class: type, container: type, by_position: bool)
 
 
 def test_a_task_that_there_is_not_is_named() -> None:
-    with pytest.raises(UsageError, match=r"'t9'.*t0, t1"), observe(SingleTask("t9")):
+    with pytest.raises(UsageError, match=r"'t9'.*t0, t1"), trainer_hooks(SingleTask("t9")):
         make_trainer("EW")

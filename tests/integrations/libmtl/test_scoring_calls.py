@@ -19,7 +19,7 @@ from libmtl_recon import ReconError
 from libmtl_recon.conflicts.grid import EDGES
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.conflicts.schedule import Schedule, UntilStable
-from libmtl_recon.integrations.libmtl.hooks import observe
+from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.integrations.libmtl.scoring import ScoringHook
 from libmtl_recon.launcher import StopRun
 
@@ -38,7 +38,7 @@ def profile_of(observer: ScoringHook) -> ConflictProfile:
 def test_an_outer_loop_is_scored_in_every_step(name: str) -> None:
     whole, _, _ = scored(recorded(name))
     observer = ScoringHook()
-    with observe(observer):
+    with trainer_hooks(observer):
         by_call = build(recorded(name))
         for _ in range(EPOCHS):
             once(by_call)
@@ -55,7 +55,7 @@ def test_an_outer_loop_is_scored_in_every_step(name: str) -> None:
 
 def test_a_run_ends_in_the_call_in_which_it_has_its_steps() -> None:
     observer = ScoringHook(BATCHES + 1)
-    with observe(observer):
+    with trainer_hooks(observer):
         trainer = build(weightings.EW)
         once(trainer)
         with pytest.raises(StopRun):
@@ -68,7 +68,7 @@ def test_a_run_ends_in_the_call_in_which_it_has_its_steps() -> None:
 def test_a_schedule_counts_the_steps_of_all_calls() -> None:
     whole, _, _ = scored(weightings.PCGrad)
     observer = ScoringHook(Schedule(start=3, every=2, stop=7))
-    with observe(observer):
+    with trainer_hooks(observer):
         trainer = build(weightings.PCGrad)
         once(trainer)
         with pytest.raises(StopRun):
@@ -79,7 +79,7 @@ def test_a_schedule_counts_the_steps_of_all_calls() -> None:
 def test_the_choice_becomes_stable_over_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scoring_problem.Trainer", OwnLoop)
     observer = ScoringHook(Schedule(until=UntilStable(-0.1, 1, 0.97)))
-    with observe(observer):
+    with trainer_hooks(observer):
         trainer = build(weightings.EW)
         with pytest.raises(StopRun):
             trainer.train(Batches(), Batches(), 200)
@@ -100,7 +100,7 @@ def test_a_call_that_ended_by_an_exception_is_not_counted_twice_in_the_next() ->
             return 3
 
     observer = ScoringHook()
-    with observe(observer):
+    with trainer_hooks(observer):
         trainer = build(weightings.EW)
         with pytest.raises(InterruptedError):
             trainer.train(Ending(), Batches(), 1)
@@ -123,7 +123,7 @@ def test_a_trainer_with_an_outer_loop_in_itself(monkeypatch: pytest.MonkeyPatch)
 
 
 def folds(observer: ScoringHook, lengths: tuple[int, ...] = (1, 2, 3)) -> None:
-    with observe(observer):
+    with trainer_hooks(observer):
         for epochs in lengths:
             trainer = build(weightings.EW)
             trainer.train(Batches(), Batches(), epochs)
@@ -150,7 +150,7 @@ def test_a_trainer_that_is_not_built_is_not_scored() -> None:
 def test_a_model_handed_to_a_second_trainer_counts_with_the_first() -> None:
     said: list[str] = []
     observer = ScoringHook(on_other=lambda: said.append("other"))
-    with observe(observer):
+    with trainer_hooks(observer):
         first = build(weightings.EW)
         once(first)
         second = build(weightings.EW)
@@ -163,7 +163,7 @@ def test_a_model_handed_to_a_second_trainer_counts_with_the_first() -> None:
 
 def test_going_back_to_a_copy_of_the_best_epoch_counts_on() -> None:
     observer = ScoringHook()
-    with observe(observer):
+    with trainer_hooks(observer):
         trainer = build(weightings.EW)
         once(trainer)
         best = copy.deepcopy(trainer.model)
@@ -178,7 +178,7 @@ def test_going_back_to_a_copy_of_the_best_epoch_counts_on() -> None:
 
 def parameters_of_folds(make: Callable[[], Any], *observers: ScoringHook) -> list[Any]:
     """Train a copy of a Trainer for each fold; the parameters of all copies."""
-    with observe(*observers):
+    with trainer_hooks(*observers):
         untrained = make()
         folds = [copy.deepcopy(untrained) for _ in range(2)]
         for fold in folds:
@@ -203,14 +203,14 @@ def test_copies_of_a_trainer_train_for_themselves(name: str, number: int) -> Non
         assert observer.profile() is None
     else:
         alone = ScoringHook()
-        with observe(alone):
+        with trainer_hooks(alone):
             once(make())
         assert (profile_of(observer).counts == profile_of(alone).counts).all()
 
 
 def test_a_copy_from_before_the_training_is_scored_in_its_own_steps() -> None:
     observer = ScoringHook()
-    with observe(observer):
+    with trainer_hooks(observer):
         trainer = build(weightings.EW)
         untrained = copy.deepcopy(trainer.model)
         once(trainer)
@@ -229,7 +229,7 @@ def freeze(trainer: Any, frozen: bool) -> None:
 
 def test_a_layer_frozen_in_the_warm_up_is_undefined_in_its_steps() -> None:
     observer = ScoringHook()
-    with observe(observer):
+    with trainer_hooks(observer):
         trainer = build(weightings.EW)
         freeze(trainer, True)
         once(trainer)
@@ -270,7 +270,7 @@ def test_what_cannot_be_counted_together_is_refused(
     make: Callable[[], Any], change: Callable[[Any], None], says: str
 ) -> None:
     observer = ScoringHook()
-    with observe(observer):
+    with trainer_hooks(observer):
         trainer = make()
         once(trainer)
         change(trainer)
@@ -280,10 +280,10 @@ def test_what_cannot_be_counted_together_is_refused(
 
 
 def test_a_first_trainer_of_one_task_says_how_to_score_a_later_one() -> None:
-    with observe(ScoringHook()), pytest.raises(ReconError, match="--score-trainer N chooses"):
+    with trainer_hooks(ScoringHook()), pytest.raises(ReconError, match="--score-trainer N chooses"):
         train(build(weightings.EW, tasks=("left",)))
     observer = ScoringHook(trainer=2)
-    with observe(observer):
+    with trainer_hooks(observer):
         once(build(weightings.EW, tasks=("left",)))
         once(build(weightings.EW))
     assert profile_of(observer).steps == BATCHES

@@ -17,7 +17,7 @@ from torch import nn
 
 from libmtl_recon import ReconError
 from libmtl_recon.integrations.libmtl.architectures.recon import Recon
-from libmtl_recon.integrations.libmtl.hooks import observe
+from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.integrations.libmtl.scoring import ScoringHook
 
 
@@ -58,7 +58,7 @@ def test_a_layer_that_no_task_reaches_is_undefined(name: str) -> None:
 
 def test_the_profile_says_where_it_came_from() -> None:
     observer = ScoringHook(dataset="toy")
-    with observe(observer):
+    with trainer_hooks(observer):
         train(build(weightings.PCGrad))
     profile = observer.profile()
     assert profile is not None
@@ -76,13 +76,16 @@ def test_the_profile_says_where_it_came_from() -> None:
 
 
 def test_one_task_is_refused() -> None:
-    with observe(ScoringHook()), pytest.raises(ReconError, match="this run has 1"):
+    with trainer_hooks(ScoringHook()), pytest.raises(ReconError, match="this run has 1"):
         build(weightings.EW, tasks=TASKS[:1])
 
 
 @pytest.mark.parametrize("name", ["MoDo", "SDMGrad"])
 def test_weightings_of_several_batches_a_step_are_refused(name: str) -> None:
-    with observe(ScoringHook()), pytest.raises(ReconError, match=f"{name} draws three batches"):
+    with (
+        trainer_hooks(ScoringHook()),
+        pytest.raises(ReconError, match=f"{name} draws three batches"),
+    ):
         build(type(name, (weightings.EW,), {}))
 
 
@@ -91,7 +94,10 @@ class Cross_stitch(HPS):  # noqa: N801  # LibMTL's own name, whose encoders are 
 
 
 def test_an_architecture_that_shares_no_layer_is_refused() -> None:
-    with observe(ScoringHook()), pytest.raises(ReconError, match="--arch Cross_stitch cannot"):
+    with (
+        trainer_hooks(ScoringHook()),
+        pytest.raises(ReconError, match="--arch Cross_stitch cannot"),
+    ):
         build(weightings.EW, architecture=Cross_stitch)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from libmtl_recon import ReconError, UsageError
 from libmtl_recon.conflicts.schedule import Schedule, UntilStable
-from libmtl_recon.integrations.libmtl.hooks import TrainerHook, observe
+from libmtl_recon.integrations.libmtl.hooks import TrainerHook, trainer_hooks
 from libmtl_recon.integrations.libmtl.scoring import ScoringHook
 from libmtl_recon.launcher import StopRun
 
@@ -47,7 +47,7 @@ def test_a_watched_step_without_gradients_is_missed_and_said() -> None:
 def test_the_run_ends_after_the_steps_asked_for() -> None:
     seen: list[int] = []
     observer = ScoringHook(3, on_step=seen.append)
-    with observe(observer):
+    with trainer_hooks(observer):
         trainer = build(weightings.EW)
         with pytest.raises(StopRun):
             train(trainer)
@@ -67,7 +67,7 @@ def test_only_the_steps_asked_for_are_scored() -> None:
         (Schedule(start=2, stop=6, every=2), [2, 4]),
     ):
         observer = ScoringHook(schedule)
-        with observe(observer), contextlib.suppress(StopRun):
+        with trainer_hooks(observer), contextlib.suppress(StopRun):
             train(build(weightings.PCGrad))
         found = observer.profile()
         assert found is not None
@@ -78,7 +78,7 @@ def test_only_the_steps_asked_for_are_scored() -> None:
 
 def test_scoring_ends_when_the_choice_is_stable() -> None:
     observer = ScoringHook(Schedule(until=UntilStable(-0.1, 1, 0.97)))
-    with observe(observer):
+    with trainer_hooks(observer):
         trainer = build(weightings.EW)
         with pytest.raises(StopRun):
             trainer.train(Batches(), Batches(), 200)
@@ -93,7 +93,7 @@ def test_scoring_ends_when_the_choice_is_stable() -> None:
 
 def test_a_run_too_short_to_be_sure_says_so() -> None:
     observer = ScoringHook(Schedule(until=UntilStable(-0.1)))
-    with observe(observer):
+    with trainer_hooks(observer):
         train(build(weightings.EW))
     profile = observer.profile()
     assert profile is not None
@@ -102,7 +102,10 @@ def test_a_run_too_short_to_be_sure_says_so() -> None:
 
 def test_more_layers_than_there_are_cannot_be_waited_for() -> None:
     observer = ScoringHook(Schedule(until=UntilStable(-0.1, 4, 0.9)))
-    with observe(observer), pytest.raises(UsageError, match="--k must be a whole number from 1 to"):
+    with (
+        trainer_hooks(observer),
+        pytest.raises(UsageError, match="--k must be a whole number from 1 to"),
+    ):
         build(weightings.EW)
 
 
@@ -122,7 +125,7 @@ def test_after_training_nothing_of_the_probe_is_left() -> None:
 def test_without_a_step_there_is_no_profile() -> None:
     observer = ScoringHook()
     assert observer.profile() is None
-    with observe(observer):
+    with trainer_hooks(observer):
         build(weightings.EW)
     assert observer.profile() is None
 
@@ -142,7 +145,7 @@ class Steep(Encoder):
 
 def test_gradients_that_are_not_finite_stop_the_run_with_task_and_layer() -> None:
     observer = ScoringHook(4)
-    with observe(observer):
+    with trainer_hooks(observer):
         trainer = build(weightings.EW, encoder=Steep)
         with pytest.raises(ReconError, match="'left', 'right', 'middle' in layer 'fc1' was not"):
             train(trainer)
@@ -150,7 +153,7 @@ def test_gradients_that_are_not_finite_stop_the_run_with_task_and_layer() -> Non
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_task() -> None:
     observer = ScoringHook(4)
-    with observe(observer, Exploding()):
+    with trainer_hooks(observer, Exploding()):
         trainer = build(weightings.EW)
         with pytest.raises(ReconError, match="loss of task 'right' was not finite"):
             train(trainer)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.integrations.libmtl.features import detect
-from libmtl_recon.integrations.libmtl.hooks import observe
+from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.integrations.libmtl.scoring import ScoringHook
 
 NAMES = [name for name in weightings.__all__ if not name.startswith("Abs")]
@@ -68,7 +68,7 @@ def train(
 ) -> Trained:
     """Four steps of two micro-batches each: the parameters, complex ones in their parts."""
     observer = ScoringHook(None)
-    with observe(observer) if scored else nullcontext():
+    with trainer_hooks(observer) if scored else nullcontext():
         runs = Runs(name, encoder_class=encoder, rep_grad=name == "GradDrop", **changes)
     optimizer = torch.optim.SGD(runs.model.parameters(), lr=0.1, momentum=0.9)
     for _ in range(4):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,26 +14,23 @@ from libmtl_recon.integrations.libmtl.missing_labels.weightings import refuse_ab
 from libmtl_recon.integrations.libmtl.step.step import step_of
 
 
-def of_labelled(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``_compute_loss`` that leaves out samples without a label.
+def of_labelled(
+    proceed: Callable[..., Any], trainer: Any, /, preds: Any, gts: Any, task_name: str | None = None
+) -> Any:
+    """Leave samples without a label out of ``_compute_loss``.
 
     Where all samples lack a task's label, its loss is NaN, without a graph, and the step to come
     is one of the other tasks.
     """
-
-    @functools.wraps(original)
-    def _compute_loss(self: Any, preds: Any, gts: Any, task_name: str | None = None) -> Any:
-        if self.multi_input:
-            return _of_one(original, self, preds, gts, task_name)
-        return _of_all(original, self, preds, gts)
-
-    return _compute_loss
+    if trainer.multi_input:
+        return _of_one(proceed, trainer, preds, gts, task_name)
+    return _of_all(proceed, trainer, preds, gts)
 
 
-def _of_one(original: Callable[..., Any], trainer: Any, pred: Any, gt: Any, task: Any) -> Any:
+def _of_one(proceed: Callable[..., Any], trainer: Any, pred: Any, gt: Any, task: Any) -> Any:
     pair = labelled(task, pred, gt)
     if pair is not None:
-        loss = original(trainer, *pair, task)
+        loss = proceed(trainer, *pair, task)
     else:
         loss = torch.full((), torch.nan, device=trainer.device)
     if torch.is_grad_enabled():
@@ -46,7 +42,7 @@ def _of_one(original: Callable[..., Any], trainer: Any, pred: Any, gt: Any, task
     return loss
 
 
-def _of_all(original: Callable[..., Any], trainer: Any, preds: Any, gts: Any) -> Any:
+def _of_all(proceed: Callable[..., Any], trainer: Any, preds: Any, gts: Any) -> Any:
     pairs = {task: labelled(task, preds[task], gts[task]) for task in trainer.task_name}
     found = {task: pair for task, pair in pairs.items() if pair is not None}
     if any(pred is not preds[task] or gt is not gts[task] for task, (pred, gt) in found.items()):
@@ -54,7 +50,7 @@ def _of_all(original: Callable[..., Any], trainer: Any, preds: Any, gts: Any) ->
         gts = {task: gt for task, (_, gt) in found.items()}
     if len(found) == len(pairs):
         _note(trainer, {})
-        return original(trainer, preds, gts)
+        return proceed(trainer, preds, gts)
     for task in pairs:
         if task not in found and torch.is_grad_enabled():
             refuse_absent_task(trainer, task)
@@ -65,7 +61,7 @@ def _of_all(original: Callable[..., Any], trainer: Any, preds: Any, gts: Any) ->
         _note(trainer, absent)
         return losses
     with _only(trainer, list(found)):
-        part: Tensor = original(trainer, preds, gts)
+        part: Tensor = proceed(trainer, preds, gts)
     where = torch.tensor(places, device=part.device)
     whole = losses.to(part).scatter(0, where, part)
     _note(trainer, absent)

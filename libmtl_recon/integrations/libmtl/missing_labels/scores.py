@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 
 from libmtl_recon.integrations.libmtl.missing_labels.pairs import labelled
+from libmtl_recon.integrations.libmtl.wrapper import Call
 
 
 class NoScore(list[float]):
@@ -33,56 +33,58 @@ class _Pass:
 _passes: WeakKeyDictionary[Any, _Pass] = WeakKeyDictionary()
 
 
-def wrap_meter(record: ModuleType) -> None:
-    """Wrap the meter in LibMTL's module ``_record``, and the comparison of results there."""
-    meter_class, improvement = record._PerformanceMeter, record.count_improvement
-    update, get_score, reinit = meter_class.update, meter_class.get_score, meter_class.reinit
-
-    @functools.wraps(update)
-    def wrapped_update(self: Any, preds: Any, gts: Any, task_name: str | None = None) -> None:
-        if task_name is not None:
-            given = {task_name: (preds, gts)}
+def update_labelled(
+    proceed: Callable[..., None],
+    meter: Any,
+    /,
+    preds: Any,
+    gts: Any,
+    task_name: str | None = None,
+) -> None:
+    """Update the metrics of each task by the samples that have its label."""
+    if task_name is not None:
+        given = {task_name: (preds, gts)}
+    else:
+        given = {task: (preds[task], gts[task]) for task in meter.task_name}
+    now = _passes.setdefault(meter, _Pass())
+    for task, (pred, gt) in given.items():
+        pair = labelled(task, pred, gt)
+        if pair is None:
+            now.absent.add(task)
         else:
-            given = {task: (preds[task], gts[task]) for task in self.task_name}
-        now = _passes.setdefault(self, _Pass())
-        for task, (pred, gt) in given.items():
-            pair = labelled(task, pred, gt)
-            if pair is None:
-                now.absent.add(task)
+            now.labelled.add(task)
+            proceed(meter, *pair, task)
+
+
+def score_labelled(proceed: Callable[..., None], meter: Any) -> None:
+    """Score the tasks that had labels; NaN for the others."""
+    unscored = _passes.setdefault(meter, _Pass()).unscored
+    if not unscored:
+        proceed(meter)
+        return
+    with torch.no_grad():
+        for place, task in enumerate(meter.task_name):
+            if task in unscored:
+                meter.results[task] = NoScore([math.nan] * len(meter.task_dict[task]["metrics"]))
+                meter.loss_item[place] = math.nan
             else:
-                now.labelled.add(task)
-                update(self, *pair, task)
+                meter.results[task] = meter.metrics[task].score_fun()
+                meter.loss_item[place] = meter.losses[task]._average_loss()
 
-    @functools.wraps(get_score)
-    def wrapped_get_score(self: Any) -> None:
-        unscored = _passes.setdefault(self, _Pass()).unscored
-        if not unscored:
-            get_score(self)
-            return
-        with torch.no_grad():
-            for place, task in enumerate(self.task_name):
-                if task in unscored:
-                    self.results[task] = NoScore([math.nan] * len(self.task_dict[task]["metrics"]))
-                    self.loss_item[place] = math.nan
-                else:
-                    self.results[task] = self.metrics[task].score_fun()
-                    self.loss_item[place] = self.losses[task]._average_loss()
 
-    @functools.wraps(reinit)
-    def wrapped_reinit(self: Any) -> None:
-        _passes.pop(self, None)
-        reinit(self)
+def forget_pass(call: Call) -> None:
+    """Forget which tasks had labels, for the next pass."""
+    _passes.pop(call.owner, None)
 
-    @functools.wraps(improvement)
-    def wrapped_improvement(base_result: Any, new_result: Any, weight: Any) -> Any:
-        # What was not scored is not compared; else no epoch would be better than the first.
-        scored = {
-            task: scores
-            for task, scores in base_result.items()
-            if not isinstance(scores, NoScore) and not isinstance(new_result[task], NoScore)
-        }
-        return improvement(scored, new_result, weight) if scored else math.nan
 
-    meter_class.update, meter_class.get_score = wrapped_update, wrapped_get_score
-    meter_class.reinit = wrapped_reinit
-    vars(record)["count_improvement"] = wrapped_improvement
+def compare_scored(
+    proceed: Callable[..., Any], base_result: Any, new_result: Any, weight: Any
+) -> Any:
+    """Compare two results by the tasks that were scored in both."""
+    # Else no epoch would be better than the first.
+    scored = {
+        task: scores
+        for task, scores in base_result.items()
+        if not isinstance(scores, NoScore) and not isinstance(new_result[task], NoScore)
+    }
+    return proceed(scored, new_result, weight) if scored else math.nan

@@ -6,7 +6,6 @@ their names and number, and of what it keeps from step to step that which belong
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -24,36 +23,31 @@ _HISTORY = "train_loss_buffer"
 _GONE = object()
 
 
-def of_present_tasks(original: Callable[..., Any]) -> Callable[..., Any]:
-    """A weighting's ``backward`` that leaves absent tasks out.
+def of_present_tasks(proceed: Callable[..., Any], model: Any, /, losses: Any, **kwargs: Any) -> Any:
+    """Leave absent tasks out of a weighting's ``backward``.
 
     What no present task reaches gets no gradient, so that the optimiser leaves it alone; if no
     task is present, that is the whole model. The weights of absent tasks are NaN.
     """
-
-    @functools.wraps(original)
-    def backward(self: Any, losses: Any, **kwargs: Any) -> Any:
-        step, tasks = step_of(self), self.task_num
-        present = step.present
-        try:
-            if present is None:
-                shown = _history(self, losses, range(tasks))
-                with _overlaid(self, shown) if shown else nullcontext():
-                    return original(self, losses, **kwargs)
-            for parameter in self.parameters():
-                # LibMTL's main branch has zeroed them, and zeros would decay and gain momentum.
-                parameter.grad = None
-            if not present:
-                return np.full(tasks, math.nan)
-            part = step.part_of(losses)
-            with _only(self, present, part):
-                weights = original(self, part, **kwargs)
-            return _spread(weights, present, tasks)
-        finally:
-            step.forget_tasks()
-            step.close()
-
-    return backward
+    step, tasks = step_of(model), model.task_num
+    present = step.present
+    try:
+        if present is None:
+            shown = _history(model, losses, range(tasks))
+            with _overlaid(model, shown) if shown else nullcontext():
+                return proceed(model, losses, **kwargs)
+        for parameter in model.parameters():
+            # LibMTL's main branch has zeroed them, and zeros would decay and gain momentum.
+            parameter.grad = None
+        if not present:
+            return np.full(tasks, math.nan)
+        part = step.part_of(losses)
+        with _only(model, present, part):
+            weights = proceed(model, part, **kwargs)
+        return _spread(weights, present, tasks)
+    finally:
+        step.forget_tasks()
+        step.close()
 
 
 def _spread(weights: Any, present: Sequence[int], tasks: int) -> Any:

@@ -6,9 +6,7 @@ there were none before its own: ``backward`` of several micro-batches would leav
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
 from torch import Tensor
@@ -22,34 +20,14 @@ _DIVIDES = "MoDo"
 _KNOWN = ("LibMTL.", "libmtl_recon.")
 
 
-def wrap_trainer(libmtl: ModuleType) -> None:
-    """Make LibMTL's Trainer build models whose ``backward`` adds to ``.grad``."""
-    trainer_class = libmtl.Trainer
-    prepare = trainer_class._prepare_model
-
-    @functools.wraps(prepare)
-    def _prepare_model(self: Any, *args: Any, **kwargs: Any) -> None:
-        prepare(self, *args, **kwargs)
-        # LibMTL makes a class for each model, on which nothing else depends.
-        model_class = type(self.model)
-        model_class.backward = added_up(model_class.backward)
-
-    trainer_class._prepare_model = _prepare_model
-
-
-def added_up(original: Callable[..., Any]) -> Callable[..., Any]:
-    """A weighting's ``backward`` that adds to the gradients that it finds."""
-
-    @functools.wraps(original)
-    def backward(self: Any, losses: Any, **kwargs: Any) -> Any:
-        step = step_of(self)
-        aside, zeroed = _written_over(self, step)
-        if aside is None:
-            return original(self, losses, **kwargs)
-        with step.added_up(aside, zeroed):
-            return original(self, losses, **kwargs)
-
-    return backward
+def add_up(proceed: Callable[..., Any], model: Any, /, losses: Any, **kwargs: Any) -> Any:
+    """Have a weighting's ``backward`` add to the gradients that it finds."""
+    step = step_of(model)
+    aside, zeroed = _written_over(model, step)
+    if aside is None:
+        return proceed(model, losses, **kwargs)
+    with step.added_up(aside, zeroed):
+        return proceed(model, losses, **kwargs)
 
 
 def _written_over(model: Any, step: Step) -> tuple[Sequence[Tensor] | None, Sequence[Tensor]]:

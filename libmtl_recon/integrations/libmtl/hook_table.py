@@ -1,0 +1,169 @@
+"""All that we do at members of LibMTL's Trainer, meter and architectures, and in which order.
+
+Each row is one member and the one wrapper around it. Its hooks happen from top to bottom: those
+``before``, those ``around`` as far as they come before LibMTL's own code, that code, and those
+``after``. What a hook does stands in its subject's file; where it stands among the others is said
+here, and nowhere else. A hook that belongs to a patch is left out where that was not applied.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any
+
+from libmtl_recon.integrations.libmtl import (
+    checkpoints,
+    compiled,
+    decoders,
+    encoders,
+    hand_written,
+    hooks,
+    lr_guard,
+    precision,
+    recon,
+    refusals,
+)
+from libmtl_recon.integrations.libmtl.missing_labels import losses, scores, steps
+from libmtl_recon.integrations.libmtl.patches import patch_status
+from libmtl_recon.integrations.libmtl.step import accumulation
+from libmtl_recon.integrations.libmtl.wrapper import Call, Hook, Row, wrap_member
+
+_METER = "_record._PerformanceMeter"
+
+
+def _wrap_backward(call: Call) -> None:
+    import LibMTL
+
+    # It makes a class for each model, on which nothing else depends.
+    wrap_member(type(call.owner.model), BACKWARD.in_force(_applied(LibMTL)))
+
+
+ROWS: tuple[Row, ...] = (
+    # A Trainer is built: what it cannot do is refused before it builds anything.
+    Row(
+        "Trainer.__init__",
+        before=(
+            Hook(
+                "choose-tasks",
+                hooks.choose_tasks,
+                "What is refused is refused for the tasks that train.",
+                ahead_of=("decoders", "architecture", "own-weighting"),
+            ),
+            Hook("decoders", decoders.check_decoders, "A plain dict of decoders would not train."),
+            Hook(
+                "complete-arguments",
+                hand_written.complete_arguments,
+                "Those that a script wrote by hand get the flags' defaults, and ours are checked.",
+                ahead_of=("weighting", "architecture", "own-weighting", "encoder"),
+            ),
+            Hook("weighting", refusals.check_weighting, "It would fail in its first step."),
+            Hook("architecture", refusals.check_architecture, "It could not be built."),
+            Hook("own-weighting", refusals.check_own_weighting, "Ours depend on the tasks."),
+            Hook("encoder", encoders.check_encoder, "Known only as soon as it is built."),
+        ),
+        after=(
+            Hook("encoder-class", encoders.give_back_encoder_class, "The script's own again."),
+            Hook(
+                "precision",
+                precision.set_precision,
+                "Who looks at a Trainer finds the model that trains.",
+                ahead_of=("tell-built",),
+            ),
+            Hook("tell-built", hooks.tell_built, "The Trainer is complete."),
+        ),
+    ),
+    Row(
+        "Trainer._prepare_model",
+        before=(Hook("compiled", compiled.prepare, "Split networks run without torch.compile."),),
+        around=(Hook("recon-base", recon.build_over_base, "Its class is made over a base's."),),
+        after=(Hook("wrap-backward", _wrap_backward, "The model's class is there only now."),),
+    ),
+    Row(
+        "Trainer._prepare_optimizer",
+        after=(Hook("recon-from", recon.split_optimizer_state, "There is an optimiser only now."),),
+    ),
+    Row(
+        "architecture.AbsArchitecture.__init__",
+        after=(Hook("state-dicts", checkpoints.watch_state_dicts, "It is a module only now."),),
+    ),
+    # A Trainer trains.
+    Row(
+        "Trainer.train",
+        before=(
+            Hook(
+                "tell-training",
+                hooks.tell_training,
+                "Tells also of a Trainer that has built itself.",
+            ),
+            Hook(
+                "learning-rates", lr_guard.compare_learning_rates, "Its length is known only now."
+            ),
+            Hook("precision", precision.set_precision, "A Trainer may have built itself."),
+            Hook("compiled", compiled.refuse_split, "A script may compile a network later."),
+        ),
+        after=(Hook("tell-trained", hooks.tell_trained, "Not of a training that failed."),),
+    ),
+    Row(
+        "Trainer._prepare_dataloaders",
+        before=(Hook("loaders", refusals.check_loaders, "LibMTL would fail by a task's name."),),
+    ),
+    # In each step.
+    Row(
+        "Trainer._compute_loss",
+        around=(
+            Hook("missing-labels", losses.of_labelled, "LibMTL's own sees labelled samples only."),
+        ),
+    ),
+    # In each pass over data.
+    Row(
+        f"{_METER}.update",
+        around=(
+            Hook("missing-labels", scores.update_labelled, "LibMTL's own sees them only, too."),
+        ),
+    ),
+    Row(
+        f"{_METER}.get_score",
+        around=(Hook("missing-labels", scores.score_labelled, "What had no label has no score."),),
+    ),
+    Row(
+        f"{_METER}.display",
+        after=(Hook("tell-measured", hooks.tell_measured, "The scores are known."),),
+    ),
+    Row(
+        f"{_METER}.reinit",
+        before=(Hook("missing-labels", scores.forget_pass, "The next pass has its own."),),
+    ),
+    Row(
+        "_record.count_improvement",
+        around=(
+            Hook("missing-labels", scores.compare_scored, "What has no score is not compared."),
+        ),
+    ),
+)
+
+# Of each model's own class, made in ``_prepare_model``.
+BACKWARD = Row(
+    "model.backward",
+    around=(
+        Hook(
+            "add-up",
+            accumulation.add_up,
+            "It asks which tasks are present, which is forgotten when the next hook ends.",
+            ahead_of=("present-tasks",),
+        ),
+        Hook("present-tasks", steps.of_present_tasks, "The weighting knows of those only."),
+    ),
+)
+
+
+def install(libmtl: ModuleType) -> None:
+    """Put the table's wrappers into LibMTL, to which the patches were applied."""
+    patches = _applied(libmtl)
+    for row in ROWS:
+        owner: Any = functools.reduce(getattr, row.member.split(".")[:-1], libmtl)
+        wrap_member(owner, row.in_force(patches))
+
+
+def _applied(libmtl: ModuleType) -> list[str]:
+    return [name for name, status in patch_status(libmtl).items() if status == "applied"]
