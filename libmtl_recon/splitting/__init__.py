@@ -5,6 +5,7 @@ from __future__ import annotations
 from libmtl_recon.splitting.extract import extract_task
 from libmtl_recon.splitting.outputs import by_task
 from libmtl_recon.splitting.rebuild import split_from
+from libmtl_recon.splitting.sizes import summary
 from libmtl_recon.splitting.spec import SplitSpec
 from libmtl_recon.splitting.split import (
     is_split,
@@ -13,7 +14,6 @@ from libmtl_recon.splitting.split import (
     split_layers,
     task_parameters,
 )
-from libmtl_recon.splitting.summary import summary
 from libmtl_recon.splitting.task_tensor import TaskTensor
 
 __all__ = [

@@ -238,7 +238,7 @@ def _saved_parameters(
             of their own, count if they were there before the network's optimiser was.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    names = {**plain_names(model), **{key: (key,) for key in parameters}}
+    names = {**plain_names(model), **{key: (key,) for key in model.state_dict()}}
     is_architectures: Callable[[str], bool] = getattr(model, "is_architectures", lambda _: True)
     found: list[tuple[bool, tuple[nn.Parameter, ...]]] = []
     for key in state:

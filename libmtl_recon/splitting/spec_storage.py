@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +69,20 @@ def specs_in(source: str, state_dict: Any) -> dict[str, SplitSpec]:
                     "was split. Save it anew."
                 )
     return found
+
+
+def carry_over(state_dict: Any, made: Any) -> None:
+    """Have what was made of a state dict say how its network was split, as that does.
+
+    Args:
+        state_dict: A state dict.
+        made: An ``OrderedDict``, which has no metadata yet.
+    """
+    kept = {
+        path: {KEY: local[KEY]} for path, local in state_dict._metadata.items() if KEY in local
+    }
+    if kept:
+        made._metadata = OrderedDict(kept)
 
 
 def file_beside(file: str | os.PathLike[str]) -> Path:

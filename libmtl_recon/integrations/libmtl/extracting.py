@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.integrations.libmtl.architectures.extract import extract_task
 from libmtl_recon.integrations.libmtl.architectures.starting import load_split
 from libmtl_recon.integrations.libmtl.hooks import TrainerHook
 from libmtl_recon.splitting.checkpoint import Checkpoint
-from libmtl_recon.splitting.extract import extract_task
 from libmtl_recon.splitting.pytree import leaves
 from libmtl_recon.texts import did_you_mean
 

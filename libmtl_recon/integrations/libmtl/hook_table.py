@@ -23,6 +23,7 @@ from libmtl_recon.integrations.libmtl import (
     precision,
     recon,
     refusals,
+    saving,
 )
 from libmtl_recon.integrations.libmtl.missing_labels import losses, scores, steps
 from libmtl_recon.integrations.libmtl.patches import patch_status
@@ -103,6 +104,10 @@ ROWS: tuple[Row, ...] = (
             Hook("compiled", compiled.refuse_split, "A script may compile a network later."),
         ),
         after=(Hook("tell-trained", hooks.tell_trained, "Not of a training that failed."),),
+    ),
+    Row(
+        "Trainer.test",
+        after=(Hook("split-beside", saving.note_split, "LibMTL saves the best model next."),),
     ),
     Row(
         "Trainer._prepare_dataloaders",

@@ -22,11 +22,22 @@ def build_over_base(
     decoders: Any,
 ) -> None:
     """Build Recon over its base, and load the network that ``--recon_from`` names."""
+    from libmtl_recon.integrations.libmtl import split_source
+
+    load_path = getattr(trainer, "load_path", None)
     given = trainer.kwargs["arch_args"] if _is_recon(architecture) else {}
+    if "recon_split" in given:
+        split_source.refuse_unloaded(given["recon_split"], load_path)
+    elif not _is_recon(architecture):
+        split = split_source.split_source(load_path, None)
+        if split is not None:
+            named = getattr(architecture, "__name__", architecture)
+            split_source.refuse_plain(split, named)
     if "recon_from" in given:
         vars(trainer)[_START] = _read_start(trainer, given["recon_from"])
     with _over(architecture, given.get("recon_base")) as chosen:
         proceed(trainer, weighting, chosen, encoder_class, decoders)
+    split_source.model_built()
     if "recon_from" in given:
         _load_start(trainer.model, vars(trainer)[_START])
 
@@ -39,7 +50,8 @@ def split_optimizer_state(call: Call) -> None:
         from libmtl_recon.splitting.checkpoint import load_optimizer
 
         load_optimizer(trainer.model, trainer.optimizer, checkpoint)
-        print("Recon: the optimiser's state was split along")
+        became = "taken over" if checkpoint.splits else "split along"
+        print(f"Recon: the optimiser's state was {became}")
 
 
 def base_class(architecture: Any, arguments: Mapping[str, Any]) -> Any:
@@ -97,9 +109,10 @@ def _read_start(trainer: Any, file: Any) -> Any:
 
 
 def _load_start(model: Any, checkpoint: Any) -> None:
-    from libmtl_recon.integrations.libmtl.architectures.starting import load_unsplit
+    from libmtl_recon.integrations.libmtl.architectures.starting import load_start
 
-    left_out = load_unsplit(model, checkpoint)
-    print(f"Recon: split from the trained network in {checkpoint.source.partition(' ')[2]}")
+    left_out = load_start(model, checkpoint)
+    done = "going on with the split" if checkpoint.splits else "split from the trained"
+    print(f"Recon: {done} network in {checkpoint.source.partition(' ')[2]}")
     if left_out:
         print(f"Recon: parameters of a weighting, not taken over: {', '.join(left_out)}")

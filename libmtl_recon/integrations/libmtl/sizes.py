@@ -7,10 +7,10 @@ from typing import Any
 from torch import nn
 
 from libmtl_recon.integrations.libmtl.splits import is_libmtls
-from libmtl_recon.splitting import summary as sizes
+from libmtl_recon.splitting import sizes
 from libmtl_recon.splitting.arguments import checked_module
 from libmtl_recon.splitting.compile_compat import uncompiled
-from libmtl_recon.splitting.summary import Owner, Summary
+from libmtl_recon.splitting.sizes import Owner, Summary
 from libmtl_recon.splitting.ties import places_of_tasks
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from libmtl_recon import ReconError
 from libmtl_recon.integrations.libmtl.extracting import ExtractingHook, export_program
-from libmtl_recon.launcher import StopRun
+from libmtl_recon.integrations.libmtl.hooks import StopRun
 from libmtl_recon.splitting.checkpoint import Checkpoint
 
 
