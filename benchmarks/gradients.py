@@ -4,7 +4,7 @@
     python benchmarks/gradients.py --tasks 10 --weightings MGDA --multi_input
 
 LibMTL's own Trainer trains a network of T tasks three times, in processes of their own that take
-turns, step by step: with our mend `fast-gradients`, with that mend switched off (all others stay,
+turns, step by step: with our patch `fast-gradients`, with that patch switched off (all others stay,
 without which LibMTL does not run), and with T bare backward passes in place of a weighting, each
 of its own task's loss, after which the task's gradients are read once. Nothing that takes one
 gradient a task can cost less than these do.
@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from gradients_worker import ARGUMENTS, ENCODERS, WAYS, Memory, Setting, Took, work
 
-_SWITCH = "LIBMTL_RECON_MENDS"
+_SWITCH = "LIBMTL_RECON_PATCHES"
 _LABELS = ("weighting", "T", "LibMTL ms", "ours ms", "LibMTL / ours", "bare ms", "ours / bare")
 _MEMORY = ("memory LibMTL", "memory ours")
 
@@ -41,7 +41,7 @@ class Worker:
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=work, args=(theirs, way, setting), daemon=True)
         before = dict(os.environ)
-        os.environ |= {"LIBMTL_RECON_DEVICE": setting.device, **_mends(way)}
+        os.environ |= {"LIBMTL_RECON_DEVICE": setting.device, **_patches(way)}
         try:
             self._process.start()
         finally:
@@ -71,13 +71,13 @@ def _received(connection: Connection, kind: type[Any]) -> Any:
     return found
 
 
-def _mends(way: str) -> dict[str, str]:
-    """The environment: for LibMTL's own step all mends but ours of the gradients."""
+def _patches(way: str) -> dict[str, str]:
+    """The environment: for LibMTL's own step all patches but ours of the gradients."""
     from libmtl_recon.integrations.libmtl.patches import PATCHES
 
     if way != "libmtl":
         return {}
-    return {_SWITCH: ",".join(mend.name for mend in PATCHES if mend.name != "fast-gradients")}
+    return {_SWITCH: ",".join(patch.name for patch in PATCHES if patch.name != "fast-gradients")}
 
 
 def measure(setting: Setting) -> list[str]:

@@ -150,7 +150,7 @@ def work(connection: Connection, way: str, setting: Setting) -> None:
     Args:
         connection: Whatever it gives starts a step, after which a :class:`Took` is sent; at the
             end a :class:`Memory` is.
-        way: ``ours``; ``libmtl``, for which the environment must switch our mend off; ``scored``,
+        way: ``ours``; ``libmtl``, for which the environment must switch our patch off; ``scored``,
             ours while its conflicts are counted; or ``bare``: T backward passes and a look at the
             gradients instead of a weighting.
         setting: What is trained.

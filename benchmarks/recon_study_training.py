@@ -90,13 +90,13 @@ def train(job: Job, settings: str, output: Path) -> None:
     # A training to its end is only watched, which a part of its steps does.
     schedule = Schedule(every=EVERY) if job.steps is None else Schedule(job.steps)
     scoring = ScoringHook(schedule) if job.task is None else None
-    observers = [recorder, *([scoring] if scoring else [SingleTask(str(job.task))])]
+    hooks = [recorder, *([scoring] if scoring else [SingleTask(str(job.task))])]
     set_random_seed(job.seed)
     begun = time.process_time()
     with (
         (output / "runs" / f"{job.name}.log").open("w", encoding="utf-8") as log,
         contextlib.redirect_stdout(log),
-        trainer_hooks(*observers),
+        trainer_hooks(*hooks),
         contextlib.suppress(StopRun),
     ):
         problem.train(params, loaders)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from libmtl_recon._version import __version__
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.integrations.libmtl import activate
+from libmtl_recon.integrations.libmtl import activate, register_when_imported
 
 if TYPE_CHECKING:
     from libmtl_recon.conflicts.plot import draw_profile
@@ -103,4 +103,4 @@ def __dir__() -> list[str]:
     return __all__
 
 
-activate()
+register_when_imported()

@@ -183,21 +183,21 @@ def run_job(job: Job) -> None:
 
 
 def _run(job: Job, recorder: Recorder) -> None:
-    observers: list[TrainerHook] = [recorder]
+    hooks: list[TrainerHook] = [recorder]
     if job.task is not None:
-        observers.append(SingleTask(job.task))
+        hooks.append(SingleTask(job.task))
     if job.start:
         scored = job.steps is not None
-        observers.append(ScoringHook(on_built=_count_layers(recorder)) if scored else _Stopping())
+        hooks.append(ScoringHook(on_built=_count_layers(recorder)) if scored else _Stopping())
     if job.profile is None:
-        recorder.end(run_script(job.script, job.arguments, observers=observers))
+        recorder.end(run_script(job.script, job.arguments, hooks=hooks))
         return
     # Before the script, which may change the working folder.
     cache = ProfileCache()
     turn = ScoringTurn(cache, lambda text: recorder.write("waiting", text=text))
     scoring = ScoringHook(job.steps, on_built=_reuse(job, job.profile, cache, turn, recorder))
     try:
-        status = run_script(job.script, job.arguments, observers=[*observers, scoring])
+        status = run_script(job.script, job.arguments, hooks=[*hooks, scoring])
         profile = scoring.profile() if status == 0 else None
         if profile is not None:
             _keep(profile, job.profile)

@@ -66,14 +66,12 @@ def target_of(options: argparse.Namespace) -> Target:
     return Target(options.script, options.module)
 
 
-def launch(options: argparse.Namespace, observers: Sequence[TrainerHook]) -> int:
+def launch(options: argparse.Namespace, hooks: Sequence[TrainerHook]) -> int:
     """Run what the options of :func:`add_script` name; returns its exit status."""
     from libmtl_recon.launcher import run
 
     with released():
-        status = run(
-            target_of(options), options.args, observers=observers, until_exit=options.own_process
-        )
+        status = run(target_of(options), options.args, hooks=hooks, until_exit=options.own_process)
     ours = [word for word in options.args if word.partition("=")[0] in options.own_flags]
     if status == _NO_SUCH_FLAG and ours:
         warn(

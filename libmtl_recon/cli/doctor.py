@@ -12,11 +12,12 @@ from libmtl_recon.cli.command import add_command
 from libmtl_recon.errors import ReconError
 
 _PACKAGES = ("libmtl-recon", "torch", "torchvision", "numpy", "optuna")
-_SUMMARY = "show versions, device, cache and what is mended in LibMTL"
+_SUMMARY = "show versions, device, cache and what is patched in LibMTL"
 _DESCRIPTION = """\
 Show which LibMTL was found, on what it would train, where profiles are kept, and which of LibMTL's
-defects are mended. LIBMTL_RECON_MENDS=none switches all mends off; LIBMTL_RECON_MENDS=NAME,NAME
-leaves those on.
+defects are patched. LIBMTL_RECON_PATCHES=none switches all patches off; with
+LIBMTL_RECON_PATCHES=NAME,NAME those alone are applied, also to a LibMTL of an unknown version, for
+which the others are not checked.
 """
 _EPILOG = """\
 example:
@@ -35,7 +36,11 @@ def _handle(_: argparse.Namespace) -> int:
 
     from libmtl_recon.cli.tables import make_console, make_table, say, show_table
     from libmtl_recon.integrations.libmtl.features import detect
-    from libmtl_recon.integrations.libmtl.patches import PATCHES, patch_status
+    from libmtl_recon.integrations.libmtl.patches import (
+        PATCHES,
+        patch_status,
+        unknown_functions,
+    )
 
     facts = {
         "Python": platform.python_version(),
@@ -49,10 +54,12 @@ def _handle(_: argparse.Namespace) -> int:
     say("")
     found = patch_status(LibMTL)
     console = make_console()
-    table = make_table(console, "mend", "state", "without it")
-    for mend in PATCHES:
-        table.add_row(mend.name, found.get(mend.name, "not needed"), mend.reason)
+    table = make_table(console, "patch", "state", "without it")
+    for patch in PATCHES:
+        table.add_row(patch.name, found.get(patch.name, "not needed"), patch.reason)
     show_table(console, table)
+    for name, functions in unknown_functions(LibMTL).items():
+        say(f"{name}: of an unknown version of LibMTL, and left alone: {', '.join(functions)}")
     return 0
 
 
@@ -64,7 +71,7 @@ def _version(package: str) -> str:
 
 
 def _device() -> str:
-    from libmtl_recon.integrations.libmtl.patches.device import choose_device
+    from libmtl_recon.integrations.libmtl.device import choose_device
 
     try:
         return str(choose_device())

@@ -70,12 +70,12 @@ def _handle(options: argparse.Namespace) -> int:
     from libmtl_recon.integrations.libmtl.extracting import ExtractingHook, export_program
     from libmtl_recon.integrations.libmtl.split_source import building_for
 
-    observer = ExtractingHook(options.task, checkpoint)
+    hook = ExtractingHook(options.task, checkpoint)
     with building_for(checkpoint):
-        status = launch(options, [observer])
-    network = observer.network
+        status = launch(options, [hook])
+    network = hook.network
     if network is None:
-        if status == 0 and observer.attached:
+        if status == 0 and hook.attached:
             raise ReconError(
                 f"{target_of(options)} built a Trainer, but no batch reached its model, so the "
                 "network could not be compared with it. Have the script train or test."
@@ -90,6 +90,6 @@ def _handle(options: argparse.Namespace) -> int:
     numbers = sum(parameter.numel() for parameter in network.parameters())
     say(f"Wrote the network of task {options.task} ({numbers:,} parameters) to {out}.")
     if options.export:
-        export_program(network, observer.inputs, options.export)
+        export_program(network, hook.inputs, options.export)
         say(f"Exported it to {options.export}.")
     return status

@@ -42,5 +42,5 @@ def add_parser(commands: Any) -> None:
 def _handle(options: argparse.Namespace) -> int:
     from libmtl_recon.integrations.libmtl.single_task import SingleTask
 
-    observers = [] if options.single_task is None else [SingleTask(options.single_task)]
-    return launch(options, observers)
+    hooks = [] if options.single_task is None else [SingleTask(options.single_task)]
+    return launch(options, hooks)

@@ -141,7 +141,7 @@ def _write_files(kept: Entry, options: argparse.Namespace) -> tuple[list[str], l
         except Exception as error:  # noqa: BLE001  # a picture must not cost what was scored
             problems.append(
                 f"Cannot draw {options.plot}: Matplotlib fails by {type(error).__name__}: {error}. "
-                f"`libmtl-recon layers show {kept.id} --plot FILE` draws it once that is mended."
+                f"`libmtl-recon layers show {kept.id} --plot FILE` draws it once that is set right."
             )
     return done, problems
 
@@ -196,7 +196,7 @@ def _rescued(profile: ConflictProfile, error: ReconError, out: str | None) -> Re
         return ReconError(f"{error} {second} What was scored is lost.")
     return ReconError(
         f"{error} What was scored is in {file}: `libmtl-recon layers import {shlex.quote(file)}` "
-        "keeps it once that is mended."
+        "keeps it once that is set right."
     )
 
 

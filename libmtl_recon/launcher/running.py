@@ -6,6 +6,7 @@ import argparse
 import atexit
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -30,7 +31,11 @@ class _TrainerSeen(TrainerHook):
 
 
 def run_script(
-    script: str | Path, args: Sequence[str] = (), *, observers: Sequence[TrainerHook] = ()
+    script: str | Path,
+    args: Sequence[str] = (),
+    *,
+    hooks: Sequence[TrainerHook] = (),
+    observers: Sequence[TrainerHook] | None = None,
 ) -> int:
     """Run a LibMTL script as ``python SCRIPT ARGS…`` would, with the plugin registered.
 
@@ -41,10 +46,11 @@ def run_script(
     Args:
         script: A path, or the name of a built-in problem.
         args: Its command-line arguments.
-        observers: Told what happens in LibMTL's Trainer.
+        hooks: Told what happens in LibMTL's Trainer.
+        observers: The former name of ``hooks``, which still works, with a DeprecationWarning.
 
     Returns:
-        The exit status: the script's own; 0 if an observer ended the run by :class:`StopRun`;
+        The exit status: the script's own; 0 if a hook ended the run by :class:`StopRun`;
         130 after Ctrl-C; 141 where a pipe that it prints to was closed; an error's
         :attr:`~libmtl_recon.ReconError.exit_status`; 1 for any other exception.
 
@@ -52,27 +58,46 @@ def run_script(
         >>> run_script("main.py", ["--weighting", "GradOPS"])  # doctest: +SKIP
         0
     """
-    return run(Target(str(script)), args, observers=observers)
+    return run(Target(str(script)), args, hooks=_hooks_in(hooks, observers))
 
 
 def run_module(
-    module: str, args: Sequence[str] = (), *, observers: Sequence[TrainerHook] = ()
+    module: str,
+    args: Sequence[str] = (),
+    *,
+    hooks: Sequence[TrainerHook] = (),
+    observers: Sequence[TrainerHook] | None = None,
 ) -> int:
     """Run a module as ``python -m MODULE ARGS…`` would; see :func:`run_script`.
 
     Args:
         module: Its dotted name, or that of a package with a ``__main__``.
         args: Its command-line arguments.
-        observers: Told what happens in LibMTL's Trainer.
+        hooks: Told what happens in LibMTL's Trainer.
+        observers: The former name of ``hooks``, which still works, with a DeprecationWarning.
     """
-    return run(Target(module, module=True), args, observers=observers)
+    return run(Target(module, module=True), args, hooks=_hooks_in(hooks, observers))
+
+
+def _hooks_in(
+    hooks: Sequence[TrainerHook], observers: Sequence[TrainerHook] | None
+) -> Sequence[TrainerHook]:
+    if observers is None:
+        return hooks
+    warnings.warn(
+        "The argument observers is called hooks now, and its old name will be removed in the next "
+        "release: write hooks=[...].",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return [*hooks, *observers]
 
 
 def run(
     target: Target,
     args: Sequence[str] = (),
     *,
-    observers: Sequence[TrainerHook] = (),
+    hooks: Sequence[TrainerHook] = (),
     until_exit: bool = False,
 ) -> int:
     """Run a script or a module; see :func:`run_script`.
@@ -80,7 +105,7 @@ def run(
     Args:
         target: What to run.
         args: Its command-line arguments.
-        observers: Told what happens in LibMTL's Trainer.
+        hooks: Told what happens in LibMTL's Trainer.
         until_exit: Leave all as the script knows it until this process ends, for the threads
             and the ``atexit`` handlers that it leaves behind.
     """
@@ -96,14 +121,14 @@ def run(
         spawn.start_forkserver_without_main()
     before = set(threading.enumerate())
     try:
-        if target.demonstration and observers:
+        if target.demonstration and hooks:
             raise UsageError(
                 "SCRIPT",
                 "must be one that trains by LibMTL's Trainer here",
                 target.name,
                 f"Only `libmtl-recon run {target}`, without --single-task, takes this one.",
             )
-        surroundings.enter_context(trainer_hooks(trainer, *observers))
+        surroundings.enter_context(trainer_hooks(trainer, *hooks))
         code, main = surroundings.enter_context(as_main(target, args))
         exec(code, vars(main))
         if not (trainer.seen or target.demonstration or _left_running(before)):

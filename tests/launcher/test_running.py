@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from libmtl_recon import StopRun, TrainerHook, UsageError, find_script, run_script
+from libmtl_recon import StopRun, TrainerHook, UsageError, find_script, run_module, run_script
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "two_tasks.py"
 
@@ -222,9 +222,22 @@ class Stopping(TrainerHook):
         raise StopRun
 
 
-def test_an_observer_may_end_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hook_may_end_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = write(tmp_path, BUILDS + "build()\nprint('not reached')\n")
-    assert run_script(script, observers=[Stopping()]) == 0
+    assert run_script(script, hooks=[Stopping()]) == 0
+    assert "not reached" not in capsys.readouterr().out
+
+
+def test_hooks_are_still_taken_under_their_old_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = write(tmp_path, BUILDS + "build()\nprint('not reached')\n")
+    with pytest.warns(DeprecationWarning, match=r"hooks=\[") as said:
+        assert run_script(script, observers=[Stopping()]) == 0
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(DeprecationWarning, match=r"hooks=\[") as said_of_module:
+        assert run_module(script.stem, observers=[Stopping()]) == 0
+    assert {said[0].filename, said_of_module[0].filename} == {__file__}
     assert "not reached" not in capsys.readouterr().out
 
 

@@ -194,5 +194,5 @@ def test_bad_arguments_are_explained(
 
 
 def test_it_cannot_be_scored(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_script("toy2d", observers=[TrainerHook()]) == 2
+    assert run_script("toy2d", hooks=[TrainerHook()]) == 2
     assert "must be one that trains by LibMTL's Trainer" in capsys.readouterr().err

@@ -262,11 +262,11 @@ def test_finds_the_profile_that_scoring_the_base_gave(
     monkeypatch.setenv("LIBMTL_RECON_CACHE", str(tmp_path / "cache"))
     from libmtl_recon import ProfileCache
 
-    observer = ScoringHook()
-    with trainer_hooks(observer):
+    hook = ScoringHook()
+    with trainer_hooks(hook):
         trainer = make_model(base, base, tmp_path)
         trainer.train(loaders(), loaders(), epochs=1)
-    profile = observer.profile()
+    profile = hook.profile()
     assert isinstance(profile, ConflictProfile)
     assert profile.provenance["architecture"] == base
     shared = list(trainer.model.get_share_params())

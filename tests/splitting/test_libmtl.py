@@ -203,10 +203,10 @@ def test_takes_its_layers_from_the_cache(
     without = {"recon_layers": None}
     with pytest.raises(ReconError, match="libmtl-recon score"):
         make(tmp_path, arch_args=without)
-    observer = ScoringHook()
-    with trainer_hooks(observer):
+    hook = ScoringHook()
+    with trainer_hooks(hook):
         make(tmp_path, arch="HPS").train(batches(), batches(), epochs=2)
-    profile = observer.profile()
+    profile = hook.profile()
     assert profile.architecture == layers_of(Encoder())
     name = ProfileCache().save(profile)
     model = make(tmp_path, arch_args=without).model
@@ -236,10 +236,10 @@ def test_a_profile_of_other_tasks_says_whose_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LIBMTL_RECON_CACHE", str(tmp_path / "cache"))
-    observer = ScoringHook()
-    with trainer_hooks(observer):
+    hook = ScoringHook()
+    with trainer_hooks(hook):
         make(tmp_path, arch="HPS").train(batches(), batches(), epochs=1)
-    profile = observer.profile()
+    profile = hook.profile()
     ProfileCache().save(dataclasses.replace(profile, tasks=("a", "b", "renamed")))
     make(tmp_path, arch_args={"recon_layers": None})
     assert "tasks a, b, renamed)" in capsys.readouterr().out

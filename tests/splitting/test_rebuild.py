@@ -60,7 +60,7 @@ class Several(nn.Module):
 
 def trained(net: nn.Module) -> nn.Module:
     """After some steps, in which the tasks' copies and statistics part."""
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
     for step in range(3):
         torch.manual_seed(step)
         for place, task in enumerate(TASKS):
@@ -74,7 +74,7 @@ def trained(net: nn.Module) -> nn.Module:
 
 
 def outputs(net: nn.Module) -> list[Tensor]:
-    """All that a network gives, in training and in evaluation; of a copy, which training changes."""
+    """All that a network gives, in training and in evaluation; of a copy, which that changes."""
     x = torch.randn(7, 5, generator=torch.Generator().manual_seed(9))
     found = []
     for mode in (True, False):
@@ -320,5 +320,5 @@ def test_another_checkpoint_is_refused(tmp_path: Path) -> None:
         split_from(tmp_path / "none.pt", network())
     state = split_layers(network(), ["3"], TASKS).state_dict()
     state._metadata[""][KEY]["version"] = 7
-    with pytest.raises(ReconError, match="metadata of The checkpoint does not say .*version 7"):
+    with pytest.raises(ReconError, match=r"metadata of The checkpoint does not say .*version 7"):
         split_from(state, network())

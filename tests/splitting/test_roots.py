@@ -61,10 +61,10 @@ def test_is_scored_shown_exported_chosen_and_trained_under_one_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LIBMTL_RECON_CACHE", str(tmp_path / "cache"))
-    observer = ScoringHook()
-    with trainer_hooks(observer):
+    hook = ScoringHook()
+    with trainer_hooks(hook):
         build(tmp_path, None, arch="HPS").train(batches(), batches(), epochs=1)
-    profile = observer.profile()
+    profile = hook.profile()
     assert isinstance(profile, ConflictProfile)
     names = [layer.name for layer in layers_of(Tokens())]
     assert names == [ROOT, "embed", "norm", "mix", "last"]

@@ -301,12 +301,12 @@ def test_what_torch_does_not_know_of_is_refused(tmp_path: Path) -> None:
 
 def counts(folder: Path, weighting: str, **changes: Any) -> Any:
     """What scoring one step of an unsplit tied model counts in each layer."""
-    observer = ScoringHook()
-    with trainer_hooks(observer):
+    hook = ScoringHook()
+    with trainer_hooks(hook):
         trainer = build(parameter, folder, weighting, arch="HPS", **changes)
         # Scoring begins where training does.
         trainer.model.backward(losses(trainer.model), **ARGS.get(weighting, {}))
-    profile = observer.profile()
+    profile = hook.profile()
     assert profile is not None
     return profile.histogram
 

@@ -80,7 +80,7 @@ def test_what_the_flags_cannot_mean_is_refused_before_training(
 def test_one_task_is_trained_as_without_gradops(tmp_path: Path) -> None:
     for weighting in ("GradOPS", "EW"):
         flags = ["--weighting", weighting, "--dump", str(tmp_path / weighting)]
-        assert run_script(SCRIPT, flags, observers=[SingleTask("size")]) == 0
+        assert run_script(SCRIPT, flags, hooks=[SingleTask("size")]) == 0
     ours, plain = (torch.load(tmp_path / weighting) for weighting in ("GradOPS", "EW"))
     assert torch.equal(ours["losses"], plain["losses"])
     assert ours["after"].keys() == plain["after"].keys()

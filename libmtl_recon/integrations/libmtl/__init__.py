@@ -12,11 +12,20 @@ def activate() -> None:
     If LibMTL is loaded it is registered with now, else at the moment when it is imported; this
     call itself loads neither LibMTL nor torch. It holds for the processes that this one spawns,
     too. Calling it again changes nothing.
+
+    ``import libmtl_recon`` does as much, but for processes that are spawned before LibMTL is
+    loaded in this one.
     """
-    from libmtl_recon.integrations.libmtl.importing import arm, disarm
     from libmtl_recon.integrations.libmtl.spawn import tell_spawned_processes
 
     tell_spawned_processes()
+    register_when_imported()
+
+
+def register_when_imported() -> None:
+    """Register with LibMTL now if it is loaded, else at the moment when it is."""
+    from libmtl_recon.integrations.libmtl.importing import arm, disarm
+
     module = sys.modules.get("LibMTL")
     if module is None:
         arm()

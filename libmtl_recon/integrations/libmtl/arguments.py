@@ -1,21 +1,23 @@
 """``prepare_args``, which knows our names as well as LibMTL's.
 
-LibMTL's own function refuses names that it does not know, and scripts may have imported it
-before us. So its code object is swapped: whoever holds the function calls ours, and ours calls
-LibMTL's original code with a name that it knows.
+LibMTL's own function refuses names that it does not know. Another function takes its place, which
+asks it with names that it knows. A script may have imported LibMTL's before us: its modules are
+given ours, and where it has kept LibMTL's in another place, using that is refused.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Iterable, Mapping
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.integrations.libmtl import optimizers
 from libmtl_recon.integrations.libmtl.flags import ARCHITECTURES, WEIGHTINGS, idle, training
-from libmtl_recon.integrations.libmtl.patches import optimizers, patch_status
+from libmtl_recon.integrations.libmtl.patches import patch_status
 from libmtl_recon.texts import did_you_mean
 
 # What LibMTL's own code is told instead of a weighting of ours: one without arguments of its own.
@@ -27,6 +29,9 @@ _GATE_FLAGS = {
     "num_experts": "Say how many experts are shared and, with CGC and PLE, how many each task has, "
     "e.g. --num_experts 2 1 1.",
 }
+
+# Under which LibMTL's configuration keeps its own `prepare_args`.
+_OWN = "_libmtl_recon_own_prepare_args"
 
 Prepared = tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]
 
@@ -60,54 +65,102 @@ def known_weightings() -> list[str]:
     return [] if module is None else sorted(_offered(vars(module)))
 
 
-def swap_prepare_args(libmtl: ModuleType) -> None:
-    """Make LibMTL's ``prepare_args`` ours, for everyone who holds it already, too."""
+def replace_prepare_args(libmtl: ModuleType) -> None:
+    """Put ours in the place of LibMTL's ``prepare_args``, in each module that has it already."""
     config = libmtl.config
-    original = FunctionType(
-        config.prepare_args.__code__,
-        # A copy of its globals in which it does not print: it would print the stand-in names.
-        {**vars(config), "_display": lambda *_: None},
-        "prepare_args",
-    )
-    vars(config)["_libmtl_recon_prepare"] = lambda params: prepare(libmtl, original, params)
-    vars(config)["_libmtl_recon_original"] = original
-    config.prepare_args.__code__ = _trampoline.__code__
+    own = config.prepare_args
+
+    @functools.wraps(own)
+    def prepare_args(params: Any) -> Prepared:
+        return prepare(libmtl, params)
+
+    config._display = _Display(libmtl, config._display)
+    for module in list(sys.modules.values()):
+        # Not all that is in there is a module, and some load what they are asked for.
+        names = getattr(module, "__dict__", None)
+        held = [name for name, value in dict(names or {}).items() if value is own]
+        for name in held:
+            setattr(module, name, prepare_args)
+    vars(config)[_OWN] = own
+
+
+class _Display:
+    """LibMTL's ``_display``, by which its ``prepare_args`` ends, for our calls alone.
+
+    Whoever else gets here holds LibMTL's ``prepare_args`` from before the registration.
+    """
+
+    def __init__(self, libmtl: ModuleType, own: Any) -> None:
+        self.ours = False  # while we show what ours has prepared
+        self._libmtl = libmtl
+        self._own = own
+
+    def __call__(self, *prepared: Any) -> None:
+        if not self.ours:
+            error = ReconError(
+                "This script calls the prepare_args that it took from LibMTL before "
+                "libmtl_recon was imported, and keeps it where it could not be replaced, such as "
+                "in a function's variable. Import libmtl_recon before anything of LibMTL."
+            )
+            raise _stopped(self._libmtl, error)
+        self._own(*prepared)
+
+
+def _ask_libmtl(libmtl: ModuleType, params: Any) -> Prepared:
+    """What LibMTL's own code makes of these arguments, without a word."""
+    config = libmtl.config
+    # It would print the stand-in names.
+    shown, config._display = config._display, lambda *_: None
+    try:
+        prepared: Prepared = vars(config)[_OWN](params)
+    finally:
+        config._display = shown
+    return prepared
+
+
+def _show(libmtl: ModuleType, params: Any, prepared: Prepared) -> None:
+    display = libmtl.config._display  # a script may have put another there
+    if not isinstance(display, _Display):
+        display(params, *prepared)
+        return
+    display.ours = True
+    try:
+        display(params, *prepared)
+    finally:
+        display.ours = False
 
 
 def default_weight_args(libmtl: ModuleType, weighting: str) -> dict[str, Any]:
     """What LibMTL's own code makes of its flags' defaults for one of its weightings."""
-    config = libmtl.config
-    defaults = {action.dest: action.default for action in config.LibMTL_args._actions}
+    defaults = {action.dest: action.default for action in libmtl.config.LibMTL_args._actions}
     chosen = {"weighting": weighting, "arch": "HPS", "optim": "adam", "scheduler": None}
-    params = argparse.Namespace(**{**defaults, **chosen})
-    kwargs, _, _ = vars(config)["_libmtl_recon_original"](params)
+    kwargs, _, _ = _ask_libmtl(libmtl, argparse.Namespace(**{**defaults, **chosen}))
     found: dict[str, Any] = kwargs["weight_args"]
     return found
 
 
-def _trampoline(params: Any) -> Any:
-    # Runs with LibMTL.config's globals and must have no free variables.
-    return _libmtl_recon_prepare(params)  # type: ignore[name-defined]  # noqa: F821
-
-
-def prepare(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> Prepared:
+def prepare(libmtl: ModuleType, params: argparse.Namespace) -> Prepared:
     """What ``prepare_args`` does now; a wrong value ends the program as argparse ends it."""
     _prepared.clear()
     _training.clear()
     _prepared.update(getattr(params, "__dict__", {}))
     try:
-        prepared = complete(libmtl, original, params)
+        prepared = complete(libmtl, params)
         _training.update(training.values(params))
     except ReconError as error:
-        libmtl.config.LibMTL_args.exit(
-            error.exit_status, f"{libmtl.config.LibMTL_args.prog}: error: {error}\n"
-        )
-        raise
-    libmtl.config._display(params, *prepared)
+        raise _stopped(libmtl, error) from None
+    _show(libmtl, params, prepared)
     return prepared
 
 
-def complete(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> Prepared:
+def _stopped(libmtl: ModuleType, error: ReconError) -> ReconError:
+    """End the program as argparse does; what is to be raised where the parser does not end it."""
+    parser = libmtl.config.LibMTL_args
+    parser.exit(error.exit_status, f"{parser.prog}: error: {error}\n")
+    return error
+
+
+def complete(libmtl: ModuleType, params: argparse.Namespace) -> Prepared:
     """LibMTL's configuration for these arguments, ours included.
 
     Raises:
@@ -121,10 +174,10 @@ def complete(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> P
             flags.refuse_idle(params)
     if architecture in _GATED:
         _require_gate_flags(params, f"{flag} {architecture}")
-    mended = patch_status(libmtl).get(optimizers.PATCH.name) == "applied"
-    stand_ins = _StandIns(params, mended)
+    patched = patch_status(libmtl).get("optimizers-schedulers") == "applied"
+    stand_ins = _StandIns(params, patched)
     try:
-        kwargs, optimizer, scheduler = original(stand_ins)
+        kwargs, optimizer, scheduler = _ask_libmtl(libmtl, stand_ins)
     except ValueError as error:
         if "No support weighting method" in str(error):
             raise _unknown("--weighting", params.weighting, libmtl.weighting) from error
@@ -136,16 +189,14 @@ def complete(libmtl: ModuleType, original: Any, params: argparse.Namespace) -> P
     if params.arch in ARCHITECTURES:
         kwargs["arch_args"].update(ARCHITECTURES[params.arch].values(params))
     read = stand_ins.read
-    if mended and params.optim in optimizers.OPTIMIZERS:
+    if patched and params.optim in optimizers.OPTIMIZERS:
         optimizer = optimizers.optimizer_values(params)
-    if mended and params.scheduler in optimizers.SCHEDULERS:
+    if patched and params.scheduler in optimizers.SCHEDULERS:
         own = _StandIns(params, optimizers_too=False)
         scheduler = optimizers.scheduler_values(own)
         read = (read - optimizers.SCHEDULE) | own.read
-    # All that LibMTL's code may read has its name in it; what it did not read has no effect.
-    unread = frozenset(original.__code__.co_names) - read
     methods = {**WEIGHTINGS, **ARCHITECTURES}
-    idle.say_idle(libmtl.config.LibMTL_args, params, methods, unread)
+    idle.say_idle(libmtl.config.LibMTL_args, params, methods, read)
     return kwargs, optimizer, scheduler
 
 

@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-_PROBLEMS = Path(__file__).parent / "problems"
+_PROBLEMS = Path(__file__).parents[2] / "problems"
 
 
 def scoring_command(architecture: str) -> str:

@@ -14,11 +14,14 @@ from typing import Any
 from torch import nn
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.integrations.libmtl.features import source_of
+from libmtl_recon.integrations.libmtl.known_sources import BOTH, MAIN, is_one_of
 from libmtl_recon.integrations.libmtl.recon import base_class
 from libmtl_recon.integrations.libmtl.wrapper import Call
 
 _PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+# LibMTL's architectures that take one apart, by its versions, and those that look for it inside.
+_OF_RESNETS = {"Cross_stitch": BOTH, "LTB": MAIN, "MTAN": BOTH, "PLE": BOTH}
+_OF_WRAPPED = {"MTAN": BOTH}
 # Where MTAN looks for the ResNet in an encoder that has more around it.
 _INSIDE = "resnet_network"
 # By this MTAN tells the two kinds of ResNets from each other.
@@ -48,16 +51,15 @@ def checked_encoder_class(architecture: Any, encoder_class: Any) -> Callable[...
         architecture: The architecture's class.
         encoder_class: The script's; returned as it is where any encoder will do.
     """
-    parents = getattr(architecture, "__mro__", ())
-    source = "".join(source_of(vars(parent).get("__init__")) for parent in parents)
-    if "_transform_resnet" not in source:
+    if not is_one_of(architecture, _OF_RESNETS):
         build: Callable[..., nn.Module] = encoder_class
         return build
+    wrapped = is_one_of(architecture, _OF_WRAPPED)
 
     @functools.wraps(encoder_class, updated=())
     def build_checked(*args: Any, **kwargs: Any) -> nn.Module:
         encoder: nn.Module = encoder_class(*args, **kwargs)
-        refuse_encoder(architecture.__name__, encoder, wrapped=_INSIDE in source)
+        refuse_encoder(architecture.__name__, encoder, wrapped=wrapped)
         return encoder
 
     vars(build_checked)[_CHECKS] = encoder_class

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -31,7 +32,8 @@ def detect(libmtl: ModuleType) -> Features:
     """Look at an imported LibMTL."""
     parameters = inspect.signature(libmtl.Trainer.__init__).parameters
     return Features(
-        by_name="weighting_method.__dict__" in source_of(libmtl.Trainer._prepare_model),
+        # The module in which its Trainer looks names up, under the name that it has there.
+        by_name=hasattr(sys.modules[libmtl.Trainer.__module__], "weighting_method"),
         saves_models="save_path" in parameters,
     )
 
@@ -39,16 +41,3 @@ def detect(libmtl: ModuleType) -> Features:
 def named_class(module: ModuleType, given: Any) -> Any:
     """The class of a module that a Trainer is given: itself, or (main branch) its name."""
     return vars(module).get(given) if isinstance(given, str) else given
-
-
-def source_of(function: Any) -> str:
-    """The function's source text, by which its defects are told; empty if it has none."""
-    try:
-        return inspect.getsource(inspect.unwrap(function))
-    except (OSError, TypeError):
-        return ""
-
-
-def method_source(home: Any, owner: str, name: str) -> str:
-    """As :func:`source_of`, of the method of a class that this LibMTL may lack; empty without."""
-    return source_of(getattr(getattr(home, owner, None), name, None))

@@ -26,8 +26,8 @@ from libmtl_recon.integrations.libmtl import (
     saving,
 )
 from libmtl_recon.integrations.libmtl.missing_labels import losses, scores, steps
-from libmtl_recon.integrations.libmtl.patches import patch_status
-from libmtl_recon.integrations.libmtl.step import accumulation
+from libmtl_recon.integrations.libmtl.patches import patch_status, trainer
+from libmtl_recon.integrations.libmtl.step import accumulation, functions
 from libmtl_recon.integrations.libmtl.wrapper import Call, Hook, Row, wrap_member
 
 _METER = "_record._PerformanceMeter"
@@ -37,7 +37,7 @@ def _wrap_backward(call: Call) -> None:
     import LibMTL
 
     # It makes a class for each model, on which nothing else depends.
-    wrap_member(type(call.owner.model), BACKWARD.in_force(_applied(LibMTL)))
+    wrap_member(type(call.owner.model), BACKWARD.in_force(applied(LibMTL)))
 
 
 ROWS: tuple[Row, ...] = (
@@ -77,7 +77,15 @@ ROWS: tuple[Row, ...] = (
     Row(
         "Trainer._prepare_model",
         before=(Hook("compiled", compiled.prepare, "Split networks run without torch.compile."),),
-        around=(Hook("recon-base", recon.build_over_base, "Its class is made over a base's."),),
+        around=(
+            Hook("recon-base", recon.build_over_base, "Its class is made over a base's."),
+            Hook(
+                "load-whole",
+                trainer.load_whole,
+                "The model is there only now.",
+                patch="strict-checkpoint",
+            ),
+        ),
         after=(Hook("wrap-backward", _wrap_backward, "The model's class is there only now."),),
     ),
     Row(
@@ -102,8 +110,22 @@ ROWS: tuple[Row, ...] = (
             ),
             Hook("precision", precision.set_precision, "A Trainer may have built itself."),
             Hook("compiled", compiled.refuse_split, "A script may compile a network later."),
+            Hook(
+                "name-scheduler",
+                trainer.name_scheduler,
+                "A script may have made it since the Trainer was built.",
+                patch="own-scheduler",
+            ),
         ),
-        after=(Hook("tell-trained", hooks.tell_trained, "Not of a training that failed."),),
+        after=(
+            Hook(
+                "give-weights",
+                trainer.give_weights,
+                "It is the result of LibMTL's own code.",
+                patch="return-weight",
+            ),
+            Hook("tell-trained", hooks.tell_trained, "Not of a training that failed."),
+        ),
     ),
     Row(
         "Trainer.test",
@@ -111,13 +133,37 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "Trainer._prepare_dataloaders",
-        before=(Hook("loaders", refusals.check_loaders, "LibMTL would fail by a task's name."),),
+        before=(
+            Hook(
+                "loaders",
+                refusals.check_loaders,
+                "LibMTL would fail by a task's name.",
+                ahead_of=("wrap-loaders",),
+            ),
+            Hook(
+                "wrap-loaders",
+                trainer.wrap_loaders,
+                "LibMTL iterates these in place of the script's.",
+                patch="iterator-next",
+            ),
+        ),
     ),
     # In each step.
     Row(
         "Trainer._compute_loss",
         around=(
-            Hook("missing-labels", losses.of_labelled, "LibMTL's own sees labelled samples only."),
+            Hook(
+                "missing-labels",
+                losses.of_labelled,
+                "What computes the losses sees labelled samples only.",
+                ahead_of=("split-losses",),
+            ),
+            Hook(
+                "split-losses",
+                functions.split_losses,
+                "It computes one scalar per task where LibMTL fills a vector.",
+                patch="fast-gradients",
+            ),
         ),
     ),
     # In each pass over data.
@@ -152,23 +198,41 @@ BACKWARD = Row(
     "model.backward",
     around=(
         Hook(
+            "encoder-reached",
+            refusals.see_encoder_reached,
+            "Gradients are there only after all others, and the step's tasks known only before.",
+            ahead_of=("add-up", "present-tasks"),
+        ),
+        Hook(
             "add-up",
             accumulation.add_up,
             "It asks which tasks are present, which is forgotten when the next hook ends.",
             ahead_of=("present-tasks",),
         ),
-        Hook("present-tasks", steps.of_present_tasks, "The weighting knows of those only."),
+        Hook(
+            "present-tasks",
+            steps.of_present_tasks,
+            "The weighting knows of those only.",
+            ahead_of=("cut-graph",),
+        ),
+        Hook(
+            "cut-graph",
+            functions.cut_graph,
+            "The losses that it recognises are those that the weighting would be given.",
+            patch="fast-gradients",
+        ),
     ),
 )
 
 
 def install(libmtl: ModuleType) -> None:
     """Put the table's wrappers into LibMTL, to which the patches were applied."""
-    patches = _applied(libmtl)
+    patches = applied(libmtl)
     for row in ROWS:
         owner: Any = functools.reduce(getattr, row.member.split(".")[:-1], libmtl)
         wrap_member(owner, row.in_force(patches))
 
 
-def _applied(libmtl: ModuleType) -> list[str]:
+def applied(libmtl: ModuleType) -> list[str]:
+    """The names of the patches that were applied to this LibMTL."""
     return [name for name, status in patch_status(libmtl).items() if status == "applied"]

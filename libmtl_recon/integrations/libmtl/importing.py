@@ -1,4 +1,4 @@
-"""The moment at which LibMTL is imported: mend what keeps it from loading, then register.
+"""The moment at which LibMTL is imported: patch what keeps it from loading, then register.
 
 A finder on ``sys.meta_path`` waits for the name ``LibMTL``, lets the ordinary finders answer,
 and wraps the loader that they chose. It takes itself off the path as soon as it was used.
@@ -38,7 +38,7 @@ class LibMTLFinder(MetaPathFinder):
 
 
 class RegisteringLoader(Loader):
-    """Runs LibMTL's own loader between the mends for its import and the registration."""
+    """Runs LibMTL's own loader between the patches for its import and the registration."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader

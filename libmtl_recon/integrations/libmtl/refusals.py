@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from weakref import WeakSet
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.integrations.libmtl import recon
 from libmtl_recon.integrations.libmtl.bilevel import refuse_impossible
-from libmtl_recon.integrations.libmtl.features import named_class, source_of
+from libmtl_recon.integrations.libmtl.features import named_class
+from libmtl_recon.integrations.libmtl.known_sources import BOTH, MAIN, is_one_of, versions_of
 from libmtl_recon.integrations.libmtl.packages import refuse_missing_solver
+from libmtl_recon.integrations.libmtl.step.step import step_of
 from libmtl_recon.integrations.libmtl.wrapper import Call
 
-# The ways in which a weighting gets at the gradients that `rep_grad` holds back.
-_REACHES_ENCODER = ("_compute_grad", "_get_grads", "self.rep")
+# LibMTL's weightings, by what they can train by. The others can by either.
+_BY_SHARED_GRADIENTS = frozenset(
+    (
+        "CAGrad",
+        "DB_MTL",
+        "FairGrad",
+        "GradVac",
+        "MoCo",
+        "MoDo",
+        "Nash_MTL",
+        "PCGrad",
+        "SDMGrad",
+        "UPGrad",
+    )
+)
+_BY_REPRESENTATIONS = frozenset(("GradDrop",))
+_BY_LOSSES = frozenset(("DWA", "EW", "ExcessMTL", "FAMO", "GLS", "RLW", "STCH", "UW"))
+# LibMTL's architectures that mix the tasks' representations of one input, by its versions.
+_OF_ONE_INPUT = {"Cross_stitch": BOTH, "LTB": MAIN, "PLE": MAIN}
+# Those that want a number of experts for each task.
+_WITH_EXPERTS = {"CGC": BOTH, "PLE": BOTH}
 # LibMTL's distributions of RLW, which it asks for in the first step only.
 _DISTRIBUTIONS = ("Uniform", "Normal", "Dirichlet", "Bernoulli", "constrained_Bernoulli")
+_UNREACHED = (
+    "cannot be combined with --weighting {}, whose loss would not reach the encoder, so that "
+    "LibMTL would train the decoders only"
+)
+_REACHING = "Leave --rep_grad out, or choose a weighting of gradients such as MGDA."
+
+# Models of which it was seen that their encoder trains.
+_reached: WeakSet[Any] = WeakSet()
 
 
 def check_weighting(call: Call) -> None:
@@ -84,19 +114,18 @@ def refuse_weighting(weighting: Any, arguments: dict[str, Any], *, rep_grad: boo
     """
     if weighting is None:
         return
-    name, source = weighting.__name__, source_of(getattr(weighting, "backward", None))
-    if rep_grad:
-        refuse_untrained_encoder(weighting)
-        # LibMTL's own words, raised in the first step.
-        if "representation gradients (rep_grad=True)" in source:
-            raise UsageError(
-                "--rep_grad",
-                f"cannot be combined with --weighting {name}, which weighs the gradients of the "
-                "shared parameters themselves",
-                True,
-                "Leave --rep_grad out.",
-            )
-    elif "parameter gradients (rep_grad=False)" in source:
+    name, own = weighting.__name__, known_backward(weighting)
+    if rep_grad and own in _BY_LOSSES:
+        raise UsageError("--rep_grad", _UNREACHED.format(name), True, _REACHING)
+    if rep_grad and own in _BY_SHARED_GRADIENTS:
+        raise UsageError(
+            "--rep_grad",
+            f"cannot be combined with --weighting {name}, which weighs the gradients of the "
+            "shared parameters themselves",
+            True,
+            "Leave --rep_grad out.",
+        )
+    if not rep_grad and own in _BY_REPRESENTATIONS:
         raise UsageError(
             "--rep_grad",
             f"must be given with --weighting {name}, which is defined on the gradients of the "
@@ -113,31 +142,40 @@ def refuse_weighting(weighting: Any, arguments: dict[str, Any], *, rep_grad: boo
         )
 
 
-def refuse_untrained_encoder(weighting: Any) -> None:
-    """Refuse ``--rep_grad`` for a weighting of losses.
+def known_backward(weighting: Any) -> str:
+    """Of which weighting of a known LibMTL a class has its ``backward``; empty if of none."""
+    owner = next((one for one in weighting.__mro__ if "backward" in vars(one)), None)
+    name = getattr(owner, "__name__", "")
+    known = owner is not None and versions_of(vars(owner)["backward"], f"weighting.{name}.backward")
+    return name if known else ""
+
+
+def see_encoder_reached(
+    proceed: Callable[..., Any], model: Any, /, losses: Any, **kwargs: Any
+) -> Any:
+    """Refuse ``rep_grad`` for a script's own weighting that does not train the encoder by it.
 
     With it LibMTL cuts the graph at the representation, and a weighting that only calls
-    ``backward`` on a sum of losses never trains the encoder.
-
-    Args:
-        weighting: The weighting's class.
+    ``backward`` on a sum of losses trains the decoders alone. That is seen after its first step,
+    before the optimiser's.
 
     Raises:
-        UsageError: It is such a weighting.
+        UsageError: No shared parameter has got a gradient.
     """
-    if hasattr(weighting, "check_arguments"):  # a weighting of ours, which knows itself
-        return
-    # A class may call its parent's `backward`, so all of them are looked at.
-    parents = getattr(weighting, "__mro__", ())
-    source = "".join(source_of(vars(parent).get("backward")) for parent in parents)
-    if source and not any(name in source for name in _REACHES_ENCODER):
-        raise UsageError(
-            "--rep_grad",
-            f"cannot be combined with --weighting {weighting.__name__}, whose loss would not reach "
-            "the encoder, so that LibMTL would train the decoders only",
-            True,
-            "Leave --rep_grad out, or choose a weighting of gradients such as MGDA.",
-        )
+    if not model.rep_grad or model in _reached:
+        return proceed(model, losses, **kwargs)
+    shared = [parameter for parameter in model.get_share_params() if parameter.requires_grad]
+    # What has a gradient before tells nothing, and in a step without labels there is none.
+    tells = step_of(model).present != [] and all(one.grad is None for one in shared)
+    result = proceed(model, losses, **kwargs)
+    if not tells:
+        return result
+    weighting = type(model).__bases__[-1]
+    own = hasattr(weighting, "check_arguments") or known_backward(weighting)
+    if shared and not own and all(one.grad is None for one in shared):
+        raise UsageError("--rep_grad", _UNREACHED.format(weighting.__name__), True, _REACHING)
+    _reached.add(model)
+    return result
 
 
 def refuse_architecture(
@@ -154,10 +192,7 @@ def refuse_architecture(
     Raises:
         UsageError: It cannot.
     """
-    parents = getattr(architecture, "__mro__", ())
-    source = "".join(source_of(vars(parent).get("__init__")) for parent in parents)
-    # LibMTL's own words.
-    if multi_input and "for multiple inputs MTL problem" in source:
+    if multi_input and is_one_of(architecture, _OF_ONE_INPUT):
         raise UsageError(
             "--multi_input",
             f"cannot be combined with --arch {architecture.__name__}, which mixes what the tasks "
@@ -166,7 +201,8 @@ def refuse_architecture(
             "Leave --multi_input out, or choose another architecture such as MTAN.",
         )
     experts = arguments.get("num_experts")
-    if experts is not None and "['num_experts'][tn+1]" in source and len(experts) <= len(tasks):
+    few = experts is not None and len(experts) <= len(tasks)
+    if few and is_one_of(architecture, _WITH_EXPERTS):
         raise UsageError(
             "--num_experts",
             f"must have {len(tasks) + 1} numbers with --arch {architecture.__name__} and "

@@ -8,13 +8,17 @@ from types import ModuleType
 
 from libmtl_recon.integrations.libmtl import arguments, flags, hook_table, parser
 from libmtl_recon.integrations.libmtl.patches import patch_after_import
+from libmtl_recon.integrations.libmtl.spawn import tell_spawned_processes
 
 _MARK = "_libmtl_recon_registered"
 _one_at_a_time = threading.Lock()
 
 
 def register(libmtl: ModuleType) -> None:
-    """Mend this LibMTL and add our flags, weightings and architectures to it, once."""
+    """Patch this LibMTL and add our flags, weightings and architectures to it, once.
+
+    Processes that are spawned from now on do so, too.
+    """
     with _one_at_a_time:
         if hasattr(libmtl, _MARK):
             return
@@ -23,8 +27,9 @@ def register(libmtl: ModuleType) -> None:
         _offer_classes(libmtl)
         flags.add_flags(libmtl)
         parser.remember_registered(libmtl)
-        arguments.swap_prepare_args(libmtl)
+        arguments.replace_prepare_args(libmtl)
         hook_table.install(libmtl)
+        tell_spawned_processes()
 
 
 def _offer_classes(libmtl: ModuleType) -> None:

@@ -3,7 +3,9 @@
 The ``spawn`` and ``forkserver`` methods of :mod:`multiprocessing` start a bare interpreter that
 imports the script again, LibMTL with it. Under the launcher the script does not import us, and
 one that imports us inside its ``if __name__ == "__main__":`` does not do so there; so something
-that the new process reads before it imports the script has to.
+that the new process reads before it imports the script has to. It is given that where LibMTL is
+loaded, or by :func:`libmtl_recon.activate`, as the launcher calls it; ``import libmtl_recon`` alone
+leaves :mod:`multiprocessing` alone.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 
 if importlib.util.find_spec("libmtl_recon") is None:
     # Until the process gets the `sys.path` of the one that spawned it.
-    sys.path.append(str(Path(__file__).parents[2]))
+    sys.path.append(str(Path(__file__).parents[3]))
 
 from libmtl_recon.integrations.libmtl import activate
 

@@ -1,6 +1,6 @@
 """Several ``backward`` calls before one optimiser step: do their gradients add up?
 
-Also a program, for processes of their own (LibMTL's main branch, mends switched off): the file to
+Also a program, for processes of their own (LibMTL's main branch, patches switched off): the file to
 write and then the weightings' names.
 """
 

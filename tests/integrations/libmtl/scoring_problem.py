@@ -136,11 +136,11 @@ def train(trainer: Any, loader: Any = None) -> dict[str, Tensor]:
 
 def scored(weighting: type, **options: Any) -> tuple[ScoringHook, Any, dict[str, Tensor]]:
     loader = options.pop("loader", None)
-    observer = ScoringHook()
-    with trainer_hooks(observer):
+    hook = ScoringHook()
+    with trainer_hooks(hook):
         trainer = build(weighting, **options)
         state = train(trainer, loader)
-    return observer, trainer, state
+    return hook, trainer, state
 
 
 def recorded(name: str) -> type:

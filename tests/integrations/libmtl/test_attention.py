@@ -18,7 +18,7 @@ from libmtl_recon import StopRun
 from libmtl_recon.integrations.libmtl.extracting import ExtractingHook, export_program
 from libmtl_recon.integrations.libmtl.features import detect
 from libmtl_recon.integrations.libmtl.patches import PATCHES
-from libmtl_recon.integrations.libmtl.patches.attention import PATCH
+from libmtl_recon.integrations.libmtl.patches.architectures import attention_in_evaluation
 from libmtl_recon.splitting.checkpoint import Checkpoint
 
 
@@ -61,18 +61,18 @@ def outputs(network: Any, x: Tensor, *, gradients: bool) -> Tensor:
         return torch.stack(list(network(x).values())).detach()
 
 
-def test_the_mend_is_needed_by_every_libmtl() -> None:
-    assert PATCH in PATCHES
-    assert PATCH.needed(LibMTL)
-    PATCH.apply(LibMTL)
-    assert not PATCH.needed(LibMTL)
+def test_the_patch_is_needed_by_every_libmtl() -> None:
+    assert attention_in_evaluation in PATCHES
+    assert attention_in_evaluation.needs(LibMTL)
+    attention_in_evaluation.apply(LibMTL)
+    assert not attention_in_evaluation.needs(LibMTL)
 
 
 @pytest.mark.parametrize("layer", ["far", "inner.layers.1.self_attn", "inner.layers.0.norm1"])
 def test_hps_and_recon_are_compared_by_one_function(layer: str) -> None:
     plain, x = model("HPS"), torch.randn(4, 5, 8)
     trained = outputs(plain, x, gradients=True)
-    PATCH.apply(LibMTL)  # as when LibMTL is imported
+    attention_in_evaluation.apply(LibMTL)  # as when LibMTL is imported
     assert torch.equal(outputs(plain, x, gradients=False), trained)
     split = model("Recon", layer)
     split.load_state_dict(plain.state_dict())

@@ -70,8 +70,8 @@ def train(runs: Runs, steps: int = 3) -> None:
 def test_the_others_train_as_without_that_task(
     name: str, constant: tuple[str, ...], kind: str, scored: bool
 ) -> None:
-    observer = ScoringHook(None)
-    with trainer_hooks(observer) if scored else nullcontext():
+    hook = ScoringHook(None)
+    with trainer_hooks(hook) if scored else nullcontext():
         runs = make(name, kind, constant)
     train(runs, steps=2)
     encoder = runs.model.encoder.one.weight.grad
@@ -95,11 +95,11 @@ def test_the_others_train_as_without_that_task(
 def test_such_a_task_is_undefined_in_that_step(
     name: str, constant: tuple[str, ...], kind: str, multi_input: bool
 ) -> None:
-    observer = ScoringHook(None)
-    with trainer_hooks(observer):
+    hook = ScoringHook(None)
+    with trainer_hooks(hook):
         runs = make(name, kind, constant, rep_grad=name == "GradDrop", multi_input=multi_input)
     train(runs)
-    profile = observer.profile()
+    profile = hook.profile()
     assert profile is not None
     assert profile.steps == 3
     names = [layer.name for layer in profile.architecture]
@@ -111,11 +111,11 @@ def test_such_a_task_is_undefined_in_that_step(
 
 @pytest.mark.parametrize("name", SCORED)
 def test_scoring_says_the_same_of_every_weighting(name: str) -> None:
-    observer = ScoringHook(None)
-    with trainer_hooks(observer):
+    hook = ScoringHook(None)
+    with trainer_hooks(hook):
         runs = make(name, "leaf", ("t1",), rep_grad=name == "GradDrop")
     train(runs)
-    profile = observer.profile()
+    profile = hook.profile()
     assert profile is not None
     names = [layer.name for layer in profile.architecture]
     assert profile.undefined.sum(axis=0)[names.index("two")] == 2

@@ -12,7 +12,7 @@ import torch
 from LibMTL.utils import set_device
 
 from libmtl_recon import UsageError
-from libmtl_recon.integrations.libmtl.patches.device import choose_device
+from libmtl_recon.integrations.libmtl.device import choose_device
 
 
 class Machine:

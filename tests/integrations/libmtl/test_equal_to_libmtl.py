@@ -1,4 +1,4 @@
-"""With the mend `fast-gradients` LibMTL trains as it does without it, up to rounding.
+"""With the patch `fast-gradients` LibMTL trains as it does without it, up to rounding.
 
 Both LibMTLs: the installed one, and the checkout of its main branch that LIBMTL_MAIN names.
 """
@@ -39,15 +39,15 @@ Results = dict[str, dict[str, torch.Tensor]]
 
 
 def train_twice(folder: Path, libmtl: str, names: list[str]) -> tuple[Results, Results]:
-    """Every weighting's parameters after training, with the mend and without it."""
+    """Every weighting's parameters after training, with the patch and without it."""
     found = []
     for without in (LEFT_OUT, (*LEFT_OUT, "fast-gradients")):
-        mends = ",".join(mend.name for mend in PATCHES if mend.name not in without)
+        patches = ",".join(patch.name for patch in PATCHES if patch.name not in without)
         path = folder / f"{len(found)}.pt"
         python_path = [libmtl, str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
         environment = {
             **os.environ,
-            "LIBMTL_RECON_MENDS": mends,
+            "LIBMTL_RECON_PATCHES": patches,
             "LIBMTL_RECON_DEVICE": "cpu",
             "PYTHONPATH": os.pathsep.join(filter(None, python_path)),
         }

@@ -24,7 +24,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libmtl_recon.integrations.libmtl.patches.imtl import impartial_weights
+from libmtl_recon.weighting.imtl import impartial
 from libmtl_recon.weighting.least_norm import least_norm_weights
 
 FILE = str(Path(__file__))
@@ -241,7 +241,7 @@ def test_imtl_projects_alike_onto_all_gradients_that_there_are(
     rng = np.random.default_rng(seed)
     gradients = rng.normal(size=(tasks, width)) * 10 ** rng.uniform(-spread, spread, (tasks, 1))
     gradients[:zeros] = 0
-    weights = impartial_weights(torch.from_numpy(gradients @ gradients.T)).numpy()
+    weights = impartial(torch.from_numpy(gradients @ gradients.T)).numpy()
     assert np.isfinite(weights).all()
     there = np.linalg.norm(gradients, axis=1) > 0
     if not there.any():
@@ -259,7 +259,7 @@ def test_imtl_projects_alike_onto_all_gradients_that_there_are(
 
 def test_imtl_shares_parallel_gradients_evenly() -> None:
     gradients = torch.tensor([[1.0, 0], [3, 0], [0, 0]], dtype=torch.float64)
-    found = impartial_weights(gradients @ gradients.T)
+    found = impartial(gradients @ gradients.T)
     torch.testing.assert_close(found, torch.tensor([0.75, 0.25, 0], dtype=torch.float64))
 
 

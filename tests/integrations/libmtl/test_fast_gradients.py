@@ -1,8 +1,7 @@
-"""The mend `fast-gradients`: the same training as LibMTL's own plumbing, up to rounding."""
+"""The patch `fast-gradients`: the same training as LibMTL's own plumbing, up to rounding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from small_problem import Encoder as SmallEncoder
@@ -13,6 +12,7 @@ import LibMTL
 import LibMTL.weighting as weightings
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from libmtl_recon.integrations.libmtl.features import detect
 from libmtl_recon.integrations.libmtl.step.step import task_rows
@@ -131,23 +131,82 @@ def test_a_trainer_that_changes_the_losses_is_believed() -> None:
     torch.testing.assert_close(decoder_gradients(Doubling), 2 * decoder_gradients(LibMTL.Trainer))
 
 
-def watched(own: Callable[..., torch.Tensor], found: set[tuple[int, ...]]) -> Callable[..., Any]:
-    def function(*args: Any, **kwargs: Any) -> torch.Tensor:
-        gradients = own(*args, **kwargs)
-        found.add(tuple(gradients.shape))
-        return gradients
+class WideEncoder(SmallEncoder):
+    """With so many parameters that they are read in several chunks."""
 
-    return function
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = torch.nn.Parameter(torch.zeros(1 << 17))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + self.wide.sum()
+
+
+class Sizes(TorchDispatchMode):
+    """Notes how many numbers each result has that is made anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {t.untyped_storage().data_ptr() for t in args if isinstance(t, torch.Tensor)}
+        result = func(*args, **kwargs or {})
+        if isinstance(result, torch.Tensor) and result.untyped_storage().data_ptr() not in given:
+            self.made.append(result.numel())
+        return result
 
 
 @pypi_only
 @pytest.mark.parametrize("weighting", ["MGDA", "IMTL", "GradNorm"])
-def test_a_weighting_by_inner_products_is_shown_as_many_numbers_as_tasks(weighting: str) -> None:
-    trainer = make_trainer(weighting, 3)
-    shapes: dict[str, set[tuple[int, ...]]] = {"_compute_grad": set(), "_get_grads": set()}
-    for name in shapes:
-        setattr(trainer.model, name, watched(getattr(trainer.model, name), shapes[name]))
-    trainer.train(batches(3), batches(3), epochs=2)
+def test_a_weighting_by_inner_products_makes_no_matrix_of_the_size_of_the_gradients(
+    weighting: str,
+) -> None:
+    trainer = make_trainer(weighting, 3, encoder_class=WideEncoder)
     width = sum(p.numel() for p in trainer.model.get_share_params())
-    # What reads the gradients themselves, such as the conflict scores, still does.
-    assert shapes == {"_compute_grad": {(3, width)}, "_get_grads": {(3, 3)}}
+    sizes, backward = Sizes(), trainer.model.backward
+    seen = []
+    compute = trainer.model._compute_grad
+
+    def _compute_grad(*args: Any, **kwargs: Any) -> torch.Tensor:
+        rows: torch.Tensor = compute(*args, **kwargs)
+        seen.append(tuple(rows.shape))
+        return rows
+
+    def watched(losses: torch.Tensor, **kwargs: Any) -> Any:
+        with sizes:
+            return backward(losses, **kwargs)
+
+    trainer.train(batches(3), batches(3), epochs=2)  # after which the matrix is there
+    trainer.model._compute_grad, trainer.model.backward = _compute_grad, watched
+    trainer.train(batches(3), batches(3), epochs=2)
+    assert set(seen) == {(3, width)}
+    assert sizes.made
+    assert width <= max(sizes.made) < 3 * width
+
+
+@pypi_only
+@pytest.mark.parametrize("part", ["_find_min_norm_element", "_gradient_normalizers"])
+def test_a_part_of_mgda_that_a_script_has_made_is_used(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def own(self: Any, grads: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        seen.append(tuple(grads.shape))
+        found: torch.Tensor = getattr(super(Own, self), part)(grads, *args, **kwargs)
+        return found
+
+    class Own(weightings.MGDA):  # type: ignore[misc]
+        pass
+
+    setattr(Own, part, own)
+    monkeypatch.setattr(weightings, "Own", Own, raising=False)
+    trainer = make_trainer("Own", 3, weight_args={"mgda_gn": "l2"})
+    trainer.train(batches(3, count=1), batches(3, count=1), epochs=1)
+    plain = make_trainer("MGDA", 3, weight_args={"mgda_gn": "l2"})
+    plain.train(batches(3, count=1), batches(3, count=1), epochs=1)
+    width = sum(p.numel() for p in trainer.model.get_share_params())
+    assert seen == [(3, width)]
+    for mine, theirs in zip(trainer.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)

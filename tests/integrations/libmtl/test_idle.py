@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from LibMTL.config import LibMTL_args, prepare_args
 from libmtl_recon.cli import main
 from libmtl_recon.integrations.libmtl.arguments import forget_prepared
 from libmtl_recon.integrations.libmtl.features import detect
-from libmtl_recon.integrations.libmtl.flags.idle import given_flags
+from libmtl_recon.integrations.libmtl.flags.idle import OF_METHODS, given_flags
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "two_tasks.py"
 Said = Callable[..., str]
@@ -192,3 +193,10 @@ def test_it_is_said_where_a_script_imports_us() -> None:
     words = [sys.executable, "-c", code, "--gradops_alpha", "1"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert "--gradops_alpha has no effect without --weighting GradOPS." in done.stderr
+
+
+def test_libmtls_flags_of_methods_are_those_that_its_own_code_reads() -> None:
+    read = set(inspect.unwrap(prepare_args).__code__.co_names)
+    chosen = {"weighting", "arch", "optim", "scheduler"}
+    own = {action.dest for action in LibMTL_args._actions} & read
+    assert OF_METHODS & own == own - chosen

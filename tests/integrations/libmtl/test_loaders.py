@@ -11,7 +11,7 @@ from small_problem import batches, make_trainer
 import pytest
 import torch
 
-from libmtl_recon.integrations.libmtl.patches.loaders import Loader
+from libmtl_recon.integrations.libmtl.loaders import Loader
 
 
 class Failing:

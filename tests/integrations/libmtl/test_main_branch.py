@@ -1,4 +1,4 @@
-"""LibMTL's main branch: only what it needs is mended, and all of ours works in it.
+"""LibMTL's main branch: only what it needs is patched, and all of ours works in it.
 
 LIBMTL_MAIN names a checkout of it; its own needs (cvxpy, qpsolvers, torch_geometric) must be
 installed.
@@ -75,14 +75,14 @@ def script(tmp_path: Path) -> Path:
     return file
 
 
-# Of what is mended in LibMTL's release, that which its main branch has set right itself.
+# Of what is patched in LibMTL's release, that which its main branch has set right itself.
 NOT_NEEDED = {
     *("torchvision-import", "in-place-zero-grad", "cagrad-tasks", "task-representations"),
     *("gradvac-targets", "rlw-constrained-bernoulli"),
 }
 
 
-def test_only_what_it_needs_is_mended() -> None:
+def test_only_what_it_needs_is_patched() -> None:
     code = (
         "import libmtl_recon, LibMTL, json\n"
         "from libmtl_recon.integrations.libmtl.patches import patch_status\n"
@@ -112,7 +112,7 @@ def test_nash_mtl_bargains_with_its_solver_and_without(
     assert len(answers["nash"]) > 2
     assert ask("without-ecos")["nash"] == answers["nash"]
     # What LibMTL does by itself: it trains as EW.
-    monkeypatch.setenv("LIBMTL_RECON_MENDS", "device,return-weight")
+    monkeypatch.setenv("LIBMTL_RECON_PATCHES", "device,return-weight")
     assert ask("without-ecos")["nash"] == [1.0]
 
 
@@ -212,7 +212,7 @@ def test_weightings_train_a_network_that_recon_split(
     assert same == []
 
 
-def test_observers_see_one_task_alone_in_every_pass(script: Path, tmp_path: Path) -> None:
+def test_hooks_see_one_task_alone_in_every_pass(script: Path, tmp_path: Path) -> None:
     watch = tmp_path / "watch.py"
     watch.write_text(
         "import json, sys\n"
@@ -221,7 +221,7 @@ def test_observers_see_one_task_alone_in_every_pass(script: Path, tmp_path: Path
         "    def measured(self, trainer, m):\n"
         "        notes.append([m.epoch, m.mode, list(m.losses), list(m.metrics['size'])])\n"
         "notes = []\n"
-        f"status = run_script({str(script)!r}, observers=[SingleTask('size'), Notes()])\n"
+        f"status = run_script({str(script)!r}, hooks=[SingleTask('size'), Notes()])\n"
         "print('\\n' + json.dumps([status, notes]))\n",
         encoding="utf-8",
     )

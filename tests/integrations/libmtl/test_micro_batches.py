@@ -46,11 +46,11 @@ def test_every_weighting_adds_up(name: str) -> None:
 
 
 def in_a_process(folder: Path, libmtl: str, names: list[str], *without: str) -> dict[str, float]:
-    """The errors of these weightings, in another LibMTL or without some mends."""
+    """The errors of these weightings, in another LibMTL or without some patches."""
     python_path = [libmtl, str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
     environment = {
         **os.environ,
-        "LIBMTL_RECON_MENDS": ",".join(m.name for m in PATCHES if m.name not in without),
+        "LIBMTL_RECON_PATCHES": ",".join(m.name for m in PATCHES if m.name not in without),
         "LIBMTL_RECON_DEVICE": "cpu",
         "PYTHONPATH": os.pathsep.join(filter(None, python_path)),
     }
@@ -183,11 +183,11 @@ def test_they_add_up_in_bfloat16(name: str) -> None:
 
 
 def scored(name: str) -> Iterator[Runs]:
-    observer = ScoringHook(None)
-    with trainer_hooks(observer):
+    hook = ScoringHook(None)
+    with trainer_hooks(hook):
         runs = Runs(name, rep_grad=name == "GradDrop")
     yield runs
-    profile = observer.profile()
+    profile = hook.profile()
     assert profile is not None
     assert profile.steps == runs.drawn
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from missing_problem import (
@@ -23,6 +25,7 @@ from missing_problem import (
 )
 
 # isort: split
+import LibMTL
 import LibMTL.weighting as weightings
 import numpy as np
 import pytest
@@ -34,7 +37,9 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from libmtl_recon import ReconError, gradops_weights
+from libmtl_recon.integrations.libmtl import hook_table
 from libmtl_recon.integrations.libmtl.step.step import present_tasks
+from libmtl_recon.integrations.libmtl.wrapper import Hook, Row, wrap
 
 EPOCHS = 3
 LOSSES = ["EW", "UW", "DWA", "GLS", "RLW"]
@@ -237,6 +242,19 @@ def test_nan_and_mask_train_the_same(pattern: list[tuple[str, ...]], weighting: 
     np.testing.assert_array_equal(by_nan.model.train_loss_buffer, by_mask.model.train_loss_buffer)
 
 
+def others(row: Row) -> tuple[Hook, ...]:
+    """The hooks around a member that know nothing of missing labels."""
+    own = ("missing-labels", "present-tasks")
+    return tuple(hook for hook in row.around if hook.name not in own)
+
+
+def without_ours(member: Any, name: str) -> Any:
+    """A member that is wrapped with these hooks alone."""
+    (row,) = (row for row in hook_table.ROWS if row.member.endswith(f".{name}"))
+    kept = replace(row, around=others(row)).in_force(hook_table.applied(LibMTL))
+    return wrap(inspect.unwrap(member), kept)
+
+
 @pytest.mark.parametrize("weighting", [*LOSSES, *GRADIENTS])
 @pytest.mark.parametrize("multi_input", [False, True])
 def test_without_missing_labels_nothing_changes(
@@ -250,8 +268,11 @@ def test_without_missing_labels_nothing_changes(
         return parameters(train(trainer, per_task(data) if multi_input else data))
 
     plain, masked = trained("full"), trained("mask")
-    monkeypatch.setattr(Trainer, "_compute_loss", Trainer._compute_loss.__wrapped__)
-    monkeypatch.setattr(Trainer, "_prepare_model", Trainer._prepare_model.__wrapped__)
+    meter = LibMTL._record._PerformanceMeter
+    for owner, name in ((Trainer, "_compute_loss"), (meter, "update"), (meter, "get_score")):
+        monkeypatch.setattr(owner, name, without_ours(getattr(owner, name), name))
+    backward = replace(hook_table.BACKWARD, around=others(hook_table.BACKWARD))
+    monkeypatch.setattr(hook_table, "BACKWARD", backward)
     without = trained("full")
     for name, value in without.items():
         assert torch.equal(plain[name], value), name

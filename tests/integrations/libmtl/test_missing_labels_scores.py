@@ -176,15 +176,15 @@ def test_cosines_of_absent_tasks_are_undefined(weighting: str, multi_input: bool
         for (x, y), present in zip(full, masks(PATTERN), strict=True)
     ]
     expected = [step for step, batch in zip(expected, PATTERN, strict=True) if set(batch) != {NONE}]
-    observer = ScoringHook()
-    with trainer_hooks(observer):
-        observer.built(trainer)
+    hook = ScoringHook()
+    with trainer_hooks(hook):
+        hook.built(trainer)
         given = per_task(data) if multi_input else data
         trainer.train(given, given, epochs=1)
-    profile = observer.profile()
+    profile = hook.profile()
     assert profile is not None
     assert profile.steps == len(expected) == len(PATTERN) - 1
-    assert observer.missed == 0
+    assert hook.missed == 0
     undefined = np.isnan(expected).sum(axis=(0, 2))
     assert profile.undefined.sum(axis=0).tolist() == undefined.tolist()
     for severity in (-0.5, -0.1, 0.0):
@@ -196,8 +196,8 @@ def test_scoring_changes_no_training_with_missing_labels() -> None:
     data = batches(PATTERN)
     plain, scored = make_trainer("GradOPS"), make_trainer("GradOPS")
     plain.train(data, data, epochs=2)
-    observer = ScoringHook()
-    observer.built(scored)
+    hook = ScoringHook()
+    hook.built(scored)
     scored.train(data, data, epochs=2)
     for name, value in parameters(scored).items():
         assert torch.equal(value, parameters(plain)[name]), name

@@ -34,10 +34,35 @@ import LibMTL.architecture as architecture_method
 assert architecture_method.__dict__["Recon"].__name__ == "Recon"
 """
 
+# One that has it by another name, and the script's own main module by both.
+HELPER = """
+import types
+helper = types.ModuleType("helper")
+from LibMTL.config import prepare_args as own
+helper.prepare = own
+sys.modules["helper"] = helper
+import libmtl_recon, LibMTL
+assert own is helper.prepare is LibMTL.config.prepare_args
+"""
+
+# Where it cannot be replaced.
+VARIABLE = """
+def main(own):
+    import libmtl_recon
+    from LibMTL.config import LibMTL_args, prepare_args
+    prepare_args(LibMTL_args.parse_args(["--weighting", "GradOPS"]))
+    own(LibMTL_args.parse_args(["--weighting", "EW", "--recon_amp", "bf16"]))
+    print("not reached")
+
+import LibMTL.config
+main(LibMTL.config.prepare_args)
+"""
+
 ORDERS = {
     "we come first": "import libmtl_recon\nfrom LibMTL.config import LibMTL_args, prepare_args\n",
     "LibMTL comes first": STUB
-    + "from LibMTL.config import LibMTL_args, prepare_args\nimport libmtl_recon\n",
+    + "from LibMTL.config import LibMTL_args, prepare_args\nimport libmtl_recon\n"
+    + HELPER,
     "twice, and reloaded": "import libmtl_recon, importlib\n"
     "from LibMTL.config import LibMTL_args, prepare_args\n"
     "importlib.reload(libmtl_recon)\nlibmtl_recon.activate()\n",
@@ -72,10 +97,67 @@ def test_every_order_of_imports(order: str) -> None:
     assert "Wighting: GradOPS" in done.stdout
 
 
+def test_a_prepare_args_of_libmtls_own_that_was_kept_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STUB + VARIABLE], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Import libmtl_recon before anything of LibMTL." in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Wighting: GradOPS" in done.stdout
+    assert "not reached" not in done.stdout
+
+
+def test_a_script_may_show_the_configuration_in_its_own_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from LibMTL import config
+
+    shown: list[object] = []
+    monkeypatch.setattr(config, "_display", lambda given, *_: shown.append(given.weighting))
+    config.prepare_args(params(weighting="GradOPS"))
+    assert shown == ["GradOPS"]
+    assert capsys.readouterr().out == ""
+
+
 def test_importing_us_loads_neither_torch_nor_libmtl() -> None:
     code = "import sys, libmtl_recon; print({'torch', 'LibMTL'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "set()"
+
+
+CORE = """
+import multiprocessing.spawn, sys
+tell, path = multiprocessing.spawn.get_preparation_data, list(sys.meta_path)
+import torch
+from libmtl_recon.conflicts.layers import layers_of
+from libmtl_recon.conflicts.probe import ConflictProbe
+from libmtl_recon.gradients import task_gradients
+from libmtl_recon.profiles.cache import ProfileCache
+from libmtl_recon.splitting.split import split_layers
+from libmtl_recon.weighting.gradops import gradops_weights
+
+network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+shared = list(network.parameters())
+rows = task_gradients(network(torch.eye(2)).square().sum(dim=0), shared)
+assert gradops_weights(rows @ rows.T).shape == (2,)
+probe = ConflictProbe(layers_of(network, shared), ["a", "b"])
+probe.record(rows)
+ProfileCache(sys.argv[1]).save(probe.profile({}))
+split_layers(network, ["0"], ["a", "b"])
+
+assert "LibMTL" not in sys.modules
+assert multiprocessing.spawn.get_preparation_data is tell
+new = [type(finder).__name__ for finder in sys.meta_path if finder not in path]
+assert new == ["LibMTLFinder"], new
+"""
+
+
+def test_the_core_is_used_without_libmtl_and_without_a_change_to_others(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CORE, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_finder_is_gone_after_the_import() -> None:

@@ -35,11 +35,11 @@ EVERY += ["IMTL", "GradOPS", "RotoGrad"]
 
 @pytest.mark.parametrize("name", EVERY)
 def test_counts_are_definition_3_and_training_is_unchanged(name: str) -> None:
-    observer, trainer, state = scored(recorded(name))
-    profile = observer.profile()
+    hook, trainer, state = scored(recorded(name))
+    profile = hook.profile()
     assert profile is not None
-    assert profile.steps + observer.missed == EPOCHS * BATCHES
-    assert observer.missed == 0
+    assert profile.steps + hook.missed == EPOCHS * BATCHES
+    assert hook.missed == 0
     assert profile.layer_names == ("fc1", "bn1", "fc2")
     for S in EDGES[1:201:3]:
         assert list(profile.scores(float(S)).values()) == expected(trainer.model.cosines, float(S))
@@ -79,11 +79,11 @@ def test_weighted_losses_are_differentiated_once_a_task(
     by_hand, _, _ = scored(recorded(name), loader=loader, **options)
     plain = train(build(getattr(weightings, name), **options), loader)
     monkeypatch.setattr(torch.autograd, "backward", counted)
-    observer, _, state = scored(getattr(weightings, name), loader=loader, **options)
-    profile, expected_profile = observer.profile(), by_hand.profile()
+    hook, _, state = scored(getattr(weightings, name), loader=loader, **options)
+    profile, expected_profile = hook.profile(), by_hand.profile()
     assert profile is not None
     assert expected_profile is not None
-    assert observer.missed == 0
+    assert hook.missed == 0
     assert (profile.histogram == expected_profile.histogram).all()
     for key, value in plain.items():
         torch.testing.assert_close(state[key], value, rtol=1e-9, atol=1e-11)
@@ -102,12 +102,12 @@ class Signed(weightings.EW):  # type: ignore[misc]
 
 @pytest.mark.usefixtures("_float64")
 def test_weights_that_are_not_positive_hide_no_direction(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Signed, "__module__", "LibMTL.weighting.Signed")
-    monkeypatch.setattr(Signed.backward, "__module__", "LibMTL.weighting.Signed")
+    monkeypatch.setattr(Signed, "__module__", "libmtl_recon.signed")
+    monkeypatch.setattr(Signed.backward, "__module__", "libmtl_recon.signed")
     options: dict[str, Any] = {"optim_param": {"optim": "sgd", "lr": 0.1}}
     by_hand, _, _ = scored(type("Signed", (Recorded, Signed), {}), **options)
-    observer, _, state = scored(Signed, **options)
-    profile, expected_profile = observer.profile(), by_hand.profile()
+    hook, _, state = scored(Signed, **options)
+    profile, expected_profile = hook.profile(), by_hand.profile()
     assert profile is not None
     assert expected_profile is not None
     assert profile.undefined.sum() == 0
@@ -118,8 +118,8 @@ def test_weights_that_are_not_positive_hide_no_direction(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("name", ["GradDrop", "MGDA", "IMTL"])
 def test_representation_gradients_are_followed_to_the_shared_layers(name: str) -> None:
-    observer, trainer, state = scored(recorded(name), rep_grad=True)
-    profile = observer.profile()
+    hook, trainer, state = scored(recorded(name), rep_grad=True)
+    profile = hook.profile()
     assert profile is not None
     assert profile.steps == EPOCHS * BATCHES
     for S in EDGES[1:201:7]:
@@ -133,8 +133,8 @@ def test_representation_gradients_are_followed_to_the_shared_layers(name: str) -
 def test_each_task_may_have_its_own_input(name: str, rep_grad: bool) -> None:
     loader = {task: OneTask(index) for index, task in enumerate(TASKS)}
     options = {"multi_input": True, "rep_grad": rep_grad}
-    observer, _, state = scored(getattr(weightings, name), loader=loader, **options)
-    profile = observer.profile()
+    hook, _, state = scored(getattr(weightings, name), loader=loader, **options)
+    profile = hook.profile()
     assert profile is not None
     assert profile.steps == EPOCHS * BATCHES
     plain = train(build(getattr(weightings, name), **options), loader)

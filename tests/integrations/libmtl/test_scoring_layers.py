@@ -38,8 +38,8 @@ class WithIdleLayer(Encoder):
 
 @pytest.mark.parametrize("name", ["EW", "PCGrad", "GradOPS"])
 def test_frozen_parameters_are_left_out(name: str) -> None:
-    observer, trainer, _ = scored(recorded(name), encoder=PartlyFrozen)
-    profile = observer.profile()
+    hook, trainer, _ = scored(recorded(name), encoder=PartlyFrozen)
+    profile = hook.profile()
     assert profile is not None
     assert profile.layer_names == ("fc1", "fc2")
     assert profile.parameter_counts == (48, 40)
@@ -48,8 +48,8 @@ def test_frozen_parameters_are_left_out(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["EW", "PCGrad"])
 def test_a_layer_that_no_task_reaches_is_undefined(name: str) -> None:
-    observer, _, _ = scored(getattr(weightings, name), encoder=WithIdleLayer)
-    profile = observer.profile()
+    hook, _, _ = scored(getattr(weightings, name), encoder=WithIdleLayer)
+    profile = hook.profile()
     assert profile is not None
     assert profile.scores(0.0)["idle"] == 0
     every = profile.steps * profile.pairs
@@ -57,10 +57,10 @@ def test_a_layer_that_no_task_reaches_is_undefined(name: str) -> None:
 
 
 def test_the_profile_says_where_it_came_from() -> None:
-    observer = ScoringHook(dataset="toy")
-    with trainer_hooks(observer):
+    hook = ScoringHook(dataset="toy")
+    with trainer_hooks(hook):
         train(build(weightings.PCGrad))
-    profile = observer.profile()
+    profile = hook.profile()
     assert profile is not None
     where = profile.provenance
     assert profile.tasks == TASKS
@@ -103,8 +103,8 @@ def test_an_architecture_that_shares_no_layer_is_refused() -> None:
 
 def test_the_shared_experts_of_an_architecture_are_scored() -> None:
     options = {"architecture": MMoE, "arch_args": {"img_size": [6], "num_experts": [2]}}
-    observer, _, state = scored(weightings.PCGrad, **options)
-    profile = observer.profile()
+    hook, _, state = scored(weightings.PCGrad, **options)
+    profile = hook.profile()
     assert profile is not None
     names = [f"experts_shared.{i}.{layer}" for i in (0, 1) for layer in ("fc1", "bn1", "fc2")]
     assert list(profile.layer_names) == names
@@ -123,8 +123,8 @@ class OfTheUser(AbsArchitecture):
 
 
 def test_an_architecture_of_the_users_own_is_scored_if_it_shares_an_encoder() -> None:
-    observer, _, _ = scored(weightings.EW, architecture=OfTheUser)
-    profile = observer.profile()
+    hook, _, _ = scored(weightings.EW, architecture=OfTheUser)
+    profile = hook.profile()
     assert profile is not None
     assert profile.provenance["architecture"] == "OfTheUser"
     assert profile.layer_names == ("fc1", "bn1", "fc2")
@@ -136,8 +136,8 @@ def test_with_recon_the_layers_that_are_still_shared_are_scored(name: str, tmp_p
     source.write_text('{"fc1": 2, "bn1": 1, "fc2": 0}')
     recon = {"recon_k": 1, "recon_s": -0.1, "recon_layers": str(source)}
     options = {"architecture": Recon, "arch_args": recon}
-    observer, _, state = scored(getattr(weightings, name), **options)
-    profile = observer.profile()
+    hook, _, state = scored(getattr(weightings, name), **options)
+    profile = hook.profile()
     assert profile is not None
     assert profile.layer_names == ("bn1", "fc2")
     assert profile.parameter_counts == (16, 40)

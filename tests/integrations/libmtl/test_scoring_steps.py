@@ -14,11 +14,10 @@ import torch
 from scoring_problem import Batches, Encoder, build, scored, train
 from torch import Tensor
 
-from libmtl_recon import ReconError, UsageError
+from libmtl_recon import ReconError, StopRun, UsageError
 from libmtl_recon.conflicts.schedule import Schedule, UntilStable
 from libmtl_recon.integrations.libmtl.hooks import TrainerHook, trainer_hooks
 from libmtl_recon.integrations.libmtl.scoring import ScoringHook
-from libmtl_recon.launcher import StopRun
 
 
 class EverySecond(weightings.EW):
@@ -35,24 +34,24 @@ class EverySecond(weightings.EW):
 
 
 def test_a_watched_step_without_gradients_is_missed_and_said() -> None:
-    observer, _, _ = scored(EverySecond)
-    profile = observer.profile()
+    hook, _, _ = scored(EverySecond)
+    profile = hook.profile()
     assert profile is not None
     # Own passes in step 1; step 2 is seen, so step 3 is watched in vain; 4 is seen, and so on.
-    assert (profile.steps, observer.missed) == (5, 3)
+    assert (profile.steps, hook.missed) == (5, 3)
     assert profile.provenance["missed_steps"] == 3
     assert profile.undefined.sum() == 0
 
 
 def test_the_run_ends_after_the_steps_asked_for() -> None:
     seen: list[int] = []
-    observer = ScoringHook(3, on_step=seen.append)
-    with trainer_hooks(observer):
+    hook = ScoringHook(3, on_step=seen.append)
+    with trainer_hooks(hook):
         trainer = build(weightings.EW)
         with pytest.raises(StopRun):
             train(trainer)
     assert seen == [1, 2, 3]
-    profile = observer.profile()
+    profile = hook.profile()
     assert profile is not None
     assert profile.steps == 3
 
@@ -66,10 +65,10 @@ def test_only_the_steps_asked_for_are_scored() -> None:
         (Schedule(start=5), [5, 6, 7]),
         (Schedule(start=2, stop=6, every=2), [2, 4]),
     ):
-        observer = ScoringHook(schedule)
-        with trainer_hooks(observer), contextlib.suppress(StopRun):
+        hook = ScoringHook(schedule)
+        with trainer_hooks(hook), contextlib.suppress(StopRun):
             train(build(weightings.PCGrad))
-        found = observer.profile()
+        found = hook.profile()
         assert found is not None
         assert found.steps == len(steps)
         # Blocks of one step each: just those of the whole run.
@@ -77,12 +76,12 @@ def test_only_the_steps_asked_for_are_scored() -> None:
 
 
 def test_scoring_ends_when_the_choice_is_stable() -> None:
-    observer = ScoringHook(Schedule(until=UntilStable(-0.1, 1, 0.97)))
-    with trainer_hooks(observer):
+    hook = ScoringHook(Schedule(until=UntilStable(-0.1, 1, 0.97)))
+    with trainer_hooks(hook):
         trainer = build(weightings.EW)
         with pytest.raises(StopRun):
             trainer.train(Batches(), Batches(), 200)
-    profile = observer.profile()
+    profile = hook.profile()
     assert profile is not None
     assert profile.steps % 50 == 0
     assert 250 <= profile.steps < 800
@@ -92,42 +91,42 @@ def test_scoring_ends_when_the_choice_is_stable() -> None:
 
 
 def test_a_run_too_short_to_be_sure_says_so() -> None:
-    observer = ScoringHook(Schedule(until=UntilStable(-0.1)))
-    with trainer_hooks(observer):
+    hook = ScoringHook(Schedule(until=UntilStable(-0.1)))
+    with trainer_hooks(hook):
         train(build(weightings.EW))
-    profile = observer.profile()
+    profile = hook.profile()
     assert profile is not None
     assert profile.provenance["stability"]["reached"] is False
 
 
 def test_more_layers_than_there_are_cannot_be_waited_for() -> None:
-    observer = ScoringHook(Schedule(until=UntilStable(-0.1, 4, 0.9)))
+    hook = ScoringHook(Schedule(until=UntilStable(-0.1, 4, 0.9)))
     with (
-        trainer_hooks(observer),
+        trainer_hooks(hook),
         pytest.raises(UsageError, match="--k must be a whole number from 1 to"),
     ):
         build(weightings.EW)
 
 
 def test_after_training_nothing_of_the_probe_is_left() -> None:
-    observer, trainer, _ = scored(weightings.PCGrad)
+    hook, trainer, _ = scored(weightings.PCGrad)
     assert "backward" not in vars(trainer.model)
     assert "_compute_grad" not in vars(trainer.model)
-    profile = observer.profile()
+    profile = hook.profile()
     assert profile is not None
     before = profile.steps
     train(trainer)
-    again = observer.profile()
+    again = hook.profile()
     assert again is not None
     assert again.steps == before
 
 
 def test_without_a_step_there_is_no_profile() -> None:
-    observer = ScoringHook()
-    assert observer.profile() is None
-    with trainer_hooks(observer):
+    hook = ScoringHook()
+    assert hook.profile() is None
+    with trainer_hooks(hook):
         build(weightings.EW)
-    assert observer.profile() is None
+    assert hook.profile() is None
 
 
 class Exploding(TrainerHook):
@@ -144,16 +143,16 @@ class Steep(Encoder):
 
 
 def test_gradients_that_are_not_finite_stop_the_run_with_task_and_layer() -> None:
-    observer = ScoringHook(4)
-    with trainer_hooks(observer):
+    hook = ScoringHook(4)
+    with trainer_hooks(hook):
         trainer = build(weightings.EW, encoder=Steep)
         with pytest.raises(ReconError, match="'left', 'right', 'middle' in layer 'fc1' was not"):
             train(trainer)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_task() -> None:
-    observer = ScoringHook(4)
-    with trainer_hooks(observer, Exploding()):
+    hook = ScoringHook(4)
+    with trainer_hooks(hook, Exploding()):
         trainer = build(weightings.EW)
         with pytest.raises(ReconError, match="loss of task 'right' was not finite"):
             train(trainer)

@@ -67,8 +67,8 @@ def train(
     name: str, encoder: Callable[[], nn.Module], *, scored: bool = False, **changes: Any
 ) -> Trained:
     """Four steps of two micro-batches each: the parameters, complex ones in their parts."""
-    observer = ScoringHook(None)
-    with trainer_hooks(observer) if scored else nullcontext():
+    hook = ScoringHook(None)
+    with trainer_hooks(hook) if scored else nullcontext():
         runs = Runs(name, encoder_class=encoder, rep_grad=name == "GradDrop", **changes)
     optimizer = torch.optim.SGD(runs.model.parameters(), lr=0.1, momentum=0.9)
     for _ in range(4):
@@ -78,7 +78,7 @@ def train(
         optimizer.step()
     found = {n: p.detach() for n, p in runs.model.named_parameters()}
     parts = {n: torch.view_as_real(p) if p.is_complex() else p for n, p in found.items()}
-    return parts, observer.profile() if scored else None
+    return parts, hook.profile() if scored else None
 
 
 def check(name: str, encoder: type[nn.Module], **changes: Any) -> None:

@@ -1,6 +1,6 @@
 """Trains weightings of LibMTL for a few steps in float64 and writes down where they came.
 
-Run by `test_equal_to_libmtl.py` in processes of its own, with and without the mend: the file to
+Run by `test_equal_to_libmtl.py` in processes of its own, with and without the patch: the file to
 write, then the weightings' names.
 """
 

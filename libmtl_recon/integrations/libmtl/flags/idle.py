@@ -15,6 +15,19 @@ from typing import Any
 # The flag and the method's name without which one of our flags has no effect, by its dest.
 _owners: dict[str, tuple[str, str]] = {}
 _libmtls: set[str] = set()  # dests
+# Of which `prepare_args` makes arguments, in one of the two LibMTLs or both. What a script reads
+# by itself (--seed, --rep_grad) is not among them, nor a flag of a LibMTL that we do not know.
+_OF_METHODS = """
+    lr momentum weight_decay step_size gamma
+    T dist mgda_gn beta alpha leak calpha rescale GradVac_beta GradVac_group_type
+    update_weights_every optim_niter max_norm
+    MoCo_beta MoCo_beta_sigma MoCo_gamma MoCo_gamma_sigma MoCo_rho DB_beta DB_beta_sigma
+    STCH_mu STCH_warmup_epoch robust_step_size FairGrad_alpha FAMO_w_lr FAMO_w_gamma
+    MoDo_gamma MoDo_rho SDMGrad_lamda SDMGrad_niter UPGrad_norm_eps UPGrad_reg_eps
+    outer_lr inner_lr inner_step FORUM_phi
+    img_size num_experts num_nonzeros kgamma
+"""
+OF_METHODS = frozenset(_OF_METHODS.split())
 _said: set[str] = set()
 
 
@@ -44,7 +57,7 @@ def say_idle(
     parser: argparse.ArgumentParser,
     params: Any,
     methods: Mapping[str, ModuleType],
-    unread: Collection[str],
+    read: Collection[str],
 ) -> None:
     """Say on stderr, once, which flags of the command line have no effect.
 
@@ -52,9 +65,9 @@ def say_idle(
         parser: LibMTL's.
         params: What the script made of the command line.
         methods: The modules of our flags, by the methods' names.
-        unread: The dests of LibMTL's flags of which it makes nothing in this run.
+        read: The dests of LibMTL's flags of which it makes arguments in this run.
     """
-    line = idle_line(given_flags(parser, sys.argv[1:]), params, methods, unread)
+    line = idle_line(given_flags(parser, sys.argv[1:]), params, methods, read)
     if line and line not in _said:
         _said.add(line)
         print(f"libmtl-recon: {line}", file=sys.stderr)
@@ -91,7 +104,7 @@ def idle_line(
     given: Mapping[str, str],
     params: Any,
     methods: Mapping[str, ModuleType],
-    unread: Collection[str],
+    read: Collection[str],
 ) -> str:
     """What is to be said of the flags without effect; empty where each has one.
 
@@ -99,7 +112,7 @@ def idle_line(
         given: The given flags, by dest.
         params: What the script made of them.
         methods: See :func:`say_idle`.
-        unread: See :func:`say_idle`.
+        read: See :func:`say_idle`.
     """
     reasons: dict[str, list[str]] = {}
     chosen = {"--weighting": params.weighting, "--arch": params.arch}
@@ -114,7 +127,7 @@ def idle_line(
             why = methods[method].idle(params).get(dest)
             if why:
                 reasons.setdefault(why, []).append(flag)
-        elif dest in unread and dest in _libmtls:
+        elif dest in OF_METHODS and dest in _libmtls and dest not in read:
             reasons.setdefault(_rest(params), []).append(flag)
     clauses = [
         f"{', '.join(flags)} {'has' if len(flags) == 1 else 'have'} no effect {why}"

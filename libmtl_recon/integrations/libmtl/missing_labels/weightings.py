@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from libmtl_recon.errors import ReconError
-from libmtl_recon.integrations.libmtl.patches.nash_mtl import solve_optimization
+from libmtl_recon.integrations.libmtl.patches import patch_status
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,10 @@ def _why_not_nash(trainer: Any) -> str:
     none; with ``--update_weights_every`` also in each step between two solutions, in which weights
     out of several bargains, of several scales, would meet.
     """
-    weighting: Any = weighting_of(trainer.model)
-    if weighting.solve_optimization is not solve_optimization:
-        return "without the mend nash-mtl-solver it sets up its bargaining problem once, for all"
+    import LibMTL
+
+    if patch_status(LibMTL).get("nash-mtl-solver") != "applied":
+        return "without the patch nash-mtl-solver it sets up its bargaining problem once, for all"
     if trainer.kwargs["weight_args"].get("update_weights_every", 1) != 1:
         return "with --update_weights_every above 1 it uses the weights of steps with other tasks"
     return ""

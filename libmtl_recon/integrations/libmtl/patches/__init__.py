@@ -1,79 +1,61 @@
-"""What is mended in LibMTL from outside, so that it trains on today's PyTorch.
+"""What is set right in LibMTL from outside, so that it trains on today's PyTorch.
 
-Each mend says what is broken and how it is recognised; nothing is mended that works.
+Each patch says what is wrong and how that is recognised; nothing is patched that works, nor what is
+of a version of LibMTL that is not known.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 from types import ModuleType
 from typing import Literal
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.integrations.libmtl.patches import (
-    aligned_mtl,
-    attention,
-    cagrad,
-    checkpoint,
-    device,
-    dselect_k,
-    dselect_k_look,
-    excess_mtl,
+    architectures,
     fast_gradients,
-    gls,
-    gradients,
-    gradnorm,
-    gradnorm_rates,
-    gradvac,
-    gradvac_layers,
-    imtl,
-    loaders,
-    mgda,
-    mtan,
-    nash_mtl,
-    optimizers,
-    own_scheduler,
-    representations,
-    return_weight,
-    rlw,
-    sdmgrad,
-    torchvision_import,
+    imports,
+    trainer,
+    weightings,
+    weightings_main,
 )
-from libmtl_recon.integrations.libmtl.patches.patch import Patch
+from libmtl_recon.integrations.libmtl.patches.patch import Patch, Unknown
 from libmtl_recon.texts import did_you_mean
 
+# In the order in which they are applied, and listed.
 PATCHES: tuple[Patch, ...] = (
     # To load and to run at all.
-    torchvision_import.PATCH,
-    device.PATCH,
-    loaders.PATCH,
-    optimizers.PATCH,
-    own_scheduler.PATCH,
-    checkpoint.PATCH,
-    return_weight.PATCH,
-    attention.PATCH,
+    imports.torchvision_import,
+    trainer.device,
+    trainer.iterator_next,
+    imports.optimizers_schedulers,
+    trainer.own_scheduler,
+    trainer.strict_checkpoint,
+    trainer.return_weight,
+    architectures.attention_in_evaluation,
     # The architectures.
-    gradients.PATCH,
-    mtan.PATCH,
-    representations.PATCH,
-    dselect_k.PATCH,
-    dselect_k_look.PATCH,
+    architectures.in_place_zero_grad,
+    architectures.mtan_zero_grad,
+    architectures.task_representations,
+    architectures.dselect_k_codes,
+    architectures.dselect_k_look,
     # The weightings.
-    aligned_mtl.PATCH,
-    cagrad.PATCH,
-    excess_mtl.PATCH,
-    gls.PATCH,
-    gradnorm_rates.PATCH,
-    gradnorm.PATCH,
-    gradvac.PATCH,
-    gradvac_layers.PATCH,
-    imtl.PATCH,
-    mgda.PATCH,
-    nash_mtl.PATCH,
-    rlw.PATCH,
-    sdmgrad.PATCH,
+    weightings_main.aligned_mtl_eigen,
+    weightings.cagrad_tasks,
+    weightings_main.excess_mtl_encoder,
+    weightings.gls_logarithms,
+    weightings.gradnorm_zero_loss,
+    weightings.gradnorm_first_epoch,
+    weightings.gradvac_targets,
+    weightings_main.gradvac_layers,
+    weightings.imtl_inverse,
+    weightings.mgda_solver,
+    weightings_main.nash_mtl_solver,
+    weightings.rlw_constrained_bernoulli,
+    weightings_main.sdmgrad_simplex,
     # What all of them take their gradients by.
-    fast_gradients.PATCH,
+    fast_gradients.fast_gradients,
 )
 
 __all__ = [
@@ -83,65 +65,130 @@ __all__ = [
     "patch_after_import",
     "patch_before_import",
     "patch_status",
+    "unknown_functions",
 ]
 
-VARIABLE = "LIBMTL_RECON_MENDS"
-_VERDICTS = "_libmtl_recon_verdicts"
+VARIABLE = "LIBMTL_RECON_PATCHES"
+OLD_VARIABLE = "LIBMTL_RECON_MENDS"
+# What LibMTL's module is given, to remember what became of the patches.
+_STATUS, _UNKNOWN = "_libmtl_recon_patches", "_libmtl_recon_unknown"
+_SHOWN = 8  # names in a warning; an edited LibMTL has few, one without sources many
 
-PatchStatus = Literal["applied", "not needed", "switched off"]
+PatchStatus = Literal["applied", "not needed", "switched off", "not checked"]
 
 
 def patch_before_import(libmtl: ModuleType) -> None:
-    """Apply the mends without which LibMTL cannot be imported."""
+    """Apply the patches without which LibMTL cannot be imported."""
     _apply(libmtl, before_import=True)
 
 
 def patch_after_import(libmtl: ModuleType) -> None:
-    """Apply the other mends to an imported LibMTL."""
+    """Apply the other patches to an imported LibMTL, and warn of what is not known of it."""
+    if OLD_VARIABLE in os.environ:
+        warnings.warn(
+            f"{OLD_VARIABLE} is called {VARIABLE} now; the old name is read for one more release.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
     _apply(libmtl, before_import=False)
+    unknown = unknown_functions(libmtl)
+    if unknown:
+        _warn(unknown, [name for name in unknown if patch_status(libmtl)[name] == "not checked"])
 
 
 def patch_status(libmtl: ModuleType) -> dict[str, PatchStatus]:
-    """What became of each mend, by its name; those without were not looked at.
+    """What became of each patch, by its name; those without were not looked at.
 
-    A LibMTL that was imported before us needed no mend for its import.
+    One that is about functions of an unknown version of LibMTL is ``not checked``, and not applied.
+    A LibMTL that was imported before us needed no patch for its import.
     """
-    return dict(vars(libmtl).get(_VERDICTS, {}))
+    return dict(vars(libmtl).get(_STATUS, {}))
+
+
+def unknown_functions(libmtl: ModuleType) -> dict[str, tuple[str, ...]]:
+    """LibMTL's functions of an unknown version that were left alone, by the patches' names."""
+    return dict(vars(libmtl).get(_UNKNOWN, {}))
 
 
 def wanted_patches() -> frozenset[str]:
-    """The names of the mends that may be applied: all, or those in ``LIBMTL_RECON_MENDS``.
+    """The names of the patches that may be applied: all, or those in ``LIBMTL_RECON_PATCHES``.
 
     Raises:
-        UsageError: The variable names a mend that there is not.
+        UsageError: The variable names a patch that there is not, or the one of its old name says
+            something else.
     """
-    names = [mend.name for mend in PATCHES]
-    given = os.environ.get(VARIABLE)
+    names = [one.name for one in PATCHES]
+    given = _given()
     if given is None:
         return frozenset(names)
-    wanted = [name.strip() for name in given.split(",") if name.strip() not in ("", "none")]
-    for name in wanted:
-        if name not in names:
-            raise UsageError(
-                VARIABLE,
-                "must be none, or names of mends with commas between them",
-                name,
-                f"{did_you_mean(name, names)}There are {', '.join(names)}; unset, all are "
-                "applied that are needed.",
-            )
-    return frozenset(wanted)
+    wanted = _listed(given)
+    for name in sorted(wanted.difference(names)):
+        raise UsageError(
+            VARIABLE if VARIABLE in os.environ else OLD_VARIABLE,
+            "must be none, or names of patches with commas between them",
+            name,
+            f"{did_you_mean(name, names)}There are {', '.join(names)}; unset, all are "
+            "applied that are needed.",
+        )
+    return wanted
+
+
+def _given() -> str | None:
+    """What says which patches are wanted, if anything does."""
+    given, old = os.environ.get(VARIABLE), os.environ.get(OLD_VARIABLE)
+    if given is None or old is None:
+        return old if given is None else given
+    if _listed(given) != _listed(old):
+        raise UsageError(
+            OLD_VARIABLE,
+            f"must not say anything else than {VARIABLE}, whose old name it is",
+            old,
+            f"Unset {OLD_VARIABLE}.",
+        )
+    return given
+
+
+def _listed(given: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in given.split(",")) - {"", "none"}
 
 
 def _apply(libmtl: ModuleType, *, before_import: bool) -> None:
-    wanted = wanted_patches()
-    found: dict[str, PatchStatus] = vars(libmtl).setdefault(_VERDICTS, {})
-    for mend in PATCHES:
-        if mend.before_import is not before_import:
+    wanted, named = wanted_patches(), _given() is not None
+    status: dict[str, PatchStatus] = vars(libmtl).setdefault(_STATUS, {})
+    unknown: dict[str, tuple[str, ...]] = vars(libmtl).setdefault(_UNKNOWN, {})
+    for one in PATCHES:
+        if one.before_import is not before_import:
             continue
-        if not mend.needed(libmtl):
-            found[mend.name] = "not needed"
-        elif mend.name not in wanted:
-            found[mend.name] = "switched off"
+        need = one.needs(libmtl)
+        if need is False:
+            status[one.name] = "not needed"
+        elif one.name not in wanted:
+            status[one.name] = "switched off"
+        elif isinstance(need, Unknown) and not named:
+            status[one.name], unknown[one.name] = "not checked", need.functions
         else:
-            mend.apply(libmtl)
-            found[mend.name] = "applied"
+            left = one.left_alone_in(libmtl)
+            if left:
+                unknown[one.name] = left
+            one.apply(libmtl)
+            status[one.name] = "applied"
+
+
+def _warn(unknown: dict[str, tuple[str, ...]], not_checked: list[str]) -> None:
+    functions = dict.fromkeys(name for names in unknown.values() for name in names)
+    text = (
+        f"LibMTL's {_shortened(list(functions))} are left as they are: their source is neither "
+        "that of the PyPI release 1.1.5 nor that of GitHub main at 4336804, or cannot be read."
+    )
+    if not_checked:
+        text += (
+            f" Whether these patches are needed was not checked: {_shortened(not_checked)}. "
+            f"`libmtl-recon doctor` tells what is wrong without them. {VARIABLE} with the names of "
+            "all patches that you want decides that, and ends this warning."
+        )
+    warnings.warn(text, stacklevel=3)
+
+
+def _shortened(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,28 +1,114 @@
-"""What a mend is."""
+"""What a patch is: a function that sets one defect of LibMTL right, its reason, and when to."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
+
+from libmtl_recon.integrations.libmtl.known_sources import find, versions_of
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """What tells whether a patch is needed is of no known version of LibMTL.
+
+    Attributes:
+        functions: The dotted names of LibMTL's functions that are.
+    """
+
+    functions: tuple[str, ...]
+
+
+Needs = Callable[[ModuleType], "bool | Unknown"]
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One defect of LibMTL that is mended from outside.
+    """One defect of LibMTL that is set right from outside.
 
     Attributes:
-        name: Its name, for messages and switches.
-        reason: What is broken without it.
-        needed: Whether this LibMTL has the defect; asked with LibMTL's module.
-        apply: Mends it, on the classes themselves, so that it holds for scripts that imported
+        name: Its name, for messages and for the switch.
+        reason: What is wrong without it: the first line of its function's docstring.
+        needs: Tells whether a LibMTL has the defect.
+        apply: Sets it right, on the classes themselves, so that it holds for scripts that imported
             them before us.
-        before_import: LibMTL cannot be imported without it; ``needed`` and ``apply`` are then
-            given the module before it was executed.
+        before_import: LibMTL cannot be imported without it; ``needs`` and ``apply`` are then given
+            the module before it was executed.
+        known_only: Dotted names of functions that it takes the place of where they are of a known
+            version, and else leaves alone.
     """
 
     name: str
     reason: str
-    needed: Callable[[ModuleType], bool]
+    needs: Needs
     apply: Callable[[ModuleType], None]
     before_import: bool = False
+    known_only: tuple[str, ...] = ()
+
+    def left_alone_in(self, libmtl: ModuleType) -> tuple[str, ...]:
+        """Those of ``known_only`` that this LibMTL has in an unknown version."""
+        return tuple(name for name in self.known_only if is_unknown(libmtl, name))
+
+
+def patch(
+    name: str,
+    *,
+    needs: Needs,
+    before_import: bool = False,
+    known_only: tuple[str, ...] = (),
+) -> Callable[[Callable[[ModuleType], None]], Patch]:
+    """Make a patch of a function of LibMTL's module, whose docstring begins with the reason.
+
+    One that is all hooks of ``hook_table`` has nothing else to do: they are there by its name.
+    """
+
+    def decorate(function: Callable[[ModuleType], None]) -> Patch:
+        reason = (inspect.getdoc(function) or "").partition("\n")[0].rstrip(".")
+        return Patch(name, reason, needs, function, before_import, known_only)
+
+    return decorate
+
+
+class Defect:
+    """A defect that known sources have; told by the functions that have it, or go with it.
+
+    Args:
+        *functions: Their dotted names in LibMTL. One without the first has no such defect.
+        of: The known versions in which these functions have it.
+        where: Whether what is around LibMTL makes a defect of it.
+    """
+
+    def __init__(
+        self, *functions: str, of: tuple[str, ...], where: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.functions, self.of, self.where = functions, of, where
+
+    def __call__(self, libmtl: ModuleType) -> bool | Unknown:
+        """Compare the functions' sources with the known ones."""
+        if find(libmtl, self.functions[0]) is None or not self.where():
+            return False
+        known = {name: versions_of(find(libmtl, name), name) for name in self.functions}
+        if not all(known.values()):
+            return Unknown(tuple(name for name, versions in known.items() if not versions))
+        return all(versions.intersection(self.of) for versions in known.values())
+
+
+def is_unknown(libmtl: ModuleType, name: str) -> bool:
+    """Whether LibMTL has a function of this dotted name, and that of an unknown version."""
+    function = find(libmtl, name)
+    return function is not None and not versions_of(function, name)
+
+
+def stand_in(owner: Any, name: str, function: Callable[..., Any]) -> None:
+    """Put a function in the place of LibMTL's own, which stays reachable as ``__wrapped__``."""
+    own = getattr(owner, name)
+
+    @functools.wraps(own)
+    def standing_in(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    setattr(owner, name, standing_in)

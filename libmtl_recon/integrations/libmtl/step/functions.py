@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,38 +10,40 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.gradients import columns
-from libmtl_recon.integrations.libmtl.step.image import image_of
+from libmtl_recon.integrations.libmtl.known_sources import versions_of
 from libmtl_recon.integrations.libmtl.step.step import assign_grad, step_of, task_roots, task_rows
+from libmtl_recon.integrations.libmtl.wrapper import hook_names
 
 # They draw three batches a step and hand all losses over at once, [3, T].
 SEVERAL_BATCHES = {"MoDo": 3, "SDMGrad": 3}
-_KNOWN = ("LibMTL.", "libmtl_recon.")
+_OWN = "libmtl_recon."
+_KNOWN = ("LibMTL.", _OWN)
+# They clip gradients that would reach the parameters only after their end.
+_CLIPPING = frozenset(("Nash_MTL",))
 
 
-def split_compute_loss(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``Trainer._compute_loss`` that remembers one scalar a task."""
-
-    def _compute_loss(self: Any, preds: Any, gts: Any, task_name: str | None = None) -> Tensor:
-        step, batches = step_of(self.model), _batches(self.model)
-        if self.multi_input:
-            loss: Tensor = trainable(original(self, preds, gts, task_name), preds)
-            if torch.is_grad_enabled():
-                step.note_scalar(loss, batches * self.task_num)
-            return loss
-        scalars = [
-            trainable(
-                self.meter.losses[task]._update_loss(preds[task], gts[task]).reshape(()),
-                preds[task],
-            )
-            for task in self.task_name
-        ]
-        # LibMTL's vector has the default dtype.
-        losses = torch.stack([scalar.to(torch.get_default_dtype()) for scalar in scalars])
-        if losses.requires_grad:
-            step.note_vector(losses, scalars, batches)
-        return losses
-
-    return _compute_loss
+def split_losses(
+    proceed: Callable[..., Any], trainer: Any, /, preds: Any, gts: Any, task_name: str | None = None
+) -> Tensor:
+    """``Trainer._compute_loss`` that remembers one scalar per task."""
+    step, batches = step_of(trainer.model), _batches(trainer.model)
+    if trainer.multi_input:
+        loss: Tensor = trainable(proceed(trainer, preds, gts, task_name), preds)
+        if torch.is_grad_enabled():
+            step.note_scalar(loss, batches * trainer.task_num)
+        return loss
+    scalars = [
+        trainable(
+            trainer.meter.losses[task]._update_loss(preds[task], gts[task]).reshape(()),
+            preds[task],
+        )
+        for task in trainer.task_name
+    ]
+    # LibMTL's vector has the default dtype.
+    losses = torch.stack([scalar.to(torch.get_default_dtype()) for scalar in scalars])
+    if losses.requires_grad:
+        step.note_vector(losses, scalars, batches)
+    return losses
 
 
 def trainable(loss: Tensor, prediction: Any) -> Tensor:
@@ -62,30 +65,24 @@ def _has_graph(prediction: Any) -> bool:
     return isinstance(prediction, list | tuple) and any(_has_graph(part) for part in prediction)
 
 
-def split_backward(model_class: Any) -> Callable[..., Any]:
-    """A weighting's ``backward`` that is given losses without the graphs behind them."""
-
-    def backward(self: Any, losses: Any, **kwargs: Any) -> Any:
-        step, own = step_of(self), super(model_class, self).backward
-        try:
-            if not step.open(losses) or not _takes_a_cut_graph(own.__func__):
-                return own(losses, **kwargs)
-            result = own(step.hand_over(), **kwargs)
-            step.back_propagate(list(self.get_share_params()))
-            return result
-        finally:
-            step.close()
-
-    backward.hands_over = True  # type: ignore[attr-defined]
-    return backward
+def cut_graph(proceed: Callable[..., Any], model: Any, /, losses: Any, **kwargs: Any) -> Any:
+    """Give a weighting's ``backward`` losses without the graphs behind them."""
+    step = step_of(model)
+    try:
+        if not step.open(losses) or not _takes_a_cut_graph(_own_backward(model)):
+            return proceed(model, losses, **kwargs)
+        result = proceed(model, step.hand_over(), **kwargs)
+        step.back_propagate(list(model.get_share_params()))
+        return result
+    finally:
+        step.close()
 
 
 def hands_over(model: Any) -> bool:
     """Whether the model's weighting is given losses without the graphs behind them."""
-    model_class = type(model)
-    own = super(model_class, model).backward
-    split = getattr(model_class.backward, "hands_over", False)
-    return split and own.__func__.__module__.startswith(_KNOWN)
+    return "cut-graph" in hook_names(type(model).backward) and _takes_a_cut_graph(
+        _own_backward(model)
+    )
 
 
 def compute_grad(self: Any, losses: Any, mode: str, rep_grad: bool = False) -> Any:
@@ -125,12 +122,9 @@ def backward_new_grads(
         self: LibMTL's model.
         batch_weight: ``[T]``.
         per_grads: With ``rep_grad``, the gradients of the representations.
-        grads: Without it, ``[T, d]``, or the image that was shown instead.
+        grads: Without it, ``[T, d]``.
     """
-    image = image_of(self)
-    if image is not None:
-        reset_grad(self, image.combine(batch_weight, grads))
-    elif not self.rep_grad:
+    if not self.rep_grad:
         reset_grad(self, batch_weight.to(grads) @ grads)
     elif isinstance(self.rep, dict):
         # All at once: where the tasks have one representation, the encoder is walked once.
@@ -159,10 +153,18 @@ def compute_grad_dim(self: Any) -> None:
     self.grad_dim = sum(self.grad_index)
 
 
+@functools.lru_cache(maxsize=64)
 def _takes_a_cut_graph(weighting: Any) -> bool:
-    # Nash_MTL clips gradients that would reach the parameters only after its end.
-    clips = "clip_grad_norm_" in weighting.__code__.co_names
-    return weighting.__module__.startswith(_KNOWN) and not clips
+    """Whether a ``backward`` is ours, or one of a known LibMTL that is content with losses."""
+    name = weighting.__qualname__.partition(".")[0]
+    if weighting.__module__.startswith(_OWN):
+        return True
+    return name not in _CLIPPING and bool(versions_of(weighting, f"weighting.{name}.backward"))
+
+
+def _own_backward(model: Any) -> Any:
+    """The ``backward`` that the model's class, made by LibMTL, has from its weighting."""
+    return super(type(model), model).backward.__func__
 
 
 def _batches(model: Any) -> int:

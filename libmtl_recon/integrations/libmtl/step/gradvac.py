@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from libmtl_recon.gradients import gramian, layer_gramians
+from libmtl_recon.errors import UsageError
+from libmtl_recon.gradients import columns, gramian, layer_gramians
 from libmtl_recon.integrations.libmtl.step.shared import draw_orders, shared_gradients
 from libmtl_recon.weighting.combining import combine
 from libmtl_recon.weighting.gradvac import turned
@@ -66,3 +67,47 @@ def make_main_backward(guard: float) -> Callable[..., NDArray[np.float64]]:
         return np.ones(tasks)
 
     return backward
+
+
+def layer_widths(model: Any) -> list[int]:
+    """How many neighbouring columns of the gradients belong to each module.
+
+    Args:
+        model: LibMTL's.
+    """
+    owners: dict[int, Any] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), module)
+    widths: list[int] = []
+    last = None
+    for parameter in model.get_share_params():
+        owner = owners[id(parameter)]
+        if owner is last:
+            widths[-1] += columns.width(parameter)
+        else:
+            widths.append(columns.width(parameter))
+        last = owner
+    return widths
+
+
+def init_rho(self: Any, group_type: int) -> None:
+    """Set the groups, and the cosines that are aimed at, to zeros ``[T, T, groups]``.
+
+    Raises:
+        UsageError: There is no such type.
+    """
+    if group_type == 0:
+        self.k_idx = [-1]  # LibMTL's word for all columns
+    elif group_type == 1:
+        self.k_idx = layer_widths(self)
+    elif group_type == 2:
+        self.k_idx = columns.widths(list(self.get_share_params()))
+    else:
+        raise UsageError(
+            "--GradVac_group_type",
+            "must be 0 (the whole model), 1 (layers) or 2 (matrices)",
+            group_type,
+            "Leave it out for the whole model.",
+        )
+    self.rho_T = torch.zeros(self.task_num, self.task_num, len(self.k_idx), device=self.device)

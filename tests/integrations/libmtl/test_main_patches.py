@@ -1,4 +1,4 @@
-"""The maths and the refusals behind the mends of LibMTL's main branch, which need no checkout."""
+"""The maths and the refusals behind the patches of LibMTL's main branch, which need no checkout."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from libmtl_recon import ReconError, UsageError
 from libmtl_recon.integrations.libmtl.bilevel import refuse_impossible
 from libmtl_recon.integrations.libmtl.loading import load_strictly
 from libmtl_recon.integrations.libmtl.packages import missing_packages
-from libmtl_recon.integrations.libmtl.patches.aligned_mtl import aligned_weights
-from libmtl_recon.integrations.libmtl.patches.excess_mtl import excess_risks
-from libmtl_recon.integrations.libmtl.patches.gradvac_layers import layer_widths
-from libmtl_recon.integrations.libmtl.patches.nash_mtl import nash_weights
-from libmtl_recon.integrations.libmtl.patches.sdmgrad import project_on_simplex
+from libmtl_recon.integrations.libmtl.step.gradvac import layer_widths
+from libmtl_recon.weighting.aligned_mtl import aligned
+from libmtl_recon.weighting.excess_mtl import excess_risks
+from libmtl_recon.weighting.nash_mtl import bargained
+from libmtl_recon.weighting.simplex import project_on_simplex
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -38,7 +38,7 @@ def gradients(seed: int, tasks: int) -> np.ndarray:
 @given(st.integers(0, 10**6), st.integers(1, 8))
 def test_nash_weights_solve_the_bargaining_equation(seed: int, tasks: int) -> None:
     rows = gradients(seed, tasks)
-    found = nash_weights(rows @ rows.T)
+    found = bargained(rows @ rows.T)
     assert found is not None
     assert (found > 0).all()
     np.testing.assert_allclose(rows @ (rows.T @ found), 1 / found, rtol=1e-6)
@@ -46,9 +46,9 @@ def test_nash_weights_solve_the_bargaining_equation(seed: int, tasks: int) -> No
 
 def test_nash_weights_of_two_gradients_are_as_in_the_paper() -> None:
     # Where the gradients are orthogonal, each weight is the inverse of its gradient's length.
-    np.testing.assert_allclose(nash_weights(np.diag([4.0, 0.25])), [0.5, 2.0])
+    np.testing.assert_allclose(bargained(np.diag([4.0, 0.25])), [0.5, 2.0])
     # Nearly opposite ones: the equation itself, in closed form by symmetry.
-    np.testing.assert_allclose(nash_weights(np.array([[1, -0.999], [-0.999, 1]])), 1000**0.5)
+    np.testing.assert_allclose(bargained(np.array([[1, -0.999], [-0.999, 1]])), 1000**0.5)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_nash_weights_of_two_gradients_are_as_in_the_paper() -> None:
     ids=["opposite", "zero", "nan"],
 )
 def test_where_there_is_no_bargaining_solution_none_is_made_up(gramian: list[list[float]]) -> None:
-    assert nash_weights(np.array(gramian)) is None
+    assert bargained(np.array(gramian)) is None
 
 
 @settings(deadline=None)
@@ -68,18 +68,18 @@ def test_aligned_gradients_have_singular_values_all_equal_to_the_least(
     rng = np.random.default_rng(seed)
     rows = torch.tensor(rng.normal(size=(tasks, 40)) * rng.uniform(0.1, 10, size=(tasks, 1)))
     left, sizes, right = torch.linalg.svd(rows, full_matrices=False)
-    aligned = sizes.min() * left @ right
-    weights = aligned_weights(rows @ rows.T, torch.finfo(torch.float64).eps)
-    torch.testing.assert_close(weights @ rows, aligned.sum(0), rtol=1e-7, atol=1e-9)
+    wanted = sizes.min() * left @ right
+    weights = aligned(rows @ rows.T, torch.finfo(torch.float64).eps)
+    torch.testing.assert_close(weights @ rows, wanted.sum(0), rtol=1e-7, atol=1e-9)
 
 
 def test_alignment_leaves_out_what_has_no_length() -> None:
     rows = torch.tensor([[3.0, 0.0], [4.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
-    weights = aligned_weights(rows @ rows.T, 1e-12)
+    weights = aligned(rows @ rows.T, 1e-12)
     # One component, (0.6, 0.8, 0) of length 5, which stays as it is.
     torch.testing.assert_close(weights @ rows, torch.tensor([1.4 * 5, 0.0], dtype=torch.float64))
     zeros = torch.zeros(2, 2, dtype=torch.float64)
-    torch.testing.assert_close(aligned_weights(zeros, 1e-12), torch.ones_like(zeros[0]))
+    torch.testing.assert_close(aligned(zeros, 1e-12), torch.ones_like(zeros[0]))
 
 
 @settings(deadline=None)

@@ -1,16 +1,13 @@
-"""LibMTL's Trainer puts everything on ``cuda:0``, whether there is one or not."""
+"""The device to train on, which LibMTL's Trainer fixes to ``cuda:0``."""
 
 from __future__ import annotations
 
 import os
-from types import ModuleType
 from typing import Any
 
 import torch
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.integrations.libmtl.features import source_of
-from libmtl_recon.integrations.libmtl.patches.patch import Patch
 
 VARIABLE = "LIBMTL_RECON_DEVICE"
 # What LibMTL's --gpu_id sets, after which CUDA knows of the named GPUs only.
@@ -98,17 +95,4 @@ def _set(trainer: Any, device: torch.device | str) -> None:
         print(f"Recon: training on {chosen}")
 
 
-def _needed(libmtl: ModuleType) -> bool:
-    return repr(_FIXED) in source_of(libmtl.Trainer.__init__)
-
-
-def _apply(libmtl: ModuleType) -> None:
-    libmtl.Trainer.device = property(_get, _set, doc="The device of the model and the data.")
-
-
-PATCH = Patch(
-    name="device",
-    reason=f"LibMTL's Trainer fixes the device to {_FIXED}",
-    needed=_needed,
-    apply=_apply,
-)
+trainer_device = property(_get, _set, doc="The device of the model and the data.")

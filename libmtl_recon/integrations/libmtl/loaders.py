@@ -1,20 +1,14 @@
-"""LibMTL calls ``iterator.next()`` inside a bare ``except``.
+"""Data loaders that LibMTL may iterate, which calls ``iterator.next()`` in a bare ``except``.
 
-PyTorch's iterators have no ``next`` any more, and the bare ``except`` takes whatever the data
-loading raised, Ctrl-C included, for the end of an epoch: the error is lost and the batch is
-drawn again. The loaders are wrapped in ones whose iterators have a ``next`` and which, asked for
-another pass by code that has just caught such an error, raise it again.
+Their iterators have a ``next``; and asked for another pass by code that has just caught an error of
+theirs, they raise it again.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
-
-from libmtl_recon.integrations.libmtl.features import source_of
-from libmtl_recon.integrations.libmtl.patches.patch import Patch
 
 
 class Loader:
@@ -58,27 +52,3 @@ class LoaderIterator:
         return next(self.iterator)
 
     next = __next__
-
-
-def _needed(libmtl: ModuleType) -> bool:
-    source = source_of(libmtl.Trainer._process_data)
-    return ".next()" in source or "except:" in source
-
-
-def _apply(libmtl: ModuleType) -> None:
-    prepare = libmtl.Trainer._prepare_dataloaders
-
-    def _prepare_dataloaders(self: Any, dataloaders: Any) -> Any:
-        if isinstance(dataloaders, dict):
-            return prepare(self, {task: Loader(own) for task, own in dataloaders.items()})
-        return prepare(self, Loader(dataloaders))
-
-    libmtl.Trainer._prepare_dataloaders = _prepare_dataloaders
-
-
-PATCH = Patch(
-    name="iterator-next",
-    reason="LibMTL calls iterator.next(), and takes any error of the data loading for its end",
-    needed=_needed,
-    apply=_apply,
-)

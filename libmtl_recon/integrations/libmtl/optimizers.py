@@ -1,16 +1,9 @@
-"""LibMTL offers optimisers and schedulers whose arguments it never makes.
-
-``--optim adagrad|rmsprop`` and ``--scheduler cos|exp`` end in an UnboundLocalError.
-"""
+"""The arguments of optimisers and schedulers that LibMTL offers, and makes none for."""
 
 from __future__ import annotations
 
 import argparse
-from types import ModuleType
 from typing import Any
-
-from libmtl_recon.integrations.libmtl.features import source_of
-from libmtl_recon.integrations.libmtl.patches.patch import Patch
 
 # By LibMTL's names; each of its own code is told the value instead.
 OPTIMIZERS = {"adagrad": "adam", "rmsprop": "adam"}
@@ -36,22 +29,8 @@ def scheduler_values(params: Any) -> dict[str, Any]:
     return {"scheduler": "exp", "gamma": params.gamma}
 
 
-def _needed(libmtl: ModuleType) -> bool:
-    source = source_of(libmtl.config.prepare_args)
-    return "'adagrad'" in source and "'optim': 'adagrad'" not in source
-
-
-def _apply(libmtl: ModuleType) -> None:
-    # `prepare_args` itself is swapped at registration, and asks whether this was applied.
-    parser: argparse.ArgumentParser = libmtl.config.LibMTL_args
+def complete_help(parser: argparse.ArgumentParser) -> None:
+    """Add to the help of LibMTL's flags what they mean for these."""
     for action in parser._actions:
         if action.dest in _HELP:
             action.help = f"{action.help}, {_HELP[action.dest]}"
-
-
-PATCH = Patch(
-    name="optimizers-schedulers",
-    reason="LibMTL offers adagrad, rmsprop, cos and exp, but makes no arguments for them",
-    needed=_needed,
-    apply=_apply,
-)

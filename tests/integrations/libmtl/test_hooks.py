@@ -1,4 +1,4 @@
-"""Observers see what LibMTL's Trainer does, and leave it as it was."""
+"""Hooks see what LibMTL's Trainer does, and leave it as it was."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ def test_a_score_without_a_name_is_no_matter_to_others() -> None:
     assert trainer.meter.best_result["epoch"] == 0
 
 
-def test_training_is_the_same_without_and_with_observers() -> None:
+def test_training_is_the_same_without_and_with_hooks() -> None:
     ends = []
-    for observers in ((), (Notes(),)):
-        with trainer_hooks(*observers):
+    for hooks in ((), (Notes(),)):
+        with trainer_hooks(*hooks):
             trainer = make_trainer("PCGrad")
             trainer.train(batches(2), batches(2), epochs=1)
         ends.append(torch.cat([p.flatten() for p in trainer.model.parameters()]))

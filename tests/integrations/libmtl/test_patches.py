@@ -1,4 +1,4 @@
-"""LibMTL's PyPI release trains on today's PyTorch, and each mend does what it says."""
+"""LibMTL's PyPI release trains on today's PyTorch, and each patch does what it says."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ import pytest
 import torch
 
 from libmtl_recon import UsageError
+from libmtl_recon.integrations.libmtl.device import choose_device
 from libmtl_recon.integrations.libmtl.features import detect
 from libmtl_recon.integrations.libmtl.patches import PATCHES, wanted_patches
-from libmtl_recon.integrations.libmtl.patches.device import choose_device
 
 OFFERED = [
     *(
@@ -60,14 +60,14 @@ def test_every_weighting_moves_every_parameter(weighting: str, tasks: int) -> No
     assert not still
 
 
-def fresh_verdicts(**environment: str) -> dict[str, str]:
-    """What becomes of each mend in a new process."""
+def fresh_status(**environment: str) -> dict[str, str]:
+    """What becomes of each patch in a new process."""
     code = (
         "import libmtl_recon, LibMTL, json\n"
         "from libmtl_recon.integrations.libmtl.patches import patch_status\n"
         "found = patch_status(LibMTL)\n"
-        "mended = isinstance(vars(LibMTL.Trainer).get('device'), property)\n"
-        "assert mended == (found['device'] == 'applied')\n"
+        "patched = isinstance(vars(LibMTL.Trainer).get('device'), property)\n"
+        "assert patched == (found['device'] == 'applied')\n"
         "print(json.dumps(found))"
     )
     done = subprocess.run(
@@ -83,13 +83,13 @@ def fresh_verdicts(**environment: str) -> dict[str, str]:
     return found
 
 
-def test_each_mend_has_a_name_and_a_reason() -> None:
-    names = [mend.name for mend in PATCHES]
+def test_each_patch_has_a_name_and_a_reason() -> None:
+    names = [patch.name for patch in PATCHES]
     assert len(names) == len(set(names)) >= 14
-    assert all(len(mend.reason) > 20 for mend in PATCHES)
+    assert all(len(patch.reason) > 20 for patch in PATCHES)
 
 
-# Mends of what LibMTL's main branch added.
+# Patches of what LibMTL's main branch added.
 OF_MAIN = {
     *("strict-checkpoint", "return-weight", "aligned-mtl-eigen", "excess-mtl-encoder"),
     *("gradvac-layers", "nash-mtl-solver", "sdmgrad-simplex", "dselect-k-look"),
@@ -98,9 +98,9 @@ OF_MAIN = {
 
 
 @pypi_only
-def test_the_release_needs_every_other_mend() -> None:
-    found = fresh_verdicts()
-    assert {name for name, verdict in found.items() if verdict != "applied"} == OF_MAIN
+def test_the_release_needs_every_other_patch() -> None:
+    found = fresh_status()
+    assert {name for name, status in found.items() if status != "applied"} == OF_MAIN
     assert {found[name] for name in OF_MAIN} == {"not needed"}
 
 
@@ -195,7 +195,7 @@ def test_weight_decay_leaves_alone_what_no_task_uses(weighting: str) -> None:
 
 
 def original_cagrad() -> ModuleType:
-    """LibMTL's own CAGrad, loaded beside the mended one."""
+    """LibMTL's own CAGrad, loaded beside the patched one."""
     file = Path(LibMTL.__file__).parent / "weighting" / "CAGrad.py"
     spec = importlib.util.spec_from_file_location("original_cagrad", file)
     module = importlib.util.module_from_spec(spec)
@@ -242,28 +242,28 @@ def test_a_weighting_of_gradients_trains_the_encoder_by_rep_grad(weighting: str)
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [
-        (None, {mend.name for mend in PATCHES}),
+        (None, {patch.name for patch in PATCHES}),
         ("none", set()),
         ("device, cagrad-tasks", {"device", "cagrad-tasks"}),
     ],
 )
-def test_mends_can_be_switched_off(
+def test_patches_can_be_switched_off(
     given: str | None, wanted: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("LIBMTL_RECON_MENDS", raising=False)
+    monkeypatch.delenv("LIBMTL_RECON_PATCHES", raising=False)
     if given is not None:
-        monkeypatch.setenv("LIBMTL_RECON_MENDS", given)
+        monkeypatch.setenv("LIBMTL_RECON_PATCHES", given)
     assert wanted_patches() == wanted
 
 
-def test_a_mend_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIBMTL_RECON_MENDS", "devise")
-    with pytest.raises(UsageError, match=r"LIBMTL_RECON_MENDS.*'devise'.*device"):
+def test_a_patch_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIBMTL_RECON_PATCHES", "devise")
+    with pytest.raises(UsageError, match=r"LIBMTL_RECON_PATCHES.*'devise'.*device"):
         wanted_patches()
 
 
 @pypi_only
-def test_a_switched_off_mend_leaves_the_defect_and_says_so() -> None:
-    found = fresh_verdicts(LIBMTL_RECON_MENDS="torchvision-import")
+def test_a_switched_off_patch_leaves_the_defect_and_says_so() -> None:
+    found = fresh_status(LIBMTL_RECON_PATCHES="torchvision-import")
     assert found.pop("torchvision-import") == "applied"
-    assert {verdict for name, verdict in found.items() if name not in OF_MAIN} == {"switched off"}
+    assert {status for name, status in found.items() if name not in OF_MAIN} == {"switched off"}

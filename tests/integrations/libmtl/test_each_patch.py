@@ -1,4 +1,4 @@
-"""Each mend: wrong without it, right with it, whichever of us a script imports first."""
+"""Each patch: wrong without it, right with it, whichever of us a script imports first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from libmtl_recon.integrations.libmtl.features import detect
 from libmtl_recon.integrations.libmtl.patches import PATCHES
 
-PROBE = Path(__file__).with_name("probe_mends.py")
+PROBE = Path(__file__).with_name("probe_patches.py")
 # What each defect looks like: an error, a wrong result, or the first parameter that is wrong.
 WITHOUT = {
     "task-representations": "encoder.cross_unit",
@@ -36,10 +36,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def probe(order: str, mends: str | None = None) -> dict[str, list[str]]:
-    environment = {k: v for k, v in os.environ.items() if k != "LIBMTL_RECON_MENDS"}
-    if mends is not None:
-        environment["LIBMTL_RECON_MENDS"] = mends
+def probe(order: str, patches: str | None = None) -> dict[str, list[str]]:
+    environment = {k: v for k, v in os.environ.items() if k != "LIBMTL_RECON_PATCHES"}
+    if patches is not None:
+        environment["LIBMTL_RECON_PATCHES"] = patches
     environment |= {"LIBMTL_RECON_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, PROBE, order],
@@ -55,7 +55,7 @@ def probe(order: str, mends: str | None = None) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("order", ["ours-first", "libmtl-first"])
-def test_all_is_right_with_the_mends(order: str) -> None:
+def test_all_is_right_with_the_patches(order: str) -> None:
     found = probe(order)
     assert found == {name: [] for name in WITHOUT}
 
@@ -68,10 +68,10 @@ def without() -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("name", WITHOUT)
-def test_each_defect_is_there_without_its_mend(name: str, without: dict[str, list[str]]) -> None:
+def test_each_defect_is_there_without_its_patch(name: str, without: dict[str, list[str]]) -> None:
     assert [said for said in without[name] if said.startswith(WITHOUT[name])]
 
 
-def test_mtan_trains_no_attention_without_its_mend(without: dict[str, list[str]]) -> None:
+def test_mtan_trains_no_attention_without_its_patch(without: dict[str, list[str]]) -> None:
     lost = [name for name in without["mtan-zero-grad"] if ".encoder_att." in name]
     assert {name.split(".")[-3] for name in lost} == {"0", "1", "2"}, "the tasks"

@@ -1,6 +1,7 @@
-"""Asks, of one LibMTL after another kind of import, whether each mended thing is right.
+"""Asks, of one LibMTL after another kind of import, whether each patched thing is right.
 
-Run by `test_each_mend.py`: `probe_mends.py ours-first|libmtl-first` prints {mend: what is wrong}.
+Run by `test_each_patch.py`: `probe_patches.py ours-first|libmtl-first` prints
+{patch: what is wrong}.
 """
 
 from __future__ import annotations

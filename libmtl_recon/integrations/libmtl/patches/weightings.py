@@ -1,0 +1,170 @@
+"""Patches of the weightings that both LibMTLs have."""
+
+from __future__ import annotations
+
+import random
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from libmtl_recon.errors import UsageError
+from libmtl_recon.gradients import gramian
+from libmtl_recon.integrations.libmtl.known_sources import BOTH, PYPI, find, unpatched
+from libmtl_recon.integrations.libmtl.patches.patch import Defect, patch, stand_in
+from libmtl_recon.integrations.libmtl.step import cagrad, gradvac, weights
+from libmtl_recon.weighting.gls import geometric_weights
+from libmtl_recon.weighting.mgda import normalisers, shortest
+
+
+@patch("cagrad-tasks", needs=Defect("weighting.CAGrad.backward", of=PYPI))
+def cagrad_tasks(libmtl: ModuleType) -> None:
+    """LibMTL's CAGrad works for three tasks only."""
+    stand_in(libmtl.weighting.CAGrad, "backward", cagrad.backward)
+
+
+@patch("gls-logarithms", needs=Defect("weighting.GLS.backward", of=BOTH))
+def gls_logarithms(libmtl: ModuleType) -> None:
+    """LibMTL's GLS multiplies all losses, which overflows, or vanishes, and then gives NaN.
+
+    The product leaves the range of float32 long before the geometric mean does (five losses of
+    1e-9, or of 1e8); so it is with a loss of zero. And the weights that it reports are others.
+    """
+    stand_in(libmtl.weighting.GLS, "backward", gls)
+
+
+def gls(_: Any, losses: Tensor, **__: Any) -> NDArray[np.floating[Any]]:
+    """GLS's backward pass; returns the weights ``[T]``.
+
+    Raises:
+        UsageError: A loss is negative.
+    """
+    values = losses.detach()
+    if bool((values < 0).any()):
+        raise UsageError(
+            "--weighting GLS",
+            "needs losses of at least 0, since it takes their geometric mean",
+            values.tolist(),
+            "Use another weighting, or losses that cannot be negative.",
+        )
+    found = geometric_weights(values)
+    (found * losses).sum().backward()
+    returned: NDArray[np.floating[Any]] = found.cpu().numpy()
+    return returned
+
+
+@patch("gradnorm-zero-loss", needs=Defect("weighting.GradNorm.backward", of=BOTH))
+def gradnorm_zero_loss(libmtl: ModuleType) -> None:
+    """LibMTL's GradNorm makes NaN where a loss is zero in the first epoch.
+
+    It divides each loss by that of the first epoch, and these rates by their mean: by zero, where a
+    loss is zero there (a hinge that is met), or where all are now.
+    """
+    own = libmtl.weighting.GradNorm.backward
+
+    def backward(self: Any, losses: Tensor, **kwargs: Any) -> Any:
+        return (weights.gradnorm if self.epoch >= 1 else own)(self, losses, **kwargs)
+
+    stand_in(libmtl.weighting.GradNorm, "backward", backward)
+
+
+@patch("gradnorm-first-epoch", needs=Defect("weighting.GradNorm.backward", of=BOTH))
+def gradnorm_first_epoch(libmtl: ModuleType) -> None:
+    """With --rep_grad, LibMTL's GradNorm trains the decoders alone in the first epoch.
+
+    Until it has an epoch's losses to compare with, it calls ``backward`` on the sum of the losses,
+    whose graph ends at the representations.
+    """
+    own = libmtl.weighting.GradNorm.backward
+
+    def backward(self: Any, losses: Tensor, **kwargs: Any) -> Any:
+        if self.epoch >= 1 or not self.rep_grad:
+            return own(self, losses, **kwargs)
+        per_grads = self._compute_grad(losses, mode="backward", rep_grad=True)
+        self._backward_new_grads(torch.ones_like(losses), per_grads=per_grads)
+        return np.ones(self.task_num)
+
+    stand_in(libmtl.weighting.GradNorm, "backward", backward)
+
+
+@patch("gradvac-targets", needs=Defect("weighting.GradVac.backward", of=PYPI))
+def gradvac_targets(libmtl: ModuleType) -> None:
+    """LibMTL's GradVac never asks for a cosine above 0: it moves targets too rarely.
+
+    The release moves a pair's target only where it has just turned a gradient, so that GradVac
+    never asks tasks to agree more than not at all, which is what it is for. The paper's Algorithm 1
+    (here with the whole model as one component) moves the targets at every step.
+    """
+    stand_in(libmtl.weighting.GradVac, "backward", gradvac.make_release_backward(always=True))
+
+
+@patch("imtl-inverse", needs=Defect("weighting.IMTL.backward", of=BOTH))
+def imtl_inverse(libmtl: ModuleType) -> None:
+    """LibMTL's IMTL makes NaN of a task gradient of zero, and stops where two are parallel.
+
+    It inverts a matrix that need not have an inverse; in float32, so that squares may leave the
+    range. A task without a gradient takes no part in the system that is solved here.
+    """
+    stand_in(libmtl.weighting.IMTL, "backward", weights.imtl)
+
+
+@patch(
+    "mgda-solver",
+    needs=Defect(
+        "weighting.MGDA._find_min_norm_element",
+        "weighting.MGDA._gradient_normalizers",
+        "weighting.MGDA.backward",
+        of=BOTH,
+    ),
+)
+def mgda_solver(libmtl: ModuleType) -> None:
+    """LibMTL's MGDA may stop far from the least norm, or never, and makes NaN of zeros.
+
+    For three tasks or more it searches until a step changes the weights by less than 1e-5, which
+    need not be near the solution, and need not happen: the release's loop, which is to end after
+    250 steps, counts none, and the main branch's ends without a result.
+
+    For two tasks it is a closed form, which LibMTL asks about squares in the gradients' own dtype.
+    A normaliser of zero (the length of a gradient of zero, the loss of a hinge that is met) divides
+    nothing, where LibMTL makes NaN of all parameters.
+    """
+    mgda = libmtl.weighting.MGDA
+    own, normalise = mgda.backward, mgda._gradient_normalizers
+
+    def find_min_norm_element(_: Any, grads: Tensor) -> Tensor:
+        return shortest(gramian(grads).cpu()).to(grads)
+
+    def gradient_normalizers(self: Any, grads: Tensor, loss_data: Tensor, ntype: str) -> Tensor:
+        if ntype not in ("l2", "loss", "loss+"):  # none; others are refused
+            return normalise(self, grads, loss_data, ntype)  # type: ignore[no-any-return]
+        lengths = torch.linalg.vector_norm(grads, dim=1, dtype=torch.float64)
+        return (grads / normalisers(ntype, lengths, loss_data)[:, None]).to(grads.dtype)
+
+    def backward(self: Any, losses: Tensor, **kwargs: Any) -> Any:
+        # A class of the script's may have a part of its own, on the gradients themselves.
+        parts = (type(self)._find_min_norm_element, type(self)._gradient_normalizers)
+        whole = parts == (mgda._find_min_norm_element, mgda._gradient_normalizers)
+        return (weights.mgda if whole else own)(self, losses, **kwargs)
+
+    stand_in(mgda, "_find_min_norm_element", find_min_norm_element)
+    stand_in(mgda, "_gradient_normalizers", gradient_normalizers)
+    stand_in(mgda, "backward", backward)
+
+
+def _lacks_random(libmtl: ModuleType) -> bool:
+    backward = unpatched(find(libmtl, "weighting.RLW.backward"))
+    asks = "random" in getattr(getattr(backward, "__code__", None), "co_names", ())
+    return asks and "random" not in backward.__globals__
+
+
+@patch("rlw-constrained-bernoulli", needs=_lacks_random)
+def rlw_constrained_bernoulli(libmtl: ModuleType) -> None:
+    """LibMTL's RLW knows no --dist constrained_Bernoulli, for want of an import.
+
+    It draws by ``random``; a bare ``except`` turns the NameError into a "No support method".
+    """
+    vars(sys.modules[libmtl.weighting.RLW.__module__])["random"] = random
