@@ -78,9 +78,7 @@ def carry_over(state_dict: Any, made: Any) -> None:
         state_dict: A state dict.
         made: An ``OrderedDict``, which has no metadata yet.
     """
-    kept = {
-        path: {KEY: local[KEY]} for path, local in state_dict._metadata.items() if KEY in local
-    }
+    kept = {path: {KEY: local[KEY]} for path, local in state_dict._metadata.items() if KEY in local}
     if kept:
         made._metadata = OrderedDict(kept)
 

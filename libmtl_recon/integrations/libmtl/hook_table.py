@@ -78,7 +78,12 @@ ROWS: tuple[Row, ...] = (
         "Trainer._prepare_model",
         before=(Hook("compiled", compiled.prepare, "Split networks run without torch.compile."),),
         around=(
-            Hook("recon-base", recon.build_over_base, "Its class is made over a base's."),
+            Hook(
+                "recon-base",
+                recon.build_over_base,
+                "Its class is made over a base's, and by what a checkpoint says before it is loaded.",
+                ahead_of=("load-whole",),
+            ),
             Hook(
                 "load-whole",
                 trainer.load_whole,

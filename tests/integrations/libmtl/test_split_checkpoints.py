@@ -287,7 +287,10 @@ def test_the_checkpoint_of_extract_comes_first(tmp_path: Path) -> None:
         built, later = make(), make(arch_args=recon(recon_layers="two,one"))
     assert list(built.model.state_dict()) == list(trained.model.state_dict())
     assert spec_of(later.model).layers == ("two", "one")  # type: ignore[union-attr]
-    with building_for(checkpoint), pytest.raises(UsageError, match=r"recon_k must be 2.*CHECKPOINT"):
+    with (
+        building_for(checkpoint),
+        pytest.raises(UsageError, match=r"recon_k must be 2.*CHECKPOINT"),
+    ):
         make(arch_args={"recon_k": 1})
     with (
         building_for(checkpoint),
