@@ -34,10 +34,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from libmtl_recon import Measurement, ReconError, TrainerHook, UsageError
+from libmtl_recon.files import write_atomically
 from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.problems import census_income
 from libmtl_recon.problems.argument_types import whole
-from libmtl_recon.profiles.stores import write_atomically
 
 ALPHAS = (-10.0, -5.0, -3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0, 5.0)
 OTHERS = ("EW", "PCGrad", "CAGrad", "IMTL", "IMTL-G", "MGDA", "GradNorm")

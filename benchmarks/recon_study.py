@@ -39,8 +39,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from libmtl_recon import ConflictProfile, ReconError, UsageError
 from libmtl_recon.conflicts.compare import norms_first
+from libmtl_recon.files import write_atomically
 from libmtl_recon.problems.argument_types import whole
-from libmtl_recon.profiles.stores import write_atomically
 
 PARTS = ("rankings", "methods", "dose", "theorem")
 INTERRUPTED = 130

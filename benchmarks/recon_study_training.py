@@ -21,9 +21,9 @@ from recon_study_jobs import Job
 
 from libmtl_recon import Measurement, ScoringHook, SingleTask, StopRun, TrainerHook
 from libmtl_recon.conflicts.schedule import Schedule
+from libmtl_recon.files import write_atomically
 from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.problems import multi_fashion_mnist as problem
-from libmtl_recon.profiles.stores import write_atomically
 
 EVERY = 5  # of a training to its end, each fifth step is scored
 

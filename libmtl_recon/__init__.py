@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from libmtl_recon.integrations.libmtl.missing_labels.masked import Masked
     from libmtl_recon.integrations.libmtl.scoring import ScoringHook
     from libmtl_recon.integrations.libmtl.single_task import SingleTask
+    from libmtl_recon.integrations.libmtl.sizes import summary
+    from libmtl_recon.integrations.libmtl.splits import split_from
     from libmtl_recon.integrations.libmtl.step import present_tasks
     from libmtl_recon.launcher import find_script, run_module, run_script
     from libmtl_recon.profiles.cache import ProfileCache
     from libmtl_recon.splitting.outputs import by_task
+    from libmtl_recon.splitting.spec import SplitSpec
     from libmtl_recon.splitting.split import only_task, split_layers
     from libmtl_recon.splitting.task_tensor import TaskTensor
     from libmtl_recon.weighting.gradops import gradops_weights
@@ -41,6 +44,7 @@ __all__ = [
     "RotoGrad",
     "ScoringHook",
     "SingleTask",
+    "SplitSpec",
     "StopRun",
     "TaskTensor",
     "TrainerHook",
@@ -58,7 +62,9 @@ __all__ = [
     "present_tasks",
     "run_module",
     "run_script",
+    "split_from",
     "split_layers",
+    "summary",
 ]
 
 _HOMES = {
@@ -71,6 +77,7 @@ _HOMES = {
     "RotoGrad": "weighting.rotograd",
     "ScoringHook": "integrations.libmtl.scoring",
     "SingleTask": "integrations.libmtl.single_task",
+    "SplitSpec": "splitting.spec",
     "StopRun": "integrations.libmtl.hooks",
     "by_task": "splitting.outputs",
     "draw_profile": "conflicts.plot",
@@ -83,7 +90,9 @@ _HOMES = {
     "present_tasks": "integrations.libmtl.step",
     "run_module": "launcher",
     "run_script": "launcher",
+    "split_from": "integrations.libmtl.splits",
     "split_layers": "splitting.split",
+    "summary": "integrations.libmtl.sizes",
 }
 
 

@@ -68,9 +68,11 @@ def _handle(options: argparse.Namespace) -> int:
 
     from libmtl_recon.cli.tables import say
     from libmtl_recon.integrations.libmtl.extracting import ExtractingHook, export_program
+    from libmtl_recon.integrations.libmtl.split_source import building_for
 
     hook = ExtractingHook(options.task, checkpoint)
-    status = launch(options, [hook])
+    with building_for(checkpoint):
+        status = launch(options, [hook])
     network = hook.network
     if network is None:
         if status == 0 and hook.attached:

@@ -79,6 +79,7 @@ def select_layers(
         f"layers chosen at random (seed {seed}) with {found:,} parameters in place of {wanted:,} "
         f"of the {K} worst ({worst.note})",
         worst.doubt,
+        worst.profile,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from libmtl_recon.conflicts.fingerprint import differences, fingerprint, loose_fingerprint
@@ -37,11 +37,13 @@ class Selection:
         names: Worst first.
         note: A line for the user: where they came from; names of arguments are in backticks.
         doubt: Another, where they come from a profile of too few steps; else empty.
+        profile: The ID of the profile that they come from, if they do.
     """
 
     names: tuple[str, ...]
     note: str
     doubt: str = ""
+    profile: str | None = None
 
 
 def from_cache(
@@ -78,7 +80,7 @@ def from_cache(
     if not match.others:
         return found
     note = f"{found.note}; the newest of {match.others + 1} that fit"
-    return Selection(found.names, note, found.doubt)
+    return replace(found, note=note)
 
 
 def from_source(
@@ -198,7 +200,7 @@ def _by_profile(
     chosen = tuple(profile.layers(S, K))
     sure = stability(profile, S, K)
     doubt = "" if sure.holds(DEFAULT_CONFIDENCE) else in_words(sure, DEFAULT_CONFIDENCE)
-    return Selection(chosen, note, doubt)
+    return Selection(chosen, note, doubt, profile.id)
 
 
 def _nearest(layers: Sequence[Layer], cache: ProfileCache) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from libmtl_recon.errors import ReconError
+from libmtl_recon.splitting.spec import SplitSpec
+from libmtl_recon.splitting.spec_storage import agreed, read_beside, specs_in
 from libmtl_recon.splitting.state import plain_names
 from libmtl_recon.splitting.torch_files import (
     FORMAT,
@@ -34,31 +36,68 @@ class Checkpoint:
         source: The flag and the file, for messages.
         model: A state dict.
         optimizer: The state dict of the optimiser that trained it.
+        splits: How the networks in the model were split, by their paths in it; empty if that is
+            not known, or none was.
     """
 
     source: str
     model: dict[str, Any]
     optimizer: dict[str, Any] | None
+    splits: dict[str, SplitSpec] = field(default_factory=dict)
+
+    @property
+    def split(self) -> SplitSpec | None:
+        """How the one network in it was split; None if that is not known.
+
+        Raises:
+            ReconError: There are several.
+        """
+        if len(self.splits) > 1:
+            raise ReconError(
+                f"{self.source} holds {len(self.splits)} networks that were split "
+                f"({', '.join(self.splits)}), where one is wanted. Save that one alone."
+            )
+        return next(iter(self.splits.values()), None)
 
 
-def read_checkpoint(parameter: str, file: str | Path) -> Checkpoint:
-    """Read a file that ``torch.save`` wrote; runs no code from it.
+def read_checkpoint(parameter: str, file: str | os.PathLike[str]) -> Checkpoint:
+    """Read a file that ``torch.save`` wrote, and what says how its network was split.
+
+    Runs no code from it.
 
     Args:
         parameter: The name under which the caller gave the file.
         file: Its path.
 
     Raises:
-        ReconError: It cannot be read, is damaged, or is no checkpoint.
+        ReconError: It cannot be read, is damaged, or is no checkpoint; or ``FILE.split.json``
+            beside it is damaged, or is another file's.
     """
-    source = f"{parameter} {file}"
-    found = read_saved(source, file)
-    if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
-        return Checkpoint(source, dict(state_dict_in(source, found)), None)
-    model, optimizer = dict(state_dict_in(source, found["model"])), found.get("optimizer")
+    source = f"{parameter} {os.fspath(file)}"
+    return checkpoint_in(source, read_saved(source, file), lambda: read_beside(file))
+
+
+def checkpoint_in(
+    source: str, found: Any, beside: Callable[[], SplitSpec | None] = lambda: None
+) -> Checkpoint:
+    """The checkpoint that something is: a state dict, or one of a model and one of an optimiser.
+
+    Args:
+        source: What it is called in messages.
+        found: Should be one.
+        beside: Reads what is said beside it of how its network was split.
+
+    Raises:
+        ReconError: It is something else, or contradicts what is said of its split.
+    """
+    optimizer = None
+    if isinstance(found, Mapping) and isinstance(found.get("model"), Mapping):
+        found, optimizer = found["model"], found.get("optimizer")
+    model = state_dict_in(source, found)
     if optimizer is not None and not _is_optimizers(optimizer):
         raise ReconError(f"{source} holds an optimiser's state that is no state dict. {FORMAT}")
-    return Checkpoint(source, model, optimizer)
+    splits = agreed(source, model, specs_in(source, model), beside())
+    return Checkpoint(source, dict(model), optimizer, splits)
 
 
 def _is_optimizers(state: Any) -> bool:
@@ -117,15 +156,15 @@ def load_model(
 def load_optimizer(
     model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint
 ) -> None:
-    """Give each task's copies a copy of the state that the unsplit parameter had.
+    """Give each parameter its state; each task's copies a copy of that of one yet unsplit.
 
     The optimiser keeps its own hyperparameters.
 
     Args:
         model: Split.
         optimizer: Of its parameters.
-        checkpoint: Of the model before its split, as a whole, trained by one optimiser of one
-            group, which had ``model.parameters()``.
+        checkpoint: Of the model, before its split or after it, as a whole, trained by one
+            optimiser of one group, which had ``model.parameters()``.
 
     Raises:
         ReconError: The state is of another kind of optimiser, or of other parameters.
@@ -139,7 +178,7 @@ def load_optimizer(
             f"{type(optimizer).__name__}. Train with the same optimiser, or save the model's state "
             "dict alone."
         )
-    places = _unsplit_parameters(model, checkpoint.model, len(groups[0]["params"]))
+    places = _saved_parameters(model, checkpoint.model, len(groups[0]["params"]))
     if len(places) != len(groups[0]["params"]):
         raise ReconError(
             f"{checkpoint.source} has the state of an optimiser of {len(groups[0]['params'])} "
@@ -187,19 +226,19 @@ def _refuse_unfit_state(
         )
 
 
-def _unsplit_parameters(
+def _saved_parameters(
     model: nn.Module, state: Mapping[str, Any], count: int
 ) -> list[tuple[nn.Parameter, ...]]:
-    """For each parameter of the unsplit model, in its order, those that it has become.
+    """For each parameter of the saved model, in its order, those that it has become.
 
     Args:
         model: Split.
-        state: The unsplit model's state dict.
+        state: The saved model's state dict; where it was split, its parameters are the model's.
         count: How many there should be. Modules of a weighting (rotations), which have an optimiser
             of their own, count if they were there before the network's optimiser was.
     """
-    names = plain_names(model)
     parameters = dict(model.named_parameters(remove_duplicate=False))
+    names = {**plain_names(model), **{key: (key,) for key in model.state_dict()}}
     is_architectures: Callable[[str], bool] = getattr(model, "is_architectures", lambda _: True)
     found: list[tuple[bool, tuple[nn.Parameter, ...]]] = []
     for key in state:

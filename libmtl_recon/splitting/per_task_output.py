@@ -265,6 +265,12 @@ def _alone(place: int, leaf: Any) -> Any:
     return TaskTensor([leaf.parts[place]], place)
 
 
+def entries_apart(network: nn.Module | None) -> bool | None:
+    """Whether a split network returns one entry per task; None if its first call is to tell."""
+    entries = None if network is None else vars(network).get(_ENTRIES)
+    return False if entries is None else entries.per_task or None
+
+
 def is_per_task(network: nn.Module | None) -> bool:
     """Whether a split network is known to return one entry per task."""
     entries = None if network is None else vars(network).get(_ENTRIES)

@@ -23,6 +23,8 @@ from libmtl_recon.splitting.replacements import (
     end_per_task_calls,
     per_task_calls,
 )
+from libmtl_recon.splitting.spec import BN, INIT, SplitSpec, check_choice
+from libmtl_recon.splitting.spec_storage import keep_in_state_dicts
 from libmtl_recon.splitting.state import accept_plain_state
 from libmtl_recon.splitting.task_selection import TaskSelection
 from libmtl_recon.splitting.task_specific import (
@@ -35,8 +37,6 @@ from libmtl_recon.splitting.task_specific import (
 from libmtl_recon.splitting.task_tensor import pick, task_tensors_in
 from libmtl_recon.splitting.ties import names_of_parameters, refuse_untold
 
-BN = ("per_task", "mixed")
-INIT = ("copy", "fresh")
 _SELECTION = "_task_selection"
 
 
@@ -126,10 +126,8 @@ def split_beside(
         besides: The modules that are one task's, which stay as they are.
         copies: Is given those that are made of each parameter.
     """
-    for name, value, known in (("bn", bn, BN), ("init", init, INIT)):
-        if value not in known:
-            way_out = f"Take one of {', '.join(known)}."
-            raise UsageError(name, f"must be {' or '.join(known)}", value, way_out)
+    check_choice("bn", bn, BN)
+    check_choice("init", init, INIT)
     if any(isinstance(part, TaskSpecific) for part in module.modules()):
         raise ReconError(
             "This network was split before; a second split is not defined. Build the network anew "
@@ -156,6 +154,8 @@ def split_beside(
     selection.attends = evaluate_as_trained(module)
     run_uncompiled(module)
     mark_split(module, selection)
+    selection.spec = SplitSpec(tuple(owners), selection.tasks, bn, init)
+    keep_in_state_dicts(module, selection)
     return module
 
 

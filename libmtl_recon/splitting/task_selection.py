@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import local
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from libmtl_recon.splitting.spec import SplitSpec
 
 from libmtl_recon.splitting.attention import evaluate_as_trained
 
@@ -35,7 +38,12 @@ class TaskSelection:
         tasks: All tasks, in the order of a task tensor's parts.
         attends: Whether the network has attention modules, which are evaluated as they are trained
             wherever it comes to by a copy or a file.
+
+    Attributes:
+        spec: How the network was split, once it was.
     """
+
+    spec: SplitSpec | None = None
 
     def __init__(self, tasks: Iterable[str], attends: bool = False) -> None:
         self.tasks = tuple(tasks)
@@ -105,8 +113,8 @@ class TaskSelection:
         else:
             _choices.of[self] = choice
 
-    def __reduce__(self) -> tuple[type, tuple[tuple[str, ...], bool]]:
-        return TaskSelection, (self.tasks, self.attends)
+    def __reduce__(self) -> tuple[type, tuple[tuple[str, ...], bool], dict[str, Any]]:
+        return TaskSelection, (self.tasks, self.attends), {"spec": self.spec}
 
 
 _choices = _Choices()

@@ -24,7 +24,7 @@ from LibMTL.metrics import AccMetric
 from torch import nn
 
 from libmtl_recon import ReconError
-from libmtl_recon.integrations.libmtl.architectures.starting import load_split, load_unsplit
+from libmtl_recon.integrations.libmtl.architectures.starting import load_split, load_start
 from libmtl_recon.integrations.libmtl.features import detect
 from libmtl_recon.integrations.libmtl.loading import load_strictly
 from libmtl_recon.splitting.checkpoint import load_optimizer, read_checkpoint
@@ -92,7 +92,7 @@ class Readers:
 
     def _start(self) -> None:
         checkpoint = self._read()
-        load_unsplit(self.split.model, checkpoint)
+        load_start(self.split.model, checkpoint)
         if checkpoint.optimizer is not None:
             load_optimizer(self.split.model, self.split.optimizer, checkpoint)
 

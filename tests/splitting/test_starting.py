@@ -175,8 +175,8 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         split_from(tmp_path, str(tmp_path / "code.pt"))
 
 
-def test_a_split_network_is_refused(tmp_path: Path) -> None:
-    torch.save(make(tmp_path).model.state_dict(), tmp_path / "split.pt")
+def test_a_split_network_that_does_not_say_how_is_refused(tmp_path: Path) -> None:
+    torch.save(dict(make(tmp_path).model.state_dict()), tmp_path / "split.pt")
     with pytest.raises(ReconError, match="split already"):
         split_from(tmp_path, str(tmp_path / "split.pt"))
 

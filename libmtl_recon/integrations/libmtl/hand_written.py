@@ -27,11 +27,17 @@ def complete_arguments(call: Call) -> None:
     weighting = named_class(LibMTL.weighting, given["weighting"])
     lr = dict(given["optim_param"] or {}).get("lr")
     more = given.get("kwargs", {})
-    given["kwargs"] = completed(LibMTL, weighting, given["architecture"], more, lr)
+    load_path = given.get("load_path")
+    given["kwargs"] = completed(LibMTL, weighting, given["architecture"], more, lr, load_path)
 
 
 def completed(
-    libmtl: ModuleType, weighting: Any, architecture: Any, arguments: Mapping[str, Any], lr: Any
+    libmtl: ModuleType,
+    weighting: Any,
+    architecture: Any,
+    arguments: Mapping[str, Any],
+    lr: Any,
+    load_path: Any = None,
 ) -> dict[str, Any]:
     """A Trainer's further arguments, in which those of ours and of weightings have their defaults.
 
@@ -41,6 +47,7 @@ def completed(
         architecture: A class or, on the main branch, a name.
         arguments: ``weight_args``, ``arch_args`` and whatever else the script gives.
         lr: The network's learning rate, if it is known.
+        load_path: The checkpoint that the Trainer is to load, if there is one.
 
     Raises:
         UsageError: A value breaks its rule, one that has no default is missing, or there is no
@@ -49,26 +56,32 @@ def completed(
     found = {"weight_args": {}, "arch_args": {}, **arguments}
     for name, flags in WEIGHTINGS.items():
         if _is_one(weighting, vars(libmtl.weighting)[name]):
-            found["weight_args"] = _filled(flags, name, "weight_args", found["weight_args"], lr)
+            more = {"lr": lr}
+            found["weight_args"] = _filled(flags, name, "weight_args", found["weight_args"], more)
     if _is_libmtls(libmtl, weighting):
         defaults = default_weight_args(libmtl, weighting.__name__)
         found["weight_args"] = {**defaults, **(found["weight_args"] or {})}
     for name, flags in ARCHITECTURES.items():
         ours = vars(libmtl.architecture)[name]
         if architecture == name or _is_one(architecture, ours):
-            found["arch_args"] = _filled(flags, name, "arch_args", found["arch_args"], lr)
+            more = {"lr": lr, "load_path": load_path}
+            found["arch_args"] = _filled(flags, name, "arch_args", found["arch_args"], more)
     return found
 
 
 def _filled(
-    flags: ModuleType, method: str, parameter: str, given: Mapping[str, Any] | None, lr: Any
+    flags: ModuleType,
+    method: str,
+    parameter: str,
+    given: Mapping[str, Any] | None,
+    more: Mapping[str, Any],
 ) -> dict[str, Any]:
     given = dict(given or {})
     parser = argparse.ArgumentParser(add_help=False)
     flags.add(parser)
     known = [action.dest for action in parser._actions]
     prefix = known[0].partition("_")[0]
-    for name in given:
+    for name in given.keys() - getattr(flags, "MADE", ()):
         close = nearest(name, known, likeness=0.8)
         # Others may be the base architecture's, or of another weighting that the script offers.
         if name not in known and (close or str(name).startswith(f"{prefix}_")):
@@ -80,8 +93,8 @@ def _filled(
                 f"{hint}There are {', '.join(known)}.",
             )
     # A rate for which a default is made; one that was given is compared when the training begins.
-    lr = None if f"{prefix}_lr" in given else lr
-    return {**given, **flags.values(argparse.Namespace(**{"lr": lr, **given}))}
+    without = {"lr": None} if f"{prefix}_lr" in given else {}
+    return {**given, **flags.values(argparse.Namespace(**{**more, **without, **given}))}
 
 
 def _is_one(given: Any, ours: type) -> bool:

@@ -23,6 +23,7 @@ from libmtl_recon.integrations.libmtl import (
     precision,
     recon,
     refusals,
+    saving,
 )
 from libmtl_recon.integrations.libmtl.missing_labels import losses, scores, steps
 from libmtl_recon.integrations.libmtl.patches import patch_status, trainer
@@ -77,7 +78,12 @@ ROWS: tuple[Row, ...] = (
         "Trainer._prepare_model",
         before=(Hook("compiled", compiled.prepare, "Split networks run without torch.compile."),),
         around=(
-            Hook("recon-base", recon.build_over_base, "Its class is made over a base's."),
+            Hook(
+                "recon-base",
+                recon.build_over_base,
+                "Its class is made over a base's, and by what a checkpoint to be loaded says.",
+                ahead_of=("load-whole",),
+            ),
             Hook(
                 "load-whole",
                 trainer.load_whole,
@@ -125,6 +131,10 @@ ROWS: tuple[Row, ...] = (
             ),
             Hook("tell-trained", hooks.tell_trained, "Not of a training that failed."),
         ),
+    ),
+    Row(
+        "Trainer.test",
+        after=(Hook("split-beside", saving.note_split, "LibMTL saves the best model next."),),
     ),
     Row(
         "Trainer._prepare_dataloaders",

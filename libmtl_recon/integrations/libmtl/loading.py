@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.files import is_file, is_folder
+from libmtl_recon.errors import ReconError
 from libmtl_recon.integrations.libmtl.checkpoints import fitted
+from libmtl_recon.integrations.libmtl.split_source import checkpoint_file
 
 _logger = logging.getLogger(__name__)
 
@@ -36,14 +36,7 @@ def load_strictly(model: Any, given: str | os.PathLike[str]) -> str:
     """
     from libmtl_recon.splitting.torch_files import read_saved, refuse_other_numbers, state_dict_in
 
-    path = Path(given) / "best.pt" if is_folder(given) else Path(given)
-    if not is_file(path):
-        raise UsageError(
-            "--load_path",
-            "must be a checkpoint, or a folder with a best.pt",
-            os.fspath(given),
-            "Give what was the --save_path of the run that saved it.",
-        )
+    path = Path(checkpoint_file(given))
     source = f"--load_path {path}"
     state = fitted(model, state_dict_in(source, read_saved(source, path)))
     own = model.state_dict()

@@ -25,11 +25,22 @@ def build_over_base(
     decoders: Any,
 ) -> None:
     """Build Recon over its base, and load the network that ``--recon_from`` names."""
+    from libmtl_recon.integrations.libmtl import split_source
+
+    load_path = getattr(trainer, "load_path", None)
     given = trainer.kwargs["arch_args"] if _is_recon(architecture) else {}
+    if "recon_split" in given:
+        split_source.refuse_unloaded(given["recon_split"], load_path)
+    elif not _is_recon(architecture):
+        split = split_source.split_source(load_path, None)
+        if split is not None:
+            named = getattr(architecture, "__name__", architecture)
+            split_source.refuse_plain(split, named)
     if "recon_from" in given:
         vars(trainer)[_START] = _read_start(trainer, given["recon_from"])
     with _over(architecture, given.get("recon_base")) as chosen:
         proceed(trainer, weighting, chosen, encoder_class, decoders)
+    split_source.model_built()
     if "recon_from" in given:
         _load_start(trainer.model, vars(trainer)[_START])
 
@@ -42,7 +53,8 @@ def split_optimizer_state(call: Call) -> None:
         from libmtl_recon.splitting.checkpoint import load_optimizer
 
         load_optimizer(trainer.model, trainer.optimizer, checkpoint)
-        _logger.info("Recon: the optimiser's state was split along")
+        became = "taken over" if checkpoint.splits else "split along"
+        _logger.info("Recon: the optimiser's state was %s", became)
 
 
 def base_class(architecture: Any, arguments: Mapping[str, Any]) -> Any:
@@ -100,9 +112,10 @@ def _read_start(trainer: Any, file: Any) -> Any:
 
 
 def _load_start(model: Any, checkpoint: Any) -> None:
-    from libmtl_recon.integrations.libmtl.architectures.starting import load_unsplit
+    from libmtl_recon.integrations.libmtl.architectures.starting import load_start
 
-    left_out = load_unsplit(model, checkpoint)
-    _logger.info("Recon: split from the trained network in %s", checkpoint.source.partition(" ")[2])
+    left_out = load_start(model, checkpoint)
+    done = "going on with the split" if checkpoint.splits else "split from the trained"
+    _logger.info("Recon: %s network in %s", done, checkpoint.source.partition(" ")[2])
     if left_out:
         _logger.info("Recon: parameters of a weighting, not taken over: %s", ", ".join(left_out))

@@ -254,6 +254,16 @@ def test_missing_labels_are_left_out_there_too() -> None:
     assert "failed" not in python("-m", "pytest", *quiet, *chosen, str(file))
 
 
+def test_split_checkpoints_build_the_same_network_there() -> None:
+    """The tests of the release's, and those of what it lacks: --save_path and --load_path."""
+    file = Path(__file__).with_name("test_split_checkpoints.py")
+    # What its own needs warn of is their business.
+    quiet = ("-q", "-p", "no:warnings", "-o", "filterwarnings=")
+    shown = python("-m", "pytest", *quiet, "-k", "path or scored or contradicts", str(file))
+    assert "failed" not in shown
+    assert "skipped" not in shown
+
+
 ROTATED = """
 import sys
 sys.path.insert(0, {folder!r})

@@ -16,10 +16,9 @@ from libmtl_recon.integrations.libmtl.architectures.branches import (
     find_branches,
     keep_to_their_task,
 )
+from libmtl_recon.integrations.libmtl.architectures.choosing import as_asked, as_saved
 from libmtl_recon.integrations.libmtl.architectures.task_parts import places_of_tasks
-from libmtl_recon.integrations.libmtl.commands import scoring_command
 from libmtl_recon.integrations.libmtl.shared_layers import COLUMNS, sharing_root
-from libmtl_recon.profiles.selection import select_layers
 from libmtl_recon.splitting.entries import only_entry
 from libmtl_recon.splitting.layer_lookup import find_layers
 from libmtl_recon.splitting.per_task_output import is_per_task, keep_entries_apart
@@ -77,17 +76,13 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         shared = list(super().get_share_params())
         root = sharing_root(self, shared)
         layers = layers_of(root, shared)
-        with naming(**_FLAGS):
-            chosen = select_layers(
-                layers,
-                kwargs["recon_k"],
-                kwargs["recon_s"],
-                kwargs["recon_layers"],
-                command=scoring_command(kwargs.get("recon_base", "HPS")),
-                tasks=task_name,
-                select=kwargs.get("recon_select", "conflict"),
-                seed=kwargs.get("recon_select_seed", 0),
-            )
+        split = kwargs.get("recon_split")
+        if split is not None:
+            path = "" if root is self else "encoder"
+            chosen, made = as_saved(split, layers, task_name, path, kwargs.get("recon_layers"))
+        else:
+            with naming(**_FLAGS):
+                chosen, made = as_asked(layers, task_name, kwargs)
         before = _count(root)
         self._selection = TaskSelection(tasks)
         places = places_of_tasks(self, task_name, shared)
@@ -101,14 +96,16 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
                 root,
                 chosen.names,
                 self._selection,
-                bn=kwargs.get("recon_bn", "per_task"),
-                init=kwargs.get("recon_init", "copy"),
+                bn=made.bn,
+                # The values of a checkpoint are loaded into them.
+                init=made.init if split is None else "copy",
                 besides=[
                     *(m for branch in branches for m in branch.modules()),
                     *own_modules(self, places),
                 ],
                 copies=copies,
             )
+        self._selection.spec = made
         tie(ties, copies)
         if root is not self:
             mark_split(self, self._selection)

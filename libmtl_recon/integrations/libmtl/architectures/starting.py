@@ -1,4 +1,4 @@
-"""Where a LibMTL model with split layers starts: from a network that was trained unsplit."""
+"""Where a LibMTL model with split layers starts: from a network that was trained."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from libmtl_recon.splitting.split import is_split
 from libmtl_recon.splitting.state import plain_names
 
 
-def load_unsplit(model: Any, checkpoint: Checkpoint) -> list[str]:
-    """Load an unsplit model, or its encoder alone, into a LibMTL model whose layers are split.
+def load_start(model: Any, checkpoint: Checkpoint) -> list[str]:
+    """Load a model, or its encoder alone, into a LibMTL model whose layers are split.
+
+    It is from before the split, or was split itself; then it has said how, and the model was built
+    by that.
 
     Args:
         model: Its decoders and weighting are there already.
@@ -25,15 +28,15 @@ def load_unsplit(model: Any, checkpoint: Checkpoint) -> list[str]:
         another one now.
 
     Raises:
-        ReconError: It does not fit, or is of a network that was split before.
+        ReconError: It does not fit, or is of a split network and does not say how that was split.
     """
     names = plain_names(model)
     split = {key for plain, keys in names.items() for key in keys if key != plain}
-    if split & set(checkpoint.model):
+    if split & set(checkpoint.model) and not checkpoint.splits:
         raise ReconError(
-            f"{checkpoint.source} is of a network that is split already. Give a network from "
-            "before its split, or load this one by load_state_dict, as LibMTL's main branch "
-            "does of a checkpoint."
+            f"{checkpoint.source} is of a network that is split already, and does not say how. "
+            "Give a network from before its split, or load this one by load_state_dict, as "
+            "LibMTL's main branch does of a checkpoint."
         )
     encoder = getattr(model, "encoder", None)
     if isinstance(encoder, nn.Module) and is_split(encoder) and _is_encoders(encoder, checkpoint):
@@ -57,5 +60,5 @@ def load_split(model: Any, checkpoint: Checkpoint) -> None:
 
 
 def _is_encoders(encoder: nn.Module, checkpoint: Checkpoint) -> bool:
-    inside = plain_names(encoder)
+    inside = {*plain_names(encoder), *encoder.state_dict()}
     return sum(key in inside for key in checkpoint.model) > len(checkpoint.model) / 2

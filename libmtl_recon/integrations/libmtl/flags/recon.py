@@ -8,9 +8,12 @@ from typing import Any
 
 from libmtl_recon.conflicts.baselines import MEASURED, SEEDED, SELECTIONS
 from libmtl_recon.errors import UsageError
+from libmtl_recon.files import is_file
 
 _WAYS = "; ".join(f"{name}: {what}" for name, what in SELECTIONS.items())
 HOME = "libmtl_recon.integrations.libmtl.architectures.recon"
+# What `values` makes beside what there are flags for.
+MADE = ("recon_split",)
 # The severity of Appendix B.1 of the Recon paper, for a ResNet18.
 DEFAULT_S = -0.1
 DEFAULT_BASE = "HPS"
@@ -78,19 +81,26 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="split a trained network and go on: a state dict of the network before its split "
         "(the model's or the encoder's), or {'model': state dict, 'optimizer': state dict}, saved "
-        "by torch.save",
+        "by torch.save; or go on with one that is split, whose file says how",
     )
 
 
 def values(params: argparse.Namespace) -> dict[str, Any]:
     """The checked values that the architecture's constructor gets.
 
+    Where a checkpoint says how the network is split, that counts; flags that were left out follow.
+
     Raises:
-        UsageError: K is missing or below 1, S is no severity, or a name is none that there is.
+        UsageError: K is missing or below 1, S is no severity, a name is none that there is, or a
+            flag contradicts the checkpoint.
+        ReconError: The checkpoint cannot be read.
     """
     from libmtl_recon.conflicts.profile import check_severity
     from libmtl_recon.profiles.selection import check_select
 
+    split = _split(params)
+    if split is not None:
+        return _as_saved(split, params)
     # A script may make its arguments by another parser, which does not know our flags.
     wanted = getattr(params, "recon_k", None)
     severity = getattr(params, "recon_s", DEFAULT_S)
@@ -138,6 +148,31 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def _split(params: Any) -> Any:
+    """What a checkpoint says of how the network is split; None if none does."""
+    from libmtl_recon.integrations.libmtl.split_source import loads_models, split_source
+
+    made = getattr(params, "recon_split", None)  # by `values`, of the flags before
+    if made is not None:
+        return made
+    load_path = getattr(params, "load_path", None) if loads_models() else None
+    start = getattr(params, "recon_from", None)
+    return split_source(load_path, start if start is not None and is_file(start) else None)
+
+
+def _as_saved(split: Any, params: Any) -> dict[str, Any]:
+    from libmtl_recon.integrations.libmtl.flags.contradictions import given, refuse_contradictions
+    from libmtl_recon.integrations.libmtl.splits import base_of as saved_base
+
+    refuse_contradictions(split, params)
+    found = {"recon_split": split}
+    for dest in ("recon_from", "recon_layers"):
+        if given(params, dest):
+            found[dest] = getattr(params, dest)
+    base = saved_base(split.spec)
+    return found if base == DEFAULT_BASE else {**found, "recon_base": base}
+
+
 def idle(params: Any) -> dict[str, str]:
     """Why some of the flags have no effect with ``--arch Recon``, by dest."""
     select = getattr(params, "recon_select", "conflict")
@@ -173,7 +208,13 @@ def base_of(params: Any) -> str:
         UsageError: LibMTL has none of this name, or it shares no layers.
     """
     from libmtl_recon.integrations.libmtl.architectures.recon import recon_over
+    from libmtl_recon.integrations.libmtl.flags.contradictions import refuse_contradictions
+    from libmtl_recon.integrations.libmtl.splits import base_of as saved_base
 
+    split = _split(params)
     base: str = getattr(params, "recon_base", DEFAULT_BASE)
+    if split is not None:
+        refuse_contradictions(split, params)
+        base = saved_base(split.spec)
     recon_over(base)
     return base

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from libmtl_recon.errors import ReconError, UsageError, naming
 from libmtl_recon.integrations.libmtl.step.step import task_scalars
+from libmtl_recon.splitting.spec_storage import carry_over
 from libmtl_recon.weighting.checking import check_losses
 from libmtl_recon.weighting.leader import Leader
 from libmtl_recon.weighting.rotograd import RotoGrad as Rotations
@@ -132,11 +134,10 @@ class RotoGrad(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         Raises:
             ReconError: A decoder does not begin like that.
         """
-        folded: dict[str, Tensor] = fold_decoders(
-            self.state_dict(),
-            {task: self.decoders[task] for task in self.rotograd.tasks},
-            self.rotograd,
-        )
+        state = self.state_dict()
+        decoders = {task: self.decoders[task] for task in self.rotograd.tasks}
+        folded = OrderedDict(fold_decoders(state, decoders, self.rotograd))
+        carry_over(state, folded)
         return folded
 
     def _rotate_input(self, task: str, decoder: nn.Module, inputs: tuple[Any, ...]) -> Any:

@@ -1,0 +1,147 @@
+"""Which layers ``--arch Recon`` splits, and what its checkpoints say of that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+from libmtl_recon.conflicts.baselines import MEASURED, SEEDED
+from libmtl_recon.conflicts.layers import Layer
+from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.integrations.libmtl.commands import scoring_command
+from libmtl_recon.integrations.libmtl.features import detect
+from libmtl_recon.integrations.libmtl.split_source import SplitSource, shorten
+from libmtl_recon.integrations.libmtl.splits import BASE
+from libmtl_recon.profiles.selection import Selection, select_layers
+from libmtl_recon.splitting.spec import SplitSpec, own_versions
+
+
+def as_asked(
+    layers: Sequence[Layer], tasks: Sequence[str], asked: Mapping[str, Any]
+) -> tuple[Selection, SplitSpec]:
+    """The layers that a run asks for.
+
+    Args:
+        layers: The network's.
+        tasks: The run's.
+        asked: The architecture's arguments.
+
+    Returns:
+        The layers; and what the network's checkpoints are to say.
+
+    Raises:
+        UsageError: See :func:`~libmtl_recon.profiles.selection.select_layers`.
+        ReconError: See there.
+    """
+    import LibMTL
+
+    K, S, source = int(asked["recon_k"]), float(asked["recon_s"]), asked["recon_layers"]
+    select, seed = asked.get("recon_select", "conflict"), asked.get("recon_select_seed", 0)
+    base = asked.get("recon_base", "HPS")
+    chosen = select_layers(
+        layers,
+        K,
+        S,
+        source,
+        command=scoring_command(base),
+        tasks=tasks,
+        select=select,
+        seed=seed,
+    )
+    origin = {
+        BASE: base,
+        "K": K,
+        "S": S,
+        "select": select,
+        "source": source,
+        "profile": chosen.profile,
+    }
+    if select in SEEDED:
+        origin["select_seed"] = int(seed)
+    libmtl = f"{version('LibMTL')} ({detect(LibMTL).label})"
+    made = SplitSpec(
+        chosen.names,
+        tuple(tasks),
+        asked.get("recon_bn", "per_task"),
+        asked.get("recon_init", "copy"),
+        origin=origin,
+        versions={**own_versions(), "LibMTL": libmtl},
+    )
+    return chosen, made
+
+
+def as_saved(
+    split: SplitSource,
+    layers: Sequence[Layer],
+    tasks: Sequence[str],
+    path: str,
+    asked: str | None,
+) -> tuple[Selection, SplitSpec]:
+    """The layers that a checkpoint says were split.
+
+    Args:
+        split: What the checkpoint says.
+        layers: The network's.
+        tasks: The run's.
+        path: Where in LibMTL's model the network is whose layers these are.
+        asked: The source of layers that was given besides; None if none was.
+
+    Returns:
+        See :func:`as_asked`.
+
+    Raises:
+        UsageError: The source that was given names other layers.
+        ReconError: The checkpoint is of another network, or of other tasks.
+    """
+    spec, source = split.spec, split.source
+    known = {layer.name for layer in layers}
+    foreign = [name for name in spec.layers if name not in known]
+    if foreign or spec.root not in ("", path):
+        what = shorten(foreign) or f"what it has under {spec.root}"
+        raise ReconError(
+            f"{source} is the checkpoint of another network: it has task-specific layers that "
+            f"this one lacks ({what}). Give the architecture, encoder and decoders with which it "
+            "was saved."
+        )
+    in_order = tuple(tasks) == spec.tasks
+    if set(tasks) != set(spec.tasks) or (spec.per_task_output and not in_order):
+        raise ReconError(
+            f"{source} is of a network for the tasks {', '.join(spec.tasks)}, and the script's are "
+            f"{', '.join(tasks)}. A checkpoint goes with the tasks with which it was saved."
+        )
+    if asked is not None and not _names_these(asked, spec, layers):
+        raise UsageError(
+            "--recon_layers",
+            f"must name the layers that are task-specific in {source}",
+            asked,
+            "Leave it out: the network is built as the checkpoint says.",
+        )
+    origin = spec.origin
+    words = [f"{name} = {origin[name]}" for name in ("K", "S") if name in origin]
+    words += [f"profile {origin['profile']}"] if origin.get("profile") else []
+    note = f"layers as {source} says" + (f" ({', '.join(words)})" if words else "")
+    return Selection(spec.layers, note), replace(spec, tasks=tuple(tasks), root="")
+
+
+def _names_these(asked: str, spec: SplitSpec, layers: Sequence[Layer]) -> bool:
+    """Whether a source of layers is that of a split, or names the same layers now."""
+    origin = spec.origin
+    profile = origin.get("profile")
+    if asked == origin.get("source") or (profile and str(profile).startswith(asked)):
+        return True
+    if origin.get("select", "conflict") not in MEASURED:
+        return True  # the source is not looked at, which is said
+    try:
+        found = select_layers(
+            layers,
+            origin.get("K", len(spec.layers)),
+            origin.get("S", 0.0),
+            asked,
+            select=origin.get("select", "conflict"),
+            seed=origin.get("select_seed", 0),
+        )
+    except ReconError:
+        return False
+    return set(found.names) == set(spec.layers)

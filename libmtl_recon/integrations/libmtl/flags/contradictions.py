@@ -1,0 +1,65 @@
+"""Flags of ``--arch Recon`` that contradict the checkpoint by which the network is built."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from libmtl_recon.errors import UsageError
+from libmtl_recon.integrations.libmtl.flags import idle
+from libmtl_recon.integrations.libmtl.split_source import SplitSource
+from libmtl_recon.integrations.libmtl.splits import base_of
+
+
+def refuse_contradictions(split: SplitSource, params: Any) -> None:
+    """Refuse flags that were given, and say otherwise than a checkpoint.
+
+    The layers that ``--recon_layers`` names are compared once the network is there.
+
+    Args:
+        split: What the checkpoint says.
+        params: A script's arguments.
+
+    Raises:
+        UsageError: There is one.
+    """
+    spec, origin = split.spec, split.spec.origin
+    known = {
+        "recon_k": origin.get("K", len(spec.layers)),
+        "recon_s": origin.get("S"),
+        "recon_select": origin.get("select"),
+        "recon_select_seed": origin.get("select_seed"),
+        "recon_base": base_of(spec),
+        "recon_bn": spec.bn,
+        "recon_init": spec.init,
+    }
+    for dest, value in known.items():
+        if value is not None and given(params, dest) and getattr(params, dest) != value:
+            raise UsageError(
+                f"--{dest}",
+                f"must be {value}, as it was of the network in {split.source}",
+                getattr(params, dest),
+                "Leave it out: the network is built as the checkpoint says.",
+            )
+
+
+def given(params: Any, dest: str) -> bool:
+    """Whether a flag was given, so that its value is meant.
+
+    It was if its value is not the default, or if it stands on the command line; or if the script
+    wrote its arguments by hand, without ``prepare_args``.
+
+    Args:
+        params: A script's arguments.
+        dest: The flag's.
+    """
+    from libmtl_recon.integrations.libmtl.arguments import prepared_params
+
+    value = getattr(params, dest, None)
+    if value is None:
+        return False
+    config = sys.modules.get("LibMTL.config")
+    if config is None or not prepared_params():
+        return True
+    parser = config.LibMTL_args
+    return value != parser.get_default(dest) or dest in idle.given_flags(parser, sys.argv[1:])

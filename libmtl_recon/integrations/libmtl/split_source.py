@@ -1,0 +1,136 @@
+"""The checkpoint that says how ``--arch Recon`` splits: of ``extract``, or of a flag of the run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.splitting.checkpoint import Checkpoint, read_checkpoint
+from libmtl_recon.splitting.spec import SplitSpec
+
+LOAD = "--load_path"
+START = "--recon_from"
+_SHOWN = 8  # names of layers; a network has hundreds
+
+# The checkpoint for which the next model is built, that of `extract`.
+_expected: list[Checkpoint] = []
+
+
+@dataclass(frozen=True)
+class SplitSource:
+    """How a network is to be split, and which checkpoint says so.
+
+    Attributes:
+        source: The flag and the file, for messages.
+        spec: What it says.
+    """
+
+    source: str
+    spec: SplitSpec
+
+    def __str__(self) -> str:
+        return f"as {self.source} says"  # where LibMTL prints the arguments of a run
+
+
+@contextmanager
+def building_for(checkpoint: Checkpoint) -> Iterator[None]:
+    """Have the first model that a script builds be split as a checkpoint was."""
+    _expected.append(checkpoint)
+    try:
+        yield
+    finally:
+        _expected.clear()
+
+
+def model_built() -> None:
+    """The model of :func:`building_for` was built; the next ones are the script's affair."""
+    _expected.clear()
+
+
+def split_source(load_path: Any, start: Any) -> SplitSource | None:
+    """What says how a run's network is to be split; None if no checkpoint does.
+
+    Args:
+        load_path: That of a Trainer, or None.
+        start: The file of ``--recon_from``, or None.
+
+    Raises:
+        UsageError: There is no file at ``load_path``.
+        ReconError: A file cannot be read or is damaged, or holds several split networks.
+    """
+    checkpoint = next(iter(_expected), None)
+    if checkpoint is None and load_path is not None:
+        checkpoint = read_checkpoint(LOAD, checkpoint_file(load_path))
+    elif checkpoint is None and start is not None:
+        checkpoint = read_checkpoint(START, start)
+    if checkpoint is None or checkpoint.split is None:
+        return None
+    return SplitSource(checkpoint.source, checkpoint.split)
+
+
+def checkpoint_file(given: str | os.PathLike[str]) -> str:
+    """The file that is loaded for a ``load_path``, which may be a folder with a ``best.pt``.
+
+    Raises:
+        UsageError: There is none.
+    """
+    from libmtl_recon.files import is_file, is_folder
+
+    path = os.path.join(given, "best.pt") if is_folder(given) else os.fspath(given)  # noqa: PTH118
+    if not is_file(path):
+        raise UsageError(
+            LOAD,
+            "must be a checkpoint, or a folder with a best.pt",
+            os.fspath(given),
+            "Give what was the --save_path of the run that saved it.",
+        )
+    return path
+
+
+def loads_models() -> bool:
+    """Whether ``--load_path`` is LibMTL's own flag, as of its main branch."""
+    from libmtl_recon.integrations.libmtl.features import detect
+
+    libmtl = sys.modules.get("LibMTL")
+    return hasattr(libmtl, "Trainer") and detect(libmtl).saves_models  # type: ignore[arg-type]  # a module
+
+
+def refuse_plain(split: SplitSource, architecture: str) -> None:
+    """Refuse the checkpoint of a split network to an architecture that splits nothing.
+
+    Raises:
+        ReconError: Always.
+    """
+    spec = split.spec
+    names = [f"{spec.root}.{name}" if spec.root else name for name in spec.layers]
+    raise ReconError(
+        f"{split.source} is of a network with {len(names)} task-specific layers "
+        f"({shorten(names)}), all of which --arch {architecture} shares. Give --arch Recon, which "
+        "splits them as the checkpoint says, without further flags of Recon."
+    )
+
+
+def refuse_unloaded(split: SplitSource, load_path: Any) -> None:
+    """Refuse to build a network as ``--load_path`` says, of which the Trainer is told nothing.
+
+    Raises:
+        UsageError: It is so.
+    """
+    if split.source.startswith(f"{LOAD} ") and load_path is None:
+        raise UsageError(
+            LOAD,
+            "must be handed to LibMTL's Trainer by the script, which it was not",
+            split.source.removeprefix(f"{LOAD} "),
+            "Write Trainer(..., load_path=params.load_path).",
+        )
+
+
+def shorten(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

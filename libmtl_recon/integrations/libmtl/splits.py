@@ -1,0 +1,75 @@
+"""Building a split network again by its checkpoint: ``split_from``, which knows LibMTL's models."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from libmtl_recon.errors import UsageError
+from libmtl_recon.splitting.arguments import checked_module
+from libmtl_recon.splitting.rebuild import given_checkpoint, rebuilt
+from libmtl_recon.splitting.spec import SplitSpec
+
+# The entry in a specification's origin that LibMTL's models have, and others have not.
+BASE = "base"
+
+
+def split_from(
+    checkpoint: str | os.PathLike[str] | Mapping[str, Any], network: nn.Module
+) -> nn.Module:
+    """Split a network, in place, as that of a checkpoint was split, and load the checkpoint.
+
+    What the checkpoint says of itself is what counts: its state dict's metadata, or
+    ``FILE.split.json`` beside the file. Whatever was scored or chosen since does not matter.
+
+    Args:
+        checkpoint: A file that ``torch.save`` wrote, or a state dict; or one of both with the
+            state dict under ``model``.
+        network: Of the same architecture, from before its split: the module that was saved (also
+            inside ``DataParallel``, ``torch.compile`` or an average of weights), or the part of
+            it that was split, whose values alone are then loaded. Of LibMTL's model it is the
+            encoder; the model itself is built again by ``--recon_from``. It may be on any device.
+
+    Returns:
+        The network itself. Build the optimiser afterwards.
+
+    Raises:
+        UsageError: ``network`` is no network, is split already, or is LibMTL's model.
+        ReconError: The checkpoint cannot be read, does not say how it was split, or does not fit
+            the network, which is left as it was.
+
+    Example:
+        >>> import torch
+        >>> from libmtl_recon import split_from, split_layers
+        >>> split = split_layers(torch.nn.Linear(2, 1), ["(root)"], ["left", "right"])
+        >>> again = split_from(split.state_dict(), torch.nn.Linear(2, 1))
+        >>> x = torch.ones(3, 2)
+        >>> torch.equal(again(x)["left"], split(x)["left"])
+        True
+    """
+    network = checked_module(network, "network")
+    if is_libmtls(network):
+        raise UsageError(
+            "network",
+            "must not be LibMTL's model, whose architecture is chosen before it is built",
+            type(network).__name__,
+            "Have LibMTL build it by --arch Recon --recon_from FILE, or give its encoder.",
+        )
+    found = given_checkpoint(checkpoint)
+    of_libmtl = any(BASE in spec.origin for spec in found.splits.values())
+    return rebuilt(found, network, part_only=of_libmtl)
+
+
+def is_libmtls(network: nn.Module) -> bool:
+    """Whether a network is a model of LibMTL's, if that is loaded at all."""
+    architectures = sys.modules.get("LibMTL.architecture")
+    return architectures is not None and isinstance(network, architectures.AbsArchitecture)
+
+
+def base_of(spec: SplitSpec) -> str:
+    """The architecture of LibMTL that was split."""
+    return str(spec.origin.get(BASE, "HPS"))

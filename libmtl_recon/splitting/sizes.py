@@ -1,0 +1,207 @@
+"""What a network's size is: the shared parameters, and each task's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from libmtl_recon.errors import ReconError
+from libmtl_recon.splitting.arguments import checked_module
+from libmtl_recon.splitting.task_specific import CHILD, TaskSpecific
+from libmtl_recon.texts import printable
+
+_BYTES = 4  # of a float32
+_MEGA = 2**20
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose a parameter is, and where.
+
+    Attributes:
+        task: The task's name; None for what all share, and for a weighting's.
+        part: The part of the network that it belongs to.
+        weighting: Whether a weighting learns it beside the network.
+    """
+
+    task: str | None = None
+    part: str = ""
+    weighting: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """The parameters of one owner.
+
+    Attributes:
+        name: ``shared``, a task's name, ``weighting`` or ``total``.
+        parts: How many numbers the parameters of each part of the network have, by its name.
+    """
+
+    name: str
+    parts: Mapping[str, int]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers they have together; a complex one has two."""
+        return sum(self.parts.values())
+
+    @property
+    def megabytes(self) -> float:
+        """Their size in float32, in MB of 2^20 bytes, whatever their type is now."""
+        return self.parameters * _BYTES / _MEGA
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The size of a network, as the papers' tables give it; printed, it is such a table.
+
+    Attributes:
+        shared: What all tasks share.
+        tasks: What is each task's own, in the order of the tasks; none if nothing is.
+        weighting: What a weighting learns beside the network; None without such.
+        unsplit: How many numbers the parameters of the network before its split have.
+    """
+
+    shared: Row
+    tasks: tuple[Row, ...]
+    weighting: Row | None
+    unsplit: int
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """All rows, the total last. The papers' tables leave out the weighting, as it does."""
+        more = () if self.weighting is None else (self.weighting,)
+        return (self.shared, *self.tasks, *more, self.total)
+
+    @property
+    def total(self) -> Row:
+        """The network's parameters together, without the weighting's."""
+        parts: dict[str, int] = {}
+        for row in (self.shared, *self.tasks):
+            for part, count in row.parts.items():
+                parts[part] = parts.get(part, 0) + count
+        return Row("total", parts)
+
+    @property
+    def growth(self) -> float:
+        """The total, in units of the network before its split; 1 for an empty one."""
+        return self.total.parameters / self.unsplit if self.unsplit else 1.0
+
+    def __str__(self) -> str:
+        parts = list(dict.fromkeys(part for row in self.rows for part in row.parts))
+        head = ["", *(parts if len(parts) > 1 else []), "parameters", "MB"]
+        lines = [head]
+        for row in self.rows:
+            counts = [row.parts.get(part, 0) for part in parts] if len(parts) > 1 else []
+            cells = [f"{count:,}" for count in [*counts, row.parameters]]
+            lines.append([printable(row.name), *cells, f"{row.megabytes:,.2f}"])
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        texts = [
+            "  ".join(
+                cell.ljust(width) if place == 0 else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        ]
+        unsplit = f"{self.unsplit:,} parameters, {self.unsplit * _BYTES / _MEGA:,.2f} MB"
+        texts.append(f"{self.growth:.2f} × the network before its split ({unsplit})")
+        return "\n".join(texts)
+
+
+def summary(network: nn.Module) -> Summary:
+    """How many parameters of a network all tasks share, and how many are each task's own.
+
+    A parameter that several modules hold counts once; buffers, such as a norm's statistics, do
+    not count. Frozen parameters do.
+
+    Args:
+        network: Split by :func:`~libmtl_recon.split_layers`, or not; or anything that holds it.
+
+    Raises:
+        UsageError: It is no network.
+        ReconError: It is lazy, and has not seen an input.
+
+    Example:
+        >>> from libmtl_recon import split_layers
+        >>> network = split_layers(
+        ...     nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)), ["1"], ["left", "right"]
+        ... )
+        >>> print(summary(network))
+                parameters    MB
+        shared          40  0.00
+        left            18  0.00
+        right           18  0.00
+        total           76  0.00
+        1.31 × the network before its split (58 parameters, 0.00 MB)
+    """
+    network = checked_module(network, "network")
+    copies = copies_of(network)
+    return counted(network, copies.values(), lambda _, p: Owner(copies.get(id(p))))
+
+
+def copies_of(network: nn.Module) -> dict[int, str]:
+    """The task whose copy a parameter of a split layer is, by the parameter's identity."""
+    return {
+        id(parameter): task
+        for _, task, values in _task_values(network)
+        for parameter in values.parameters(recurse=False)
+    }
+
+
+def counted(
+    network: nn.Module,
+    tasks: Iterable[str],
+    owner_of: Callable[[str, nn.Parameter], Owner],
+) -> Summary:
+    """The summary of a network whose parameters' owners are known.
+
+    Args:
+        network: Which.
+        tasks: Those that own parameters, in their order.
+        owner_of: Says whose a parameter is, by its name.
+
+    Raises:
+        ReconError: The network is lazy, and has not seen an input.
+    """
+    shared: dict[str, int] = {}
+    weighting: dict[str, int] = {}
+    own: dict[str, dict[str, int]] = {task: {} for task in tasks}
+    # Of the copies in a layer one was there before.
+    added = copies_of(network).keys() - {
+        id(parameter)
+        for place, _, values in _task_values(network)
+        if place == 0
+        for parameter in values.parameters(recurse=False)
+    }
+    unsplit = 0
+    for name, parameter in network.named_parameters():
+        if is_lazy(parameter):
+            raise ReconError(
+                f"The shape of {name} is not known before the first input. Run the network once."
+            )
+        owner = owner_of(name, parameter)
+        counts = shared if owner.task is None else own[owner.task]
+        counts = weighting if owner.weighting else counts
+        size = parameter.numel() * (2 if parameter.is_complex() else 1)
+        counts[owner.part] = counts.get(owner.part, 0) + size
+        if id(parameter) not in added and not owner.weighting:
+            unsplit += size
+    return Summary(
+        Row("shared", shared),
+        tuple(Row(task, parts) for task, parts in own.items()),
+        Row("weighting", weighting) if weighting else None,
+        unsplit,
+    )
+
+
+def _task_values(network: nn.Module) -> Iterator[tuple[int, str, nn.Module]]:
+    """Of each split layer each task's place, name and values."""
+    for module in network.modules():
+        if isinstance(module, TaskSpecific):
+            tasks = module._modules[CHILD]
+            for place, (task, values) in enumerate(tasks.named_children()):  # type: ignore[union-attr]  # is always there
+                yield place, task, values

@@ -1,0 +1,199 @@
+"""How a network was split: what a checkpoint of it holds, so that the same one is built again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from libmtl_recon._version import __version__
+from libmtl_recon.conflicts.strict_json import parse
+from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.task_names import check_task_names
+
+FORMAT = "libmtl-recon split"
+VERSION = 1
+BN = ("per_task", "mixed")
+INIT = ("copy", "fresh")
+
+
+def own_versions() -> dict[str, str]:
+    """The versions that a split made in this process depends on."""
+    return {"libmtl-recon": __version__, "torch": str(torch.__version__)}
+
+
+@dataclass(frozen=True)
+class SplitSpec:
+    """How a network was split, as :func:`~libmtl_recon.split_layers` was told.
+
+    The state dict of a split network has it in its metadata, and
+    :func:`~libmtl_recon.split_from` builds the network again by it.
+
+    Attributes:
+        layers: The task-specific layers' names, in the network at ``root``.
+        tasks: The tasks' names, in the order of a result's parts.
+        bn: Of which statistics norms that stayed shared keep; see ``split_layers``.
+        init: How the copies started; those of a checkpoint have its values.
+        per_task_output: Whether the network returns one entry per task; None if its first call is
+            yet to tell.
+        root: The path of the network that was split in the module whose state dict this is of;
+            empty for that module itself.
+        origin: Where the layers came from, by whoever chose them. Of LibMTL's ``--arch Recon``:
+            ``base`` (the architecture), ``K``, ``S``, ``select``, ``source`` and ``profile``.
+        versions: Of the packages by which the network was split.
+
+    Raises:
+        UsageError: A value is none that there is.
+
+    Example:
+        >>> spec = SplitSpec(("conv1",), ("left", "right"))
+        >>> SplitSpec.from_json(spec.to_json()) == spec
+        True
+    """
+
+    layers: tuple[str, ...]
+    tasks: tuple[str, ...]
+    bn: str = "per_task"
+    init: str = "copy"
+    per_task_output: bool | None = False
+    root: str = ""
+    origin: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    versions: Mapping[str, str] = field(default_factory=own_versions, hash=False)
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "tasks"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not all(isinstance(one, str) for one in value):
+                raise UsageError(name, "must be a sequence of names", value, "Give a list of them.")
+            object.__setattr__(self, name, tuple(value))
+        check_task_names("tasks", self.tasks)
+        twice = next((one for one in self.layers if self.layers.count(one) > 1), None)
+        if twice is not None:
+            raise UsageError("layers", "must be names, none twice", twice, "Name it once.")
+        check_choice("bn", self.bn, BN)
+        check_choice("init", self.init, INIT)
+
+    def same_network(self, other: SplitSpec) -> bool:
+        """Whether two splits of one network give the same one; its origin does not matter."""
+        return (
+            set(self.layers) == set(other.layers)
+            and self.tasks == other.tasks
+            and self.bn == other.bn
+            and self.root == other.root
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """What :meth:`to_json` writes, as Python has it."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "layers": list(self.layers),
+            "tasks": list(self.tasks),
+            "bn": self.bn,
+            "init": self.init,
+            "per_task_output": self.per_task_output,
+            "root": self.root,
+            "origin": dict(self.origin),
+            "versions": dict(self.versions),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any, source: str = "the split") -> SplitSpec:
+        """Read what :meth:`to_dict` gave.
+
+        Args:
+            data: Should be that.
+            source: What it is called in the message.
+
+        Raises:
+            ReconError: It is something else, damaged, or of a newer version of this package.
+        """
+        try:
+            return cls(**_values(data))
+        except ValueError as error:
+            reason = str(error).rstrip(".")
+            raise ReconError(f"{source} does not say how a network was split: {reason}.") from error
+
+    def to_json(self) -> str:
+        """The specification as a JSON text that people can read."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "the text") -> SplitSpec:
+        """Read what :meth:`to_json` wrote.
+
+        Args:
+            text: The JSON text.
+            source: Its file's name, for the message.
+
+        Raises:
+            ReconError: See :meth:`from_dict`.
+        """
+        try:
+            data = parse(text)
+        except ValueError as error:
+            raise ReconError(
+                f"{source} does not say how a network was split: it is not JSON ({error})."
+            ) from error
+        return cls.from_dict(data, source)
+
+
+def check_choice(parameter: str, value: object, known: tuple[str, ...]) -> None:
+    """Check that a value is one of those that there are.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if value not in known:
+        way_out = f"Take one of {', '.join(known)}."
+        raise UsageError(parameter, f"must be {' or '.join(known)}", value, way_out)
+
+
+# What is kept under each key, beside the format and its version.
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "layers": list,
+    "tasks": list,
+    "bn": str,
+    "init": str,
+    "per_task_output": (bool, type(None)),
+    "root": str,
+    "origin": dict,
+    "versions": dict,
+}
+
+
+def _values(data: Any) -> dict[str, Any]:
+    """The checked values of a specification.
+
+    Raises:
+        ValueError: Something is missing, of another kind, or unknown.
+    """
+    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+        raise ValueError(f'it has no "format": "{FORMAT}"')
+    version = data.get("version")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise ValueError(f"its version must be a whole number, but is {_shown(version)}")
+    unknown = [key for key in data if key not in ("format", "version", *_KINDS)]
+    if version > VERSION:
+        more = f", with {', '.join(map(_shown, unknown[:5]))}" if unknown else ""
+        raise ValueError(
+            f"it is of version {version}{more}, and this libmtl-recon ({__version__}) reads up to "
+            f"version {VERSION}; install a newer one"
+        )
+    if unknown:
+        raise ValueError(f"it has the unknown key {_shown(unknown[0])}")
+    for key, kind in _KINDS.items():
+        if key not in data:
+            raise ValueError(f"it lacks {key!r}")
+        if not isinstance(data[key], kind):
+            raise ValueError(f"its {key!r} is {_shown(data[key])}")
+    if not all(isinstance(key, str) for name in ("origin", "versions") for key in data[name]):
+        raise ValueError("its 'origin' and 'versions' must have names for keys")
+    return {key: data[key] for key in _KINDS}
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:100]
