@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.integrations.libmtl import optimizers
+from libmtl_recon.integrations.libmtl import optimizers, prepared_arguments
 from libmtl_recon.integrations.libmtl.flags import ARCHITECTURES, WEIGHTINGS, idle, training
 from libmtl_recon.integrations.libmtl.patches import patch_status
 from libmtl_recon.texts import did_you_mean
@@ -35,27 +35,10 @@ _OWN = "_libmtl_recon_own_prepare_args"
 
 Prepared = tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]
 
-_prepared: dict[str, Any] = {}
-_training: dict[str, Any] = {}
-
-
-def prepared_params() -> dict[str, Any]:
-    """The arguments that the script last handed to ``prepare_args``; empty if it has not yet."""
-    return dict(_prepared)
-
-
-def prepared_training() -> dict[str, Any]:
-    """The checked values of our training flags in these arguments; empty before that.
-
-    A Trainer has no place for them: its ``kwargs`` go to the weighting and the architecture.
-    """
-    return dict(_training)
-
 
 def forget_prepared() -> None:
     """Forget the arguments of a script that has ended, for the next one in this process."""
-    _prepared.clear()
-    _training.clear()
+    prepared_arguments.forget()
     idle.forget_said()
 
 
@@ -141,12 +124,10 @@ def default_weight_args(libmtl: ModuleType, weighting: str) -> dict[str, Any]:
 
 def prepare(libmtl: ModuleType, params: argparse.Namespace) -> Prepared:
     """What ``prepare_args`` does now; a wrong value ends the program as argparse ends it."""
-    _prepared.clear()
-    _training.clear()
-    _prepared.update(getattr(params, "__dict__", {}))
+    prepared_arguments.keep(params)
     try:
         prepared = complete(libmtl, params)
-        _training.update(training.values(params))
+        prepared_arguments.keep_training(training.values(params))
     except ReconError as error:
         raise _stopped(libmtl, error) from None
     _show(libmtl, params, prepared)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.integrations.libmtl.arguments import prepared_training
+from libmtl_recon.integrations.libmtl.prepared_arguments import prepared_training
 from libmtl_recon.integrations.libmtl.wrapper import Call
 
 _logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from libmtl_recon.conflicts.layers import COMPILED
-from libmtl_recon.integrations.libmtl.arguments import prepared_params
 from libmtl_recon.integrations.libmtl.features import detect
+from libmtl_recon.integrations.libmtl.prepared_arguments import prepared_params
 
 
 def weighting_name(model: nn.Module) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.integrations.libmtl.flags import idle
+from libmtl_recon.integrations.libmtl.prepared_arguments import prepared_params
 from libmtl_recon.integrations.libmtl.split_source import SplitSource
 from libmtl_recon.integrations.libmtl.splits import base_of
 
@@ -53,8 +54,6 @@ def given(params: Any, dest: str) -> bool:
         params: A script's arguments.
         dest: The flag's.
     """
-    from libmtl_recon.integrations.libmtl.arguments import prepared_params
-
     value = getattr(params, dest, None)
     if value is None:
         return False
