@@ -95,8 +95,9 @@ def _as_written(network: nn.Module, *args: Any, **kwargs: Any) -> Any:
     refuse_transform_around()
     evaluate_as_trained(network)  # a script may have switched back since the split
     forward = type(network).forward
-    with running(network, (args, kwargs)), per_task_calls():
-        if not hasattr(torch.compiler, "set_stance"):  # before PyTorch 2.6
-            return forward(network, *args, **kwargs)
-        with torch.compiler.set_stance("force_eager"):
-            return forward(network, *args, **kwargs)
+    with (
+        running(network, (args, kwargs)),
+        per_task_calls(),
+        torch.compiler.set_stance("force_eager"),
+    ):
+        return forward(network, *args, **kwargs)

@@ -25,9 +25,9 @@ def _imports_what_is_lost(libmtl: ModuleType) -> bool:
     loader = None if spec is None else spec.loader
     if not isinstance(loader, InspectLoader):
         return False
-    source, code = loader.get_source("resnet"), loader.get_code("resnet")
-    if source is None:  # what there is in its place does no harm
-        return code is not None and _LOST in code.co_names
+    source = loader.get_source("resnet")
+    if source is None:  # what is put in its place does no harm
+        return True
     # LibMTL's main branch has the import inside a `try`, with another after it.
     statements = ast.parse(source).body
     return any(isinstance(one, ast.ImportFrom) and one.module == _LOST for one in statements)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.gradients import gramian
-from libmtl_recon.integrations.libmtl.known_sources import BOTH, PYPI, find, unpatched
+from libmtl_recon.integrations.libmtl.known_sources import BOTH, PYPI
 from libmtl_recon.integrations.libmtl.patches.patch import Defect, patch, stand_in
 from libmtl_recon.integrations.libmtl.step import cagrad, gradvac, weights
 from libmtl_recon.weighting.gls import geometric_weights
@@ -155,13 +155,7 @@ def mgda_solver(libmtl: ModuleType) -> None:
     stand_in(mgda, "backward", backward)
 
 
-def _lacks_random(libmtl: ModuleType) -> bool:
-    backward = unpatched(find(libmtl, "weighting.RLW.backward"))
-    asks = "random" in getattr(getattr(backward, "__code__", None), "co_names", ())
-    return asks and "random" not in backward.__globals__
-
-
-@patch("rlw-constrained-bernoulli", needs=_lacks_random)
+@patch("rlw-constrained-bernoulli", needs=Defect("weighting.RLW.backward", of=PYPI))
 def rlw_constrained_bernoulli(libmtl: ModuleType) -> None:
     """LibMTL's RLW knows no --dist constrained_Bernoulli, for want of an import.
 
