@@ -146,6 +146,7 @@ NAMES = {
     "Observer": "TrainerHook",
     "ScoringObserver": "ScoringHook",
     "architecture.Bundle": "splitting.TaskTensor",
+    "architecture.starting.load_unsplit": "integrations.libmtl.architectures.starting.load_start",
     "architecture.bundle.Bundle": "splitting.task_tensor.TaskTensor",
     "architecture.bundle.bundles_in": "splitting.task_tensor.task_tensors_in",
     "architecture.extract.extract_task": "extract_task",

@@ -173,7 +173,7 @@ def test_a_fault_of_our_own_is_not_hidden(
 ) -> None:
     assert run_script(write(tmp_path, BUILDS + "Trainer(1, 2, 3)\n")) == 1
     shown = capsys.readouterr().err
-    assert "TypeError: Trainer.__init__() missing a required argument: 'encoder_class'" in shown
+    assert "TypeError: missing a required argument: 'encoder_class' (of Trainer.__init__)" in shown
 
 
 def test_a_syntax_error_shows_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,8 +96,8 @@ def test_nothing_outlives_a_search_that_is_killed(
     number = in_a_fork(lambda: Forking(1).run(job) and None, tmp_path / "log")
     until((tmp_path / "left2").exists)
     until(lambda: (tmp_path / "left2").read_text())
+    assert all(map(alive, left_behind(tmp_path)))
     family = [*family_of(number), *left_behind(tmp_path)]
-    assert all(map(alive, family))
     os.kill(number, signal.SIGKILL)
     os.waitpid(number, 0)
     until(lambda: not any(map(alive, family)))
