@@ -61,7 +61,7 @@ def _float64() -> Iterator[None]:
 @pytest.mark.usefixtures("_float64")
 @pytest.mark.parametrize("multi_input", [False, True])
 @pytest.mark.parametrize("name", ["EW", "UW", "DWA", "GLS", "RLW", "GradNorm"])
-def test_weighted_losses_are_differentiated_once_a_task(
+def test_weighted_losses_are_differentiated_once_per_task(
     name: str, multi_input: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """T backward passes, not T + 1, and the same training up to rounding."""
