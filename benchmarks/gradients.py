@@ -7,7 +7,7 @@ LibMTL's own Trainer trains a network of T tasks three times, in processes of th
 turns, step by step: with our patch `fast-gradients`, with that patch switched off (all others stay,
 without which LibMTL does not run), and with T bare backward passes in place of a weighting, each
 of its own task's loss, after which the task's gradients are read once. Nothing that takes one
-gradient a task can cost less than these do.
+gradient per task can cost less than these do.
 
 The times are the CPU time of one thread (on a GPU: seconds). Ratios are of steps of the same round,
 and their median counts. `ours / bare` compares the weightings alone, without the forward pass and

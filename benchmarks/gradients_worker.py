@@ -63,7 +63,7 @@ class Took:
 
 @dataclass(frozen=True)
 class Memory:
-    """The highest use of memory so far, and the size of one gradient a task, in bytes."""
+    """The highest use of memory so far, and the size of one gradient per task, in bytes."""
 
     peak: int
     matrix: int

@@ -1,7 +1,7 @@
 """What a split costs: the step of a split ResNet18 against its lower bound.
 
 Once the tasks' activations differ they stay different, so all that stands behind the first split
-must run once a task. With T tasks a step cannot cost less than prefix + T·rest, in which `prefix`
+must run once per task. With T tasks a step cannot cost less than prefix + T·rest, in which `prefix`
 is what stands before the split (or beside it: a skip connection around it) and `rest` is the
 remainder of the network. The bound is measured: T single-task networks give T·all, the prefix
 runs alone, and rest = all - prefix. It leaves out that the gradients of shared parameters must be

@@ -108,7 +108,7 @@ def _of_system(error: OSError, where: Path) -> MachineError:
             f"the limit that `ulimit -f` shows). {GOES_ON}"
         )
     return MachineError(
-        f"Cannot use {place}: {said}. Mend that, or name another folder with --out. {GOES_ON}"
+        f"Cannot use {place}: {said}. Fix that, or name another folder with --out. {GOES_ON}"
     )
 
 

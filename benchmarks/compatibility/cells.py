@@ -178,7 +178,7 @@ def make_data_loader(tasks: int, task: int | None = None) -> Any:
 
 
 def make_loaders(cell: Cell) -> Any:
-    """LibMTL's data loader, or one a task: each is one batch long."""
+    """LibMTL's data loader, or one per task: each is one batch long."""
     make = make_data_loader if cell.weighting in BILEVEL else Batches
     if not cell.multi_input:
         return make(cell.tasks)

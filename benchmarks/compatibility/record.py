@@ -73,7 +73,7 @@ def fingerprint() -> str:
 
 
 class Notebook:
-    """Verdicts in a file, one a line, each written as soon as it is known.
+    """Verdicts in a file, one per line, each written as soon as it is known.
 
     Args:
         file: Read if it was written by the same code, else begun anew.

@@ -31,8 +31,9 @@ Draw logs of --gradops_log against the training steps, and print their means:
                        dominated; alpha < 0 gives weight to the latter
   pairs in conflict    the share of pairs of tasks whose gradients have a negative dot product
 
-One log gives a line a task. Several logs of the same tasks, e.g. with different alphas, give a
-column a task and a line a run (Figure 6 of the paper). Logs of runs that still train can be drawn.
+One log gives a line per task. Several logs of the same tasks, e.g. with different alphas, give a
+column per task and a line per run (Figure 6 of the paper). Logs of runs that still train can be
+drawn.
 """
 _PLOT_EPILOG = """\
 examples:

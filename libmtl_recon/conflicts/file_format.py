@@ -1,4 +1,4 @@
-"""A conflict profile as JSON that people can read: one line a layer, only the filled bins."""
+"""A conflict profile as JSON that people can read: one line per layer, only the filled bins."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class ConflictProbe:
             return
         raise UsageError(
             "gradients",
-            f"must have {rows} rows, one a task, and {width} columns, those of the parameters of "
+            f"must have {rows} rows, one per task, and {width} columns, those of the parameters of "
             "the probe's layers, which are the parameters that train",
             list(gradients.shape),
             "Take the gradients of these alone, without frozen ones: "

@@ -69,8 +69,8 @@ class ConflictProfile:
         totals += [] if self.whole is None else [self.whole.sum(axis=1, keepdims=True)]
         if any((total != self.block_steps[:, None] * self.pairs).any() for total in totals):
             raise ReconError(
-                "A conflict profile must count every pair of tasks once a step and layer, but its "
-                "counts do not add up; the profile was changed or damaged."
+                "A conflict profile must count every pair of tasks once per step and layer, but "
+                "its counts do not add up; the profile was changed or damaged."
             )
         for name in ("counts", "undefined", "block_steps", "whole"):
             given = getattr(self, name)

@@ -1,4 +1,4 @@
-"""One gradient a task, as the rows of one matrix."""
+"""One gradient per task, as the rows of one matrix."""
 
 from __future__ import annotations
 

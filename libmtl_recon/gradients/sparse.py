@@ -1,4 +1,4 @@
-"""Sparse gradients are handed out as sparse ones, since some optimisers take no others."""
+"""Sparse gradients are assigned as sparse ones, since some optimisers take no others."""
 
 from __future__ import annotations
 

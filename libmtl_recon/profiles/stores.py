@@ -221,7 +221,7 @@ def explained(action: str, store: Store, variable: str) -> Iterator[None]:
     except (OSError, ValueError) as error:
         raise ReconError(
             f"Cannot {action} the folder of conflict profiles, {store.place}: "
-            f"{refusal(error)}. Mend that, or name another folder in the environment "
+            f"{refusal(error)}. Fix that, or name another folder in the environment "
             f"variable {variable}."
         ) from error
 

@@ -260,7 +260,7 @@ def check_static(parameter: str, given: Sequence[float], tasks: int, alpha: floa
 
     Args:
         parameter: The name under which they were given.
-        given: The weights, one a task.
+        given: The weights, one per task.
         tasks: T.
         alpha: The exponent α, whose place they take.
 

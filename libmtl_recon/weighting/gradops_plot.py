@@ -38,8 +38,8 @@ def draw_logs(
 ) -> None:
     """Draw the logs of one run, or of several with different exponents α.
 
-    One run: the weights wᵢ, the speeds rᵢ and the conflict rate below one another, a line a task.
-    Several runs, as in Figure 6: a column a task, a line a run, blue for α < 0 and orange for
+    One run: the weights wᵢ, the speeds rᵢ and the conflict rate below one another, a line per task.
+    Several runs, as in Figure 6: a column per task, a line per run, blue for α < 0 and orange for
     α > 0, the stronger the larger |α|.
 
     Args:

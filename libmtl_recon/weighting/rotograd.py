@@ -121,7 +121,7 @@ class RotoGrad(Following):
         return self._of(task).matrix() if task in self.rotations else None
 
     def rotate(self, representation: Tensor, task: str) -> Tensor:
-        """What a task's head gets. Call it once a task and step.
+        """What a task's head gets. Call it once per task and step.
 
         In training the graph is cut here; :meth:`backward` goes on behind the cut.
 
@@ -153,7 +153,7 @@ class RotoGrad(Following):
         the representations.
 
         Args:
-            losses: A scalar a task, for the tasks that have labels in this step. The state of the
+            losses: A scalar per task, for the tasks that have labels in this step. The state of the
                 others, and of those whose gradient is zero, is left alone.
             same_rows: Whether the n-th row of every task's representation belongs to the same
                 sample. Where it does not (each task has inputs of its own), or where the shapes

@@ -67,7 +67,7 @@ class Cuts:
         if task not in self._of or self._of[task].mark is not mark:
             raise ReconError(
                 f"A loss depends on several calls of the head of task {task!r}, of which RotoGrad "
-                "would know the last only. Call each head once a step, on all of its inputs."
+                "would know the last only. Call each head once per step, on all of its inputs."
             )
 
     def __deepcopy__(self, memo: Any) -> Cuts:

@@ -63,7 +63,7 @@ def test_a_script_trains_the_same_when_scored(
         (line,) = (line for line in text.splitlines() if line.startswith("weights"))
         return json.loads(line.removeprefix("weights"))
 
-    # A weighting of losses is differentiated once a task while it is scored, which rounds anew;
+    # A weighting of losses is differentiated once per task while it is scored, which rounds anew;
     # a weighting that has per-task gradients anyhow is only watched.
     close = {"EW": 1e-5, "GradOPS": 0.0}[weighting]
     assert weights(scored) == pytest.approx(weights(plain), rel=close, abs=close)

@@ -139,7 +139,7 @@ def test_a_killed_job_keeps_what_it_has_written(
     endless = Path(script).read_text().replace("else 1)", "else 10**5)")
     slow = tmp_path / "endless.py"
     slow.write_text(
-        "import libmtl_recon.profiles.recovery as unfinished\nunfinished._SECONDS = 0.0\n" + endless
+        "import libmtl_recon.profiles.recovery as recovery\nrecovery._SECONDS = 0.0\n" + endless
     )
     command = [*python(), "-u", "-m", "libmtl_recon", "score", "--score-until-stable", "off"]
     process = subprocess.Popen([*command, str(slow)], stdout=subprocess.PIPE, text=True)

@@ -159,9 +159,9 @@ def test_what_does_not_fit_is_named() -> None:
         task_gradients([losses[0], 2 * shared[0]], shared)
     with pytest.raises(UsageError, match=r"out must have the shape \[2, 5\]"):
         task_gradients(losses, shared, out=torch.zeros(2, 4))
-    for hand_out in (scatter_gradient, TaskRows().scatter):
+    for assign in (scatter_gradient, TaskRows().scatter):
         with pytest.raises(UsageError, match=r"vector must have the shape \[5\]"):
-            hand_out(torch.zeros(4), shared)
+            assign(torch.zeros(4), shared)
     with pytest.raises(UsageError, match=r"widths must add up to the columns .* \[2, 5\]"):
         layer_gramians(torch.zeros(2, 5), [3, 1])
     assert [parameter.grad for parameter in shared] == [None, None]

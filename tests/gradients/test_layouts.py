@@ -65,7 +65,7 @@ def test_rows_of_sparse_gradients_are_those_of_dense_ones() -> None:
         assert torch.equal(filled(sparse, rows, accumulate=accumulate), wanted)
 
 
-def test_a_sum_of_sparse_gradients_is_handed_out_sparse() -> None:
+def test_a_sum_of_sparse_gradients_is_assigned_sparse() -> None:
     net, rows = tables(sparse=True), TaskRows()
     weights = torch.tensor([0.0, 2.0, -1.0], dtype=torch.float64)
     update = weights @ filled(net, rows, accumulate=True)
@@ -170,7 +170,7 @@ def test_rows_are_those_of_the_real_and_imaginary_parts(how: str, dtype: torch.d
 
 
 @pytest.mark.parametrize("library", [False, True])
-def test_a_handed_out_gradient_steps_as_that_of_the_parts_does(library: bool) -> None:
+def test_an_assigned_gradient_steps_as_that_of_the_parts_does(library: bool) -> None:
     trained = []
     for real in (False, True):
         net, rows = Spectral(real=real), TaskRows()

@@ -41,3 +41,20 @@ def test_one_task_is_chosen_by_the_compiled_network_too() -> None:
     assert task_parameters(compiled, "b").keys() == task_parameters(split, "b").keys()
     with only_task(compiled, "b"):
         assert type(split(rows())) is Tensor
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_compiled_function_may_call_the_layers_itself(backend: str) -> None:
+    layers = nn.Sequential(nn.Linear(4, 4), nn.LSTM(4, 4, batch_first=True))
+    split = split_layers(layers, ["0", "1"], ["a", "b"])
+
+    def forward(x: Tensor) -> TaskTensor:
+        output: TaskTensor = split[1](split[0](x))[0]
+        return output
+
+    x = torch.randn(3, 2, 4)
+    torch.compiler.reset()
+    found = torch.compile(forward, backend=backend)(x)
+    for part, other in zip(found.parts, forward(x).parts, strict=True):
+        assert torch.equal(part, other)
+    torch.compiler.reset()

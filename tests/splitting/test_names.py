@@ -128,7 +128,7 @@ def test_a_task_tensor_without_names_says_so() -> None:
     ("parts", "task", "tasks"),
     [(2, None, ["a"]), (2, None, ["a", "a"]), (2, None, "ab"), (1, 2, TASKS), (2, None, 2)],
 )
-def test_names_must_be_one_a_task(parts: int, task: int | None, tasks: Any) -> None:
+def test_names_must_be_one_per_task(parts: int, task: int | None, tasks: Any) -> None:
     with pytest.raises(UsageError, match="tasks must be a different name for each task"):
         TaskTensor([torch.ones(1)] * parts, task, tasks)
     with pytest.raises(ReconError, match="one plain tensor per task"):

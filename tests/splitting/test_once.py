@@ -41,7 +41,7 @@ class Convolutions(TorchDispatchMode):
     # whose first convolution is split still runs once.
     [("conv1", 0, 12), ("layer3.0.conv1", 7, 5), ("layer4.0.conv2", 11, 1), ("fc", 12, 0)],
 )
-def test_only_what_is_a_tasks_own_runs_once_a_task(layer: str, shared: int, own: int) -> None:
+def test_only_what_is_a_tasks_own_runs_once_per_task(layer: str, shared: int, own: int) -> None:
     split = split_layers(resnet(), [layer], ["a", "b", "c"])
     with Convolutions() as every:
         split(image())

@@ -81,7 +81,7 @@ def _assign(x: Tensor, y: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_runs_once_a_task(name: str) -> None:
+def test_runs_once_per_task(name: str) -> None:
     operation = OPERATIONS[name]
     together = operation(pair())
     assert type(together) is TaskTensor
@@ -208,7 +208,7 @@ def test_is_refused_below_the_torch_functions_instead_of_computing_rubbish() -> 
         torch.add(pair(), 1)
 
 
-def test_custom_functions_run_once_a_task_with_their_own_gradients() -> None:
+def test_custom_functions_run_once_per_task_with_their_own_gradients() -> None:
     both = leaves()
     with per_task_calls():
         out = Double.apply(both, 7.0)

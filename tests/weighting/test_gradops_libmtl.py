@@ -156,7 +156,7 @@ def test_frozen_shared_parameters_stay_without_gradient() -> None:
     assert model.encoder.net[2].weight.grad.any()
 
 
-def test_losses_must_be_one_a_task() -> None:
+def test_losses_must_be_one_per_task() -> None:
     model = make()
     losses = losses_of(model)
     for wrong in (losses[:2], losses[:, None], list(losses)):

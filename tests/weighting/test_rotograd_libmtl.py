@@ -365,7 +365,7 @@ def test_copies_from_before_the_rotations_take_the_state_and_give_it() -> None:
     assert torch.equal(fresh(x)["left"], averaged(x)["left"])
 
 
-def test_losses_must_be_one_a_task() -> None:
+def test_losses_must_be_one_per_task() -> None:
     model = make()
     losses = losses_of(model)
     for wrong in (losses[:2], losses[:, None], list(losses)):

@@ -231,7 +231,7 @@ def test_a_task_that_there_is_not_is_named() -> None:
         ({"t0": 1.0}, "the loss of task 't0' must be a tensor of one number"),
     ],
 )
-def test_losses_that_are_not_one_a_task_are_named(losses: object, says: str) -> None:
+def test_losses_that_are_not_one_per_task_are_named(losses: object, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         RotoGrad(["t0", "t1"], 8).backward(losses)  # type: ignore[arg-type]
 

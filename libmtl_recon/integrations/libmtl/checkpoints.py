@@ -170,7 +170,7 @@ def _match_split(model: nn.Module, keys: Iterable[str]) -> None:
 
 
 def _split_in(model: nn.Module, keys: Iterable[str]) -> dict[str, set[str]]:
-    """The layers of a model of whose parameters a state dict has one a task, and the tasks."""
+    """The layers of a model of whose parameters a state dict has one per task, and the tasks."""
     modules = {plain_name(name): module for name, module in model.named_modules()}
     found: dict[str, set[str]] = {}
     for key in keys:

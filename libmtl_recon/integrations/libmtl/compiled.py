@@ -34,7 +34,7 @@ def refuse_split(call: Call) -> None:
 def keep_graphs() -> None:
     """Let backward passes go through a compiled network's graph more than once.
 
-    Weightings of gradients do so once a task. By default the compiler lets a backward pass take
+    Weightings of gradients do so once per task. By default the compiler lets a backward pass take
     over memory of the graph, after which the next one is refused.
     """
     # Not an attribute of torch before somebody has imported it.

@@ -8,10 +8,10 @@ here, and nowhere else. A hook that belongs to a patch is left out where that wa
 
 from __future__ import annotations
 
-import functools
 from types import ModuleType
 from typing import Any
 
+from libmtl_recon.errors import ReconError
 from libmtl_recon.integrations.libmtl import (
     checkpoints,
     compiled,
@@ -231,11 +231,29 @@ BACKWARD = Row(
 
 
 def install(libmtl: ModuleType) -> None:
-    """Put the table's wrappers into LibMTL, to which the patches were applied."""
+    """Put the table's wrappers into LibMTL, to which the patches were applied.
+
+    Raises:
+        ReconError: This LibMTL has not all the members; none is wrapped then.
+    """
     patches = applied(libmtl)
-    for row in ROWS:
-        owner: Any = functools.reduce(getattr, row.member.split(".")[:-1], libmtl)
-        wrap_member(owner, row.in_force(patches))
+    rows = [row for row in (row.in_force(patches) for row in ROWS) if row.hooks]
+    for owner, row in [(_owner(libmtl, row), row) for row in rows]:
+        wrap_member(owner, row)
+
+
+def _owner(libmtl: ModuleType, row: Row) -> Any:
+    *path, name = row.member.split(".")
+    owner: Any = libmtl
+    for part in path:
+        owner = getattr(owner, part, None)
+    if not hasattr(owner, name):
+        raise ReconError(
+            f"The LibMTL at {libmtl.__path__[0]} is of an unknown version: it has no {row.member}, "
+            "around which libmtl-recon works. Install the PyPI release 1.1.5, or GitHub main at "
+            "4336804."
+        )
+    return owner
 
 
 def applied(libmtl: ModuleType) -> list[str]:

@@ -4,7 +4,7 @@ Both LibMTLs call themselves 1.1.5, and users edit theirs. So a defect is told b
 has it: its source is that of the PyPI release, or that of GitHub main at 4336804, or of neither; of
 the last nothing is claimed. The hashes stand in ``known_hashes``, which
 
-    python -m libmtl_recon.integrations.libmtl.known_sources
+    python -m libmtl_recon.integrations.libmtl.write_hashes
 
 writes anew for the LibMTL that it finds, leaving the other's column as it is.
 """
@@ -52,6 +52,11 @@ def versions_of(function: Any, name: str) -> frozenset[str]:
         return frozenset()
     known = zip(VERSIONS, HASHES.get(name, ()), strict=False)
     return frozenset(version for version, one in known if one == found)
+
+
+def is_in_all(name: str) -> bool:
+    """Whether every known LibMTL has a function of this dotted name."""
+    return all(HASHES.get(name, (None,)))
 
 
 def is_one_of(architecture: Any, names: Mapping[str, Collection[str]]) -> bool:

@@ -76,7 +76,7 @@ def check_loaders(call: Call) -> None:
 
 
 def refuse_loaders(loaders: Any, tasks: Sequence[str]) -> None:
-    """Refuse data loaders that are not one a task, as ``--multi_input`` needs them.
+    """Refuse data loaders that are not one per task, as ``--multi_input`` needs them.
 
     Args:
         loaders: What the script hands to ``train`` or ``test``.

@@ -32,7 +32,7 @@ class ScoringHook(TrainerHook):
 
     The per-task gradients of a weighting that obtains them itself are read where it does
     (``_compute_grad``), and training is not changed by it. For a weighting of losses, T backward
-    passes, one a task, take the place of the one through their sum: the same update up to
+    passes, one per task, take the place of the one through their sum: the same update up to
     rounding. Where that cannot be (LibMTL's own plumbing, ``rep_grad``, a script's own weighting),
     T extra passes are made before it.
 
@@ -239,7 +239,7 @@ class ScoringHook(TrainerHook):
         replace(model, _compute_grad=_compute_grad, backward=wrapped_backward)
 
     def _splits(self, losses: Tensor) -> bool:
-        """Whether the losses' own backward passes will be one a task, if we ask for that."""
+        """Whether the losses' own backward passes will be one per task, if we ask for that."""
         model, step = self._model, step_of(self._model)
         cut = model.rep_grad or hasattr(model, "rotograd")
         if cut or not hands_over(model):

@@ -84,14 +84,14 @@ def test_hps_and_recon_are_compared_by_one_function(layer: str) -> None:
 def test_a_network_is_taken_out_and_exported(arch: tuple[str, ...], tmp_path: Any) -> None:
     built, x = model(*arch), torch.randn(4, 5, 8)
     expected = built(x)["t1"].detach()
-    observer = ExtractingHook("t1", Checkpoint("CHECKPOINT best.pt", built.state_dict(), None))
+    hook = ExtractingHook("t1", Checkpoint("CHECKPOINT best.pt", built.state_dict(), None))
     trainer = type("Trainer", (), {"model": built, "task_name": ["t0", "t1"]})()
-    observer.built(trainer)
+    hook.built(trainer)
     with pytest.raises(StopRun):
         built(x)
-    assert observer.network is not None
-    export_program(observer.network, observer.inputs, tmp_path / "t1.pt2")
+    assert hook.network is not None
+    export_program(hook.network, hook.inputs, tmp_path / "t1.pt2")
     program = torch.export.load(tmp_path / "t1.pt2").module()
     with torch.no_grad():
-        torch.testing.assert_close(observer.network(x), expected)
+        torch.testing.assert_close(hook.network(x), expected)
         torch.testing.assert_close(program(x), expected)

@@ -23,7 +23,7 @@ from libmtl_recon.conflicts.layers import layers_of
 from libmtl_recon.integrations.libmtl.features import detect
 from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 
-# Those that go through the graph once a task, and one that does not.
+# Those that go through the graph once per task, and one that does not.
 OFFERED = ["EW", "GradNorm", "MGDA", "PCGrad", "GradVac", "CAGrad", "GradDrop", "IMTL", "GradOPS"]
 
 pytestmark = [

@@ -107,10 +107,10 @@ def test_an_encoders_list_gives_each_decoder_its_own(tmp_path: Path) -> None:
     parts = nn.Sequential()
     parts.add_module("encoder", model.encoder)
     parts.add_module("decoder", model.decoders["b"])
-    observer = ExtractingHook("b", Checkpoint("FILE", {}, None))
+    hook = ExtractingHook("b", Checkpoint("FILE", {}, None))
     with pytest.raises(StopRun):
-        observer._compare(model, parts, (x,))
-    network = observer.network
+        hook._compare(model, parts, (x,))
+    network = hook.network
     assert network is not None
     assert list(network.state_dict()) == list(parts.state_dict())
     export_program(network, x, tmp_path / "net.pt2")

@@ -91,6 +91,16 @@ def test_a_second_registration_wraps_nothing_again() -> None:
     assert before == {row.member: dict(vars(owner_of(row.member))) for row in hook_table.ROWS}
 
 
+def test_a_libmtl_without_a_member_is_refused_and_left_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = LibMTL.Trainer.__init__
+    monkeypatch.delattr(LibMTL.Trainer, "_compute_loss")
+    with pytest.raises(ReconError, match=r"unknown version: it has no Trainer\._compute_loss"):
+        hook_table.install(LibMTL)
+    assert LibMTL.Trainer.__init__ is before
+
+
 def test_what_must_come_later_is_there() -> None:
     for row in BY_MEMBER.values():
         for hooks in (row.before, row.around, row.after):

@@ -314,7 +314,7 @@ def test_a_model_that_no_trainer_made_adds_up_and_takes_one_matrix(weighting: st
     assert len(step_of(both).rows._matrices) == 1
 
 
-def test_rows_that_leave_the_graph_alone_are_handed_out_on_top() -> None:
+def test_rows_that_leave_the_graph_alone_are_assigned_on_top() -> None:
     runs = Runs("EW")
     parameter = runs.model.encoder.one.weight
     losses = runs.losses(0)

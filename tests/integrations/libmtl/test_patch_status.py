@@ -151,12 +151,29 @@ def test_a_class_that_there_is_not_needs_nothing(
         assert patch_status(libmtl) == {"two-for-one": "not needed"}
 
 
+def test_a_function_that_all_known_versions_have_is_missed(
+    libmtl_with: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renamed = DEFECTIVE.replace("backward", "backward_pass")
+    libmtl = libmtl_with(written_module(tmp_path, renamed).One)
+    with pytest.warns(UserWarning, match=r"LibMTL's weighting\.One\.backward .*: two-for-one\."):
+        patch_after_import(libmtl)
+    assert patch_status(libmtl) == {"two-for-one": "not checked"}
+    monkeypatch.setenv(NEW, "two-for-one")  # what is not there cannot be replaced
+    with pytest.warns(UserWarning, match="not checked: two-for-one"):
+        patch_after_import(libmtl)
+    assert patch_status(libmtl) == {"two-for-one": "not checked"}
+    main_lacks_it = (known_sources.HASHES["weighting.One.backward"][0], None)
+    monkeypatch.setitem(known_sources.HASHES, "weighting.One.backward", main_lacks_it)
+    assert two_for_one.needs(libmtl) is False
+
+
 def test_a_part_that_takes_known_functions_only_says_which_it_left(
     libmtl_with: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(patches, "PATCHES", (three_for_two,))
     libmtl = libmtl_with(written_module(tmp_path, EDITED).One)
-    with pytest.warns(UserWarning, match=r"^LibMTL's weighting\.One\.backward are .*read\.$"):
+    with pytest.warns(UserWarning, match=r"^LibMTL's weighting\.One\.backward is .*read\.$"):
         patch_after_import(libmtl)
     assert patch_status(libmtl) == {"three-for-two": "applied"}
     assert unknown_functions(libmtl) == {"three-for-two": ("weighting.One.backward",)}

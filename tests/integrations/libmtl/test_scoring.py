@@ -61,7 +61,7 @@ def _float64() -> Iterator[None]:
 @pytest.mark.usefixtures("_float64")
 @pytest.mark.parametrize("multi_input", [False, True])
 @pytest.mark.parametrize("name", ["EW", "UW", "DWA", "GLS", "RLW", "GradNorm"])
-def test_weighted_losses_are_differentiated_once_a_task(
+def test_weighted_losses_are_differentiated_once_per_task(
     name: str, multi_input: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """T backward passes, not T + 1, and the same training up to rounding."""
@@ -87,7 +87,7 @@ def test_weighted_losses_are_differentiated_once_a_task(
     assert (profile.histogram == expected_profile.histogram).all()
     for key, value in plain.items():
         torch.testing.assert_close(state[key], value, rtol=1e-9, atol=1e-11)
-    # RLW's weights and those of a softmax are all above 0. Each step has one pass a task; those
+    # RLW's weights and those of a softmax are all above 0. Each step has one pass per task; those
     # beside them are of the T-vector of losses, in which no network is.
     assert max(passes) == 1
 

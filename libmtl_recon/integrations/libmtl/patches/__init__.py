@@ -164,7 +164,7 @@ def _apply(libmtl: ModuleType, *, before_import: bool) -> None:
             status[one.name] = "not needed"
         elif one.name not in wanted:
             status[one.name] = "switched off"
-        elif isinstance(need, Unknown) and not named:
+        elif isinstance(need, Unknown) and not (named and need.can_be_replaced_in(libmtl)):
             status[one.name], unknown[one.name] = "not checked", need.functions
         else:
             left = one.left_alone_in(libmtl)
@@ -176,8 +176,9 @@ def _apply(libmtl: ModuleType, *, before_import: bool) -> None:
 
 def _warn(unknown: dict[str, tuple[str, ...]], not_checked: list[str]) -> None:
     functions = dict.fromkeys(name for names in unknown.values() for name in names)
+    which = "is left as it is: its" if len(functions) == 1 else "are left as they are: their"
     text = (
-        f"LibMTL's {_shortened(list(functions))} are left as they are: their source is neither "
+        f"LibMTL's {_shortened(list(functions))} {which} source is neither "
         "that of the PyPI release 1.1.5 nor that of GitHub main at 4336804, or cannot be read."
     )
     if not_checked:

@@ -50,7 +50,7 @@ def torchvision_import(_: ModuleType) -> None:
 def optimizers_schedulers(libmtl: ModuleType) -> None:
     """LibMTL offers adagrad, rmsprop, cos and exp, but makes no arguments for them.
 
-    They end in an UnboundLocalError. ``prepare_args`` itself is swapped at registration, and asks
+    They end in an UnboundLocalError. ``prepare_args`` itself is replaced at registration, and asks
     whether this patch was applied.
     """
     optimizers.complete_help(libmtl.config.LibMTL_args)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from libmtl_recon.integrations.libmtl.known_sources import find, versions_of
+from libmtl_recon.integrations.libmtl.known_sources import find, is_in_all, versions_of
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,10 @@ class Unknown:
     """
 
     functions: tuple[str, ...]
+
+    def can_be_replaced_in(self, libmtl: ModuleType) -> bool:
+        """Whether this LibMTL has all of them."""
+        return all(find(libmtl, name) is not None for name in self.functions)
 
 
 Needs = Callable[[ModuleType], "bool | Unknown"]
@@ -77,7 +81,8 @@ class Defect:
     """A defect that known sources have; told by the functions that have it, or go with it.
 
     Args:
-        *functions: Their dotted names in LibMTL. One without the first has no such defect.
+        *functions: Their dotted names in LibMTL. One without the first has no such defect, unless
+            it has the first's class, and all known versions have the function.
         of: The known versions in which these functions have it.
         where: Whether what is around LibMTL makes a defect of it.
     """
@@ -89,8 +94,12 @@ class Defect:
 
     def __call__(self, libmtl: ModuleType) -> bool | Unknown:
         """Compare the functions' sources with the known ones."""
-        if find(libmtl, self.functions[0]) is None or not self.where():
+        first = self.functions[0]
+        if not self.where():
             return False
+        if find(libmtl, first) is None:
+            owner = find(libmtl, first.rpartition(".")[0])
+            return Unknown((first,)) if owner is not None and is_in_all(first) else False
         known = {name: versions_of(find(libmtl, name), name) for name in self.functions}
         if not all(known.values()):
             return Unknown(tuple(name for name, versions in known.items() if not versions))

@@ -1,4 +1,4 @@
-"""LibMTL's training step: its losses one scalar a task, its per-task gradients in one buffer."""
+"""LibMTL's training step: its losses one scalar per task, its per-task gradients in one buffer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The losses of a step, cut off from their graphs: a vector to weigh, and one scalar a task.
+"""The losses of a step, cut off from their graphs: a vector to weigh, and one scalar per task.
 
 A weighting derives what it likes from the vector. What it differentiates is differentiated with
 respect to the vector, T numbers with a tiny graph; only then are the tasks' own scalars, each of

@@ -137,7 +137,7 @@ class Step:
 
     @contextmanager
     def watched(self, watcher: Callable[[Tensor], None]) -> Iterator[None]:
-        """Inside the ``with`` block, have losses that are weighed differentiated one a task.
+        """Inside the ``with`` block, have losses that are weighed differentiated one per task.
 
         Args:
             watcher: Given these gradients of the shared parameters, ``[T, d]``, each up to a
@@ -186,7 +186,7 @@ class Step:
         self._vectors, self._scalars = [], []
 
     def scalars_of(self, losses: Tensor) -> list[Tensor]:
-        """One scalar a task for losses ``[T]``, with as little graph as is known."""
+        """One scalar per task for losses ``[T]``, with as little graph as is known."""
         for batch in self.batches:
             if losses is batch.vector:
                 return list(batch.scalars)
@@ -278,7 +278,7 @@ def assign_grad(model: Any, gradient: Tensor) -> None:
 
 
 def task_scalars(model: Any, losses: Tensor) -> list[Tensor]:
-    """One scalar loss a task, each with the graph of its own task where that is known.
+    """One scalar loss per task, each with the graph of its own task where that is known.
 
     Args:
         model: LibMTL's model.

@@ -47,7 +47,7 @@ def _gradients(model: Any, losses: Tensor) -> _Gradients:
     return _Gradients(rows, gramian(rows).cpu(), representations)
 
 
-def _hand_out(model: Any, weights: Tensor, gradients: _Gradients) -> None:
+def _assign(model: Any, weights: Tensor, gradients: _Gradients) -> None:
     """Give the shared parameters the weighted sum: weights ``[T]`` in float64, on the CPU."""
     if model.rep_grad:
         own = weights.to(gradients.rows)
@@ -66,7 +66,7 @@ def mgda(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[Any]:
     divided = normalisers(kwargs["mgda_gn"], gradients.lengths, losses)
     weights = shortest(gradients.matrix / divided / divided[:, None])
     # LibMTL's representations are weighed as they are.
-    _hand_out(self, weights if self.rep_grad else weights / divided, gradients)
+    _assign(self, weights if self.rep_grad else weights / divided, gradients)
     return weights.numpy()
 
 
@@ -74,7 +74,7 @@ def imtl(self: Any, losses: Tensor, **_: Any) -> NDArray[Any]:
     """IMTL's update, with its learned scales of the losses; returns the weights ``[T]``."""
     gradients = _gradients(self, self.loss_scale.exp() * losses - self.loss_scale)
     weights = impartial(gradients.matrix)
-    _hand_out(self, weights, gradients)
+    _assign(self, weights, gradients)
     return weights.numpy()
 
 
@@ -86,7 +86,7 @@ def gradnorm(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[Any]:
     rates = inverse_rates(losses.detach().cpu().double(), first, kwargs["alpha"])
     imbalance(scale.cpu().double(), gradients.lengths, rates).backward()
     weights: Tensor = scale.detach().cpu().double()
-    _hand_out(self, weights, gradients)
+    _assign(self, weights, gradients)
     return weights.numpy()
 
 
@@ -94,5 +94,5 @@ def aligned_mtl(self: Any, losses: Tensor, **_: Any) -> NDArray[Any]:
     """Aligned-MTL's update; returns the weights ``[T]``."""
     gradients = _gradients(self, losses)
     weights = aligned(gradients.matrix, torch.finfo(gradients.rows.dtype).eps)
-    _hand_out(self, weights, gradients)
+    _assign(self, weights, gradients)
     return weights.numpy()

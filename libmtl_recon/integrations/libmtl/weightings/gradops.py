@@ -40,7 +40,7 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         """Check what depends on the tasks, before a Trainer builds anything.
 
         Raises:
-            UsageError: The static weights are not one a task.
+            UsageError: The static weights are not one per task.
         """
         static = weight_args.get("gradops_weights")
         if static is not None:
