@@ -18,8 +18,8 @@ is compared with the model; nothing is trained.
 """
 _EPILOG = """\
 examples:
-  libmtl-recon extract --task digit best.pt main.py --arch Recon --recon_k 12
-  libmtl-recon extract --task digit --export digit.pt2 best.pt main.py --arch Recon --recon_k 12
+  libmtl-recon extract --task digit best.pt main.py --arch Recon
+  libmtl-recon extract --task digit --export digit.pt2 best.pt main.py --arch Recon
 
 CHECKPOINT is what torch.save(trainer.model.state_dict(), FILE) or LibMTL's --save_path wrote. The
 network is built again from its own classes alone:

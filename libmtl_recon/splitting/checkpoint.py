@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from libmtl_recon.conflicts.layers import ROOT, plain_name
 from libmtl_recon.errors import ReconError
 from libmtl_recon.splitting.spec import SplitSpec
 from libmtl_recon.splitting.spec_storage import agreed, read_beside, specs_in
 from libmtl_recon.splitting.state import plain_names
+from libmtl_recon.splitting.task_specific import CHILD
 from libmtl_recon.splitting.torch_files import (
     FORMAT,
     read_saved,
@@ -22,6 +24,8 @@ from libmtl_recon.splitting.torch_files import (
     state_dict_in,
 )
 
+# What a norm keeps per task behind a split, though it is shared.
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 # The hyperparameters by which the kinds of optimisers are told from each other.
 _KINDS = frozenset({"betas", "momentum", "alpha", "lr_decay", "rho"})
 # What SGD keeps of a parameter before its first step with momentum.
@@ -58,6 +62,17 @@ class Checkpoint:
                 f"({', '.join(self.splits)}), where one is wanted. Save that one alone."
             )
         return next(iter(self.splits.values()), None)
+
+    @property
+    def unsaid(self) -> list[str]:
+        """The layers that have values per task, where it does not say how they were split."""
+        parts = [] if self.splits else [plain_name(key).split(".") for key in self.model]
+        found = [
+            ".".join(names[:-3]) or ROOT
+            for names in parts
+            if names[-3:-2] == [CHILD] and names[-1] not in _STATISTICS
+        ]
+        return list(dict.fromkeys(found))
 
 
 def read_checkpoint(parameter: str, file: str | os.PathLike[str]) -> Checkpoint:

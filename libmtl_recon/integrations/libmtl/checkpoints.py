@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -129,7 +129,7 @@ def _match_rotations(model: Any, state_dict: dict[str, Any], prefix: str) -> Non
         del state_dict[key]
 
 
-def _match_split(model: nn.Module, keys: Iterable[str]) -> None:
+def _match_split(model: nn.Module, keys: Collection[str]) -> None:
     """Tell of layers that are task-specific in one place only.
 
     A plain layer's values are copied for each task, as the split itself does it; a task's own
@@ -161,7 +161,8 @@ def _match_split(model: nn.Module, keys: Iterable[str]) -> None:
                 f" those of this network of {_shorten(sorted(own[layer]))}. A checkpoint goes with "
                 "the tasks with which it was saved."
             )
-    plain = [layer for layer in own if layer not in found]
+    given = {plain_name(key).rpartition(".")[0] for key in keys}
+    plain = [layer for layer in own if layer not in found and plain_name(layer) in given]
     if plain:
         _logger.info(
             "Recon: the checkpoint shares %s, of which each task gets a copy of its own",

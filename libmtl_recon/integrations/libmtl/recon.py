@@ -53,7 +53,7 @@ def split_optimizer_state(call: Call) -> None:
         from libmtl_recon.splitting.checkpoint import load_optimizer
 
         load_optimizer(trainer.model, trainer.optimizer, checkpoint)
-        became = "taken over" if checkpoint.splits else "split along"
+        became = "taken over" if checkpoint.splits or checkpoint.unsaid else "split along"
         _logger.info("Recon: the optimiser's state was %s", became)
 
 
@@ -115,7 +115,8 @@ def _load_start(model: Any, checkpoint: Any) -> None:
     from libmtl_recon.integrations.libmtl.architectures.starting import load_start
 
     left_out = load_start(model, checkpoint)
-    done = "going on with the split" if checkpoint.splits else "split from the trained"
+    goes_on = checkpoint.splits or checkpoint.unsaid
+    done = "going on with the split" if goes_on else "split from the trained"
     _logger.info("Recon: %s network in %s", done, checkpoint.source.partition(" ")[2])
     if left_out:
         _logger.info("Recon: parameters of a weighting, not taken over: %s", ", ".join(left_out))

@@ -30,6 +30,10 @@ def note_split(call: Call) -> None:
     file = os.path.join(folder, _FILE)  # noqa: PTH118  # as LibMTL does
     spec = spec_of(trainer.model)
     if spec is not None:
+        try:
+            os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+        except OSError as error:
+            raise ReconError(f"Cannot make the --save_path {folder}: {refusal(error)}.") from error
         write_beside(file, spec)
         return
     beside = file_beside(file)

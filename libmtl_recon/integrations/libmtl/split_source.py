@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from libmtl_recon.conflicts.layers import ROOT
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.splitting.checkpoint import Checkpoint, read_checkpoint
 from libmtl_recon.splitting.spec import SplitSpec
@@ -63,14 +65,48 @@ def split_source(load_path: Any, start: Any) -> SplitSource | None:
         UsageError: There is no file at ``load_path``.
         ReconError: A file cannot be read or is damaged, or holds several split networks.
     """
-    checkpoint = next(iter(_expected), None)
-    if checkpoint is None and load_path is not None:
-        checkpoint = read_checkpoint(LOAD, checkpoint_file(load_path))
-    elif checkpoint is None and start is not None:
-        checkpoint = read_checkpoint(START, start)
+    checkpoint = _checkpoint(load_path, start)
     if checkpoint is None or checkpoint.split is None:
         return None
     return SplitSource(checkpoint.source, checkpoint.split)
+
+
+def refuse_unsaid(load_path: Any, start: Any) -> None:
+    """Refuse a checkpoint that does not say how its network was split, where no flags do either.
+
+    Args:
+        load_path: See :func:`split_source`.
+        start: See there.
+
+    Raises:
+        ReconError: It is of a split network, and does not say how that was split.
+    """
+    checkpoint = _checkpoint(load_path, start)
+    if checkpoint is not None and checkpoint.unsaid:
+        raise unsaid(checkpoint)
+
+
+def unsaid(checkpoint: Checkpoint) -> ReconError:
+    """The error about a checkpoint of a split network that does not say how that was split."""
+    names = checkpoint.unsaid
+    if all(f"{name}.".startswith("encoder.") for name in names):
+        names = [name.removeprefix("encoder").removeprefix(".") or ROOT for name in names]
+    return ReconError(
+        f"{checkpoint.source} is of a network that is split already, and does not say how: a tool "
+        "that keeps the tensors alone wrote it, or an older libmtl-recon. Put the "
+        f"{os.path.basename(checkpoint.source)}.split.json of the original beside it, or give "  # noqa: PTH119
+        f"--recon_k {len(names)} --recon_layers {shlex.quote(','.join(names))}, with the other "
+        "flags with which it was trained."
+    )
+
+
+def _checkpoint(load_path: Any, start: Any) -> Checkpoint | None:
+    checkpoint = next(iter(_expected), None)
+    if checkpoint is None and load_path is not None:
+        return read_checkpoint(LOAD, checkpoint_file(load_path))
+    if checkpoint is None and start is not None:
+        return read_checkpoint(START, start)
+    return checkpoint
 
 
 def checkpoint_file(given: str | os.PathLike[str]) -> str:

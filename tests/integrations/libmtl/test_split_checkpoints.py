@@ -266,8 +266,22 @@ def test_a_split_that_a_file_tells_of_wrongly_is_refused(tmp_path: Path) -> None
     trained = make(arch_args=recon())
     file = tmp_path / "c.pt"
     torch.save(dict(trained.model.state_dict()), file)
-    with pytest.raises(ReconError, match="is split already, and does not say how"):
-        make(arch_args=recon(recon_from=str(file)))
+    way_out = (
+        r"split already, and does not say how.*c.pt.split.json .*_k 2 --recon_layers one,norm,"
+    )
+    for flags in ({}, recon(recon_layers="one,two")):
+        with pytest.raises(ReconError, match=way_out):
+            make(arch_args={**flags, "recon_from": str(file)})
+    if FEATURES.saves_models:
+        with pytest.raises(ReconError, match=way_out):
+            make(load_path=str(file))
+    with (
+        building_for(read_checkpoint("CHECKPOINT", file)),
+        pytest.raises(ReconError, match=way_out),
+    ):
+        make()
+    # Flags say it as well.
+    assert equal_states(make(arch_args=recon(recon_from=str(file)), seed=4).model, trained.model)
     spec = spec_of(trained.model)
     assert spec is not None
     write_beside(file, spec)
@@ -315,7 +329,6 @@ def test_save_path_writes_the_split_beside_and_load_path_follows_it(
 ) -> None:
     cache.save(profile_of([[0.1], [-0.9], [0.2]], LAYERS))
     folder = tmp_path / "out"
-    folder.mkdir()
     trained = make(arch_args={"recon_k": 1, "recon_bn": "mixed"}, save_path=str(folder))
     trained.train(batches(), batches(), 1)
     file = folder / "best.pt"

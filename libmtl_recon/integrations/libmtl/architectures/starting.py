@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from libmtl_recon.errors import ReconError
+from libmtl_recon.integrations.libmtl.split_source import unsaid
 from libmtl_recon.splitting.checkpoint import Checkpoint, load_model
 from libmtl_recon.splitting.split import is_split
 from libmtl_recon.splitting.state import plain_names
@@ -16,8 +17,8 @@ from libmtl_recon.splitting.state import plain_names
 def load_start(model: Any, checkpoint: Checkpoint) -> list[str]:
     """Load a model, or its encoder alone, into a LibMTL model whose layers are split.
 
-    It is from before the split, or was split itself; then it has said how, and the model was built
-    by that.
+    It is from before the split, or was split itself; then the model was built as it said or, where
+    it does not say it, by flags, which must have given the same layers.
 
     Args:
         model: Its decoders and weighting are there already.
@@ -28,16 +29,14 @@ def load_start(model: Any, checkpoint: Checkpoint) -> list[str]:
         another one now.
 
     Raises:
-        ReconError: It does not fit, or is of a split network and does not say how that was split.
+        ReconError: It does not fit, or is of a split network and does not say how that was split,
+            and the model has other layers.
     """
     names = plain_names(model)
     split = {key for plain, keys in names.items() for key in keys if key != plain}
-    if split & set(checkpoint.model) and not checkpoint.splits:
-        raise ReconError(
-            f"{checkpoint.source} is of a network that is split already, and does not say how. "
-            "Give a network from before its split, or load this one by load_state_dict, as "
-            "LibMTL's main branch does of a checkpoint."
-        )
+    given = set(checkpoint.model) | {f"encoder.{key}" for key in checkpoint.model}
+    if split & given and not checkpoint.splits and not split <= given:
+        raise unsaid(checkpoint)
     encoder = getattr(model, "encoder", None)
     if isinstance(encoder, nn.Module) and is_split(encoder) and _is_encoders(encoder, checkpoint):
         if checkpoint.optimizer is not None:

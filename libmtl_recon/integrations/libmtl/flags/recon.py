@@ -96,6 +96,7 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
         ReconError: The checkpoint cannot be read.
     """
     from libmtl_recon.conflicts.profile import check_severity
+    from libmtl_recon.integrations.libmtl.split_source import refuse_unsaid
     from libmtl_recon.profiles.selection import check_select
 
     split = _split(params)
@@ -104,6 +105,8 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
     # A script may make its arguments by another parser, which does not know our flags.
     wanted = getattr(params, "recon_k", None)
     severity = getattr(params, "recon_s", DEFAULT_S)
+    if wanted is None:
+        refuse_unsaid(*_files(params))
     if not isinstance(wanted, numbers.Integral) or isinstance(wanted, bool) or wanted < 1:
         raise UsageError(
             "--recon_k",
@@ -150,14 +153,21 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
 
 def _split(params: Any) -> Any:
     """What a checkpoint says of how the network is split; None if none does."""
-    from libmtl_recon.integrations.libmtl.split_source import loads_models, split_source
+    from libmtl_recon.integrations.libmtl.split_source import split_source
 
     made = getattr(params, "recon_split", None)  # by `values`, of the flags before
     if made is not None:
         return made
+    return split_source(*_files(params))
+
+
+def _files(params: Any) -> tuple[Any, Any]:
+    """The checkpoints of ``--load_path`` and ``--recon_from``; None for what is not given."""
+    from libmtl_recon.integrations.libmtl.split_source import loads_models
+
     load_path = getattr(params, "load_path", None) if loads_models() else None
     start = getattr(params, "recon_from", None)
-    return split_source(load_path, start if start is not None and is_file(start) else None)
+    return load_path, start if start is not None and is_file(start) else None
 
 
 def _as_saved(split: Any, params: Any) -> dict[str, Any]:
