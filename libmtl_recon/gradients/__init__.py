@@ -27,9 +27,11 @@ from libmtl_recon.gradients.per_task import (
     task_gradients,
     write_row,
 )
+from libmtl_recon.gradients.recording import Record, recording
 from libmtl_recon.gradients.rows import TaskRows
 
 __all__ = [
+    "Record",
     "TaskRows",
     "cosines",
     "exact_device",
@@ -38,6 +40,7 @@ __all__ = [
     "isometric_rows",
     "layer_gramians",
     "quick_gramian",
+    "recording",
     "scatter_gradient",
     "task_gradients",
     "write_row",
