@@ -20,6 +20,8 @@ from libmtl_recon.errors import ReconError
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+# The name of the layer of what a network holds itself.
+ROOT = "(root)"
 # Modules whose weight enters their output in one known operation.
 _KNOWN = (nn.Linear, nn.Embedding, *CONVOLUTIONS, *TRANSPOSED)
 
@@ -29,7 +31,7 @@ class Call:
     """One call of a module whose weight enters its output in one known operation.
 
     Attributes:
-        name: The module's path in the network.
+        name: The layer's, which is the module's path in the network.
         module: It.
         inputs: What it was given; of an embedding the indices.
         dtype: Of its output, in which the operation was computed.
@@ -89,7 +91,7 @@ class Calls:
         if type(given) is Tensor and edge.output_nr == 0 and _is_known(module, given):
             below = get_gradient_edge(given) if given.requires_grad else None
             self.calls[edge.node] = Call(
-                name,
+                name or ROOT,
                 module,
                 given.detach(),
                 output.dtype,

@@ -20,6 +20,8 @@ _SHARE = 0.25
 # By how much more memory than the least a plan with fewer segments may take, and what share of the
 # rows counts as nothing.
 _MORE, _NOTHING = 1.25, 0.02
+# The layer of shared parameters that are not the network's.
+_OUTSIDE = "(outside of the network)"
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Plan:
     Attributes:
         segments: In the order of the backward passes.
         walk: What the losses reach.
-        shared: The shared parameters that they reach, with the names of their layers.
+        shared: The shared parameters that they reach, with their layers' names, in network order.
         specific: Those of one task, or not to be held shared: with the tasks that reach them.
         stored: Whether all rows are kept for the update.
         ways: How each layer is computed.
@@ -126,10 +128,13 @@ def _candidates(
     """The calls by their weights' identities, and of the other layers why not."""
     groups: dict[int, list[Call]] = {}
     reasons: dict[str, str] = {}
+    weights_of: dict[int, set[int]] = {}  # by the biases that go with them
     for call in calls.calls.values():
         parameters = [p for p in call.module._parameters.values() if p is not None]
         weight = call.module._parameters["weight"]
         assert weight is not None
+        for parameter in parameters:
+            weights_of.setdefault(id(parameter), set()).add(id(weight))
         if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters):
             reasons[call.name] = "its parameters have hooks"
         elif any(id(p) not in names for p in parameters) or (
@@ -138,6 +143,10 @@ def _candidates(
             reasons[call.name] = "not all of its parameters are shared"
         elif weight.requires_grad:
             groups.setdefault(id(weight), []).append(call)
+    for several in weights_of.values():
+        for identity in several if len(several) > 1 else ():
+            for call in groups.pop(identity, []):
+                reasons[call.name] = "its bias goes with several weights"
     return groups, reasons
 
 
@@ -183,7 +192,11 @@ def _planned(
         for parameter in call.module._parameters.values():
             if parameter is not None and parameter.requires_grad:
                 shared_ones[id(parameter)] = parameter
-    named = [(names.get(identity, "?"), leaf) for identity, leaf in shared_ones.items()]
+    places_of = {identity: place for place, identity in enumerate(names)}
+    named = [
+        (names.get(identity, _OUTSIDE), shared_ones[identity])
+        for identity in sorted(shared_ones, key=lambda one: places_of.get(one, len(names)))
+    ]
     numbers = sum(columns.width(leaf) for _, leaf in named) * walk.losses
     stored = not ghosts and way != "ghost"
     if stored and way == "auto" and named:

@@ -57,7 +57,7 @@ class Deltas:
         elif isinstance(module, TRANSPOSED):
             found = _positions(inputs, 1), _transposed_windows(self._stacked, module, inputs)
         else:
-            found = inputs.flatten(0, -2), self._stacked.flatten(1, -2)
+            found = inputs.reshape(-1, inputs.shape[-1]), self._rows()
         left, right = (_grouped(side.to(product_dtype(call)), groups) for side in found)
         return left, right
 
@@ -65,13 +65,16 @@ class Deltas:
         """The indices ``[N]`` that count, and the gradients ``[tasks, N, b]`` of their rows."""
         module: Any = self.call.module
         indices = self.call.inputs.flatten()
-        gradients = self._stacked.flatten(1, -2).to(product_dtype(self.call))
+        gradients = self._rows().to(product_dtype(self.call))
         if module.scale_grad_by_freq:
             gradients = gradients / torch.bincount(indices)[indices][:, None]
         if module.padding_idx is not None:
             counts = indices != module.padding_idx
             indices, gradients = indices[counts], gradients[:, counts]
         return indices, gradients
+
+    def _rows(self) -> Tensor:
+        return self._stacked.reshape(len(self.tasks), -1, self._stacked.shape[-1])
 
 
 def product_dtype(call: Call) -> torch.dtype:

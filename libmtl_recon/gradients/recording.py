@@ -9,13 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.gradients.calls import Calls, noted
-from libmtl_recon.gradients.gramian import exact_device
+from libmtl_recon.gradients.calls import ROOT, Calls, noted
 from libmtl_recon.gradients.plan import WAYS, make_plan
 from libmtl_recon.gradients.sweep import Sweep
 from libmtl_recon.gradients.ways import Way
-
-ROOT = "(root)"
 
 
 @contextmanager
@@ -72,7 +69,6 @@ class Record:
 
     Attributes:
         layers: The names of the shared layers that the losses reach, once there is a Gramian.
-        layer_gramians: ``[L, T, T]``, float64: theirs, in that order.
         ways: How each of them was computed, and why so.
     """
 
@@ -82,7 +78,6 @@ class Record:
         self._network, self._calls, self._shared, self._way = network, calls, shared, way
         self._sweep: Sweep | None = None
         self.layers: tuple[str, ...] = ()
-        self.layer_gramians = torch.zeros(0)
         self.ways: tuple[Way, ...] = ()
 
     def gramian(self, losses: Sequence[Tensor | None]) -> Tensor:
@@ -113,14 +108,22 @@ class Record:
         nodes = [None if loss is None else loss.grad_fn for loss in losses]
         plan = make_plan(nodes, self._calls, self._names(), self._shared, self._way)
         sweep = self._sweep = Sweep(plan, losses)
-        found = sweep.run()
-        self.layers, self.ways = tuple(found), tuple(plan.ways)
-        device = exact_device(next(self._network.parameters()).device)
-        zero = torch.zeros(len(losses), len(losses), dtype=torch.float64, device=device)
-        self.layer_gramians = torch.stack(list(found.values())) if found else zero[None][:0]
-        total = self.layer_gramians.sum(dim=0) if found else zero
-        self._check_finite(total)
+        total = sweep.run()
+        self.ways, self.layers = tuple(plan.ways), tuple(way.layer for way in plan.ways)
+        if total is None:
+            total = torch.zeros(len(losses), len(losses), dtype=torch.float64)
+        if not bool(total.isfinite().all()):
+            self._refuse_not_finite()
         return total
+
+    @property
+    def layer_gramians(self) -> Tensor:
+        """``[L, T, T]``, float64: the Gramians of the :attr:`layers`, in that order.
+
+        Raises:
+            ReconError: There was no :meth:`gramian` yet, or :meth:`backward` came after it.
+        """
+        return self._last().layers()
 
     def backward(self, weights: Tensor, specific: Tensor | None = None) -> None:
         """Give the shared parameters the gradient Σ w_t ∇L_t, and all others theirs.
@@ -136,10 +139,14 @@ class Record:
             UsageError: There are not T of them.
             ReconError: There was no :meth:`gramian` before, or the graph was freed already.
         """
+        sweep = self._last()
+        sweep.update(weights, specific)
+        self._sweep = None
+
+    def _last(self) -> Sweep:
         if self._sweep is None:
             raise ReconError("There is no Gramian to weigh by. Call record.gramian(losses) first.")
-        sweep, self._sweep = self._sweep, None
-        sweep.update(weights, specific)
+        return self._sweep
 
     def _names(self) -> dict[int, str]:
         found: dict[int, str] = {}
@@ -150,11 +157,12 @@ class Record:
                     found.setdefault(id(parameter), name)
         return found
 
-    def _check_finite(self, total: Tensor) -> None:
-        if bool(total.isfinite().all()):
-            return
-        bad = ~self.layer_gramians.diagonal(dim1=1, dim2=2).isfinite()
-        layer, task = (int(one) for one in bad.nonzero()[0]) if bool(bad.any()) else (0, 0)
+    def _refuse_not_finite(self) -> None:
+        found = self.layer_gramians
+        bad = ~found.diagonal(dim1=1, dim2=2).isfinite()
+        if not bool(bad.any()):
+            bad = ~found.isfinite().all(dim=2)
+        layer, task = (int(one) for one in bad.nonzero()[0])
         raise ReconError(
             f"The gradient of loss {task} is not finite in the layer {self.layers[layer]}. Look at "
             "that loss and its inputs; a smaller learning rate, or clipping, may keep it finite."

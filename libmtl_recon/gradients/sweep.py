@@ -11,12 +11,13 @@ from torch.autograd.graph import GradientEdge
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.gradients import columns
-from libmtl_recon.gradients.accumulate import add_gradient
+from libmtl_recon.gradients.accumulate import Aside, add_gradient
 from libmtl_recon.gradients.calls import Call
 from libmtl_recon.gradients.combine import combine
-from libmtl_recon.gradients.gramian import gramian
+from libmtl_recon.gradients.gramian import gramian, quick_gramian
 from libmtl_recon.gradients.plan import Plan, Segment
 from libmtl_recon.gradients.products import Deltas, bias_gramian, weight_gramian
+from libmtl_recon.gradients.rows import caught
 
 
 class Sweep:
@@ -41,15 +42,26 @@ class Sweep:
         self._open = {weight: len(calls) for weight, calls in plan.calls.items()}
         self._found: dict[str, Tensor] = {}
 
-    def run(self) -> dict[str, Tensor]:
-        """The Gramians ``[T, T]`` of the layers, by their names, in the order of the plan."""
-        for segment in self._plan.segments:
-            self._differentiate(segment)
+    def run(self) -> Tensor | None:
+        """The Gramian ``[T, T]``, float64; None if no loss reaches a shared parameter."""
+        if not self._plan.shared:
+            return None
+        if self._plan.stored:
+            self._store()
+        else:
+            for segment in self._plan.segments:
+                self._differentiate(segment)
+            self._total = torch.stack(list(self._found.values())).sum(dim=0)
+        return self._total
+
+    def layers(self) -> Tensor:
+        """Those of the L layers, ``[L, T, T]``, in the order of the plan; after :meth:`run`."""
+        if self._stored is not None and not self._found:
+            self._multiply(*self._stored)
         order = dict.fromkeys(name for name, _ in self._plan.shared)
-        found = {name: self._found[name] for name in order if name in self._found}
-        if found:
-            self._total = torch.stack(list(found.values())).sum(dim=0)
-        return found
+        if not order:
+            return torch.zeros(0, len(self._losses), len(self._losses), dtype=torch.float64)
+        return torch.stack([self._found[name] for name in order])
 
     def update(self, weights: Tensor, specific: Tensor | None) -> None:
         """Add the weighted gradients to ``.grad``; see :meth:`Record.backward`."""
@@ -67,6 +79,42 @@ class Sweep:
         else:
             self._back_propagate(weights)
 
+    def _store(self) -> None:
+        """Write all rows, each gradient as soon as a pass makes it, while it is in the cache."""
+        shared = [leaf for _, leaf in self._plan.shared]
+        specific = [leaf for leaf, _ in self._plan.specific]
+        rows = _zeros(shared, len(self._losses))
+        before = Aside()
+        before.take([*shared, *specific])
+        try:
+            for task, loss in enumerate(self._losses):
+                if loss is not None and loss.requires_grad:
+                    self._store_one(task, loss, rows[task], shared, specific)
+        finally:
+            before.put_back()
+        self._stored = shared, rows
+        self._total = quick_gramian(rows)
+
+    def _store_one(
+        self,
+        task: int,
+        loss: Tensor,
+        row: Tensor,
+        shared: Sequence[Tensor],
+        specific: Sequence[Tensor],
+    ) -> None:
+        places = _places(row, shared)
+
+        def write(place: int, gradient: Tensor) -> None:
+            if place < len(places):
+                columns.write(places[place], gradient)
+            else:
+                self._specific.append((task, specific[place - len(places)], gradient))
+
+        leaves = [*shared, *specific]
+        with caught(leaves, write):
+            torch.autograd.backward([loss], inputs=leaves, retain_graph=True)
+
     def _differentiate(self, segment: Segment) -> None:
         calls, parameters = segment.calls, segment.parameters
         for call in calls:
@@ -74,15 +122,7 @@ class Sweep:
         edges = [GradientEdge(call.node, 0) for call in calls]
         end = [] if segment.end is None else [segment.end]
         rows = _zeros(parameters, len(self._losses))
-        places = [
-            [
-                columns.part_of(part, parameter)
-                for parameter, part in zip(
-                    parameters, row.split(columns.widths(parameters)), strict=True
-                )
-            ]
-            for row in rows
-        ]
+        places = [_places(row, parameters) for row in rows]
         gradients: list[list[tuple[int, Tensor]]] = [[] for _ in calls]
         at_end: list[Tensor | None] = [None] * len(self._losses)
         for task in segment.tasks:
@@ -106,8 +146,6 @@ class Sweep:
         if segment.start is None and end and not calls and not parameters:
             self._behind_heads = at_end
         self._multiply(parameters, rows)
-        if self._plan.stored:
-            self._stored = parameters, rows
         for call, of_call in zip(calls, gradients, strict=True):
             self._take(call, of_call)
 
@@ -147,11 +185,18 @@ class Sweep:
             return
         del self._deltas[id(weight)]
         if waiting:
-            name = self._names[id(weight)]
-            self._add(name, weight_gramian(waiting, len(self._losses)))
-            bias = call.module._parameters.get("bias")
+            self._add(self._names[id(weight)], weight_gramian(waiting, len(self._losses)))
+            self._take_biases(waiting)
+
+    def _take_biases(self, waiting: Sequence[Deltas]) -> None:
+        # Modules with one weight may have a bias each.
+        biases: dict[int, list[Deltas]] = {}
+        for one in waiting:
+            bias = one.call.module._parameters.get("bias")
             if bias is not None and bias.requires_grad:
-                self._add(name, bias_gramian(waiting, len(self._losses)))
+                biases.setdefault(id(bias), []).append(one)
+        for identity, own in biases.items():
+            self._add(self._names[identity], bias_gramian(own, len(self._losses)))
 
     def _add(self, name: str, found: Tensor) -> None:
         self._found[name] = self._found[name] + found if name in self._found else found
@@ -187,6 +232,12 @@ class Sweep:
         ]
         roots, multiples = zip(*there, strict=True)
         torch.autograd.backward(roots, multiples, inputs=shared)
+
+
+def _places(row: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The parts of a row, each in its parameter's shape."""
+    parts = zip(parameters, row.split(columns.widths(parameters)), strict=True)
+    return [columns.part_of(part, parameter) for parameter, part in parts]
 
 
 def _zeros(parameters: Sequence[Tensor], tasks: int) -> Tensor:

@@ -37,7 +37,7 @@ class Rates:
 
 # Measured by benchmarks/gradients.py on one core; a GPU's memory is slower in comparison, and its
 # float64 too.
-RATES = {"cpu": Rates(stored=60.0, moved=12.0, exact=3.0, weight=1.5)}
+RATES = {"cpu": Rates(stored=70.0, moved=12.0, exact=3.0, weight=1.5)}
 _ELSEWHERE = Rates(stored=200.0, moved=60.0, exact=4.0, weight=1.0)
 
 
