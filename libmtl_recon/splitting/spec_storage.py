@@ -28,6 +28,7 @@ from libmtl_recon.splitting.task_specific import CHILD
 # The key in the metadata of a state dict.
 KEY = "libmtl_recon_split"
 _ENDING = ".split.json"
+_OUT = "Remove it to split by other means, or put the right one in its place."
 
 
 def keep_in_state_dicts(network: nn.Module, selection: TaskSelection) -> None:
@@ -116,8 +117,11 @@ def read_beside(file: str | os.PathLike[str]) -> SplitSpec | None:
         text = read_text(beside)
     except (OSError, ValueError) as error:
         reason = "it is no text" if isinstance(error, UnicodeDecodeError) else refusal(error)
-        raise ReconError(f"{beside} cannot be read: {reason}.") from error
-    return SplitSpec.from_json(text, str(beside))
+        raise ReconError(f"{beside} cannot be read: {reason}. {_OUT}") from error
+    try:
+        return SplitSpec.from_json(text, str(beside))
+    except ReconError as error:
+        raise ReconError(f"{error} {_OUT}") from error
 
 
 def agreed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import nn
@@ -52,13 +53,33 @@ def plain_names(module: nn.Module) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def split_statistics(network: nn.Module, keys: Collection[str]) -> None:
+    """Have norms keep statistics per task where a state dict has them so, as loading it does.
+
+    Norms learn that their input differs between tasks by the first one that does. Who compares the
+    keys of a network with those of a state dict before it is loaded calls this first.
+
+    Args:
+        network: Split; those of its norms that keep one set for all tasks on purpose are left.
+        keys: Of the state dict.
+    """
+    for name, module in list(network.named_modules()):
+        selection: TaskSelection | None = vars(module).get(_SELECTION)
+        if selection is None or isinstance(module, TaskSpecific):
+            continue
+        own = _buffer_names(module)
+        task = f"{name}.{CHILD}.{selection.tasks[0]}." if name else f"{CHILD}.{selection.tasks[0]}."
+        if own and any(key.startswith(task) for key in keys):
+            make_task_specific(module, own, selection)
+
+
 def _match_state_dict(
     module: nn.Module, state_dict: dict[str, Any], prefix: str, *more: Any
 ) -> None:
     selection: TaskSelection = vars(module)[_SELECTION]
     keys = [f"{prefix}{CHILD}.{task}." for task in selection.tasks]
     per_task = any(key.startswith(keys[0]) for key in state_dict)
-    own = tuple(name for name, buffer in module._buffers.items() if buffer is not None)
+    own = _buffer_names(module)
     if f"{keys[0]}{_COUNTER}" in state_dict:
         # Norms add it to a state dict that carries no versions, as a plain dict does not.
         state_dict.pop(f"{prefix}{_COUNTER}", None)
@@ -76,3 +97,7 @@ def _match_state_dict(
                 value = state_dict.pop(f"{prefix}{name}")
                 for place, key in enumerate(keys):
                     state_dict[f"{key}{name}"] = pick(value, place).clone()
+
+
+def _buffer_names(module: nn.Module) -> tuple[str, ...]:
+    return tuple(name for name, buffer in module._buffers.items() if buffer is not None)

@@ -243,7 +243,7 @@ def test_the_file_of_another_checkpoint_is_refused(dropped: bool, tmp_path: Path
         with pytest.raises(ReconError, match="says otherwise: that is of another file"):
             split_from(file, network())
     file_beside(file).write_text("{", encoding="utf-8")
-    with pytest.raises(ReconError, match=r"c.pt.split.json does not say .*not JSON"):
+    with pytest.raises(ReconError, match=r"c.pt.split.json does not say .*not JSON.*Remove it"):
         split_from(file, network())
     file_beside(file).write_bytes(b"\xff\xfe{")
     with pytest.raises(ReconError, match=r"c.pt.split.json cannot be read: it is no text"):

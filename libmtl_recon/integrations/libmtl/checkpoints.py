@@ -38,16 +38,17 @@ def fitted(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """A state dict with the names that the model has, as far as it is one of this network.
 
     Args:
-        model: LibMTL's.
+        model: LibMTL's. Its norms keep statistics per task from here on, if the state dict does.
         state_dict: Not changed.
 
     Raises:
         ReconError: It is of another split, or its decoders expect rotations.
     """
-    from libmtl_recon.splitting.state import plain_names
+    from libmtl_recon.splitting.state import plain_names, split_statistics
 
     found = dict(state_dict)
     _match(model, found, "", getattr(state_dict, "_metadata", {}).get("", {}))
+    split_statistics(model, found)
     for plain, own in plain_names(model).items():
         if plain not in own and plain in found:
             value = found.pop(plain)

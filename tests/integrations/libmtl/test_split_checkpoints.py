@@ -340,6 +340,18 @@ def test_save_path_writes_the_split_beside_and_load_path_follows_it(
 
 
 @saves_models
+@pytest.mark.parametrize("bn", ["per_task", "mixed"])
+def test_load_path_takes_statistics_of_shared_norms_behind_a_split(bn: str, tmp_path: Path) -> None:
+    trained = make(arch_args=recon(recon_k=1, recon_layers="one", recon_bn=bn))
+    trained.train(batches(), batches(), 1)
+    file = tmp_path / "c.pt"
+    torch.save(trained.model.state_dict(), file)
+    again = make(load_path=str(file), seed=4)
+    assert same(again.model, trained.model)
+    assert equal_states(again.model, trained.model)
+
+
+@saves_models
 def test_a_load_path_that_the_script_does_not_hand_on_is_refused(tmp_path: Path) -> None:
     file = save(make(arch_args=recon()), tmp_path / "c.pt")
     torch.save(torch.load(file)["model"], file)

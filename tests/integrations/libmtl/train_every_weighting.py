@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from libmtl_recon.integrations.libmtl.features import detect
+from libmtl_recon.weighting import cagrad
 
 REP_GRAD = ("GradNorm", "MGDA", "IMTL")
 # LibMTL's main branch differentiates for these as if every parameter were reached.
@@ -83,5 +84,7 @@ def settings(names: list[str]) -> Iterator[tuple[str, str, int, dict[str, Any]]]
 
 if __name__ == "__main__":
     torch.set_default_dtype(torch.float64)
+    # Where SciPy's solver gives up, ours goes on, and LibMTL's own does not.
+    vars(cagrad)["_solves"] = lambda *_: True
     path, *names = sys.argv[1:]
     torch.save({key: train(name, n, **more) for key, name, n, more in settings(names)}, path)
