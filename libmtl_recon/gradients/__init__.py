@@ -6,6 +6,9 @@ step in the same memory. Of the rows, :func:`gramian` and :func:`layer_gramians`
 products, and :func:`cosines` the angles. :func:`scatter_gradient` hands a combination of the rows
 out to the parameters' ``.grad``.
 
+:func:`recording` finds the Gramian of any network's tasks without these rows where that is cheaper,
+and makes the update by one backward pass.
+
 Columns are the parameters flattened, in order; a complex parameter takes two for each number, a
 frozen one has zeros, and rows are dense also where gradients are sparse. Gramians are float64.
 Needs torch alone.

@@ -27,6 +27,8 @@ def recording(
     compute its weight's gradients, and nothing of the size of the weight is kept. The update is one
     ordinary backward pass.
 
+    Experimental: new in 0.2.0, and may change without notice.
+
     Args:
         network: Any module; it may be called several times, and the tasks' heads may be part of it.
             Not changed; it has hooks meanwhile.
