@@ -13,7 +13,7 @@ from torch import Tensor
 
 from libmtl_recon.errors import MissingPackageError
 from libmtl_recon.gradients import gramian as exact_gramian
-from libmtl_recon.weighting.combining import combine
+from libmtl_recon.gradients.combine import combine
 from libmtl_recon.weighting.gradops import (
     Stationary,
     check_alpha,

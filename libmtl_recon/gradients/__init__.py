@@ -6,6 +6,9 @@ step in the same memory. Of the rows, :func:`gramian` and :func:`layer_gramians`
 products, and :func:`cosines` the angles. :func:`scatter_gradient` hands a combination of the rows
 out to the parameters' ``.grad``.
 
+:func:`recording` finds the Gramian of any network's tasks without these rows where that is cheaper,
+and makes the update by one backward pass.
+
 Columns are the parameters flattened, in order; a complex parameter takes two for each number, a
 frozen one has zeros, and rows are dense also where gradients are sparse. Gramians are float64.
 Needs torch alone.
@@ -27,9 +30,11 @@ from libmtl_recon.gradients.per_task import (
     task_gradients,
     write_row,
 )
+from libmtl_recon.gradients.recording import Record, recording
 from libmtl_recon.gradients.rows import TaskRows
 
 __all__ = [
+    "Record",
     "TaskRows",
     "cosines",
     "exact_device",
@@ -38,6 +43,7 @@ __all__ = [
     "isometric_rows",
     "layer_gramians",
     "quick_gramian",
+    "recording",
     "scatter_gradient",
     "task_gradients",
     "write_row",

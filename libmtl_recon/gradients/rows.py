@@ -74,7 +74,7 @@ class TaskRows:
         if accumulate:
             # With one to add to, autograd would not hand over what it computed.
             self._before.take(trainable)
-        with _caught(trainable, write) if accumulate else nullcontext():
+        with caught(trainable, write) if accumulate else nullcontext():
             for index, (tensors, factors) in enumerate(roots):
                 keep = retain_graph or index != last
                 matrix.begin(index)
@@ -192,8 +192,8 @@ class _Matrix:
 
 
 @contextmanager
-def _caught(trainable: Sequence[Tensor], write: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Have the parameters' gradients written as soon as backward passes make them.
+def caught(leaves: Sequence[Tensor], write: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Have leaves' gradients written as soon as backward passes make them.
 
     They are then still in the cache, and their memory is free for the next parameter's.
     """
@@ -204,7 +204,7 @@ def _caught(trainable: Sequence[Tensor], write: Callable[[int, Tensor], None]) -
             parameter.grad = None
 
     with ExitStack() as hooks:
-        for place, parameter in enumerate(trainable):
+        for place, parameter in enumerate(leaves):
             hook = parameter.register_post_accumulate_grad_hook(partial(catch, place))
             hooks.callback(hook.remove)
         yield

@@ -21,7 +21,7 @@ from libmtl_recon.gradients import (
     scatter_gradient,
     task_gradients,
 )
-from libmtl_recon.weighting.combining import combine
+from libmtl_recon.gradients.combine import combine
 
 # --- sparse gradients -----------------------------------------------------------------------
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from libmtl_recon.gradients import gramian
+from libmtl_recon.gradients.combine import combine
 from libmtl_recon.integrations.libmtl.step.shared import shared_gradients
 from libmtl_recon.weighting.cagrad import cagrad_step
-from libmtl_recon.weighting.combining import combine
 
 
 def backward(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.gradients import columns, gramian, layer_gramians
+from libmtl_recon.gradients.combine import combine
 from libmtl_recon.integrations.libmtl.step.shared import draw_orders, shared_gradients
-from libmtl_recon.weighting.combining import combine
 from libmtl_recon.weighting.gradvac import turned
 
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from libmtl_recon.gradients import gramian
+from libmtl_recon.gradients.combine import combine
 from libmtl_recon.integrations.libmtl.step.shared import refuse_rep_grad, shared_gradients
 from libmtl_recon.integrations.libmtl.step.step import task_rows
-from libmtl_recon.weighting.combining import combine
 
 # Squared lengths beyond which FairGrad's solver does not find the way from its start.
 _SMALLEST, _LARGEST = 1e-12, 1e12

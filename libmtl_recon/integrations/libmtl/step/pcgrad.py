@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from libmtl_recon.gradients import gramian
+from libmtl_recon.gradients.combine import combine
 from libmtl_recon.integrations.libmtl.step.shared import draw_orders, shared_gradients
-from libmtl_recon.weighting.combining import combine
 from libmtl_recon.weighting.pcgrad import projected
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from libmtl_recon.gradients import gramian
+from libmtl_recon.gradients.combine import combine
 from libmtl_recon.weighting.aligned_mtl import aligned
-from libmtl_recon.weighting.combining import combine
 from libmtl_recon.weighting.gradnorm import imbalance, inverse_rates
 from libmtl_recon.weighting.imtl import impartial
 from libmtl_recon.weighting.mgda import normalisers, shortest

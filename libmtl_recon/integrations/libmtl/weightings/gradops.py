@@ -14,9 +14,9 @@ from torch import Tensor
 
 from libmtl_recon.errors import ReconError, UsageError, naming
 from libmtl_recon.gradients import quick_gramian
+from libmtl_recon.gradients.combine import combine
 from libmtl_recon.integrations.libmtl.step.step import assign_grad, present_tasks, task_rows
 from libmtl_recon.weighting.checking import check_losses
-from libmtl_recon.weighting.combining import combine
 from libmtl_recon.weighting.gradops import GradOPSStep, check_static, gradops_step
 from libmtl_recon.weighting.gradops_log import CSVLog
 from libmtl_recon.weighting.gradops_tensorboard import TensorBoardLog

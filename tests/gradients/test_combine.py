@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from libmtl_recon import gradops_weights
+from libmtl_recon.gradients import combine as combining
 from libmtl_recon.gradients import gramian
-from libmtl_recon.weighting import combining
-from libmtl_recon.weighting.combining import combine
+from libmtl_recon.gradients.combine import combine
 
 
 def opposed(dtype: torch.dtype, angle: float = 1e-3) -> torch.Tensor:

@@ -1,0 +1,216 @@
+"""Inner products of the tasks' gradients of a layer's weight, without these gradients.
+
+With N the positions at which a layer is applied (batch times places), A ``[N, a]`` its inputs and
+Δ_t ``[N, b]`` the gradients of task t's loss with respect to its outputs, the gradient of its
+weight is Δ_tᵀ A. So ⟨Δ_sᵀ A, Δ_tᵀ A⟩ = ⟨Δ_s, (A Aᵀ) Δ_t⟩, in which nothing is as large as the
+weight. Of a grouped convolution this holds for each group alone, of a transposed one with the
+windows on the side of the outputs. A layer that is called several times has the products of each
+call with each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from libmtl_recon.gradients.calls import CONVOLUTIONS, TRANSPOSED, Call
+from libmtl_recon.gradients.gramian import exact_device
+
+# Columns turned to float64 at a time.
+_CHUNK = 1 << 14
+
+
+class Deltas:
+    """The gradients of some tasks' losses with respect to the output of one call of a layer.
+
+    Args:
+        call: Whose output it is.
+        tasks: The places of the tasks.
+        gradients: One for each of them, in the output's shape.
+    """
+
+    def __init__(self, call: Call, tasks: Sequence[int], gradients: Sequence[Tensor]) -> None:
+        self.call, self.tasks = call, list(tasks)
+        self._stacked = torch.stack([one.detach() for one in gradients])
+
+    def bias_rows(self) -> Tensor:
+        """The tasks' gradients of the layer's bias, ``[tasks, b]``, in :func:`product_dtype`."""
+        channels = self.call.bias_axis
+        kept = {0, 1 + channels if channels >= 0 else self._stacked.ndim + channels}
+        others = [axis for axis in range(self._stacked.ndim) if axis not in kept]
+        wide = self._stacked.to(product_dtype(self.call))
+        return wide.sum(dim=others) if others else wide
+
+    def sides(self) -> tuple[Tensor, Tensor]:
+        """The inputs ``[g, N, a]`` and the gradients ``[g, tasks, N, b]`` of the formula above."""
+        call, module = self.call, self.call.module
+        groups: Any = getattr(module, "groups", 1)
+        # Under autocast an input is rounded before it meets the weight.
+        inputs = call.inputs.to(call.dtype)
+        if isinstance(module, CONVOLUTIONS):
+            found = _windows(_padded(inputs, module), module), _positions(self._stacked, 2)
+        elif isinstance(module, TRANSPOSED):
+            found = _positions(inputs, 1), _transposed_windows(self._stacked, module, inputs)
+        else:
+            found = inputs.reshape(-1, inputs.shape[-1]), self._rows()
+        left, right = (_grouped(side.to(product_dtype(call)), groups) for side in found)
+        return left, right
+
+    def embedding_rows(self) -> tuple[Tensor, Tensor]:
+        """The indices ``[N]`` that count, and the gradients ``[tasks, N, b]`` of their rows."""
+        module: Any = self.call.module
+        indices = self.call.inputs.flatten()
+        gradients = self._rows().to(product_dtype(self.call))
+        if module.scale_grad_by_freq:
+            gradients = gradients / torch.bincount(indices)[indices][:, None]
+        if module.padding_idx is not None:
+            counts = indices != module.padding_idx
+            indices, gradients = indices[counts], gradients[:, counts]
+        return indices, gradients
+
+    def _rows(self) -> Tensor:
+        return self._stacked.reshape(len(self.tasks), -1, self._stacked.shape[-1])
+
+
+def product_dtype(call: Call) -> torch.dtype:
+    """In what the products of a call are taken: float32 at least."""
+    return torch.promote_types(call.dtype, torch.float32)
+
+
+def weight_gramian(calls: Sequence[Deltas], tasks: int) -> Tensor:
+    """The Gramian of T tasks' gradients of the weight that these calls of one layer share.
+
+    Args:
+        calls: All that the losses reach.
+        tasks: T.
+
+    Returns:
+        ``[T, T]``, float64, symmetric (see :func:`~libmtl_recon.gradients.exact_device`).
+    """
+    if isinstance(calls[0].call.module, nn.Embedding):
+        return _embedding_gramian(calls, tasks)
+    sides = [one.sides() for one in calls]
+    device = exact_device(sides[0][0].device)
+    total = torch.zeros(tasks, tasks, dtype=torch.float64, device=device)
+    for i, (inputs, own) in enumerate(sides):
+        for j, (others, deltas) in enumerate(sides[i:], i):
+            kernel = inputs @ others.transpose(1, 2)  # [g, N, M]
+            part = _contracted(own, kernel[:, None] @ deltas)
+            here, there = (torch.tensor(one.tasks) for one in (calls[i], calls[j]))
+            total[here[:, None], there] += part
+            if i != j:
+                total[there[:, None], here] += part.T
+    return (total + total.T) / 2
+
+
+def bias_gramian(calls: Sequence[Deltas], tasks: int) -> Tensor:
+    """The same of the bias that these calls share; ``[T, T]``, float64."""
+    found = [one.bias_rows() for one in calls]
+    device = exact_device(found[0].device)
+    rows = torch.zeros(tasks, found[0].shape[1], dtype=torch.float64, device=device)
+    for one, own in zip(calls, found, strict=True):
+        rows[one.tasks] += own.to(device).double()
+    return rows @ rows.T
+
+
+def _embedding_gramian(calls: Sequence[Deltas], tasks: int) -> Tensor:
+    found = [one.embedding_rows() for one in calls]
+    indices, places = torch.cat([own for own, _ in found]).unique(return_inverse=True)
+    gradients = found[0][1]
+    rows = gradients.new_zeros(tasks, len(indices), gradients.shape[-1])
+    split = places.split([len(own) for own, _ in found])
+    for one, (_, gradients), place in zip(calls, found, split, strict=True):
+        for task, gradient in zip(one.tasks, gradients, strict=True):
+            rows[task].index_add_(0, place, gradient)
+    return _contracted(rows[None], rows[None])
+
+
+def _contracted(left: Tensor, right: Tensor) -> Tensor:
+    """Σ over all but the tasks of two ``[g, tasks, ...]``, in float64: ``[tasks, tasks']``."""
+    left, right = (one.transpose(0, 1).flatten(1) for one in (left, right))
+    device = exact_device(left.device)
+    total = torch.zeros(len(left), len(right), dtype=torch.float64, device=device)
+    for a, b in zip(left.split(_CHUNK, dim=1), right.split(_CHUNK, dim=1), strict=True):
+        total.addmm_(a.to(device).double(), b.to(device).double().T)
+    return total
+
+
+def _positions(x: Tensor, channels: int) -> Tensor:
+    """``[..., batch, C, *places]``, with C at an axis, as ``[..., N, C]``."""
+    return x.movedim(channels, -1).flatten(channels - 1, -2)
+
+
+def _grouped(x: Tensor, groups: int) -> Tensor:
+    """``[..., C]`` as ``[g, ..., C / g]``."""
+    return x[None] if groups == 1 else x.unflatten(-1, (groups, -1)).movedim(-2, 0)
+
+
+def _windows(x: Tensor, module: Any, places: Sequence[int] = ()) -> Tensor:
+    """What a kernel sees of ``[batch, C, *places]`` at each position: ``[N, C · kernel]``.
+
+    Args:
+        x: Padded.
+        module: Has the kernel's size, stride and dilation.
+        places: How many positions there are along each axis, if not as many as fit.
+    """
+    axes = len(module.kernel_size)
+    for axis, (size, stride, dilation) in enumerate(
+        zip(module.kernel_size, module.stride, module.dilation, strict=True), 2
+    ):
+        x = x.unfold(axis, dilation * (size - 1) + 1, stride)[..., ::dilation]
+        if places:
+            x = x.narrow(axis, 0, places[axis - 2])
+    # [batch, C, *places, *kernel]
+    return x.movedim(1, 1 + axes).flatten(1 + axes).flatten(0, axes)
+
+
+def _padded(x: Tensor, module: Any) -> Tensor:
+    if module.padding == "valid":
+        return x
+    sides: list[int] = []
+    for axis in reversed(range(len(module.kernel_size))):
+        if module.padding == "same":
+            whole = module.dilation[axis] * (module.kernel_size[axis] - 1)
+            sides += [whole // 2, whole - whole // 2]
+        else:
+            sides += [module.padding[axis]] * 2
+    if module.padding_mode == "zeros":
+        return pad(x, sides)
+    return pad(x, sides, mode=module.padding_mode)
+
+
+def _transposed_windows(gradients: Tensor, module: Any, inputs: Tensor) -> Tensor:
+    """What the kernel wrote to, of ``[tasks, batch, C, *places]``: ``[tasks, N, C · kernel]``."""
+    whole = pad(gradients.flatten(0, 1), [p for p in reversed(module.padding) for _ in "lr"])
+    windows = _windows(whole, module, inputs.shape[2:])
+    return windows.view(len(gradients), -1, windows.shape[1])
+
+
+def weight_numbers(call: Call) -> tuple[int, int, int, int]:
+    """Groups g, positions N, and the sizes a and b of a weight's two sides, per group."""
+    module: Any = call.module
+    groups = getattr(module, "groups", 1)
+    if isinstance(module, nn.Embedding):
+        return 1, call.inputs.numel(), module.num_embeddings, module.embedding_dim
+    if isinstance(module, CONVOLUTIONS):
+        places, kernel = prod(call.shape[2:]), prod(module.kernel_size)
+        return (
+            groups,
+            call.shape[0] * places,
+            module.in_channels // groups * kernel,
+            module.out_channels // groups,
+        )
+    if isinstance(module, TRANSPOSED):
+        places, kernel = prod(call.inputs.shape[2:]), prod(module.kernel_size)
+        return (
+            groups,
+            call.shape[0] * places,
+            module.in_channels // groups,
+            module.out_channels // groups * kernel,
+        )
+    return 1, call.inputs.shape[:-1].numel(), module.in_features, module.out_features

@@ -1,0 +1,171 @@
+"""Gramians of tasks' gradients by the cheapest exact way per layer, and the update after them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.gradients.calls import ROOT, Calls, noted
+from libmtl_recon.gradients.plan import WAYS, make_plan
+from libmtl_recon.gradients.sweep import Sweep
+from libmtl_recon.gradients.ways import Way
+
+
+@contextmanager
+def recording(
+    network: nn.Module, *, shared: Iterable[nn.Parameter] | None = None, way: str = "auto"
+) -> Iterator[Record]:
+    """Inside the ``with`` block, note what is needed of a network's forward pass.
+
+    Methods that weigh T tasks by the inner products of their gradients pay T backward passes and a
+    matrix ``[T, d]``. Of a layer that is applied at fewer positions N than it has inputs, the inner
+    products follow from its inputs and the gradients of its outputs; then the passes need not
+    compute its weight's gradients, and nothing of the size of the weight is kept. The update is one
+    ordinary backward pass.
+
+    Experimental: new in 0.2.0, and may change without notice.
+
+    Args:
+        network: Any module; it may be called several times, and the tasks' heads may be part of it.
+            Not changed; it has hooks meanwhile.
+        shared: The shared parameters; None: those of the network that two losses reach.
+        way: ``auto`` takes the fastest; ``stored`` keeps the rows ``[T, d]``, and ``ghost`` never
+            does.
+
+    Yields:
+        The record.
+
+    Raises:
+        UsageError: There is no such way, or ``network`` is no network.
+
+    Example:
+        >>> import torch
+        >>> from libmtl_recon import gradops_weights
+        >>> from libmtl_recon.gradients import recording
+        >>> encoder = torch.nn.Linear(8, 4)
+        >>> heads = [torch.nn.Linear(4, 1) for _ in range(3)]
+        >>> with recording(encoder) as record:
+        ...     z = encoder(torch.randn(2, 8))
+        ...     losses = [head(z).square().mean() for head in heads]
+        >>> M = record.gramian(losses)
+        >>> record.backward(gradops_weights(M, alpha=-1.0))
+        >>> M.shape, encoder.weight.grad.shape
+        (torch.Size([3, 3]), torch.Size([4, 8]))
+    """
+    if not isinstance(network, nn.Module):
+        raise UsageError(
+            "network", "must be a torch.nn.Module", network, "Pass the network itself."
+        )
+    if way not in WAYS:
+        raise UsageError("way", f"must be one of {', '.join(WAYS)}", way, "Leave it out for auto.")
+    with noted(network) as calls:
+        yield Record(network, calls, None if shared is None else list(shared), way)
+
+
+class Record:
+    """What was noted of a forward pass; made by :func:`recording`.
+
+    Attributes:
+        layers: The names of the shared layers that the losses reach, once there is a Gramian.
+        ways: How each of them was computed, and why so.
+    """
+
+    def __init__(
+        self, network: nn.Module, calls: Calls, shared: list[nn.Parameter] | None, way: str
+    ) -> None:
+        self._network, self._calls, self._shared, self._way = network, calls, shared, way
+        self._sweep: Sweep | None = None
+        self.layers: tuple[str, ...] = ()
+        self.ways: tuple[Way, ...] = ()
+
+    def gramian(self, losses: Sequence[Tensor | None]) -> Tensor:
+        """The inner products of the losses' gradients with respect to the shared parameters.
+
+        Args:
+            losses: T scalars, with their graph, which stays for :meth:`backward`. None, and one
+                without a graph, has a gradient of zero.
+
+        Returns:
+            ``[T, T]``, float64, symmetric (see :func:`exact_device`).
+
+        Raises:
+            UsageError: A loss is no scalar, or there is none.
+            ReconError: A gradient is not finite; or a layer's input was changed in place, or freed.
+        """
+        losses = list(losses)
+        for loss in losses:
+            if loss is not None and (not isinstance(loss, Tensor) or loss.numel() != 1):
+                raise UsageError(
+                    "losses",
+                    "must be scalars, one for each task",
+                    list(loss.shape) if isinstance(loss, Tensor) else loss,
+                    "Take the mean over the samples, or name its entries.",
+                )
+        if not losses:
+            raise UsageError("losses", "must be at least one", losses, "Pass one for each task.")
+        nodes = [None if loss is None else loss.grad_fn for loss in losses]
+        plan = make_plan(nodes, self._calls, self._names(), self._shared, self._way)
+        sweep = self._sweep = Sweep(plan, losses)
+        total = sweep.run()
+        self.ways, self.layers = tuple(plan.ways), tuple(way.layer for way in plan.ways)
+        if total is None:
+            total = torch.zeros(len(losses), len(losses), dtype=torch.float64)
+        if not bool(total.isfinite().all()):
+            self._refuse_not_finite()
+        return total
+
+    @property
+    def layer_gramians(self) -> Tensor:
+        """``[L, T, T]``, float64: the Gramians of the :attr:`layers`, in that order.
+
+        Raises:
+            ReconError: There was no :meth:`gramian` yet, or :meth:`backward` came after it.
+        """
+        return self._last().layers()
+
+    def backward(self, weights: Tensor, specific: Tensor | None = None) -> None:
+        """Give the shared parameters the gradient Σ w_t ∇L_t, and all others theirs.
+
+        Gradients add to what there is in ``.grad``. The graph is freed.
+
+        Args:
+            weights: ``[T]``.
+            specific: ``[T]``: what the losses are multiplied by for the parameters that are not
+                shared; None: 1.
+
+        Raises:
+            UsageError: There are not T of them.
+            ReconError: There was no :meth:`gramian` before, or the graph was freed already.
+        """
+        sweep = self._last()
+        sweep.update(weights, specific)
+        self._sweep = None
+
+    def _last(self) -> Sweep:
+        if self._sweep is None:
+            raise ReconError("There is no Gramian to weigh by. Call record.gramian(losses) first.")
+        return self._sweep
+
+    def _names(self) -> dict[int, str]:
+        found: dict[int, str] = {}
+        for path, module in self._network.named_modules():
+            name = ".".join(part for part in path.split(".") if part != "_orig_mod") or ROOT
+            for parameter in module._parameters.values():
+                if parameter is not None:
+                    found.setdefault(id(parameter), name)
+        return found
+
+    def _refuse_not_finite(self) -> None:
+        found = self.layer_gramians
+        bad = ~found.diagonal(dim1=1, dim2=2).isfinite()
+        if not bool(bad.any()):
+            bad = ~found.isfinite().all(dim=2)
+        layer, task = (int(one) for one in bad.nonzero()[0])
+        raise ReconError(
+            f"The gradient of loss {task} is not finite in the layer {self.layers[layer]}. Look at "
+            "that loss and its inputs; a smaller learning rate, or clipping, may keep it finite."
+        )

@@ -1,0 +1,109 @@
+"""How the Gramian of each layer is computed: by stored rows, or by products of its inputs.
+
+What a way costs is told in multiplications of a matrix product, on one device type. A number that
+is written to memory and read again counts as several.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from libmtl_recon.gradients.calls import Call
+from libmtl_recon.gradients.products import weight_numbers
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What is counted how, on one device type.
+
+    Attributes:
+        stored: A number of a gradient that is written, read for the Gramian and combined.
+        moved: A number that is copied once.
+        exact: A multiplication in float64.
+        weight: A multiplication of the pass that computes a weight's gradient.
+    """
+
+    stored: float
+    moved: float
+    exact: float
+    weight: float
+
+
+# Measured by benchmarks/gradients.py on one core; a GPU's memory is slower in comparison, and its
+# float64 too.
+RATES = {"cpu": Rates(stored=70.0, moved=12.0, exact=3.0, weight=1.5)}
+_ELSEWHERE = Rates(stored=200.0, moved=60.0, exact=4.0, weight=1.0)
+
+
+class Way(NamedTuple):
+    """How one shared layer is computed.
+
+    Attributes:
+        layer: Its name.
+        way: ``rows`` or ``products``.
+        reason: Why.
+    """
+
+    layer: str
+    way: str
+    reason: str
+
+
+class Costs(NamedTuple):
+    """What the T gradients of a layer's weight cost, in either way, in multiplications."""
+
+    rows: float
+    products: float
+
+
+def costs(calls: Sequence[tuple[Call, int]], device: str) -> Costs:
+    """Estimate both ways for the calls of one layer.
+
+    Args:
+        calls: All of them, each with the number of tasks that reach it.
+        device: The type of its device.
+    """
+    rates = RATES.get(device, _ELSEWHERE)
+    sizes = [(weight_numbers(call), tasks) for call, tasks in calls]
+    most = max(tasks for _, tasks in sizes)
+    groups, _, a, b = sizes[0][0]
+    rows = most * groups * a * b * (rates.stored + rates.exact * most)
+    products = 0.0
+    by_index = isinstance(calls[0][0].module, nn.Embedding)
+    for index, ((_, n, _, _), tasks) in enumerate(sizes):
+        if by_index:
+            rows += rates.moved * tasks * n * b
+            products += tasks * n * b * (2 * rates.moved + rates.exact * tasks)
+            continue
+        rows += rates.weight * tasks * groups * n * a * b
+        products += rates.moved * groups * n * (a + 2 * tasks * b)
+        for (_, m, _, _), others in sizes[index:]:
+            products += groups * n * m * (a + others * b)
+            products += rates.exact * groups * n * b * tasks * others
+    return Costs(rows, products)
+
+
+def whole_pass(calls: Sequence[Call], device: str) -> float:
+    """What one more backward pass through these calls costs."""
+    rates = RATES.get(device, _ELSEWHERE)
+    found = 0.0
+    for call in calls:
+        if not isinstance(call.module, nn.Embedding):
+            groups, n, a, b = weight_numbers(call)
+            found += (1.0 + rates.weight) * groups * n * a * b
+    return found
+
+
+def free_memory(device: torch.device) -> int | None:
+    """How many bytes are free on a device; None if that is not known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "cpu" and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
