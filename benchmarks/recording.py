@@ -1,13 +1,13 @@
 """What the Gramian and the update cost outside LibMTL: stored rows, products, T bare passes.
 
     python benchmarks/recording.py
-    python benchmarks/recording.py --network vit --batch 8 --size 128 --tasks 2 10 40 --rounds 5
+    python benchmarks/recording.py --network vit --batch 8 --size 128 --tasks 2 10 --rounds 5
 
 Each way takes its turn in a process of its own, after the same forward pass: T bare backward passes
-(each gradient looked at once and forgotten), `recording` with the ways `stored`, `ghost` and `auto`,
-with the update of all parameters. Times are the CPU time of one thread (on a GPU: seconds) from the
-losses to the update; ratios are of the same round, and their median counts. The memory is the
-highest use of the process above that of the bare passes, in units of the matrix [T, d].
+(each gradient looked at once and forgotten), and `recording` with the ways `stored`, `ghost` and
+`auto`, with the update of all parameters. Times are the CPU time of one thread (on a GPU: seconds)
+from the losses to the update; ratios are of the same round, and their median counts. The memory is
+the highest use of the process above that of the bare passes, in units of the matrix [T, d].
 """
 
 from __future__ import annotations
