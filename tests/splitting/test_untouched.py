@@ -111,7 +111,7 @@ def test_by_networks_in_threads_that_overlap() -> None:
             inside.set()
             leave.wait()
 
-    thread = threading.Thread(target=other)
+    thread = threading.Thread(target=other, daemon=True)  # a failure is not to wait for it
     with per_task_calls():
         thread.start()
         inside.wait()
