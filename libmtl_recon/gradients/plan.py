@@ -84,42 +84,55 @@ def make_plan(
     """
     wanted = None if shared is None else {id(parameter) for parameter in shared}
     groups, reasons = _candidates(calls, names, wanted)
-    walk = _walk(losses, groups)
     if way == "stored":
         groups, reasons = {}, {}
-    leaves = list(walk.leaves())
-    # A weight that is reached although the walk goes around its calls is used elsewhere, too.
-    elsewhere = {id(leaf) for _, leaf in leaves}
+    walk = _walk(losses, groups)
+    _leave_out_other_uses(groups, reasons, walk)
+    saved = _leave_out_dear_ones(groups, reasons, walk, alone_is_shared=wanted is not None)
+    if way == "auto" and groups:
+        noted = list(calls.calls.values())
+        if saved <= whole_pass(noted, noted[0].inputs.device.type):
+            reasons |= dict.fromkeys(
+                (own[0].name for own in groups.values()),
+                "what products would save is less than the pass that the update would need",
+            )
+            groups = {}
+    return _planned(_walk(losses, groups), calls, groups, names, wanted, way, reasons)
+
+
+def _leave_out_other_uses(
+    groups: dict[int, list[Call]], reasons: dict[str, str], walk: Walk
+) -> None:
+    """Leave out weights that are reached although the walk goes around their calls."""
+    reached = {id(leaf) for _, leaf in walk.leaves()}
     for weight, own in list(groups.items()):
-        bias = own[0].module._parameters.get("bias")
-        if weight in elsewhere or (bias is not None and id(bias) in elsewhere):
+        used = {id(p) for call in own for p in call.module._parameters.values()}
+        if not used.isdisjoint(reached):
             reasons[own[0].name] = "used outside of its module, too"
             del groups[weight]
-    device = next((own[0].inputs.device.type for own in groups.values()), "cpu")
+
+
+def _leave_out_dear_ones(
+    groups: dict[int, list[Call]], reasons: dict[str, str], walk: Walk, *, alone_is_shared: bool
+) -> float:
+    """Leave out weights whose rows cost less; what the products of the others save."""
     saved = 0.0
     for weight, own in list(groups.items()):
-        own[:] = [call for call in own if walk.tasks_of(call.node)]
-        if not own:
+        reached = [(call, walk.tasks_of(call.node)) for call in own]
+        groups[weight] = [call for call, tasks in reached if tasks]
+        tasks = {task for _, some in reached for task in some}
+        if len(tasks) < (1 if alone_is_shared else 2):
             del groups[weight]
             continue
-        if wanted is None and len({t for call in own for t in walk.tasks_of(call.node)}) < 2:
-            del groups[weight]
-            continue
-        cost = costs([(call, len(walk.tasks_of(call.node))) for call in own], device)
+        there = [(call, len(some)) for call, some in reached if some]
+        cost = costs(there, own[0].inputs.device.type)
         if cost.products >= cost.rows:
             reasons[own[0].name] = f"products would take {cost.products / cost.rows:.3g} times it"
             del groups[weight]
         else:
             saved += cost.rows - cost.products
             reasons[own[0].name] = f"rows would take {cost.rows / cost.products:.3g} times it"
-    if way == "auto" and groups and saved <= whole_pass(list(calls.calls.values()), device):
-        reasons |= dict.fromkeys(
-            (own[0].name for own in groups.values()),
-            "what products would save is less than the pass that the update would need",
-        )
-        groups = {}
-    walk = _walk(losses, groups)
-    return _planned(walk, calls, groups, names, wanted, way, reasons)
+    return saved
 
 
 def _candidates(

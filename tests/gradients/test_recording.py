@@ -46,6 +46,18 @@ class Tied(nn.Module):
         return x @ self.first.weight if self.functional else x
 
 
+class TiedWithBias(nn.Module):
+    """A weight of two modules; the second one's bias is used by itself as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 5), nn.Linear(5, 5)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).tanh()) * self.second.bias
+
+
 class OneBias(nn.Module):
     """A bias that two layers hold."""
 
@@ -150,6 +162,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "conv twice": (lambda: Twice(nn.Conv2d(4, 4, 3, padding=1)), PLANE),
     "tied": (lambda: Tied(functional=False), FLAT),
     "tied without a module": (lambda: Tied(functional=True), FLAT),
+    "tied, its bias used again": (TiedWithBias, FLAT),
     "one bias": (OneBias, FLAT),
     "own parameters": (Own, FLAT),
     "attention": (Attention, (*ROWS[:1], 3, 4)),
@@ -229,7 +242,13 @@ def test_equals_the_stored_rows(name: str, way: str) -> None:
     assert float((flat_gradients(network) - wanted).norm()) <= 1e-10 * float(wanted.norm())
 
 
-WITHOUT = {"attention", "tied without a module", "one bias", "conv2d unbatched"}
+WITHOUT = {
+    "tied, its bias used again",
+    "attention",
+    "tied without a module",
+    "one bias",
+    "conv2d unbatched",
+}
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS.keys() - WITHOUT))
