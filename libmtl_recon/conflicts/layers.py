@@ -7,15 +7,21 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
+from libmtl_recon.module_names import COMPILED, ROOT, layer_name, plain_name
+
 if TYPE_CHECKING:
     from torch import nn
 
 
-# The module inside one that `torch.compile` made.
-COMPILED = "_orig_mod"
-# The name of the layer of the parameters that a network holds itself, such as a class token. No
-# module can be added under it by mistake.
-ROOT = "(root)"
+__all__ = [
+    "COMPILED",
+    "ROOT",
+    "Layer",
+    "layer_name",
+    "layers_of",
+    "owned_parameters",
+    "plain_name",
+]
 
 
 @dataclass(frozen=True)
@@ -91,16 +97,6 @@ def owned_parameters(
         if fresh and (wanted is None or all(id(p) in wanted for p in own)):
             found.append((layer_name(plain_name(path)), owner, fresh))
     return found
-
-
-def layer_name(path: str) -> str:
-    """The name of the layer of a module's own parameters, which the root has too."""
-    return path or ROOT
-
-
-def plain_name(path: str) -> str:
-    """A module's path, or a state dict's key, as it is in the network that is not compiled."""
-    return ".".join(part for part in path.split(".") if part != COMPILED)
 
 
 def _plain_type(module: nn.Module) -> str:

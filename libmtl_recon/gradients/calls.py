@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from libmtl_recon.errors import ReconError
+from libmtl_recon.module_names import COMPILED, layer_name
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-# The name of the layer of what a network holds itself.
-ROOT = "(root)"
 # Modules whose weight enters their output in one known operation.
 _KNOWN = (nn.Linear, nn.Embedding, *CONVOLUTIONS, *TRANSPOSED)
 
@@ -91,7 +90,7 @@ class Calls:
         if type(given) is Tensor and edge.output_nr == 0 and _is_known(module, given):
             below = get_gradient_edge(given) if given.requires_grad else None
             self.calls[edge.node] = Call(
-                name or ROOT,
+                layer_name(name),
                 module,
                 given.detach(),
                 output.dtype,
@@ -128,7 +127,7 @@ def _noting(found: Calls, name: str) -> Any:
 
 
 def _modules(network: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    if hasattr(network, "_orig_mod") or network._compiled_call_impl is not None:
+    if COMPILED in network._modules or network._compiled_call_impl is not None:
         return
     yield path, network
     for name, child in network.named_children():

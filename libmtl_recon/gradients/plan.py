@@ -86,6 +86,7 @@ def make_plan(
     groups, reasons = _candidates(calls, names, wanted)
     if way == "stored":
         groups, reasons = {}, {}
+    candidates = _nodes(groups)
     walk = _walk(losses, groups)
     _leave_out_other_uses(groups, reasons, walk)
     saved = _leave_out_dear_ones(groups, reasons, walk, alone_is_shared=wanted is not None)
@@ -97,7 +98,13 @@ def make_plan(
                 "what products would save is less than the pass that the update would need",
             )
             groups = {}
-    return _planned(_walk(losses, groups), calls, groups, names, wanted, way, reasons)
+    if _nodes(groups) != candidates:
+        walk = _walk(losses, groups)
+    return _planned(walk, calls, groups, names, wanted, way, reasons)
+
+
+def _nodes(groups: Mapping[int, Sequence[Call]]) -> set[Node]:
+    return {call.node for own in groups.values() for call in own}
 
 
 def _leave_out_other_uses(

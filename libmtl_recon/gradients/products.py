@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from libmtl_recon.gradients.calls import CONVOLUTIONS, TRANSPOSED, Call
-from libmtl_recon.gradients.gramian import exact_device
+from libmtl_recon.gradients.gramian import exact_device, gramian
 
 # Columns turned to float64 at a time.
 _CHUNK = 1 << 14
@@ -115,7 +115,7 @@ def bias_gramian(calls: Sequence[Deltas], tasks: int) -> Tensor:
     rows = torch.zeros(tasks, found[0].shape[1], dtype=torch.float64, device=device)
     for one, own in zip(calls, found, strict=True):
         rows[one.tasks] += own.to(device).double()
-    return rows @ rows.T
+    return gramian(rows)
 
 
 def _embedding_gramian(calls: Sequence[Deltas], tasks: int) -> Tensor:
@@ -127,7 +127,7 @@ def _embedding_gramian(calls: Sequence[Deltas], tasks: int) -> Tensor:
     for one, (_, gradients), place in zip(calls, found, split, strict=True):
         for task, gradient in zip(one.tasks, gradients, strict=True):
             rows[task].index_add_(0, place, gradient)
-    return _contracted(rows[None], rows[None])
+    return gramian(rows.flatten(1))
 
 
 def _contracted(left: Tensor, right: Tensor) -> Tensor:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.gradients.calls import ROOT, Calls, noted
+from libmtl_recon.gradients.calls import Calls, noted
 from libmtl_recon.gradients.plan import WAYS, make_plan
 from libmtl_recon.gradients.sweep import Sweep
 from libmtl_recon.gradients.ways import Way
+from libmtl_recon.module_names import layer_name, plain_name
 
 
 @contextmanager
@@ -153,7 +154,7 @@ class Record:
     def _names(self) -> dict[int, str]:
         found: dict[int, str] = {}
         for path, module in self._network.named_modules():
-            name = ".".join(part for part in path.split(".") if part != "_orig_mod") or ROOT
+            name = layer_name(plain_name(path))
             for parameter in module._parameters.values():
                 if parameter is not None:
                     found.setdefault(id(parameter), name)

@@ -15,6 +15,7 @@ from libmtl_recon.gradients.accumulate import Aside, add_gradient
 from libmtl_recon.gradients.calls import Call
 from libmtl_recon.gradients.combine import combine
 from libmtl_recon.gradients.gramian import gramian, quick_gramian
+from libmtl_recon.gradients.per_task import scatter_gradient
 from libmtl_recon.gradients.plan import Plan, Segment
 from libmtl_recon.gradients.products import Deltas, bias_gramian, weight_gramian
 from libmtl_recon.gradients.rows import caught
@@ -206,9 +207,7 @@ class Sweep:
         parameters, rows = self._stored
         total = None if self._total is None else self._total.cpu()
         vector = combine(weights.detach().double().cpu(), rows, total)
-        for parameter, part in zip(parameters, columns.split(vector, parameters), strict=True):
-            shaped = columns.part_of(part, parameter)
-            add_gradient(parameter, columns.gradient_of(shaped, parameter))
+        scatter_gradient(vector, parameters)
 
     def _back_propagate(self, weights: Tensor) -> None:
         shared = [leaf for _, leaf in self._plan.shared]
