@@ -81,6 +81,12 @@ def part_of(columns: Tensor, parameter: Tensor) -> Tensor:
     )
 
 
+def parts_of(row: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Each parameter's part of a row ``[d]``; see :func:`part_of`."""
+    each = zip(parameters, row.split(widths(parameters)), strict=True)
+    return [part_of(columns, parameter) for parameter, columns in each]
+
+
 def write(part: Tensor, gradient: Tensor) -> None:
     """Write a parameter's gradient, of any dtype and layout, into its part of a row."""
     if gradient.is_complex():

@@ -128,9 +128,9 @@ def write_row(row: Tensor, shared: Sequence[Tensor], gradients: Sequence[Tensor 
         gradients: One for each of them that trains, None where the task does not reach it.
     """
     remaining = iter(gradients)
-    for parameter, part in zip(shared, row.split(columns.widths(shared)), strict=True):
+    for parameter, part in zip(shared, columns.parts_of(row, shared), strict=True):
         gradient = next(remaining) if parameter.requires_grad else None
         if gradient is None:
             part.zero_()
         else:
-            columns.write(columns.part_of(part, parameter), gradient)
+            columns.write(part, gradient)

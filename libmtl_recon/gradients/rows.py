@@ -150,18 +150,20 @@ class _Matrix:
 
     def __init__(self, tasks: int, shared: Sequence[Tensor]) -> None:
         self._layout = _layout(shared)
-        widths = columns.widths(shared)
         # Zeros, because the columns of frozen parameters are never written.
         self._memory = torch.zeros(
-            tasks, sum(widths), dtype=columns.row_dtype(shared), device=shared[0].device
+            tasks,
+            sum(columns.widths(shared)),
+            dtype=columns.row_dtype(shared),
+            device=shared[0].device,
         )
         self.whole = self._memory
         self._written: set[int] = set()
         self._row: list[Tensor] = []
         self._places = [
             [
-                columns.part_of(part, p)
-                for p, part in zip(shared, row.split(widths), strict=True)
+                part
+                for p, part in zip(shared, columns.parts_of(row, shared), strict=True)
                 if p.requires_grad
             ]
             for row in self._memory

@@ -104,7 +104,7 @@ class Sweep:
         shared: Sequence[Tensor],
         specific: Sequence[Tensor],
     ) -> None:
-        places = _places(row, shared)
+        places = columns.parts_of(row, shared)
 
         def write(place: int, gradient: Tensor) -> None:
             if place < len(places):
@@ -123,7 +123,7 @@ class Sweep:
         edges = [GradientEdge(call.node, 0) for call in calls]
         end = [] if segment.end is None else [segment.end]
         rows = _zeros(parameters, len(self._losses))
-        places = [_places(row, parameters) for row in rows]
+        places = [columns.parts_of(row, parameters) for row in rows]
         gradients: list[list[tuple[int, Tensor]]] = [[] for _ in calls]
         at_end: list[Tensor | None] = [None] * len(self._losses)
         for task in segment.tasks:
@@ -231,12 +231,6 @@ class Sweep:
         ]
         roots, multiples = zip(*there, strict=True)
         torch.autograd.backward(roots, multiples, inputs=shared)
-
-
-def _places(row: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """The parts of a row, each in its parameter's shape."""
-    parts = zip(parameters, row.split(columns.widths(parameters)), strict=True)
-    return [columns.part_of(part, parameter) for parameter, part in parts]
 
 
 def _zeros(parameters: Sequence[Tensor], tasks: int) -> Tensor:

@@ -25,7 +25,7 @@ from libmtl_recon.splitting.torch_files import (
 )
 
 # What a norm keeps per task behind a split, though it is shared.
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 # The hyperparameters by which the kinds of optimisers are told from each other.
 _KINDS = frozenset({"betas", "momentum", "alpha", "lr_decay", "rho"})
 # What SGD keeps of a parameter before its first step with momentum.
@@ -70,7 +70,7 @@ class Checkpoint:
         found = [
             ".".join(names[:-3]) or ROOT
             for names in parts
-            if names[-3:-2] == [CHILD] and names[-1] not in _STATISTICS
+            if names[-3:-2] == [CHILD] and names[-1] not in STATISTICS
         ]
         return list(dict.fromkeys(found))
 

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 
 from libmtl_recon.errors import ReconError
 from libmtl_recon.splitting.custom_functions import inside_custom_function
-from libmtl_recon.splitting.state import accept_plain_state
+from libmtl_recon.splitting.state import accept_plain_state, buffer_names
 from libmtl_recon.splitting.task_selection import TaskSelection
 from libmtl_recon.splitting.task_specific import TaskSpecific, TaskValues, make_task_specific
 from libmtl_recon.splitting.task_tensor import TaskTensor, task_tensors_in
@@ -47,7 +47,7 @@ def follow_statistics(
     for module in list(network.modules()):
         if isinstance(module, TaskSpecific | TaskValues) or id(module) in alone:
             continue
-        if not _buffers(module):
+        if not buffer_names(module):
             continue
         spectral = isinstance(module, _SpectralNorm)
         if not spectral and not isinstance(module, torch.nn.modules.batchnorm._NormBase):
@@ -61,12 +61,8 @@ def follow_statistics(
             module.register_forward_pre_hook(_split_on_task_tensor, with_kwargs=True)
 
 
-def _buffers(module: nn.Module) -> tuple[str, ...]:
-    return tuple(name for name, buffer in module._buffers.items() if buffer is not None)
-
-
 def _split_on_task_tensor(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    if not _buffers(module):
+    if not buffer_names(module):
         return
     if inside_custom_function() and module.training and not isinstance(module, _SpectralNorm):
         raise ReconError(
@@ -76,7 +72,7 @@ def _split_on_task_tensor(module: nn.Module, args: tuple[Any, ...], kwargs: dict
             "function, or split with bn='mixed'."
         )
     if task_tensors_in((args, kwargs)):
-        make_task_specific(module, _buffers(module), vars(module)[_SELECTION])
+        make_task_specific(module, buffer_names(module), vars(module)[_SELECTION])
 
 
 def _refuse_task_tensors_in_buffers(module: nn.Module, _: Any, __: Any) -> None:

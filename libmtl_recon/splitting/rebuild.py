@@ -14,6 +14,7 @@ from libmtl_recon.conflicts.layers import layer_name, plain_name
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.splitting.arguments import checked_module
 from libmtl_recon.splitting.checkpoint import (
+    STATISTICS,
     Checkpoint,
     checkpoint_in,
     load_model,
@@ -28,7 +29,6 @@ from libmtl_recon.splitting.task_specific import CHILD, TaskSpecific
 from libmtl_recon.splitting.torch_files import refuse_other_numbers
 
 _SHOWN = 3  # differences; a network has hundreds of names
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def split_from(
@@ -154,7 +154,7 @@ class _Part:
         """Whether a norm that stayed shared has, against its split, such a value per task."""
         path, spec = self._split_of(key)
         layer = layer_name(key.rpartition(".")[0][len(f"{path}.") if path else 0 :])
-        return spec.bn == "mixed" and layer not in spec.layers and key.endswith(_STATISTICS)
+        return spec.bn == "mixed" and layer not in spec.layers and key.endswith(STATISTICS)
 
     def _split_of(self, key: str) -> tuple[str, SplitSpec]:
         return next(

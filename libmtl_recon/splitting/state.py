@@ -67,7 +67,7 @@ def split_statistics(network: nn.Module, keys: Collection[str]) -> None:
         selection: TaskSelection | None = vars(module).get(_SELECTION)
         if selection is None or isinstance(module, TaskSpecific):
             continue
-        own = _buffer_names(module)
+        own = buffer_names(module)
         task = f"{name}.{CHILD}.{selection.tasks[0]}." if name else f"{CHILD}.{selection.tasks[0]}."
         if own and any(key.startswith(task) for key in keys):
             make_task_specific(module, own, selection)
@@ -79,7 +79,7 @@ def _match_state_dict(
     selection: TaskSelection = vars(module)[_SELECTION]
     keys = [f"{prefix}{CHILD}.{task}." for task in selection.tasks]
     per_task = any(key.startswith(keys[0]) for key in state_dict)
-    own = _buffer_names(module)
+    own = buffer_names(module)
     if f"{keys[0]}{_COUNTER}" in state_dict:
         # Norms add it to a state dict that carries no versions, as a plain dict does not.
         state_dict.pop(f"{prefix}{_COUNTER}", None)
@@ -99,5 +99,6 @@ def _match_state_dict(
                     state_dict[f"{key}{name}"] = pick(value, place).clone()
 
 
-def _buffer_names(module: nn.Module) -> tuple[str, ...]:
+def buffer_names(module: nn.Module) -> tuple[str, ...]:
+    """The names of the buffers that a module holds itself."""
     return tuple(name for name, buffer in module._buffers.items() if buffer is not None)
