@@ -37,7 +37,7 @@ def combine(weights: Tensor, gradients: Tensor, gramian: Tensor | None = None) -
         return torch.view_as_complex(parts.unflatten(0, (-1, 2)))
     device = gradients.device
     plain = gradients.dtype in (torch.float32, torch.float64)
-    short = plain and gramian is not None and not _wants_float64(weights, gramian)
+    short = plain and gramian is not None and not wants_float64(weights, gramian)
     if device.type == "mps" or short:
         # The one device without float64 sums in float32 whatever the weights.
         wide = gradients if plain else gradients.float()
@@ -49,7 +49,13 @@ def combine(weights: Tensor, gradients: Tensor, gramian: Tensor | None = None) -
     return total
 
 
-def _wants_float64(weights: Tensor, gramian: Tensor) -> bool:
+def wants_float64(weights: Tensor, gramian: Tensor) -> bool:
+    """Whether a weighted sum of gradients is to be taken in float64.
+
+    Args:
+        weights: ``[T]``, float64, on the CPU.
+        gramian: ``[T, T]``, float64, on the CPU: that of the gradients.
+    """
     sizes = weights.abs()
     if bool(((sizes > _LARGEST) | ((sizes < _SMALLEST) & (sizes > 0))).any()):
         return True

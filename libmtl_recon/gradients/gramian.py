@@ -62,14 +62,27 @@ def quick_gramian(gradients: Tensor) -> Tensor:
     if gradients.dtype != torch.float32 or gradients.device.type != "cpu":
         return gramian(gradients)
     found = _in_blocks(gradients)
-    norms = found.diagonal().sqrt()
-    cosine = found / norms / norms[:, None]
-    others = cosine.abs() + torch.eye(len(found), dtype=torch.float64)
-    if not bool(torch.isfinite(cosine).all()) or float(others.min()) < _ORTHOGONAL:
-        return gramian(gradients)
-    if float(torch.linalg.eigvalsh(cosine)[0]) < _DEPENDENT:
-        return gramian(gradients)
-    return (found + found.T) / 2
+    return gramian(gradients) if is_doubtful(found) else (found + found.T) / 2
+
+
+def is_doubtful(gramian: Tensor) -> bool:
+    """Whether an error of 1e-6 of two gradients' lengths in float32 products could matter.
+
+    Args:
+        gramian: ``[T, T]``, float64, of such products.
+    """
+    if not bool(torch.isfinite(gramian).all()):
+        return True
+    norms = gramian.diagonal().sqrt()
+    there = norms > 0
+    if not bool(there.any()):
+        return False
+    norms = norms[there]
+    cosine = gramian[there][:, there] / norms / norms[:, None]
+    others = cosine.abs() + torch.eye(len(cosine), dtype=cosine.dtype, device=cosine.device)
+    if float(others.min()) < _ORTHOGONAL:
+        return True
+    return float(torch.linalg.eigvalsh(cosine)[0]) < _DEPENDENT
 
 
 def exact_device(device: torch.device) -> torch.device:

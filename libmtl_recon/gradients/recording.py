@@ -7,10 +7,13 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import Node
 
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.gradients.calls import Calls, noted
-from libmtl_recon.gradients.plan import WAYS, make_plan
+from libmtl_recon.gradients.plan import WAYS, Plan, make_plan
+from libmtl_recon.gradients.rows import TaskRows
 from libmtl_recon.gradients.sweep import Sweep
 from libmtl_recon.gradients.ways import Way
 from libmtl_recon.module_names import layer_name, plain_name
@@ -35,7 +38,9 @@ def recording(
             Not changed; it has hooks meanwhile.
         shared: The shared parameters; None: those of the network that two losses reach.
         way: ``auto`` takes the fastest; ``stored`` keeps the rows ``[T, d]``, and ``ghost`` never
-            does.
+            does, unless weighted gradients cancel. The update of ``ghost`` is one backward pass;
+            where backward hooks, or a custom ``autograd.Function``, make of a sum of gradients
+            something else than the sum of what they make of each, ``auto`` stores the rows.
 
     Yields:
         The record.
@@ -76,9 +81,15 @@ class Record:
     """
 
     def __init__(
-        self, network: nn.Module, calls: Calls, shared: list[nn.Parameter] | None, way: str
+        self,
+        network: nn.Module,
+        calls: Calls,
+        shared: list[nn.Parameter] | None,
+        way: str,
+        rows: TaskRows | None = None,
     ) -> None:
         self._network, self._calls, self._shared, self._way = network, calls, shared, way
+        self._rows = TaskRows() if rows is None else rows
         self._sweep: Sweep | None = None
         self.layers: tuple[str, ...] = ()
         self.ways: tuple[Way, ...] = ()
@@ -97,6 +108,25 @@ class Record:
             UsageError: A loss is no scalar, or there is none.
             ReconError: A gradient is not finite; or a layer's input was changed in place, or freed.
         """
+        total = self.gramian_as_it_is(losses)
+        if not bool(total.isfinite().all()):
+            self._refuse_not_finite()
+        return total
+
+    def gramian_as_it_is(
+        self, losses: Sequence[Tensor | None], *, update_follows: bool = True
+    ) -> Tensor:
+        """The same, finite or not.
+
+        Args:
+            losses: As there.
+            update_follows: Whether :meth:`backward` will be called. Without, the parameters that
+                are not shared need no gradients.
+
+        Raises:
+            UsageError: As there.
+            ReconError: A layer's input was changed in place, or freed.
+        """
         losses = list(losses)
         for loss in losses:
             if loss is not None and (not isinstance(loss, Tensor) or loss.numel() != 1):
@@ -108,16 +138,19 @@ class Record:
                 )
         if not losses:
             raise UsageError("losses", "must be at least one", losses, "Pass one for each task.")
-        nodes = [None if loss is None else loss.grad_fn for loss in losses]
-        plan = make_plan(nodes, self._calls, self._names(), self._shared, self._way)
-        sweep = self._sweep = Sweep(plan, losses)
-        total = sweep.run()
+        plan = self._plan(losses)
+        if not update_follows:
+            plan.specific = []
+        self._sweep = Sweep(plan, losses, self._rows)
+        total = self._sweep.run()
         self.ways, self.layers = tuple(plan.ways), tuple(way.layer for way in plan.ways)
         if total is None:
             total = torch.zeros(len(losses), len(losses), dtype=torch.float64)
-        if not bool(total.isfinite().all()):
-            self._refuse_not_finite()
         return total
+
+    def plan(self, losses: Sequence[Tensor | None]) -> tuple[Way, ...]:
+        """How each shared layer would be computed, without a backward pass."""
+        return tuple(self._plan(losses).ways)
 
     @property
     def layer_gramians(self) -> Tensor:
@@ -151,6 +184,31 @@ class Record:
             raise ReconError("There is no Gramian to weigh by. Call record.gramian(losses) first.")
         return self._sweep
 
+    def _plan(self, losses: Sequence[Tensor | None]) -> Plan:
+        nodes = [None if loss is None else loss.grad_fn for loss in losses]
+        names, way = self._names(), self._way
+        hooked = self._hooked() if way == "auto" else ""
+        plan = make_plan(nodes, self._calls, names, self._shared, "stored" if hooked else way)
+        if way == "auto" and not plan.stored and any(map(_is_custom, plan.walk.order)):
+            hooked = "a custom autograd.Function"
+            plan = make_plan(nodes, self._calls, names, self._shared, "stored")
+        if hooked:
+            why = f"{hooked} need not be linear, and would see the sum of the tasks' gradients"
+            plan.ways = [one._replace(reason=why) for one in plan.ways]
+        return plan
+
+    def _hooked(self) -> str:
+        """What changes gradients where hooks tell of it; empty if nothing does."""
+        for path, module in self._network.named_modules():
+            if module._backward_hooks or module._backward_pre_hooks:
+                return f"a backward hook of {path or 'the network'}"
+            for parameter in module._parameters.values():
+                if parameter is not None and (
+                    parameter._backward_hooks or parameter._post_accumulate_grad_hooks
+                ):
+                    return f"a hook of a parameter of {path or 'the network'}"
+        return ""
+
     def _names(self) -> dict[int, str]:
         found: dict[int, str] = {}
         for path, module in self._network.named_modules():
@@ -170,3 +228,7 @@ class Record:
             f"The gradient of loss {task} is not finite in the layer {self.layers[layer]}. Look at "
             "that loss and its inputs; a smaller learning rate, or clipping, may keep it finite."
         )
+
+
+def _is_custom(node: Node) -> bool:
+    return isinstance(node, BackwardCFunction)

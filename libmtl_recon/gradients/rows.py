@@ -64,11 +64,7 @@ class TaskRows:
         columns.check_shared(shared)
         matrix = self._take(len(roots), shared)
         trainable = [p for p in shared if p.requires_grad]
-
-        def write(place: int, gradient: Tensor) -> None:
-            matrix.write(place, gradient)
-            self._touched.note(trainable[place], gradient)
-
+        write = self._writer(matrix, trainable)
         reached: set[int] = set()
         last = max((i for i, (tensors, _) in enumerate(roots) if tensors), default=-1)
         if accumulate:
@@ -88,14 +84,72 @@ class TaskRows:
                         if gradient is not None:
                             write(place, gradient)
                 reached |= matrix.end()
-        places, before = iter(range(len(trainable))), self.reached
+        self._note_reached(shared, reached)
+        return matrix.whole
+
+    def fill_apart(
+        self,
+        roots: Sequence[Root],
+        shared: Sequence[Tensor],
+        others: Sequence[Tensor],
+        take: Callable[[int, int, Tensor], None],
+    ) -> Tensor:
+        """The same, with all ``.grad`` left as they are; the graph is kept.
+
+        Args:
+            roots: As for :meth:`fill`.
+            shared: As there.
+            others: Leaves whose gradients are wanted as well.
+            take: Given the place of a root, that of one of the others, and its gradient.
+
+        Returns:
+            As there.
+        """
+        matrix = self._take(len(roots), shared)
+        trainable = [p for p in shared if p.requires_grad]
+        leaves, write = [*trainable, *others], self._writer(matrix, trainable)
+        at = 0
+
+        def catch(place: int, gradient: Tensor) -> None:
+            if place < len(trainable):
+                write(place, gradient)
+            else:
+                take(at, place - len(trainable), gradient)
+
+        reached: set[int] = set()
+        before = Aside()
+        before.take(leaves)
+        try:
+            with caught(leaves, catch):
+                for at, (tensors, factors) in enumerate(roots):
+                    matrix.begin(at)
+                    if tensors:
+                        torch.autograd.backward(
+                            tensors, factors, inputs=leaves, retain_graph=True
+                        )
+                    reached |= matrix.end()
+        finally:
+            before.put_back()
+        self._note_reached(shared, reached)
+        return matrix.whole
+
+    def _writer(
+        self, matrix: _Matrix, trainable: Sequence[Tensor]
+    ) -> Callable[[int, Tensor], None]:
+        def write(place: int, gradient: Tensor) -> None:
+            matrix.write(place, gradient)
+            self._touched.note(trainable[place], gradient)
+
+        return write
+
+    def _note_reached(self, shared: Sequence[Tensor], reached: set[int]) -> None:
+        places, before = iter(range(len(shared))), self.reached
         if len(before) != len(shared):
             before = (False,) * len(shared)
         self.reached = tuple(
             p.requires_grad and (next(places) in reached or hit)
             for p, hit in zip(shared, before, strict=True)
         )
-        return matrix.whole
 
     def scatter(self, vector: Tensor, shared: Sequence[Tensor], *, overwrite: bool = False) -> None:
         """Hand a gradient ``[d]`` out to the shared parameters: it is added to their ``.grad``.

@@ -13,12 +13,16 @@ from libmtl_recon.errors import UsageError
 from libmtl_recon.gradients import columns
 from libmtl_recon.gradients.accumulate import Aside, add_gradient
 from libmtl_recon.gradients.calls import Call
-from libmtl_recon.gradients.combine import combine
-from libmtl_recon.gradients.gramian import gramian, quick_gramian
-from libmtl_recon.gradients.per_task import scatter_gradient
+from libmtl_recon.gradients.combine import combine, wants_float64
+from libmtl_recon.gradients.gramian import gramian, is_doubtful, quick_gramian
 from libmtl_recon.gradients.plan import Plan, Segment
-from libmtl_recon.gradients.products import Deltas, bias_gramian, weight_gramian
-from libmtl_recon.gradients.rows import caught
+from libmtl_recon.gradients.products import (
+    Deltas,
+    bias_gramian,
+    multiplied_exactly,
+    weight_gramian,
+)
+from libmtl_recon.gradients.rows import Root, TaskRows
 
 
 class Sweep:
@@ -27,38 +31,52 @@ class Sweep:
     Args:
         plan: Which they are.
         losses: T scalars; None for one that there is not.
+        rows: Where rows are kept from step to step.
     """
 
-    def __init__(self, plan: Plan, losses: Sequence[Tensor | None]) -> None:
-        self._plan, self._losses = plan, list(losses)
+    def __init__(self, plan: Plan, losses: Sequence[Tensor | None], rows: TaskRows) -> None:
+        self._plan, self._losses, self._rows = plan, list(losses), rows
+        self._shared = [leaf for _, leaf in plan.shared]
         self._names = {id(leaf): name for name, leaf in plan.shared}
         # Each loss's gradient where the segment begins that is being computed.
-        self._at_start: list[Tensor | None] = [None] * len(losses)
+        self._at_start: list[Tensor | None] = []
         # The same where the second segment begins, which is kept for the update.
         self._behind_heads: list[Tensor | None] = []
         self._specific: list[tuple[int, Tensor, Tensor]] = []
-        self._stored: tuple[list[Tensor], Tensor] | None = None
+        self._matrix: Tensor | None = None
         self._total: Tensor | None = None
         self._deltas: dict[int, list[Deltas]] = {}
-        self._open = {weight: len(calls) for weight, calls in plan.calls.items()}
+        self._open: dict[int, int] = {}
         self._found: dict[str, Tensor] = {}
+        self._exact = multiplied_exactly(self._shared)
 
     def run(self) -> Tensor | None:
         """The Gramian ``[T, T]``, float64; None if no loss reaches a shared parameter."""
-        if not self._plan.shared:
+        if not self._shared:
             return None
         if self._plan.stored:
-            self._store()
+            self._total = quick_gramian(self._store(self._plan.specific))
         else:
-            for segment in self._plan.segments:
-                self._differentiate(segment)
-            self._total = torch.stack(list(self._found.values())).sum(dim=0)
+            self._total = self._by_segments()
+            # Of a device without float64 the products are what they are.
+            has_float64 = self._shared[0].device.type != "mps"
+            if not self._exact and has_float64 and is_doubtful(self._total):
+                self._exact, self._specific = True, []
+                self._total = self._by_segments()
         return self._total
+
+    def _by_segments(self) -> Tensor:
+        self._at_start = [None] * len(self._losses)
+        self._found, self._deltas = {}, {}
+        self._open = {weight: len(calls) for weight, calls in self._plan.calls.items()}
+        for segment in self._plan.segments:
+            self._differentiate(segment)
+        return torch.stack(list(self._found.values())).sum(dim=0)
 
     def layers(self) -> Tensor:
         """Those of the L layers, ``[L, T, T]``, in the order of the plan; after :meth:`run`."""
-        if self._stored is not None and not self._found:
-            self._multiply(*self._stored)
+        if self._matrix is not None and not self._found:
+            self._multiply(self._shared, self._matrix)
         order = dict.fromkeys(name for name, _ in self._plan.shared)
         if not order:
             return torch.zeros(0, len(self._losses), len(self._losses), dtype=torch.float64)
@@ -75,46 +93,31 @@ class Sweep:
         for task, leaf, gradient in self._specific:
             factor = 1.0 if specific is None else float(specific[task])
             add_gradient(leaf, gradient if factor == 1.0 else gradient * factor)
-        if self._stored is not None:
-            self._hand_out(weights)
+        if not self._shared:
+            return
+        wide = weights.detach().double().cpu()
+        total = None if self._total is None else self._total.cpu()
+        if self._matrix is None and total is not None and wants_float64(wide, total):
+            # One backward pass of their sum would leave too few digits.
+            self._matrix = self._store([])
+        if self._matrix is None:
+            self._back_propagate(wide)
         else:
-            self._back_propagate(weights)
+            self._rows.scatter(combine(wide, self._matrix, total), self._shared)
 
-    def _store(self) -> None:
-        """Write all rows, each gradient as soon as a pass makes it, while it is in the cache."""
-        shared = [leaf for _, leaf in self._plan.shared]
-        specific = [leaf for leaf, _ in self._plan.specific]
-        rows = _zeros(shared, len(self._losses))
-        before = Aside()
-        before.take([*shared, *specific])
-        try:
-            for task, loss in enumerate(self._losses):
-                if loss is not None and loss.requires_grad:
-                    self._store_one(task, loss, rows[task], shared, specific)
-        finally:
-            before.put_back()
-        self._stored = shared, rows
-        self._total = quick_gramian(rows)
+    def _store(self, specific: Sequence[tuple[Tensor, list[int]]]) -> Tensor:
+        """All rows ``[T, d]``; the gradients of these other leaves are kept as well."""
+        others = [leaf for leaf, _ in specific]
+        roots: list[Root] = [
+            ([] if loss is None or not loss.requires_grad else [loss], None)
+            for loss in self._losses
+        ]
 
-    def _store_one(
-        self,
-        task: int,
-        loss: Tensor,
-        row: Tensor,
-        shared: Sequence[Tensor],
-        specific: Sequence[Tensor],
-    ) -> None:
-        places = columns.parts_of(row, shared)
+        def take(task: int, place: int, gradient: Tensor) -> None:
+            self._specific.append((task, others[place], gradient))
 
-        def write(place: int, gradient: Tensor) -> None:
-            if place < len(places):
-                columns.write(places[place], gradient)
-            else:
-                self._specific.append((task, specific[place - len(places)], gradient))
-
-        leaves = [*shared, *specific]
-        with caught(leaves, write):
-            torch.autograd.backward([loss], inputs=leaves, retain_graph=True)
+        self._matrix = self._rows.fill_apart(roots, self._shared, others, take)
+        return self._matrix
 
     def _differentiate(self, segment: Segment) -> None:
         calls, parameters = segment.calls, segment.parameters
@@ -180,7 +183,7 @@ class Sweep:
         waiting = self._deltas.setdefault(id(weight), [])
         if gradients:
             tasks, found = zip(*gradients, strict=True)
-            waiting.append(Deltas(call, tasks, found))
+            waiting.append(Deltas(call, tasks, found, exact=self._exact))
         self._open[id(weight)] -= 1
         if self._open[id(weight)]:
             return
@@ -202,18 +205,8 @@ class Sweep:
     def _add(self, name: str, found: Tensor) -> None:
         self._found[name] = self._found[name] + found if name in self._found else found
 
-    def _hand_out(self, weights: Tensor) -> None:
-        assert self._stored is not None
-        parameters, rows = self._stored
-        total = None if self._total is None else self._total.cpu()
-        vector = combine(weights.detach().double().cpu(), rows, total)
-        scatter_gradient(vector, parameters)
-
     def _back_propagate(self, weights: Tensor) -> None:
-        shared = [leaf for _, leaf in self._plan.shared]
-        if not shared:
-            return
-        factors = weights.detach().tolist()
+        factors = weights.tolist()
         first = self._plan.segments[0]
         if self._behind_heads and first.end is not None:
             total: Tensor | None = None
@@ -222,7 +215,7 @@ class Sweep:
                     part = gradient * factor
                     total = part if total is None else total.add_(part)
             if total is not None:
-                torch.autograd.backward([first.end], [total], inputs=shared)
+                torch.autograd.backward([first.end], [total], inputs=self._shared)
             return
         there = [
             (loss, torch.full_like(loss, factor))
@@ -230,7 +223,7 @@ class Sweep:
             if loss is not None and loss.requires_grad
         ]
         roots, multiples = zip(*there, strict=True)
-        torch.autograd.backward(roots, multiples, inputs=shared)
+        torch.autograd.backward(roots, multiples, inputs=self._shared)
 
 
 def _zeros(parameters: Sequence[Tensor], tasks: int) -> Tensor:
