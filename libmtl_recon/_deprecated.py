@@ -134,7 +134,7 @@ MODULES = {
     "plugin.step.gradvac": "integrations.libmtl.step.gradvac",
     "plugin.step.gramians": "integrations.libmtl.step.gramians",
     "plugin.step.pcgrad": "integrations.libmtl.step.pcgrad",
-    "plugin.step.shared": "integrations.libmtl.step.shared",
+    "plugin.step.shared": "integrations.libmtl.step.task_gradients",
     "weighting.libmtl": "integrations.libmtl.weightings",
     "weighting.libmtl.gradops": "integrations.libmtl.weightings.gradops",
     "weighting.libmtl.rotograd": "integrations.libmtl.weightings.rotograd",

@@ -78,7 +78,17 @@ class ConflictProbe:
             UsageError: There are more or fewer rows or columns.
         """
         self._refuse_another_shape(gradients, present)
-        gramians = layer_gramians(gradients, self._widths)
+        self.record_gramians(layer_gramians(gradients, self._widths), present)
+
+    def record_gramians(self, gramians: Tensor, present: Sequence[int] | None = None) -> None:
+        """Count one step whose gradients' inner products are known.
+
+        Args:
+            gramians: ``[L, P, P]``, float64: those of the layers, in their order; of a layer that
+                no task reaches zeros.
+            present: As for :meth:`record`.
+        """
+        gramians = gramians.to(self.device)
         if present is not None and len(present) < len(self.tasks):
             gramians = self._among_all(gramians, present)
         # Kept from the first bad step only: its update spoils all the tasks in the next.

@@ -124,9 +124,7 @@ class TaskRows:
                 for at, (tensors, factors) in enumerate(roots):
                     matrix.begin(at)
                     if tensors:
-                        torch.autograd.backward(
-                            tensors, factors, inputs=leaves, retain_graph=True
-                        )
+                        torch.autograd.backward(tensors, factors, inputs=leaves, retain_graph=True)
                     reached |= matrix.end()
         finally:
             before.put_back()

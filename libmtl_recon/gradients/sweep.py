@@ -11,7 +11,7 @@ from torch.autograd.graph import GradientEdge
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.gradients import columns
-from libmtl_recon.gradients.accumulate import Aside, add_gradient
+from libmtl_recon.gradients.accumulate import add_gradient
 from libmtl_recon.gradients.calls import Call
 from libmtl_recon.gradients.combine import combine, wants_float64
 from libmtl_recon.gradients.gramian import gramian, is_doubtful, quick_gramian

@@ -27,17 +27,18 @@ from libmtl_recon.integrations.libmtl import (
 )
 from libmtl_recon.integrations.libmtl.missing_labels import losses, scores, steps
 from libmtl_recon.integrations.libmtl.patches import patch_status, trainer
-from libmtl_recon.integrations.libmtl.step import accumulation, functions
+from libmtl_recon.integrations.libmtl.step import accumulation, functions, way
 from libmtl_recon.integrations.libmtl.wrapper import Call, Hook, Row, wrap_member
 
 _METER = "_record._PerformanceMeter"
 
 
-def _wrap_backward(call: Call) -> None:
+def _wrap_model(call: Call) -> None:
     import LibMTL
 
     # It makes a class for each model, on which nothing else depends.
-    wrap_member(type(call.owner.model), BACKWARD.in_force(applied(LibMTL)))
+    for row in (FORWARD, BACKWARD):
+        wrap_member(type(call.owner.model), row.in_force(applied(LibMTL)))
 
 
 ROWS: tuple[Row, ...] = (
@@ -71,6 +72,12 @@ ROWS: tuple[Row, ...] = (
                 "Who looks at a Trainer finds the model that trains.",
                 ahead_of=("tell-built",),
             ),
+            Hook(
+                "choose-way",
+                way.choose_way,
+                "Of each model that a Trainer may train.",
+                ahead_of=("tell-built",),
+            ),
             Hook("tell-built", hooks.tell_built, "The Trainer is complete."),
         ),
     ),
@@ -91,7 +98,7 @@ ROWS: tuple[Row, ...] = (
                 patch="strict-checkpoint",
             ),
         ),
-        after=(Hook("wrap-backward", _wrap_backward, "The model's class is there only now."),),
+        after=(Hook("wrap-model", _wrap_model, "The model's class is there only now."),),
     ),
     Row(
         "Trainer._prepare_optimizer",
@@ -114,6 +121,7 @@ ROWS: tuple[Row, ...] = (
                 "learning-rates", lr_guard.compare_learning_rates, "Its length is known only now."
             ),
             Hook("precision", precision.set_precision, "A Trainer may have built itself."),
+            Hook("choose-way", way.choose_way, "A script may have put a copy in its place."),
             Hook("compiled", compiled.refuse_split, "A script may compile a network later."),
             Hook(
                 "name-scheduler",
@@ -199,6 +207,18 @@ ROWS: tuple[Row, ...] = (
 )
 
 # Of each model's own class, made in ``_prepare_model``.
+FORWARD = Row(
+    "model.forward",
+    around=(
+        Hook(
+            "note-calls",
+            functions.note_calls,
+            "The graph that it notes belongs to the losses that are cut off from theirs.",
+            patch="fast-gradients",
+        ),
+    ),
+)
+
 BACKWARD = Row(
     "model.backward",
     around=(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -195,6 +195,7 @@ class ScoringHook(TrainerHook):
 
     def _unwrap(self) -> None:
         restore(self._model, "backward", "_compute_grad")
+        step_of(self._model).calls.watched = False
 
     def _wrap(self) -> None:
         model = self._model
@@ -204,7 +205,7 @@ class ScoringHook(TrainerHook):
             gradients = compute(losses, mode, rep_grad)
             # Counted at once: some weightings go on to change this matrix in place.
             if not rep_grad:
-                self._take(gradients)
+                self.take_rows(gradients)
             return gradients
 
         def wrapped_backward(losses: Tensor, **kwargs: Any) -> Any:
@@ -224,7 +225,7 @@ class ScoringHook(TrainerHook):
             splits = self._splits(losses)
             own = None if self._watching or splits else rows_of_own_passes(model, losses, present)
             self._seen = False
-            with step_of(model).watched(self._take) if splits else contextlib.nullcontext():
+            with step_of(model).watched(self) if splits else contextlib.nullcontext():
                 result = backward(losses, **kwargs)
             if not self._seen and own is not None:
                 self._record(own)
@@ -237,19 +238,43 @@ class ScoringHook(TrainerHook):
             return result
 
         replace(model, _compute_grad=_compute_grad, backward=wrapped_backward)
+        step_of(model).calls.watched = self._may_split(model)
 
     def _splits(self, losses: Tensor) -> bool:
         """Whether the losses' own backward passes will be one per task, if we ask for that."""
         model, step = self._model, step_of(self._model)
-        cut = model.rep_grad or hasattr(model, "rotograd")
-        if cut or not hands_over(model):
+        if not self._may_split(model):
             return False
         return step.open(losses if step.present is None else step.part_of(losses))
 
-    def _take(self, gradients: Tensor) -> None:
+    @staticmethod
+    def _may_split(model: Any) -> bool:
+        cut = model.rep_grad or hasattr(model, "rotograd")
+        return not cut and hands_over(model)
+
+    @property
+    def waiting(self) -> bool:
+        """See :class:`~libmtl_recon.integrations.libmtl.step.Watcher`."""
+        return not self._seen
+
+    def take_rows(self, rows: Tensor) -> None:
+        """Count one step's gradients, the first that are taken."""
         if not self._seen:
             self._seen = True
-            self._record(gradients)
+            self._record(rows)
+
+    def take_gramians(self, layers: Sequence[str], gramians: Tensor) -> None:
+        """Count one step's Gramians, the first that are taken."""
+        if self._seen or self._probe is None:
+            return
+        self._seen = True
+        places = {layer.name: place for place, layer in enumerate(self._probe.layers)}
+        whole = gramians.new_zeros(len(places), *gramians.shape[1:])
+        there = [(places[name], index) for index, name in enumerate(layers) if name in places]
+        if there:
+            to, of = (list(one) for one in zip(*there, strict=True))
+            whole[to] = gramians[of]
+        self._probe.record_gramians(whole, self._present)
 
     def _record(self, gradients: Tensor) -> None:
         if self._probe is not None:

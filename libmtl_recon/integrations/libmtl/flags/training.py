@@ -7,6 +7,9 @@ from typing import Any
 
 from libmtl_recon.errors import UsageError
 
+# Of :func:`libmtl_recon.gradients.recording`, which is not imported for a parser.
+WAYS = ("auto", "stored", "ghost")
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the flags to LibMTL's parser."""
@@ -17,18 +20,40 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="run the forward pass in bfloat16 where PyTorch's autocast holds that to be safe; "
         "parameters, losses and gradients stay in float32 (default: off)",
     )
+    group.add_argument(
+        "--recon_gradients",
+        metavar="WAY",
+        default="auto",
+        help="how weightings and scoring compute the inner products of the tasks' gradients: "
+        "stored keeps each task's gradient of all shared parameters; ghost keeps none, and makes "
+        "the update by one backward pass; auto takes the faster way per layer (default: auto; "
+        "libmtl-recon doctor SCRIPT shows which)",
+    )
 
 
 def values(params: argparse.Namespace) -> dict[str, Any]:
     """The checked values.
 
     Raises:
-        UsageError: The precision is none that can be trained in.
+        UsageError: The precision is none that can be trained in, or there is no such way.
     """
+    return {"recon_amp": _precision(params), "recon_gradients": _way(params)}
+
+
+def _way(params: argparse.Namespace) -> str:
+    way = getattr(params, "recon_gradients", None) or "auto"
+    if way not in WAYS:
+        raise UsageError(
+            "--recon_gradients", f"must be one of {', '.join(WAYS)}", way, "Leave it out for auto."
+        )
+    return str(way)
+
+
+def _precision(params: argparse.Namespace) -> str | None:
     # A script may make its arguments by another parser, which does not know our flags.
     precision = getattr(params, "recon_amp", None)
     if precision in (None, "off"):
-        return {"recon_amp": None}
+        return None
     if precision != "bf16":
         raise UsageError(
             "--recon_amp",
@@ -37,4 +62,4 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
             "fp16 needs its losses scaled, which no weighting of gradients takes into account; "
             "bf16 has the range of float32 and does not.",
         )
-    return {"recon_amp": "bf16"}
+    return "bf16"

@@ -13,6 +13,7 @@ from libmtl_recon.integrations.libmtl.step import (
     functions,
     gradvac,
     gramians,
+    nash_mtl,
     pcgrad,
 )
 
@@ -24,7 +25,7 @@ _PLUMBING: dict[str, Callable[..., Any]] = {
     "_backward_new_grads": functions.backward_new_grads,
     "_reset_grad": functions.reset_grad,
 }
-_BY_GRAMIANS = ("PCGrad", "GradVac", "CAGrad", "UPGrad", "FairGrad")
+_BY_GRAMIANS = ("PCGrad", "GradVac", "CAGrad", "UPGrad", "FairGrad", "Nash_MTL")
 
 
 @patch(
@@ -44,9 +45,11 @@ def fast_gradients(libmtl: ModuleType) -> None:
     all encoder passes), and takes fresh memory for all gradients. With this patch each task's own
     scalar is differentiated, into memory that is used again; what comes out is the same up to
     rounding. PCGrad, GradVac and CAGrad, which go over the gradients once for each pair of tasks,
-    work on the tasks' Gramian instead, as do UPGrad and FairGrad, whose own is squared in float32.
+    work on the tasks' Gramian instead, as do UPGrad, FairGrad and Nash_MTL, whose own is squared in
+    float32. How the Gramian is computed is chosen by ``--recon_gradients``.
 
-    Two of its parts are hooks: of ``Trainer._compute_loss`` and of a model's ``backward``.
+    Its other parts are hooks: of ``Trainer._compute_loss``, and of a model's ``forward`` and
+    ``backward``.
     """
     for name, function in _PLUMBING.items():
         stand_in(libmtl.weighting.AbsWeighting, name, function)
@@ -67,6 +70,7 @@ def _by_gramians(owner: Any, own: Any, version: str) -> None:
             "CAGrad": cagrad.backward,
             "UPGrad": gramians.upgrad,
             "FairGrad": gramians.fairgrad,
+            "Nash_MTL": nash_mtl.backward,
         }[owner.__name__]
         stand_in(owner, "backward", function)
     elif unpatched(own) is own:  # else `gradvac-targets` was applied, and is fast already

@@ -3,6 +3,20 @@
 from __future__ import annotations
 
 from libmtl_recon.integrations.libmtl.step.functions import SEVERAL_BATCHES, hands_over
-from libmtl_recon.integrations.libmtl.step.step import Step, present_tasks, step_of, task_scalars
+from libmtl_recon.integrations.libmtl.step.step import (
+    Step,
+    Watcher,
+    present_tasks,
+    step_of,
+    task_scalars,
+)
 
-__all__ = ["SEVERAL_BATCHES", "Step", "hands_over", "present_tasks", "step_of", "task_scalars"]
+__all__ = [
+    "SEVERAL_BATCHES",
+    "Step",
+    "Watcher",
+    "hands_over",
+    "present_tasks",
+    "step_of",
+    "task_scalars",
+]

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from libmtl_recon.gradients import gramian
-from libmtl_recon.gradients.combine import combine
-from libmtl_recon.integrations.libmtl.step.shared import shared_gradients
+from libmtl_recon.integrations.libmtl.step.task_gradients import shared_gradients
 from libmtl_recon.weighting.cagrad import cagrad_step
 
 
@@ -21,7 +19,6 @@ def backward(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
         UsageError: ``rep_grad`` is on, or ``rescale`` is none of 0, 1, 2.
     """
     gradients = shared_gradients(self, losses)
-    matrix = gramian(gradients).cpu()
-    step = cagrad_step(matrix, kwargs["calpha"], kwargs["rescale"])
-    self._reset_grad(combine(step.weights, gradients, matrix))
+    step = cagrad_step(gradients.matrix, kwargs["calpha"], kwargs["rescale"])
+    gradients.hand_out(step.weights)
     return np.asarray(step.worst)

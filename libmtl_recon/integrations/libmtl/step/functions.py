@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.gradients import columns
-from libmtl_recon.integrations.libmtl.known_sources import versions_of
+from libmtl_recon.integrations.libmtl.known_sources import unpatched, versions_of
 from libmtl_recon.integrations.libmtl.step.step import assign_grad, step_of, task_roots, task_rows
 from libmtl_recon.integrations.libmtl.wrapper import hook_names
 
@@ -18,7 +18,7 @@ from libmtl_recon.integrations.libmtl.wrapper import hook_names
 SEVERAL_BATCHES = {"MoDo": 3, "SDMGrad": 3}
 _OWN = "libmtl_recon."
 _KNOWN = ("LibMTL.", _OWN)
-# They clip gradients that would reach the parameters only after their end.
+# They clip gradients that would reach the parameters only after their end; ours do not.
 _CLIPPING = frozenset(("Nash_MTL",))
 
 
@@ -65,6 +65,17 @@ def _has_graph(prediction: Any) -> bool:
     return isinstance(prediction, list | tuple) and any(_has_graph(part) for part in prediction)
 
 
+def note_calls(proceed: Callable[..., Any], model: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Note what a model's forward pass calls, if somebody will ask for the Gramian."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return proceed(model, *args, **kwargs)
+    calls = step_of(model).calls
+    if not calls.wanted and not calls.watched:
+        return proceed(model, *args, **kwargs)
+    with calls.noting(model):
+        return proceed(model, *args, **kwargs)
+
+
 def cut_graph(proceed: Callable[..., Any], model: Any, /, losses: Any, **kwargs: Any) -> Any:
     """Give a weighting's ``backward`` losses without the graphs behind them."""
     step = step_of(model)
@@ -72,7 +83,7 @@ def cut_graph(proceed: Callable[..., Any], model: Any, /, losses: Any, **kwargs:
         if not step.open(losses) or not _takes_a_cut_graph(_own_backward(model)):
             return proceed(model, losses, **kwargs)
         result = proceed(model, step.hand_over(), **kwargs)
-        step.back_propagate(list(model.get_share_params()))
+        step.back_propagate(model)
         return result
     finally:
         step.close()
@@ -159,7 +170,9 @@ def _takes_a_cut_graph(weighting: Any) -> bool:
     name = weighting.__qualname__.partition(".")[0]
     if weighting.__module__.startswith(_OWN):
         return True
-    return name not in _CLIPPING and bool(versions_of(weighting, f"weighting.{name}.backward"))
+    if name in _CLIPPING and unpatched(weighting) is weighting:
+        return False
+    return bool(versions_of(weighting, f"weighting.{name}.backward"))
 
 
 def _own_backward(model: Any) -> Any:

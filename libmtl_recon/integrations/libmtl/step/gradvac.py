@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.gradients import columns, gramian, layer_gramians
+from libmtl_recon.gradients import columns, layer_gramians
 from libmtl_recon.gradients.combine import combine
-from libmtl_recon.integrations.libmtl.step.shared import draw_orders, shared_gradients
+from libmtl_recon.integrations.libmtl.step.orders import draw_orders
+from libmtl_recon.integrations.libmtl.step.task_gradients import (
+    shared_gradients,
+    stored_gradients,
+)
 from libmtl_recon.weighting.gradvac import turned
 
 
@@ -26,13 +30,13 @@ def make_release_backward(*, always: bool) -> Callable[..., NDArray[np.float64]]
 
     def backward(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
         gradients = shared_gradients(self, losses)
-        matrix, tasks = gramian(gradients).cpu(), len(gradients)
+        matrix, tasks = gradients.matrix, len(gradients.matrix)
         if not hasattr(self, "rho_T"):
-            self.rho_T = torch.zeros(tasks, tasks, device=gradients.device)
+            self.rho_T = torch.zeros(tasks, tasks, device=self.device)
         orders = draw_orders(tasks, own=False)
         weights, moved = turned(matrix, self.rho_T.cpu(), orders, kwargs["beta"], always=always)
         self.rho_T = moved.to(self.rho_T)
-        self._reset_grad(combine(weights, gradients, matrix))
+        gradients.hand_out(weights)
         return np.asarray(weights)
 
     return backward
@@ -48,25 +52,33 @@ def make_main_backward(guard: float) -> Callable[..., NDArray[np.float64]]:
     def backward(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
         if self.step == 0:
             self._init_rho(kwargs["GradVac_group_type"])
-        gradients = shared_gradients(self, losses)
-        tasks, columns = gradients.shape
-        widths = [columns] if list(self.k_idx) == [-1] else list(self.k_idx)
-        grouped = gradients[:, : sum(widths)]
-        matrices = layer_gramians(grouped, widths).cpu()
-        targets = self.rho_T.permute(2, 0, 1).cpu()
-        orders = draw_orders(tasks, own=False)
-        weights, moved = turned(matrices, targets, orders, kwargs["GradVac_beta"], guard=guard)
-        self.rho_T = moved.permute(1, 2, 0).to(self.rho_T)
-        groups = zip(weights, grouped.split(widths, dim=1), matrices, strict=True)
-        update = [combine(*group) for group in groups]
-        # What belongs to no group is not turned.
-        rest = gradients[:, sum(widths) :].sum(dim=0)
-        self._reset_grad(torch.cat([*update, rest]))
+        beta = kwargs["GradVac_beta"]
+        if list(self.k_idx) == [-1]:
+            gradients = shared_gradients(self, losses)
+            gradients.hand_out(_weights(self, gradients.matrix[None], beta, guard)[0])
+        else:
+            rows = stored_gradients(self, losses)
+            grouped = rows[:, : sum(self.k_idx)]
+            matrices = layer_gramians(grouped, self.k_idx).cpu()
+            weights = _weights(self, matrices, beta, guard)
+            groups = zip(weights, grouped.split(self.k_idx, dim=1), matrices, strict=True)
+            # What belongs to no group is not turned.
+            rest = rows[:, sum(self.k_idx) :].sum(dim=0)
+            self._reset_grad(torch.cat([*(combine(*group) for group in groups), rest]))
         self.step += 1
         # LibMTL tells no weights, since there are several for a task.
-        return np.ones(tasks)
+        return np.ones(len(losses))
 
     return backward
+
+
+def _weights(model: Any, matrices: Tensor, beta: float, guard: float) -> Tensor:
+    """The weights ``[groups, T]`` for the groups' Gramians; moves the targets."""
+    targets = model.rho_T.permute(2, 0, 1).cpu()
+    orders = draw_orders(matrices.shape[1], own=False)
+    weights, moved = turned(matrices, targets, orders, beta, guard=guard)
+    model.rho_T = moved.permute(1, 2, 0).to(model.rho_T)
+    return weights
 
 
 def layer_widths(model: Any) -> list[int]:

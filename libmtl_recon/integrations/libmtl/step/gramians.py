@@ -14,10 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from libmtl_recon.gradients import gramian
-from libmtl_recon.gradients.combine import combine
-from libmtl_recon.integrations.libmtl.step.shared import refuse_rep_grad, shared_gradients
-from libmtl_recon.integrations.libmtl.step.step import task_rows
+from libmtl_recon.integrations.libmtl.step.task_gradients import loss_gramian, shared_gradients
 
 # Squared lengths beyond which FairGrad's solver does not find the way from its start.
 _SMALLEST, _LARGEST = 1e-12, 1e12
@@ -31,11 +28,11 @@ def upgrad(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
     """
     own = sys.modules[_class_of(self, "UPGrad").__module__]
     gradients = shared_gradients(self, losses)
-    matrix = gramian(gradients).cpu()
+    matrix = gradients.matrix
     scaled = own._normalize(matrix, kwargs["UPGrad_norm_eps"])
     mean = torch.eye(len(matrix), dtype=matrix.dtype) / len(matrix)
     weights = own._project_weights(mean, own._regularize(scaled, kwargs["UPGrad_reg_eps"])).sum(0)
-    self._reset_grad(combine(weights, gradients, matrix))
+    gradients.hand_out(weights)
     return np.asarray(weights)
 
 
@@ -47,9 +44,7 @@ def fairgrad(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
     """
     from scipy.optimize import least_squares
 
-    if self.rep_grad:
-        refuse_rep_grad()
-    matrix = gramian(task_rows(self, losses, accumulate=False)).cpu().numpy()
+    matrix = loss_gramian(self, losses).numpy()
     exponent = 1 / kwargs["FairGrad_alpha"]
     left, right = _units(matrix, kwargs["FairGrad_alpha"])
     scaled = left[:, None] * matrix * right

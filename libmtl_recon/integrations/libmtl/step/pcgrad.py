@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from libmtl_recon.gradients import gramian
-from libmtl_recon.gradients.combine import combine
-from libmtl_recon.integrations.libmtl.step.shared import draw_orders, shared_gradients
+from libmtl_recon.integrations.libmtl.step.orders import draw_orders
+from libmtl_recon.integrations.libmtl.step.task_gradients import shared_gradients
 from libmtl_recon.weighting.pcgrad import projected
 
 
@@ -24,10 +23,9 @@ def make_backward(guard: float) -> Callable[..., NDArray[np.float64]]:
 
     def backward(self: Any, losses: Tensor, **_: Any) -> NDArray[np.float64]:
         gradients = shared_gradients(self, losses)
-        # The only time that the step waits for its device.
-        matrix = gramian(gradients).cpu()
-        weights = projected(matrix, draw_orders(len(matrix), own=True), guard)
-        self._reset_grad(combine(weights, gradients, matrix))
+        orders = draw_orders(len(gradients.matrix), own=True)
+        weights = projected(gradients.matrix, orders, guard)
+        gradients.hand_out(weights)
         return np.asarray(weights)
 
     return backward

@@ -61,16 +61,17 @@ class SplitLosses:
             )
 
 
-def derived_roots(
-    losses: Tensor, batches: Sequence[SplitLosses], *, accumulate: bool
-) -> list[Root]:
-    """What to differentiate for losses that were computed from the vectors.
+def jacobian_of(losses: Tensor, batches: Sequence[SplitLosses], *, accumulate: bool) -> Tensor:
+    """How losses that were computed from the vectors depend on these.
 
     Args:
         losses: ``[T]``, whose graph ends in the batches' vectors and in other leaves.
-        batches: The batches.
+        batches: B of them.
         accumulate: Add the other leaves' gradients (a weighting's own parameters) to their
             ``.grad``, as ``losses[t].backward()`` would.
+
+    Returns:
+        ``[T, B T]``, in the losses' dtype.
     """
     vectors = [batch.vector for batch in batches]
     jacobian = losses.new_zeros(len(losses), len(vectors), len(vectors[0]))
@@ -87,10 +88,24 @@ def derived_roots(
         for part, gradient in zip(row, gradients, strict=True):
             if gradient is not None:
                 part.copy_(gradient)
+    return jacobian.flatten(1)
+
+
+def derived_roots(
+    losses: Tensor, batches: Sequence[SplitLosses], *, accumulate: bool
+) -> list[Root]:
+    """What to differentiate for losses that were computed from the vectors.
+
+    Args:
+        losses: See :func:`jacobian_of`.
+        batches: See there.
+        accumulate: See there.
+    """
+    jacobian = jacobian_of(losses, batches, accumulate=accumulate)
     scalars = [scalar for batch in batches for scalar in batch.scalars]
     roots: list[Root] = []
     # One look at T x T numbers, so that a task's loss is differentiated for itself alone.
-    for factors, known in zip(jacobian.flatten(1), jacobian.flatten(1).tolist(), strict=True):
+    for factors, known in zip(jacobian, jacobian.tolist(), strict=True):
         used = [i for i, factor in enumerate(known) if factor != 0 and scalars[i].requires_grad]
         roots.append(([scalars[i] for i in used], [factors[i].to(scalars[i].dtype) for i in used]))
     return roots

@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from libmtl_recon.errors import ReconError
+from libmtl_recon.gradients import Record
 from libmtl_recon.gradients.accumulate import added_up
 from libmtl_recon.gradients.rows import Root, TaskRows
+from libmtl_recon.integrations.libmtl.shared_layers import sharing_root
+from libmtl_recon.integrations.libmtl.step.forward_calls import ForwardCalls
 from libmtl_recon.integrations.libmtl.step.loss_graph import tops_of, was_filled_with
-from libmtl_recon.integrations.libmtl.step.split_losses import SplitLosses, derived_roots
+from libmtl_recon.integrations.libmtl.step.split_losses import (
+    SplitLosses,
+    derived_roots,
+    jacobian_of,
+)
+
+
+class Watcher(Protocol):
+    """Is told the directions of the tasks' gradients of the shared parameters.
+
+    Attributes:
+        waiting: Whether it has not been told those of this step yet.
+    """
+
+    @property
+    def waiting(self) -> bool:
+        """See above."""
+
+    def take_rows(self, rows: Tensor) -> None:
+        """Given the gradients ``[T, d]``, each up to a positive factor; valid until the return."""
+
+    def take_gramians(self, layers: Sequence[str], gramians: Tensor) -> None:
+        """Given the Gramians ``[L, T, T]`` of the layers that any task reaches, by name."""
 
 
 class Step:
@@ -22,12 +47,16 @@ class Step:
 
     Attributes:
         rows: The matrices of per-task gradients.
+        calls: What the forward passes called.
+        way: How Gramians are computed; see :func:`libmtl_recon.gradients.recording`.
         batches: While a weighting's ``backward`` runs: the batches' losses that it was given
             (three for MoDo and SDMGrad, else one); empty if the losses were not recognised.
     """
 
     def __init__(self) -> None:
         self.rows = TaskRows()
+        self.calls = ForwardCalls()
+        self.way = "auto"
         self.batches: list[SplitLosses] = []
         self._adding_up = False
         self._given: Tensor | None = None
@@ -37,7 +66,7 @@ class Step:
         self._absent: set[int] = set()
         self._labelled: dict[int, Tensor] = {}
         self._part: tuple[Any, Tensor] | None = None
-        self._watcher: Callable[[Tensor], None] | None = None
+        self._watcher: Watcher | None = None
 
     @property
     def present(self) -> list[int] | None:
@@ -136,12 +165,11 @@ class Step:
         return True
 
     @contextmanager
-    def watched(self, watcher: Callable[[Tensor], None]) -> Iterator[None]:
+    def watched(self, watcher: Watcher) -> Iterator[None]:
         """Inside the ``with`` block, have losses that are weighed differentiated one per task.
 
         Args:
-            watcher: Given these gradients of the shared parameters, ``[T, d]``, each up to a
-                positive factor; the matrix is written again in the next step.
+            watcher: Told of their gradients.
         """
         self._watcher = watcher
         try:
@@ -149,41 +177,73 @@ class Step:
         finally:
             self._watcher = None
 
-    def back_propagate(self, shared: Sequence[Tensor]) -> None:
-        """Go on into the tasks' graphs with the gradients that the vectors have got, if any.
+    def record(self, model: Any) -> tuple[Record, list[Tensor | None]] | None:
+        """What was noted of the forward passes, and the losses that they led to.
 
-        Args:
-            shared: The shared parameters.
+        None where rows are to be stored, or where the losses are not known one by one: a
+        weighting was not given those that :meth:`hand_over` has.
         """
+        if self.way == "stored" or self._given is not None or len(self.batches) != 1:
+            return None
+        shared = list(model.get_share_params())
+        calls = self.calls.together()
+        record = Record(sharing_root(model, shared), calls, shared, self.way, self.rows)
+        scalars = self.batches[0].scalars
+        return record, [scalar if scalar.requires_grad else None for scalar in scalars]
+
+    def jacobian(self, losses: Tensor, *, accumulate: bool) -> Tensor | None:
+        """How losses ``[T]`` depend on the one batch's, ``[T, T]``; None if they are these."""
+        if losses is self.batches[0].vector:
+            return None
+        return jacobian_of(losses, self.batches, accumulate=accumulate)
+
+    def tell_watcher(self, record: Record) -> None:
+        """Tell the watcher, if there is one, of a step whose Gramian was computed."""
+        if self._watcher is not None and self._watcher.waiting:
+            self._watcher.take_gramians(record.layers, record.layer_gramians)
+
+    def back_propagate(self, model: Any) -> None:
+        """Go on into the tasks' graphs with the gradients that the vectors have got, if any."""
         for batch in self.batches:
             gradient = batch.take_gradient()
             if gradient is None:
                 continue
-            if self._watcher is None:
+            if self._watcher is None or not self._watcher.waiting:
                 batch.back_propagate(gradient)
-            else:
+                continue
+            recorded = self.record(model) if self.calls.watched else None
+            if recorded is None:
+                shared = list(model.get_share_params())
                 self._one_by_one(batch, gradient, shared, self._watcher)
+                continue
+            record, losses = recorded
+            record.gramian_as_it_is(losses)
+            self.tell_watcher(record)
+            record.backward(gradient, gradient)
 
     def _one_by_one(
         self,
         batch: SplitLosses,
         gradient: Tensor,
         shared: Sequence[Tensor],
-        watcher: Callable[[Tensor], None],
+        watcher: Watcher,
     ) -> None:
         # A factor that is not positive leaves no trace of a task's direction, or turns it round.
         if not bool((gradient > 0).all()):
-            watcher(self.rows.fill(batch.roots(), shared, accumulate=False, retain_graph=True))
+            watcher.take_rows(
+                self.rows.fill(batch.roots(), shared, accumulate=False, retain_graph=True)
+            )
             batch.back_propagate(gradient)
             return
         rows = self.rows.fill(batch.roots(gradient), shared, accumulate=True)
-        watcher(rows)
+        watcher.take_rows(rows)
         self.rows.scatter(rows.sum(dim=0), shared)
 
     def close(self) -> None:
         """Forget the step, and with it the graphs."""
         self.batches, self._given = [], None
         self._vectors, self._scalars = [], []
+        self.calls.forget()
 
     def scalars_of(self, losses: Tensor) -> list[Tensor]:
         """One scalar per task for losses ``[T]``, with as little graph as is known."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from libmtl_recon.gradients import gramian
-from libmtl_recon.gradients.combine import combine
+from libmtl_recon.integrations.libmtl.step.task_gradients import TaskGradients, shared_gradients
 from libmtl_recon.weighting.aligned_mtl import aligned
 from libmtl_recon.weighting.gradnorm import imbalance, inverse_rates
 from libmtl_recon.weighting.imtl import impartial
@@ -21,39 +21,40 @@ from libmtl_recon.weighting.mgda import normalisers, shortest
 
 
 @dataclass(frozen=True)
-class _Gradients:
-    """One step's gradients.
+class _OfRepresentations:
+    """Those of the representations, which ``rep_grad`` weighs.
 
     Attributes:
-        rows: ``[T, d]``, by which the tasks are weighed.
+        rows: ``[T, d]``.
         matrix: ``[T, T]``, float64, on the CPU: their Gramian.
-        representations: With ``rep_grad``: those that are weighed.
+        representations: The same gradients, as LibMTL has them.
     """
 
+    model: Any
     rows: Tensor
     matrix: Tensor
     representations: Any
 
     @property
-    def lengths(self) -> Tensor:
-        """``[T]``, float64, on the CPU."""
-        return self.matrix.diagonal().clamp_min(0.0).sqrt()
+    def dtype(self) -> torch.dtype:
+        """In which they are."""
+        return self.rows.dtype
+
+    def hand_out(self, weights: Tensor) -> None:
+        """Give the shared parameters what the weighted sum leads to."""
+        own = weights.to(self.rows)
+        self.model._backward_new_grads(own, per_grads=self.representations)
 
 
-def _gradients(model: Any, losses: Tensor) -> _Gradients:
-    found = model._get_grads(losses, mode="backward")
-    representations, rows = found if model.rep_grad else (None, found)
-    # The only time that the step waits for its device.
-    return _Gradients(rows, gramian(rows).cpu(), representations)
+def _gradients(model: Any, losses: Tensor) -> TaskGradients:
+    if not model.rep_grad:
+        return shared_gradients(model, losses)
+    representations, rows = model._get_grads(losses, mode="backward")
+    return _OfRepresentations(model, rows, gramian(rows).cpu(), representations)
 
 
-def _assign(model: Any, weights: Tensor, gradients: _Gradients) -> None:
-    """Give the shared parameters the weighted sum: weights ``[T]`` in float64, on the CPU."""
-    if model.rep_grad:
-        own = weights.to(gradients.rows)
-        model._backward_new_grads(own, per_grads=gradients.representations)
-    else:
-        model._reset_grad(combine(weights, gradients.rows, gradients.matrix))
+def _lengths(gradients: TaskGradients) -> Tensor:
+    return gradients.matrix.diagonal().clamp_min(0.0).sqrt()
 
 
 def mgda(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[Any]:
@@ -63,10 +64,10 @@ def mgda(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[Any]:
         UsageError: There is no normaliser of the name ``mgda_gn``.
     """
     gradients = _gradients(self, losses)
-    divided = normalisers(kwargs["mgda_gn"], gradients.lengths, losses)
+    divided = normalisers(kwargs["mgda_gn"], _lengths(gradients), losses)
     weights = shortest(gradients.matrix / divided / divided[:, None])
     # LibMTL's representations are weighed as they are.
-    _assign(self, weights if self.rep_grad else weights / divided, gradients)
+    gradients.hand_out(weights if self.rep_grad else weights / divided)
     return weights.numpy()
 
 
@@ -74,7 +75,7 @@ def imtl(self: Any, losses: Tensor, **_: Any) -> NDArray[Any]:
     """IMTL's update, with its learned scales of the losses; returns the weights ``[T]``."""
     gradients = _gradients(self, self.loss_scale.exp() * losses - self.loss_scale)
     weights = impartial(gradients.matrix)
-    _assign(self, weights, gradients)
+    gradients.hand_out(weights)
     return weights.numpy()
 
 
@@ -84,15 +85,15 @@ def gradnorm(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[Any]:
     gradients = _gradients(self, losses)
     first = torch.as_tensor(self.train_loss_buffer[:, 0], dtype=torch.float64)
     rates = inverse_rates(losses.detach().cpu().double(), first, kwargs["alpha"])
-    imbalance(scale.cpu().double(), gradients.lengths, rates).backward()
+    imbalance(scale.cpu().double(), _lengths(gradients), rates).backward()
     weights: Tensor = scale.detach().cpu().double()
-    _assign(self, weights, gradients)
+    gradients.hand_out(weights)
     return weights.numpy()
 
 
 def aligned_mtl(self: Any, losses: Tensor, **_: Any) -> NDArray[Any]:
     """Aligned-MTL's update; returns the weights ``[T]``."""
     gradients = _gradients(self, losses)
-    weights = aligned(gradients.matrix, torch.finfo(gradients.rows.dtype).eps)
-    _assign(self, weights, gradients)
+    weights = aligned(gradients.matrix, torch.finfo(gradients.dtype).eps)
+    gradients.hand_out(weights)
     return weights.numpy()

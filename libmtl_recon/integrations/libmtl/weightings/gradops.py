@@ -14,8 +14,8 @@ from torch import Tensor
 
 from libmtl_recon.errors import ReconError, UsageError, naming
 from libmtl_recon.gradients import quick_gramian
-from libmtl_recon.gradients.combine import combine
 from libmtl_recon.integrations.libmtl.step.step import assign_grad, present_tasks, task_rows
+from libmtl_recon.integrations.libmtl.step.task_gradients import shared_gradients
 from libmtl_recon.weighting.checking import check_losses
 from libmtl_recon.weighting.gradops import GradOPSStep, check_static, gradops_step
 from libmtl_recon.weighting.gradops_log import CSVLog
@@ -83,18 +83,15 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
             UsageError: The losses are not one for each task.
         """
         check_losses(losses, self.task_name)
-        gradients = self._compute_grad(losses, mode="autograd")
-        # The only time that a step waits for its device.
-        matrix = quick_gramian(gradients).cpu()
-        self._refuse_non_finite(matrix)
+        gradients = shared_gradients(self, losses, quick_gramian)
+        self._refuse_non_finite(gradients.matrix)
         step = gradops_step(
-            matrix,
+            gradients.matrix,
             kwargs.get("gradops_alpha", 0.0),
             self._static(kwargs),
             kwargs.get("gradops_stationary", "stop"),
         )
-        update = combine(step.weights, gradients, matrix)
-        assign_grad(self, update)
+        gradients.hand_out(step.weights)
         if "gradops_log" in kwargs or "gradops_tensorboard" in kwargs:
             self._log(step, kwargs)
         return np.asarray(step.weights)
@@ -117,6 +114,10 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
     def _compute_grad(self, losses: Tensor, mode: str, rep_grad: bool = False) -> Tensor:
         # LibMTL's own name and layout, so that what reads per-task gradients there reads ours.
         return task_rows(self, losses)
+
+    def _reset_grad(self, new_grads: Tensor) -> None:
+        # Not LibMTL's own, which asks for what its own `_compute_grad` has left.
+        assign_grad(self, new_grads)
 
     def _refuse_non_finite(self, matrix: Tensor) -> None:
         broken = ~torch.isfinite(matrix.diagonal())

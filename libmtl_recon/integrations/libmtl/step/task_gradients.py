@@ -1,0 +1,195 @@
+"""A step's task gradients, as far as weightings of their Gramian need them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.gradients import Record, columns, gramian
+from libmtl_recon.gradients.combine import combine
+from libmtl_recon.integrations.libmtl.step.step import Step, step_of
+
+_OWN = "libmtl_recon."
+# What a script's own weighting may have written anew, expecting to be asked.
+_PLUMBING = ("_compute_grad", "_get_grads", "_reset_grad")
+
+
+class TaskGradients(Protocol):
+    """One step's gradients of T tasks with respect to the shared parameters."""
+
+    @property
+    def matrix(self) -> Tensor:
+        """``[T, T]``, float64, on the CPU: their Gramian."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which they are."""
+
+    def hand_out(self, weights: Tensor) -> None:
+        """Give the shared parameters the weighted sum: weights ``[T]`` in float64, on the CPU."""
+
+
+@dataclass(frozen=True)
+class StoredGradients:
+    """The rows ``[T, d]`` themselves. Decoders have their gradients already."""
+
+    model: Any
+    rows: Tensor
+    matrix: Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the rows are."""
+        return self.rows.dtype
+
+    def hand_out(self, weights: Tensor) -> None:
+        """Give the shared parameters the weighted sum of the rows."""
+        self.model._reset_grad(combine(weights, self.rows, self.matrix))
+
+
+@dataclass(frozen=True)
+class RecordedGradients:
+    """What was noted of a forward pass, and the Gramian; everything is handed out at once."""
+
+    record: Record
+    jacobian: Tensor | None
+    matrix: Tensor
+    dtype: torch.dtype
+
+    def hand_out(self, weights: Tensor) -> None:
+        """Give the shared parameters the weighted sum, and all others that of the losses."""
+        if self.jacobian is None:
+            self.record.backward(weights)
+        else:
+            self.record.backward(self.jacobian.T @ weights, self.jacobian.sum(dim=0))
+
+
+def shared_gradients(
+    model: Any, losses: Tensor, multiply: Callable[[Tensor], Tensor] = gramian
+) -> TaskGradients:
+    """The task gradients by ``--recon_gradients``.
+
+    Args:
+        model: LibMTL's.
+        losses: ``[T]``, as the weighting was given them, or derived from these.
+        multiply: Makes the Gramian where there are rows.
+
+    Raises:
+        UsageError: ``rep_grad`` is on.
+    """
+    _refuse_rep_grad(model)
+    found = _recorded(model, losses, update_follows=True)
+    if found is not None:
+        return found
+    model._compute_grad_dim()
+    rows: Tensor = model._compute_grad(losses, mode="backward")
+    # The only time that the step waits for its device.
+    return StoredGradients(model, rows, multiply(rows).cpu())
+
+
+def stored_gradients(model: Any, losses: Tensor) -> Tensor:
+    """The rows ``[T, d]``, for what weighs a task's gradient differently per layer.
+
+    Args:
+        model: LibMTL's.
+        losses: See :func:`shared_gradients`.
+
+    Raises:
+        UsageError: ``rep_grad`` is on.
+        ReconError: ``--recon_gradients ghost`` forbids it.
+    """
+    _refuse_rep_grad(model)
+    refuse_ghost(model, "the weighting weighs each group of parameters by itself")
+    model._compute_grad_dim()
+    rows: Tensor = model._compute_grad(losses, mode="backward")
+    return rows
+
+
+def loss_gramian(model: Any, losses: Tensor) -> Tensor:
+    """The Gramian alone, ``[T, T]``, float64, on the CPU; the graph is kept, and no ``.grad`` made.
+
+    Args:
+        model: LibMTL's.
+        losses: See :func:`shared_gradients`.
+
+    Raises:
+        UsageError: ``rep_grad`` is on.
+    """
+    _refuse_rep_grad(model)
+    found = _recorded(model, losses, update_follows=False)
+    if found is not None:
+        return found.matrix
+    return gramian(model._compute_grad(losses, mode="autograd")).cpu()
+
+
+def _refuse_rep_grad(model: Any) -> None:
+    if model.rep_grad:
+        raise UsageError(
+            "--rep_grad",
+            "cannot be combined with a weighting of the gradients of the shared parameters",
+            True,
+            "Leave --rep_grad out.",
+        )
+
+
+def refuse_ghost(model: Any, why: str) -> None:
+    """Refuse ``--recon_gradients ghost`` where rows must be stored.
+
+    Raises:
+        ReconError: It was asked for.
+    """
+    if step_of(model).way == "ghost":
+        raise ReconError(
+            f"--recon_gradients ghost cannot be done here: {why}. Leave it out; then rows are "
+            "stored where they must be."
+        )
+
+
+def _recorded(model: Any, losses: Tensor, *, update_follows: bool) -> RecordedGradients | None:
+    step = step_of(model)
+    if step.way == "stored":
+        return None
+    why = _why_not(model, step)
+    recorded = None if why else step.record(model)
+    if recorded is None:
+        refuse_ghost(model, why or "the losses are not those that the Trainer computed")
+        return None
+    record, scalars = recorded
+    matrix = record.gramian_as_it_is(scalars, update_follows=update_follows).cpu()
+    jacobian = step.jacobian(losses, accumulate=update_follows)
+    if jacobian is not None:
+        jacobian = jacobian.double().cpu()
+        matrix = jacobian @ matrix @ jacobian.T
+    step.tell_watcher(record)
+    return RecordedGradients(
+        record, jacobian, matrix, columns.row_dtype(list(model.get_share_params()))
+    )
+
+
+def _why_not(model: Any, step: Step) -> str:
+    if not step.calls.wanted and not step.calls.watched:
+        return "its forward pass was not noted, since the Trainer did not build this model"
+    own = [
+        name
+        for name in _PLUMBING
+        if name in vars(model) and not type(vars(model)[name]).__module__.startswith(_OWN)
+    ]
+    model_class: Any = type(model)
+    own += _own_plumbing(model_class)
+    return f"{own[0]} is the script's own" if own else ""
+
+
+@functools.lru_cache(maxsize=64)
+def _own_plumbing(model_class: type) -> tuple[str, ...]:
+    """Which of LibMTL's functions a model's class has from neither LibMTL nor us."""
+    return tuple(
+        name
+        for name in _PLUMBING
+        if not getattr(model_class, name).__module__.startswith(("LibMTL.", _OWN))
+    )
