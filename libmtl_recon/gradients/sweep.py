@@ -39,7 +39,7 @@ class Sweep:
         self._shared = [leaf for _, leaf in plan.shared]
         self._names = {id(leaf): name for name, leaf in plan.shared}
         # Each loss's gradient where the segment begins that is being computed.
-        self._at_start: list[Tensor | None] = []
+        self._at_start: list[Tensor | None] = [None] * len(self._losses)
         # The same where the second segment begins, which is kept for the update.
         self._behind_heads: list[Tensor | None] = []
         self._specific: list[tuple[int, Tensor, Tensor]] = []
@@ -53,6 +53,8 @@ class Sweep:
     def run(self) -> Tensor | None:
         """The Gramian ``[T, T]``, float64; None if no loss reaches a shared parameter."""
         if not self._shared:
+            for segment in self._plan.segments:
+                self._differentiate(segment)
             return None
         if self._plan.stored:
             self._total = quick_gramian(self._store(self._plan.specific))

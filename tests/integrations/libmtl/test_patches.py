@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 from small_problem import Encoder, batches, make_trainer
@@ -210,7 +210,8 @@ def test_cagrad_for_three_tasks_is_libmtls_own(rescale: int) -> None:
     gradients = torch.randn(3, 50) - 0.4
     updates = []
     for backward in (original_cagrad().CAGrad.backward, weightings.CAGrad.backward):
-        model = SimpleNamespace(
+        model = type("Model", (), {})()  # which, as LibMTL's, can be referred to weakly
+        vars(model).update(
             rep_grad=False,
             task_num=3,
             device="cpu",

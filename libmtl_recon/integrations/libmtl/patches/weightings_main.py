@@ -20,6 +20,9 @@ from libmtl_recon.weighting.excess_mtl import excess_risks, grown_weights
 from libmtl_recon.weighting.nash_mtl import bargained
 from libmtl_recon.weighting.simplex import project_on_simplex
 
+# Above it float32 cannot hold a weight times a loss.
+_LARGEST = 1e30
+
 
 @patch("aligned-mtl-eigen", needs=Defect("weighting.Aligned_MTL.backward", of=MAIN))
 def aligned_mtl_eigen(libmtl: ModuleType) -> None:
@@ -91,11 +94,11 @@ def solve_optimization(self: Any, gtg: NDArray[Any]) -> NDArray[np.float64]:
         UserWarning: As a warning, if there are none.
     """
     found = bargained(gtg)
-    if found is None:
+    if found is None or found.max() > _LARGEST:
         warnings.warn(
             f"Nash_MTL: no bargaining solution was found for the gradients of step {self.step}. "
-            "Some weights make their sum zero, or one of them is zero, too short or too long for "
-            "LibMTL to square it, or not finite. The weights of the last step are kept.",
+            "Some weights make their sum zero, or one of them is zero, much too short or too long "
+            "beside the others, or not finite. The weights of the last step are kept.",
             stacklevel=3,
         )
     else:
