@@ -75,7 +75,9 @@ class Worker:
         os.environ |= {
             "LIBMTL_RECON_DEVICE": setting.device,
             "OMP_NUM_THREADS": "1",
-            "KINETO_LOG_LEVEL": "99",  # its messages are about the counting of bytes
+            # What the counting of bytes has to say of itself.
+            "KINETO_LOG_LEVEL": "99",
+            "TORCH_CPP_LOG_LEVEL": "ERROR",
             **_patches(way),
         }
         try:
