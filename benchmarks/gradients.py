@@ -1,167 +1,89 @@
-"""What per-task gradients cost: our step against LibMTL's own, and against the least they can.
+"""What per-task gradients cost: our step against others, and against the least they can.
 
-    python benchmarks/gradients.py
+    python benchmarks/gradients.py --table --out gradients.json
     python benchmarks/gradients.py --tasks 10 --weightings MGDA --multi_input
+    python benchmarks/gradients.py --network vit --batch 4 --size 128 --columns stored ours ghost
 
-LibMTL's own Trainer trains a network of T tasks three times, in processes of their own that take
-turns, step by step: with our patch `fast-gradients`, with that patch switched off (all others stay,
-without which LibMTL does not run), and with T bare backward passes in place of a weighting, each
-of its own task's loss, after which the task's gradients are read once. Nothing that takes one
-gradient per task can cost less than these do.
+LibMTL's own Trainer trains a network of T tasks in several ways, in processes of their own that
+take turns, step by step. The columns:
 
-The times are the CPU time of one thread (on a GPU: seconds). Ratios are of steps of the same round,
-and their median counts. `ours / bare` compares the weightings alone, without the forward pass and
-the optimiser. The memory is the highest use of the whole process above that of the bare backward
-passes, in units of the matrix [T, d] of all gradients.
+    bare          T bare backward passes in place of a weighting, each of its own task's loss, after
+                  which the task's gradients are read once. Nothing that takes one gradient per task
+                  can cost less than these do.
+    stored        our step, with --recon_gradients stored
+    ours          our step, with --recon_gradients auto, the default
+    autojac       TorchJD's mtl_backward and jac_to_grad, with their default arguments
+    autojac-1     the same with parallel_chunk_size=1 and optimize_gramian_computation=True: one
+                  task after the other, and without putting the Jacobians together
+    autogram      TorchJD's Engine, and one backward pass behind the heads
+    libmtl        LibMTL's own step: our patch `fast-gradients` is switched off (all others stay,
+                  without which LibMTL does not run)
+    ghost         our step, with --recon_gradients ghost
+    recording     libmtl_recon.gradients.recording, as one uses it outside LibMTL
+
+A cell is empty where a column does not apply (LibMTL has no GradOPS; TorchJD is measured with
+GradOPS, PCGrad and MGDA, and not with inputs of the tasks' own), and where TorchJD refuses the
+network: its error stands under the table. Heads get the gradients of their own tasks' losses,
+everywhere.
+
+The times are the CPU time of one thread (on a GPU: seconds), of the weighting alone,
+`model.backward`, without the forward pass and the optimiser. What a column spends in the forward
+pass and the losses beyond what `bare` does in the same round is counted as well: TorchJD's engine
+and recordings hook in there. Only `LibMTL / ours` compares whole steps. `TorchJD / ours` has the
+faster of `autojac` and `autogram`; `autojac-1 / ours` stands next to it, for on a CPU its options
+are faster. Ratios are of the same round, and their median counts, with the range in brackets.
+
+The memory is the highest use above that of the bare backward passes, in units of the matrix [T, d]
+of all gradients: on a CPU the bytes of the tensors in the first step, counted, and on a GPU those
+of all steps, both above what there was before the first.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
-import statistics
-from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-import torch
-from gradients_worker import ARGUMENTS, ENCODERS, WAYS, Memory, Setting, Took, work
+from gradients_ways import TORCHJD_WEIGHTINGS
+from gradients_worker import ARGUMENTS, ENGINES, Setting
+from side_by_side import add_setting, chosen_columns, print_table, settings_of
 
-_SWITCH = "LIBMTL_RECON_PATCHES"
-_LABELS = ("weighting", "T", "LibMTL ms", "ours ms", "LibMTL / ours", "bare ms", "ours / bare")
-_MEMORY = ("memory LibMTL", "memory ours")
-
-
-class Worker:
-    """A process that trains in one way."""
-
-    def __init__(self, way: str, setting: Setting) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=work, args=(theirs, way, setting), daemon=True)
-        before = dict(os.environ)
-        os.environ |= {"LIBMTL_RECON_DEVICE": setting.device, **_patches(way)}
-        try:
-            self._process.start()
-        finally:
-            os.environ.clear()
-            os.environ |= before
-        theirs.close()
-
-    def step(self) -> Took:
-        """Take a step."""
-        self._connection.send("step")
-        return _received(self._connection, Took)
-
-    def end(self) -> Memory:
-        """Wait for the end."""
-        memory = _received(self._connection, Memory)
-        self._process.join()
-        return memory
+COLUMNS = (
+    *("bare", "stored", "ours", "autojac", "autojac-1", "autogram", "libmtl"),
+    *("ghost", "recording"),
+)
+_USUAL = 7
+# Network, batch, size, rounds, numbers of tasks.
+_ROWS = (
+    ("resnet18", 32, 32, 5, (2, 10, 40)),
+    ("resnet18", 32, 64, 3, (2, 10)),
+    ("resnet18", 8, 224, 3, (2, 10)),
+    ("resnet50", 8, 64, 3, (2, 10)),
+    ("vit", 4, 128, 5, (2, 10)),
+    ("mlp", 1024, 1, 3, (2, 10)),
+    ("lstm", 32, 64, 3, (2, 10)),
+    ("segnet", 8, 64, 3, (2, 10)),
+)
 
 
-def _received(connection: Connection, kind: type[Any]) -> Any:
-    try:
-        found = connection.recv()
-    except EOFError:
-        raise SystemExit("A training process stopped; its error stands above.") from None
-    if not isinstance(found, kind):
-        raise SystemExit(f"A training process sent {found!r}.")
-    return found
+def applies(way: str, setting: Setting) -> bool:
+    """Whether a column can have this setting."""
+    if way == "libmtl":
+        return setting.weighting != "GradOPS"
+    if way in (*ENGINES, "recording"):
+        return setting.weighting in TORCHJD_WEIGHTINGS and not setting.multi_input
+    return True
 
 
-def _patches(way: str) -> dict[str, str]:
-    """The environment: for LibMTL's own step all patches but ours of the gradients."""
-    from libmtl_recon.integrations.libmtl.patches import PATCHES
-
-    if way != "libmtl":
-        return {}
-    return {_SWITCH: ",".join(patch.name for patch in PATCHES if patch.name != "fast-gradients")}
-
-
-def measure(setting: Setting) -> list[str]:
-    """One line of the table."""
-    # LibMTL has no GradOPS to compare with.
-    ways = [way for way in WAYS if way != "libmtl" or setting.weighting != "GradOPS"]
-    workers = {way: Worker(way, setting) for way in ways}
-    rounds = []
-    for index in range(setting.steps):
-        took = {way: worker.step() for way, worker in workers.items()}
-        if index:  # the first is for warming up
-            rounds.append(took)
-    memory = {way: worker.end() for way, worker in workers.items()}
-
-    def ms(way: str) -> str:
-        if way not in ways:
-            return ""
-        part = [took[way].weighting if way == "bare" else took[way].step for took in rounds]
-        return f"{1e3 * statistics.median(part):.0f}"
-
-    def above(way: str) -> str:
-        if way not in ways:
-            return ""
-        return f"{(memory[way].peak - memory['bare'].peak) / memory['bare'].matrix:.2f}"
-
-    faster = [took["libmtl"].step / took["ours"].step for took in rounds if "libmtl" in took]
-    limit = [took["ours"].weighting / took["bare"].weighting for took in rounds]
-    return [
-        f"{setting.weighting}{', multi_input' if setting.multi_input else ''}",
-        str(setting.tasks),
-        ms("libmtl"),
-        ms("ours"),
-        f"**{statistics.median(faster):.2f}**" if faster else "",
-        ms("bare"),
-        f"{statistics.median(limit):.2f}" + (_span(limit) if len(limit) > 1 else ""),
-        above("libmtl"),
-        above("ours"),
-    ]
-
-
-def _span(values: Sequence[float]) -> str:
-    return f" ({min(values):.2f}–{max(values):.2f})"
-
-
-def add_setting(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say what is trained, and where."""
-    parser.add_argument("--batch", type=int, default=32, help="images in a batch")
-    parser.add_argument("--size", type=int, default=32, help="pixels of the images' sides")
-    parser.add_argument(
-        "--network",
-        choices=ENCODERS,
-        default="resnet18",
-        help="resnet18 has d = 11.2 million shared parameters; tiny is for trying the script",
-    )
-    parser.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="cpu or cuda (default: cuda if there is one)",
-    )
-
-
-def print_table(
-    options: argparse.Namespace, labels: Sequence[str], line: Callable[[Setting], list[str]]
-) -> None:
-    """Print a line for each number of tasks and weighting, as soon as it is measured."""
-    print(
-        f"torch {torch.__version__}, {options.device}, one thread, {options.network}, a step of "
-        f"{options.batch} images of {options.size} pixels, median of {options.rounds} rounds\n"
-    )
-    print("| " + " | ".join(labels) + " |")
-    print("|---|" + "---:|" * (len(labels) - 1))
-    for tasks in options.tasks:
-        for weighting in options.weightings:
-            setting = Setting(
-                weighting=weighting,
-                tasks=tasks,
-                multi_input=options.multi_input,
-                network=options.network,
-                batch=options.batch,
-                size=options.size,
-                device=options.device,
-                steps=options.rounds + 1,
-            )
-            print(f"| {' | '.join(line(setting))} |", flush=True)
+def table(device: str, columns: Sequence[str]) -> Iterator[tuple[Setting, list[str]]]:
+    """The published table: GradOPS on all networks, and PCGrad next to LibMTL's on the first."""
+    for network, batch, size, rounds, numbers in _ROWS:
+        for tasks in numbers:
+            one = Setting("GradOPS", tasks, False, network, batch, size, device, rounds + 1)
+            yield one, [way for way in columns if applies(way, one)]
+    network, batch, size, rounds, numbers = _ROWS[0]
+    for tasks in numbers:
+        one = Setting("PCGrad", tasks, False, network, batch, size, device, rounds + 1)
+        yield one, [way for way in columns if way in ("bare", "stored", "ours", "libmtl")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -191,9 +113,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--rounds", type=int, default=5, help="steps that are timed, after one that is not"
     )
-    add_setting(parser)
+    add_setting(parser, COLUMNS, _USUAL)
+    parser.set_defaults(scored=False)
     options = parser.parse_args(arguments)
-    print_table(options, [*_LABELS, *_MEMORY], measure)
+    columns = chosen_columns(options, COLUMNS)
+    if options.table:
+        print_table(table(options.device, columns), columns, options.out)
+    else:
+        print_table(settings_of(options, applies, columns), columns, options.out)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
+from networks import NETWORKS
 from torch import Tensor, nn
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -30,7 +31,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "GradOPS": {"gradops_alpha": -1.0},
     "EW": {},
 }
-WAYS = ("ours", "libmtl", "bare")
+#: What may go wrong in TorchJD's engines leaves their columns empty.
+ENGINES = ("autojac", "autogram", "autojac-1")
+#: ``--recon_gradients`` of the columns that train with our step.
+_GRADIENTS = {"stored": "stored", "ghost": "ghost"}
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,11 @@ class Setting:
     """What is trained.
 
     Attributes:
-        network: ``resnet18`` or ``tiny``.
+        network: One of :data:`networks.NETWORKS`.
         multi_input: Each task has a batch of its own.
+        size: Pixels of an image's side, or words of a sentence.
         steps: How many steps there will be.
+        scored: Conflicts are counted; not in the columns ``bare`` and ``unscored``.
     """
 
     weighting: str
@@ -51,49 +57,31 @@ class Setting:
     size: int
     device: str
     steps: int
+    scored: bool = False
 
 
 @dataclass(frozen=True)
 class Took:
-    """One step's seconds, and those of the weighting in it (``model.backward``)."""
+    """One step's seconds, and of them those before the weighting and in it (``model.backward``)."""
 
     step: float
+    ahead: float
     weighting: float
 
 
 @dataclass(frozen=True)
 class Memory:
-    """The highest use of memory so far, and the size of one gradient per task, in bytes."""
+    """Bytes: the highest use above that before the first step; one gradient per task."""
 
     peak: int
     matrix: int
 
 
-class Encoder(nn.Sequential):
-    """For trying the script: as small as a network can be."""
+@dataclass(frozen=True)
+class Refused:
+    """Why an engine does not train the network."""
 
-    def __init__(self) -> None:
-        super().__init__(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.width = 4
-
-
-class ResNet18(nn.Module):
-    """torchvision's, without its last layer: 11.2 million parameters."""
-
-    width = 512
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.network = torchvision.models.resnet18()
-        self.network.fc = nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[B, 512]``."""
-        features: Tensor = self.network(x)
-        return features
-
-
-ENCODERS = {"resnet18": ResNet18, "tiny": Encoder}
+    error: str
 
 
 @contextlib.contextmanager
@@ -117,6 +105,39 @@ class Clock:
         return time.perf_counter()
 
 
+class Allocations:
+    """Counts the bytes of tensors; on a CPU inside the ``with`` block alone, which takes longer."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+        self._before = self._peak = 0
+
+    def __enter__(self) -> None:
+        if self.device.type == "cpu":
+            self._profile = torch.profiler.profile(
+                activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+            )
+            self._profile.__enter__()
+            return
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self._before = torch.cuda.memory_allocated(self.device)
+
+    def __exit__(self, *error: Any) -> None:
+        if self.device.type == "cpu":
+            self._profile.__exit__(*error)
+            events = self._profile.profiler.kineto_results.events()
+            found = [e for e in events if e.name() == "[memory]"]
+            found.sort(key=lambda event: event.start_ns())
+            self._peak = max(accumulate(event.nbytes() for event in found), default=0)
+            del self._profile
+
+    def peak(self) -> int:
+        """The highest number so far above that at the start."""
+        if self.device.type == "cpu":
+            return self._peak
+        return int(torch.cuda.max_memory_allocated(self.device)) - self._before
+
+
 class Enough(Exception):  # noqa: N818  # nothing is wrong
     """Ends LibMTL's loop."""
 
@@ -124,23 +145,26 @@ class Enough(Exception):  # noqa: N818  # nothing is wrong
 class OnDemand:
     """A data loader that gives the same batch again whenever it is told to.
 
-    Between two it says how long the Trainer was busy.
+    Between two it says how long the Trainer was busy. The first step's memory is counted.
     """
 
     def __init__(self, batch: Any, setting: Setting, connection: Connection) -> None:
         self.batch, self.steps, self.connection = batch, setting.steps, connection
         self.clock = Clock(setting.device)
-        self.weighting = 0.0
+        self.allocations = Allocations(setting.device)
+        self.start = self.ahead = self.weighting = 0.0
 
     def __len__(self) -> int:
         return self.steps + 1
 
     def __iter__(self) -> Iterator[Any]:
-        for _ in range(self.steps):
+        for index in range(self.steps):
             self.connection.recv()
-            start = self.clock()
-            yield self.batch
-            self.connection.send(Took(self.clock() - start, self.weighting))
+            with contextlib.nullcontext() if index else self.allocations:
+                self.start = self.clock()
+                yield self.batch
+                step = self.clock() - self.start
+            self.connection.send(Took(step, self.ahead, self.weighting))
         raise Enough
 
 
@@ -149,21 +173,31 @@ def work(connection: Connection, way: str, setting: Setting) -> None:
 
     Args:
         connection: Whatever it gives starts a step, after which a :class:`Took` is sent; at the
-            end a :class:`Memory` is.
-        way: ``ours``; ``libmtl``, for which the environment must switch our patch off; ``scored``,
-            ours while its conflicts are counted; or ``bare``: T backward passes and a look at the
-            gradients instead of a weighting.
+            end a :class:`Memory` is. A :class:`Refused` in place of either ends it.
+        way: A column. ``ours``, ``stored`` and ``ghost`` are our step, with what
+            ``--recon_gradients`` says; ``unscored`` is ``ours`` without counting conflicts;
+            ``libmtl`` is LibMTL's own, for which the environment must switch our patch off; the
+            others are in :mod:`gradients_ways`.
         setting: What is trained.
     """
     torch.set_num_threads(1)
-    trainer = _trainer("EW" if way == "bare" else setting.weighting, setting, way == "scored")
+    try:
+        _train(connection, way, setting)
+    except Exception as error:
+        if way not in ENGINES:
+            raise
+        connection.send(Refused(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))
+
+
+def _train(connection: Connection, way: str, setting: Setting) -> None:
+    trainer = _trainer(way, setting)
     loader = OnDemand(_batch(setting), setting, connection)
-    backward = _bare(trainer.model) if way == "bare" else trainer.model.backward
+    backward = _backward(trainer.model, way, setting.weighting)
 
     def timed(losses: Tensor, **kwargs: Any) -> Any:
         start = loader.clock()
         weights = backward(losses, **kwargs)
-        loader.weighting = loader.clock() - start
+        loader.ahead, loader.weighting = start - loader.start, loader.clock() - start
         return weights
 
     trainer.model.backward = timed
@@ -179,7 +213,7 @@ def work(connection: Connection, way: str, setting: Setting) -> None:
     with quietly(), contextlib.suppress(Enough):
         trainer.train(*loaders, epochs=1)
     parameters = sum(p.numel() for p in trainer.model.get_share_params())
-    connection.send(Memory(_peak(setting.device), 4 * parameters * setting.tasks))
+    connection.send(Memory(loader.allocations.peak(), 4 * parameters * setting.tasks))
 
 
 class Repeated:
@@ -195,47 +229,57 @@ class Repeated:
         return iter([self.batch] * self.steps)
 
 
-def _bare(model: Any) -> Any:
-    """T backward passes, and one look at the gradients of each."""
-    from libmtl_recon.integrations.libmtl.step.step import step_of, task_scalars
+def _backward(model: Any, way: str, weighting: str) -> Any:
+    import gradients_ways as ways
 
-    def backward(losses: Tensor, **_: Any) -> None:
-        shared = list(model.get_share_params())
-        scalars = task_scalars(model, losses)
-        for index, scalar in enumerate(scalars):
-            for parameter in shared:
-                parameter.grad = None
-            scalar.backward(retain_graph=index + 1 < len(scalars))
-            for parameter in shared:
-                parameter.grad.sum()
-        step_of(model).close()
-
-    return backward
+    others = {
+        "bare": lambda: ways.bare(model),
+        "autojac": lambda: ways.autojac(model, weighting),
+        "autojac-1": lambda: ways.autojac(model, weighting, sequential=True),
+        "autogram": lambda: ways.autogram(model, weighting),
+        "recording": lambda: ways.recorded(model, weighting),
+    }
+    return others[way]() if way in others else model.backward
 
 
-def _trainer(weighting: str, setting: Setting, scored: bool) -> Any:
+def _trainer(way: str, setting: Setting) -> Any:
     # First, so that LibMTL loads on today's torch.
     import libmtl_recon  # noqa: F401, I001
     import LibMTL
     from LibMTL.loss import CELoss
-    from LibMTL.metrics import AccMetric
+    from LibMTL.metrics import AbsMetric
 
     from libmtl_recon import ScoringHook
+    from libmtl_recon.integrations.libmtl import prepared_arguments
     from libmtl_recon.integrations.libmtl.features import detect
     from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 
+    class Silent(AbsMetric):  # type: ignore[misc]  # LibMTL is untyped
+        """Measures nothing."""
+
+        def update_fun(self, pred: Tensor, gt: Tensor) -> None:
+            """Look at nothing."""
+
+        def score_fun(self) -> list[float]:
+            """The same for all, by which LibMTL can divide."""
+            return [1.0]
+
     torch.manual_seed(0)
+    own = way in ("ours", "stored", "ghost", "unscored", "libmtl")
+    weighting = setting.weighting if own else "EW"
+    prepared_arguments.keep_training({"recon_gradients": _GRADIENTS.get(way, "auto")})
+    scored = setting.scored and way not in ("bare", "unscored")
     features = detect(LibMTL)
-    encoder = ENCODERS[setting.network]
+    network = NETWORKS[setting.network]
     names = [f"task{task}" for task in range(setting.tasks)]
-    task = {"metrics": ["Acc"], "weight": [1]}
+    task = {"metrics": ["none"], "weight": [1]}
     with quietly(), trainer_hooks(*([ScoringHook()] if scored else [])):
         return LibMTL.Trainer(
-            task_dict={n: {**task, "metrics_fn": AccMetric(), "loss_fn": CELoss()} for n in names},
+            task_dict={n: {**task, "metrics_fn": Silent(), "loss_fn": CELoss()} for n in names},
             weighting=weighting if features.by_name else vars(LibMTL.weighting)[weighting],
             architecture="HPS" if features.by_name else LibMTL.architecture.HPS,
-            encoder_class=encoder,
-            decoders=nn.ModuleDict({name: nn.Linear(encoder().width, 10) for name in names}),
+            encoder_class=partial(network.encoder, setting.size),
+            decoders=nn.ModuleDict({name: network.head() for name in names}),
             rep_grad=False,
             multi_input=setting.multi_input,
             optim_param={"optim": "sgd", "lr": 1e-3},
@@ -247,14 +291,7 @@ def _trainer(weighting: str, setting: Setting, scored: bool) -> Any:
 
 
 def _batch(setting: Setting) -> tuple[Tensor, dict[str, Tensor]]:
-    x = torch.randn(setting.batch, 3, setting.size, setting.size)
-    labels = torch.randint(10, (setting.tasks, setting.batch))
+    network = NETWORKS[setting.network]
+    x = network.inputs(setting.batch, setting.size)
+    labels = network.labels(setting.tasks, setting.batch, setting.size)
     return x, {f"task{task}": own for task, own in enumerate(labels)}
-
-
-def _peak(device: str) -> int:
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    # Kibibytes, but on macOS bytes.
-    unit = 1 if os.uname().sysname == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

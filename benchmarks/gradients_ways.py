@@ -1,0 +1,135 @@
+"""What the columns of the benchmarks do in place of a weighting of LibMTL's.
+
+Each takes LibMTL's model, whose weighting is EW then, and gives its new ``backward``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from libmtl_recon.integrations.libmtl.step.step import step_of, task_scalars
+
+Backward = Callable[..., None]
+
+#: Those of TorchJD that do what LibMTL's of that name do.
+TORCHJD_WEIGHTINGS = ("GradOPS", "PCGrad", "MGDA")
+
+
+def bare(model: Any) -> Backward:
+    """T backward passes, and one look at the gradients of each."""
+
+    def backward(losses: Tensor, **_: Any) -> None:
+        shared = list(model.get_share_params())
+        scalars = task_scalars(model, losses)
+        for index, scalar in enumerate(scalars):
+            for parameter in shared:
+                parameter.grad = None
+            scalar.backward(retain_graph=index + 1 < len(scalars))
+            for parameter in shared:
+                if parameter.grad is not None:
+                    parameter.grad.sum()
+        step_of(model).close()
+
+    return backward
+
+
+def autojac(model: Any, weighting: str, *, sequential: bool = False) -> Backward:
+    """TorchJD's ``mtl_backward`` and ``jac_to_grad``.
+
+    Args:
+        model: LibMTL's.
+        weighting: One of :data:`TORCHJD_WEIGHTINGS`.
+        sequential: One task after the other, and without putting the Jacobians together; else
+            with the default arguments, which differentiate for all tasks at once (``torch.vmap``).
+    """
+    from torchjd.autojac import jac_to_grad, mtl_backward
+
+    aggregator, features = _aggregator(weighting), _features(model)
+
+    def backward(losses: Tensor, **_: Any) -> None:
+        shared = list(model.get_share_params())
+        mtl_backward(
+            task_scalars(model, losses),
+            features=features.pop(),
+            tasks_params=[list(head.parameters()) for head in model.decoders.values()],
+            shared_params=shared,
+            parallel_chunk_size=1 if sequential else None,
+        )
+        jac_to_grad(shared, aggregator, optimize_gramian_computation=sequential)
+        step_of(model).close()
+
+    return backward
+
+
+def autogram(model: Any, weighting: str) -> Backward:
+    """TorchJD's ``Engine``, and one backward pass behind the heads, which get their own gradients.
+
+    The batch cannot be told to it (``batch_dim``) where the network has batch norms, or a task's
+    loss is a mean over the samples.
+    """
+    from torchjd.autogram import Engine
+
+    weigh, features = _aggregator(weighting).gramian_weighting, _features(model)
+    engine = Engine(model.encoder, batch_dim=None)
+
+    def backward(losses: Tensor, **_: Any) -> None:
+        scalars, representation = task_scalars(model, losses), features.pop()
+        weights = weigh(engine.compute_gramian(torch.stack(scalars)))
+        update = torch.zeros_like(representation)
+        for weight, scalar, head in zip(weights, scalars, model.decoders.values(), strict=True):
+            own = list(head.parameters())
+            *grads, of_features = torch.autograd.grad(
+                scalar, [*own, representation], retain_graph=True
+            )
+            update += weight * of_features
+            for parameter, grad in zip(own, grads, strict=True):
+                parameter.grad = grad
+        representation.backward(update)
+        step_of(model).close()
+
+    return backward
+
+
+def recorded(model: Any, weighting: str) -> Backward:
+    """``libmtl_recon.gradients.recording``, as one uses it outside LibMTL."""
+    from libmtl_recon.gradients import recording
+    from libmtl_recon.torchjd import gramian_weights
+
+    weigh, forward, records = _aggregator(weighting).gramian_weighting, model.forward, []
+
+    def recorded_forward(*args: Any, **kwargs: Any) -> Any:
+        with recording(model.encoder) as record:
+            found = forward(*args, **kwargs)
+        records.append(record)
+        return found
+
+    def backward(losses: Tensor, **_: Any) -> None:
+        record = records.pop()
+        record.backward(gramian_weights(weigh, record.gramian(task_scalars(model, losses))))
+        step_of(model).close()
+
+    model.forward = recorded_forward
+    return backward
+
+
+def _aggregator(weighting: str) -> Any:
+    from torchjd import aggregation
+
+    from libmtl_recon.torchjd import GradOPS
+
+    return GradOPS(alpha=-1.0) if weighting == "GradOPS" else getattr(aggregation, weighting)()
+
+
+def _features(model: Any) -> list[Tensor]:
+    """Where the encoder's output of each step is put."""
+    found: list[Tensor] = []
+
+    def keep(_: nn.Module, __: Any, output: Tensor) -> None:
+        found.append(output)
+
+    model.encoder.register_forward_hook(keep)
+    return found
