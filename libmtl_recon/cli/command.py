@@ -38,8 +38,13 @@ def add_command(
     return parser
 
 
-def add_script(parser: argparse.ArgumentParser) -> None:
-    """Add ``script`` and ``args``: a script's name and, untouched, everything behind it."""
+def add_script(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """Add ``script`` and ``args``: a script's name and, untouched, everything behind it.
+
+    Args:
+        parser: The command's.
+        optional: Without one ``script`` is None.
+    """
     parser.add_argument(
         "-m",
         dest="module",
@@ -50,10 +55,10 @@ def add_script(parser: argparse.ArgumentParser) -> None:
         "script",
         metavar="SCRIPT",
         # Not a positional and a REMAINDER: of these two, argparse takes a `--` between them away.
-        nargs=argparse.PARSER,
+        nargs=argparse.REMAINDER if optional else argparse.PARSER,
         action=_ScriptAndArgs,
         help=f"path of a LibMTL script, or a built-in problem: {', '.join(BUILT_IN)}; "
-        "everything behind it goes to the script",
+        "everything behind it goes to the script" + (" (default: none)" if optional else ""),
     )
     flags = frozenset(flag for flag in parser._option_string_actions if len(flag) > 2)
     parser.set_defaults(own_flags=flags - {"--help"})
@@ -91,7 +96,10 @@ class _ScriptAndArgs(argparse.Action):
     ) -> None:
         """Tell the script from its arguments."""
         # Only some versions of argparse take away a `--` that stands first.
-        given = values[1:] if values[0] == "--" else values
+        given = values[1:] if values[:1] == ["--"] else values
+        if not values and self.nargs == argparse.REMAINDER:
+            namespace.script, namespace.args = None, []
+            return
         if not given:
             parser.error("the following arguments are required: SCRIPT")
         namespace.script, *namespace.args = given

@@ -7,30 +7,85 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from libmtl_recon.cli.command import add_command
-from libmtl_recon.errors import ReconError
+from libmtl_recon.cli.command import add_command, add_script, launch, target_of
+from libmtl_recon.errors import ReconError, UsageError
 
 _PACKAGES = ("libmtl-recon", "torch", "torchvision", "numpy", "optuna")
-_SUMMARY = "show versions, device, cache and what is patched in LibMTL"
+_SUMMARY = "show versions, device, what is patched in LibMTL, and how gradients are computed"
 _DESCRIPTION = """\
 Show which LibMTL was found, on what it would train, where profiles are kept, and which of LibMTL's
 defects are patched. LIBMTL_RECON_PATCHES=none switches all patches off; with
 LIBMTL_RECON_PATCHES=NAME,NAME those alone are applied, also to a LibMTL of an unknown version, for
 which the others are not checked.
+
+With a script, show instead how the inner products of the tasks' gradients will be computed in each
+shared layer (--recon_gradients): the script is run up to its first training step, of which nothing
+is learned.
 """
 _EPILOG = """\
-example:
+examples:
   libmtl-recon doctor
+  libmtl-recon doctor main.py --weighting GradOPS
+  libmtl-recon doctor main.py --weighting EW --recon_gradients ghost     of scoring
 """
 
 
 def add_parser(commands: Any) -> None:
     """Add the subcommand."""
     parser = add_command(commands, "doctor", _SUMMARY, _DESCRIPTION, _EPILOG)
+    add_script(parser, optional=True)
     parser.set_defaults(handle=_handle)
 
 
-def _handle(_: argparse.Namespace) -> int:
+def _handle(options: argparse.Namespace) -> int:
+    if options.script is not None:
+        return _show_plan(options)
+    if options.module:
+        raise UsageError(
+            "-m", "needs a module's name behind it", None, "Name one, or leave it out."
+        )
+    return _show_facts()
+
+
+def _show_plan(options: argparse.Namespace) -> int:
+    from libmtl_recon.cli.tables import make_table, say, show_table
+    from libmtl_recon.consoles import make_console
+    from libmtl_recon.integrations.libmtl.planning import PlanningHook
+
+    hook = PlanningHook()
+    status = launch(options, [hook])
+    found = hook.found
+    if found is None:
+        if status == 0:
+            raise ReconError(
+                f"{target_of(options)} ended before a LibMTL Trainer took a training step, so "
+                "there is nothing to show. Have it train."
+            )
+        return status
+    say(f"--weighting {found.weighting} {found.what}")
+    if found.plan is None:
+        return status
+    say("")
+    console = make_console()
+    table = make_table(console, "layer", "way", "reason")
+    for way in found.plan.ways:
+        table.add_row(way.layer, way.way, way.reason)
+    show_table(console, table)
+    say("")
+    numbers, held = found.plan.numbers, found.plan.held
+    say(
+        f"Of {found.tasks} tasks' gradients of {numbers:,} numbers each, {held:,} each are held at "
+        f"a time ({100 * held / max(numbers, 1):.3g} %). "
+        + (
+            "The update is their weighted sum."
+            if found.plan.stored
+            else "The update is one backward pass more."
+        )
+    )
+    return status
+
+
+def _show_facts() -> int:
     from libmtl_recon.cli.tables import make_table, say, show_table
     from libmtl_recon.consoles import make_console
     from libmtl_recon.integrations.libmtl.features import detect, installed

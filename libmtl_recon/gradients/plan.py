@@ -65,6 +65,18 @@ class Plan:
     ways: list[Way]
     calls: dict[int, list[Call]]
 
+    @property
+    def numbers(self) -> int:
+        """How many numbers per task the gradients of all shared parameters are."""
+        return sum(columns.width(leaf) for _, leaf in self.shared)
+
+    @property
+    def held(self) -> int:
+        """How many of them are held at a time."""
+        if self.stored:
+            return self.numbers
+        return max(sum(map(columns.width, one.parameters)) for one in self.segments)
+
 
 def make_plan(
     losses: Sequence[Node | None],

@@ -138,7 +138,7 @@ class Record:
                 )
         if not losses:
             raise UsageError("losses", "must be at least one", losses, "Pass one for each task.")
-        plan = self._plan(losses)
+        plan = self.plan(losses)
         if not update_follows:
             plan.specific = []
         self._sweep = Sweep(plan, losses, self._rows)
@@ -147,10 +147,6 @@ class Record:
         if total is None:
             total = torch.zeros(len(losses), len(losses), dtype=torch.float64)
         return total
-
-    def plan(self, losses: Sequence[Tensor | None]) -> tuple[Way, ...]:
-        """How each shared layer would be computed, without a backward pass."""
-        return tuple(self._plan(losses).ways)
 
     @property
     def layer_gramians(self) -> Tensor:
@@ -184,7 +180,8 @@ class Record:
             raise ReconError("There is no Gramian to weigh by. Call record.gramian(losses) first.")
         return self._sweep
 
-    def _plan(self, losses: Sequence[Tensor | None]) -> Plan:
+    def plan(self, losses: Sequence[Tensor | None]) -> Plan:
+        """How the Gramian would be computed, found without a backward pass."""
         nodes = [None if loss is None else loss.grad_fn for loss in losses]
         names, way = self._names(), self._way
         hooked = self._hooked() if way == "auto" else ""

@@ -1,0 +1,86 @@
+"""How a script's Trainer would compute the Gramian of a step, found at its first step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from libmtl_recon.gradients.plan import Plan
+from libmtl_recon.integrations.libmtl.hooks import StopRun, TrainerHook
+from libmtl_recon.integrations.libmtl.provenance import weighting_name
+from libmtl_recon.integrations.libmtl.replacing import replace
+from libmtl_recon.integrations.libmtl.step import hands_over, step_of
+from libmtl_recon.integrations.libmtl.step.way import OF_GRADIENTS, OF_GRAMIANS
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a step of a weighting does about the tasks' gradients.
+
+    Attributes:
+        weighting: Its name.
+        tasks: T.
+        plan: How a Gramian is computed; None where there is none.
+        what: One sentence on when that is.
+    """
+
+    weighting: str
+    tasks: int
+    plan: Plan | None
+    what: str
+
+
+class PlanningHook(TrainerHook):
+    """Ends the run by ``StopRun`` at the first step of the first Trainer, before it is taken.
+
+    Attributes:
+        found: What was found; None before that step.
+    """
+
+    def __init__(self) -> None:
+        self.found: Planned | None = None
+        self._attached = False
+
+    def built(self, trainer: Any) -> None:
+        """Wait for the first step."""
+        if self._attached:
+            return
+        self._attached = True
+        model = trainer.model
+        own = model.backward
+        step_of(model).calls.watched = not model.rep_grad
+
+        def backward(losses: Tensor, **kwargs: Any) -> Any:
+            if step_of(model).present == []:  # no sample has a label
+                return own(losses, **kwargs)
+            self.found = _planned(model, losses)
+            raise StopRun
+
+        replace(model, backward=backward)
+
+
+def _planned(model: Any, losses: Tensor) -> Planned:
+    step, name = step_of(model), weighting_name(model)
+    tasks = len(losses) if step.present is None else len(step.present)
+    if model.rep_grad:
+        what = "weighs the gradients of the representation (--rep_grad), and no shared layer's."
+    elif name in OF_GRADIENTS:
+        what = f"keeps the rows of all layers, {OF_GRADIENTS[name]}."
+    elif step.way == "stored":
+        what = "keeps the rows of all layers, by --recon_gradients stored."
+    elif not hands_over(model):
+        what = "is the script's own: it is given the losses, and what it does of them is its own."
+    elif not step.open(losses if step.present is None else step.part_of(losses)):
+        what = "is given losses that the Trainer did not compute one per task."
+    else:
+        step.hand_over()
+        recorded = step.record(model)
+        assert recorded is not None  # of losses that were handed over
+        record, scalars = recorded
+        by_gramian = "weighs by the Gramian, which is computed so:"
+        by_losses = "takes one backward pass; while it is scored, the Gramian is computed so:"
+        what = by_gramian if name in OF_GRAMIANS else by_losses
+        return Planned(name, tasks, record.plan(scalars), what)
+    return Planned(name, tasks, None, what)
