@@ -76,6 +76,7 @@ class Record:
     """What was noted of a forward pass; made by :func:`recording`.
 
     Attributes:
+        stored: Whether the rows of all layers were stored.
         layers: The names of the shared layers that the losses reach, once there is a Gramian.
         ways: How each of them was computed, and why so.
     """
@@ -91,6 +92,7 @@ class Record:
         self._network, self._calls, self._shared, self._way = network, calls, shared, way
         self._rows = TaskRows() if rows is None else rows
         self._sweep: Sweep | None = None
+        self.stored = False
         self.layers: tuple[str, ...] = ()
         self.ways: tuple[Way, ...] = ()
 
@@ -143,6 +145,7 @@ class Record:
             plan.specific = []
         self._sweep = Sweep(plan, losses, self._rows)
         total = self._sweep.run()
+        self.stored = plan.stored
         self.ways, self.layers = tuple(plan.ways), tuple(way.layer for way in plan.ways)
         if total is None:
             total = torch.zeros(len(losses), len(losses), dtype=torch.float64)

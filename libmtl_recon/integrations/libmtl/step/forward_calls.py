@@ -7,12 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
 from libmtl_recon.gradients.calls import Calls, noted
 from libmtl_recon.integrations.libmtl.shared_layers import sharing_root
+
+# What tells one forward pass from another, as far as it matters to how gradients are computed.
+Kind = tuple[Any, ...]
+_MOST_KINDS = 256
 
 
 class ForwardCalls:
     """One model's forward passes since its last step.
+
+    Where rows turn out to be the faster way, passes of the same kind are not noted again: a step of
+    a small network takes a few milliseconds, and looking at its graph one more.
 
     Attributes:
         wanted: Whether they are noted: where its weighting asks for the Gramian.
@@ -23,27 +33,53 @@ class ForwardCalls:
         self.wanted = False
         self.watched = False
         self._passes: deque[Calls] = deque(maxlen=1)
+        self._kinds: deque[Kind] = deque(maxlen=1)
+        self._stored: set[Kind] = set()
 
     @contextmanager
-    def noting(self, model: Any) -> Iterator[None]:
-        """Inside the ``with`` block, note one forward pass of a model's shared layers."""
+    def noting(self, model: Any, arguments: Any) -> Iterator[None]:
+        """Inside the ``with`` block, note one forward pass of a model's shared layers.
+
+        Args:
+            model: LibMTL's.
+            arguments: Those of the pass.
+        """
         passes = model.task_num if model.multi_input else 1
         if self._passes.maxlen != passes:
-            self._passes = deque(maxlen=passes)
-        with noted(sharing_root(model, list(model.get_share_params()))) as calls:
+            self._passes, self._kinds = deque(maxlen=passes), deque(maxlen=passes)
+        shared = list(model.get_share_params())
+        kind = _kind(shared, arguments)
+        self._kinds.append(kind)
+        if kind in self._stored:
+            yield
+            return
+        with noted(sharing_root(model, shared)) as calls:
             self._passes.append(calls)
             yield
 
-    def together(self) -> Calls:
-        """Those of all passes of the step."""
+    def store_from_now_on(self) -> None:
+        """Note no passes any more that are of the kinds of this step's."""
+        if len(self._stored) >= _MOST_KINDS:
+            self._stored.clear()
+        self._stored.update(self._kinds)
+
+    @property
+    def together(self) -> Calls | None:
+        """Those of all passes of the step; None where none was noted."""
         if len(self._passes) == 1:
             return self._passes[0]
         found = Calls()
         for calls in self._passes:
             found.calls |= calls.calls
             found.outputs |= calls.outputs
-        return found
+        return found if self._passes else None
 
     def forget(self) -> None:
         """Forget them, and with them the graph."""
         self._passes.clear()
+        self._kinds.clear()
+
+
+def _kind(shared: list[Any], arguments: Any) -> Kind:
+    shapes = [leaf.shape for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
+    return (*shapes, sum(parameter.requires_grad for parameter in shared))

@@ -72,7 +72,7 @@ def note_calls(proceed: Callable[..., Any], model: Any, /, *args: Any, **kwargs:
     calls = step_of(model).calls
     if not calls.wanted and not calls.watched:
         return proceed(model, *args, **kwargs)
-    with calls.noting(model):
+    with calls.noting(model, (args, kwargs)):
         return proceed(model, *args, **kwargs)
 
 

@@ -180,13 +180,14 @@ class Step:
     def record(self, model: Any) -> tuple[Record, list[Tensor | None]] | None:
         """What was noted of the forward passes, and the losses that they led to.
 
-        None where rows are to be stored, or where the losses are not known one by one: a
-        weighting was not given those that :meth:`hand_over` has.
+        None where rows are to be stored, and where nothing was noted or the losses are not known
+        one by one: a weighting was not given those that :meth:`hand_over` has.
         """
-        if self.way == "stored" or self._given is not None or len(self.batches) != 1:
+        calls = self.calls.together
+        handed_over = self._given is None and len(self.batches) == 1
+        if calls is None or self.way == "stored" or not handed_over:
             return None
         shared = list(model.get_share_params())
-        calls = self.calls.together()
         record = Record(sharing_root(model, shared), calls, shared, self.way, self.rows)
         scalars = self.batches[0].scalars
         return record, [scalar if scalar.requires_grad else None for scalar in scalars]
@@ -197,8 +198,10 @@ class Step:
             return None
         return jacobian_of(losses, self.batches, accumulate=accumulate)
 
-    def tell_watcher(self, record: Record) -> None:
+    def note_gramian(self, record: Record) -> None:
         """Tell the watcher, if there is one, of a step whose Gramian was computed."""
+        if self.way == "auto" and record.stored and self.present is None:
+            self.calls.store_from_now_on()
         if self._watcher is not None and self._watcher.waiting:
             self._watcher.take_gramians(record.layers, record.layer_gramians)
 
@@ -218,7 +221,7 @@ class Step:
                 continue
             record, losses = recorded
             record.gramian_as_it_is(losses)
-            self.tell_watcher(record)
+            self.note_gramian(record)
             record.backward(gradient, gradient)
 
     def _one_by_one(

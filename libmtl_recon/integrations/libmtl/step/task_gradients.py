@@ -158,7 +158,7 @@ def _recorded(model: Any, losses: Tensor, *, update_follows: bool) -> RecordedGr
     why = _why_not(model, step)
     recorded = None if why else step.record(model)
     if recorded is None:
-        refuse_ghost(model, why or "the losses are not those that the Trainer computed")
+        refuse_ghost(model, why or "the losses are not those of a forward pass that was noted")
         return None
     record, scalars = recorded
     matrix = record.gramian_as_it_is(scalars, update_follows=update_follows).cpu()
@@ -166,7 +166,7 @@ def _recorded(model: Any, losses: Tensor, *, update_follows: bool) -> RecordedGr
     if jacobian is not None:
         jacobian = jacobian.double().cpu()
         matrix = jacobian @ matrix @ jacobian.T
-    step.tell_watcher(record)
+    step.note_gramian(record)
     return RecordedGradients(
         record, jacobian, matrix, columns.row_dtype(list(model.get_share_params()))
     )
