@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
-from torch.autograd.graph import Node
 
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.gradients.calls import Calls, noted
@@ -17,6 +16,8 @@ from libmtl_recon.gradients.rows import TaskRows
 from libmtl_recon.gradients.sweep import Sweep
 from libmtl_recon.gradients.ways import Way
 from libmtl_recon.module_names import layer_name, plain_name
+
+_REENTRANT = "CheckpointFunctionBackward"
 
 
 @contextmanager
@@ -76,7 +77,6 @@ class Record:
     """What was noted of a forward pass; made by :func:`recording`.
 
     Attributes:
-        stored: Whether the rows of all layers were stored.
         layers: The names of the shared layers that the losses reach, once there is a Gramian.
         ways: How each of them was computed, and why so.
     """
@@ -92,7 +92,6 @@ class Record:
         self._network, self._calls, self._shared, self._way = network, calls, shared, way
         self._rows = TaskRows() if rows is None else rows
         self._sweep: Sweep | None = None
-        self.stored = False
         self.layers: tuple[str, ...] = ()
         self.ways: tuple[Way, ...] = ()
 
@@ -110,42 +109,25 @@ class Record:
             UsageError: A loss is no scalar, or there is none.
             ReconError: A gradient is not finite; or a layer's input was changed in place, or freed.
         """
-        total = self.gramian_as_it_is(losses)
+        losses = list(losses)
+        total = self.gramian_as_it_is(self.plan(losses), losses)
         if not bool(total.isfinite().all()):
             self._refuse_not_finite()
         return total
 
-    def gramian_as_it_is(
-        self, losses: Sequence[Tensor | None], *, update_follows: bool = True
-    ) -> Tensor:
-        """The same, finite or not.
+    def gramian_as_it_is(self, plan: Plan, losses: Sequence[Tensor | None]) -> Tensor:
+        """The same by a plan, finite or not.
 
         Args:
+            plan: What :meth:`plan` found for these losses. Without its ``specific`` parameters
+                :meth:`backward` reaches the shared ones alone.
             losses: As there.
-            update_follows: Whether :meth:`backward` will be called. Without, the parameters that
-                are not shared need no gradients.
 
         Raises:
-            UsageError: As there.
             ReconError: A layer's input was changed in place, or freed.
         """
-        losses = list(losses)
-        for loss in losses:
-            if loss is not None and (not isinstance(loss, Tensor) or loss.numel() != 1):
-                raise UsageError(
-                    "losses",
-                    "must be scalars, one for each task",
-                    list(loss.shape) if isinstance(loss, Tensor) else loss,
-                    "Take the mean over the samples, or name its entries.",
-                )
-        if not losses:
-            raise UsageError("losses", "must be at least one", losses, "Pass one for each task.")
-        plan = self.plan(losses)
-        if not update_follows:
-            plan.specific = []
         self._sweep = Sweep(plan, losses, self._rows)
         total = self._sweep.run()
-        self.stored = plan.stored
         self.ways, self.layers = tuple(plan.ways), tuple(way.layer for way in plan.ways)
         if total is None:
             total = torch.zeros(len(losses), len(losses), dtype=torch.float64)
@@ -184,16 +166,32 @@ class Record:
         return self._sweep
 
     def plan(self, losses: Sequence[Tensor | None]) -> Plan:
-        """How the Gramian would be computed, found without a backward pass."""
+        """How the Gramian would be computed, found without a backward pass.
+
+        Args:
+            losses: As for :meth:`gramian`.
+
+        Raises:
+            UsageError: As there.
+            ReconError: There is a reentrant checkpoint.
+        """
+        _check_losses(losses)
         nodes = [None if loss is None else loss.grad_fn for loss in losses]
         names, way = self._names(), self._way
-        hooked = self._hooked() if way == "auto" else ""
-        plan = make_plan(nodes, self._calls, names, self._shared, "stored" if hooked else way)
-        if way == "auto" and not plan.stored and any(map(_is_custom, plan.walk.order)):
-            hooked = "a custom autograd.Function"
+        unsure = self._hooked() if way == "auto" else ""
+        plan = make_plan(nodes, self._calls, names, self._shared, "stored" if unsure else way)
+        custom = [node.name() for node in plan.walk.order if isinstance(node, BackwardCFunction)]
+        if _REENTRANT in custom:
+            raise ReconError(
+                "The network has a checkpoint with use_reentrant=True, which hides the parameters "
+                "inside it from autograd's graph. Use torch.utils.checkpoint with "
+                "use_reentrant=False."
+            )
+        if way == "auto" and custom and not plan.stored:
+            unsure = f"the autograd.Function {custom[0]}"
             plan = make_plan(nodes, self._calls, names, self._shared, "stored")
-        if hooked:
-            why = f"{hooked} need not be linear, and would see the sum of the tasks' gradients"
+        if unsure:
+            why = f"{unsure} need not make of a sum of gradients the sum of what it makes of each"
             plan.ways = [one._replace(reason=why) for one in plan.ways]
         return plan
 
@@ -230,5 +228,14 @@ class Record:
         )
 
 
-def _is_custom(node: Node) -> bool:
-    return isinstance(node, BackwardCFunction)
+def _check_losses(losses: Sequence[Tensor | None]) -> None:
+    for loss in losses:
+        if loss is not None and (not isinstance(loss, Tensor) or loss.numel() != 1):
+            raise UsageError(
+                "losses",
+                "must be scalars, one for each task",
+                list(loss.shape) if isinstance(loss, Tensor) else loss,
+                "Take the mean over the samples, or name its entries.",
+            )
+    if not losses:
+        raise UsageError("losses", "must be at least one", losses, "Pass one for each task.")

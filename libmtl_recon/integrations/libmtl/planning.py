@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from libmtl_recon.errors import ReconError
 from libmtl_recon.gradients.plan import Plan
 from libmtl_recon.integrations.libmtl.hooks import StopRun, TrainerHook
 from libmtl_recon.integrations.libmtl.provenance import weighting_name
@@ -76,13 +77,16 @@ def _planned(model: Any, losses: Tensor) -> Planned:
         what = "is given losses that the Trainer did not compute one per task."
     else:
         step.hand_over()
-        recorded = step.record(model)
+        recorded = step.recorded(model)
         if recorded is None:
             what = "keeps the rows of all layers: the model's forward pass is the script's own."
             return Planned(name, tasks, None, what)
-        record, scalars = recorded
+        try:
+            plan = recorded.record.plan(recorded.losses)
+        except ReconError as error:
+            return Planned(name, tasks, None, f"keeps the rows of all layers. {error}")
         by_gramian = "weighs by the Gramian, which is computed so:"
         by_losses = "takes one backward pass; while it is scored, the Gramian is computed so:"
         what = by_gramian if name in OF_GRAMIANS else by_losses
-        return Planned(name, tasks, record.plan(scalars), what)
+        return Planned(name, tasks, plan, what)
     return Planned(name, tasks, None, what)

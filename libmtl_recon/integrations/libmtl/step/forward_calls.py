@@ -21,7 +21,7 @@ _MOST_KINDS = 256
 class ForwardCalls:
     """One model's forward passes since its last step.
 
-    Where rows turn out to be the faster way, passes of the same kind are not noted again: a step of
+    Where rows turn out to be the better way, passes of the same kind are not noted again: a step of
     a small network takes a few milliseconds, and looking at its graph one more.
 
     Attributes:

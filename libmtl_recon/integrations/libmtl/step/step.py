@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from libmtl_recon.errors import ReconError
 from libmtl_recon.gradients import Record
 from libmtl_recon.gradients.accumulate import added_up
+from libmtl_recon.gradients.plan import Plan
 from libmtl_recon.gradients.rows import Root, TaskRows
 from libmtl_recon.integrations.libmtl.shared_layers import sharing_root
 from libmtl_recon.integrations.libmtl.step.forward_calls import ForwardCalls
@@ -40,6 +41,13 @@ class Watcher(Protocol):
 
     def take_gramians(self, layers: Sequence[str], gramians: Tensor) -> None:
         """Given the Gramians ``[L, T, T]`` of the layers that any task reaches, by name."""
+
+
+class Recorded(NamedTuple):
+    """What was noted of forward passes, and the T losses; None for one that is a constant."""
+
+    record: Record
+    losses: list[Tensor | None]
 
 
 class Step:
@@ -177,11 +185,11 @@ class Step:
         finally:
             self._watcher = None
 
-    def record(self, model: Any) -> tuple[Record, list[Tensor | None]] | None:
+    def recorded(self, model: Any) -> Recorded | None:
         """What was noted of the forward passes, and the losses that they led to.
 
-        None where rows are to be stored, and where nothing was noted or the losses are not known
-        one by one: a weighting was not given those that :meth:`hand_over` has.
+        None where nothing was, and where the losses are not known one by one: a weighting was not
+        given those that :meth:`hand_over` has.
         """
         calls = self.calls.together
         handed_over = self._given is None and len(self.batches) == 1
@@ -190,7 +198,28 @@ class Step:
         shared = list(model.get_share_params())
         record = Record(sharing_root(model, shared), calls, shared, self.way, self.rows)
         scalars = self.batches[0].scalars
-        return record, [scalar if scalar.requires_grad else None for scalar in scalars]
+        return Recorded(record, [one if one.requires_grad else None for one in scalars])
+
+    def planned(self, model: Any) -> tuple[Recorded, Plan] | None:
+        """The same and how the Gramian is to be computed; None also where rows are to be stored.
+
+        Raises:
+            ReconError: By ``ghost``, where it cannot be.
+        """
+        found = self.recorded(model)
+        if found is None:
+            return None
+        try:
+            plan = found.record.plan(found.losses)
+        except ReconError:
+            if self.way == "ghost":
+                raise
+            plan = None
+        if plan is not None and not plan.stored:
+            return found, plan
+        if self.present is None:
+            self.calls.store_from_now_on()
+        return None
 
     def jacobian(self, losses: Tensor, *, accumulate: bool) -> Tensor | None:
         """How losses ``[T]`` depend on the one batch's, ``[T, T]``; None if they are these."""
@@ -198,10 +227,8 @@ class Step:
             return None
         return jacobian_of(losses, self.batches, accumulate=accumulate)
 
-    def note_gramian(self, record: Record) -> None:
+    def tell_watcher(self, record: Record) -> None:
         """Tell the watcher, if there is one, of a step whose Gramian was computed."""
-        if self.way == "auto" and record.stored and self.present is None:
-            self.calls.store_from_now_on()
         if self._watcher is not None and self._watcher.waiting:
             self._watcher.take_gramians(record.layers, record.layer_gramians)
 
@@ -214,15 +241,15 @@ class Step:
             if self._watcher is None or not self._watcher.waiting:
                 batch.back_propagate(gradient)
                 continue
-            recorded = self.record(model) if self.calls.watched else None
-            if recorded is None:
+            planned = self.planned(model) if self.calls.watched else None
+            if planned is None:
                 shared = list(model.get_share_params())
                 self._one_by_one(batch, gradient, shared, self._watcher)
                 continue
-            record, losses = recorded
-            record.gramian_as_it_is(losses)
-            self.note_gramian(record)
-            record.backward(gradient, gradient)
+            found, plan = planned
+            found.record.gramian_as_it_is(plan, found.losses)
+            self.tell_watcher(found.record)
+            found.record.backward(gradient, gradient)
 
     def _one_by_one(
         self,

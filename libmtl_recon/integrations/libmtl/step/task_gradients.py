@@ -156,17 +156,19 @@ def _recorded(model: Any, losses: Tensor, *, update_follows: bool) -> RecordedGr
     if step.way == "stored":
         return None
     why = _why_not(model, step)
-    recorded = None if why else step.record(model)
-    if recorded is None:
+    planned = None if why else step.planned(model)
+    if planned is None:
         refuse_ghost(model, why or "the losses are not those of a forward pass that was noted")
         return None
-    record, scalars = recorded
-    matrix = record.gramian_as_it_is(scalars, update_follows=update_follows).cpu()
+    (record, scalars), plan = planned
+    if not update_follows:
+        plan.specific = []
+    matrix = record.gramian_as_it_is(plan, scalars).cpu()
     jacobian = step.jacobian(losses, accumulate=update_follows)
     if jacobian is not None:
         jacobian = jacobian.double().cpu()
         matrix = jacobian @ matrix @ jacobian.T
-    step.note_gramian(record)
+    step.tell_watcher(record)
     return RecordedGradients(
         record, jacobian, matrix, columns.row_dtype(list(model.get_share_params()))
     )
