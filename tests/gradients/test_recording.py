@@ -244,10 +244,8 @@ def test_equals_the_stored_rows(name: str, way: str) -> None:
 
 WITHOUT = {
     "tied, its bias used again",
-    "attention",
     "tied without a module",
     "one bias",
-    "conv2d unbatched",
 }
 
 
