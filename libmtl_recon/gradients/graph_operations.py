@@ -48,7 +48,7 @@ def call_at(node: Node, names: Mapping[int, str]) -> Call | None:
     form = _FORMS.get(type(node).__name__)
     if form is None:
         return None
-    weight, turned = _leaf(node.next_functions[form.weight][0])
+    weight, turned = _leaf(node.next_functions[form.weight][0], matrix=form.saved != "input")
     if weight is None or id(weight) not in names or weight.is_complex():
         return None
     try:
@@ -94,8 +94,6 @@ def _operation(
         if any(factor != 1 for factor in factors):
             return None
         return Operation(Kind.LINEAR if turned else Kind.MATRIX, weight, bias)
-    if turned:
-        return None
     axes = weight.ndim - 2
     stride, dilation, padding = (
         tuple(sizes) * (axes // len(sizes))  # one number stands for all axes
@@ -129,16 +127,16 @@ def _saved(node: Any, what: str, name: str) -> Tensor | None:
     return saved.detach()
 
 
-def _leaf(node: Any) -> tuple[Tensor | None, bool]:
-    """The leaf that a node has unchanged but for its type, and whether its two axes are swapped."""
+def _leaf(node: Any, *, matrix: bool = False) -> tuple[Tensor | None, bool]:
+    """The leaf that a node has as it is, but for its type; of a matrix, whether it is turned."""
     turned = False
     while node is not None:
         match type(node).__name__:
             case "AccumulateGrad":
                 return node.variable, turned
-            case "TBackward0":
+            case "TBackward0" if matrix:
                 turned = not turned
-            case "TransposeBackward0" | "PermuteBackward0":
+            case "TransposeBackward0" | "PermuteBackward0" if matrix:
                 turned ^= _swaps(node)
             case "ToCopyBackward0":  # autocast's
                 pass

@@ -94,18 +94,28 @@ def weight_gramian(calls: Sequence[Deltas], tasks: int) -> Tensor:
     """
     if calls[0].call.operation.kind is Kind.EMBEDDING:
         return _embedding_gramian(calls, tasks)
-    sides = [one.sides() for one in calls]
-    device = exact_device(sides[0][0].device)
+    # Calls that the same tasks reach are one call at more positions.
+    together: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
+    for one in calls:
+        together.setdefault(tuple(one.tasks), []).append(one.sides())
+    sides = [(torch.tensor(own), *_joined(found)) for own, found in together.items()]
+    device = exact_device(sides[0][1].device)
     total = torch.zeros(tasks, tasks, dtype=torch.float64, device=device)
-    for i, (inputs, own) in enumerate(sides):
-        for j, (others, deltas) in enumerate(sides[i:], i):
+    for i, (here, inputs, own) in enumerate(sides):
+        for j, (there, others, deltas) in enumerate(sides[i:], i):
             kernel = inputs @ others.transpose(1, 2)  # [g, N, M]
             part = _contracted(own, kernel[:, None] @ deltas)
-            here, there = (torch.tensor(one.tasks) for one in (calls[i], calls[j]))
             total[here[:, None], there] += part
             if i != j:
                 total[there[:, None], here] += part.T
     return (total + total.T) / 2
+
+
+def _joined(sides: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    if len(sides) == 1:
+        return sides[0]
+    inputs, gradients = zip(*sides, strict=True)
+    return torch.cat(inputs, dim=1), torch.cat(gradients, dim=2)
 
 
 def bias_gramian(calls: Sequence[Deltas], tasks: int) -> Tensor:
