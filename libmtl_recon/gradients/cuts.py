@@ -22,17 +22,17 @@ class Chain:
     Args:
         walk: What the losses reach.
         outputs: The places of modules' outputs.
-        ends: The nodes that it may lead to; None for what no node dominates.
+        ends: The nodes that it may lead to, and may have as its last.
     """
 
     def __init__(
-        self, walk: Walk, outputs: Mapping[tuple[Node, int], int], ends: Iterable[Node | None]
+        self, walk: Walk, outputs: Mapping[tuple[Node, int], int], ends: Iterable[Node]
     ) -> None:
         passed: dict[Node | None, int] = {None: 0}
         for node in walk.order:
             passed[node] = passed[walk.above(node)] + ((node, walk.arrival(node)) in outputs)
         longest: list[Node] = []
-        at = max(ends, key=passed.__getitem__, default=None)
+        at: Node | None = max(ends, key=passed.__getitem__, default=None)
         while passed[at]:
             assert at is not None
             above = walk.above(at)
@@ -45,8 +45,8 @@ class Chain:
         for node in walk.order:
             self._passed[node] = ranks.get(node) or self._passed[walk.above(node)]
 
-    def passed(self, node: Node | None) -> int:
-        """How many of them all paths have passed that have reached a node."""
+    def passed(self, node: Node) -> int:
+        """Behind how many of them a node is, or its gradients, if it is one of them."""
         return self._passed[node]
 
 

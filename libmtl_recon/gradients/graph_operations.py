@@ -134,9 +134,7 @@ def _leaf(node: Any, *, matrix: bool = False) -> tuple[Tensor | None, bool]:
         match type(node).__name__:
             case "AccumulateGrad":
                 return node.variable, turned
-            case "TBackward0" if matrix:
-                turned = not turned
-            case "TransposeBackward0" | "PermuteBackward0" if matrix:
+            case "TBackward0" | "TransposeBackward0" | "PermuteBackward0" if matrix:
                 turned ^= _swaps(node)
             case "ToCopyBackward0":  # autocast's
                 pass
@@ -148,6 +146,10 @@ def _leaf(node: Any, *, matrix: bool = False) -> tuple[Tensor | None, bool]:
 
 def _swaps(node: Any) -> bool:
     # Axes that are counted from the end are huge here, and odd or even as they should be.
-    if type(node).__name__ == "TransposeBackward0":
-        return bool(node._saved_dim0 % 2 != node._saved_dim1 % 2)
-    return [axis % 2 for axis in node._saved_dims] == [1, 0]
+    match type(node).__name__:
+        case "TransposeBackward0":
+            return bool(node._saved_dim0 % 2 != node._saved_dim1 % 2)
+        case "PermuteBackward0":
+            return [axis % 2 for axis in node._saved_dims] == [1, 0]
+        case _:
+            return True

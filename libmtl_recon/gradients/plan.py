@@ -265,11 +265,9 @@ def _segments(
     """The parts of the graph, each with what is computed in its passes."""
     ghosts = [call for own in groups.values() for call in own]
     rows = [use for use in shared if not use.products]
-    ends = [walk.above(call.node) for call in ghosts]
-    chain = Chain(walk, calls.outputs, [*ends, *(node for use in rows for node in use.nodes)])
-    # The gradient of a call's output is computed before what lies behind it, so at the latest at
-    # a cut that it is itself.
-    of_calls = [chain.passed(end) for end in ends]
+    nodes = [*(call.node for call in ghosts), *(node for use in rows for node in use.nodes)]
+    chain = Chain(walk, calls.outputs, nodes)
+    of_calls = [chain.passed(call.node) for call in ghosts]
     of_rows = [min(chain.passed(node) for node in use.nodes) for use in rows]
     between = [0] * (len(chain.edges) + 1)
     for place, call in zip(of_calls, ghosts, strict=True):
