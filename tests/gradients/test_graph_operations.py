@@ -85,6 +85,11 @@ class Scaled(torch.autograd.Function):
         return 2 * gradients[0] @ weight, 2 * gradients[0].T @ x
 
 
+def frozen(layer: nn.Linear) -> nn.Linear:
+    layer.weight.requires_grad_(False)
+    return layer
+
+
 def per_step(layer: nn.Module, x: Tensor) -> Tensor:
     state = None
     for part in x.unbind(1):
@@ -281,6 +286,9 @@ CASES: dict[str, Case] = {
     "a recurrent cell": both("products", ROWS, lambda: nn.GRUCell(5, 4), lambda layer, x: (
         layer(x[:, 1], layer(x[:, 0]))
     )),
+    "a module whose weight is frozen": both(
+        "rows", ROWS, lambda: frozen(nn.Linear(5, 4)), lambda layer, x: layer(x)
+    ),
     "a module of stand-ins": both(
         "rows",
         ROWS,
@@ -369,6 +377,19 @@ def test_only_what_is_asked_for_is_multiplied(name: str) -> None:
     with recording(network, shared=weights, way="ghost") as record:
         z = network(x)
     assert_close(record.gramian([loss(z) for loss in losses]), gramian(rows))
+
+
+def test_a_bias_of_somewhere_else_gets_its_gradient() -> None:
+    outside = nn.Parameter(torch.randn(4, dtype=torch.float64))
+    network = Functional(lambda x, w: linear(x, w, outside), (4, 5)).double()
+    x = torch.randn(FLAT, dtype=torch.float64)
+
+    def run() -> list[Tensor]:
+        return [loss(network(x)) for loss in (torch.sum, torch.std, torch.mean)]
+
+    check(network, run, trainable(network), {"own": "products"})
+    assert outside.grad is not None
+    torch.testing.assert_close(outside.grad, torch.autograd.grad(sum(run()), outside)[0])
 
 
 def test_biases_of_single_tasks_are_not_shared() -> None:
