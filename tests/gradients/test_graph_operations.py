@@ -22,6 +22,7 @@ from libmtl_recon.gradients import (
     recording,
     task_gradients,
 )
+from libmtl_recon.gradients.calls import noted
 from libmtl_recon.gradients.ways import Costs
 from libmtl_recon.splitting import shared_parameters
 
@@ -608,6 +609,33 @@ def test_unknown_heads_are_not_read() -> None:
     record.backward(torch.ones(2))
     assert head.weight.grad is not None
     torch.testing.assert_close(head.weight.grad, wanted[0] + wanted[1])
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "numbers"),
+    [
+        (nn.Linear(5, 4), FLAT, (1, 6, 5, 4)),
+        (nn.Conv2d(4, 6, (3, 2), groups=2), PLANE, (2, 2 * 5 * 5, 2 * 6, 3)),
+        (nn.ConvTranspose2d(4, 6, (3, 2), groups=2), PLANE, (2, 2 * 7 * 6, 2, 3 * 6)),
+    ],
+)
+def test_modules_and_nodes_tell_the_same(
+    layer: nn.Module, shape: tuple[int, ...], numbers: tuple[int, ...]
+) -> None:
+    """The numbers of groups and positions, and the sizes of the weight's two sides."""
+    with noted(layer) as calls:
+        z = layer(torch.randn(shape))
+    by_node = graph_operations.call_at(z.grad_fn, {id(p): "layer" for p in layer.parameters()})
+    assert by_node is not None
+    assert by_node.numbers == calls.calls[z.grad_fn].numbers == numbers
+    assert by_node.operation == calls.calls[z.grad_fn].operation
+
+
+def test_a_product_with_a_matrix_has_its_sides_the_other_way_round() -> None:
+    weight = nn.Parameter(torch.randn(5, 4))
+    call = graph_operations.call_at((torch.randn(FLAT) @ weight).grad_fn, {id(weight): "layer"})
+    assert call is not None
+    assert call.numbers == (1, 6, 5, 4)
 
 
 def test_many_calls_are_multiplied_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
