@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -19,6 +19,7 @@ NUMBERS = st.integers(0, 30)
 
 
 @given(st.lists(NUMBERS, max_size=6), st.data())
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_fewest_cuts_with_about_the_least_memory(cuts: list[int], data: st.DataObject) -> None:
     between = data.draw(st.lists(NUMBERS, min_size=len(cuts) + 1, max_size=len(cuts) + 1))
     nothing = data.draw(st.sampled_from([0, 20]))
