@@ -86,6 +86,11 @@ class Scaled(torch.autograd.Function):
         return 2 * gradients[0] @ weight, 2 * gradients[0].T @ x
 
 
+def doubled(layer: nn.Linear) -> nn.Linear:
+    layer.forward = lambda x: linear(x, 2 * layer.weight, layer.bias)  # type: ignore[method-assign]
+    return layer
+
+
 def frozen(layer: nn.Linear) -> nn.Linear:
     layer.weight.requires_grad_(False)
     return layer
@@ -287,6 +292,12 @@ CASES: dict[str, Case] = {
     "a recurrent cell": both("products", ROWS, lambda: nn.GRUCell(5, 4), lambda layer, x: (
         layer(x[:, 1], layer(x[:, 0]))
     )),
+    "a convolution of one sample": both(
+        "products", PLANE[1:], lambda: nn.Conv2d(4, 6, 3), lambda layer, x: layer(x)
+    ),
+    "a module with a forward of its own": both(
+        "rows", ROWS, lambda: doubled(nn.Linear(5, 4)), lambda layer, x: layer(x)
+    ),
     "a module whose weight is frozen": both(
         "rows", ROWS, lambda: frozen(nn.Linear(5, 4)), lambda layer, x: layer(x)
     ),
