@@ -1,4 +1,4 @@
-"""Which modules a forward pass called, with what inputs, and where their outputs are in the graph.
+"""Which operations a forward pass called, with what inputs, and where they are in the graph.
 
 The gradient of a layer's weight follows from the layer's input and the gradient of its output. So
 the inputs are noted, which autograd keeps for the backward pass anyway, and of the outputs the
@@ -14,44 +14,42 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.autograd.graph import Node, get_gradient_edge
 
 from libmtl_recon.errors import ReconError
+from libmtl_recon.gradients.operations import Operation, of_module
 from libmtl_recon.module_names import COMPILED, layer_name
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-# Modules whose weight enters their output in one known operation.
-_KNOWN = (nn.Linear, nn.Embedding, *CONVOLUTIONS, *TRANSPOSED)
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a module whose weight enters its output in one known operation.
+    """One call of a known operation with a layer's weight.
 
     Attributes:
-        name: The layer's, which is the module's path in the network.
-        module: It.
+        name: The layer's, which is its module's path in the network.
+        operation: What was called.
         inputs: What it was given; of an embedding the indices.
         dtype: Of its output, in which the operation was computed.
         shape: Of its output.
         node: The output's node in the graph, which has one output.
-        below: Where the graph goes on behind the input; None if that needs no gradient.
+        below: Where the graph goes on behind what is no parameter of the operation.
+        version: The inputs' in the forward pass.
     """
 
     name: str
-    module: nn.Module
+    operation: Operation
     inputs: Tensor
     dtype: torch.dtype
     shape: torch.Size
     node: Node
-    below: GradientEdge | None
+    below: tuple[tuple[Node, int], ...]
     version: int
 
     @property
-    def bias_axis(self) -> int:
-        """The axis of the output along which the bias lies."""
-        return 1 if isinstance(self.module, CONVOLUTIONS + TRANSPOSED) else -1
+    def numbers(self) -> tuple[int, int, int, int]:
+        """Groups g, positions N, and the sizes a and b of the weight's two sides, per group."""
+        n = self.operation.positions(self.inputs.shape, self.shape)
+        return (self.operation.groups, n, *self.operation.sides())
 
     def check_unchanged(self) -> None:
         """Refuse inputs that are not what they were in the forward pass.
@@ -59,13 +57,18 @@ class Call:
         Raises:
             ReconError: They were changed in place, or their memory was freed.
         """
-        freed = self.inputs.numel() and not self.inputs.untyped_storage().nbytes()
-        if freed or self.inputs._version != self.version:
-            raise ReconError(
-                f"The input of the layer {self.name} was "
-                f"{'freed' if freed else 'changed in place'} after the forward pass, and its "
-                "gradients need it as it was. Make a new tensor of it instead."
-            )
+        if self.inputs.numel() and not self.inputs.untyped_storage().nbytes():
+            raise not_as_it_was(self.name, "freed")
+        if self.inputs._version != self.version:
+            raise not_as_it_was(self.name, "changed in place")
+
+
+def not_as_it_was(name: str, what: str) -> ReconError:
+    """The error for inputs of a layer that were freed, or changed in place."""
+    return ReconError(
+        f"The input of the layer {name} was {what} after the forward pass, and its "
+        "gradients need it as it was. Make a new tensor of it instead."
+    )
 
 
 @dataclass
@@ -87,16 +90,16 @@ class Calls:
             return
         edge = get_gradient_edge(output)
         self.outputs[edge.node, edge.output_nr] = output.numel()
-        if type(given) is Tensor and edge.output_nr == 0 and _is_known(module, given):
-            below = get_gradient_edge(given) if given.requires_grad else None
+        operation = of_module(module, given) if type(given) is Tensor else None
+        if operation is not None and edge.output_nr == 0:
             self.calls[edge.node] = Call(
                 layer_name(name),
-                module,
+                operation,
                 given.detach(),
                 output.dtype,
                 output.shape,
                 edge.node,
-                below,
+                (get_gradient_edge(given)[:2],) if given.requires_grad else (),
                 given._version,
             )
 
@@ -132,13 +135,3 @@ def _modules(network: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Modul
     yield path, network
     for name, child in network.named_children():
         yield from _modules(child, f"{path}.{name}" if path else name)
-
-
-def _is_known(module: nn.Module, given: Tensor) -> bool:
-    weight = module._parameters.get("weight")
-    if type(module) not in _KNOWN or weight is None or weight.is_complex():
-        return False
-    if "forward" in vars(module):  # a script's own, of this module alone
-        return False
-    # One sample without a batch axis has one axis less.
-    return not isinstance(module, CONVOLUTIONS + TRANSPOSED) or given.ndim == weight.ndim

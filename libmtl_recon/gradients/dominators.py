@@ -7,17 +7,21 @@ passes can be cut in two: those behind it need to know of the losses only their 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import reduce
+from operator import or_
 
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node
+from torch.autograd.graph import Node
 
-# Where gradients go on behind a node.
-Below = Callable[[Node], Iterable[GradientEdge]]
+# Stands for several of a node's gradients.
+_SEVERAL = -1
+# Where gradients go on behind a node: to which nodes, and as which of their gradients.
+Below = Callable[[Node], Iterable[tuple[Node, int]]]
 
 
-def edges_below(node: Node) -> Iterable[GradientEdge]:
+def edges_below(node: Node) -> Iterable[tuple[Node, int]]:
     """Where autograd itself goes on behind a node."""
-    return [GradientEdge(at, nr) for at, nr in node.next_functions if at is not None]
+    return [edge for edge in node.next_functions if edge[0] is not None]  # type: ignore[misc]
 
 
 class Walk:
@@ -33,17 +37,24 @@ class Walk:
     """
 
     def __init__(self, losses: Sequence[Node | None], below: Below = edges_below) -> None:
-        self._below: dict[Node, list[GradientEdge]] = {}
+        self._below: dict[Node, list[tuple[Node, int]]] = {}
         self._roots, self.losses = losses, len(losses)
         self.order = self._in_order(below)
         self._reached: dict[Node, int] = dict.fromkeys(self.order, 0)
-        self._arrivals: dict[Node, set[int]] = {node: set() for node in self.order}
+        self._arrivals: dict[Node, int] = {}
         self._dominators = self._dominate()
 
-    def tasks_of(self, node: Node) -> list[int]:
-        """The places of the losses that reach a node."""
-        found = self._reached.get(node, 0)
-        return [task for task in range(len(self._roots)) if found >> task & 1]
+    def tasks_of(self, *nodes: Node) -> list[int]:
+        """The places of the losses that reach any of some nodes."""
+        found = self._reaching(nodes)
+        return [task for task in range(self.losses) if found >> task & 1]
+
+    def count_of(self, *nodes: Node) -> int:
+        """How many losses reach any of some nodes."""
+        return self._reaching(nodes).bit_count()
+
+    def _reaching(self, nodes: Iterable[Node]) -> int:
+        return reduce(or_, (self._reached[node] for node in nodes), 0)
 
     def leaves(self) -> Iterator[tuple[Node, Tensor]]:
         """The leaves that are reached, with their nodes."""
@@ -52,19 +63,14 @@ class Walk:
             if isinstance(leaf, Tensor):
                 yield node, leaf
 
-    def dominators_of(self, node: Node) -> list[Node]:
-        """The nodes, first the uppermost, that all paths to a node run through; it is the last."""
-        found: list[Node] = []
-        at: Node | None = node
-        while at is not None:
-            found.append(at)
-            at = self._dominators[at]
-        return found[::-1]
+    def above(self, node: Node) -> Node | None:
+        """The last node that all paths to a node run through before it; None if there is none."""
+        return self._dominators[node]
 
     def arrival(self, node: Node) -> int | None:
         """Which of a node's gradients all paths arrive at; None if at several."""
-        arrivals = self._arrivals[node]
-        return next(iter(arrivals)) if len(arrivals) == 1 else None
+        found = self._arrivals[node]
+        return None if found == _SEVERAL else found
 
     def _in_order(self, below: Below) -> list[Node]:
         found: list[Node] = []
@@ -75,10 +81,10 @@ class Walk:
             stack = [(root, iter(self._below[root]))]
             while stack:
                 node, rest = stack[-1]
-                for edge in rest:
-                    if edge.node not in self._below:
-                        self._below[edge.node] = list(below(edge.node))
-                        stack.append((edge.node, iter(self._below[edge.node])))
+                for at, _ in rest:
+                    if at not in self._below:
+                        self._below[at] = list(below(at))
+                        stack.append((at, iter(self._below[at])))
                         break
                 else:
                     found.append(node)
@@ -90,24 +96,20 @@ class Walk:
         # Depth 0 stands for all losses together, above every node.
         depth: dict[Node, int] = {}
         found: dict[Node, Node | None] = {}
-        seen: set[Node] = set()
+        reached, arrivals = self._reached, self._arrivals
         for task, root in enumerate(self._roots):
             if root is not None:
-                self._reached[root] |= 1 << task
-                self._arrivals[root].add(0)
+                reached[root] |= 1 << task
+                arrivals[root] = 0
                 found[root] = None
-                seen.add(root)
         for node in self.order:
             above = found[node]
             depth[node] = 1 if above is None else depth[above] + 1
-            for edge in self._below[node]:
-                self._reached[edge.node] |= self._reached[node]
-                self._arrivals[edge.node].add(edge.output_nr)
-                if edge.node not in seen:
-                    found[edge.node] = node
-                    seen.add(edge.node)
-                else:
-                    found[edge.node] = _common(found[edge.node], node, found, depth)
+            for at, number in self._below[node]:
+                reached[at] |= reached[node]
+                if arrivals.setdefault(at, number) != number:
+                    arrivals[at] = _SEVERAL
+                found[at] = _common(found[at], node, found, depth) if at in found else node
         return found
 
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
 
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
 from libmtl_recon.gradients import columns
 from libmtl_recon.gradients.calls import Call, Calls
+from libmtl_recon.gradients.cuts import Chain, chosen
 from libmtl_recon.gradients.dominators import Walk, edges_below
+from libmtl_recon.gradients.graph_operations import call_at
 from libmtl_recon.gradients.ways import Way, costs, free_memory, whole_pass
 
 WAYS = ("auto", "stored", "ghost")
 # The share of the free memory above which rows are not stored.
 _SHARE = 0.25
-# By how much more memory than the least a plan with fewer segments may take, and what share of the
-# rows counts as nothing.
-_MORE, _NOTHING = 1.25, 0.02
+# What share of the rows counts as nothing.
+_NOTHING = 0.02
 # The layer of shared parameters that are not the network's.
 _OUTSIDE = "(outside of the network)"
 
@@ -95,40 +96,68 @@ def make_plan(
         way: One of :data:`WAYS`.
     """
     wanted = None if shared is None else {id(parameter) for parameter in shared}
-    groups, reasons = _candidates(calls, names, wanted)
-    if way == "stored":
-        groups, reasons = {}, {}
-    candidates = _nodes(groups)
-    walk = _walk(losses, groups)
-    _leave_out_other_uses(groups, reasons, walk)
+    walk, called = _walk(losses, calls.calls, names) if way != "stored" else (Walk(losses), [])
+    groups: dict[int, list[Call]] = {}
+    for call in called:
+        groups.setdefault(id(call.operation.weight), []).append(call)
+    reasons: dict[str, str] = {}
+    _leave_out_unknown(groups, reasons, walk, wanted)
     saved = _leave_out_dear_ones(groups, reasons, walk, alone_is_shared=wanted is not None)
-    if way == "auto" and groups:
-        noted = list(calls.calls.values())
-        if saved <= whole_pass(noted, noted[0].inputs.device.type):
-            reasons |= dict.fromkeys(
-                (own[0].name for own in groups.values()),
-                "what products would save is less than the pass that the update would need",
-            )
-            groups = {}
-    if _nodes(groups) != candidates:
-        walk = _walk(losses, groups)
-    return _planned(walk, calls, groups, names, wanted, way, reasons)
+    if way == "auto" and groups and saved <= whole_pass(called, called[0].inputs.device.type):
+        reasons |= dict.fromkeys(
+            (own[0].name for own in groups.values()),
+            "what products would save is less than the pass that the update would need",
+        )
+        groups = {}
+    by_rows = [call for call in called if id(call.operation.weight) not in groups]
+    return _planned(_uses(walk, by_rows, groups), walk, calls, groups, names, wanted, way, reasons)
 
 
-def _nodes(groups: Mapping[int, Sequence[Call]]) -> set[Node]:
-    return {call.node for own in groups.values() for call in own}
+def _walk(
+    losses: Sequence[Node | None], calls: Mapping[Node, Call], names: Mapping[int, str]
+) -> tuple[Walk, list[Call]]:
+    """The walk that goes around the calls, from their outputs to their inputs, and these calls."""
+    around: list[Call] = []
+
+    def below(node: Node) -> Iterable[tuple[Node, int]]:
+        call = calls.get(node) or call_at(node, names)
+        if call is None or not call.operation.weight.requires_grad:
+            return edges_below(node)
+        # What stands in for a parameter meanwhile has a graph of its own.
+        if any(id(parameter) not in names for parameter in call.operation.parameters):
+            return edges_below(node)
+        around.append(call)
+        return call.below
+
+    return Walk(losses, below), around
 
 
-def _leave_out_other_uses(
-    groups: dict[int, list[Call]], reasons: dict[str, str], walk: Walk
+def _leave_out_unknown(
+    groups: dict[int, list[Call]], reasons: dict[str, str], walk: Walk, wanted: set[int] | None
 ) -> None:
-    """Leave out weights that are reached although the walk goes around their calls."""
+    """Leave out weights whose gradients do not follow from their calls alone."""
     reached = {id(leaf) for _, leaf in walk.leaves()}
+    weights_of: dict[int, set[int]] = {}  # by the biases that go with them
+    for weight, own in groups.items():
+        for call in own:
+            for parameter in call.operation.parameters:
+                weights_of.setdefault(id(parameter), set()).add(weight)
     for weight, own in list(groups.items()):
-        used = {id(p) for call in own for p in call.module._parameters.values()}
-        if not used.isdisjoint(reached):
-            reasons[own[0].name] = "used outside of its module, too"
-            del groups[weight]
+        used = {id(p): p for call in own for p in call.operation.parameters}
+        if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in used.values()):
+            reason = "its parameters have hooks"
+        elif wanted is not None and not wanted.issuperset(used):
+            reason = "not all of its parameters are shared"
+        elif any(len(weights_of[identity]) > 1 for identity in used):
+            reason = "its bias goes with several weights"
+        elif len({(call.operation.kind, call.operation.groups) for call in own}) > 1:
+            reason = "used in operations of several kinds"
+        elif not reached.isdisjoint(used):
+            reason = "used outside of its module, too"
+        else:
+            continue
+        reasons |= dict.fromkeys((call.name for call in own), reason)
+        del groups[weight]
 
 
 def _leave_out_dear_ones(
@@ -137,65 +166,66 @@ def _leave_out_dear_ones(
     """Leave out weights whose rows cost less; what the products of the others save."""
     saved = 0.0
     for weight, own in list(groups.items()):
-        reached = [(call, walk.tasks_of(call.node)) for call in own]
-        groups[weight] = [call for call, tasks in reached if tasks]
-        tasks = {task for _, some in reached for task in some}
-        if len(tasks) < (1 if alone_is_shared else 2):
+        nodes: dict[int, list[Node]] = {}
+        for call in own:
+            for parameter in call.operation.parameters:
+                nodes.setdefault(id(parameter), []).append(call.node)
+        reaching = [walk.count_of(*some) for some in nodes.values()]
+        if min(reaching) < (1 if alone_is_shared else 2):
+            # The weight of one task is none of the shared layers, which alone have reasons.
+            if max(reaching) > 1:
+                reasons[own[0].name] = "not all of its parameters are shared"
             del groups[weight]
             continue
-        there = [(call, len(some)) for call, some in reached if some]
+        there = [(call, walk.count_of(call.node)) for call in own]
         cost = costs(there, own[0].inputs.device.type)
         if cost.products >= cost.rows:
-            reasons[own[0].name] = f"products would take {cost.products / cost.rows:.3g} times it"
+            reasons[own[0].name] = (
+                f"products would cost {cost.products / cost.rows:.3g} times as much"
+            )
             del groups[weight]
         else:
             saved += cost.rows - cost.products
-            reasons[own[0].name] = f"rows would take {cost.rows / cost.products:.3g} times it"
+            reasons[own[0].name] = f"rows would cost {cost.rows / cost.products:.3g} times as much"
     return saved
 
 
-def _candidates(
-    calls: Calls, names: Mapping[int, str], wanted: set[int] | None
-) -> tuple[dict[int, list[Call]], dict[str, str]]:
-    """The calls by their weights' identities, and of the other layers why not."""
-    groups: dict[int, list[Call]] = {}
-    reasons: dict[str, str] = {}
-    weights_of: dict[int, set[int]] = {}  # by the biases that go with them
-    for call in calls.calls.values():
-        parameters = [p for p in call.module._parameters.values() if p is not None]
-        weight = call.module._parameters["weight"]
-        assert weight is not None
-        for parameter in parameters:
-            weights_of.setdefault(id(parameter), set()).add(id(weight))
-        if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters):
-            reasons[call.name] = "its parameters have hooks"
-        elif any(id(p) not in names for p in parameters) or (
-            wanted is not None and any(id(p) not in wanted for p in parameters)
-        ):
-            reasons[call.name] = "not all of its parameters are shared"
-        elif weight.requires_grad:
-            groups.setdefault(id(weight), []).append(call)
-    for several in weights_of.values():
-        for identity in several if len(several) > 1 else ():
-            for call in groups.pop(identity, []):
-                reasons[call.name] = "its bias goes with several weights"
-    return groups, reasons
+@dataclass
+class _Use:
+    """Where a parameter is used.
+
+    Attributes:
+        leaf: It.
+        nodes: Behind them, if it goes by rows.
+        tasks: The places of the tasks that reach it.
+        products: Whether its gradients are none that a pass computes.
+    """
+
+    leaf: Tensor
+    nodes: list[Node]
+    tasks: list[int]
+    products: bool
 
 
-def _walk(losses: Sequence[Node | None], groups: Mapping[int, list[Call]]) -> Walk:
-    """The walk that goes around the calls, from their outputs to their inputs."""
-    around = {call.node: call.below for own in groups.values() for call in own}
-
-    def below(node: Node) -> Iterable[GradientEdge]:
-        if node not in around:
-            return edges_below(node)
-        edge = around[node]
-        return () if edge is None else (edge,)
-
-    return Walk(losses, below)
+def _uses(walk: Walk, by_rows: Sequence[Call], groups: Mapping[int, list[Call]]) -> list[_Use]:
+    leaves: dict[int, Tensor] = {}
+    nodes: dict[int, list[Node]] = {}
+    found = [(leaf, node) for node, leaf in walk.leaves()]
+    products = [call for own in groups.values() for call in own]
+    for call in [*by_rows, *products]:
+        found += [(parameter, call.node) for parameter in call.operation.parameters]
+    for leaf, node in found:
+        leaves[id(leaf)] = leaf
+        nodes.setdefault(id(leaf), []).append(node)
+    ghosts = {id(parameter) for call in products for parameter in call.operation.parameters}
+    return [
+        _Use(leaf, nodes[identity], walk.tasks_of(*nodes[identity]), identity in ghosts)
+        for identity, leaf in leaves.items()
+    ]
 
 
 def _planned(
+    uses: Sequence[_Use],
     walk: Walk,
     calls: Calls,
     groups: dict[int, list[Call]],
@@ -204,63 +234,25 @@ def _planned(
     way: str,
     reasons: Mapping[str, str],
 ) -> Plan:
-    direct: list[tuple[Node, Tensor]] = []
+    shared: list[_Use] = []
     specific: list[tuple[Tensor, list[int]]] = []
-    for node, leaf in walk.leaves():
-        tasks = walk.tasks_of(node)
-        if wanted is None:
-            shared = id(leaf) in names and (len(tasks) > 1 or walk.losses == 1)
+    for use in uses:
+        if wanted is not None:
+            of_all = id(use.leaf) in wanted
         else:
-            shared = id(leaf) in wanted
-        if shared:
-            direct.append((node, leaf))
+            of_all = id(use.leaf) in names and (len(use.tasks) > 1 or walk.losses == 1)
+        if of_all:
+            shared.append(use)
         else:
-            specific.append((leaf, tasks))
-    ghosts = [call for own in groups.values() for call in own]
-    order = {node: place for place, node in enumerate(walk.order)}
-    direct.sort(key=lambda one: order[one[0]])
-    shared_ones = {id(leaf): leaf for _, leaf in direct}
-    for call in ghosts:
-        for parameter in call.module._parameters.values():
-            if parameter is not None and parameter.requires_grad:
-                shared_ones[id(parameter)] = parameter
-    places_of = {identity: place for place, identity in enumerate(names)}
-    named = [
-        (names.get(identity, _OUTSIDE), shared_ones[identity])
-        for identity in sorted(shared_ones, key=lambda one: places_of.get(one, len(names)))
-    ]
-    numbers = sum(columns.width(leaf) for _, leaf in named) * walk.losses
-    stored = not ghosts and way != "ghost"
-    if stored and way == "auto" and named:
-        size = columns.row_dtype([leaf for _, leaf in named]).itemsize
-        free = free_memory(named[0][1].device)
-        stored = free is None or numbers * size <= _SHARE * free
-    items = [(call.node, prod(call.shape)) for call in ghosts]
-    items += [(node, columns.width(leaf)) for node, leaf in direct]
-    chain = [] if stored else _chain(walk, calls.outputs, [node for node, _ in items])
-    places = {node: _segment_of(walk, chain, node) for node, _ in items}
-    kept = _chosen(
-        [calls.outputs[edge.node, edge.output_nr] for edge in chain],
-        [sum(size for node, size in items if places[node] == at) for at in range(len(chain) + 1)],
-        _NOTHING * numbers / max(walk.losses, 1),
-    )
-    edges = [chain[at - 1] for at in kept]
-    segments = [
-        Segment(
-            start, end, list(range(walk.losses)) if start is None else walk.tasks_of(start.node)
-        )
-        for start, end in zip([None, *edges], [*edges, None], strict=True)
-    ]
-    bounds = [*kept, len(chain) + 1]
-
-    def segment(node: Node) -> Segment:
-        return segments[next(i for i, bound in enumerate(bounds) if places[node] < bound)]
-
-    for call in ghosts:
-        segment(call.node).calls.append(call)
-    for node, leaf in direct:
-        segment(node).parameters.append(leaf)
-    by_products = {call.name for call in ghosts}
+            specific.append((use.leaf, use.tasks))
+    places = {identity: place for place, identity in enumerate(names)}
+    shared.sort(key=lambda use: places.get(id(use.leaf), len(places)))
+    named = [(names.get(id(use.leaf), _OUTSIDE), use.leaf) for use in shared]
+    segments = [Segment(None, None, list(range(walk.losses)))]
+    stored = not groups and way != "ghost" and (way == "stored" or _fit(named, walk.losses))
+    if not stored:
+        segments = _segments(walk, calls, groups, shared)
+    by_products = {call.name for own in groups.values() for call in own}
     ways = [
         Way(
             name,
@@ -272,55 +264,44 @@ def _planned(
     return Plan(segments, walk, named, specific, stored, ways, groups)
 
 
-def _chain(
-    walk: Walk, outputs: Mapping[tuple[Node, int], int], items: Sequence[Node]
-) -> list[GradientEdge]:
-    """The longest row of modules' outputs, each of which dominates the next."""
-    longest: list[GradientEdge] = []
-    for item in items:
-        found = []
-        for node in walk.dominators_of(item)[:-1]:
-            arrival = walk.arrival(node)
-            if arrival is not None and (node, arrival) in outputs:
-                found.append(GradientEdge(node, arrival))
-        if len(found) > len(longest):
-            longest = found
-    return longest
+def _fit(named: Sequence[tuple[str, Tensor]], tasks: int) -> bool:
+    """Whether the rows may be held at once."""
+    leaves = [leaf for _, leaf in named]
+    free = free_memory(leaves[0].device) if leaves else None
+    if free is None:
+        return True
+    return tasks * sum(columns.widths(leaves)) * columns.row_dtype(leaves).itemsize <= _SHARE * free
 
 
-def _segment_of(walk: Walk, chain: Sequence[GradientEdge], item: Node) -> int:
-    """Behind how many of the cuts an item lies."""
-    above = set(walk.dominators_of(item)[:-1])
-    return sum(edge.node in above for edge in chain)
-
-
-def _chosen(cuts: Sequence[int], between: Sequence[int], nothing: float) -> list[int]:
-    """Which cuts to make, by their places from 1: the fewest with about the least memory at a time.
-
-    Args:
-        cuts: The numbers per task at each possible cut.
-        between: The numbers per task of what lies before the first, between each two, and behind
-            the last.
-        nothing: How many do not matter.
-    """
-    count = len(cuts)
-    size = [0, *cuts, 0]
-
-    def held(start: int, end: int) -> int:
-        return size[start] + size[end] + sum(between[start:end])
-
-    least = [0.0] * (count + 2)
-    for end in range(1, count + 2):
-        least[end] = min(max(least[start], held(start, end)) for start in range(end))
-    allowed = max(_MORE * least[-1], nothing)
-    fewest: list[tuple[int, list[int]] | None] = [(0, [])] + [None] * (count + 1)
-    for end in range(1, count + 2):
-        options = [
-            (before[0] + 1, [*before[1], end])
-            for start in range(end)
-            if (before := fewest[start]) is not None and held(start, end) <= allowed
-        ]
-        fewest[end] = min(options, default=None)
-    last = fewest[-1]
-    assert last is not None
-    return last[1][:-1]
+def _segments(
+    walk: Walk, calls: Calls, groups: Mapping[int, list[Call]], shared: Sequence[_Use]
+) -> list[Segment]:
+    """The parts of the graph, each with what is computed in its passes."""
+    ghosts = [call for own in groups.values() for call in own]
+    rows = [use for use in shared if not use.products]
+    nodes = [*(call.node for call in ghosts), *(node for use in rows for node in use.nodes)]
+    chain = Chain(walk, calls.outputs, nodes)
+    of_calls = [chain.passed(call.node) for call in ghosts]
+    of_rows = [min(chain.passed(node) for node in use.nodes) for use in rows]
+    between = [0] * (len(chain.edges) + 1)
+    for place, call in zip(of_calls, ghosts, strict=True):
+        between[place] += call.shape.numel()
+    for place, use in zip(of_rows, rows, strict=True):
+        between[place] += columns.width(use.leaf)
+    kept = chosen(
+        [calls.outputs[edge.node, edge.output_nr] for edge in chain.edges],
+        between,
+        _NOTHING * sum(columns.width(use.leaf) for use in shared),
+    )
+    edges = [chain.edges[place - 1] for place in kept]
+    segments = [
+        Segment(
+            start, end, list(range(walk.losses)) if start is None else walk.tasks_of(start.node)
+        )
+        for start, end in zip([None, *edges], [*edges, None], strict=True)
+    ]
+    for place, call in zip(of_calls, ghosts, strict=True):
+        segments[bisect_right(kept, place)].calls.append(call)
+    for place, use in zip(of_rows, rows, strict=True):
+        segments[bisect_right(kept, place)].parameters.append(use.leaf)
+    return segments

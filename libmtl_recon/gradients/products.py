@@ -11,15 +11,14 @@ call with each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
-from libmtl_recon.gradients.calls import CONVOLUTIONS, TRANSPOSED, Call
+from libmtl_recon.gradients.calls import Call
 from libmtl_recon.gradients.gramian import exact_device, gramian
+from libmtl_recon.gradients.operations import Kind, Operation
 
 # Columns turned to float64 at a time.
 _CHUNK = 1 << 14
@@ -44,7 +43,7 @@ class Deltas:
 
     def bias_rows(self) -> Tensor:
         """The tasks' gradients of the layer's bias, ``[tasks, b]``."""
-        channels = self.call.bias_axis
+        channels = self.call.operation.channels
         kept = {0, 1 + channels if channels >= 0 else self._stacked.ndim + channels}
         others = [axis for axis in range(self._stacked.ndim) if axis not in kept]
         wide = self._stacked.to(self._dtype)
@@ -52,28 +51,29 @@ class Deltas:
 
     def sides(self) -> tuple[Tensor, Tensor]:
         """The inputs ``[g, N, a]`` and the gradients ``[g, tasks, N, b]`` of the formula above."""
-        call, module = self.call, self.call.module
-        groups: Any = getattr(module, "groups", 1)
+        call, operation = self.call, self.call.operation
         # Under autocast an input is rounded before it meets the weight.
         inputs = call.inputs.to(call.dtype)
-        if isinstance(module, CONVOLUTIONS):
-            found = _windows(_padded(inputs, module), module), _positions(self._stacked, 2)
-        elif isinstance(module, TRANSPOSED):
-            found = _positions(inputs, 1), _transposed_windows(self._stacked, module, inputs)
+        if operation.kind is Kind.CONVOLUTION:
+            if any(operation.padding):
+                inputs = pad(inputs, operation.padding, mode=operation.padding_mode)
+            found = _windows(inputs, operation), _positions(self._stacked, 2)
+        elif operation.kind is Kind.TRANSPOSED:
+            found = _positions(inputs, 1), _transposed_windows(self._stacked, operation, inputs)
         else:
             found = inputs.reshape(-1, inputs.shape[-1]), self._rows()
-        left, right = (_grouped(side.to(self._dtype), groups) for side in found)
+        left, right = (_grouped(side.to(self._dtype), operation.groups) for side in found)
         return left, right
 
     def embedding_rows(self) -> tuple[Tensor, Tensor]:
         """The indices ``[N]`` that count, and the gradients ``[tasks, N, b]`` of their rows."""
-        module: Any = self.call.module
+        operation = self.call.operation
         indices = self.call.inputs.flatten()
         gradients = self._rows().to(self._dtype)
-        if module.scale_grad_by_freq:
+        if operation.by_frequency:
             gradients = gradients / torch.bincount(indices)[indices][:, None]
-        if module.padding_idx is not None:
-            counts = indices != module.padding_idx
+        if operation.padding_index is not None:
+            counts = indices != operation.padding_index
             indices, gradients = indices[counts], gradients[:, counts]
         return indices, gradients
 
@@ -105,20 +105,30 @@ def weight_gramian(calls: Sequence[Deltas], tasks: int) -> Tensor:
     Returns:
         ``[T, T]``, float64, symmetric (see :func:`~libmtl_recon.gradients.exact_device`).
     """
-    if isinstance(calls[0].call.module, nn.Embedding):
+    if calls[0].call.operation.kind is Kind.EMBEDDING:
         return _embedding_gramian(calls, tasks)
-    sides = [one.sides() for one in calls]
-    device = exact_device(sides[0][0].device)
+    # Calls that the same tasks reach are one call at more positions.
+    together: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
+    for one in calls:
+        together.setdefault(tuple(one.tasks), []).append(one.sides())
+    sides = [(torch.tensor(own), *_joined(found)) for own, found in together.items()]
+    device = exact_device(sides[0][1].device)
     total = torch.zeros(tasks, tasks, dtype=torch.float64, device=device)
-    for i, (inputs, own) in enumerate(sides):
-        for j, (others, deltas) in enumerate(sides[i:], i):
+    for i, (here, inputs, own) in enumerate(sides):
+        for j, (there, others, deltas) in enumerate(sides[i:], i):
             kernel = inputs @ others.transpose(1, 2)  # [g, N, M]
             part = _contracted(own, kernel[:, None] @ deltas)
-            here, there = (torch.tensor(one.tasks) for one in (calls[i], calls[j]))
             total[here[:, None], there] += part
             if i != j:
                 total[there[:, None], here] += part.T
     return (total + total.T) / 2
+
+
+def _joined(sides: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    if len(sides) == 1:
+        return sides[0]
+    inputs, gradients = zip(*sides, strict=True)
+    return torch.cat(inputs, dim=1), torch.cat(gradients, dim=2)
 
 
 def bias_gramian(calls: Sequence[Deltas], tasks: int) -> Tensor:
@@ -163,17 +173,17 @@ def _grouped(x: Tensor, groups: int) -> Tensor:
     return x[None] if groups == 1 else x.unflatten(-1, (groups, -1)).movedim(-2, 0)
 
 
-def _windows(x: Tensor, module: Any, places: Sequence[int] = ()) -> Tensor:
+def _windows(x: Tensor, operation: Operation, places: Sequence[int] = ()) -> Tensor:
     """What a kernel sees of ``[batch, C, *places]`` at each position: ``[N, C · kernel]``.
 
     Args:
         x: Padded.
-        module: Has the kernel's size, stride and dilation.
+        operation: The convolution.
         places: How many positions there are along each axis, if not as many as fit.
     """
-    axes = len(module.kernel_size)
+    axes = len(operation.kernel)
     for axis, (size, stride, dilation) in enumerate(
-        zip(module.kernel_size, module.stride, module.dilation, strict=True), 2
+        zip(operation.kernel, operation.stride, operation.dilation, strict=True), 2
     ):
         x = x.unfold(axis, dilation * (size - 1) + 1, stride)[..., ::dilation]
         if places:
@@ -182,48 +192,8 @@ def _windows(x: Tensor, module: Any, places: Sequence[int] = ()) -> Tensor:
     return x.movedim(1, 1 + axes).flatten(1 + axes).flatten(0, axes)
 
 
-def _padded(x: Tensor, module: Any) -> Tensor:
-    if module.padding == "valid":
-        return x
-    sides: list[int] = []
-    for axis in reversed(range(len(module.kernel_size))):
-        if module.padding == "same":
-            whole = module.dilation[axis] * (module.kernel_size[axis] - 1)
-            sides += [whole // 2, whole - whole // 2]
-        else:
-            sides += [module.padding[axis]] * 2
-    if module.padding_mode == "zeros":
-        return pad(x, sides)
-    return pad(x, sides, mode=module.padding_mode)
-
-
-def _transposed_windows(gradients: Tensor, module: Any, inputs: Tensor) -> Tensor:
+def _transposed_windows(gradients: Tensor, operation: Operation, inputs: Tensor) -> Tensor:
     """What the kernel wrote to, of ``[tasks, batch, C, *places]``: ``[tasks, N, C · kernel]``."""
-    whole = pad(gradients.flatten(0, 1), [p for p in reversed(module.padding) for _ in "lr"])
-    windows = _windows(whole, module, inputs.shape[2:])
+    whole = pad(gradients.flatten(0, 1), operation.padding)
+    windows = _windows(whole, operation, inputs.shape[2:])
     return windows.view(len(gradients), -1, windows.shape[1])
-
-
-def weight_numbers(call: Call) -> tuple[int, int, int, int]:
-    """Groups g, positions N, and the sizes a and b of a weight's two sides, per group."""
-    module: Any = call.module
-    groups = getattr(module, "groups", 1)
-    if isinstance(module, nn.Embedding):
-        return 1, call.inputs.numel(), module.num_embeddings, module.embedding_dim
-    if isinstance(module, CONVOLUTIONS):
-        places, kernel = prod(call.shape[2:]), prod(module.kernel_size)
-        return (
-            groups,
-            call.shape[0] * places,
-            module.in_channels // groups * kernel,
-            module.out_channels // groups,
-        )
-    if isinstance(module, TRANSPOSED):
-        places, kernel = prod(call.inputs.shape[2:]), prod(module.kernel_size)
-        return (
-            groups,
-            call.shape[0] * places,
-            module.in_channels // groups,
-            module.out_channels // groups * kernel,
-        )
-    return 1, call.inputs.shape[:-1].numel(), module.in_features, module.out_features

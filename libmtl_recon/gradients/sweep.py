@@ -181,7 +181,7 @@ class Sweep:
 
     def _take(self, call: Call, gradients: list[tuple[int, Tensor]]) -> None:
         """Take the gradients of a call's output; the products, once all calls of its layer have."""
-        weight = call.module._parameters["weight"]
+        weight = call.operation.weight
         waiting = self._deltas.setdefault(id(weight), [])
         if gradients:
             tasks, found = zip(*gradients, strict=True)
@@ -198,7 +198,7 @@ class Sweep:
         # Modules with one weight may have a bias each.
         biases: dict[int, list[Deltas]] = {}
         for one in waiting:
-            bias = one.call.module._parameters.get("bias")
+            bias = one.call.operation.bias
             if bias is not None and bias.requires_grad:
                 biases.setdefault(id(bias), []).append(one)
         for identity, own in biases.items():

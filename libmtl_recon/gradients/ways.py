@@ -7,15 +7,14 @@ is written to memory and read again counts as several.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from libmtl_recon.gradients.calls import Call
-from libmtl_recon.gradients.products import weight_numbers
+from libmtl_recon.gradients.operations import Kind
 
 
 @dataclass(frozen=True)
@@ -26,19 +25,21 @@ class Rates:
         stored: A number of a gradient that is written, read for the Gramian and combined.
         moved: A number that is copied once.
         exact: A multiplication in float64.
+        product: A multiplication of products of inputs, in the dtype in which they are taken.
         weight: A multiplication of the pass that computes a weight's gradient.
     """
 
     stored: float
     moved: float
     exact: float
+    product: float
     weight: float
 
 
 # Measured by benchmarks/gradients.py on one core; a GPU's memory is slower in comparison, and its
 # float64 too.
-RATES = {"cpu": Rates(stored=70.0, moved=12.0, exact=3.0, weight=1.5)}
-_ELSEWHERE = Rates(stored=200.0, moved=60.0, exact=4.0, weight=1.0)
+RATES = {"cpu": Rates(stored=70.0, moved=12.0, exact=3.0, product=2.0, weight=1.5)}
+_ELSEWHERE = Rates(stored=200.0, moved=60.0, exact=4.0, product=1.0, weight=1.0)
 
 
 class Way(NamedTuple):
@@ -70,32 +71,33 @@ def costs(calls: Sequence[tuple[Call, int]], device: str) -> Costs:
         device: The type of its device.
     """
     rates = RATES.get(device, _ELSEWHERE)
-    sizes = [(weight_numbers(call), tasks) for call, tasks in calls]
-    most = max(tasks for _, tasks in sizes)
-    groups, _, a, b = sizes[0][0]
+    groups, _, a, b = calls[0][0].numbers
+    most = max(tasks for _, tasks in calls)
     rows = most * groups * a * b * (rates.stored + rates.exact * most)
     products = 0.0
-    by_index = isinstance(calls[0][0].module, nn.Embedding)
-    for index, ((_, n, _, _), tasks) in enumerate(sizes):
-        if by_index:
+    # Of this call and those after it, with which it has products, too: positions, tasks, and both.
+    positions = reaching = gradients = 0
+    for call, tasks in reversed(calls):
+        n = call.numbers[1]
+        if call.operation.kind is Kind.EMBEDDING:
             rows += rates.moved * tasks * n * b
             products += tasks * n * b * (2 * rates.moved + rates.exact * tasks)
             continue
+        positions, reaching, gradients = positions + n, reaching + tasks, gradients + n * tasks
         rows += rates.weight * tasks * groups * n * a * b
         products += rates.moved * groups * n * (a + 2 * tasks * b)
-        for (_, m, _, _), others in sizes[index:]:
-            products += groups * n * m * (a + others * b)
-            products += rates.exact * groups * n * b * tasks * others
+        products += rates.product * groups * n * (positions * a + gradients * b)
+        products += rates.exact * groups * n * b * tasks * reaching
     return Costs(rows, products)
 
 
-def whole_pass(calls: Sequence[Call], device: str) -> float:
+def whole_pass(calls: Iterable[Call], device: str) -> float:
     """What one more backward pass through these calls costs."""
     rates = RATES.get(device, _ELSEWHERE)
     found = 0.0
     for call in calls:
-        if not isinstance(call.module, nn.Embedding):
-            groups, n, a, b = weight_numbers(call)
+        if call.operation.kind is not Kind.EMBEDDING:
+            groups, n, a, b = call.numbers
             found += (1.0 + rates.weight) * groups * n * a * b
     return found
 

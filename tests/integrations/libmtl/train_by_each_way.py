@@ -40,8 +40,8 @@ class Encoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.one, self.norm, self.two = nn.Linear(5, 96), nn.BatchNorm1d(96), nn.Linear(96, 96)
-        self.conv = nn.Conv1d(24, 48, 3, padding=1, stride=2)
+        self.one, self.norm, self.two = nn.Linear(5, 240), nn.BatchNorm1d(240), nn.Linear(240, 240)
+        self.conv = nn.Conv1d(60, 48, 3, padding=1, stride=2)
         self.last = nn.Linear(96, 6)
         self.frozen = nn.Linear(6, 6)
         self.frozen.requires_grad_(False)
@@ -50,7 +50,7 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.tanh(self.norm(self.one(x)))
         x = torch.tanh(self.two(torch.relu(self.two(x))))
-        x = torch.relu(self.conv(x.unflatten(1, (24, 4)))).flatten(1)
+        x = torch.relu(self.conv(x.unflatten(1, (60, 4)))).flatten(1)
         return torch.tanh(self.frozen(self.last(x)) * self.scale)
 
 

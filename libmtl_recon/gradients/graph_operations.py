@@ -1,0 +1,155 @@
+"""Operations with a layer's weight that are called by no module, found in the autograd graph.
+
+Attention projects by functions, scripts call ``linear`` and ``conv2d`` with parameters of their
+own, and a layer that a split network calls once per task returns no plain tensor. A node of the
+graph keeps what the gradient of its weight is computed from. What this does not know, by the names
+of another PyTorch for example, is left to autograd, and goes by rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from libmtl_recon.gradients.calls import Call, not_as_it_was
+from libmtl_recon.gradients.operations import Kind, Operation
+
+
+class _Form(NamedTuple):
+    """Which of a node's edges lead to what, and the name of what it saved of its inputs."""
+
+    inputs: int
+    weight: int
+    bias: int | None
+    saved: str
+
+
+_FORMS = {
+    "AddmmBackward0": _Form(inputs=1, weight=2, bias=0, saved="mat1"),
+    "MmBackward0": _Form(inputs=0, weight=1, bias=None, saved="self"),
+    "ConvolutionBackward0": _Form(inputs=0, weight=1, bias=2, saved="input"),
+}
+
+
+def call_at(node: Node, names: Mapping[int, str]) -> Call | None:
+    """The call of an operation that made a node; None if it is none with a network's weight.
+
+    Args:
+        node: Of the graph.
+        names: The layers' names, by the identities of the network's parameters.
+
+    Raises:
+        ReconError: Its inputs were changed in place.
+    """
+    form = _FORMS.get(type(node).__name__)
+    if form is None:
+        return None
+    weight, turned = _leaf(node.next_functions[form.weight][0], matrix=form.saved != "input")
+    if weight is None or id(weight) not in names or weight.is_complex():
+        return None
+    try:
+        return _read(node, form, weight, turned, names)
+    except AttributeError:  # another PyTorch, whose nodes keep other things
+        return None
+
+
+def _read(
+    node: Any, form: _Form, weight: Tensor, turned: bool, names: Mapping[int, str]
+) -> Call | None:
+    bias = None if form.bias is None else _leaf(node.next_functions[form.bias][0])[0]
+    metadata = node._input_metadata[0]
+    shape = torch.Size(metadata.shape)
+    channels = shape[1]
+    # One that is added along another axis, or that is computed of a parameter, is not a layer's.
+    if bias is not None and (bias.shape != (channels,) or id(bias) not in names):
+        bias = None
+    operation = _operation(node, form, weight, turned, bias)
+    inputs = None if operation is None else _saved(node, form.saved, names[id(weight)])
+    if operation is None or inputs is None:
+        return None
+    below = [node.next_functions[form.inputs]]
+    if form.bias is not None and bias is None:
+        below.append(node.next_functions[form.bias])
+    return Call(
+        names[id(weight)],
+        operation,
+        inputs,
+        metadata.dtype,
+        shape,
+        node,
+        tuple(edge for edge in below if edge[0] is not None),
+        inputs._version,
+    )
+
+
+def _operation(
+    node: Any, form: _Form, weight: Tensor, turned: bool, bias: Tensor | None
+) -> Operation | None:
+    if form.saved != "input":
+        factors = () if form.bias is None else (node._saved_alpha, node._saved_beta)
+        if any(factor != 1 for factor in factors):
+            return None
+        return Operation(Kind.LINEAR if turned else Kind.MATRIX, weight, bias)
+    axes = weight.ndim - 2
+    stride, dilation, padding = (
+        tuple(sizes) * (axes // len(sizes))  # one number stands for all axes
+        for sizes in (node._saved_stride, node._saved_dilation, node._saved_padding)
+    )
+    return Operation(
+        Kind.TRANSPOSED if node._saved_transposed else Kind.CONVOLUTION,
+        weight,
+        bias,
+        stride,
+        dilation,
+        tuple(size for size in reversed(padding) for _ in range(2)),
+        groups=node._saved_groups,
+    )
+
+
+def _saved(node: Any, what: str, name: str) -> Tensor | None:
+    """What a node saved of its inputs; None if it cannot be had as it is."""
+    raw = getattr(node, f"_raw_saved_{what}")
+    # A checkpoint computes again what is asked for, and others load it: as often as it is asked.
+    if raw.unpack_hook is not None:
+        return None
+    try:
+        saved = getattr(node, f"_saved_{what}")
+    except RuntimeError as error:
+        if "inplace" in str(error):
+            raise not_as_it_was(name, "changed in place") from error
+        return None  # the graph was freed, of which autograd will tell
+    if type(saved) is not Tensor or saved.layout != torch.strided:
+        return None
+    return saved.detach()
+
+
+def _leaf(node: Any, *, matrix: bool = False) -> tuple[Tensor | None, bool]:
+    """The leaf that a node has as it is, but for its type; of a matrix, whether it is turned."""
+    turned = False
+    while node is not None:
+        match type(node).__name__:
+            case "AccumulateGrad":
+                return node.variable, turned
+            case "TBackward0" | "TransposeBackward0" | "PermuteBackward0" if matrix:
+                turned ^= _swaps(node)
+            case "ToCopyBackward0":  # autocast's
+                pass
+            case _:
+                return None, False
+        node = node.next_functions[0][0]
+    return None, False
+
+
+def _swaps(node: Any) -> bool:
+    # Axes that are counted from the end are huge here, and odd or even as they should be.
+    match type(node).__name__:
+        case "TransposeBackward0":
+            return bool(node._saved_dim0 % 2 != node._saved_dim1 % 2)
+        case "PermuteBackward0":
+            return [axis % 2 for axis in node._saved_dims] == [1, 0]
+        case _:
+            return True
