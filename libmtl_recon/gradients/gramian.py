@@ -13,14 +13,15 @@ from torch import Tensor
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.gradients.columns import real_rows
+from libmtl_recon.gradients.doubt import is_doubtful
 
 # Entries turned to float64 at a time. On a CPU they stay in the cache of a core until the product
 # has been taken (1 MiB); elsewhere they are many, since each product is a call.
 _CACHED, _ELSEWHERE = 1 << 17, 1 << 24
 # Columns whose products may be added up in float32.
 _BLOCK = 1 << 11
-# Cosines and eigenvalues near which the rounding of float32 products matters.
-_ORTHOGONAL, _DEPENDENT = 1e-5, 0.05
+# What float32 products, a block at a time, are off by, relative to the lengths.
+_IN_BLOCKS = 1e-6
 # Squared lengths beyond which a float32 product may have lost digits, or overflowed.
 _SMALLEST, _LARGEST = 1e-25, 1e37
 
@@ -62,27 +63,8 @@ def quick_gramian(gradients: Tensor) -> Tensor:
     if gradients.dtype != torch.float32 or gradients.device.type != "cpu":
         return gramian(gradients)
     found = _in_blocks(gradients)
-    return gramian(gradients) if is_doubtful(found) else (found + found.T) / 2
-
-
-def is_doubtful(gramian: Tensor) -> bool:
-    """Whether an error of 1e-6 of two gradients' lengths in float32 products could matter.
-
-    Args:
-        gramian: ``[T, T]``, float64, of such products.
-    """
-    if not bool(torch.isfinite(gramian).all()):
-        return True
-    norms = gramian.diagonal().sqrt()
-    there = norms > 0
-    if not bool(there.any()):
-        return False
-    norms = norms[there]
-    cosine = gramian[there][:, there] / norms / norms[:, None]
-    others = cosine.abs() + torch.eye(len(cosine), dtype=cosine.dtype, device=cosine.device)
-    if float(others.min()) < _ORTHOGONAL:
-        return True
-    return float(torch.linalg.eigvalsh(cosine)[0]) < _DEPENDENT
+    errors = torch.full((len(found),), _IN_BLOCKS, dtype=torch.float64)
+    return gramian(gradients) if is_doubtful(found, errors) else (found + found.T) / 2
 
 
 def exact_device(device: torch.device) -> torch.device:

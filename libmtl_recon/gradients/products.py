@@ -11,6 +11,7 @@ call with each.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -81,32 +82,34 @@ class Deltas:
         return self._stacked.reshape(len(self.tasks), -1, self._stacked.shape[-1])
 
 
-def multiplied_exactly(parameters: Sequence[Tensor]) -> bool:
-    """Whether products are taken in float64 at once.
-
-    On a CPU that makes a Gramian 5 % dearer, and nothing can hang on their rounding. Elsewhere
-    float64 may be much slower, or missing.
-    """
-    return bool(parameters) and parameters[0].device.type == "cpu"
-
-
 def product_dtype(call: Call) -> torch.dtype:
-    """In what the products of a call are taken where float64 is slow: float32 at least."""
+    """In what the products of a call are taken if not exactly: float32 at least."""
     return torch.promote_types(call.dtype, torch.float32)
 
 
-def weight_gramian(calls: Sequence[Deltas], tasks: int) -> Tensor:
+class Products(NamedTuple):
+    """The Gramian of T tasks' gradients of one weight.
+
+    Attributes:
+        gramian: ``[T, T]``, float64, symmetric (see
+            :func:`~libmtl_recon.gradients.exact_device`).
+        errors: ``[T]``, float64: about what rounding makes of its diagonal.
+    """
+
+    gramian: Tensor
+    errors: Tensor
+
+
+def weight_gramian(calls: Sequence[Deltas], tasks: int) -> Products:
     """The Gramian of T tasks' gradients of the weight that these calls of one layer share.
 
     Args:
         calls: All that the losses reach.
         tasks: T.
-
-    Returns:
-        ``[T, T]``, float64, symmetric (see :func:`~libmtl_recon.gradients.exact_device`).
     """
     if calls[0].call.operation.kind is Kind.EMBEDDING:
-        return _embedding_gramian(calls, tasks)
+        found = _embedding_gramian(calls, tasks)
+        return Products(found, torch.zeros_like(found[0]))
     # Calls that the same tasks reach are one call at more positions.
     together: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
     for one in calls:
@@ -114,14 +117,30 @@ def weight_gramian(calls: Sequence[Deltas], tasks: int) -> Tensor:
     sides = [(torch.tensor(own), *_joined(found)) for own, found in together.items()]
     device = exact_device(sides[0][1].device)
     total = torch.zeros(tasks, tasks, dtype=torch.float64, device=device)
+    errors = torch.zeros_like(total[0])
     for i, (here, inputs, own) in enumerate(sides):
+        errors[here] += _rounding(inputs, own).to(device)
         for j, (there, others, deltas) in enumerate(sides[i:], i):
             kernel = inputs @ others.transpose(1, 2)  # [g, N, M]
             part = _contracted(own, kernel[:, None] @ deltas)
             total[here[:, None], there] += part
             if i != j:
                 total[there[:, None], here] += part.T
-    return (total + total.T) / 2
+    return Products((total + total.T) / 2, errors)
+
+
+def _rounding(inputs: Tensor, gradients: Tensor) -> Tensor:
+    """About how far the squared lengths of ``[g, N, a]`` and ``[g, tasks, N, b]`` are off.
+
+    The N² products of positions are off by a rounding of their sizes each, in either direction,
+    which adds up to N of them. Where they do not cancel, that is a rounding of the squared length.
+    """
+    if inputs.dtype == torch.float64:
+        return torch.zeros(gradients.shape[1], dtype=torch.float64, device=inputs.device)
+    sizes = inputs.square().sum(dim=(1, 2))
+    lengths = torch.linalg.vector_norm(gradients, dim=(2, 3)).square()
+    found: Tensor = (sizes[:, None] * lengths).sum(dim=0).double()
+    return found * torch.finfo(inputs.dtype).eps / inputs.shape[1]
 
 
 def _joined(sides: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -79,6 +79,8 @@ class Record:
     Attributes:
         layers: The names of the shared layers that the losses reach, once there is a Gramian.
         ways: How each of them was computed, and why so.
+        exact: Whether products were taken in float64: at once, or because float32 left open who
+            conflicts, or how the gradients depend on each other.
     """
 
     def __init__(
@@ -88,10 +90,13 @@ class Record:
         shared: list[nn.Parameter] | None,
         way: str,
         rows: TaskRows | None = None,
+        *,
+        exact: bool = False,
     ) -> None:
         self._network, self._calls, self._shared, self._way = network, calls, shared, way
         self._rows = TaskRows() if rows is None else rows
         self._sweep: Sweep | None = None
+        self.exact = exact
         self.layers: tuple[str, ...] = ()
         self.ways: tuple[Way, ...] = ()
 
@@ -126,8 +131,9 @@ class Record:
         Raises:
             ReconError: A layer's input was changed in place, or freed.
         """
-        self._sweep = Sweep(plan, losses, self._rows)
+        self._sweep = Sweep(plan, losses, self._rows, exact=self.exact)
         total = self._sweep.run()
+        self.exact = self._sweep.exact
         self.ways, self.layers = tuple(plan.ways), tuple(way.layer for way in plan.ways)
         if total is None:
             total = torch.zeros(len(losses), len(losses), dtype=torch.float64)

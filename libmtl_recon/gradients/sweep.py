@@ -14,15 +14,18 @@ from libmtl_recon.gradients import columns
 from libmtl_recon.gradients.accumulate import add_gradient
 from libmtl_recon.gradients.calls import Call
 from libmtl_recon.gradients.combine import combine, wants_float64
-from libmtl_recon.gradients.gramian import gramian, is_doubtful, quick_gramian
+from libmtl_recon.gradients.doubt import is_doubtful
+from libmtl_recon.gradients.gramian import gramian, quick_gramian
 from libmtl_recon.gradients.plan import Plan, Segment
 from libmtl_recon.gradients.products import (
     Deltas,
     bias_gramian,
-    multiplied_exactly,
     weight_gramian,
 )
 from libmtl_recon.gradients.rows import Root, TaskRows
+
+# What no Gramian of float32 gradients is taken to be better than.
+_LEAST = 1e-7
 
 
 class Sweep:
@@ -32,10 +35,21 @@ class Sweep:
         plan: Which they are.
         losses: T scalars; None for one that there is not.
         rows: Where rows are kept from step to step.
+        exact: Take products in float64 at once.
+
+    Attributes:
+        exact: Whether they were, or had to be.
     """
 
-    def __init__(self, plan: Plan, losses: Sequence[Tensor | None], rows: TaskRows) -> None:
-        self._plan, self._losses, self._rows = plan, list(losses), rows
+    def __init__(
+        self,
+        plan: Plan,
+        losses: Sequence[Tensor | None],
+        rows: TaskRows,
+        *,
+        exact: bool = False,
+    ) -> None:
+        self._plan, self._losses, self._rows, self.exact = plan, list(losses), rows, exact
         self._shared = [leaf for _, leaf in plan.shared]
         self._names = {id(leaf): name for name, leaf in plan.shared}
         # Each loss's gradient where the segment begins that is being computed.
@@ -48,7 +62,7 @@ class Sweep:
         self._deltas: dict[int, list[Deltas]] = {}
         self._open: dict[int, int] = {}
         self._found: dict[str, Tensor] = {}
-        self._exact = multiplied_exactly(self._shared)
+        self._errors = torch.zeros(len(self._losses), dtype=torch.float64)
 
     def run(self) -> Tensor | None:
         """The Gramian ``[T, T]``, float64; None if no loss reaches a shared parameter."""
@@ -62,12 +76,19 @@ class Sweep:
             self._total = self._by_segments()
             # Of a device without float64 the products are what they are.
             has_float64 = self._shared[0].device.type != "mps"
-            if not self._exact and has_float64 and is_doubtful(self._total):
-                self._exact, self._specific = True, []
+            if not self.exact and has_float64 and self._is_doubtful(self._total):
+                self.exact, self._specific = True, []
                 self._total = self._by_segments()
         return self._total
 
+    def _is_doubtful(self, total: Tensor) -> bool:
+        squares = total.diagonal().cpu()
+        # Of the rest, gradients that were computed in float32.
+        errors = (self._errors / squares).nan_to_num(0.0).clamp_min(_LEAST)
+        return is_doubtful(total.cpu(), errors)
+
     def _by_segments(self) -> Tensor:
+        self._errors.zero_()
         self._at_start = [None] * len(self._losses)
         self._found, self._deltas = {}, {}
         self._open = {weight: len(calls) for weight, calls in self._plan.calls.items()}
@@ -185,13 +206,15 @@ class Sweep:
         waiting = self._deltas.setdefault(id(weight), [])
         if gradients:
             tasks, found = zip(*gradients, strict=True)
-            waiting.append(Deltas(call, tasks, found, exact=self._exact))
+            waiting.append(Deltas(call, tasks, found, exact=self.exact))
         self._open[id(weight)] -= 1
         if self._open[id(weight)]:
             return
         del self._deltas[id(weight)]
         if waiting:
-            self._add(self._names[id(weight)], weight_gramian(waiting, len(self._losses)))
+            found = weight_gramian(waiting, len(self._losses))
+            self._add(self._names[id(weight)], found.gramian)
+            self._errors += found.errors.cpu()
             self._take_biases(waiting)
 
     def _take_biases(self, waiting: Sequence[Deltas]) -> None:

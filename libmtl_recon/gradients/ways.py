@@ -25,21 +25,19 @@ class Rates:
         stored: A number of a gradient that is written, read for the Gramian and combined.
         moved: A number that is copied once.
         exact: A multiplication in float64.
-        product: A multiplication of products of inputs, in the dtype in which they are taken.
         weight: A multiplication of the pass that computes a weight's gradient.
     """
 
     stored: float
     moved: float
     exact: float
-    product: float
     weight: float
 
 
 # Measured by benchmarks/gradients.py on one core; a GPU's memory is slower in comparison, and its
 # float64 too.
-RATES = {"cpu": Rates(stored=70.0, moved=12.0, exact=3.0, product=2.0, weight=1.5)}
-_ELSEWHERE = Rates(stored=200.0, moved=60.0, exact=4.0, product=1.0, weight=1.0)
+RATES = {"cpu": Rates(stored=70.0, moved=12.0, exact=3.0, weight=1.5)}
+_ELSEWHERE = Rates(stored=200.0, moved=60.0, exact=4.0, weight=1.0)
 
 
 class Way(NamedTuple):
@@ -86,7 +84,7 @@ def costs(calls: Sequence[tuple[Call, int]], device: str) -> Costs:
         positions, reaching, gradients = positions + n, reaching + tasks, gradients + n * tasks
         rows += rates.weight * tasks * groups * n * a * b
         products += rates.moved * groups * n * (a + 2 * tasks * b)
-        products += rates.product * groups * n * (positions * a + gradients * b)
+        products += groups * n * (positions * a + gradients * b)
         products += rates.exact * groups * n * b * tasks * reaching
     return Costs(rows, products)
 

@@ -43,6 +43,11 @@ class Watcher(Protocol):
         """Given the Gramians ``[L, T, T]`` of the layers that any task reaches, by name."""
 
 
+# For how many steps products are taken in float64 at once after one in which they had to be taken
+# again: what made that so (gradients that are nearly parallel, inputs far from zero) seldom ends.
+_EXACT_STEPS = 50
+
+
 class Recorded(NamedTuple):
     """What was noted of forward passes, and the T losses; None for one that is a constant."""
 
@@ -75,6 +80,7 @@ class Step:
         self._labelled: dict[int, Tensor] = {}
         self._part: tuple[Any, Tensor] | None = None
         self._watcher: Watcher | None = None
+        self._exact_steps = 0
 
     @property
     def present(self) -> list[int] | None:
@@ -196,7 +202,14 @@ class Step:
         if calls is None or self.way == "stored" or not handed_over:
             return None
         shared = list(model.get_share_params())
-        record = Record(sharing_root(model, shared), calls, shared, self.way, self.rows)
+        record = Record(
+            sharing_root(model, shared),
+            calls,
+            shared,
+            self.way,
+            self.rows,
+            exact=self._exact_steps > 0,
+        )
         scalars = self.batches[0].scalars
         return Recorded(record, [one if one.requires_grad else None for one in scalars])
 
@@ -227,8 +240,12 @@ class Step:
             return None
         return jacobian_of(losses, self.batches, accumulate=accumulate)
 
-    def tell_watcher(self, record: Record) -> None:
-        """Tell the watcher, if there is one, of a step whose Gramian was computed."""
+    def note_gramian(self, record: Record) -> None:
+        """Note that the step's Gramian was computed, and tell the watcher, if there is one."""
+        if self._exact_steps:
+            self._exact_steps -= 1
+        elif record.exact:
+            self._exact_steps = _EXACT_STEPS
         if self._watcher is not None and self._watcher.waiting:
             self._watcher.take_gramians(record.layers, record.layer_gramians)
 
@@ -248,7 +265,7 @@ class Step:
                 continue
             found, plan = planned
             found.record.gramian_as_it_is(plan, found.losses)
-            self.tell_watcher(found.record)
+            self.note_gramian(found.record)
             found.record.backward(gradient, gradient)
 
     def _one_by_one(

@@ -168,7 +168,7 @@ def _recorded(model: Any, losses: Tensor, *, update_follows: bool) -> RecordedGr
     if jacobian is not None:
         jacobian = jacobian.double().cpu()
         matrix = jacobian @ matrix @ jacobian.T
-    step.tell_watcher(record)
+    step.note_gramian(record)
     return RecordedGradients(
         record, jacobian, matrix, columns.row_dtype(list(model.get_share_params()))
     )
