@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
+from torch.nn.utils.rnn import PackedSequence
 
 from libmtl_recon.errors import ReconError
 from libmtl_recon.gradients.operations import Operation, of_module
@@ -78,13 +79,32 @@ class Calls:
     Attributes:
         calls: By their nodes.
         outputs: The places of all modules' tensors, and how many numbers these have.
+        others: The modules that compute something else of their weights, such as recurrent ones,
+            and at how many positions.
     """
 
     calls: dict[Node, Call] = field(default_factory=dict)
     outputs: dict[tuple[Node, int], int] = field(default_factory=dict)
+    others: list[tuple[nn.Module, int]] = field(default_factory=list)
 
     def note(self, name: str, module: nn.Module, given: Any, output: Any) -> None:
-        """Note one call, if its output is a plain tensor with a graph."""
+        """Note one call."""
+        if module._parameters:
+            self._note_other(module, given)
+        self._note_output(name, module, given, output)
+
+    def _note_other(self, module: nn.Module, given: Any) -> None:
+        inputs = given.data if isinstance(given, PackedSequence) else given
+        matrices = any(p is not None and p.ndim > 1 for p in module._parameters.values())
+        if (
+            matrices
+            and type(inputs) is Tensor
+            and inputs.numel()
+            and of_module(module, given) is None
+        ):
+            self.others.append((module, inputs.numel() // inputs.shape[-1]))
+
+    def _note_output(self, name: str, module: nn.Module, given: Any, output: Any) -> None:
         # Parameters, and what behaves like tensors of its own kind, is not followed.
         if type(output) is not Tensor or output.grad_fn is None:
             return

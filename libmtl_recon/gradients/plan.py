@@ -103,7 +103,7 @@ def make_plan(
     reasons: dict[str, str] = {}
     _leave_out_unknown(groups, reasons, walk, wanted)
     saved = _leave_out_dear_ones(groups, reasons, walk, alone_is_shared=wanted is not None)
-    if way == "auto" and groups and saved <= whole_pass(called, called[0].inputs.device.type):
+    if way == "auto" and groups and saved <= whole_pass(called, calls.others):
         reasons |= dict.fromkeys(
             (own[0].name for own in groups.values()),
             "what products would save is less than the pass that the update would need",

@@ -140,7 +140,7 @@ def _rounding(inputs: Tensor, gradients: Tensor) -> Tensor:
     sizes = inputs.square().sum(dim=(1, 2))
     lengths = torch.linalg.vector_norm(gradients, dim=(2, 3)).square()
     found: Tensor = (sizes[:, None] * lengths).sum(dim=0).double()
-    return found * torch.finfo(inputs.dtype).eps / inputs.shape[1]
+    return found * (2 * torch.finfo(inputs.dtype).eps / inputs.shape[1])
 
 
 def _joined(sides: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

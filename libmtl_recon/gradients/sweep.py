@@ -49,8 +49,9 @@ class Sweep:
         *,
         exact: bool = False,
     ) -> None:
-        self._plan, self._losses, self._rows, self.exact = plan, list(losses), rows, exact
+        self._plan, self._losses, self._rows = plan, list(losses), rows
         self._shared = [leaf for _, leaf in plan.shared]
+        self.exact = exact or all(leaf.dtype == torch.float64 for leaf in self._shared)
         self._names = {id(leaf): name for name, leaf in plan.shared}
         # Each loss's gradient where the segment begins that is being computed.
         self._at_start: list[Tensor | None] = [None] * len(self._losses)

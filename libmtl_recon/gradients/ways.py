@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from libmtl_recon.gradients.calls import Call
 from libmtl_recon.gradients.operations import Kind
@@ -89,15 +90,26 @@ def costs(calls: Sequence[tuple[Call, int]], device: str) -> Costs:
     return Costs(rows, products)
 
 
-def whole_pass(calls: Iterable[Call], device: str) -> float:
-    """What one more backward pass through these calls costs."""
-    rates = RATES.get(device, _ELSEWHERE)
+def whole_pass(calls: Sequence[Call], others: Iterable[tuple[nn.Module, int]]) -> float:
+    """What one more backward pass costs.
+
+    Args:
+        calls: What the passes go through.
+        others: Modules besides, and at how many positions each is applied. What they do of their
+            weights is not known, but seldom less than one multiplication for each number.
+    """
+    rates = RATES.get(calls[0].inputs.device.type, _ELSEWHERE)
+    known = {id(call.operation.weight) for call in calls}
     found = 0.0
     for call in calls:
         if call.operation.kind is not Kind.EMBEDDING:
             groups, n, a, b = call.numbers
-            found += (1.0 + rates.weight) * groups * n * a * b
-    return found
+            found += groups * n * a * b
+    for module, positions in others:
+        for parameter in module._parameters.values():
+            if parameter is not None and parameter.ndim > 1 and id(parameter) not in known:
+                found += positions * parameter.numel()
+    return (1.0 + rates.weight) * found
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -72,6 +72,7 @@ class ForwardCalls:
         for calls in self._passes:
             found.calls |= calls.calls
             found.outputs |= calls.outputs
+            found.others += calls.others
         return found if self._passes else None
 
     def forget(self) -> None:
