@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from small_problem import batches, make_trainer
@@ -22,6 +24,7 @@ from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.integrations.libmtl.planning import PlanningHook
 from libmtl_recon.integrations.libmtl.scoring import ScoringHook
 from libmtl_recon.integrations.libmtl.step import step_of
+from libmtl_recon.integrations.libmtl.step.way import OF_GRADIENTS, OF_GRAMIANS
 
 WIDE = 240
 
@@ -95,6 +98,30 @@ def test_a_weighting_of_the_gradients_themselves_refuses_ghost() -> None:
     with pytest.raises(UsageError, match=r"GradDrop, which drops single entries"):
         trained("GradDrop", "ghost", rep_grad=True)
     trained("GradDrop", "auto", rep_grad=True)
+
+
+def test_gradients_of_representations_refuse_ghost() -> None:
+    with pytest.raises(UsageError, match=r"ghost with --rep_grad, by which"):
+        trained("MGDA", "ghost", rep_grad=True)
+    with pytest.raises(UsageError, match=r"ghost with --weighting RotoGrad"):
+        trained("RotoGrad", "ghost")
+    trained("MGDA", "auto", rep_grad=True)
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    for way in ("ghost", "auto"):
+        one, other = (trained("PCGrad", way).model.state_dict() for _ in range(2))
+        assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_the_page_of_what_goes_with_what_tells_the_same() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "compatibility.md").read_text(encoding="utf-8")
+    section = page.partition("## How the tasks' gradients are computed")[2]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| ")]
+    assert set(re.findall(r"\b[A-Z]\w+", rows[1])) == OF_GRAMIANS
+    rest = " ".join(rows[2:])
+    assert set(OF_GRADIENTS) <= set(re.findall(r"\b[A-Z]\w+", rest))
+    assert not set(OF_GRADIENTS) & OF_GRAMIANS
 
 
 def test_products_where_they_pay(recorded: list[Record]) -> None:

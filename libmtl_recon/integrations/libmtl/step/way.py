@@ -24,13 +24,14 @@ OF_GRAMIANS = frozenset(
         "UPGrad",
     )
 )
-# They need the gradients themselves: single entries of them, or those of earlier steps.
+# They need the gradients themselves, of the shared parameters or of something else.
 OF_GRADIENTS = {
     "DB_MTL": "which averages the gradients over the steps",
     "ExcessMTL": "which compares the gradients entry by entry",
     "GradDrop": "which drops single entries of the gradients",
     "MoCo": "which averages the gradients over the steps",
     "MoDo": "which compares the gradients of three batches",
+    "RotoGrad": "which works on the gradients of the representation",
     "SDMGrad": "which compares the gradients of three batches",
 }
 
@@ -41,16 +42,25 @@ def choose_way(call: Call) -> None:
     Raises:
         UsageError: Rows are forbidden, and the weighting needs them.
     """
-    model = call.owner.model
+    trainer, model = call.owner, call.owner.model
     weighting = weighting_name(model)
     step = step_of(model)
     step.way = prepared_training().get("recon_gradients", "auto")
     step.calls.wanted = weighting in OF_GRAMIANS and not model.rep_grad
-    if step.way == "ghost" and weighting in OF_GRADIENTS:
-        raise UsageError(
-            "--recon_gradients",
-            f"cannot be ghost with --weighting {weighting}, {OF_GRADIENTS[weighting]}",
-            "ghost",
-            "Leave it out, or choose a weighting of the Gramian: "
-            f"{', '.join(sorted(OF_GRAMIANS))}.",
-        )
+    if step.way != "ghost":
+        return
+    chosen = getattr(trainer, "weighting", weighting)
+    if chosen in getattr(trainer, "bilevel_methods", ()):  # the model's weighting is EW then
+        why = f"--weighting {chosen}, which makes backward passes of its own"
+    elif weighting in OF_GRADIENTS:
+        why = f"--weighting {weighting}, {OF_GRADIENTS[weighting]}"
+    elif model.rep_grad:
+        why = "--rep_grad, by which the gradients of the representation are weighed"
+    else:
+        return
+    raise UsageError(
+        "--recon_gradients",
+        f"cannot be ghost with {why}",
+        "ghost",
+        f"Leave it out, or choose a weighting of the Gramian: {', '.join(sorted(OF_GRAMIANS))}.",
+    )
