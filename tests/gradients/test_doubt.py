@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from libmtl_recon.gradients import recording
@@ -106,3 +108,33 @@ def test_a_task_without_a_gradient_leaves_no_doubt() -> None:
 
 def test_what_is_not_finite_is_doubtful() -> None:
     assert is_doubtful(EYE * torch.nan, ERRORS)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    cosine=st.floats(-5e-6, 5e-6).filter(lambda c: abs(c) > 1e-6),
+    mean=st.sampled_from([0.0, 1.0, 30.0]),
+)
+def test_who_conflicts_is_decided_as_in_float64(seed: int, cosine: float, mean: float) -> None:
+    torch.manual_seed(seed)
+    network = nn.Linear(200, 150, bias=False)
+    x = torch.randn(6, 200) + mean
+    first, second = torch.randn(2, 6, 150, dtype=torch.float64)
+    # The gradients are Δᵀx; the second's Δ is turned so that they have nearly this cosine.
+    wide = x.double()
+    g, h = first.T @ wide, second.T @ wide
+    second = second - first * ((g * h).sum() / g.square().sum())
+    h = second.T @ wide
+    second = second + first * (cosine * h.norm() / g.norm())
+    deltas = torch.stack([first, second]).float()
+    with recording(network, way="ghost") as record:
+        z = network(x)
+        losses = [(z * delta).sum() for delta in deltas]
+    found = record.gramian(losses)
+    exact = torch.stack([(delta.double().T @ wide).flatten() for delta in deltas])
+    wanted = exact @ exact.T
+    true = float(wanted[0, 1] / (wanted[0, 0] * wanted[1, 1]).sqrt())
+    if abs(true) > 1e-6:
+        assert (float(found[0, 1]) > 0) == (true > 0)
+    assert record.ways[0].way == "products"
