@@ -37,7 +37,12 @@ class TaskGradients(Protocol):
 
 @dataclass(frozen=True)
 class StoredGradients:
-    """The rows ``[T, d]`` themselves. Decoders have their gradients already."""
+    """The rows ``[T, d]`` themselves. Decoders have their gradients already.
+
+    Attributes:
+        rows: As they are.
+        matrix: ``[T, T]``, float64, on the CPU: their Gramian.
+    """
 
     model: Any
     rows: Tensor
@@ -87,8 +92,7 @@ def shared_gradients(
     found = _recorded(model, losses, update_follows=True)
     if found is not None:
         return found
-    model._compute_grad_dim()
-    rows: Tensor = model._compute_grad(losses, mode="backward")
+    rows = _rows(model, losses)
     # The only time that the step waits for its device.
     return StoredGradients(model, rows, multiply(rows).cpu())
 
@@ -105,10 +109,8 @@ def stored_gradients(model: Any, losses: Tensor) -> Tensor:
         ReconError: ``--recon_gradients ghost`` forbids it.
     """
     _refuse_rep_grad(model)
-    refuse_ghost(model, "the weighting weighs each group of parameters by itself")
-    model._compute_grad_dim()
-    rows: Tensor = model._compute_grad(losses, mode="backward")
-    return rows
+    _refuse_ghost(model, "the weighting weighs each group of parameters by itself")
+    return _rows(model, losses)
 
 
 def loss_gramian(model: Any, losses: Tensor) -> Tensor:
@@ -128,6 +130,12 @@ def loss_gramian(model: Any, losses: Tensor) -> Tensor:
     return gramian(model._compute_grad(losses, mode="autograd")).cpu()
 
 
+def _rows(model: Any, losses: Tensor) -> Tensor:
+    model._compute_grad_dim()
+    rows: Tensor = model._compute_grad(losses, mode="backward")
+    return rows
+
+
 def _refuse_rep_grad(model: Any) -> None:
     if model.rep_grad:
         raise UsageError(
@@ -138,7 +146,7 @@ def _refuse_rep_grad(model: Any) -> None:
         )
 
 
-def refuse_ghost(model: Any, why: str) -> None:
+def _refuse_ghost(model: Any, why: str) -> None:
     """Refuse ``--recon_gradients ghost`` where rows must be stored.
 
     Raises:
@@ -158,7 +166,7 @@ def _recorded(model: Any, losses: Tensor, *, update_follows: bool) -> RecordedGr
     why = _why_not(model, step)
     planned = None if why else step.planned(model)
     if planned is None:
-        refuse_ghost(model, why or "the losses are not those of a forward pass that was noted")
+        _refuse_ghost(model, why or "the losses are not those of a forward pass that was noted")
         return None
     (record, scalars), plan = planned
     if not update_follows:

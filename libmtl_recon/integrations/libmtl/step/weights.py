@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from libmtl_recon.gradients import gramian
-from libmtl_recon.integrations.libmtl.step.task_gradients import TaskGradients, shared_gradients
+from libmtl_recon.integrations.libmtl.step.task_gradients import (
+    StoredGradients,
+    TaskGradients,
+    shared_gradients,
+)
 from libmtl_recon.weighting.aligned_mtl import aligned
 from libmtl_recon.weighting.gradnorm import imbalance, inverse_rates
 from libmtl_recon.weighting.imtl import impartial
@@ -21,24 +25,14 @@ from libmtl_recon.weighting.mgda import normalisers, shortest
 
 
 @dataclass(frozen=True)
-class _OfRepresentations:
+class _OfRepresentations(StoredGradients):
     """Those of the representations, which ``rep_grad`` weighs.
 
     Attributes:
-        rows: ``[T, d]``.
-        matrix: ``[T, T]``, float64, on the CPU: their Gramian.
-        representations: The same gradients, as LibMTL has them.
+        representations: The rows, as LibMTL has them.
     """
 
-    model: Any
-    rows: Tensor
-    matrix: Tensor
     representations: Any
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """In which they are."""
-        return self.rows.dtype
 
     def hand_out(self, weights: Tensor) -> None:
         """Give the shared parameters what the weighted sum leads to."""
