@@ -60,6 +60,8 @@ def add_script(parser: argparse.ArgumentParser, *, optional: bool = False) -> No
         help=f"path of a LibMTL script, or a built-in problem: {', '.join(BUILT_IN)}; "
         "everything behind it goes to the script" + (" (default: none)" if optional else ""),
     )
+    if optional:  # argparse would show three dots
+        parser.usage = "%(prog)s [-h] [-m] [SCRIPT ...]"
     flags = frozenset(flag for flag in parser._option_string_actions if len(flag) > 2)
     parser.set_defaults(own_flags=flags - {"--help"})
 

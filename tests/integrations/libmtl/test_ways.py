@@ -76,8 +76,22 @@ def test_the_installed_libmtl(name: str, installed: Found) -> None:
     check(name, installed)
 
 
-@pytest.mark.skipif(not MAIN, reason="LIBMTL_MAIN names no checkout of LibMTL's main branch")
-@pytest.mark.skipif(bool(NEEDS), reason=f"LibMTL's main branch needs {', '.join(NEEDS)}")
+on_main = pytest.mark.skipif(
+    not MAIN or bool(NEEDS),
+    reason=f"LibMTL's main branch needs {', '.join(NEEDS)}"
+    if MAIN
+    else "LIBMTL_MAIN names no checkout of LibMTL's main branch",
+)
+
+
+@on_main
+def test_nash_mtl_needs_a_gramian_only_where_it_solves(main: Found) -> None:
+    error, gramians, _ = main["Nash_MTL, every other step, ghost"]
+    assert error < 1e-9
+    assert gramians == main["Nash_MTL, plain, ghost"][1] / 2
+
+
+@on_main
 @pytest.mark.parametrize("name", OF_MAIN)
 def test_the_main_branch(name: str, main: Found) -> None:
     check(name, main)

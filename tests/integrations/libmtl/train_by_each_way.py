@@ -124,6 +124,9 @@ def settings(name: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
         _some_missing(data),
         {"task_dict": dict.fromkeys(tasks, task | measured)},
     )
+    if name == "Nash_MTL":
+        arguments = {"update_weights_every": 2, "optim_niter": 20, "max_norm": 0.1}
+        yield "every other step", data, {"weight_args": arguments}
     yield "split", data, _recon({"one": 9, "conv": 8})
 
 
