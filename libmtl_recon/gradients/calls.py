@@ -110,7 +110,9 @@ class Calls:
             return
         edge = get_gradient_edge(output)
         self.outputs[edge.node, edge.output_nr] = output.numel()
-        operation = of_module(module, given) if type(given) is Tensor else None
+        # A hook of all modules comes before ours, and may have made another output.
+        sure = type(given) is Tensor and not nn.modules.module._global_forward_hooks
+        operation = of_module(module, given) if sure else None
         if operation is not None and edge.output_nr == 0:
             self.calls[edge.node] = Call(
                 layer_name(name),
@@ -129,7 +131,8 @@ def noted(network: nn.Module) -> Iterator[Calls]:
     """Inside the ``with`` block, note which of a network's modules are called.
 
     Args:
-        network: Not changed; has hooks meanwhile. What ``torch.compile`` has compiled has none.
+        network: Not changed; has hooks meanwhile. What ``torch.compile`` or ``torch.jit`` has
+            compiled has none.
     """
     found = Calls()
     with ExitStack() as hooks:
@@ -151,6 +154,8 @@ def _noting(found: Calls, name: str) -> Any:
 
 def _modules(network: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
     if COMPILED in network._modules or network._compiled_call_impl is not None:
+        return
+    if isinstance(network, torch.jit.ScriptModule):  # which takes no hooks
         return
     yield path, network
     for name, child in network.named_children():

@@ -150,6 +150,8 @@ def _leave_out_unknown(
             reason = "not all of its parameters are shared"
         elif any(len(weights_of[identity]) > 1 for identity in used):
             reason = "its bias goes with several weights"
+        elif any(0 in call.numbers for call in own):
+            reason = "empty, or given nothing in one of its calls"
         elif len({(call.operation.kind, call.operation.groups) for call in own}) > 1:
             reason = "used in operations of several kinds"
         elif not reached.isdisjoint(used):

@@ -517,6 +517,73 @@ def test_compiled_parts_go_by_rows() -> None:
 
 
 @pytest.mark.usefixtures("by_products")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_scripted_parts_have_no_hooks_and_are_right() -> None:
+    network = nn.Sequential(nn.Linear(5, 4), torch.jit.script(nn.Linear(4, 3)), nn.Linear(3, 2))
+    network = network.double()
+    x = torch.randn(6, 5, dtype=torch.float64)
+    losses = loss_functions(12)
+    rows = stored(network, x, losses)
+    record, found = computed(network, x, losses)
+    assert_close(found, gramian(rows))
+    assert record.layers == ("0", "1", "2")
+
+
+class OfComplexNumbers(nn.Module):
+    """A real weight that complex numbers meet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 5, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = torch.complex(x, x.cos()) @ self.layer.weight.to(torch.complex128)
+        return torch.view_as_real(found)
+
+
+@pytest.mark.usefixtures("by_products")
+def test_a_real_weight_of_complex_numbers_goes_by_rows() -> None:
+    network = OfComplexNumbers().double()
+    x = torch.randn(6, 5, dtype=torch.float64)
+    losses = loss_functions(60)
+    rows = stored(network, x, losses)
+    record, found = computed(network, x, losses)
+    assert_close(found, gramian(rows))
+    assert {way.way for way in record.ways} == {"rows"}
+
+
+@pytest.mark.usefixtures("by_products")
+def test_a_hook_of_all_modules_may_change_outputs() -> None:
+    network = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    x = torch.randn(6, 5, dtype=torch.float64)
+    losses = loss_functions(18)
+    hook = nn.modules.module.register_module_forward_hook(lambda module, args, output: 2 * output)
+    try:
+        rows = stored(network, x, losses)
+        _, found = computed(network, x, losses)
+    finally:
+        hook.remove()
+    assert_close(found, gramian(rows))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [
+        (nn.Linear(5, 4), torch.zeros(0, 5)),
+        (nn.Conv2d(4, 4, 3), torch.zeros(0, 4, 5, 5)),
+        (nn.Embedding(7, 4), torch.zeros(0, 3, dtype=torch.long)),
+    ],
+)
+def test_layers_that_are_given_nothing(layer: nn.Module, x: Tensor, way: str) -> None:
+    record, found = computed(layer, x, [torch.sum, lambda z: 2 * z.sum()], way)
+    assert not found.any()
+    assert {way.way for way in record.ways} == {"rows"}
+    record.backward(torch.ones(2))
+    assert not flat_gradients(layer).any()
+
+
+@pytest.mark.usefixtures("by_products")
 def test_inputs_changed_in_place_are_refused_by_name() -> None:
     network = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
     x = torch.randn(6, 5)
