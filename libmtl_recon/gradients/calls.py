@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -81,17 +82,43 @@ class Calls:
         outputs: The places of all modules' tensors, and how many numbers these have.
         others: The modules that compute something else of their weights, such as recurrent ones,
             and at how many positions.
+        tensors: What modules returned, by their names, as long as it lives.
+        hooked: The module that was given or returned a tensor with a hook; empty if none was.
     """
 
     calls: dict[Node, Call] = field(default_factory=dict)
     outputs: dict[tuple[Node, int], int] = field(default_factory=dict)
     others: list[tuple[nn.Module, int]] = field(default_factory=list)
+    tensors: list[tuple[str, ref[Tensor]]] = field(default_factory=list)
+    hooked: str = ""
+
+    def add(self, other: Calls) -> None:
+        """Add those of another forward pass."""
+        self.calls |= other.calls
+        self.outputs |= other.outputs
+        self.others += other.others
+        self.tensors += other.tensors
+        self.hooked = self.hooked or other.hooked
+
+    def find_hooked(self) -> str:
+        """The layer that was given or returned a tensor with a hook; empty if none was."""
+        for name, tensor in self.tensors:
+            self._note_hooks(name, tensor())
+        return self.hooked
+
+    def _note_hooks(self, name: str, tensor: Any) -> None:
+        if type(tensor) is Tensor and tensor.grad_fn is not None and tensor._backward_hooks:
+            self.hooked = self.hooked or layer_name(name)
 
     def note(self, name: str, module: nn.Module, given: Any, output: Any) -> None:
         """Note one call."""
         if module._parameters:
             self._note_other(module, given)
         self._note_output(name, module, given, output)
+        self._note_hooks(name, given)
+        if type(output) is Tensor:
+            self._note_hooks(name, output)
+            self.tensors.append((name, ref(output)))
 
     def _note_other(self, module: nn.Module, given: Any) -> None:
         inputs = given.data if isinstance(given, PackedSequence) else given

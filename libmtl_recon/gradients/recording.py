@@ -211,7 +211,8 @@ class Record:
                     parameter._backward_hooks or parameter._post_accumulate_grad_hooks
                 ):
                     return f"a hook of a parameter of {path or 'the network'}"
-        return ""
+        found = self._calls.find_hooked()
+        return f"a hook of a tensor that {found} was given or has returned" if found else ""
 
     def _names(self) -> dict[int, str]:
         found: dict[int, str] = {}

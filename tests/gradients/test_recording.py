@@ -516,6 +516,36 @@ def test_compiled_parts_go_by_rows() -> None:
     assert {way.way for way in record.ways} == {"rows"}
 
 
+class Clipping(nn.Module):
+    """A hook clips the gradients of a tensor that a module is given, or that one has returned."""
+
+    def __init__(self, given: bool) -> None:
+        super().__init__()
+        self.first, self.second, self.given = nn.Linear(5, 5), nn.Linear(5, 5), given
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x = x.sin() if self.given else x
+        x.register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
+        x = x if self.given else x.sin()
+        return self.second(x)
+
+
+@pytest.mark.usefixtures("by_products")
+@pytest.mark.parametrize("given", [True, False])
+def test_hooks_of_tensors_may_clip_the_gradient_of_each_task(given: bool) -> None:
+    network = Clipping(given).double()
+    x = torch.randn(6, 5, dtype=torch.float64)
+    losses = loss_functions(30)
+    rows = stored(network, x, losses)
+    record, found = computed(network, x, losses, "auto")
+    assert_close(found, gramian(rows))
+    layer = "second" if given else "first"
+    assert f"a hook of a tensor that {layer} was given" in record.ways[0].reason
+    record.backward(torch.ones(TASKS))
+    torch.testing.assert_close(flat_gradients(network), rows.sum(dim=0))
+
+
 @pytest.mark.usefixtures("by_products")
 @pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_scripted_parts_have_no_hooks_and_are_right() -> None:

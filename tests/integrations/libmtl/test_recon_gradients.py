@@ -135,6 +135,20 @@ def test_stored_is_what_it_says(recorded: list[Record]) -> None:
     assert not recorded
 
 
+def test_stored_notes_no_forward_passes() -> None:
+    hooks: list[int] = []
+
+    class Looking(Wide):
+        def forward(self, x: Tensor) -> Tensor:
+            hooks.append(len(self.one._forward_hooks))
+            return super().forward(x)
+
+    for way, noted in (("stored", False), ("ghost", True)):
+        trained("PCGrad", way, encoder_class=Looking)
+        assert any(hooks) == noted
+        hooks.clear()
+
+
 def test_small_networks_are_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
     plans = []
     plan = Record.plan
