@@ -129,7 +129,8 @@ class Calls:
             and inputs.numel()
             and of_module(module, given) is None
         ):
-            self.others.append((module, inputs.numel() // inputs.shape[-1]))
+            width = inputs.shape[-1] if inputs.ndim else 1
+            self.others.append((module, inputs.numel() // width))
 
     def _note_output(self, name: str, module: nn.Module, given: Any, output: Any) -> None:
         # Parameters, and what behaves like tensors of its own kind, is not followed.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.gradients import columns
 from libmtl_recon.gradients.calls import Calls, noted
 from libmtl_recon.gradients.plan import WAYS, Plan, make_plan
 from libmtl_recon.gradients.rows import TaskRows
@@ -47,7 +48,7 @@ def recording(
         The record.
 
     Raises:
-        UsageError: There is no such way, or ``network`` is no network.
+        UsageError: There is no such way, ``network`` is no network, or ``shared`` is empty.
 
     Example:
         >>> import torch
@@ -69,8 +70,11 @@ def recording(
         )
     if way not in WAYS:
         raise UsageError("way", f"must be one of {', '.join(WAYS)}", way, "Leave it out for auto.")
+    given = None if shared is None else list(shared)
+    if given is not None:
+        columns.check_shared(given)
     with noted(network) as calls:
-        yield Record(network, calls, None if shared is None else list(shared), way)
+        yield Record(network, calls, given, way)
 
 
 class Record:
@@ -105,7 +109,9 @@ class Record:
 
         Args:
             losses: T scalars, with their graph, which stays for :meth:`backward`. None, and one
-                without a graph, has a gradient of zero.
+                without a graph, has a gradient of zero. Pass them as they were computed: an entry
+                of ``torch.stack(losses)`` reaches what any of them does, also the heads, which are
+                then held to be shared if they are part of the network and ``shared`` is not given.
 
         Returns:
             ``[T, T]``, float64, symmetric (see :func:`exact_device`).

@@ -596,6 +596,26 @@ def test_a_hook_of_all_modules_may_change_outputs() -> None:
     assert_close(found, gramian(rows))
 
 
+class Timed(nn.Module):
+    """A module that is given a number without axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rates = nn.Parameter(torch.randn(4, 5))
+
+    def forward(self, time: Tensor) -> Tensor:
+        return (time * self.rates).sin()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_module_that_is_given_a_number(way: str) -> None:
+    network, time = Timed().double(), torch.tensor(2.0, dtype=torch.float64)
+    losses = loss_functions(20)
+    rows = stored(network, time, losses)
+    _, found = computed(network, time, losses, way)
+    assert_close(found, gramian(rows))
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("layer", "x"),
@@ -661,6 +681,10 @@ def test_wrong_arguments_are_named() -> None:
     record.gramian([z.sum(), z.sin().sum()])
     with pytest.raises(UsageError, match=r"weights must have the shape \[2\]"):
         record.backward(torch.ones(3))
+    with pytest.raises(UsageError, match=r"weights must be a tensor \(got \[1\.0, 2\.0\]\)"):
+        record.backward([1.0, 2.0])  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="shared must be the parameters that the tasks share"):
+        recording(network, shared=iter([])).__enter__()
     record.backward(torch.ones(2))
     assert network.weight.grad is not None
 
