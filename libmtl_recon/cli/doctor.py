@@ -58,8 +58,8 @@ def _show_plan(options: argparse.Namespace) -> int:
     if found is None:
         if status == 0:
             raise ReconError(
-                f"{target_of(options)} ended before a LibMTL Trainer took a training step, so "
-                "there is nothing to show. Have it train."
+                f"{target_of(options)} ended before it called the backward of a LibMTL model, so "
+                "there is nothing to show. Have its Trainer train."
             )
         return status
     say(f"--weighting {found.weighting} {found.what}")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -81,17 +82,43 @@ class Calls:
         outputs: The places of all modules' tensors, and how many numbers these have.
         others: The modules that compute something else of their weights, such as recurrent ones,
             and at how many positions.
+        tensors: What modules returned, by their names, as long as it lives.
+        hooked: The module that was given or returned a tensor with a hook; empty if none was.
     """
 
     calls: dict[Node, Call] = field(default_factory=dict)
     outputs: dict[tuple[Node, int], int] = field(default_factory=dict)
     others: list[tuple[nn.Module, int]] = field(default_factory=list)
+    tensors: list[tuple[str, ref[Tensor]]] = field(default_factory=list)
+    hooked: str = ""
+
+    def add(self, other: Calls) -> None:
+        """Add those of another forward pass."""
+        self.calls |= other.calls
+        self.outputs |= other.outputs
+        self.others += other.others
+        self.tensors += other.tensors
+        self.hooked = self.hooked or other.hooked
+
+    def find_hooked(self) -> str:
+        """The layer that was given or returned a tensor with a hook; empty if none was."""
+        for name, tensor in self.tensors:
+            self._note_hooks(name, tensor())
+        return self.hooked
+
+    def _note_hooks(self, name: str, tensor: Any) -> None:
+        if type(tensor) is Tensor and tensor.grad_fn is not None and tensor._backward_hooks:
+            self.hooked = self.hooked or layer_name(name)
 
     def note(self, name: str, module: nn.Module, given: Any, output: Any) -> None:
         """Note one call."""
         if module._parameters:
             self._note_other(module, given)
         self._note_output(name, module, given, output)
+        self._note_hooks(name, given)
+        if type(output) is Tensor:
+            self._note_hooks(name, output)
+            self.tensors.append((name, ref(output)))
 
     def _note_other(self, module: nn.Module, given: Any) -> None:
         inputs = given.data if isinstance(given, PackedSequence) else given
@@ -102,7 +129,8 @@ class Calls:
             and inputs.numel()
             and of_module(module, given) is None
         ):
-            self.others.append((module, inputs.numel() // inputs.shape[-1]))
+            width = inputs.shape[-1] if inputs.ndim else 1
+            self.others.append((module, inputs.numel() // width))
 
     def _note_output(self, name: str, module: nn.Module, given: Any, output: Any) -> None:
         # Parameters, and what behaves like tensors of its own kind, is not followed.
@@ -110,7 +138,9 @@ class Calls:
             return
         edge = get_gradient_edge(output)
         self.outputs[edge.node, edge.output_nr] = output.numel()
-        operation = of_module(module, given) if type(given) is Tensor else None
+        # A hook of all modules comes before ours, and may have made another output.
+        sure = type(given) is Tensor and not nn.modules.module._global_forward_hooks
+        operation = of_module(module, given) if sure else None
         if operation is not None and edge.output_nr == 0:
             self.calls[edge.node] = Call(
                 layer_name(name),
@@ -129,7 +159,8 @@ def noted(network: nn.Module) -> Iterator[Calls]:
     """Inside the ``with`` block, note which of a network's modules are called.
 
     Args:
-        network: Not changed; has hooks meanwhile. What ``torch.compile`` has compiled has none.
+        network: Not changed; has hooks meanwhile. What ``torch.compile`` or ``torch.jit`` has
+            compiled has none.
     """
     found = Calls()
     with ExitStack() as hooks:
@@ -151,6 +182,8 @@ def _noting(found: Calls, name: str) -> Any:
 
 def _modules(network: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
     if COMPILED in network._modules or network._compiled_call_impl is not None:
+        return
+    if isinstance(network, torch.jit.ScriptModule):  # which takes no hooks
         return
     yield path, network
     for name, child in network.named_children():

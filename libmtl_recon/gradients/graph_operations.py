@@ -62,6 +62,8 @@ def _read(
 ) -> Call | None:
     bias = None if form.bias is None else _leaf(node.next_functions[form.bias][0])[0]
     metadata = node._input_metadata[0]
+    if metadata.dtype.is_complex:  # a real weight's gradient is the real part of the product
+        return None
     shape = torch.Size(metadata.shape)
     channels = shape[1]
     # One that is added along another axis, or that is computed of a parameter, is not a layer's.

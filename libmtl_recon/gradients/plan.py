@@ -56,6 +56,8 @@ class Plan:
         stored: Whether all rows are kept for the update.
         ways: How each layer is computed.
         calls: Of each weight whose products are taken, by its identity.
+        unsure: What need not be linear in the gradient, so that the rows are stored; empty if
+            nothing is known of.
     """
 
     segments: list[Segment]
@@ -65,6 +67,7 @@ class Plan:
     stored: bool
     ways: list[Way]
     calls: dict[int, list[Call]]
+    unsure: str = ""
 
     @property
     def numbers(self) -> int:
@@ -150,6 +153,8 @@ def _leave_out_unknown(
             reason = "not all of its parameters are shared"
         elif any(len(weights_of[identity]) > 1 for identity in used):
             reason = "its bias goes with several weights"
+        elif any(0 in call.numbers for call in own):
+            reason = "empty, or given nothing in one of its calls"
         elif len({(call.operation.kind, call.operation.groups) for call in own}) > 1:
             reason = "used in operations of several kinds"
         elif not reached.isdisjoint(used):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.gradients import columns
 from libmtl_recon.gradients.calls import Calls, noted
 from libmtl_recon.gradients.plan import WAYS, Plan, make_plan
 from libmtl_recon.gradients.rows import TaskRows
@@ -47,7 +48,7 @@ def recording(
         The record.
 
     Raises:
-        UsageError: There is no such way, or ``network`` is no network.
+        UsageError: There is no such way, ``network`` is no network, or ``shared`` is empty.
 
     Example:
         >>> import torch
@@ -69,8 +70,16 @@ def recording(
         )
     if way not in WAYS:
         raise UsageError("way", f"must be one of {', '.join(WAYS)}", way, "Leave it out for auto.")
+    given = None if shared is None else list(shared)
+    if given is not None:
+        columns.check_shared(given)
+        for one in given:
+            if not isinstance(one, Tensor):
+                raise UsageError(
+                    "shared", "must be parameters", one, "Pass e.g. network.parameters()."
+                )
     with noted(network) as calls:
-        yield Record(network, calls, None if shared is None else list(shared), way)
+        yield Record(network, calls, given, way)
 
 
 class Record:
@@ -105,7 +114,9 @@ class Record:
 
         Args:
             losses: T scalars, with their graph, which stays for :meth:`backward`. None, and one
-                without a graph, has a gradient of zero.
+                without a graph, has a gradient of zero. Pass them as they were computed: an entry
+                of ``torch.stack(losses)`` reaches what any of them does, also the heads, which are
+                then held to be shared if they are part of the network and ``shared`` is not given.
 
         Returns:
             ``[T, T]``, float64, symmetric (see :func:`exact_device`).
@@ -199,6 +210,7 @@ class Record:
         if unsure:
             why = f"{unsure} need not make of a sum of gradients the sum of what it makes of each"
             plan.ways = [one._replace(reason=why) for one in plan.ways]
+            plan.unsure = unsure
         return plan
 
     def _hooked(self) -> str:
@@ -211,7 +223,8 @@ class Record:
                     parameter._backward_hooks or parameter._post_accumulate_grad_hooks
                 ):
                     return f"a hook of a parameter of {path or 'the network'}"
-        return ""
+        found = self._calls.find_hooked()
+        return f"a hook of a tensor that {found} was given or has returned" if found else ""
 
     def _names(self) -> dict[int, str]:
         found: dict[int, str] = {}

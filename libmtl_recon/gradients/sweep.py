@@ -110,7 +110,11 @@ class Sweep:
         """Add the weighted gradients to ``.grad``; see :meth:`Record.backward`."""
         tasks = len(self._losses)
         for name, given in (("weights", weights), ("specific", specific)):
-            if given is not None and given.shape != (tasks,):
+            if given is None and name == "specific":
+                continue
+            if not isinstance(given, Tensor):
+                raise UsageError(name, "must be a tensor", given, "One number for each task.")
+            if given.shape != (tasks,):
                 raise UsageError(
                     name, f"must have the shape [{tasks}]", list(given.shape), "One for each task."
                 )

@@ -495,6 +495,123 @@ def test_compiled_parts_go_by_rows() -> None:
     assert {way.way for way in record.ways} == {"rows"}
 
 
+class Clipping(nn.Module):
+    """A hook clips the gradients of a tensor that a module is given, or that one has returned."""
+
+    def __init__(self, given: bool) -> None:
+        super().__init__()
+        self.first, self.second, self.given = nn.Linear(5, 5), nn.Linear(5, 5), given
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x = x.sin() if self.given else x
+        x.register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
+        x = x if self.given else x.sin()
+        return self.second(x)
+
+
+@pytest.mark.usefixtures("by_products")
+@pytest.mark.parametrize("given", [True, False])
+def test_hooks_of_tensors_may_clip_the_gradient_of_each_task(given: bool) -> None:
+    network = Clipping(given).double()
+    x = torch.randn(6, 5, dtype=torch.float64)
+    losses = loss_functions(30)
+    rows = stored(network, x, losses)
+    record, found = computed(network, x, losses, "auto")
+    assert_close(found, gramian(rows))
+    layer = "second" if given else "first"
+    assert f"a hook of a tensor that {layer} was given" in record.ways[0].reason
+    record.backward(torch.ones(TASKS))
+    torch.testing.assert_close(flat_gradients(network), rows.sum(dim=0))
+
+
+@pytest.mark.usefixtures("by_products")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_scripted_parts_have_no_hooks_and_are_right() -> None:
+    network = nn.Sequential(nn.Linear(5, 4), torch.jit.script(nn.Linear(4, 3)), nn.Linear(3, 2))
+    network = network.double()
+    x = torch.randn(6, 5, dtype=torch.float64)
+    losses = loss_functions(12)
+    rows = stored(network, x, losses)
+    record, found = computed(network, x, losses)
+    assert_close(found, gramian(rows))
+    assert record.layers == ("0", "1", "2")
+
+
+class OfComplexNumbers(nn.Module):
+    """A real weight that complex numbers meet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 5, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = torch.complex(x, x.cos()) @ self.layer.weight.to(torch.complex128)
+        return torch.view_as_real(found)
+
+
+@pytest.mark.usefixtures("by_products")
+def test_a_real_weight_of_complex_numbers_goes_by_rows() -> None:
+    network = OfComplexNumbers().double()
+    x = torch.randn(6, 5, dtype=torch.float64)
+    losses = loss_functions(60)
+    rows = stored(network, x, losses)
+    record, found = computed(network, x, losses)
+    assert_close(found, gramian(rows))
+    assert {way.way for way in record.ways} == {"rows"}
+
+
+@pytest.mark.usefixtures("by_products")
+def test_a_hook_of_all_modules_may_change_outputs() -> None:
+    network = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    x = torch.randn(6, 5, dtype=torch.float64)
+    losses = loss_functions(18)
+    hook = nn.modules.module.register_module_forward_hook(lambda module, args, output: 2 * output)
+    try:
+        rows = stored(network, x, losses)
+        _, found = computed(network, x, losses)
+    finally:
+        hook.remove()
+    assert_close(found, gramian(rows))
+
+
+class Timed(nn.Module):
+    """A module that is given a number without axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rates = nn.Parameter(torch.randn(4, 5))
+
+    def forward(self, time: Tensor) -> Tensor:
+        return (time * self.rates).sin()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_module_that_is_given_a_number(way: str) -> None:
+    network, time = Timed().double(), torch.tensor(2.0, dtype=torch.float64)
+    losses = loss_functions(20)
+    rows = stored(network, time, losses)
+    _, found = computed(network, time, losses, way)
+    assert_close(found, gramian(rows))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [
+        (nn.Linear(5, 4), torch.zeros(0, 5)),
+        (nn.Conv2d(4, 4, 3), torch.zeros(0, 4, 5, 5)),
+        (nn.Embedding(7, 4), torch.zeros(0, 3, dtype=torch.long)),
+    ],
+)
+def test_layers_that_are_given_nothing(layer: nn.Module, x: Tensor, way: str) -> None:
+    record, found = computed(layer, x, [torch.sum, lambda z: 2 * z.sum()], way)
+    assert not found.any()
+    assert {way.way for way in record.ways} == {"rows"}
+    record.backward(torch.ones(2))
+    assert not flat_gradients(layer).any()
+
+
 @pytest.mark.usefixtures("by_products")
 def test_inputs_changed_in_place_are_refused_by_name() -> None:
     network = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
@@ -526,6 +643,18 @@ def test_a_gradient_that_is_not_finite_is_named(way: str) -> None:
         record.gramian([z.sum(), z.sum() * float("inf")])
 
 
+def test_what_is_no_parameter_is_refused() -> None:
+    for no_parameters in ("abc", [3]):
+        with (
+            pytest.raises(UsageError, match="shared must be parameters"),
+            recording(
+                nn.Linear(2, 2),
+                shared=no_parameters,  # type: ignore[arg-type]
+            ),
+        ):
+            pass
+
+
 def test_wrong_arguments_are_named() -> None:
     network = nn.Linear(5, 4)
     with pytest.raises(UsageError, match=r"way must be one of auto, stored, ghost"):
@@ -543,6 +672,10 @@ def test_wrong_arguments_are_named() -> None:
     record.gramian([z.sum(), z.sin().sum()])
     with pytest.raises(UsageError, match=r"weights must have the shape \[2\]"):
         record.backward(torch.ones(3))
+    with pytest.raises(UsageError, match=r"weights must be a tensor \(got \[1\.0, 2\.0\]\)"):
+        record.backward([1.0, 2.0])  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="shared must be the parameters that the tasks share"):
+        recording(network, shared=iter([])).__enter__()
     record.backward(torch.ones(2))
     assert network.weight.grad is not None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from libmtl_recon.integrations.libmtl.hooks import StopRun, TrainerHook
 from libmtl_recon.integrations.libmtl.provenance import weighting_name
 from libmtl_recon.integrations.libmtl.replacing import replace
 from libmtl_recon.integrations.libmtl.step import hands_over, step_of
+from libmtl_recon.integrations.libmtl.step.task_gradients import OF_GROUPS, refuse_ghost
 from libmtl_recon.integrations.libmtl.step.way import OF_GRADIENTS, OF_GRAMIANS
 
 
@@ -50,25 +52,35 @@ class PlanningHook(TrainerHook):
             return
         self._attached = True
         model = trainer.model
+        chosen = getattr(trainer, "weighting", None)
+        if chosen in getattr(trainer, "bilevel_methods", ()):
+            what = "makes backward passes of its own, of no Gramian."
+            self.found = Planned(str(chosen), model.task_num, None, what)
+            raise StopRun
         own = model.backward
         step_of(model).calls.watched = not model.rep_grad
 
         def backward(losses: Tensor, **kwargs: Any) -> Any:
             if step_of(model).present == []:  # no sample has a label
                 return own(losses, **kwargs)
-            self.found = _planned(model, losses)
+            self.found = _planned(model, losses, kwargs)
             raise StopRun
 
         replace(model, backward=backward)
 
 
-def _planned(model: Any, losses: Tensor) -> Planned:
+def _planned(model: Any, losses: Tensor, arguments: Mapping[str, Any]) -> Planned:
     step, name = step_of(model), weighting_name(model)
     tasks = len(losses) if step.present is None else len(step.present)
     if model.rep_grad:
         what = "weighs the gradients of the representation (--rep_grad), and no shared layer's."
     elif name in OF_GRADIENTS:
         what = f"keeps the rows of all layers, {OF_GRADIENTS[name]}."
+    elif hasattr(model, "_init_rho") and arguments["GradVac_group_type"]:
+        refuse_ghost(model, OF_GROUPS)
+        what = f"keeps the rows of all layers: {OF_GROUPS}."
+    elif step.way == "stored" and name not in OF_GRAMIANS:
+        what = "takes one backward pass; while it is scored, the rows of all layers are kept."
     elif step.way == "stored":
         what = "keeps the rows of all layers, by --recon_gradients stored."
     elif not hands_over(model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from small_problem import batches, make_trainer
@@ -135,6 +136,20 @@ def test_stored_is_what_it_says(recorded: list[Record]) -> None:
     assert not recorded
 
 
+def test_stored_notes_no_forward_passes() -> None:
+    hooks: list[int] = []
+
+    class Looking(Wide):
+        def forward(self, x: Tensor) -> Tensor:
+            hooks.append(len(self.one._forward_hooks))
+            return super().forward(x)
+
+    for way, noted in (("stored", False), ("ghost", True)):
+        trained("PCGrad", way, encoder_class=Looking)
+        assert any(hooks) == noted
+        hooks.clear()
+
+
 def test_small_networks_are_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
     plans = []
     plan = Record.plan
@@ -224,6 +239,7 @@ def test_scoring_by_ghost_names_task_and_layer() -> None:
         ("PCGrad", "auto", {}, "weighs by the Gramian", True),
         ("EW", "auto", {}, "while it is scored", True),
         ("PCGrad", "stored", {}, "--recon_gradients stored", False),
+        ("EW", "stored", {}, "takes one backward pass; while it is scored, the rows", False),
         ("MGDA", "auto", {"rep_grad": True}, "of the representation", False),
         ("PCGrad", "auto", {"encoder_class": Reentrant}, "use_reentrant=True", False),
     ],
@@ -245,3 +261,58 @@ def test_the_plan_is_shown_before_the_first_step(
         found = {way.layer: way.way for way in hook.found.plan.ways}
         assert found == {"one": "rows", "two": "products", "last": "products"}
         assert hook.found.plan.held < hook.found.plan.numbers
+
+
+@pytest.mark.parametrize("group_type", [1, 2])
+def test_the_plan_of_gradvac_by_groups(group_type: int) -> None:
+    from libmtl_recon.integrations.libmtl.hooks import StopRun
+
+    arguments = {"beta": 0.5, "GradVac_beta": 0.5, "GradVac_group_type": group_type}
+    hook = PlanningHook()
+    with trainer_hooks(hook), pytest.raises(StopRun):
+        trained("GradVac", "auto", weight_args=arguments)
+    assert hook.found is not None
+    # The release does not know of groups.
+    if not hasattr(weightings.GradVac, "_init_rho"):
+        assert hook.found.plan is not None
+        return
+    assert hook.found.plan is None
+    assert "keeps the rows of all layers: the weighting weighs each group" in hook.found.what
+    with trainer_hooks(PlanningHook()), pytest.raises(ReconError, match="weighs each group"):
+        trained("GradVac", "ghost", weight_args=arguments)
+
+
+def test_bilevel_methods_have_no_plan() -> None:
+    from libmtl_recon.integrations.libmtl.hooks import StopRun
+
+    model = SimpleNamespace(task_num=2)
+    hook = PlanningHook()
+    with pytest.raises(StopRun):
+        hook.built(SimpleNamespace(weighting="FORUM", bilevel_methods=["FORUM"], model=model))
+    assert hook.found is not None
+    assert (hook.found.weighting, hook.found.plan) == ("FORUM", None)
+    assert "backward passes of its own" in hook.found.what
+
+
+def test_ghost_names_losses_that_are_not_the_trainers() -> None:
+    prepared_arguments.keep_training({"recon_gradients": "ghost"})
+    trainer = make_trainer("PCGrad", encoder_class=Wide)
+    x, labels = batches(2)[0]
+    losses = trainer._compute_loss(trainer.model(x), labels)
+    with pytest.raises(ReconError, match=r"other losses than Trainer\._compute_loss has returned"):
+        trainer.model.backward(2 * losses)
+
+
+def test_scoring_leaves_training_alone_where_hooks_are_not_linear() -> None:
+    class Clipping(Wide):
+        def __init__(self) -> None:
+            super().__init__()
+            self.two.register_full_backward_hook(
+                lambda module, below, above: (below[0].clamp(-1e-3, 1e-3),)
+            )
+
+    plain = trained("EW", "auto", encoder_class=Clipping).model.state_dict()
+    with trainer_hooks(ScoringHook()):
+        scored = trained("EW", "auto", encoder_class=Clipping).model.state_dict()
+    for name, value in plain.items():
+        torch.testing.assert_close(scored[name], value)

@@ -70,9 +70,7 @@ class ForwardCalls:
             return self._passes[0]
         found = Calls()
         for calls in self._passes:
-            found.calls |= calls.calls
-            found.outputs |= calls.outputs
-            found.others += calls.others
+            found.add(calls)
         return found if self._passes else None
 
     def forget(self) -> None:

@@ -69,8 +69,9 @@ def note_calls(proceed: Callable[..., Any], model: Any, /, *args: Any, **kwargs:
     """Note what a model's forward pass calls, if somebody will ask for the Gramian."""
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return proceed(model, *args, **kwargs)
-    calls = step_of(model).calls
-    if not calls.wanted and not calls.watched:
+    step = step_of(model)
+    calls = step.calls
+    if step.way == "stored" or not (calls.wanted or calls.watched):
         return proceed(model, *args, **kwargs)
     with calls.noting(model, (args, kwargs)):
         return proceed(model, *args, **kwargs)

@@ -81,6 +81,7 @@ class Step:
         self._part: tuple[Any, Tensor] | None = None
         self._watcher: Watcher | None = None
         self._exact_steps = 0
+        self._unsure = False
 
     @property
     def present(self) -> list[int] | None:
@@ -230,7 +231,9 @@ class Step:
             plan = None
         if plan is not None and not plan.stored:
             return found, plan
-        if self.present is None:
+        # Whoever counts conflicts beside a pass of the losses' sum asks in each step.
+        self._unsure = plan is not None and bool(plan.unsure)
+        if self.present is None and not (self._unsure and self._watcher):
             self.calls.store_from_now_on()
         return None
 
@@ -262,6 +265,7 @@ class Step:
             if planned is None:
                 shared = list(model.get_share_params())
                 self._one_by_one(batch, gradient, shared, self._watcher)
+                self._unsure = False
                 continue
             found, plan = planned
             found.record.gramian_as_it_is(plan, found.losses)
@@ -276,7 +280,8 @@ class Step:
         watcher: Watcher,
     ) -> None:
         # A factor that is not positive leaves no trace of a task's direction, or turns it round.
-        if not bool((gradient > 0).all()):
+        # What is not linear makes of the losses' sum another update than of each loss.
+        if self._unsure or not bool((gradient > 0).all()):
             watcher.take_rows(
                 self.rows.fill(batch.roots(), shared, accumulate=False, retain_graph=True)
             )

@@ -15,9 +15,15 @@ from libmtl_recon.gradients import Record, columns, gramian
 from libmtl_recon.gradients.combine import combine
 from libmtl_recon.integrations.libmtl.step.step import Step, step_of
 
+# Why rows are kept where a task's gradient has several weights.
+OF_GROUPS = "the weighting weighs each group of parameters by itself"
 _OWN = "libmtl_recon."
 # What a script's own weighting may have written anew, expecting to be asked.
 _PLUMBING = ("_compute_grad", "_get_grads", "_reset_grad")
+_OTHER_LOSSES = (
+    "model.backward was given other losses than Trainer._compute_loss has returned in this step, "
+    "or no forward pass of the model led to them"
+)
 
 
 class TaskGradients(Protocol):
@@ -109,7 +115,7 @@ def stored_gradients(model: Any, losses: Tensor) -> Tensor:
         ReconError: ``--recon_gradients ghost`` forbids it.
     """
     _refuse_rep_grad(model)
-    _refuse_ghost(model, "the weighting weighs each group of parameters by itself")
+    refuse_ghost(model, OF_GROUPS)
     return _rows(model, losses)
 
 
@@ -146,7 +152,7 @@ def _refuse_rep_grad(model: Any) -> None:
         )
 
 
-def _refuse_ghost(model: Any, why: str) -> None:
+def refuse_ghost(model: Any, why: str) -> None:
     """Refuse ``--recon_gradients ghost`` where rows must be stored.
 
     Raises:
@@ -166,7 +172,7 @@ def _recorded(model: Any, losses: Tensor, *, update_follows: bool) -> RecordedGr
     why = _why_not(model, step)
     planned = None if why else step.planned(model)
     if planned is None:
-        _refuse_ghost(model, why or "the losses are not those of a forward pass that was noted")
+        refuse_ghost(model, why or _OTHER_LOSSES)
         return None
     (record, scalars), plan = planned
     if not update_follows:

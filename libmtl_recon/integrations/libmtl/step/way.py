@@ -58,9 +58,12 @@ def choose_way(call: Call) -> None:
         why = "--rep_grad, by which the gradients of the representation are weighed"
     else:
         return
+    import LibMTL
+
+    offered = sorted(name for name in OF_GRAMIANS if hasattr(LibMTL.weighting, name))
     raise UsageError(
         "--recon_gradients",
         f"cannot be ghost with {why}",
         "ghost",
-        f"Leave it out, or choose a weighting of the Gramian: {', '.join(sorted(OF_GRAMIANS))}.",
+        f"Leave it out, or choose a weighting of the Gramian: {', '.join(offered)}.",
     )
