@@ -20,6 +20,9 @@ take turns, step by step. The columns:
                   without which LibMTL does not run)
     ghost         our step, with --recon_gradients ghost
     recording     libmtl_recon.gradients.recording, as one uses it outside LibMTL
+    limit         T backward passes that compute the gradients of layers' inputs alone, and one
+                  ordinary pass. Nothing that weighs the tasks by all their gradients, and computes
+                  no gradient of a weight per task, can cost less.
 
 A cell is empty where a column does not apply (LibMTL has no GradOPS; TorchJD is measured with
 GradOPS, PCGrad and MGDA, and not with inputs of the tasks' own), and where TorchJD refuses the
@@ -49,7 +52,7 @@ from side_by_side import add_setting, chosen_columns, print_table, settings_of
 
 COLUMNS = (
     *("bare", "stored", "ours", "autojac", "autojac-1", "autogram", "libmtl"),
-    *("ghost", "recording"),
+    *("ghost", "recording", "limit"),
 )
 _USUAL = 7
 # Network, batch, size, rounds, numbers of tasks.

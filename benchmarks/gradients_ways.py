@@ -10,10 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from libmtl_recon.integrations.libmtl.step.step import step_of, task_scalars
 
 Backward = Callable[..., None]
+
+# What a network applies to its inputs first.
+_FIRST = (nn.Conv2d, nn.Linear, nn.Embedding)
 
 #: Those of TorchJD that do what LibMTL's of that name do.
 TORCHJD_WEIGHTINGS = ("GradOPS", "PCGrad", "MGDA")
@@ -32,6 +36,22 @@ def bare(model: Any) -> Backward:
             for parameter in shared:
                 if parameter.grad is not None:
                     parameter.grad.sum()
+        step_of(model).close()
+
+    return backward
+
+
+def limit(model: Any) -> Backward:
+    """T passes that compute gradients of layers' inputs alone, and an ordinary one."""
+    first = next(one for one in model.encoder.modules() if isinstance(one, _FIRST))
+    edges: list[GradientEdge] = []
+    first.register_forward_hook(lambda _, __, output: edges.append(get_gradient_edge(output)))
+
+    def backward(losses: Tensor, **_: Any) -> None:
+        scalars, edge = task_scalars(model, losses), edges.pop()
+        for scalar in scalars:
+            torch.autograd.grad(scalar, [edge], retain_graph=True)
+        torch.autograd.backward(scalars)
         step_of(model).close()
 
     return backward

@@ -234,6 +234,7 @@ def _backward(model: Any, way: str, weighting: str) -> Any:
 
     others = {
         "bare": lambda: ways.bare(model),
+        "limit": lambda: ways.limit(model),
         "autojac": lambda: ways.autojac(model, weighting),
         "autojac-1": lambda: ways.autojac(model, weighting, sequential=True),
         "autogram": lambda: ways.autogram(model, weighting),
