@@ -112,36 +112,33 @@ class Calls:
 
     def note(self, name: str, module: nn.Module, given: Any, output: Any) -> None:
         """Note one call."""
-        if module._parameters:
+        operation = of_module(module, given) if type(given) is Tensor else None
+        if operation is None and module._parameters:
             self._note_other(module, given)
-        self._note_output(name, module, given, output)
         self._note_hooks(name, given)
-        if type(output) is Tensor:
-            self._note_hooks(name, output)
-            self.tensors.append((name, ref(output)))
+        # Parameters, and what behaves like tensors of its own kind, is not followed.
+        if type(output) is not Tensor:
+            return
+        self._note_hooks(name, output)
+        self.tensors.append((name, ref(output)))
+        if output.grad_fn is not None:
+            self._note_output(name, operation, given, output)
 
     def _note_other(self, module: nn.Module, given: Any) -> None:
         inputs = given.data if isinstance(given, PackedSequence) else given
         matrices = any(p is not None and p.ndim > 1 for p in module._parameters.values())
-        if (
-            matrices
-            and type(inputs) is Tensor
-            and inputs.numel()
-            and of_module(module, given) is None
-        ):
+        if matrices and type(inputs) is Tensor and inputs.numel():
             width = inputs.shape[-1] if inputs.ndim else 1
             self.others.append((module, inputs.numel() // width))
 
-    def _note_output(self, name: str, module: nn.Module, given: Any, output: Any) -> None:
-        # Parameters, and what behaves like tensors of its own kind, is not followed.
-        if type(output) is not Tensor or output.grad_fn is None:
-            return
+    def _note_output(
+        self, name: str, operation: Operation | None, given: Any, output: Tensor
+    ) -> None:
         edge = get_gradient_edge(output)
         self.outputs[edge.node, edge.output_nr] = output.numel()
         # A hook of all modules comes before ours, and may have made another output.
-        sure = type(given) is Tensor and not nn.modules.module._global_forward_hooks
-        operation = of_module(module, given) if sure else None
-        if operation is not None and edge.output_nr == 0:
+        sure = not nn.modules.module._global_forward_hooks
+        if operation is not None and sure and edge.output_nr == 0:
             self.calls[edge.node] = Call(
                 layer_name(name),
                 operation,
@@ -152,6 +149,11 @@ class Calls:
                 (get_gradient_edge(given)[:2],) if given.requires_grad else (),
                 given._version,
             )
+
+
+def has_hooks(parameter: Tensor) -> bool:
+    """Whether something is done to a parameter's gradients where they arrive."""
+    return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
 from libmtl_recon.gradients import columns
-from libmtl_recon.gradients.calls import Call, Calls
+from libmtl_recon.gradients.calls import Call, Calls, has_hooks
 from libmtl_recon.gradients.cuts import Chain, chosen
 from libmtl_recon.gradients.dominators import Walk, edges_below
 from libmtl_recon.gradients.graph_operations import call_at
@@ -147,7 +147,7 @@ def _leave_out_unknown(
                 weights_of.setdefault(id(parameter), set()).add(weight)
     for weight, own in list(groups.items()):
         used = {id(p): p for call in own for p in call.operation.parameters}
-        if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in used.values()):
+        if any(map(has_hooks, used.values())):
             reason = "its parameters have hooks"
         elif wanted is not None and not wanted.issuperset(used):
             reason = "not all of its parameters are shared"

@@ -11,7 +11,7 @@ from torch.autograd.function import BackwardCFunction
 
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.gradients import columns
-from libmtl_recon.gradients.calls import Calls, noted
+from libmtl_recon.gradients.calls import Calls, has_hooks, noted
 from libmtl_recon.gradients.plan import WAYS, Plan, make_plan
 from libmtl_recon.gradients.rows import TaskRows
 from libmtl_recon.gradients.sweep import Sweep
@@ -219,9 +219,7 @@ class Record:
             if module._backward_hooks or module._backward_pre_hooks:
                 return f"a backward hook of {path or 'the network'}"
             for parameter in module._parameters.values():
-                if parameter is not None and (
-                    parameter._backward_hooks or parameter._post_accumulate_grad_hooks
-                ):
+                if parameter is not None and has_hooks(parameter):
                     return f"a hook of a parameter of {path or 'the network'}"
         found = self._calls.find_hooked()
         return f"a hook of a tensor that {found} was given or has returned" if found else ""

@@ -54,7 +54,7 @@ class Sweep:
         self.exact = exact or all(leaf.dtype == torch.float64 for leaf in self._shared)
         self._names = {id(leaf): name for name, leaf in plan.shared}
         # Each loss's gradient where the segment begins that is being computed.
-        self._at_start: list[Tensor | None] = [None] * len(self._losses)
+        self._at_start: list[Tensor | None] = []
         # The same where the second segment begins, which is kept for the update.
         self._behind_heads: list[Tensor | None] = []
         self._specific: list[tuple[int, Tensor, Tensor]] = []
@@ -68,8 +68,7 @@ class Sweep:
     def run(self) -> Tensor | None:
         """The Gramian ``[T, T]``, float64; None if no loss reaches a shared parameter."""
         if not self._shared:
-            for segment in self._plan.segments:
-                self._differentiate(segment)
+            self._pass_segments()  # for the others
             return None
         if self._plan.stored:
             self._total = quick_gramian(self._store(self._plan.specific))
@@ -89,13 +88,16 @@ class Sweep:
         return is_doubtful(total.cpu(), errors)
 
     def _by_segments(self) -> Tensor:
+        self._pass_segments()
+        return torch.stack(list(self._found.values())).sum(dim=0)
+
+    def _pass_segments(self) -> None:
         self._errors.zero_()
         self._at_start = [None] * len(self._losses)
         self._found, self._deltas = {}, {}
         self._open = {weight: len(calls) for weight, calls in self._plan.calls.items()}
         for segment in self._plan.segments:
             self._differentiate(segment)
-        return torch.stack(list(self._found.values())).sum(dim=0)
 
     def layers(self) -> Tensor:
         """Those of the L layers, ``[L, T, T]``, in the order of the plan; after :meth:`run`."""
@@ -127,7 +129,7 @@ class Sweep:
         total = None if self._total is None else self._total.cpu()
         if self._matrix is None and total is not None and wants_float64(wide, total):
             # One backward pass of their sum would leave too few digits.
-            self._matrix = self._store([])
+            self._store([])
         if self._matrix is None:
             self._back_propagate(wide)
         else:

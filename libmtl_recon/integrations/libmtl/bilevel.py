@@ -12,6 +12,12 @@ METHODS = ("MOML", "FORUM", "AutoLambda")
 _ONE_STEP = ("MOML", "AutoLambda")
 
 
+def bilevel_method_of(trainer: Any) -> str:
+    """The bilevel method that a Trainer trains by, whose model's weighting is EW; empty if none."""
+    chosen = getattr(trainer, "weighting", None)
+    return str(chosen) if chosen in getattr(trainer, "bilevel_methods", ()) else ""
+
+
 def refuse_impossible(
     weighting: Any, architecture: Any, weight_args: Mapping[str, Any], *, rep_grad: bool
 ) -> None:

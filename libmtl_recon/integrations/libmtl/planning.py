@@ -10,6 +10,7 @@ from torch import Tensor
 
 from libmtl_recon.errors import ReconError
 from libmtl_recon.gradients.plan import Plan
+from libmtl_recon.integrations.libmtl.bilevel import bilevel_method_of
 from libmtl_recon.integrations.libmtl.hooks import StopRun, TrainerHook
 from libmtl_recon.integrations.libmtl.provenance import weighting_name
 from libmtl_recon.integrations.libmtl.replacing import replace
@@ -52,10 +53,10 @@ class PlanningHook(TrainerHook):
             return
         self._attached = True
         model = trainer.model
-        chosen = getattr(trainer, "weighting", None)
-        if chosen in getattr(trainer, "bilevel_methods", ()):
+        bilevel = bilevel_method_of(trainer)
+        if bilevel:
             what = "makes backward passes of its own, of no Gramian."
-            self.found = Planned(str(chosen), model.task_num, None, what)
+            self.found = Planned(bilevel, model.task_num, None, what)
             raise StopRun
         own = model.backward
         step_of(model).calls.watched = not model.rep_grad
@@ -72,6 +73,7 @@ class PlanningHook(TrainerHook):
 def _planned(model: Any, losses: Tensor, arguments: Mapping[str, Any]) -> Planned:
     step, name = step_of(model), weighting_name(model)
     tasks = len(losses) if step.present is None else len(step.present)
+    plan = None
     if model.rep_grad:
         what = "weighs the gradients of the representation (--rep_grad), and no shared layer's."
     elif name in OF_GRADIENTS:
@@ -89,16 +91,18 @@ def _planned(model: Any, losses: Tensor, arguments: Mapping[str, Any]) -> Planne
         what = "is given losses that the Trainer did not compute one per task."
     else:
         step.hand_over()
-        recorded = step.recorded(model)
-        if recorded is None:
-            what = "keeps the rows of all layers: the model's forward pass is the script's own."
-            return Planned(name, tasks, None, what)
-        try:
-            plan = recorded.record.plan(recorded.losses)
-        except ReconError as error:
-            return Planned(name, tasks, None, f"keeps the rows of all layers. {error}")
-        by_gramian = "weighs by the Gramian, which is computed so:"
-        by_losses = "takes one backward pass; while it is scored, the Gramian is computed so:"
-        what = by_gramian if name in OF_GRAMIANS else by_losses
-        return Planned(name, tasks, plan, what)
-    return Planned(name, tasks, None, what)
+        plan, what = _plan_of_handed_over(model, name)
+    return Planned(name, tasks, plan, what)
+
+
+def _plan_of_handed_over(model: Any, name: str) -> tuple[Plan | None, str]:
+    recorded = step_of(model).recorded(model)
+    if recorded is None:
+        return None, "keeps the rows of all layers: the model's forward pass is the script's own."
+    try:
+        plan = recorded.record.plan(recorded.losses)
+    except ReconError as error:
+        return None, f"keeps the rows of all layers. {error}"
+    if name in OF_GRAMIANS:
+        return plan, "weighs by the Gramian, which is computed so:"
+    return plan, "takes one backward pass; while it is scored, the Gramian is computed so:"

@@ -45,6 +45,14 @@ class Wide(nn.Module):
         return torch.tanh(self.last(torch.tanh(self.two(torch.tanh(self.one(x))))))
 
 
+class Broken(Wide):
+    """Whose gradients are not finite."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = super().forward(x)
+        return z + (z * 0).sqrt()
+
+
 class Reentrant(Wide):
     def forward(self, x: Tensor) -> Tensor:
         block: Tensor = checkpoint(self.two, torch.tanh(self.one(x)), use_reentrant=True)
@@ -209,22 +217,12 @@ def test_reentrant_checkpoints_train_as_ever(recorded: list[Record]) -> None:
 
 
 def test_gradients_that_are_not_finite_name_the_task() -> None:
-    class Broken(Wide):
-        def forward(self, x: Tensor) -> Tensor:
-            z = super().forward(x)
-            return z + (z * 0).sqrt()
-
     for way in ("stored", "ghost"):
         with pytest.raises(ReconError, match="task 't0', 't1' is not finite"):
             trained("GradOPS", way, encoder_class=Broken)
 
 
 def test_scoring_by_ghost_names_task_and_layer() -> None:
-    class Broken(Wide):
-        def forward(self, x: Tensor) -> Tensor:
-            z = super().forward(x)
-            return z + (z * 0).sqrt()
-
     for weighting in ("EW", "PCGrad"):
         with (
             trainer_hooks(ScoringHook()),

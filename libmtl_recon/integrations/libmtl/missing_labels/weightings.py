@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from libmtl_recon.errors import ReconError
+from libmtl_recon.integrations.libmtl.bilevel import bilevel_method_of
 from libmtl_recon.integrations.libmtl.patches import patch_status
 
 
@@ -85,10 +86,7 @@ def refuse_absent_task(trainer: Any, task: str) -> None:
         ReconError: It is such a weighting.
     """
     weighting = weighting_of(trainer.model)
-    name = weighting.__name__
-    chosen = getattr(trainer, "weighting", name)
-    if chosen in getattr(trainer, "bilevel_methods", ()):  # the model's weighting is EW then
-        name = chosen
+    name = bilevel_method_of(trainer) or weighting.__name__
     why = _REFUSED.get(name, _why_not_nash(trainer) if name == "Nash_MTL" else "")
     if not why and name in _KEPT and _is_libmtls(weighting):
         return

@@ -5,11 +5,11 @@ from __future__ import annotations
 from libmtl_recon.integrations.libmtl.step.functions import SEVERAL_BATCHES, hands_over
 from libmtl_recon.integrations.libmtl.step.step import (
     Step,
-    Watcher,
     present_tasks,
     step_of,
     task_scalars,
 )
+from libmtl_recon.integrations.libmtl.step.watcher import Watcher
 
 __all__ = [
     "SEVERAL_BATCHES",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -23,25 +23,7 @@ from libmtl_recon.integrations.libmtl.step.split_losses import (
     derived_roots,
     jacobian_of,
 )
-
-
-class Watcher(Protocol):
-    """Is told the directions of the tasks' gradients of the shared parameters.
-
-    Attributes:
-        waiting: Whether it has not been told those of this step yet.
-    """
-
-    @property
-    def waiting(self) -> bool:
-        """See above."""
-
-    def take_rows(self, rows: Tensor) -> None:
-        """Given the gradients ``[T, d]``, each up to a positive factor; valid until the return."""
-
-    def take_gramians(self, layers: Sequence[str], gramians: Tensor) -> None:
-        """Given the Gramians ``[L, T, T]`` of the layers that any task reaches, by name."""
-
+from libmtl_recon.integrations.libmtl.step.watcher import Watcher
 
 # For how many steps products are taken in float64 at once after one in which they had to be taken
 # again: what made that so (gradients that are nearly parallel, inputs far from zero) seldom ends.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from libmtl_recon.errors import UsageError
+from libmtl_recon.integrations.libmtl.bilevel import bilevel_method_of
 from libmtl_recon.integrations.libmtl.prepared_arguments import prepared_training
 from libmtl_recon.integrations.libmtl.provenance import weighting_name
 from libmtl_recon.integrations.libmtl.step.step import step_of
@@ -49,9 +50,9 @@ def choose_way(call: Call) -> None:
     step.calls.wanted = weighting in OF_GRAMIANS and not model.rep_grad
     if step.way != "ghost":
         return
-    chosen = getattr(trainer, "weighting", weighting)
-    if chosen in getattr(trainer, "bilevel_methods", ()):  # the model's weighting is EW then
-        why = f"--weighting {chosen}, which makes backward passes of its own"
+    bilevel = bilevel_method_of(trainer)
+    if bilevel:
+        why = f"--weighting {bilevel}, which makes backward passes of its own"
     elif weighting in OF_GRADIENTS:
         why = f"--weighting {weighting}, {OF_GRADIENTS[weighting]}"
     elif model.rep_grad:
