@@ -27,7 +27,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="."), min_size=1
 
 @given(
     layers=st.lists(NAMES, unique=True, max_size=4),
-    tasks=st.lists(NAMES.map(lambda name: f"t{name}"), unique=True, min_size=1, max_size=4),
+    tasks=st.lists(NAMES.map(lambda name: f"t-{name}"), unique=True, min_size=1, max_size=4),
     bn=st.sampled_from(["per_task", "mixed"]),
     init=st.sampled_from(["copy", "fresh"]),
     per_task_output=st.sampled_from([True, False, None]),
