@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -47,8 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The arguments without the program's name; those of the process by default.
     """
-    options = argparse.Namespace(own_process=argv is None)
+    options = argparse.Namespace(own_process=argv is None, on_ranks=False)
     logs.show()
+    if "RANK" in os.environ:  # else there is one process, and nothing to import for that
+        from libmtl_recon.integrations.libmtl.data_parallel.quiet import be_quiet
+
+        be_quiet()
     status = guarded(lambda: _run(argv, options), own_process=options.own_process)
     if not options.own_process:
         return status
@@ -64,11 +69,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
     build_parser().parse_args(argv, options)
     try:
+        if not options.on_ranks:
+            _refuse_ranks()
         status: int = options.handle(options)
     except ReconError as error:
-        warn(f"libmtl-recon: error: {error}")
+        if _says_why(error):
+            warn(f"libmtl-recon: error: {error}")
         return error.exit_status
     except KeyboardInterrupt:
         warn("libmtl-recon: interrupted")
         return INTERRUPTED
     return status
+
+
+def _refuse_ranks() -> None:
+    """Refuse, under torchrun, what several processes would only do several times."""
+    if "RANK" not in os.environ:
+        return
+    from libmtl_recon.integrations.libmtl.data_parallel.environment import world
+
+    if world() is not None:
+        raise ReconError(
+            "torchrun can start `libmtl-recon run` and `libmtl-recon score`; any other command "
+            "would be done once per rank. Run it without torchrun. A search starts its trials by "
+            "torchrun where its file says `launch: {nproc_per_node: 2}`."
+        )
+
+
+def _says_why(error: ReconError) -> bool:
+    """Whether this process is to say an error: under torchrun one rank does."""
+    if "RANK" not in os.environ:
+        return True
+    from libmtl_recon.integrations.libmtl.data_parallel.endings import says_why
+
+    return says_why(error)

@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
         help="train this task alone, without the script's other tasks",
     )
     add_script(parser)
-    parser.set_defaults(handle=_handle)
+    parser.set_defaults(handle=_handle, on_ranks=True)
 
 
 def _handle(options: argparse.Namespace) -> int:

@@ -7,12 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from libmtl_recon.cli.command import add_command, add_script, launch
 from libmtl_recon.cli.score_schedule import add_schedule, make_schedule
 from libmtl_recon.errors import UsageError
 from libmtl_recon.files import check_writable
+
+if TYPE_CHECKING:
+    from libmtl_recon.conflicts.schedule import Schedule
 
 _DESCRIPTION = """\
 Train a LibMTL script, unmodified, and count in every shared layer how often the gradients of two
@@ -71,7 +74,7 @@ def add_parser(commands: Any) -> None:
         help="the data set's name in the profile (default: the script's --dataset, or its name)",
     )
     add_script(parser)
-    parser.set_defaults(handle=_handle)
+    parser.set_defaults(handle=_handle, on_ranks=True)
 
 
 def _handle(options: argparse.Namespace) -> int:
@@ -95,8 +98,11 @@ def _handle(options: argparse.Namespace) -> int:
         from libmtl_recon.pictures import check_picture
 
         check_picture("--plot", options.plot)
+    from libmtl_recon.integrations.libmtl.data_parallel.environment import is_first
     from libmtl_recon.profiles.cache import ProfileCache
 
+    if not is_first():
+        return _score_along(options, schedule)
     cache = ProfileCache()
     cache.prepare()
     # The script may change the working folder.
@@ -140,6 +146,16 @@ def _handle(options: argparse.Namespace) -> int:
             if status == 0:
                 raise
     return INTERRUPTED if signals else status
+
+
+def _score_along(options: argparse.Namespace, schedule: Schedule) -> int:
+    """Score on a rank that neither keeps nor shows anything."""
+    from libmtl_recon.cli.score_ending import ended_like_interrupted
+    from libmtl_recon.integrations.libmtl.scoring import ScoringHook
+
+    hook = ScoringHook(schedule, trainer=options.score_trainer or 1)
+    with ended_like_interrupted(options.own_process):
+        return launch(options, [hook])
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from libmtl_recon.gradients.calls import Call, Calls, has_hooks
 from libmtl_recon.gradients.cuts import Chain, chosen
 from libmtl_recon.gradients.dominators import Walk, edges_below
 from libmtl_recon.gradients.graph_operations import call_at
+from libmtl_recon.gradients.ranks import Ranks
 from libmtl_recon.gradients.ways import Way, costs, free_memory, whole_pass
 
 WAYS = ("auto", "stored", "ghost")
@@ -88,6 +89,7 @@ def make_plan(
     names: Mapping[int, str],
     shared: Iterable[Tensor] | None,
     way: str,
+    ranks: Ranks | None = None,
 ) -> Plan:
     """Plan the computation for T losses.
 
@@ -97,6 +99,7 @@ def make_plan(
         names: The layers' names, by the identities of the network's parameters.
         shared: The shared parameters; None: those of the network that two losses reach.
         way: One of :data:`WAYS`.
+        ranks: Those that make the passes together; rank 0's plan is that of all.
     """
     wanted = None if shared is None else {id(parameter) for parameter in shared}
     walk, called = _walk(losses, calls.calls, names) if way != "stored" else (Walk(losses), [])
@@ -104,16 +107,24 @@ def make_plan(
     for call in called:
         groups.setdefault(id(call.operation.weight), []).append(call)
     reasons: dict[str, str] = {}
+    every = dict(groups)
     _leave_out_unknown(groups, reasons, walk, wanted)
-    saved = _leave_out_dear_ones(groups, reasons, walk, alone_is_shared=wanted is not None)
+    saved = _leave_out_dear_ones(
+        groups, reasons, walk, alone_is_shared=wanted is not None, ranks=ranks
+    )
     if way == "auto" and groups and saved <= whole_pass(called, calls.others):
         reasons |= dict.fromkeys(
             (own[0].name for own in groups.values()),
             "what products would save is less than the pass that the update would need",
         )
         groups = {}
+    if ranks is not None and way != "stored":
+        # The others have fewer positions, or are given none.
+        kept = ranks.from_first([weight in groups for weight in every])
+        groups = {w: own for (w, own), keep in zip(every.items(), kept, strict=True) if keep}
     by_rows = [call for call in called if id(call.operation.weight) not in groups]
-    return _planned(_uses(walk, by_rows, groups), walk, calls, groups, names, wanted, way, reasons)
+    uses = _uses(walk, by_rows, groups)
+    return _planned(uses, walk, calls, groups, names, wanted, way, reasons, ranks)
 
 
 def _walk(
@@ -166,7 +177,12 @@ def _leave_out_unknown(
 
 
 def _leave_out_dear_ones(
-    groups: dict[int, list[Call]], reasons: dict[str, str], walk: Walk, *, alone_is_shared: bool
+    groups: dict[int, list[Call]],
+    reasons: dict[str, str],
+    walk: Walk,
+    *,
+    alone_is_shared: bool,
+    ranks: Ranks | None,
 ) -> float:
     """Leave out weights whose rows cost less; what the products of the others save."""
     saved = 0.0
@@ -183,7 +199,7 @@ def _leave_out_dear_ones(
             del groups[weight]
             continue
         there = [(call, walk.count_of(call.node)) for call in own]
-        cost = costs(there, own[0].inputs.device.type)
+        cost = costs(there, own[0].inputs.device.type, 1 if ranks is None else ranks.size)
         if cost.products >= cost.rows:
             reasons[own[0].name] = (
                 f"products would cost {cost.products / cost.rows:.3g} times as much"
@@ -238,6 +254,7 @@ def _planned(
     wanted: set[int] | None,
     way: str,
     reasons: Mapping[str, str],
+    ranks: Ranks | None,
 ) -> Plan:
     shared: list[_Use] = []
     specific: list[tuple[Tensor, list[int]]] = []
@@ -255,6 +272,8 @@ def _planned(
     named = [(names.get(id(use.leaf), _OUTSIDE), use.leaf) for use in shared]
     segments = [Segment(None, None, list(range(walk.losses)))]
     stored = not groups and way != "ghost" and (way == "stored" or _fit(named, walk.losses))
+    if ranks is not None and not groups and way == "auto":
+        stored = ranks.from_first(stored)
     if not stored:
         segments = _segments(walk, calls, groups, shared)
     by_products = {call.name for own in groups.values() for call in own}

@@ -42,6 +42,10 @@ class Deltas:
         self._dtype = torch.float64 if exact else product_dtype(call)
         self._stacked = torch.stack([one.detach() for one in gradients])
 
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """The call's inputs, and the gradients ``[tasks, ...]``."""
+        return self.call.inputs, self._stacked
+
     def bias_rows(self) -> Tensor:
         """The tasks' gradients of the layer's bias, ``[tasks, b]``."""
         channels = self.call.operation.channels

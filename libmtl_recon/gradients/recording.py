@@ -13,6 +13,7 @@ from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.gradients import columns
 from libmtl_recon.gradients.calls import Calls, has_hooks, noted
 from libmtl_recon.gradients.plan import WAYS, Plan, make_plan
+from libmtl_recon.gradients.ranks import Ranks
 from libmtl_recon.gradients.rows import TaskRows
 from libmtl_recon.gradients.sweep import Sweep
 from libmtl_recon.gradients.ways import Way
@@ -85,6 +86,9 @@ def recording(
 class Record:
     """What was noted of a forward pass; made by :func:`recording`.
 
+    With ``ranks`` the losses are those of the whole batch, of which each rank has noted its part;
+    the gradients that it hands out are the rank's own, whose mean over the ranks is meant.
+
     Attributes:
         layers: The names of the shared layers that the losses reach, once there is a Gramian.
         ways: How each of them was computed, and why so.
@@ -101,7 +105,9 @@ class Record:
         rows: TaskRows | None = None,
         *,
         exact: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
+        self._ranks = ranks
         self._network, self._calls, self._shared, self._way = network, calls, shared, way
         self._rows = TaskRows() if rows is None else rows
         self._sweep: Sweep | None = None
@@ -142,7 +148,7 @@ class Record:
         Raises:
             ReconError: A layer's input was changed in place, or freed.
         """
-        self._sweep = Sweep(plan, losses, self._rows, exact=self.exact)
+        self._sweep = Sweep(plan, losses, self._rows, exact=self.exact, ranks=self._ranks)
         total = self._sweep.run()
         self.exact = self._sweep.exact
         self.ways, self.layers = tuple(plan.ways), tuple(way.layer for way in plan.ways)
@@ -196,8 +202,13 @@ class Record:
         nodes = [None if loss is None else loss.grad_fn for loss in losses]
         names, way = self._names(), self._way
         unsure = self._hooked() if way == "auto" else ""
-        plan = make_plan(nodes, self._calls, names, self._shared, "stored" if unsure else way)
-        custom = [node.name() for node in plan.walk.order if isinstance(node, BackwardCFunction)]
+        first = "stored" if unsure else way
+        plan = make_plan(nodes, self._calls, names, self._shared, first, self._ranks)
+        custom = [
+            node.name()
+            for node in plan.walk.order
+            if isinstance(node, BackwardCFunction) and not hasattr(node._forward_cls, "is_linear")
+        ]
         if _REENTRANT in custom:
             raise ReconError(
                 "The network has a checkpoint with use_reentrant=True, which hides the parameters "
@@ -206,7 +217,7 @@ class Record:
             )
         if way == "auto" and custom and not plan.stored:
             unsure = f"the autograd.Function {custom[0]}"
-            plan = make_plan(nodes, self._calls, names, self._shared, "stored")
+            plan = make_plan(nodes, self._calls, names, self._shared, "stored", self._ranks)
         if unsure:
             why = f"{unsure} need not make of a sum of gradients the sum of what it makes of each"
             plan.ways = [one._replace(reason=why) for one in plan.ways]

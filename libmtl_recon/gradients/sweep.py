@@ -13,15 +13,18 @@ from libmtl_recon.errors import UsageError
 from libmtl_recon.gradients import columns
 from libmtl_recon.gradients.accumulate import add_gradient
 from libmtl_recon.gradients.calls import Call
+from libmtl_recon.gradients.columns import real_rows
 from libmtl_recon.gradients.combine import combine, wants_float64
 from libmtl_recon.gradients.doubt import is_doubtful
-from libmtl_recon.gradients.gramian import gramian, quick_gramian
+from libmtl_recon.gradients.exchange import add_up_gramians, column_blocks, hand_over
+from libmtl_recon.gradients.gramian import exact_device, gramian, quick_gramian
 from libmtl_recon.gradients.plan import Plan, Segment
 from libmtl_recon.gradients.products import (
     Deltas,
     bias_gramian,
     weight_gramian,
 )
+from libmtl_recon.gradients.ranks import Ranks
 from libmtl_recon.gradients.rows import Root, TaskRows
 
 # What no Gramian of float32 gradients is taken to be better than.
@@ -36,6 +39,7 @@ class Sweep:
         losses: T scalars; None for one that there is not.
         rows: Where rows are kept from step to step.
         exact: Take products in float64 at once.
+        ranks: Those whose mean gradients are meant; None: this process's own.
 
     Attributes:
         exact: Whether they were, or had to be.
@@ -48,8 +52,10 @@ class Sweep:
         rows: TaskRows,
         *,
         exact: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         self._plan, self._losses, self._rows = plan, list(losses), rows
+        self._ranks = ranks
         self._shared = [leaf for _, leaf in plan.shared]
         self.exact = exact or all(leaf.dtype == torch.float64 for leaf in self._shared)
         self._names = {id(leaf): name for name, leaf in plan.shared}
@@ -62,6 +68,7 @@ class Sweep:
         self._total: Tensor | None = None
         self._deltas: dict[int, list[Deltas]] = {}
         self._open: dict[int, int] = {}
+        self._complete: list[list[Deltas]] = []
         self._found: dict[str, Tensor] = {}
         self._errors = torch.zeros(len(self._losses), dtype=torch.float64)
 
@@ -71,7 +78,8 @@ class Sweep:
             self._pass_segments()  # for the others
             return None
         if self._plan.stored:
-            self._total = quick_gramian(self._store(self._plan.specific))
+            rows = self._store(self._plan.specific)
+            self._total = quick_gramian(rows) if self._ranks is None else self._over_ranks(rows)
         else:
             self._total = self._by_segments()
             # Of a device without float64 the products are what they are.
@@ -89,6 +97,16 @@ class Sweep:
 
     def _by_segments(self) -> Tensor:
         self._pass_segments()
+        return self._sum_of_layers()
+
+    def _over_ranks(self, rows: Tensor) -> Tensor:
+        self._multiply(self._shared, rows)
+        return self._sum_of_layers()
+
+    def _sum_of_layers(self) -> Tensor:
+        if self._ranks is not None:
+            with self._ranks.sending("gramians"):
+                add_up_gramians(self._found, self._errors, self._ranks)
         return torch.stack(list(self._found.values())).sum(dim=0)
 
     def _pass_segments(self) -> None:
@@ -182,6 +200,7 @@ class Sweep:
         self._multiply(parameters, rows)
         for call, of_call in zip(calls, gradients, strict=True):
             self._take(call, of_call)
+        self._multiply_complete()
 
     def _pass(self, segment: Segment, task: int, inputs: list[Any]) -> list[Tensor | None]:
         """One task's gradients through a segment, None for what it does not reach."""
@@ -198,6 +217,9 @@ class Sweep:
 
     def _multiply(self, parameters: Sequence[Tensor], rows: Tensor) -> None:
         """Add the rows' Gramians to those of their layers, neighbours of one layer at once."""
+        if self._ranks is not None:
+            self._multiply_columns(parameters, rows, self._ranks)
+            return
         start = 0
         for index, parameter in enumerate(parameters):
             name = self._names[id(parameter)]
@@ -207,8 +229,28 @@ class Sweep:
                 self._add(name, gramian(rows[:, start:stop]))
                 start = stop
 
+    def _multiply_columns(self, parameters: Sequence[Tensor], rows: Tensor, ranks: Ranks) -> None:
+        """The same for the columns of which this rank has the sums."""
+        ends, stop = [], 0
+        for parameter in parameters:
+            stop += columns.width(parameter)
+            ends.append((stop, self._names[id(parameter)]))
+            self._add(ends[-1][1], _nothing(len(rows), exact_device(rows.device)))
+        begin = 0
+        for block in column_blocks(real_rows(rows)):
+            with ranks.sending("rows"):
+                sums, own = ranks.own_columns(block)
+            first = begin + own.start
+            start = 0
+            for stop, name in ends:
+                low, high = max(start, first), min(stop, first + sums.shape[1])
+                if low < high:
+                    self._add(name, gramian(sums[:, low - first : high - first]))
+                start = stop
+            begin += block.shape[1]
+
     def _take(self, call: Call, gradients: list[tuple[int, Tensor]]) -> None:
-        """Take the gradients of a call's output; the products, once all calls of its layer have."""
+        """Take the gradients of a call's output."""
         weight = call.operation.weight
         waiting = self._deltas.setdefault(id(weight), [])
         if gradients:
@@ -218,11 +260,34 @@ class Sweep:
         if self._open[id(weight)]:
             return
         del self._deltas[id(weight)]
-        if waiting:
-            found = weight_gramian(waiting, len(self._losses))
-            self._add(self._names[id(weight)], found.gramian)
-            self._errors += found.errors.cpu()
-            self._take_biases(waiting)
+        if not waiting:
+            return
+        if self._ranks is None:
+            self._multiply_deltas(waiting)
+        else:
+            self._complete.append(waiting)
+
+    def _multiply_deltas(self, waiting: Sequence[Deltas]) -> None:
+        found = weight_gramian(waiting, len(self._losses))
+        self._add(self._names[id(waiting[0].call.operation.weight)], found.gramian)
+        self._errors += found.errors.cpu()
+        self._take_biases(waiting)
+
+    def _multiply_complete(self) -> None:
+        """Take the products of layers of which all calls have come, where this rank does."""
+        complete, self._complete = self._complete, []
+        if self._ranks is None or not complete:
+            return
+        with self._ranks.sending("products"):
+            together = hand_over(complete, self._ranks, exact=self.exact)
+        for own, of_all in zip(complete, together, strict=True):
+            device = exact_device(own[0].tensors()[1].device)
+            for one in own:
+                for parameter in one.call.operation.parameters:
+                    if parameter.requires_grad:
+                        self._add(self._names[id(parameter)], _nothing(len(self._losses), device))
+            if of_all is not None:
+                self._multiply_deltas(of_all)
 
     def _take_biases(self, waiting: Sequence[Deltas]) -> None:
         # Modules with one weight may have a bias each.
@@ -256,6 +321,10 @@ class Sweep:
         ]
         roots, multiples = zip(*there, strict=True)
         torch.autograd.backward(roots, multiples, inputs=self._shared)
+
+
+def _nothing(tasks: int, device: torch.device) -> Tensor:
+    return torch.zeros(tasks, tasks, dtype=torch.float64, device=device)
 
 
 def _zeros(parameters: Sequence[Tensor], tasks: int) -> Tensor:

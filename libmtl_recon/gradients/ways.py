@@ -27,18 +27,20 @@ class Rates:
         moved: A number that is copied once.
         exact: A multiplication in float64.
         weight: A multiplication of the pass that computes a weight's gradient.
+        sent: A number that one rank sends to another.
     """
 
     stored: float
     moved: float
     exact: float
     weight: float
+    sent: float
 
 
 # Measured by benchmarks/gradients.py on one core; a GPU's memory is slower in comparison, and its
 # float64 too.
-RATES = {"cpu": Rates(stored=70.0, moved=12.0, exact=3.0, weight=1.5)}
-_ELSEWHERE = Rates(stored=200.0, moved=60.0, exact=4.0, weight=1.0)
+RATES = {"cpu": Rates(stored=70.0, moved=12.0, exact=3.0, weight=1.5, sent=100.0)}
+_ELSEWHERE = Rates(stored=200.0, moved=60.0, exact=4.0, weight=1.0, sent=1000.0)
 
 
 class Way(NamedTuple):
@@ -62,12 +64,14 @@ class Costs(NamedTuple):
     products: float
 
 
-def costs(calls: Sequence[tuple[Call, int]], device: str) -> Costs:
+def costs(calls: Sequence[tuple[Call, int]], device: str, ranks: int = 1) -> Costs:
     """Estimate both ways for the calls of one layer.
 
     Args:
         calls: All of them, each with the number of tasks that reach it.
         device: The type of its device.
+        ranks: How many ranks have as many positions each. One multiplies for all, but each for
+            some of the layers: the costs are a rank's mean.
     """
     rates = RATES.get(device, _ELSEWHERE)
     groups, _, a, b = calls[0][0].numbers
@@ -77,16 +81,22 @@ def costs(calls: Sequence[tuple[Call, int]], device: str) -> Costs:
     # Of this call and those after it, with which it has products, too: positions, tasks, and both.
     positions = reaching = gradients = 0
     for call, tasks in reversed(calls):
-        n = call.numbers[1]
+        n = call.numbers[1] * ranks
         if call.operation.kind is Kind.EMBEDDING:
-            rows += rates.moved * tasks * n * b
+            rows += rates.moved * tasks * n * b / ranks
             products += tasks * n * b * (2 * rates.moved + rates.exact * tasks)
             continue
         positions, reaching, gradients = positions + n, reaching + tasks, gradients + n * tasks
-        rows += rates.weight * tasks * groups * n * a * b
+        rows += rates.weight * tasks * groups * n * a * b / ranks
         products += rates.moved * groups * n * (a + 2 * tasks * b)
         products += groups * n * (positions * a + gradients * b)
         products += rates.exact * groups * n * b * tasks * reaching
+    if ranks > 1:
+        away = rates.sent * (ranks - 1) / ranks
+        rows += away * most * groups * a * b
+        gradients_sent = sum(call.shape.numel() * tasks for call, tasks in calls)
+        inputs_sent = sum(call.inputs.numel() for call, _ in calls)
+        products = products / ranks + away * (gradients_sent + inputs_sent)
     return Costs(rows, products)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import libmtl_recon.integrations.libmtl
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.integrations.libmtl import arguments, parser, spawn
+from libmtl_recon.integrations.libmtl.data_parallel import endings, environment, quiet
 from libmtl_recon.integrations.libmtl.flags import collisions
 from libmtl_recon.integrations.libmtl.hooks import StopRun, TrainerHook, trainer_hooks
 from libmtl_recon.launcher.target import Target, as_main
@@ -23,6 +24,8 @@ from libmtl_recon.output import INTERRUPTED, OutputError, of_stdout, warn
 
 
 class _TrainerSeen(TrainerHook):
+    on_every_rank = True
+
     def __init__(self) -> None:
         self.seen = False
 
@@ -109,6 +112,7 @@ def run(
         until_exit: Leave all as the script knows it until this process ends, for the threads
             and the ``atexit`` handlers that it leaves behind.
     """
+    quiet.be_quiet()
     libmtl_recon.integrations.libmtl.activate()
     trainer = _TrainerSeen()
     surroundings = ExitStack()
@@ -121,6 +125,13 @@ def run(
         spawn.start_forkserver_without_main()
     before = set(threading.enumerate())
     try:
+        if target.demonstration and environment.world() is not None:
+            raise UsageError(
+                "SCRIPT",
+                "must be one that trains by LibMTL's Trainer under torchrun",
+                target.name,
+                f"Run `libmtl-recon run {target}` without torchrun.",
+            )
         if target.demonstration and hooks:
             raise UsageError(
                 "SCRIPT",
@@ -142,9 +153,12 @@ def run(
         return 0
     except SystemExit as request:
         return _status(request)
-    except KeyboardInterrupt:
-        warn("libmtl-recon: interrupted")
+    except KeyboardInterrupt as interrupt:
+        if endings.says_why(interrupt):
+            warn("libmtl-recon: interrupted")
         return INTERRUPTED
+    except endings.EndedElsewhere:
+        return 1
     except ReconError as error:
         return _say(error)
     except argparse.ArgumentError as error:
@@ -166,12 +180,19 @@ def _left_running(before: set[threading.Thread]) -> bool:
 
 
 def _say(error: ReconError | OutputError) -> int:
+    if not endings.says_why(error):
+        return error.exit_status
     if not (isinstance(error, OutputError) and error.quiet):
         warn(f"libmtl-recon: error: {error}")
     return error.exit_status
 
 
 def _report(error: BaseException) -> int:
+    if not endings.says_why(error):
+        return 1
+    if endings.is_lost_connection(error):
+        warn(f"libmtl-recon: error: {endings.LOST}")
+        return 1
     strip_our_frames(error)
     # The script may have replaced the hook; by default it prints the traceback.
     with suppress(OSError):  # stderr, too, may be a pipe that was closed

@@ -7,13 +7,15 @@ Multitask Learning", with the authors' program of that time (rotograd 0.1.4).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.gradients.ranks import Ranks
 from libmtl_recon.weighting.checking import check_task, check_tasks, named_losses
 from libmtl_recon.weighting.following import Following
 from libmtl_recon.weighting.rotation import Rotation, rotate
@@ -146,7 +148,14 @@ class RotoGrad(Following):
             source = self.cuts.add(task, source)
         return source.to(representation.dtype)
 
-    def backward(self, losses: Mapping[str, Tensor], *, same_rows: bool = True) -> Tensor:
+    def backward(
+        self,
+        losses: Mapping[str, Tensor],
+        *,
+        same_rows: bool = True,
+        ranks: Ranks | None = None,
+        samples: int | None = None,
+    ) -> Tensor:
         """Compute all gradients: of the heads, of what lies before z, and of the rotations.
 
         The heads' graphs are walked once, from the sum of the losses, and so is the encoder's, from
@@ -158,6 +167,9 @@ class RotoGrad(Following):
             same_rows: Whether the n-th row of every task's representation belongs to the same
                 sample. Where it does not (each task has inputs of its own), or where the shapes
                 differ, gradients are compared summed over their rows.
+            ranks: The ranks of a data-parallel training, of whose samples each has some: losses are
+                those of all, and gradients of this rank's part W times as long, for W ranks.
+            samples: How many samples all ranks have.
 
         Returns:
             ``[P]``, float64, on the CPU: the factor that each task's gradient got.
@@ -177,14 +189,21 @@ class RotoGrad(Following):
             if roots:
                 torch.autograd.backward(roots)
             gradients = [cut.gradient() for cut in cuts]
+            own = gradients if ranks is None else [g / ranks.size for g in gradients]
             seen = self.history.look(
                 names,
                 [self.tasks.index(name) for name in names],
                 list(losses.values()),
-                gradients,
+                own,
                 self.settings.burn_in,
+                ranks,
             )
-            weights = self._weigh(names, gradients, seen, same_rows=same_rows)
+            weights = self._weigh(
+                names,
+                own,
+                seen,
+                partial(compare, same_rows=same_rows, ranks=ranks, samples=samples),
+            )
             used = [k for k, cut in enumerate(cuts) if cut.source.requires_grad and weights[k] != 0]
             if used:
                 torch.autograd.backward(
@@ -197,7 +216,11 @@ class RotoGrad(Following):
         return weights
 
     def _weigh(
-        self, names: list[str], gradients: list[Tensor], seen: Seen, *, same_rows: bool
+        self,
+        names: list[str],
+        gradients: list[Tensor],
+        seen: Seen,
+        compare: Callable[..., Compared],
     ) -> Tensor:
         """The factors of the gradients ``[P]``; what is learned gets its gradient."""
         mode = self.settings.mode
@@ -221,7 +244,6 @@ class RotoGrad(Following):
         compared = compare(
             [gradients[k] for k in there],
             [self.rotation(task) for task in own],
-            same_rows=same_rows,
         )
         rates = [1.0] * len(own)
         if mode == "gradnorm":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from libmtl_recon.gradients.ranks import Ranks
 from libmtl_recon.weighting.rotation import rotate, rows
 
 
@@ -19,11 +20,13 @@ class Compared:
         rotated: g̃ ``[N, C]`` each: for what the heads got. N = 1 if summed.
         plain: g = Rᵀ g̃ ``[N, C]`` each: for the representation.
         samples: The size of the batch; 1 if summed.
+        ranks: Those whose rows these are a part of; None if they are all rows.
     """
 
     rotated: list[Tensor]
     plain: list[Tensor]
     samples: int
+    ranks: Ranks | None = None
 
     def mean_norm(self, weights: Sequence[float]) -> Tensor:
         """‖mean wₖ gₖ‖, a scalar.
@@ -34,12 +37,11 @@ class Compared:
         mean = torch.zeros_like(self.plain[0])
         for gradient, weight in zip(self.plain, weights, strict=True):
             mean.add_(gradient, alpha=weight / len(weights))
-        norm: Tensor = torch.linalg.vector_norm(mean)
-        return norm
+        return norms_of([mean], self.ranks)[0]
 
     def norms(self) -> list[Tensor]:
         """‖gₖ‖, P scalars."""
-        return [torch.linalg.vector_norm(gradient) for gradient in self.plain]
+        return norms_of(self.plain, self.ranks)
 
     def target(self, size: int, rates: Sequence[float]) -> Tensor:
         """The directions vₙ that the rotations should turn all gradients to (section 4.2).
@@ -65,11 +67,41 @@ class Compared:
             target: vₙ ``[N, m]``.
         """
         size = target.shape[1]
-        return [-(gradient[:, :size].T @ target) for gradient in self.rotated]
+        found = [-(gradient[:, :size].T @ target) for gradient in self.rotated]
+        return found if self.ranks is None else added_up(found, self.ranks)
+
+
+def norms_of(
+    gradients: Sequence[Tensor], ranks: Ranks | None, dtype: torch.dtype | None = None
+) -> list[Tensor]:
+    """The Euclidean norms of gradients, or of those of which each rank has some rows.
+
+    Args:
+        gradients: Any shapes.
+        ranks: The ranks, if there are several.
+        dtype: In which they are computed; None: their own.
+    """
+    norms = [torch.linalg.vector_norm(gradient, dtype=dtype) for gradient in gradients]
+    if ranks is None:
+        return norms
+    return [square.sqrt() for square in added_up([norm.square() for norm in norms], ranks)]
+
+
+def added_up(tensors: Sequence[Tensor], ranks: Ranks) -> list[Tensor]:
+    """The sums over the ranks of some tensors of one dtype, in one message."""
+    together = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    with ranks.sending("representations"):
+        sums = ranks.add_up(together).split([tensor.numel() for tensor in tensors])
+    return [total.view(tensor.shape) for total, tensor in zip(sums, tensors, strict=True)]
 
 
 def compare(
-    gradients: Sequence[Tensor], matrices: Sequence[Tensor | None], *, same_rows: bool
+    gradients: Sequence[Tensor],
+    matrices: Sequence[Tensor | None],
+    *,
+    same_rows: bool,
+    ranks: Ranks | None = None,
+    samples: int | None = None,
 ) -> Compared:
     """Lay out the gradients of P tasks for comparison.
 
@@ -78,13 +110,19 @@ def compare(
         matrices: R ``[m, m]`` each; None for the identity.
         same_rows: Whether their rows belong together. They do not if their shapes differ. Then
             they are summed.
+        ranks: Those of whose rows each has some, if there are several.
+        samples: How many samples there are, if not as many as the gradients have.
     """
     rotated = [rows(gradient) for gradient in gradients]
     together = same_rows and len({gradient.shape for gradient in gradients}) == 1
     if not together:
         rotated = [gradient.sum(0, keepdim=True) for gradient in rotated]
+        if ranks is not None:
+            rotated = added_up(rotated, ranks)
     plain = [
         gradient if matrix is None else rotate(gradient, matrix.to(gradient.dtype).T)
         for gradient, matrix in zip(rotated, matrices, strict=True)
     ]
-    return Compared(rotated, plain, len(gradients[0]) if together else 1)
+    if not together:
+        return Compared(rotated, plain, 1)
+    return Compared(rotated, plain, len(gradients[0]) if samples is None else samples, ranks)

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.errors import ReconError
+from libmtl_recon.gradients.ranks import Ranks
 from libmtl_recon.weighting.full_precision import FullPrecision
+from libmtl_recon.weighting.rotograd_compared import norms_of
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class History(FullPrecision):
         losses: Sequence[Tensor],
         gradients: Sequence[Tensor],
         burn_in: int,
+        ranks: Ranks | None = None,
     ) -> Seen:
         """Fetch a step's numbers from the device, which is the only time that it is waited for.
 
@@ -70,13 +73,14 @@ class History(FullPrecision):
             losses: A scalar each.
             gradients: A tensor each.
             burn_in: The step at which the first norms and losses are taken again.
+            ranks: Those of whose gradients' rows each has some, if there are several.
 
         Raises:
             ReconError: A gradient is not finite.
         """
         device = gradients[0].device
         exact = torch.float32 if device.type == "mps" else torch.float64
-        norms = [torch.linalg.vector_norm(g, dtype=exact) for g in gradients]
+        norms = norms_of(gradients, ranks, exact)
         state = (self.first_norms, self.first_losses, self.settled, self.steps.reshape(1))
         packed = torch.cat(
             [

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from libmtl_recon.errors import UsageError
+from libmtl_recon.integrations.libmtl.data_parallel.devices import device_of_rank
+from libmtl_recon.integrations.libmtl.data_parallel.environment import world
 
 _logger = logging.getLogger(__name__)
 
@@ -28,6 +30,9 @@ def choose_device() -> torch.device:
     wanted = os.environ.get(VARIABLE)
     if wanted:
         return _parse(wanted)
+    found = world()
+    if found is not None:
+        return device_of_rank(found)
     if torch.cuda.is_available():
         return torch.device("cuda:0")
     _refuse_missing_gpu()

@@ -25,19 +25,30 @@ from libmtl_recon.integrations.libmtl import (
     refusals,
     saving,
 )
+from libmtl_recon.integrations.libmtl.data_parallel import (
+    averaging,
+    environment,
+    fillers,
+    predictions,
+    refusing,
+    setting_up,
+)
 from libmtl_recon.integrations.libmtl.missing_labels import losses, scores, steps
 from libmtl_recon.integrations.libmtl.patches import patch_status, trainer
 from libmtl_recon.integrations.libmtl.step import accumulation, functions, way
 from libmtl_recon.integrations.libmtl.wrapper import Call, Hook, Row, wrap_member
 
 _METER = "_record._PerformanceMeter"
+# In the place of a patch's name: hooks that are there only where torchrun has started this process
+# beside others, so that one process has none of them in its steps.
+RANKS = "several ranks"
 
 
 def _wrap_model(call: Call) -> None:
     import LibMTL
 
     # It makes a class for each model, on which nothing else depends.
-    for row in (FORWARD, BACKWARD):
+    for row in (FORWARD, BACKWARD, REPRESENTATIONS):
         wrap_member(type(call.owner.model), row.in_force(applied(LibMTL)))
 
 
@@ -46,6 +57,19 @@ ROWS: tuple[Row, ...] = (
     Row(
         "Trainer.__init__",
         before=(
+            Hook(
+                "meet",
+                setting_up.meet,
+                "What is refused further on is refused by all ranks, and said by one.",
+                ahead_of=("choose-tasks",),
+                patch=RANKS,
+            ),
+            Hook(
+                "ranks",
+                refusing.check_trainer,
+                "What several ranks would train wrongly.",
+                patch=RANKS,
+            ),
             Hook(
                 "choose-tasks",
                 hooks.choose_tasks,
@@ -98,7 +122,15 @@ ROWS: tuple[Row, ...] = (
                 patch="strict-checkpoint",
             ),
         ),
-        after=(Hook("wrap-model", _wrap_model, "The model's class is there only now."),),
+        after=(
+            Hook("wrap-model", _wrap_model, "The model's class is there only now."),
+            Hook(
+                "agree-on-model",
+                setting_up.agree_on_model,
+                "A checkpoint is loaded, and the optimiser not made yet.",
+                patch=RANKS,
+            ),
+        ),
     ),
     Row(
         "Trainer._prepare_optimizer",
@@ -112,6 +144,13 @@ ROWS: tuple[Row, ...] = (
     Row(
         "Trainer.train",
         before=(
+            Hook(
+                "begin-training",
+                setting_up.begin_training,
+                "Whoever is told of the training finds the ranks alike.",
+                ahead_of=("tell-training",),
+                patch=RANKS,
+            ),
             Hook(
                 "tell-training",
                 hooks.tell_training,
@@ -142,6 +181,14 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "Trainer.test",
+        before=(
+            Hook(
+                "begin-evaluation",
+                setting_up.begin_evaluation,
+                "All ranks evaluate one network.",
+                patch=RANKS,
+            ),
+        ),
         after=(Hook("split-beside", saving.note_split, "LibMTL saves the best model next."),),
     ),
     Row(
@@ -151,7 +198,14 @@ ROWS: tuple[Row, ...] = (
                 "loaders",
                 refusals.check_loaders,
                 "LibMTL would fail by a task's name.",
+                ahead_of=("wrap-loaders", "slice-loaders"),
+            ),
+            Hook(
+                "slice-loaders",
+                setting_up.slice_loaders,
+                "They are the script's own only here.",
                 ahead_of=("wrap-loaders",),
+                patch=RANKS,
             ),
             Hook(
                 "wrap-loaders",
@@ -165,6 +219,13 @@ ROWS: tuple[Row, ...] = (
     Row(
         "Trainer._compute_loss",
         around=(
+            Hook(
+                "whole-batch",
+                predictions.of_whole_batch,
+                "Which labels are missing is known of the whole batch only.",
+                ahead_of=("missing-labels", "split-losses"),
+                patch=RANKS,
+            ),
             Hook(
                 "missing-labels",
                 losses.of_labelled,
@@ -183,6 +244,13 @@ ROWS: tuple[Row, ...] = (
     Row(
         f"{_METER}.update",
         around=(
+            Hook(
+                "whole-batch",
+                predictions.measured_whole,
+                "As for the losses.",
+                ahead_of=("missing-labels",),
+                patch=RANKS,
+            ),
             Hook("missing-labels", scores.update_labelled, "LibMTL's own sees them only, too."),
         ),
     ),
@@ -211,6 +279,13 @@ FORWARD = Row(
     "model.forward",
     around=(
         Hook(
+            "fillers",
+            fillers.know_fillers,
+            "Batch norms ask in all that follows.",
+            ahead_of=("note-calls",),
+            patch=RANKS,
+        ),
+        Hook(
             "note-calls",
             functions.note_calls,
             "The graph that it notes belongs to the losses that are cut off from theirs.",
@@ -222,6 +297,13 @@ FORWARD = Row(
 BACKWARD = Row(
     "model.backward",
     around=(
+        Hook(
+            "average",
+            averaging.average_gradients,
+            "The gradients of the step are complete only after all others.",
+            ahead_of=("encoder-reached", "add-up", "present-tasks", "cut-graph"),
+            patch=RANKS,
+        ),
         Hook(
             "encoder-reached",
             refusals.see_encoder_reached,
@@ -245,6 +327,20 @@ BACKWARD = Row(
             functions.cut_graph,
             "The losses that it recognises are those that the weighting would be given.",
             patch="fast-gradients",
+        ),
+    ),
+)
+
+
+# Of each model's own class, by ``rep_grad``.
+REPRESENTATIONS = Row(
+    "model._get_grads",
+    after=(
+        Hook(
+            "average",
+            averaging.average_representations,
+            "It is what a weighting weighs by.",
+            patch=RANKS,
         ),
     ),
 )
@@ -277,5 +373,6 @@ def _owner(libmtl: ModuleType, row: Row) -> Any:
 
 
 def applied(libmtl: ModuleType) -> list[str]:
-    """The names of the patches that were applied to this LibMTL."""
-    return [name for name, status in patch_status(libmtl).items() if status == "applied"]
+    """The names of the patches that were applied to this LibMTL, and what hooks need besides."""
+    names = [name for name, status in patch_status(libmtl).items() if status == "applied"]
+    return names if environment.world() is None else [*names, RANKS]

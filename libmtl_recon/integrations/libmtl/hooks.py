@@ -5,14 +5,19 @@ LibMTL has no callbacks. As long as there are no hooks, its Trainer and meter do
 
 from __future__ import annotations
 
+import functools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.integrations.libmtl.data_parallel.agreement import StopRun, agree
+from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
 from libmtl_recon.integrations.libmtl.wrapper import Call
+
+__all__ = ["Measurement", "StopRun", "TrainerHook", "trainer_hooks"]
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,15 @@ class Measurement:
     metrics: dict[str, dict[str, float]]
 
 
-class StopRun(BaseException):
-    """Raised by a hook to end the script early; the run counts as a success."""
-
-
 class TrainerHook:
-    """Is told what happens in LibMTL's Trainer; does nothing unless a method is overridden."""
+    """Is told what happens in LibMTL's Trainer; does nothing unless a method is overridden.
+
+    Attributes:
+        on_every_rank: Whether, under torchrun, the hook of each rank is told. By default that of
+            rank 0 alone is, and if it raises, the other ranks end as well.
+    """
+
+    on_every_rank: ClassVar[bool] = False
 
     def choose_tasks(self, tasks: tuple[str, ...]) -> tuple[str, ...]:
         """Say which of the tasks to train, before the model is built. Default: all."""
@@ -89,14 +97,12 @@ def tell_training(call: Call) -> None:
     if trainer not in _announced:
         _refuse_unfiltered(trainer)
     _announce(trainer)
-    for hook in list(_hooks):
-        hook.training(trainer)
+    _tell(TrainerHook.training, trainer)
 
 
 def tell_trained(call: Call) -> None:
     """Tell the hooks of a Trainer that has trained."""
-    for hook in list(_hooks):
-        hook.trained(call.owner)
+    _tell(TrainerHook.trained, call.owner)
 
 
 def tell_measured(call: Call) -> None:
@@ -107,8 +113,7 @@ def tell_measured(call: Call) -> None:
     asking = [hook for hook in _hooks if type(hook).measured is not TrainerHook.measured]
     if trainer is not None and asking:
         measurement = _read(meter, call.arguments["mode"], call.arguments["epoch"])
-        for hook in asking:
-            hook.measured(trainer, measurement)
+        _tell(TrainerHook.measured, trainer, measurement)
 
 
 def _announce(trainer: Any) -> None:
@@ -116,8 +121,20 @@ def _announce(trainer: Any) -> None:
     _trainer_of_meter[trainer.meter] = weakref.ref(trainer)
     if trainer not in _announced:
         _announced.add(trainer)
-        for hook in list(_hooks):
-            hook.built(trainer)
+        _tell(TrainerHook.built, trainer)
+
+
+def _tell(method: Callable[..., None], *args: Any) -> None:
+    """Tell all hooks that have a method of their own of this name."""
+    name, group = method.__name__, ranks()
+    for hook in list(_hooks):
+        if getattr(type(hook), name) is method:
+            continue
+        tell = functools.partial(getattr(hook, name), *args)
+        if group is None or hook.on_every_rank:
+            tell()
+        else:
+            agree(tell, group)
 
 
 def _refuse_unfiltered(trainer: Any) -> None:

@@ -6,6 +6,7 @@ import os
 
 from libmtl_recon.errors import ReconError
 from libmtl_recon.files import is_file, refusal
+from libmtl_recon.integrations.libmtl.data_parallel.environment import is_first
 from libmtl_recon.integrations.libmtl.wrapper import Call
 
 _FILE = "best.pt"  # LibMTL's name
@@ -21,7 +22,12 @@ def note_split(call: Call) -> None:
     """
     trainer, epoch = call.owner, call.arguments.get("epoch")
     folder = getattr(trainer, "save_path", None)
-    if folder is None or epoch is None or call.arguments.get("mode", "test") != "test":
+    if (
+        not is_first()
+        or folder is None
+        or epoch is None
+        or call.arguments.get("mode", "test") != "test"
+    ):
         return
     if trainer.meter.best_result["epoch"] != epoch:
         return

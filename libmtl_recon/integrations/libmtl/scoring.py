@@ -15,13 +15,15 @@ from libmtl_recon.conflicts.probe import ConflictProbe
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.conflicts.schedule import Schedule, Stopping, described
 from libmtl_recon.errors import ReconError, naming
+from libmtl_recon.integrations.libmtl.data_parallel.agreement import agree
+from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
 from libmtl_recon.integrations.libmtl.hooks import TrainerHook
 from libmtl_recon.integrations.libmtl.own_passes import rows_of_own_passes
 from libmtl_recon.integrations.libmtl.provenance import provenance_of, weighting_name
 from libmtl_recon.integrations.libmtl.replacing import replace, restore
 from libmtl_recon.integrations.libmtl.shared_layers import layers_at, parameters_of, shared_layers
 from libmtl_recon.integrations.libmtl.step import SEVERAL_BATCHES, hands_over, step_of
-from libmtl_recon.integrations.libmtl.step.step import present_tasks
+from libmtl_recon.integrations.libmtl.step.step import averaged, present_tasks
 
 # How often the device is waited for, to see that all gradients so far were finite.
 _CHECK_EVERY = 50
@@ -47,6 +49,8 @@ class ScoringHook(TrainerHook):
             later one that trains the same model counts with it.
         on_other: Told, once, that another model trains, which is not scored.
     """
+
+    on_every_rank = True  # what is counted is of all ranks, and each stops at the same step
 
     def __init__(
         self,
@@ -120,7 +124,7 @@ class ScoringHook(TrainerHook):
         if self.schedule.judged is not None:
             with naming(K="--k"):
                 self.schedule.judged.check_layers(len(layers))
-        self._on_built(layers)
+        self._tell_built(layers)
         self._probe = self._new_probe(layers, trainer)
         self._provenance = provenance_of(trainer, weighting, self._dataset)
         if self._number > 1:
@@ -161,6 +165,13 @@ class ScoringHook(TrainerHook):
         if trainer.model is self._model:
             self._unwrap()
             self._check()
+
+    def _tell_built(self, layers: tuple[Layer, ...]) -> None:
+        group = ranks()
+        if group is None:
+            self._on_built(layers)
+        else:
+            agree(lambda: self._on_built(layers), group)
 
     def _new_probe(self, layers: tuple[Layer, ...], trainer: Any) -> ConflictProbe:
         tasks = trainer.model.task_name
@@ -205,7 +216,7 @@ class ScoringHook(TrainerHook):
             gradients = compute(losses, mode, rep_grad)
             # Counted at once: some weightings go on to change this matrix in place.
             if not rep_grad:
-                self.take_rows(gradients)
+                self.take_rows(step_of(model).of_all_ranks(gradients))
             return gradients
 
         def wrapped_backward(losses: Tensor, **kwargs: Any) -> Any:
@@ -223,7 +234,9 @@ class ScoringHook(TrainerHook):
                 return backward(losses, **kwargs)
             self._watch_losses(losses.detach())
             splits = self._splits(losses)
-            own = None if self._watching or splits else rows_of_own_passes(model, losses, present)
+            own = None
+            if not (self._watching or splits):
+                own = averaged(rows_of_own_passes(model, losses, present))
             self._seen = False
             with step_of(model).watched(self) if splits else contextlib.nullcontext():
                 result = backward(losses, **kwargs)

@@ -29,15 +29,35 @@ def add(parser: argparse.ArgumentParser) -> None:
         "the update by one backward pass; auto takes the faster way per layer (default: auto; "
         "libmtl-recon doctor SCRIPT shows which)",
     )
+    group.add_argument(
+        "--recon_sync_bn",
+        metavar="on|off",
+        default="on",
+        help="under torchrun, have batch norms use the statistics of all ranks, as in one process "
+        "(on), or each rank its own part's (off, which sends less and trains otherwise); without "
+        "effect in one process (default: on)",
+    )
 
 
 def values(params: argparse.Namespace) -> dict[str, Any]:
     """The checked values.
 
     Raises:
-        UsageError: The precision is none that can be trained in, or there is no such way.
+        UsageError: The precision is none that can be trained in, there is no such way, or batch
+            norms are neither to be synchronised nor not.
     """
-    return {"recon_amp": _precision(params), "recon_gradients": _way(params)}
+    return {
+        "recon_amp": _precision(params),
+        "recon_gradients": _way(params),
+        "recon_sync_bn": _sync_bn(params),
+    }
+
+
+def _sync_bn(params: argparse.Namespace) -> str:
+    wanted = getattr(params, "recon_sync_bn", None) or "on"
+    if wanted not in ("on", "off"):
+        raise UsageError("--recon_sync_bn", "must be on or off", wanted, "Leave it out for on.")
+    return str(wanted)
 
 
 def _way(params: argparse.Namespace) -> str:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.gradients import columns
+from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
 from libmtl_recon.integrations.libmtl.known_sources import unpatched, versions_of
 from libmtl_recon.integrations.libmtl.step.step import assign_grad, step_of, task_roots, task_rows
+from libmtl_recon.integrations.libmtl.step.unknown import of_unknown_weighting
 from libmtl_recon.integrations.libmtl.wrapper import hook_names
 
 # They draw three batches a step and hand all losses over at once, [3, T].
@@ -81,7 +83,12 @@ def cut_graph(proceed: Callable[..., Any], model: Any, /, losses: Any, **kwargs:
     """Give a weighting's ``backward`` losses without the graphs behind them."""
     step = step_of(model)
     try:
-        if not step.open(losses) or not _takes_a_cut_graph(_own_backward(model)):
+        known = step.open(losses)
+        if not _takes_a_cut_graph(_own_backward(model)):
+            if ranks() is not None:
+                return of_unknown_weighting(proceed, model, losses, **kwargs)
+            return proceed(model, losses, **kwargs)
+        if not known:
             return proceed(model, losses, **kwargs)
         result = proceed(model, step.hand_over(), **kwargs)
         step.back_propagate(model)

@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from libmtl_recon.integrations.libmtl.data_parallel.averaging import average_grad
+from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
 from libmtl_recon.integrations.libmtl.step.step import step_of
 from libmtl_recon.integrations.libmtl.step.task_gradients import loss_gramian
 
@@ -38,6 +40,9 @@ def backward(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[Any]:
     # What is clipped is the gradient of the whole step.
     step_of(self).back_propagate(self)
     if self.max_norm > 0:
+        group = ranks()
+        if group is not None:
+            average_grad(list(self.get_share_params()), group)
         torch.nn.utils.clip_grad_norm_(self.get_share_params(), self.max_norm)
     returned: NDArray[Any] = weights.cpu().numpy()
     return returned

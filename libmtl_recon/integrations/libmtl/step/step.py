@@ -15,6 +15,7 @@ from libmtl_recon.gradients import Record
 from libmtl_recon.gradients.accumulate import added_up
 from libmtl_recon.gradients.plan import Plan
 from libmtl_recon.gradients.rows import Root, TaskRows
+from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
 from libmtl_recon.integrations.libmtl.shared_layers import sharing_root
 from libmtl_recon.integrations.libmtl.step.forward_calls import ForwardCalls
 from libmtl_recon.integrations.libmtl.step.loss_graph import tops_of, was_filled_with
@@ -46,6 +47,7 @@ class Step:
         way: How Gramians are computed; see :func:`libmtl_recon.gradients.recording`.
         batches: While a weighting's ``backward`` runs: the batches' losses that it was given
             (three for MoDo and SDMGrad, else one); empty if the losses were not recognised.
+        asked: Whether the weighting has had its losses differentiated in this step.
     """
 
     def __init__(self) -> None:
@@ -64,6 +66,8 @@ class Step:
         self._watcher: Watcher | None = None
         self._exact_steps = 0
         self._unsure = False
+        self._own_rows = False
+        self.asked = False
 
     @property
     def present(self) -> list[int] | None:
@@ -162,6 +166,31 @@ class Step:
         return True
 
     @contextmanager
+    def own_rows(self) -> Iterator[None]:
+        """Inside the ``with`` block, have rows be those of this rank's part of the batch."""
+        self._own_rows = True
+        try:
+            yield
+        finally:
+            self._own_rows = False
+
+    def averaged(self, rows: Tensor) -> Tensor:
+        """Put the mean over the ranks, if there are any, in the place of rows; returns them.
+
+        Inside of :meth:`own_rows` they are left alone.
+        """
+        return rows if self._own_rows else averaged(rows)
+
+    def of_all_ranks(self, rows: Tensor) -> Tensor:
+        """The mean over the ranks of rows that a weighting has been given."""
+        return averaged(rows.clone()) if self._own_rows and ranks() is not None else rows
+
+    def open_any(self, losses: Tensor) -> None:
+        """Recognise any losses ``[T]``, each with the graph that it has."""
+        self.rows.begin()
+        self.batches, self._given = [SplitLosses(list(losses), losses.dtype)], losses
+
+    @contextmanager
     def watched(self, watcher: Watcher) -> Iterator[None]:
         """Inside the ``with`` block, have losses that are weighed differentiated one per task.
 
@@ -192,6 +221,7 @@ class Step:
             self.way,
             self.rows,
             exact=self._exact_steps > 0,
+            ranks=ranks(),
         )
         scalars = self.batches[0].scalars
         return Recorded(record, [one if one.requires_grad else None for one in scalars])
@@ -211,7 +241,8 @@ class Step:
             if self.way == "ghost":
                 raise
             plan = None
-        if plan is not None and not plan.stored:
+        # Several ranks have the Gramian of rows, too, without any of them having all rows.
+        if plan is not None and (not plan.stored or (ranks() is not None and not plan.unsure)):
             return found, plan
         # Whoever counts conflicts beside a pass of the losses' sum asks in each step.
         self._unsure = plan is not None and bool(plan.unsure)
@@ -240,6 +271,7 @@ class Step:
             gradient = batch.take_gradient()
             if gradient is None:
                 continue
+            self.asked = True
             if self._watcher is None or not self._watcher.waiting:
                 batch.back_propagate(gradient)
                 continue
@@ -265,16 +297,17 @@ class Step:
         # What is not linear makes of the losses' sum another update than of each loss.
         if self._unsure or not bool((gradient > 0).all()):
             watcher.take_rows(
-                self.rows.fill(batch.roots(), shared, accumulate=False, retain_graph=True)
+                averaged(self.rows.fill(batch.roots(), shared, accumulate=False, retain_graph=True))
             )
             batch.back_propagate(gradient)
             return
-        rows = self.rows.fill(batch.roots(gradient), shared, accumulate=True)
+        rows = averaged(self.rows.fill(batch.roots(gradient), shared, accumulate=True))
         watcher.take_rows(rows)
         self.rows.scatter(rows.sum(dim=0), shared)
 
     def close(self) -> None:
         """Forget the step, and with it the graphs."""
+        self.asked = False
         self.batches, self._given = [], None
         self._vectors, self._scalars = [], []
         self.calls.forget()
@@ -290,6 +323,7 @@ class Step:
 
     def roots(self, losses: Any, *, accumulate: bool) -> list[Root]:
         """What to differentiate for each task of the losses that a weighting hands over."""
+        self.asked = True
         for batch in self.batches:
             if losses is batch.vector:
                 return batch.roots()
@@ -341,7 +375,17 @@ def task_rows(model: Any, losses: Any, *, accumulate: bool = True) -> Tensor:
     """
     step, shared = step_of(model), list(model.get_share_params())
     roots = task_roots(model, losses, accumulate=accumulate)
-    return step.rows.fill(roots, shared, accumulate=accumulate, retain_graph=not accumulate)
+    rows = step.rows.fill(roots, shared, accumulate=accumulate, retain_graph=not accumulate)
+    return step.averaged(rows)
+
+
+def averaged(rows: Tensor) -> Tensor:
+    """Put the mean over the ranks, if there are any, in the place of rows; returns them."""
+    group = ranks()
+    if group is not None:
+        with group.sending("rows"):
+            group.average([rows])
+    return rows
 
 
 def task_roots(model: Any, losses: Any, *, accumulate: bool) -> list[Root]:

@@ -13,6 +13,8 @@ from torch import Tensor
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.gradients import Record, columns, gramian
 from libmtl_recon.gradients.combine import combine
+from libmtl_recon.gradients.exchange import gramian_of_mean
+from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
 from libmtl_recon.integrations.libmtl.step.step import Step, step_of
 
 # Why rows are kept where a task's gradient has several weights.
@@ -98,9 +100,10 @@ def shared_gradients(
     found = _recorded(model, losses, update_follows=True)
     if found is not None:
         return found
-    rows = _rows(model, losses)
+    with step_of(model).own_rows():
+        rows = _rows(model, losses)
     # The only time that the step waits for its device.
-    return StoredGradients(model, rows, multiply(rows).cpu())
+    return StoredGradients(model, rows, over_ranks(rows, multiply).cpu())
 
 
 def stored_gradients(model: Any, losses: Tensor) -> Tensor:
@@ -133,7 +136,20 @@ def loss_gramian(model: Any, losses: Tensor) -> Tensor:
     found = _recorded(model, losses, update_follows=False)
     if found is not None:
         return found.matrix
-    return gramian(model._compute_grad(losses, mode="autograd")).cpu()
+    with step_of(model).own_rows():
+        rows = model._compute_grad(losses, mode="autograd")
+    return over_ranks(rows, gramian).cpu()
+
+
+def over_ranks(rows: Tensor, multiply: Callable[[Tensor], Tensor]) -> Tensor:
+    """The Gramian ``[T, T]`` of rows, or of their mean over the ranks, if there are any.
+
+    Args:
+        rows: ``[T, d]``, this rank's.
+        multiply: Makes the Gramian in one process.
+    """
+    group = ranks()
+    return multiply(rows) if group is None else gramian_of_mean(rows, group)
 
 
 def _rows(model: Any, losses: Tensor) -> Tensor:

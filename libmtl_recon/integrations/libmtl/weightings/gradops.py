@@ -14,6 +14,7 @@ from torch import Tensor
 
 from libmtl_recon.errors import ReconError, UsageError, naming
 from libmtl_recon.gradients import quick_gramian
+from libmtl_recon.integrations.libmtl.data_parallel.environment import is_first
 from libmtl_recon.integrations.libmtl.step.step import assign_grad, present_tasks, task_rows
 from libmtl_recon.integrations.libmtl.step.task_gradients import shared_gradients
 from libmtl_recon.weighting.checking import check_losses
@@ -92,7 +93,7 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
             kwargs.get("gradops_stationary", "stop"),
         )
         gradients.hand_out(step.weights)
-        if "gradops_log" in kwargs or "gradops_tensorboard" in kwargs:
+        if ("gradops_log" in kwargs or "gradops_tensorboard" in kwargs) and is_first():
             self._log(step, kwargs)
         return np.asarray(step.weights)
 

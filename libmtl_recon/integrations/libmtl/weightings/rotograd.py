@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from libmtl_recon.errors import ReconError, UsageError, naming
+from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
+from libmtl_recon.integrations.libmtl.data_parallel.predictions import samples_of
 from libmtl_recon.integrations.libmtl.step.step import task_scalars
 from libmtl_recon.splitting.spec_storage import carry_over
 from libmtl_recon.weighting.checking import check_losses
@@ -119,7 +121,10 @@ class RotoGrad(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         self.rotograd.settings = _settings(kwargs)
         with naming(**_FLAGS):
             weights = self.rotograd.backward(
-                dict(zip(self.task_name, scalars, strict=True)), same_rows=not self.multi_input
+                dict(zip(self.task_name, scalars, strict=True)),
+                same_rows=not self.multi_input,
+                ranks=ranks(),
+                samples=samples_of(self),
             )
         self.rotograd_leader.step(self.rotograd.named_parameters(), lr)
         return np.asarray(weights)

@@ -1,0 +1,122 @@
+"""Gramians of gradients of which each rank has a part: products at one rank per layer, rows apart.
+
+The gradient of the whole batch is the mean of the ranks' gradients. For a layer whose products are
+taken, each rank has its own positions: one rank is given those of all, and multiplies. Of rows each
+rank is given some columns, and adds the ranks' parts up. No rank has all rows, and what the ranks
+find are T x T numbers, which are added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from libmtl_recon.gradients.calls import Call
+from libmtl_recon.gradients.columns import real_rows
+from libmtl_recon.gradients.gramian import exact_device, gramian
+from libmtl_recon.gradients.products import Deltas
+from libmtl_recon.gradients.ranks import Ranks
+
+# Columns of rows that are handed out at a time.
+_COLUMNS = 1 << 20
+
+
+def owners(sizes: Sequence[int], ranks: int) -> list[int]:
+    """Which rank multiplies for which layer, so that none has much more than another.
+
+    Args:
+        sizes: How many numbers there are of each layer; the same on all ranks.
+        ranks: How many ranks there are.
+    """
+    load, found = [0] * ranks, [0] * len(sizes)
+    for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
+        found[place] = load.index(min(load))
+        load[found[place]] += sizes[place]
+    return found
+
+
+def hand_over(
+    layers: Sequence[Sequence[Deltas]], ranks: Ranks, *, exact: bool
+) -> list[list[Deltas] | None]:
+    """Give each layer's gradients and inputs to one rank.
+
+    Args:
+        layers: This rank's, of the same layers and calls on all ranks.
+        ranks: The ranks.
+        exact: Take products in float64.
+
+    Returns:
+        By layer: those of all ranks, where this one multiplies; else None.
+    """
+    own = [tensor for layer in layers for one in layer for tensor in one.tensors()]
+    shapes = ranks.shapes_of(own)
+    # By the first rank's sizes, since all must find the same.
+    ends, sizes = 0, []
+    for layer in layers:
+        begins, ends = ends, ends + 2 * len(layer)
+        sizes.append(sum(shape.numel() for shape in shapes[0][begins:ends]))
+    of_layer = owners(sizes, ranks.size)
+    to = [of_layer[place] for place, layer in enumerate(layers) for _ in range(2 * len(layer))]
+    received = iter(ranks.deliver(own, to, shapes))
+    found: list[list[Deltas] | None] = []
+    for place, layer in enumerate(layers):
+        if of_layer[place] != ranks.rank:
+            found.append(None)
+            continue
+        together = []
+        for one in layer:
+            of_inputs, of_gradients = next(received), next(received)
+            for inputs, gradients in zip(of_inputs, of_gradients, strict=True):
+                call = _call_elsewhere(one.call, inputs, gradients)
+                together.append(Deltas(call, one.tasks, list(gradients), exact=exact))
+        found.append(together)
+    return found
+
+
+def _call_elsewhere(call: Call, inputs: Tensor, gradients: Tensor) -> Call:
+    return replace(call, inputs=inputs, shape=gradients.shape[1:], version=inputs._version)
+
+
+def column_blocks(rows: Tensor) -> list[Tensor]:
+    """Rows ``[T, d]``, some columns at a time, so that copies stay small."""
+    return list(rows.split(_COLUMNS, dim=1)) if rows.shape[1] else []
+
+
+def gramian_of_mean(rows: Tensor, ranks: Ranks) -> Tensor:
+    """The Gramian ``[T, T]``, float64, of the ranks' mean rows, of which no rank has all.
+
+    Args:
+        rows: ``[T, d]``, this rank's part.
+        ranks: The ranks.
+    """
+    device = exact_device(rows.device)
+    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=device)
+    for block in column_blocks(real_rows(rows)):
+        with ranks.sending("rows"):
+            sums, _ = ranks.own_columns(block)
+        total += gramian(sums)
+    with ranks.sending("gramians"):
+        return ranks.add_up(total).div_(ranks.size**2)
+
+
+def add_up_gramians(found: dict[str, Tensor], errors: Tensor, ranks: Ranks) -> None:
+    """Put the sums over the ranks in the place of each layer's ``[T, T]``, and of the errors.
+
+    Args:
+        found: By layer, in one order on all ranks; of the sum of gradients where their mean is
+            wanted, which is seen to here.
+        errors: ``[T]``, on the CPU.
+        ranks: The ranks.
+    """
+    if not found:
+        return
+    layers = list(found.values())
+    told = torch.cat([*(one.reshape(-1) for one in layers), errors.to(layers[0])])
+    ranks.add_up(told).div_(ranks.size**2)
+    *parts, summed = told.split([*(one.numel() for one in layers), len(errors)])
+    for name, part in zip(found, parts, strict=True):
+        found[name] = part.view(found[name].shape)
+    errors.copy_(summed)

@@ -1,0 +1,211 @@
+"""Batch norms whose statistics are those of the whole batch, on all ranks (``--recon_sync_bn``).
+
+Each rank tells the others how many values it has per channel, their mean and the sum of the squared
+differences from it; of these all ranks have the same statistics. The norms' own ``forward`` runs
+unchanged, and calls :func:`normalised` where it would call PyTorch's function. What differs between
+tasks, behind the first split of Recon, is normalised per task.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import batch_norm
+from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
+
+from libmtl_recon.gradients.ranks import Ranks
+from libmtl_recon.integrations.libmtl.data_parallel.fillers import counts_for_nothing
+from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
+
+_KINDS = nn.modules.batchnorm._BatchNorm
+_MARK = "_libmtl_recon_synchronised"
+_HALVES = (torch.bfloat16, torch.float16)
+
+
+def synchronise(network: nn.Module) -> int:
+    """Have a network's batch norms use the statistics of all ranks, in training, from now on.
+
+    Args:
+        network: Copies of it do so, too.
+
+    Returns:
+        How many batch norms it has.
+    """
+    norms = [module for module in network.modules() if isinstance(module, _KINDS)]
+    for norm in norms:
+        if not vars(norm).get(_MARK):
+            vars(norm)[_MARK] = True
+            norm.register_forward_pre_hook(_enter)
+            norm.register_forward_hook(_leave, always_call=True)
+    return len(norms)
+
+
+def count_norms(network: nn.Module) -> int:
+    """How many batch norms a network has."""
+    return sum(isinstance(module, _KINDS) for module in network.modules())
+
+
+class _InTheirPlace(TorchFunctionMode):
+    """Calls :func:`normalised` for what a batch norm's ``forward`` asks PyTorch for."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return (normalised if func is batch_norm else func)(*args, **(kwargs or {}))
+
+
+_entered: list[tuple[nn.Module, _InTheirPlace]] = []
+
+
+def _enter(module: nn.Module, _: Any) -> None:
+    if ranks() is not None:
+        mode = _InTheirPlace()
+        mode.__enter__()  # type: ignore[no-untyped-call]
+        _entered.append((module, mode))
+
+
+def _leave(module: nn.Module, _: Any, __: Any) -> None:
+    # Called also where another hook has raised before ours was called.
+    if _entered and _entered[-1][0] is module:
+        _entered.pop()[1].__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+
+def normalised(
+    input: Tensor,  # the names are those of PyTorch's function
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float | None = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """:func:`torch.nn.functional.batch_norm` with the statistics of all ranks.
+
+    Args:
+        input: ``[N', C, ...]``, this rank's part.
+        running_mean: ``[C]``, as there; moved towards the whole batch's.
+        running_var: As there.
+        weight: As there.
+        bias: As there.
+        training: As there; otherwise the running statistics are used.
+        momentum: As there.
+        eps: As there.
+
+    Raises:
+        ValueError: The whole batch has one value per channel.
+    """
+    given = (input, running_mean, running_var, weight, bias)
+    if has_torch_function(given):
+        found: Tensor = handle_torch_function(
+            normalised,
+            given,
+            input,
+            running_mean,
+            running_var,
+            weight,
+            bias,
+            training=training,
+            momentum=momentum,
+            eps=eps,
+        )
+        return found
+    group = ranks()
+    if not training or group is None:
+        return batch_norm(
+            input, running_mean, running_var, weight, bias, training, momentum or 0.0, eps
+        )
+    own = not counts_for_nothing()
+    mean, variance, count = _statistics(input.detach(), group, own=own)
+    if running_mean is not None and running_var is not None:
+        with torch.no_grad():
+            factor = momentum or 0.0
+            running_mean.lerp_(mean.to(running_mean), factor)
+            running_var.lerp_((variance * (count / (count - 1))).to(running_var), factor)
+    scale = torch.rsqrt(variance + eps)
+    output: Tensor = _Normalised.apply(input, mean, scale, count, group, own)
+    shape = _shape(input)
+    if weight is not None:
+        output = output * weight.view(shape)
+    return output if bias is None else output + bias.view(shape)
+
+
+def _statistics(input: Tensor, group: Ranks, *, own: bool) -> tuple[Tensor, Tensor, int]:
+    """Mean and variance of each channel ``[C]``, and the number of values."""
+    values = input.to(_wide(input)).transpose(0, 1).flatten(1)
+    count = values.shape[1] if own else 0
+    if count:
+        variance, mean = torch.var_mean(values, dim=1, correction=0)
+    else:
+        variance = mean = values.new_zeros(len(values))
+    told = torch.cat([mean, variance, mean.new_full((1,), count)])
+    with group.sending("batch norms"):
+        found = torch.stack(group.gather(told))
+    means, variances, counts = found.split([len(mean), len(mean), 1], dim=1)
+    total = int(counts.sum())
+    if total == 1:
+        raise ValueError(
+            "Expected more than 1 value per channel when training, got an input of one over all "
+            "ranks."
+        )
+    shares = counts / total
+    mean = (means * shares).sum(dim=0)
+    variance = ((variances + (means - mean).square()) * shares).sum(dim=0)
+    return mean, variance, total
+
+
+class _Normalised(torch.autograd.Function):
+    """(x - mean) · scale, where mean and scale are those of all ranks' values."""
+
+    # What it makes of a sum of gradients is the sum of what it makes of each.
+    is_linear = True
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        mean: Tensor,
+        scale: Tensor,
+        count: int,
+        group: Ranks,
+        own: bool,
+    ) -> Tensor:
+        """Normalise this rank's part."""
+        shape = _shape(input)
+        output = (input.to(_wide(input)) - mean.view(shape)) * scale.view(shape)
+        output = output.to(input.dtype)
+        ctx.save_for_backward(output, scale)
+        ctx.count, ctx.group, ctx.own = count, group, own
+        return output
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of this rank's part, of which mean and scale depend on all parts."""
+        output, scale = ctx.saved_tensors
+        shape, wide = _shape(output), _wide(output)
+        gradient, output = gradient.to(wide), output.to(wide)
+        others = [axis for axis in range(gradient.ndim) if axis != 1]
+        sums = torch.stack([gradient.sum(dim=others), (gradient * output).sum(dim=others)])
+        with ctx.group.sending("batch norms"):
+            means = ctx.group.add_up(sums) / ctx.count
+        if not ctx.own:  # nothing depends on it
+            return torch.zeros_like(ctx.saved_tensors[0]), None, None, None, None, None
+        centred = gradient - means[0].view(shape) - output * means[1].view(shape)
+        return (centred * scale.view(shape)).to(ctx.saved_tensors[0].dtype), *[None] * 5
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.float32 if tensor.dtype in _HALVES else tensor.dtype
+
+
+@functools.lru_cache(maxsize=8)
+def _axes(dimensions: int) -> tuple[int, ...]:
+    return (1, -1, *[1] * (dimensions - 2))
+
+
+def _shape(input: Tensor) -> tuple[int, ...]:
+    return _axes(input.ndim)

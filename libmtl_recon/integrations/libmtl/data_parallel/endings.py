@@ -1,0 +1,92 @@
+"""How a training of several ranks ends, and who says why.
+
+A rank that fails leaves a note, ends, and so ends the others: they lose the connection, or torchrun
+stops them. What all ranks fail by is said once, by rank 0; what one fails by, by that one.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch.distributed as dist
+
+from libmtl_recon.integrations.libmtl.data_parallel import group
+from libmtl_recon.integrations.libmtl.data_parallel.environment import world
+
+# Seconds that a rank waits for the note of another before it speaks itself.
+_WAIT, _LOOK = 3.0, 0.05
+_KEY = "libmtl_recon/ended/"
+LOST = (
+    "The connection to another rank was lost: its process has ended, perhaps killed by the system "
+    "(as where memory runs out) or by a person. What it has said stands above, if it has."
+)
+
+
+class EndedElsewhere(BaseException):
+    """Another rank has ended the run, and has said why."""
+
+
+def leave_note(text: str) -> None:
+    """Tell the other ranks, if there are any, that this one fails."""
+    store, found = group.store(), world()
+    if store is None or found is None:
+        return
+    try:
+        store.set(f"{_KEY}{found.rank}", text)
+    except Exception:  # noqa: BLE001  # whoever keeps the notes has ended, which is a note as well
+        return
+
+
+def says_why(error: BaseException) -> bool:
+    """Whether this rank is to say what it has failed by; else another has, or says it, too.
+
+    Args:
+        error: What this rank has failed by.
+    """
+    found = world()
+    if found is None:
+        return True
+    if isinstance(error, EndedElsewhere):
+        return False
+    lost = is_lost_connection(error)
+    if not lost:
+        leave_note(f"{type(error).__name__}: {error}")
+    if group.store() is None:
+        # Before they meet, all ranks do the same.
+        return found.rank == 0
+    if found.rank == 0 and not lost:
+        return True
+    others = range(found.size) if lost else (0,)
+    return not _noted([rank for rank in others if rank != found.rank])
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether an exception, or one that led to it, is that of a rank that has gone."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, dist.DistBackendError | dist.DistNetworkError | dist.DistStoreError):
+            return True
+        if isinstance(seen, RuntimeError) and "gloo" in str(seen).lower():
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def _noted(ranks: list[int]) -> bool:
+    """Whether one of these ranks leaves a note, which is waited for."""
+    until = time.monotonic() + _WAIT
+    while True:
+        for rank in ranks:
+            if _has(group.store(), f"{_KEY}{rank}"):
+                return True
+        if time.monotonic() > until:
+            return False
+        time.sleep(_LOOK)
+
+
+def _has(store: Any, key: str) -> bool:
+    try:
+        return bool(store.check([key]))
+    except Exception:  # noqa: BLE001  # see above
+        return True

@@ -1,0 +1,76 @@
+"""What the environment says of the ranks of a training: torchrun's variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from libmtl_recon.errors import ReconError, UsageError
+
+_NAMES = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that torchrun has started.
+
+    Attributes:
+        rank: Which one it is, from 0.
+        size: How many there are, two at least.
+        local_rank: Which one it is on its machine.
+        local_size: How many there are on its machine.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+
+def world(environment: Mapping[str, str] | None = None) -> World | None:
+    """What torchrun has told this process; None where it is alone.
+
+    Args:
+        environment: By default that of the process.
+
+    Raises:
+        ReconError: A variable is missing.
+        UsageError: One is none of torchrun's.
+    """
+    found = os.environ if environment is None else environment
+    if "RANK" not in found or found.get("WORLD_SIZE") == "1":
+        return None
+    for name in _NAMES:
+        if name not in found:
+            raise ReconError(
+                f"RANK and WORLD_SIZE={found.get('WORLD_SIZE')} are set as torchrun sets them, and "
+                f"{name} is not. Start the training by torchrun, or unset RANK and WORLD_SIZE to "
+                "train in one process."
+            )
+    rank, size = _number(found, "RANK"), _number(found, "WORLD_SIZE")
+    local = _number(found, "LOCAL_RANK") if "LOCAL_RANK" in found else rank
+    local_size = _number(found, "LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in found else size
+    if size < 1 or not 0 <= rank < size:
+        raise UsageError(
+            "RANK",
+            f"must be from 0 to WORLD_SIZE - 1 (WORLD_SIZE={size})",
+            rank,
+            "Start the training by torchrun, which sets both.",
+        )
+    return World(rank, size, local, local_size)
+
+
+def is_first() -> bool:
+    """Whether this process prints and writes files: all do that are alone, else rank 0."""
+    found = world()
+    return found is None or found.rank == 0
+
+
+def _number(found: Mapping[str, str], name: str) -> int:
+    try:
+        return int(found[name])
+    except ValueError:
+        raise UsageError(
+            name, "must be a whole number, as torchrun sets it", found[name], "Use torchrun."
+        ) from None

@@ -1,0 +1,71 @@
+"""The ranks of this training, once there are any: made when the first Trainer is built."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from libmtl_recon.errors import ReconError
+from libmtl_recon.gradients.ranks import Ranks
+from libmtl_recon.integrations.libmtl.data_parallel.environment import world
+
+_ranks: Ranks | None = None
+_store: Any = None
+# How long a rank waits for another: an evaluation, or the reading of a data set, may take long on
+# one alone. A rank that ends, whatever by, is noticed at once.
+_PATIENCE = timedelta(hours=12)
+
+
+def ranks() -> Ranks | None:
+    """The ranks of this training; None where this process trains alone."""
+    return _ranks
+
+
+def store() -> Any:
+    """What all ranks can write keys to, and read; None before :func:`join`."""
+    return _store
+
+
+def join() -> Ranks | None:
+    """Meet the other ranks, once; None where this process trains alone.
+
+    Raises:
+        ReconError: The script has made a process group of its own.
+        UsageError: torchrun's variables are not what they must be.
+    """
+    global _ranks, _store
+    found = world()
+    if found is None or _ranks is not None:
+        return _ranks
+    if dist.is_initialized():
+        raise ReconError(
+            "The script has made a process group by itself (torch.distributed."
+            "init_process_group), so that libmtl-recon cannot tell what it is for. Leave that, and "
+            "any DistributedDataParallel or DistributedSampler, out: under torchrun the process "
+            "group is made of torchrun's variables, and batches, gradients and metrics are dealt "
+            "with for every weighting."
+        )
+    both = torch.cuda.is_available() and os.environ.get("LIBMTL_RECON_DEVICE", "cuda") != "cpu"
+    rendezvous: Any = dist.rendezvous("env://", timeout=_PATIENCE)  # type: ignore[attr-defined]
+    _store, rank, size = next(rendezvous)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if both else "gloo",
+        store=dist.PrefixStore("libmtl_recon", _store),  # type: ignore[attr-defined]
+        rank=rank,
+        world_size=size,
+        timeout=_PATIENCE,
+    )
+    _ranks = Ranks()
+    return _ranks
+
+
+def leave() -> None:
+    """Forget the other ranks, at the end of a training that all of them have ended."""
+    global _ranks, _store
+    if _ranks is not None:
+        dist.destroy_process_group()
+    _ranks = _store = None

@@ -1,0 +1,186 @@
+"""Data loaders of which each rank has its part of every batch.
+
+Rank 0 draws the batches' indices, as the script's sampler has them, so that their order is that of
+one process. Each rank then loads its contiguous slice of each. A rank whose slice is empty loads
+one sample, since few networks take none, and gets no labels; what it computes counts for nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
+
+from libmtl_recon.errors import ReconError
+from libmtl_recon.gradients.ranks import Ranks
+from libmtl_recon.integrations.libmtl.data_parallel.fillers import mark_filler
+
+_logger = logging.getLogger(__name__)
+
+# Persistent workers stay with a loader, which LibMTL hands over anew for every evaluation.
+_kept: WeakKeyDictionary[Any, _Slices] = WeakKeyDictionary()
+
+
+def sliced(loader: Any, ranks: Ranks, device: torch.device) -> SlicedLoader:
+    """A loader that has this rank's part of each of a loader's batches.
+
+    Args:
+        loader: The script's: a :class:`torch.utils.data.DataLoader`, or anything that has a length
+            and can be iterated. Batches are pairs of data and labels.
+        ranks: All of them make the same calls.
+        device: Where the network is.
+
+    Raises:
+        ReconError: It gives each rank other samples by itself.
+    """
+    if isinstance(loader, SlicedLoader):
+        return loader
+    for owner in (loader, getattr(loader, "batch_sampler", None)):
+        sampler = getattr(owner, "sampler", None)
+        if isinstance(sampler, DistributedSampler):
+            raise ReconError(
+                "The data loader has a DistributedSampler, which repeats or drops samples and "
+                "gives each rank batches of its own. Leave it out: each rank gets its part of "
+                "every batch, in the order of one process, by any other sampler."
+            )
+    return SlicedLoader(loader, ranks, device)
+
+
+class SlicedLoader:
+    """This rank's part of a loader; made by :func:`sliced`."""
+
+    def __init__(self, loader: Any, ranks: Ranks, device: torch.device) -> None:
+        self.loader = loader
+        self._ranks, self._device = ranks, device
+        self._by_index = (
+            isinstance(loader, DataLoader)
+            and loader.batch_sampler is not None
+            and not isinstance(loader.dataset, IterableDataset)
+        )
+        if not self._by_index:
+            _logger.info(
+                "Recon: the data loader draws no indices, so that rank 0 loads whole batches and "
+                "sends each rank its part"
+            )
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader":
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        # Not a generator: a loader's workers, and its draws, begin with `iter`.
+        if not self._by_index:
+            return _of_whole_batches(self.loader, self._ranks, self._device)
+        slices = _kept.get(self.loader)
+        if slices is None:
+            slices = _kept[self.loader] = _Slices(self.loader, self._ranks)
+        return _Parts(slices, self._device)
+
+
+class _Slices:
+    """A copy of a loader, whose batch sampler gives this rank's part of each batch."""
+
+    def __init__(self, loader: DataLoader[Any], ranks: Ranks) -> None:
+        self.sampler = _SlicedSampler(loader.batch_sampler, ranks)
+        self.loader = copy.copy(loader)
+        # A loader refuses to be given another sampler by name, but not its copy's dict.
+        vars(self.loader).update(batch_sampler=self.sampler, _iterator=None)
+        if hasattr(loader, "in_order"):  # else the ranks' parts would be of different batches
+            self.loader.in_order = True
+
+
+class _SlicedSampler:
+    def __init__(self, batches: Any, ranks: Ranks) -> None:
+        self.batches, self._ranks = batches, ranks
+        self.widths: deque[int] = deque()
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        self.widths.clear()
+        own = iter(self.batches) if self._ranks.is_first else None
+        while True:
+            drawn = None if own is None else next(own, None)
+            with self._ranks.sending("batches"):
+                batch = self._ranks.from_first(drawn)
+            if batch is None:
+                return
+            yield self._part(batch)
+
+    def _part(self, batch: Any) -> Any:
+        if not hasattr(batch, "__getitem__") or isinstance(batch, dict | str):
+            raise ReconError(
+                f"The batch sampler {type(self.batches).__name__} gives batches of the type "
+                f"{type(batch).__name__}, which cannot be divided among ranks. Have it give lists "
+                "of indices."
+            )
+        share = self._ranks.share_of(len(batch))
+        self.widths.append(share.stop - share.start)
+        return batch[share] if self.widths[-1] else batch[:1]
+
+
+class _Parts:
+    def __init__(self, slices: _Slices, device: torch.device) -> None:
+        self._widths = slices.sampler.widths
+        self._iterator = iter(slices.loader)
+        self._device = device
+
+    def __iter__(self) -> _Parts:
+        return self
+
+    def __next__(self) -> Any:
+        batch = next(self._iterator)
+        return batch if self._widths.popleft() else _filler(batch, self._device)
+
+
+def _of_whole_batches(loader: Any, ranks: Ranks, device: torch.device) -> Iterator[Any]:
+    iterator = iter(loader) if ranks.is_first else None
+
+    def parts() -> Iterator[Any]:
+        while True:
+            drawn = None if iterator is None else next(iterator, None)
+            with ranks.sending("batches"):
+                batch = ranks.from_first(drawn)
+            if batch is None:
+                return
+            yield _part(batch, ranks, device)
+
+    return parts()
+
+
+def _part(batch: Any, ranks: Ranks, device: torch.device) -> Any:
+    tensors = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim]
+    length = len(tensors[0]) if tensors else 0
+    if not length or any(len(leaf) != length for leaf in tensors):
+        raise ReconError(
+            "A batch cannot be divided among ranks: the tensors of its data and labels must be as "
+            f"long as one another (got {[list(leaf.shape) for leaf in tensors]})."
+        )
+    share = ranks.share_of(length)
+    empty = share.start == share.stop
+    kept = slice(0, 1) if empty else share
+    part = tree_map(
+        lambda leaf: leaf[kept] if isinstance(leaf, Tensor) and leaf.ndim else leaf, batch
+    )
+    return _filler(part, device) if empty else part
+
+
+def _filler(batch: Any, device: torch.device) -> Any:
+    """A batch of one sample that is to count for nothing: it has no labels."""
+    data, labels = batch
+    data = tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, data)
+    mark_filler(data)
+    return data, tree_map(lambda leaf: leaf[:0] if isinstance(leaf, Tensor) else leaf, labels)

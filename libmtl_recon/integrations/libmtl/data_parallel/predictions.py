@@ -1,0 +1,176 @@
+"""Losses and metrics of the whole batch, on every rank.
+
+All ranks' predictions and labels are put together, and each rank computes the losses of all of
+them. Its own predictions keep their graphs. Their gradient is multiplied by the number of ranks, so
+that the mean over the ranks is the gradient of one process, also where weights, averages or labels
+that are missing make a loss no sum over samples.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet, ref
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+from libmtl_recon.errors import ReconError
+from libmtl_recon.gradients.ranks import Ranks
+from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
+from libmtl_recon.integrations.libmtl.data_parallel.randomness import of_first
+
+
+class _Known:
+    """What was put together last, so that the meter need not do it again."""
+
+    def __init__(self, most: int) -> None:
+        self._found: deque[tuple[list[ref[Tensor]], Any]] = deque(maxlen=most)
+
+    def find(self, preds: Any, gts: Any) -> Any:
+        leaves = tree_leaves((preds, gts))
+        for own, whole in self._found:
+            if len(own) == len(leaves) and all(
+                one() is leaf for one, leaf in zip(own, leaves, strict=True)
+            ):
+                return whole
+        return None
+
+    def add(self, preds: Any, gts: Any, whole: Any) -> None:
+        # Neither holds the step's graph.
+        own = [ref(leaf) for leaf in tree_leaves((preds, gts))]
+        self._found.append((own, tree_map(Tensor.detach, whole)))
+
+
+_known: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
+# Models whose losses of the whole batch were computed since their last `backward`.
+_computed: WeakSet[Any] = WeakSet()
+# How many samples their last batch had.
+_samples: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+
+def of_whole_batch(
+    proceed: Callable[..., Any], trainer: Any, /, preds: Any, gts: Any, task_name: str | None = None
+) -> Any:
+    """Give ``_compute_loss`` the predictions and labels of all ranks."""
+    group = ranks()
+    if group is None:
+        return proceed(trainer, preds, gts, task_name)
+    known = _known.get(trainer.meter)
+    if known is None:
+        known = _known[trainer.meter] = _Known(trainer.task_num)
+    whole = together(preds, gts, group)
+    known.add(preds, gts, whole)
+    if torch.is_grad_enabled():
+        _computed.add(trainer.model)
+        _samples[trainer.model] = max(map(len, tree_leaves(whole[0])), default=0)
+    with of_first(group, trainer.device):
+        return proceed(trainer, *whole, task_name)
+
+
+def samples_of(model: Any) -> int | None:
+    """How many samples a model's last batch had on all ranks; None where there is one process."""
+    return _samples.get(model)
+
+
+def refuse_other_losses(model: Any) -> None:
+    """Refuse a ``backward`` of losses that are those of this rank's part of a batch.
+
+    Raises:
+        ReconError: No losses of the whole batch were computed since the last one.
+    """
+    if model not in _computed:
+        raise ReconError(
+            "The losses of this step do not come from LibMTL's Trainer._compute_loss, so that each "
+            "rank has those of its own part of the batch, by which a weighting would weigh wrongly."
+            " Have the script's own Trainer call super()._compute_loss(preds, gts), or train it in "
+            "one process."
+        )
+    _computed.discard(model)
+
+
+def measured_whole(
+    proceed: Callable[..., None],
+    meter: Any,
+    /,
+    preds: Any,
+    gts: Any,
+    task_name: str | None = None,
+) -> None:
+    """Give the meter the predictions and labels of all ranks."""
+    group = ranks()
+    if group is None:
+        proceed(meter, preds, gts, task_name)
+        return
+    known = _known.get(meter)
+    whole = None if known is None else known.find(preds, gts)
+    if whole is None:
+        whole = together(preds, gts, group)
+    with of_first(group, _device_of(whole)):
+        proceed(meter, *whole, task_name)
+
+
+def together(preds: Any, gts: Any, group: Ranks) -> tuple[Any, Any]:
+    """The predictions and labels of all ranks, in the order of the batch.
+
+    Args:
+        preds: This rank's: tensors ``[N', ...]``, in any nesting. Those of a filler, which has no
+            labels, are left out.
+        gts: Its labels, in the same form.
+        group: The ranks.
+
+    Returns:
+        The same with N samples.
+
+    Raises:
+        ReconError: They are no tensors, or the ranks' differ in more than how many they are.
+    """
+    own_preds, of_preds = tree_flatten(preds)
+    own_gts, of_gts = tree_flatten(gts)
+    for leaf in (*own_preds, *own_gts):
+        if not isinstance(leaf, Tensor) or not leaf.ndim:
+            found = "a number" if isinstance(leaf, Tensor) else type(leaf).__name__
+            raise ReconError(
+                f"A prediction or label is {found}, and only tensors with one row per sample can "
+                "be put together of several ranks. Train this script in one process, or return "
+                "tensors."
+            )
+    if own_gts and all(len(leaf) == 0 for leaf in own_gts):
+        own_preds = [leaf[:0] for leaf in own_preds]
+    with group.sending("predictions"):
+        everyone = group.gather_all([leaf.detach() for leaf in (*own_preds, *own_gts)])
+    joined = []
+    for place, own in enumerate((*own_preds, *own_gts)):
+        parts = [of_rank[place] for of_rank in everyone]
+        parts[group.rank] = _magnified(own, group.size)
+        if len({part.shape[1:] for part in parts}) > 1:
+            raise ReconError(
+                "The ranks' predictions, or labels, have different shapes "
+                f"({', '.join(str(list(part.shape)) for part in parts)}), as where a collate_fn "
+                "pads to the longest of its samples. Pad all batches to one size."
+            )
+        joined.append(torch.cat(parts))
+    whole = joined[: len(own_preds)], joined[len(own_preds) :]
+    return tree_unflatten(whole[0], of_preds), tree_unflatten(whole[1], of_gts)
+
+
+def _magnified(own: Tensor, size: int) -> Tensor:
+    """The same, whose gradient is multiplied.
+
+    By a hook of a tensor that nobody else knows: a function of autograd's own would have to be
+    taken for one that need not be linear.
+    """
+    if not own.requires_grad:
+        return own
+    view = own.view_as(own)
+    view.register_hook(lambda gradient: gradient * size)
+    return view
+
+
+def _device_of(whole: tuple[Any, Any]) -> torch.device:
+    for leaf in tree_flatten(whole)[0]:
+        if isinstance(leaf, Tensor):
+            return leaf.device
+    return torch.device("cpu")

@@ -1,0 +1,74 @@
+"""Rank 0 alone prints, logs, warns and saves.
+
+On the other ranks what goes to stdout is dropped, also what libraries write there by themselves,
+and ``torch.save`` writes nothing; it returns when rank 0 has written its file.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from libmtl_recon.integrations.libmtl.data_parallel import group
+from libmtl_recon.integrations.libmtl.data_parallel.environment import world
+
+_saved = 0
+# Seconds for which a rank waits for a file of rank 0's; a script may save on that rank alone.
+_PATIENCE, _LOOK = 600.0, 0.02
+_KEY = "libmtl_recon/saved/"
+_MARK = "_libmtl_recon_of_ranks"
+
+
+def be_quiet() -> None:
+    """Have this process, if it is another than rank 0, write no more; calling it again is harmless.
+
+    Alone, a process is left as it is.
+    """
+    found = world()
+    if found is None:
+        return
+    import torch
+
+    if getattr(torch.save, _MARK, False):
+        return
+    torch.save = _save_once(torch.save, first=found.rank == 0)
+    if found.rank == 0:
+        return
+    logging.getLogger("libmtl_recon").setLevel(logging.CRITICAL)
+    warnings.showwarning = lambda *_, **__: None
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    # A stdout that is no descriptor's, as a test runner has it.
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123  # until the end
+
+
+def _save_once(save: Callable[..., None], *, first: bool) -> Callable[..., None]:
+    @functools.wraps(save)
+    def saved(*args: Any, **kwargs: Any) -> None:
+        global _saved
+        _saved += 1
+        if first:
+            save(*args, **kwargs)
+            if group.store() is not None:
+                group.store().set(f"{_KEY}{_saved}", "")
+            return
+        until = time.monotonic() + _PATIENCE
+        while group.store() is not None and not group.store().check([f"{_KEY}{_saved}"]):
+            if time.monotonic() > until:
+                raise TimeoutError(
+                    f"Rank 0 has not saved its file number {_saved}, for which another rank waits. "
+                    "Save on all ranks or on rank 0 alone: only there a file is written."
+                )
+            time.sleep(_LOOK)
+
+    vars(saved)[_MARK] = True
+    return saved

@@ -1,0 +1,64 @@
+"""Random numbers: those of one process where all ranks must agree, a rank's own elsewhere.
+
+What is computed of a whole batch (losses, metrics, weightings) draws rank 0's numbers on all ranks,
+and rank 0's generators go the way that they go in one process. Dropout, and data sets that draw,
+have each rank's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from libmtl_recon.gradients.ranks import Ranks
+
+
+@contextmanager
+def of_first(ranks: Ranks, device: torch.device) -> Iterator[None]:
+    """Inside the ``with`` block, draw what rank 0 draws."""
+    if ranks.is_first:
+        with ranks.sending("random state"):
+            ranks.from_first(_state(device))
+        yield
+        return
+    own = _state(device)
+    with ranks.sending("random state"):
+        _restore(ranks.from_first(), device)
+    try:
+        yield
+    finally:
+        _restore(own, device)
+
+
+def part_ways(ranks: Ranks, device: torch.device) -> None:
+    """Seed all ranks but rank 0 anew, each differently, by what rank 0's seed was."""
+    with ranks.sending("random state"):
+        first = ranks.from_first(_state(device) if ranks.is_first else None)
+    if ranks.is_first:
+        return
+    digest = hashlib.sha256(pickle.dumps((first, ranks.rank))).digest()
+    seed = int.from_bytes(digest[:8], "big")
+    random.seed(seed)
+    np.random.seed(seed % (1 << 32))
+    torch.manual_seed(seed % (1 << 63))
+
+
+def _state(device: torch.device) -> Any:
+    on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), on_device
+
+
+def _restore(state: Any, device: torch.device) -> None:
+    of_python, of_numpy, of_torch, on_device = state
+    random.setstate(of_python)
+    np.random.set_state(of_numpy)
+    torch.set_rng_state(of_torch)
+    if on_device is not None:
+        torch.cuda.set_rng_state(on_device, device)

@@ -1,0 +1,72 @@
+"""What several ranks would train otherwise than one process is refused before it trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.integrations.libmtl.bilevel import METHODS
+from libmtl_recon.integrations.libmtl.features import named_class
+from libmtl_recon.integrations.libmtl.known_sources import unpatched, versions_of
+from libmtl_recon.integrations.libmtl.wrapper import Call
+
+_OURS = "libmtl_recon."
+
+
+def check_trainer(call: Call) -> None:
+    """Refuse a Trainer what its ranks could not do together.
+
+    Raises:
+        UsageError: Its weighting needs the whole batch in one process.
+        ReconError: The patches are switched off by which gradients are found for all ranks.
+    """
+    import LibMTL
+    from LibMTL import weighting as offered
+
+    from libmtl_recon.integrations.libmtl.patches import patch_status
+
+    given = call.arguments
+    if patch_status(LibMTL).get("fast-gradients") != "applied":
+        raise ReconError(
+            "Several ranks train by the patch fast-gradients, which was not applied to this "
+            "LibMTL. Leave LIBMTL_RECON_PATCHES out, or train in one process."
+        )
+    if given["weighting"] in METHODS:
+        raise _refused(given["weighting"], "makes backward passes of its own, through its updates")
+    weighting = named_class(offered, given["weighting"])
+    if weighting is not None:
+        refuse_weighting(weighting, rep_grad=given["rep_grad"])
+
+
+def refuse_weighting(weighting: Any, *, rep_grad: bool) -> None:
+    """Refuse a weighting that several ranks would train otherwise than one process.
+
+    Args:
+        weighting: Its class.
+        rep_grad: As the Trainer is given it.
+
+    Raises:
+        UsageError: They would.
+    """
+    name, backward = weighting.__name__, weighting.backward
+    if name == "GradDrop":
+        raise _refused(name, "compares the signs of a representation's gradients over the batch")
+    ours = getattr(backward, "__module__", "").startswith(_OURS)
+    known = ours or versions_of(backward, f"weighting.{name}.backward")
+    if rep_grad and not known:
+        raise _refused(
+            name,
+            "is none of LibMTL's, so that what it does to the representation's gradients of a "
+            "part of the batch is not known",
+        )
+    if name == "Nash_MTL" and unpatched(backward) is backward:
+        raise _refused(name, "clips the gradients before they are those of the whole batch")
+
+
+def _refused(name: str, why: str) -> UsageError:
+    return UsageError(
+        "--weighting",
+        "must be one that several ranks can train by",
+        name,
+        f"{name} {why}. Train it in one process, without torchrun, or choose another weighting.",
+    )

@@ -1,0 +1,53 @@
+"""A script's own weighting on several ranks: it may not differentiate the losses by itself.
+
+Each rank's graph leads to its own part of the batch. What a weighting differentiates by itself, and
+weighs by, would be of that part alone, and wrong without a word. So it is given losses that are cut
+off from the network, and what it asks for by LibMTL's own functions, or by ``backward`` of a
+function of the losses, is found for all ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from libmtl_recon.errors import ReconError
+from libmtl_recon.integrations.libmtl.step.step import Step, step_of
+
+# What autograd says where it is asked for the gradient of something that was not used.
+_UNUSED = "not to have been used in the graph"
+
+
+def of_unknown_weighting(
+    proceed: Callable[..., Any], model: Any, losses: Tensor, **kwargs: Any
+) -> Any:
+    """Run the ``backward`` of a weighting that is not known, on losses that are cut off.
+
+    Raises:
+        ReconError: It differentiates them by itself, with respect to the network.
+    """
+    step: Step = step_of(model)
+    if not step.batches:
+        step.open_any(losses)
+    try:
+        result = proceed(model, step.hand_over(), **kwargs)
+    except RuntimeError as error:
+        if _UNUSED not in str(error):
+            raise
+        raise _differentiates(model) from error
+    step.back_propagate(model)
+    if not step.asked and losses.requires_grad:
+        raise _differentiates(model)
+    return result
+
+
+def _differentiates(model: Any) -> ReconError:
+    name = type(model).__bases__[-1].__name__
+    return ReconError(
+        f"--weighting {name} differentiates the losses by itself, which under torchrun would give "
+        "each rank the gradients of its own part of the batch. Have it call self._get_grads("
+        "losses, mode='backward') or self._compute_grad(losses, mode), which LibMTL's weightings "
+        "do, or train it in one process."
+    )

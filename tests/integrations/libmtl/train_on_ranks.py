@@ -1,0 +1,384 @@
+"""Trains small problems, in one process or as one of several ranks, and writes what came of it.
+
+Run by `ranks_problem.py`: the file to write, then the names of cases. Torchrun's variables say
+whether there are several ranks; rank 0 writes.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from small_problem import make_trainer
+
+# isort: split
+import LibMTL
+import LibMTL.architecture as architectures
+import numpy as np
+import torch
+from LibMTL.loss import AbsLoss
+from LibMTL.metrics import AbsMetric
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from libmtl_recon.integrations.libmtl import prepared_arguments
+from libmtl_recon.integrations.libmtl.data_parallel import group
+from libmtl_recon.integrations.libmtl.features import detect
+from libmtl_recon.integrations.libmtl.hooks import Measurement, TrainerHook, trainer_hooks
+from libmtl_recon.integrations.libmtl.scoring import ScoringHook
+
+RANK = int(os.environ.get("RANK", "0"))
+SAMPLES, BATCH, EPOCHS = 16, 5, 3  # twelve steps; the last of four batches has one sample
+TASKS = ("t0", "t1", "t2")
+NAN = float("nan")
+Found = dict[str, Any]
+
+
+class SquaredError(AbsLoss):  # type: ignore[misc]
+    """A mean over the values that are there, as over valid pixels."""
+
+    def compute_loss(self, pred: Tensor, gt: Tensor) -> Tensor:
+        valid = gt > -9
+        return ((pred - gt).square() * valid).sum() / valid.sum()
+
+
+class AbsoluteError(AbsMetric):  # type: ignore[misc]
+    def update_fun(self, pred: Tensor, gt: Tensor) -> None:
+        self.record.append((pred - gt).abs().mean(dim=1).sum().item())
+        self.bs.append(len(pred))
+
+    def score_fun(self) -> list[float]:
+        return [sum(self.record) / sum(self.bs)]
+
+
+class Rows(Dataset[Any]):
+    """Regressions of rows or of images."""
+
+    def __init__(self, task: str | None, changed: Callable[[dict[str, Tensor]], None]) -> None:
+        generator = torch.Generator().manual_seed(3)
+        self.x = torch.randn(SAMPLES, 6, generator=generator)
+        self.y = {t: torch.sin(self.x[:, i : i + 2] * (i + 1)) for i, t in enumerate(TASKS)}
+        changed(self.y)
+        self.task = task
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __getitem__(self, index: int) -> Any:
+        labels = {task: y[index] for task, y in self.y.items()}
+        return self.x[index], labels if self.task is None else labels[self.task]
+
+
+class Stream(IterableDataset[Any]):
+    """The same without indices, in an order of its own."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Any:
+        for index in torch.randperm(SAMPLES).tolist():
+            yield self.rows[index]
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.three = nn.Linear(6, 12), nn.Linear(12, 12), nn.Linear(12, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.one(x))
+        return torch.tanh(self.three(torch.tanh(self.two(x))))
+
+
+class WideEncoder(nn.Module):
+    """Layers by products and by rows, one of them called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(6, 200), nn.Linear(200, 200)
+        self.conv = nn.Conv1d(50, 40, 3, padding=1, stride=2)
+        self.last = nn.Linear(80, 7)
+        self.scale = nn.Parameter(torch.ones(7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.one(x))
+        x = torch.tanh(self.two(torch.tanh(self.two(x))))
+        x = torch.tanh(self.conv(x.unflatten(1, (50, 4)))).flatten(1)
+        return torch.tanh(self.last(x) * self.scale)
+
+
+class NormEncoder(nn.Module):
+    """Batch norms, in front of which no bias stands: its gradient would be nothing but rounding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.first = nn.Conv1d(1, 4, 3, bias=False), nn.BatchNorm1d(4)
+        self.two, self.second = nn.Conv1d(4, 4, 3, bias=False), nn.BatchNorm1d(4, momentum=None)
+        self.last = nn.Linear(8, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.first(self.one(x[:, None])))
+        x = torch.tanh(self.second(self.two(x)))
+        return torch.tanh(self.last(x.flatten(1)))
+
+
+class DropoutEncoder(Encoder):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(x), 0.5, training=self.training)
+
+
+class Residual(nn.Module):
+    """What LibMTL's MTAN takes: a ResNet of four layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from LibMTL.model import resnet18
+
+        self.network = resnet18()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+
+class Measured(TrainerHook):
+    on_every_rank = True
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def measured(self, trainer: Any, measurement: Measurement) -> None:
+        self.values += measurement.losses.values()
+        for metrics in measurement.metrics.values():
+            self.values += metrics.values()
+
+
+def nothing(_: dict[str, Tensor]) -> None:
+    pass
+
+
+def some_missing(labels: dict[str, Tensor]) -> None:
+    generator = torch.Generator().manual_seed(5)
+    for y in labels.values():
+        y[torch.rand(SAMPLES, generator=generator) < 0.4] = NAN
+
+
+def one_task_seldom(labels: dict[str, Tensor]) -> None:
+    labels["t1"][1:] = NAN
+
+
+def some_invalid(labels: dict[str, Tensor]) -> None:
+    generator = torch.Generator().manual_seed(6)
+    for y in labels.values():
+        y[torch.rand(y.shape, generator=generator) < 0.3] = -10
+
+
+def train(
+    weighting: str,
+    *,
+    changed: Callable[[dict[str, Tensor]], None] = nothing,
+    workers: int = 0,
+    stream: bool = False,
+    scored: bool = False,
+    seed: int = 0,
+    training: dict[str, str] | None = None,
+    trainer_after: Callable[[Any], None] = nothing,  # type: ignore[assignment]
+    **changes: Any,
+) -> Found:
+    prepared_arguments.forget()
+    prepared_arguments.keep_training({"recon_gradients": "auto", **(training or {})})
+    torch.manual_seed(seed)
+    task = {"metrics": ["Err"], "weight": [0]}
+    about = {t: task | {"metrics_fn": AbsoluteError(), "loss_fn": SquaredError()} for t in TASKS}
+    measured, scoring = Measured(), ScoringHook()
+    with trainer_hooks(measured, *([scoring] if scored else [])):
+        given: dict[str, Any] = {
+            "task_dict": about,
+            "encoder_class": Encoder,
+            "decoders": nn.ModuleDict({t: nn.Linear(7, 2) for t in TASKS}),
+        }
+        trainer = make_trainer(weighting, **{**given, **changes})
+        for make in (torch.manual_seed, random.seed, np.random.seed):
+            make(seed)
+        trainer_after(trainer)
+        multi = trainer.multi_input
+
+        def loader(task: str | None, shuffle: bool) -> Any:
+            rows = Rows(task, changed)
+            if stream:
+                return DataLoader(Stream(rows), batch_size=BATCH)
+            return DataLoader(
+                rows, BATCH, shuffle=shuffle, num_workers=workers, persistent_workers=workers > 0
+            )
+
+        def loaders(shuffle: bool) -> Any:
+            if multi:
+                return {task: loader(task, shuffle) for task in TASKS}
+            return loader(None, shuffle)
+
+        trainer.train(loaders(True), loaders(False), EPOCHS)
+    found = {f"state {k}": v.clone() for k, v in trainer.model.state_dict().items()}
+    found["weights"] = torch.as_tensor(np.array(trainer.batch_weight))
+    found["measured"] = torch.tensor(measured.values)
+    best = trainer.meter.best_result
+    found["best"] = torch.tensor([best["epoch"], best["improvement"]], dtype=torch.float64)
+    if scored:
+        profile = scoring.profile()
+        assert profile is not None
+        found["counts"] = torch.from_numpy(np.asarray(profile.counts, dtype=np.float64))
+        found["missed"] = torch.tensor([float(scoring.missed)])
+    return found
+
+
+def architecture(name: str) -> Any:
+    return name if detect(LibMTL).by_name else vars(architectures)[name]
+
+
+def recon(base: str | None = None, **layers: int) -> dict[str, Any]:
+    import json
+
+    path = Path(sys.argv[1]).with_name(f"layers-{os.getpid()}.json")
+    path.write_text(json.dumps(layers), encoding="utf-8")
+    arguments: dict[str, Any] = {"recon_layers": str(path), "recon_k": len(layers)}
+    if base is not None:
+        arguments["recon_base"] = base
+    return {"architecture": architecture("Recon"), "arch_args": arguments}
+
+
+def mmoe() -> dict[str, Any]:
+    arguments = {"img_size": [6], "num_experts": [2]}
+    return {"architecture": architecture("MMoE"), "arch_args": arguments}
+
+
+def rotograd(mode: str) -> dict[str, Any]:
+    return {
+        "weight_args": {
+            "rotograd_size": None,
+            "rotograd_mode": mode,
+            "rotograd_map": "cayley",
+            "rotograd_burn_in": 3,
+            "rotograd_every": 1,
+            "rotograd_alpha": 1.5,
+            "rotograd_lr": 5e-3,
+            "rotograd_decay": 0.99,
+        }
+    }
+
+
+def dropout_differs() -> Found:
+    """Each rank's random numbers after a training; equal numbers would mean equal dropout."""
+    train("EW", encoder_class=DropoutEncoder)
+    ranks = group.ranks()
+    own = torch.rand(4)
+    everyone = [own] if ranks is None else ranks.gather(own)
+    return {"pairs": torch.tensor(len({tuple(one.tolist()) for one in everyone}))}
+
+
+OF_BOTH = ("EW", "UW", "DWA", "GLS", "RLW", "GradNorm", "MGDA", "PCGrad", "GradVac", "IMTL")
+OF_MAIN = ("FAMO", "MoDo", "Nash_MTL", "UPGrad", "Aligned_MTL", "FairGrad", "STCH", "MoCo")
+PLAIN = (*OF_BOTH, "CAGrad", "GradOPS", *OF_MAIN, "DB_MTL", "ExcessMTL", "SDMGrad")
+MODES = ("full", "rotate", "scale", "gradnorm")
+GRAMIANS = ("GradOPS", "PCGrad", "MGDA", "CAGrad")
+CASES: dict[str, Callable[[], Found]] = {
+    **{name: lambda name=name: train(name) for name in PLAIN},
+    **{f"RotoGrad {mode}": lambda mode=mode: train("RotoGrad", **rotograd(mode)) for mode in MODES},
+    **{
+        f"{name}, {way}": lambda name=name, way=way: train(
+            name, encoder_class=WideEncoder, training={"recon_gradients": way}
+        )
+        for name in GRAMIANS
+        for way in ("auto", "ghost", "stored")
+    },
+    **{
+        f"{name}, missing labels": lambda name=name: train(name, changed=some_missing)
+        for name in ("EW", "GradOPS", "UW", "GradVac", "MGDA")
+    },
+    "RotoGrad full, missing labels": lambda: train(
+        "RotoGrad", changed=some_missing, **rotograd("full")
+    ),
+    **{
+        f"{name}, one task seldom": lambda name=name: train(name, changed=one_task_seldom)
+        for name in ("EW", "GradOPS")
+    },
+    **{
+        f"{name}, valid pixels": lambda name=name: train(name, changed=some_invalid)
+        for name in ("EW", "GradOPS")
+    },
+    **{
+        f"{name}, multi_input": lambda name=name: train(name, multi_input=True)
+        for name in ("EW", "GradOPS", "PCGrad", "GradNorm")
+    },
+    **{
+        f"RotoGrad {mode}, multi_input": lambda mode=mode: train(
+            "RotoGrad", multi_input=True, **rotograd(mode)
+        )
+        for mode in ("full", "gradnorm")
+    },
+    **{
+        f"{name}, rep_grad": lambda name=name: train(name, rep_grad=True)
+        for name in ("MGDA", "GradNorm", "IMTL")
+    },
+    **{
+        f"{name}, Recon": lambda name=name: train(name, **recon(two=9, three=8))
+        for name in ("EW", "GradOPS", "PCGrad")
+    },
+    "RotoGrad full, Recon": lambda: train("RotoGrad", **rotograd("full"), **recon(two=9)),
+    "GradOPS, MMoE": lambda: train("GradOPS", **mmoe()),
+    "EW, workers": lambda: train("EW", workers=2),
+    "GradOPS, stream": lambda: train("GradOPS", stream=True),
+    **{
+        f"{name}, batch norm": lambda name=name: train(name, encoder_class=NormEncoder)
+        for name in ("EW", "GradOPS")
+    },
+    "GradOPS, batch norm, ghost": lambda: train(
+        "GradOPS", encoder_class=NormEncoder, training={"recon_gradients": "ghost"}
+    ),
+    "PCGrad, batch norm, Recon": lambda: train(
+        "PCGrad", encoder_class=NormEncoder, **recon(one=9, first=8)
+    ),
+    "EW, batch norm, multi_input": lambda: train("EW", encoder_class=NormEncoder, multi_input=True),
+    **{
+        f"{name}, other seeds": lambda name=name: train(name, seed=7 * RANK)
+        for name in ("RLW", "PCGrad")
+    },
+    **{
+        f"{name}, scored": lambda name=name: train(name, scored=True)
+        for name in ("EW", "GradOPS", "PCGrad", "MGDA", "MoCo")
+    },
+    "GradOPS, scored, ghost": lambda: train(
+        "GradOPS", scored=True, encoder_class=WideEncoder, training={"recon_gradients": "ghost"}
+    ),
+    "GradOPS, scored, stored": lambda: train(
+        "GradOPS", scored=True, training={"recon_gradients": "stored"}
+    ),
+    "EW, scored, wide": lambda: train("EW", scored=True, encoder_class=WideEncoder),
+    "EW, scored, missing labels": lambda: train("EW", scored=True, changed=some_missing),
+    "MGDA, scored, rep_grad": lambda: train("MGDA", scored=True, rep_grad=True),
+    "RotoGrad full, scored": lambda: train("RotoGrad", scored=True, **rotograd("full")),
+    "dropout": dropout_differs,
+}
+
+
+def main() -> None:
+    torch.set_default_dtype(torch.float64)
+    path, *names = sys.argv[1:]
+    found: dict[str, Any] = {}
+    for name in names:
+        try:
+            found[name] = CASES[name]()
+        except Exception as error:  # told by the test
+            if RANK == 0 and "--debug" in os.environ.get("RANKS_DEBUG", ""):
+                raise
+            found[name] = f"{type(error).__name__}: {error}"
+    if RANK == 0:
+        torch.save(found, path)
+
+
+if __name__ == "__main__":
+    main()
