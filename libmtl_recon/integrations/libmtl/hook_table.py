@@ -23,6 +23,7 @@ from libmtl_recon.integrations.libmtl import (
     precision,
     recon,
     refusals,
+    refusals_on_ranks,
     saving,
 )
 from libmtl_recon.integrations.libmtl.data_parallel import (
@@ -30,7 +31,6 @@ from libmtl_recon.integrations.libmtl.data_parallel import (
     environment,
     fillers,
     predictions,
-    refusing,
     setting_up,
 )
 from libmtl_recon.integrations.libmtl.missing_labels import losses, scores, steps
@@ -66,7 +66,7 @@ ROWS: tuple[Row, ...] = (
             ),
             Hook(
                 "ranks",
-                refusing.check_trainer,
+                refusals_on_ranks.check_trainer,
                 "What several ranks would train wrongly.",
                 patch=RANKS,
             ),

@@ -8,6 +8,7 @@ from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.integrations.libmtl.bilevel import METHODS
 from libmtl_recon.integrations.libmtl.features import named_class
 from libmtl_recon.integrations.libmtl.known_sources import unpatched, versions_of
+from libmtl_recon.integrations.libmtl.patches import patch_status
 from libmtl_recon.integrations.libmtl.wrapper import Call
 
 _OURS = "libmtl_recon."
@@ -22,8 +23,6 @@ def check_trainer(call: Call) -> None:
     """
     import LibMTL
     from LibMTL import weighting as offered
-
-    from libmtl_recon.integrations.libmtl.patches import patch_status
 
     given = call.arguments
     if patch_status(LibMTL).get("fast-gradients") != "applied":
