@@ -55,6 +55,9 @@ def _save_once(save: Callable[..., None], *, first: bool) -> Callable[..., None]
     @functools.wraps(save)
     def saved(*args: Any, **kwargs: Any) -> None:
         global _saved
+        if not _is_file(args[1] if len(args) > 1 else kwargs.get("f")):
+            save(*args, **kwargs)
+            return
         _saved += 1
         if first:
             save(*args, **kwargs)
@@ -72,3 +75,13 @@ def _save_once(save: Callable[..., None], *, first: bool) -> Callable[..., None]
 
     vars(saved)[_MARK] = True
     return saved
+
+
+def _is_file(target: Any) -> bool:
+    """Whether ``torch.save`` is asked to write a file, and not into memory, as pickling does."""
+    if isinstance(target, str | os.PathLike):
+        return True
+    try:
+        return isinstance(target.fileno(), int)
+    except (AttributeError, OSError):
+        return False
