@@ -118,11 +118,10 @@ def end(error: BaseException | None) -> NoReturn:
 if __name__ == "__main__":
     listening = socket.socket(fileno=int(sys.argv[1]))
     import libmtl_recon.cli.tables
-    import libmtl_recon.conflicts.plot  # noqa: F401
+    import libmtl_recon.conflicts.plot
 
     if sys.argv[2:] == ["without LibMTL"]:
-        import scipy.optimize
-        import torch.distributed.run
+        import scipy.optimize  # noqa: F401
         import torchvision  # noqa: F401
     else:
         import libmtl_recon.integrations.libmtl.preload

@@ -67,15 +67,17 @@ def run_on_ranks(
     return found
 
 
-def trained(
-    folder: Path, cases: Sequence[str], ranks: int, **how: Any
-) -> dict[str, dict[str, torch.Tensor]]:
+# What was trained, by the names of cases; what it failed by, where it has.
+Trained = dict[str, dict[str, torch.Tensor] | str]
+
+
+def trained(folder: Path, cases: Sequence[str], ranks: int, **how: Any) -> Trained:
     """What came of the cases, by their names."""
     path = folder / f"{ranks}.pt"
     done = run_on_ranks([CHILD, path, *cases], ranks, **how)
     for rank, one in enumerate(done):
         assert one.returncode == 0, f"rank {rank} of {ranks}: {one.stderr}"
-    found: dict[str, dict[str, torch.Tensor]] = torch.load(path, weights_only=True)
+    found: Trained = torch.load(path, weights_only=True)
     return found
 
 

@@ -15,6 +15,9 @@ from typing import Any
 
 from small_problem import make_trainer
 
+# Of a fork PYTHONPATH is not asked.
+sys.path.insert(1, str(Path(__file__).parents[3]))
+
 # isort: split
 import LibMTL
 import LibMTL.architecture as architectures
@@ -25,6 +28,8 @@ from LibMTL.metrics import AbsMetric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from benchmarks.compatibility.cells import SPLIT
+from benchmarks.compatibility.networks import NarrowNumpy, SmallResNet, make_decoder
 from libmtl_recon.integrations.libmtl import prepared_arguments
 from libmtl_recon.integrations.libmtl.data_parallel import group
 from libmtl_recon.integrations.libmtl.features import detect
@@ -34,6 +39,7 @@ from libmtl_recon.integrations.libmtl.scoring import ScoringHook
 RANK = int(os.environ.get("RANK", "0"))
 SAMPLES, BATCH, EPOCHS = 16, 5, 3  # twelve steps; the last of four batches has one sample
 TASKS = ("t0", "t1", "t2")
+IMAGE = (3, 32, 32)
 NAN = float("nan")
 Found = dict[str, Any]
 
@@ -58,10 +64,16 @@ class AbsoluteError(AbsMetric):  # type: ignore[misc]
 class Rows(Dataset[Any]):
     """Regressions of rows or of images."""
 
-    def __init__(self, task: str | None, changed: Callable[[dict[str, Tensor]], None]) -> None:
+    def __init__(
+        self,
+        task: str | None,
+        changed: Callable[[dict[str, Tensor]], None],
+        shape: tuple[int, ...] = (6,),
+    ) -> None:
         generator = torch.Generator().manual_seed(3)
-        self.x = torch.randn(SAMPLES, 6, generator=generator)
-        self.y = {t: torch.sin(self.x[:, i : i + 2] * (i + 1)) for i, t in enumerate(TASKS)}
+        self.x = torch.randn(SAMPLES, *shape, generator=generator)
+        flat = self.x.flatten(1)
+        self.y = {t: torch.sin(flat[:, i : i + 2] * (i + 1)) for i, t in enumerate(TASKS)}
         changed(self.y)
         self.task = task
 
@@ -134,19 +146,6 @@ class DropoutEncoder(Encoder):
         return nn.functional.dropout(super().forward(x), 0.5, training=self.training)
 
 
-class Residual(nn.Module):
-    """What LibMTL's MTAN takes: a ResNet of four layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        from LibMTL.model import resnet18
-
-        self.network = resnet18()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network(x)
-
-
 class Measured(TrainerHook):
     on_every_rank = True
 
@@ -185,6 +184,7 @@ def train(
     changed: Callable[[dict[str, Tensor]], None] = nothing,
     workers: int = 0,
     stream: bool = False,
+    shape: tuple[int, ...] = (6,),
     scored: bool = False,
     seed: int = 0,
     training: dict[str, str] | None = None,
@@ -210,7 +210,7 @@ def train(
         multi = trainer.multi_input
 
         def loader(task: str | None, shuffle: bool) -> Any:
-            rows = Rows(task, changed)
+            rows = Rows(task, changed, shape)
             if stream:
                 return DataLoader(Stream(rows), batch_size=BATCH)
             return DataLoader(
@@ -256,6 +256,31 @@ def mmoe() -> dict[str, Any]:
     return {"architecture": architecture("MMoE"), "arch_args": arguments}
 
 
+def over(base: str, *, split: bool) -> dict[str, Any]:
+    """A small residual network under one of LibMTL's architectures, plain or split by Recon."""
+    sys.modules["LibMTL.architecture.MTAN"].np = NarrowNumpy()  # type: ignore[attr-defined]
+    arguments: dict[str, Any] = {"img_size": IMAGE, "num_nonzeros": 2, "kgamma": 1.0}
+    arguments["num_experts"] = [3] if base == "DSelect_k" else [2, 1, 1, 1]
+    found = {"architecture": architecture(base), "arch_args": arguments}
+    if split:
+        found = recon(base, **dict.fromkeys(SPLIT[base], 9))
+        found["arch_args"] |= arguments
+    return {
+        **found,
+        "shape": IMAGE,
+        "encoder_class": SmallResNet,
+        "decoders": nn.ModuleDict({t: make_decoder() for t in TASKS}),
+        "trainer_after": without_noise,
+    }
+
+
+def without_noise(trainer: Any) -> None:
+    """Freeze biases before batch norms, whose gradients are nothing but rounding."""
+    for module in trainer.model.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            module.bias.requires_grad_(False)
+
+
 def rotograd(mode: str) -> dict[str, Any]:
     return {
         "weight_args": {
@@ -271,13 +296,16 @@ def rotograd(mode: str) -> dict[str, Any]:
     }
 
 
+BASES = ("MTAN", "MMoE", "CGC", "PLE", "DSelect_k")
+
+
 def dropout_differs() -> Found:
     """Each rank's random numbers after a training; equal numbers would mean equal dropout."""
     train("EW", encoder_class=DropoutEncoder)
     ranks = group.ranks()
     own = torch.rand(4)
     everyone = [own] if ranks is None else ranks.gather(own)
-    return {"pairs": torch.tensor(len({tuple(one.tolist()) for one in everyone}))}
+    return {"different": torch.tensor(len({tuple(one.tolist()) for one in everyone}))}
 
 
 OF_BOTH = ("EW", "UW", "DWA", "GLS", "RLW", "GradNorm", "MGDA", "PCGrad", "GradVac", "IMTL")
@@ -329,7 +357,15 @@ CASES: dict[str, Callable[[], Found]] = {
         for name in ("EW", "GradOPS", "PCGrad")
     },
     "RotoGrad full, Recon": lambda: train("RotoGrad", **rotograd("full"), **recon(two=9)),
-    "GradOPS, MMoE": lambda: train("GradOPS", **mmoe()),
+    "GradOPS, MMoE of rows": lambda: train("GradOPS", **mmoe()),
+    **{
+        f"PCGrad, {base}": lambda base=base: train("PCGrad", **over(base, split=False))
+        for base in (*BASES, "Cross_stitch")
+    },
+    **{
+        f"PCGrad, Recon over {base}": lambda base=base: train("PCGrad", **over(base, split=True))
+        for base in BASES
+    },
     "EW, workers": lambda: train("EW", workers=2),
     "GradOPS, stream": lambda: train("GradOPS", stream=True),
     **{
@@ -368,12 +404,15 @@ CASES: dict[str, Callable[[], Found]] = {
 def main() -> None:
     torch.set_default_dtype(torch.float64)
     path, *names = sys.argv[1:]
+    if names == ["all"]:
+        unknown = [name for name in PLAIN if not hasattr(LibMTL.weighting, name)]
+        names = [name for name in CASES if name.partition(",")[0] not in unknown]
     found: dict[str, Any] = {}
     for name in names:
         try:
             found[name] = CASES[name]()
         except Exception as error:  # told by the test
-            if RANK == 0 and "--debug" in os.environ.get("RANKS_DEBUG", ""):
+            if "RANKS_DEBUG" in os.environ:
                 raise
             found[name] = f"{type(error).__name__}: {error}"
     if RANK == 0:
