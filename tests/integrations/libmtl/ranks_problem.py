@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -79,6 +80,14 @@ def trained(folder: Path, cases: Sequence[str], ranks: int, **how: Any) -> Train
         assert one.returncode == 0, f"rank {rank} of {ranks}: {one.stderr}"
     found: Trained = torch.load(path, weights_only=True)
     return found
+
+
+def refused(folder: Path, cases: Sequence[str], ranks: int, **how: Any) -> list[dict[str, str]]:
+    """What each rank has failed by, by the names of cases."""
+    path = folder / f"{ranks}.pt"
+    done = run_on_ranks([CHILD, path, *cases], ranks, **how)
+    assert [one.returncode for one in done] == [0] * ranks, done[-1].stderr
+    return [json.loads(Path(f"{path}.{r}").read_text(encoding="utf-8")) for r in range(ranks)]
 
 
 def distance(found: Any, wanted: Any) -> tuple[float, str]:

@@ -6,6 +6,7 @@ whether there are several ranks; rank 0 writes.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sys
@@ -21,12 +22,15 @@ sys.path.insert(1, str(Path(__file__).parents[3]))
 # isort: split
 import LibMTL
 import LibMTL.architecture as architectures
+import LibMTL.weighting
 import numpy as np
 import torch
 from LibMTL.loss import AbsLoss
 from LibMTL.metrics import AbsMetric
+from LibMTL.trainer import Trainer
+from LibMTL.weighting.abstract_weighting import AbsWeighting
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
 from benchmarks.compatibility.cells import SPLIT
 from benchmarks.compatibility.networks import NarrowNumpy, SmallResNet, make_decoder
@@ -34,6 +38,7 @@ from libmtl_recon.integrations.libmtl import prepared_arguments
 from libmtl_recon.integrations.libmtl.data_parallel import group
 from libmtl_recon.integrations.libmtl.features import detect
 from libmtl_recon.integrations.libmtl.hooks import Measurement, TrainerHook, trainer_hooks
+from libmtl_recon.integrations.libmtl.loaders import Loader
 from libmtl_recon.integrations.libmtl.scoring import ScoringHook
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -188,6 +193,7 @@ def train(
     scored: bool = False,
     seed: int = 0,
     training: dict[str, str] | None = None,
+    data: Callable[[], Any] | None = None,
     trainer_after: Callable[[Any], None] = nothing,  # type: ignore[assignment]
     **changes: Any,
 ) -> Found:
@@ -222,7 +228,7 @@ def train(
                 return {task: loader(task, shuffle) for task in TASKS}
             return loader(None, shuffle)
 
-        trainer.train(loaders(True), loaders(False), EPOCHS)
+        trainer.train(loaders(True) if data is None else data(), loaders(False), EPOCHS)
     found = {f"state {k}": v.clone() for k, v in trainer.model.state_dict().items()}
     found["weights"] = torch.as_tensor(np.array(trainer.batch_weight))
     found["measured"] = torch.tensor(measured.values)
@@ -241,8 +247,6 @@ def architecture(name: str) -> Any:
 
 
 def recon(base: str | None = None, **layers: int) -> dict[str, Any]:
-    import json
-
     path = Path(sys.argv[1]).with_name(f"layers-{os.getpid()}.json")
     path.write_text(json.dumps(layers), encoding="utf-8")
     arguments: dict[str, Any] = {"recon_layers": str(path), "recon_k": len(layers)}
@@ -294,6 +298,120 @@ def rotograd(mode: str) -> dict[str, Any]:
             "rotograd_decay": 0.99,
         }
     }
+
+
+class OfLosses(AbsWeighting):  # type: ignore[misc]
+    """A script's own, which knows the losses alone."""
+
+    def backward(self, losses: Tensor, **_: Any) -> Any:
+        weights = torch.softmax(losses.detach(), dim=0)
+        (weights * losses).sum().backward()
+        return weights.numpy()
+
+
+class OfGradients(AbsWeighting):  # type: ignore[misc]
+    """A script's own, by LibMTL's functions."""
+
+    def backward(self, losses: Tensor, **_: Any) -> Any:
+        rows = self._get_grads(losses, mode="backward")
+        weights = torch.softmax(-rows.norm(dim=1), dim=0)
+        self._backward_new_grads(weights, grads=rows)
+        return weights.numpy()
+
+
+class ByItself(AbsWeighting):  # type: ignore[misc]
+    """A script's own, which differentiates by itself."""
+
+    allow_unused = False
+
+    def backward(self, losses: Tensor, **_: Any) -> None:
+        shared = list(self.get_share_params())
+        weights = torch.zeros(len(losses))
+        for place, loss in enumerate(losses):
+            found = torch.autograd.grad(
+                loss, shared, retain_graph=True, allow_unused=self.allow_unused
+            )
+            weights[place] = sum(float(g.norm()) for g in found if g is not None)
+        for loss, weight in zip(losses, weights.tolist(), strict=True):
+            for parameter, gradient in zip(
+                shared,
+                torch.autograd.grad(
+                    loss, shared, retain_graph=True, allow_unused=self.allow_unused
+                ),
+                strict=True,
+            ):
+                if gradient is not None:
+                    parameter.grad = gradient * weight
+
+
+class ByItselfInSilence(ByItself):
+    allow_unused = True
+
+
+OWN = (OfLosses, OfGradients, ByItself, ByItselfInSilence)
+for _one in OWN:
+    setattr(LibMTL.weighting, _one.__name__, _one)
+
+
+class OwnLosses(Trainer):  # type: ignore[misc]
+    def _compute_loss(self, preds: Any, gts: Any, task_name: str | None = None) -> Tensor:
+        return torch.stack([(preds[t] - gts[t]).square().mean() for t in self.task_name])
+
+
+class MoreLosses(Trainer):  # type: ignore[misc]
+    """Adds to LibMTL's losses what depends on parameters alone."""
+
+    def _compute_loss(self, preds: Any, gts: Any, task_name: str | None = None) -> Tensor:
+        losses: Tensor = super()._compute_loss(preds, gts, task_name)
+        return losses + 0.1 * sum(p.square().sum() for p in self.model.get_share_params())
+
+
+class OwnLoaders(Trainer):  # type: ignore[misc]
+    def _prepare_dataloaders(self, dataloaders: Any) -> Any:
+        loader = Loader(dataloaders)
+        return [loader, iter(loader)], len(loader)
+
+
+class Changed(Trainer):  # type: ignore[misc]
+    """Makes other tensors of what was loaded."""
+
+    def _process_data(self, loader: Any) -> Any:
+        data, labels = super()._process_data(loader)
+        return data * 2, labels
+
+
+def distributed_sampler() -> Any:
+    rows = Rows(None, nothing)
+    sampler = DistributedSampler(rows, num_replicas=2, rank=0)
+    return DataLoader(rows, BATCH, sampler=sampler)
+
+
+def padded() -> Any:
+    def pad(samples: Any) -> Any:
+        width = max(int(abs(x[0]) * 10) + 1 for x, _ in samples)
+        x = torch.stack([x for x, _ in samples])
+        labels = {t: torch.stack([y[t] for _, y in samples]) for t in TASKS}
+        return x, {t: y.repeat(1, width) for t, y in labels.items()}
+
+    return DataLoader(Rows(None, nothing), BATCH, collate_fn=pad)
+
+
+def sets_of_indices() -> Any:
+    class Sets:
+        def __iter__(self) -> Any:
+            yield {0, 1, 2}
+
+        def __len__(self) -> int:
+            return 1
+
+    return DataLoader(Rows(None, nothing), batch_sampler=Sets())
+
+
+def own_process_group() -> Found:
+    """In a process in which ours was not made yet."""
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=size)
+    return train("EW")
 
 
 BASES = ("MTAN", "MMoE", "CGC", "PLE", "DSelect_k")
@@ -397,7 +515,27 @@ CASES: dict[str, Callable[[], Found]] = {
     "EW, scored, missing labels": lambda: train("EW", scored=True, changed=some_missing),
     "MGDA, scored, rep_grad": lambda: train("MGDA", scored=True, rep_grad=True),
     "RotoGrad full, scored": lambda: train("RotoGrad", scored=True, **rotograd("full")),
+    "OfLosses": lambda: train("OfLosses"),
+    "OfGradients": lambda: train("OfGradients"),
+    "GradOPS, more losses": lambda: train("GradOPS", trainer_class=MoreLosses),
+    "EW, changed data": lambda: train("EW", trainer_class=Changed),
     "dropout": dropout_differs,
+}
+# What several ranks refuse.
+REFUSED: dict[str, Callable[[], Found]] = {
+    "by itself": lambda: train("ByItself"),
+    "by itself, in silence": lambda: train("ByItselfInSilence"),
+    "own of representations": lambda: train("OfGradients", rep_grad=True),
+    "GradDrop": lambda: train("GradDrop", rep_grad=True),
+    "own losses": lambda: train("GradOPS", trainer_class=OwnLosses),
+    "own loaders": lambda: train("EW", trainer_class=OwnLoaders),
+    "changed data and batch norm": lambda: train(
+        "EW", trainer_class=Changed, encoder_class=NormEncoder
+    ),
+    "distributed sampler": lambda: train("EW", data=distributed_sampler),
+    "padded": lambda: train("EW", data=padded),
+    "sets of indices": lambda: train("EW", data=sets_of_indices),
+    "own process group": own_process_group,
 }
 
 
@@ -410,13 +548,15 @@ def main() -> None:
     found: dict[str, Any] = {}
     for name in names:
         try:
-            found[name] = CASES[name]()
+            found[name] = (CASES | REFUSED)[name]()
         except Exception as error:  # told by the test
             if "RANKS_DEBUG" in os.environ:
                 raise
             found[name] = f"{type(error).__name__}: {error}"
     if RANK == 0:
         torch.save(found, path)
+    errors = {name: text for name, text in found.items() if isinstance(text, str)}
+    Path(f"{path}.{RANK}").write_text(json.dumps(errors), encoding="utf-8")
 
 
 if __name__ == "__main__":
