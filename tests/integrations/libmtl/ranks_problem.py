@@ -32,6 +32,7 @@ def run_on_ranks(
     python: Sequence[str] = (sys.executable,),
     libmtl: str = "",
     environment: dict[str, str] | None = None,
+    folder: Path | None = None,
 ) -> list[subprocess.CompletedProcess[str]]:
     """Run a Python command line on each of several ranks, as torchrun does, or in one process."""
     port, processes = free_port(), []
@@ -56,6 +57,7 @@ def run_on_ranks(
             subprocess.Popen(
                 [*python, *map(str, words)],
                 env=common | (own if ranks > 1 else {}),
+                cwd=folder,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,

@@ -1,11 +1,12 @@
 """Rank 0 alone prints, logs, warns and saves.
 
-On the other ranks what goes to stdout is dropped, also what libraries write there by themselves,
-and ``torch.save`` writes nothing; it returns when rank 0 has written its file.
+On the other ranks what goes to stdout is dropped, also what libraries write there by themselves, a
+script's parser of arguments ends without its usage, and ``torch.save`` writes nothing; it returns when rank 0 has written its file.
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
 import logging
 import os
@@ -13,7 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from libmtl_recon.integrations.libmtl.data_parallel import group
 from libmtl_recon.integrations.libmtl.data_parallel.environment import world
@@ -42,6 +43,8 @@ def be_quiet() -> None:
         return
     logging.getLogger("libmtl_recon").setLevel(logging.CRITICAL)
     warnings.showwarning = lambda *_, **__: None
+    # All ranks are given the same arguments, before they meet.
+    argparse.ArgumentParser.error = _end_without_usage  # type: ignore[assignment, method-assign]
     if sys.stdout is not None:
         sys.stdout.flush()
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -75,6 +78,10 @@ def _save_once(save: Callable[..., None], *, first: bool) -> Callable[..., None]
 
     vars(saved)[_MARK] = True
     return saved
+
+
+def _end_without_usage(self: argparse.ArgumentParser, message: str) -> NoReturn:
+    self.exit(2)
 
 
 def _is_file(target: Any) -> bool:
