@@ -1,7 +1,8 @@
 """Rank 0 alone prints, logs, warns and saves.
 
-On the other ranks what goes to stdout is dropped, also what libraries write there by themselves, a
-script's parser of arguments ends without its usage, and ``torch.save`` writes nothing; it returns when rank 0 has written its file.
+On the other ranks what goes to stdout is dropped, also what libraries write there by themselves;
+parsers of arguments end without a word; and ``torch.save`` writes no file, and returns when rank 0
+has written its own.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def be_quiet() -> None:
     logging.getLogger("libmtl_recon").setLevel(logging.CRITICAL)
     warnings.showwarning = lambda *_, **__: None
     # All ranks are given the same arguments, before they meet.
-    argparse.ArgumentParser.error = _end_without_usage  # type: ignore[assignment, method-assign]
+    argparse.ArgumentParser.error = _end_by_error  # type: ignore[method-assign]
+    argparse.ArgumentParser.exit = _end  # type: ignore[method-assign]
     if sys.stdout is not None:
         sys.stdout.flush()
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -80,8 +82,12 @@ def _save_once(save: Callable[..., None], *, first: bool) -> Callable[..., None]
     return saved
 
 
-def _end_without_usage(self: argparse.ArgumentParser, message: str) -> NoReturn:
-    self.exit(2)
+def _end_by_error(_: argparse.ArgumentParser, __: str) -> NoReturn:
+    sys.exit(2)
+
+
+def _end(_: argparse.ArgumentParser, status: int = 0, __: str | None = None) -> NoReturn:
+    sys.exit(status)
 
 
 def _is_file(target: Any) -> bool:
