@@ -281,7 +281,9 @@ def _pack(memory: Tensor, tensors: Sequence[Tensor]) -> None:
     at = 0
     for tensor in tensors:
         if tensor.numel():
-            flat = tensor.detach().resolve_conj().resolve_neg().contiguous().view(-1)
+            flat = tensor.detach().resolve_conj().resolve_neg().reshape(-1)
+            if flat.stride(0) != 1:  # of one number, which counts as contiguous
+                flat = flat.clone(memory_format=torch.contiguous_format)
             content = flat.view(torch.uint8)
             memory[at : at + content.numel()] = content
         at += _room(tensor.shape, tensor.dtype)

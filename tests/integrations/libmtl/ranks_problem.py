@@ -103,10 +103,15 @@ def distance(found: Any, wanted: Any) -> tuple[float, str]:
         own = found[name]
         if own.shape != value.shape:
             return float("inf"), f"{name}: {list(own.shape)} and {list(value.shape)}"
-        a, b = own.double().nan_to_num(-9), value.double().nan_to_num(-9)
+        a, b = _real(own), _real(value)
         if not a.numel():
             continue
         off = float((a - b).abs().max() / b.abs().max().clamp_min(1.0))
         if off > worst:
             worst, where = off, name
     return worst, where
+
+
+def _real(values: torch.Tensor) -> torch.Tensor:
+    values = torch.view_as_real(values) if values.is_complex() else values
+    return values.double().nan_to_num(-9)

@@ -76,7 +76,7 @@ class Rows(Dataset[Any]):
         shape: tuple[int, ...] = (6,),
     ) -> None:
         generator = torch.Generator().manual_seed(3)
-        self.x = torch.randn(SAMPLES, *shape, generator=generator)
+        self.x = torch.randn(SAMPLES, *shape, generator=generator).to(torch.get_default_dtype())
         flat = self.x.flatten(1)
         self.y = {t: torch.sin(flat[:, i : i + 2] * (i + 1)) for i, t in enumerate(TASKS)}
         changed(self.y)
@@ -144,6 +144,30 @@ class NormEncoder(nn.Module):
         x = torch.tanh(self.first(self.one(x[:, None])))
         x = torch.tanh(self.second(self.two(x)))
         return torch.tanh(self.last(x.flatten(1)))
+
+
+class SparseEncoder(Encoder):
+    """With a table, of which each rank's samples reach some rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(20, 12, sparse=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.table(((x[:, 0] + 3) * 3).long().clamp(0, 19))
+        return torch.tanh(self.three(torch.tanh(self.two(torch.tanh(self.one(x)) + found))))
+
+
+class ComplexEncoder(Encoder):
+    """With complex parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = nn.Parameter(torch.randn(12, 12, dtype=torch.complex128) / 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.tanh(self.one(x)).to(torch.complex128) @ self.turn
+        return torch.tanh(self.three(torch.tanh(self.two(hidden.abs()))))
 
 
 class DropoutEncoder(Encoder):
@@ -246,10 +270,10 @@ def architecture(name: str) -> Any:
     return name if detect(LibMTL).by_name else vars(architectures)[name]
 
 
-def recon(base: str | None = None, **layers: int) -> dict[str, Any]:
+def recon(base: str | None = None, bn: str = "per_task", **layers: int) -> dict[str, Any]:
     path = Path(sys.argv[1]).with_name(f"layers-{os.getpid()}.json")
     path.write_text(json.dumps(layers), encoding="utf-8")
-    arguments: dict[str, Any] = {"recon_layers": str(path), "recon_k": len(layers)}
+    arguments: dict[str, Any] = {"recon_layers": str(path), "recon_k": len(layers), "recon_bn": bn}
     if base is not None:
         arguments["recon_base"] = base
     return {"architecture": architecture("Recon"), "arch_args": arguments}
@@ -276,6 +300,22 @@ def over(base: str, *, split: bool) -> dict[str, Any]:
         "decoders": nn.ModuleDict({t: make_decoder() for t in TASKS}),
         "trainer_after": without_noise,
     }
+
+
+def every_second(trainer: Any) -> None:
+    """Add two batches up before each step of the optimiser."""
+    optimizer, calls = trainer.optimizer, {"zero": 0, "step": 0}
+
+    def only_then(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any, **kwargs: Any) -> None:
+            calls[name] += 1
+            if calls[name] % 2 == (name == "zero"):
+                function(*args, **kwargs)
+
+        return called
+
+    optimizer.zero_grad = only_then("zero", optimizer.zero_grad)
+    optimizer.step = only_then("step", optimizer.step)
 
 
 def without_noise(trainer: Any) -> None:
@@ -407,6 +447,14 @@ def sets_of_indices() -> Any:
     return DataLoader(Rows(None, nothing), batch_sampler=Sets())
 
 
+def in_bfloat16() -> Found:
+    torch.set_default_dtype(torch.float32)
+    try:
+        return train("GradOPS", training={"recon_amp": "bf16"})
+    finally:
+        torch.set_default_dtype(torch.float64)
+
+
 def own_process_group() -> Found:
     """In a process in which ours was not made yet."""
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -519,7 +567,34 @@ CASES: dict[str, Callable[[], Found]] = {
     "OfGradients": lambda: train("OfGradients"),
     "GradOPS, more losses": lambda: train("GradOPS", trainer_class=MoreLosses),
     "EW, changed data": lambda: train("EW", trainer_class=Changed),
+    **{
+        f"{name}, accumulated": lambda name=name: train(name, trainer_after=every_second)
+        for name in ("EW", "GradOPS", "MGDA")
+    },
+    **{
+        f"{name}, sparse": lambda name=name: train(
+            name, encoder_class=SparseEncoder, optim_param={"optim": "sgd", "lr": 0.1}
+        )
+        for name in ("EW", "GradOPS", "PCGrad")
+    },
+    **{
+        f"{name}, complex": lambda name=name: train(name, encoder_class=ComplexEncoder)
+        for name in ("EW", "GradOPS")
+    },
+    "GradOPS, scheduler": lambda: train(
+        "GradOPS", scheduler_param={"scheduler": "step", "step_size": 1, "gamma": 0.5}
+    ),
+    "PCGrad, batch norm, mixed": lambda: train(
+        "PCGrad", encoder_class=NormEncoder, **recon(bn="mixed", one=9)
+    ),
     "dropout": dropout_differs,
+}
+# Close to one process, and no closer.
+ROUGH: dict[str, Callable[[], Found]] = {
+    "GradOPS, bf16": in_bfloat16,
+    "EW, batch norm, off": lambda: train(
+        "EW", encoder_class=NormEncoder, training={"recon_sync_bn": "off"}
+    ),
 }
 # What several ranks refuse.
 REFUSED: dict[str, Callable[[], Found]] = {
@@ -548,7 +623,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     for name in names:
         try:
-            found[name] = (CASES | REFUSED)[name]()
+            found[name] = (CASES | ROUGH | REFUSED)[name]()
         except Exception as error:  # told by the test
             if "RANKS_DEBUG" in os.environ:
                 raise

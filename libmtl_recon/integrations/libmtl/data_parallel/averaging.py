@@ -88,5 +88,5 @@ def _sparse_mean(gradient: Tensor, group: Ranks) -> Tensor:
     everyone = group.gather_all([own.indices().T.contiguous(), own.values()])
     indices = torch.cat([of_rank[0] for of_rank in everyone]).T
     values = torch.cat([of_rank[1] for of_rank in everyone]) / group.size
-    found: Tensor = torch.sparse_coo_tensor(indices, values, own.shape).coalesce()
-    return found
+    found = torch.sparse_coo_tensor(indices, values, own.shape, check_invariants=False)
+    return found.coalesce()

@@ -45,8 +45,8 @@ def be_quiet() -> None:
     logging.getLogger("libmtl_recon").setLevel(logging.CRITICAL)
     warnings.showwarning = lambda *_, **__: None
     # All ranks are given the same arguments, before they meet.
-    argparse.ArgumentParser.error = _end_by_error  # type: ignore[method-assign]
-    argparse.ArgumentParser.exit = _end  # type: ignore[method-assign]
+    argparse.ArgumentParser.error = _end_by_error  # type: ignore[assignment, method-assign]
+    argparse.ArgumentParser.exit = _end  # type: ignore[assignment, method-assign]
     if sys.stdout is not None:
         sys.stdout.flush()
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -86,7 +86,7 @@ def _end_by_error(_: argparse.ArgumentParser, __: str) -> NoReturn:
     sys.exit(2)
 
 
-def _end(_: argparse.ArgumentParser, status: int = 0, __: str | None = None) -> NoReturn:
+def _end(_: argparse.ArgumentParser, status: int = 0, message: str | None = None) -> NoReturn:
     sys.exit(status)
 
 
