@@ -82,6 +82,11 @@ class Job:
         """Where the script's own output goes."""
         return self.events.with_suffix(".log")
 
+    @property
+    def scratch(self) -> Path:
+        """A folder for what several ranks need while they go on."""
+        return self.events.with_suffix(".ranks")
+
 
 class Recorder(TrainerHook):
     """Writes what the first Trainer does, in all its calls of ``train``, one JSON object a line.
@@ -185,8 +190,10 @@ def prepared(job: Job) -> Iterator[None]:
     except OSError as error:
         _give_up(error)
     with log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+            # The log's own number is this one where the search was started without the stream.
+            os.set_inheritable(stream, True)
         yield
 
 

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import shlex
+import shutil
 import signal
 import threading
 import time
@@ -163,6 +164,7 @@ class Runner:
             return self._follow(job, process, follow)
         finally:
             _end(process, group)
+            shutil.rmtree(job.scratch, ignore_errors=True)
 
     def _environment(self) -> dict[str, str]:
         """What a run gets: with whole paths, for a script may change the working folder."""

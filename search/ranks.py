@@ -10,7 +10,6 @@ import logging
 import os
 import pickle
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -45,29 +44,29 @@ def _launch(job: Job) -> int:
 
     # The agent's own words, behind which the reason that a rank gives would not be found.
     logging.disable(logging.CRITICAL)
-    with tempfile.TemporaryDirectory(prefix="libmtl-recon-") as folder:
-        file = Path(folder) / "job"
-        file.write_bytes(pickle.dumps(job))
-        config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=job.ranks,
-            run_id=uuid.uuid4().hex,
-            # A free port of its own for each run, as by torchrun --standalone.
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            local_addr="localhost",
-            max_restarts=0,
-            logs_specs=DefaultLogsSpecs(log_dir=folder),
-        )
-        program, *words = (*_PYTHON, "-c", _RANK.format(path=sys.path), file, os.getpid())
-        try:
-            elastic_launch(config, program)(*words)
-        except ChildFailedError as error:
-            _, failure = error.get_first_failure()
-            return failure.exitcode
-        except SignalException as error:
-            return -int(error.sigval)
+    job.scratch.mkdir(exist_ok=True)
+    file = job.scratch / "job"
+    file.write_bytes(pickle.dumps(job))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=job.ranks,
+        run_id=uuid.uuid4().hex,
+        # A free port of its own for each run, as by torchrun --standalone.
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=str(job.scratch)),
+    )
+    program, *words = (*_PYTHON, "-c", _RANK.format(path=sys.path), file, os.getpid())
+    try:
+        elastic_launch(config, program)(*words)
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return failure.exitcode
+    except SignalException as error:
+        return -int(error.sigval)
     return 0
 
 

@@ -136,7 +136,12 @@ def _compare(
         seeds=tuple(config.confirm),
         on=config.objective.on,
         reached=session.searched(best),
-        command=command_line(config.script, session.arguments(best, config.seed), config.threads),
+        command=command_line(
+            config.script,
+            session.arguments(best, config.seed),
+            config.threads,
+            config.launch.nproc_per_node,
+        ),
         pictures=pictures,
         trials=study.finished,
         failed=len(study.failures),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from libmtl_recon_search import process
 from libmtl_recon_search.child import DIGEST, Job, Recorder
-from libmtl_recon_search.config import Config, IntRange, Space
+from libmtl_recon_search.config import Config, IntRange, Launch, Space
 from libmtl_recon_search.folder import SearchFolder
 from libmtl_recon_search.process import RunError, RunKilledError
 from libmtl_recon_search.record import Damaged, read_part, read_record
@@ -336,12 +336,23 @@ def test_a_damaged_search_json_is_set_aside(content: bytes, tmp_path: Path) -> N
 
 def test_what_a_search_is_known_by_is_its_own(tmp_path: Path) -> None:
     found = []
-    for number, one in enumerate((config(), config(seed=7), config(threads=3), config(trials=9))):
+    by_two = config(launch=Launch(nproc_per_node=2))
+    searches = (config(), config(seed=7), config(threads=3), config(trials=9), by_two)
+    for number, one in enumerate(searches):
         folder = SearchFolder(tmp_path / str(number))
         with folder.opened(one):
             found.append((folder.identity, folder.runs_of))
-    first, seed, threads, trials = found
+    first, seed, threads, trials, launched = found
     assert trials == first  # going on with more trials is the same search
+    assert launched == first  # as is going on by several processes, which change no run
     assert seed[0] != first[0]
     assert seed[1] == first[1]
     assert threads[1] != first[1]
+
+
+def test_a_search_goes_on_with_another_launch(tmp_path: Path) -> None:
+    folder = SearchFolder(tmp_path)
+    for ranks in (1, 2, 1):
+        with folder.opened(config(launch=Launch(nproc_per_node=ranks))):
+            pass
+    assert "launch" not in json.loads((tmp_path / "search.json").read_text(encoding="utf-8"))

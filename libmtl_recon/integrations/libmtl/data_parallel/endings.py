@@ -16,6 +16,8 @@ from libmtl_recon.integrations.libmtl.data_parallel.environment import world
 
 # Seconds that a rank waits for the note of another before it speaks itself.
 _WAIT, _LOOK = 3.0, 0.05
+# The same before the ranks have met, where there are no notes.
+_BEFORE_MEETING = 15.0
 _KEY = "libmtl_recon/ended/"
 LOST = (
     "The connection to another rank was lost: its process has ended, perhaps killed by the system "
@@ -53,7 +55,10 @@ def says_why(error: BaseException) -> bool:
     if not lost:
         leave_note(f"{type(error).__name__}: {error}")
     if group.store() is None:
-        # Before they meet, all ranks do the same.
+        # Before they meet, all do the same: rank 0 says it, and torchrun then ends the others.
+        if found.rank != 0 and isinstance(error, Exception):
+            time.sleep(_BEFORE_MEETING)
+            return True
         return found.rank == 0
     if found.rank == 0 and not lost:
         return True
