@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from forks import python
-from libmtl_recon_search import load_config, ranks, run_search
+from libmtl_recon_search import load_config, process, ranks, run_search
 from libmtl_recon_search.child import Job
-from libmtl_recon_search.process import Interrupted, RunError
+from libmtl_recon_search.process import Interrupted, RunError, RunKilledError
 from libmtl_recon_search.record import read_record
 from libmtl_recon_search.report import command_line
 from libmtl_recon_search.result import Result
@@ -36,6 +36,16 @@ def say(name, text):
     os.rename(os.path.join(here, name + ".new"), os.path.join(here, name))
 say("rank" + rank, os.getpid())
 """
+AGENT_AS_PARENT = """
+import os, sys
+def getppid(agent=int(sys.argv[2])):
+    try:
+        with open(f"/proc/{agent}/stat") as file:
+            return agent if file.read().rsplit(")", 1)[1].split()[0] not in "ZX" else 1
+    except OSError:
+        return 1
+os.getppid = getppid
+""".replace("{", "{{").replace("}", "}}")
 # In float64, in which ranks differ from one process by rounding alone.
 DOUBLE = f"""
 import os, runpy, torch
@@ -49,8 +59,7 @@ runpy.run_path({str(TINY)!r}, run_name="__main__")
 def forked_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranks are forks of a server, whose parent is therefore not the agent."""
     monkeypatch.setattr(ranks, "_PYTHON", tuple(python()))
-    parent = "import os, sys; os.getppid = lambda: int(sys.argv[2]); "
-    monkeypatch.setattr(ranks, "_RANK", parent + ranks._RANK)
+    monkeypatch.setattr(ranks, "_RANK", AGENT_AS_PARENT + ranks._RANK)
 
 
 @pytest.fixture
@@ -243,6 +252,43 @@ def test_of_a_rank_that_is_killed_while_it_trains_the_other_loses_no_word(
     thread.join(60)
     assert len(said) == len(found) == 1
     assert "was killed by SIGKILL" in str(found[0])
+
+
+def test_ranks_whose_guard_is_killed_end_and_the_run_is_made_once_more(
+    make: Callable[[str], Job], tmp_path: Path
+) -> None:
+    job = make("""
+if os.path.exists(os.path.join(here, "again")):
+    sys.exit(0)
+time.sleep(300)
+""")
+    said: list[str] = []
+    ended: list[bool] = []
+    thread = threading.Thread(
+        target=lambda: ended.append(Forking(1, say=said.append, ranks=2).run(job).finished)
+    )
+    thread.start()
+    begun = ranks_in(tmp_path)
+    # Of the processes of its own, the one that leads a group.
+    children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    own = [int(number) for listed in children for number in listed.read_text().split()]
+    (guard,) = (number for number in own if os.getpgid(number) == number)
+    (tmp_path / "again").touch()
+    os.kill(guard, signal.SIGKILL)
+    until(lambda: not any(map(alive, begun)))
+    thread.join(60)
+    assert ended == [True]
+    assert len(said) == 1
+    assert "was killed by SIGKILL" in said[0]
+
+
+@pytest.mark.parametrize(("count", "kind"), [(1, RunError), (2, RunKilledError)])
+def test_a_rank_that_was_killed_counts_more_than_what_rank_0_then_ended_with(
+    count: int, kind: type[RunError], tmp_path: Path
+) -> None:
+    job = Job("main.py", (), tmp_path / "plan-1.jsonl", ranks=count)
+    assert type(process._failure(job, 1, -signal.SIGKILL)) is kind
+    assert type(process._failure(job, 1, 1)) is RunError
 
 
 IGNORES = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
