@@ -219,6 +219,20 @@ say("seen", json.dumps([os.environ[f"LIBMTL_RECON_{name}"] for name in ("CACHE",
     ]
 
 
+def test_what_a_run_starts_writes_to_its_log_where_the_search_has_no_output(
+    make: Callable[[str], Job], tmp_path: Path
+) -> None:
+    job = make("subprocess.run(['echo', 'from a child'], check=True)")
+
+    def work() -> None:
+        os.close(1)  # whose number the log then gets
+        Forking(1).run(job)
+
+    number = in_a_fork(work, tmp_path / "log")
+    assert os.waitpid(number, 0)[1] == 0, (tmp_path / "log").read_text()
+    assert job.log.read_text() == "from a child\n"
+
+
 # Records.
 
 
