@@ -104,7 +104,7 @@ class Recorder(TrainerHook):
         try:
             self._stream = None if file is None else file.open("wb")
         except OSError as error:
-            _give_up(error)
+            give_up(error)
 
     def write(self, event: str, **values: Any) -> None:
         """Write one line, at once."""
@@ -116,7 +116,7 @@ class Recorder(TrainerHook):
             self._stream.write(line)
             self._stream.flush()
         except OSError as error:
-            _give_up(error)
+            give_up(error)
 
     def end(self, status: int) -> None:
         """Write the last line, so that it is on the disk."""
@@ -127,7 +127,7 @@ class Recorder(TrainerHook):
             os.fsync(self._stream.fileno())
             self._stream.close()
         except OSError as error:
-            _give_up(error)
+            give_up(error)
 
     def built(self, trainer: Any) -> None:
         """Write what the network and its metrics are, and which weightings there are."""
@@ -188,7 +188,7 @@ def prepared(job: Job) -> Iterator[None]:
     try:
         log = job.log.open("w", encoding="utf-8", buffering=1)
     except OSError as error:
-        _give_up(error)
+        give_up(error)
     with log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
@@ -306,10 +306,10 @@ def _keep(profile: ConflictProfile, file: Path) -> None:
     try:
         write_atomically(file, profile.to_json())
     except OSError as error:
-        _give_up(error)
+        give_up(error)
 
 
-def _give_up(error: OSError) -> NoReturn:
+def give_up(error: OSError) -> NoReturn:
     """End at once: the search cannot go on where it cannot write, and says so."""
     with contextlib.suppress(OSError):
         warn(f"libmtl-recon: error: {error}")

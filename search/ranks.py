@@ -15,12 +15,12 @@ import time
 import uuid
 from pathlib import Path
 
-from libmtl_recon_search.child import Job, measure, prepared
+from libmtl_recon_search.child import Job, give_up, measure, prepared
 from libmtl_recon_search.guard import leave
 
 _LOOK = 0.5  # seconds between a rank's looks whether the agent goes on
-# What is in front of the folder that Python itself would look for modules in, for a run of one
-# process has only those of the search.
+# Modules are looked for where the search does, as in a run of one process, and not first in the
+# working folder, where Python itself would.
 _RANK = "import sys; sys.path[:] = {path!r}; from libmtl_recon_search.ranks import main; main()"
 _PYTHON = (sys.executable,)
 
@@ -44,9 +44,12 @@ def _launch(job: Job) -> int:
 
     # The agent's own words, behind which the reason that a rank gives would not be found.
     logging.disable(logging.CRITICAL)
-    job.scratch.mkdir(exist_ok=True)
     file = job.scratch / "job"
-    file.write_bytes(pickle.dumps(job))
+    try:
+        job.scratch.mkdir(exist_ok=True)
+        file.write_bytes(pickle.dumps(job))
+    except OSError as error:
+        give_up(error)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -80,6 +83,8 @@ def main() -> None:
 
 def _end_with(parent: int) -> None:
     """End this process when its parent ends, which cannot do that itself if it is killed."""
+    if not hasattr(os, "fork"):
+        return  # Windows, where the Python of a virtual environment has another parent
 
     def look() -> None:
         while os.getppid() == parent:

@@ -206,6 +206,30 @@ def test_a_command_line_that_is_refused_is_a_fault_of_the_configuration(
     assert "--nosuch" in caught.value.reason
 
 
+ONE_GPU = f"""
+import runpy, torch
+meet = torch.distributed.init_process_group
+torch.distributed.init_process_group = lambda backend, **how: meet("gloo", **how)
+torch.cuda.is_available, torch.cuda.device_count = lambda: True, lambda: 1
+runpy.run_path({str(TINY)!r}, run_name="__main__")
+"""
+
+
+def test_more_ranks_than_gpus_are_refused_at_the_start(
+    tmp_path: Path, forked_ranks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LIBMTL_RECON_DEVICE", raising=False)
+    script = tmp_path / "script.py"
+    script.write_text(ONE_GPU, encoding="utf-8")
+    flags = ("--weighting", "EW", "--arch", "HPS")
+    with pytest.raises(RunError) as caught:
+        Forking(1, ranks=2).run(Job(str(script), flags, tmp_path / "start-1.jsonl", start=True))
+    assert caught.value.reason.startswith(
+        "failed with exit status 2. It said: --nproc-per-node must be at most the 1 GPUs that are "
+        "visible on this machine (got 2)."
+    )
+
+
 def test_a_rank_that_is_killed_is_no_fault_of_the_run(
     make: Callable[[str], Job], tmp_path: Path
 ) -> None:

@@ -194,9 +194,9 @@ def test_a_run_that_cannot_write_its_record_says_so(
     make: Callable[[str], Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: Recorder, status: int) -> None:
-        from libmtl_recon_search.child import _give_up
+        from libmtl_recon_search.child import give_up
 
-        _give_up(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        give_up(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     monkeypatch.setattr(Recorder, "end", full)
     with pytest.raises(MachineError, match=r"could not write.*No space left on device"):
