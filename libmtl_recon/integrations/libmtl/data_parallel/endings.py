@@ -6,6 +6,7 @@ stops them. What all ranks fail by is said once, by rank 0; what one fails by, b
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -18,6 +19,7 @@ from libmtl_recon.integrations.libmtl.data_parallel.environment import world
 _WAIT, _LOOK = 3.0, 0.05
 # The same before the ranks have met, where there are no notes.
 _BEFORE_MEETING = 15.0
+_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"  # a variable that other launchers do not set
 _KEY = "libmtl_recon/ended/"
 LOST = (
     "The connection to another rank was lost: its process has ended, perhaps killed by the system "
@@ -55,8 +57,9 @@ def says_why(error: BaseException) -> bool:
     if not lost:
         leave_note(f"{type(error).__name__}: {error}")
     if group.store() is None:
-        # Before they meet, all do the same: rank 0 says it, and torchrun then ends the others.
-        if found.rank != 0 and isinstance(error, Exception):
+        # Before they meet, all do the same: rank 0 says it, and torchrun then ends the others. One
+        # that it has not ended has failed alone.
+        if found.rank != 0 and isinstance(error, Exception) and _BY_TORCHRUN in os.environ:
             time.sleep(_BEFORE_MEETING)
             return True
         return found.rank == 0
