@@ -119,8 +119,13 @@ if __name__ == "__main__":
     listening = socket.socket(fileno=int(sys.argv[1]))
     import libmtl_recon.cli.tables
     import libmtl_recon.conflicts.plot
-    import libmtl_recon.integrations.libmtl.preload
-    import libmtl_recon.integrations.libmtl.scoring  # noqa: F401
+
+    if sys.argv[2:] == ["without LibMTL"]:
+        import scipy.optimize  # noqa: F401
+        import torchvision  # noqa: F401
+    else:
+        import libmtl_recon.integrations.libmtl.preload
+        import libmtl_recon.integrations.libmtl.scoring  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that watch
     gc.collect()

@@ -22,23 +22,26 @@ _SERVER, _CLIENT = Path(__file__).with_name("fork_server.py"), Path(__file__).wi
 
 
 @cache
-def python(first_on_path: str = "") -> list[str]:
+def python(first_on_path: str = "", *, libmtl: bool = True) -> list[str]:
     """What stands in the place of ``sys.executable`` in the command line of a subprocess.
 
     Args:
         first_on_path: A folder from which to import before others, as by PYTHONPATH. A server has
             imported LibMTL, so another LibMTL needs another server.
+        libmtl: Whether LibMTL is in memory. What is done of us when it is imported may depend on
+            the environment of the process: whether it is one of several ranks.
     """
     if not sys.platform.startswith("linux"):  # where forks of what has threads are not safe
         return [sys.executable]
     folder = tempfile.mkdtemp(prefix="forks-")
     place = str(Path(folder) / "socket")
+    without = [] if libmtl else ["without LibMTL"]
     path = filter(None, [first_on_path, os.environ.get("PYTHONPATH", "")])
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(place)
         listening.listen(64)
         server = subprocess.Popen(
-            [sys.executable, str(_SERVER), str(listening.fileno())],
+            [sys.executable, str(_SERVER), str(listening.fileno()), *without],
             stdin=subprocess.PIPE,  # by whose end it knows that the tests have ended
             pass_fds=[listening.fileno()],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.integrations.libmtl.data_parallel.agreement import StopRun, agree
-from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
+from libmtl_recon.integrations.libmtl.data_parallel.agreement import StopRun, of_first
 from libmtl_recon.integrations.libmtl.wrapper import Call
 
 __all__ = ["Measurement", "StopRun", "TrainerHook", "trainer_hooks"]
@@ -126,15 +125,15 @@ def _announce(trainer: Any) -> None:
 
 def _tell(method: Callable[..., None], *args: Any) -> None:
     """Tell all hooks that have a method of their own of this name."""
-    name, group = method.__name__, ranks()
+    name = method.__name__
     for hook in list(_hooks):
         if getattr(type(hook), name) is method:
             continue
         tell = functools.partial(getattr(hook, name), *args)
-        if group is None or hook.on_every_rank:
+        if hook.on_every_rank:
             tell()
         else:
-            agree(tell, group)
+            of_first(tell)
 
 
 def _refuse_unfiltered(trainer: Any) -> None:

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from libmtl_recon import logs
 from libmtl_recon.integrations.libmtl import arguments, flags, hook_table, parser
-from libmtl_recon.integrations.libmtl.data_parallel import quiet
+from libmtl_recon.integrations.libmtl.data_parallel import endings, quiet
 from libmtl_recon.integrations.libmtl.patches import patch_after_import
 from libmtl_recon.integrations.libmtl.spawn import tell_spawned_processes
 
@@ -27,6 +27,7 @@ def register(libmtl: ModuleType) -> None:
         vars(libmtl)[_MARK] = True
         logs.show()
         quiet.be_quiet()
+        endings.say_uncaught()
         patch_after_import(libmtl)
         _offer_classes(libmtl)
         flags.add_flags(libmtl)

@@ -15,8 +15,7 @@ from libmtl_recon.conflicts.probe import ConflictProbe
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.conflicts.schedule import Schedule, Stopping, described
 from libmtl_recon.errors import ReconError, naming
-from libmtl_recon.integrations.libmtl.data_parallel.agreement import agree
-from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
+from libmtl_recon.integrations.libmtl.data_parallel.agreement import of_first
 from libmtl_recon.integrations.libmtl.hooks import TrainerHook
 from libmtl_recon.integrations.libmtl.own_passes import rows_of_own_passes
 from libmtl_recon.integrations.libmtl.provenance import provenance_of, weighting_name
@@ -124,7 +123,7 @@ class ScoringHook(TrainerHook):
         if self.schedule.judged is not None:
             with naming(K="--k"):
                 self.schedule.judged.check_layers(len(layers))
-        self._tell_built(layers)
+        of_first(lambda: self._on_built(layers))
         self._probe = self._new_probe(layers, trainer)
         self._provenance = provenance_of(trainer, weighting, self._dataset)
         if self._number > 1:
@@ -165,13 +164,6 @@ class ScoringHook(TrainerHook):
         if trainer.model is self._model:
             self._unwrap()
             self._check()
-
-    def _tell_built(self, layers: tuple[Layer, ...]) -> None:
-        group = ranks()
-        if group is None:
-            self._on_built(layers)
-        else:
-            agree(lambda: self._on_built(layers), group)
 
     def _new_probe(self, layers: tuple[Layer, ...], trainer: Any) -> ConflictProbe:
         tasks = trainer.model.task_name

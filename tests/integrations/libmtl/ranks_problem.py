@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -31,6 +32,7 @@ def run_on_ranks(
     python: Sequence[str] = (sys.executable,),
     libmtl: str = "",
     environment: dict[str, str] | None = None,
+    folder: Path | None = None,
 ) -> list[subprocess.CompletedProcess[str]]:
     """Run a Python command line on each of several ranks, as torchrun does, or in one process."""
     port, processes = free_port(), []
@@ -55,6 +57,7 @@ def run_on_ranks(
             subprocess.Popen(
                 [*python, *map(str, words)],
                 env=common | (own if ranks > 1 else {}),
+                cwd=folder,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -67,16 +70,26 @@ def run_on_ranks(
     return found
 
 
-def trained(
-    folder: Path, cases: Sequence[str], ranks: int, **how: Any
-) -> dict[str, dict[str, torch.Tensor]]:
+# What was trained, by the names of cases; what it failed by, where it has.
+Trained = dict[str, dict[str, torch.Tensor] | str]
+
+
+def trained(folder: Path, cases: Sequence[str], ranks: int, **how: Any) -> Trained:
     """What came of the cases, by their names."""
     path = folder / f"{ranks}.pt"
     done = run_on_ranks([CHILD, path, *cases], ranks, **how)
     for rank, one in enumerate(done):
         assert one.returncode == 0, f"rank {rank} of {ranks}: {one.stderr}"
-    found: dict[str, dict[str, torch.Tensor]] = torch.load(path, weights_only=True)
+    found: Trained = torch.load(path, weights_only=True)
     return found
+
+
+def refused(folder: Path, cases: Sequence[str], ranks: int, **how: Any) -> list[dict[str, str]]:
+    """What each rank has failed by, by the names of cases."""
+    path = folder / f"{ranks}.pt"
+    done = run_on_ranks([CHILD, path, *cases], ranks, **how)
+    assert [one.returncode for one in done] == [0] * ranks, done[-1].stderr
+    return [json.loads(Path(f"{path}.{r}").read_text(encoding="utf-8")) for r in range(ranks)]
 
 
 def distance(found: Any, wanted: Any) -> tuple[float, str]:

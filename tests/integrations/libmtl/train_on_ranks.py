@@ -6,6 +6,7 @@ whether there are several ranks; rank 0 writes.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sys
@@ -15,25 +16,35 @@ from typing import Any
 
 from small_problem import make_trainer
 
+# Of a fork PYTHONPATH is not asked.
+sys.path.insert(1, str(Path(__file__).parents[3]))
+
 # isort: split
 import LibMTL
 import LibMTL.architecture as architectures
+import LibMTL.weighting
 import numpy as np
 import torch
 from LibMTL.loss import AbsLoss
 from LibMTL.metrics import AbsMetric
+from LibMTL.trainer import Trainer
+from LibMTL.weighting.abstract_weighting import AbsWeighting
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
+from benchmarks.compatibility.cells import SPLIT
+from benchmarks.compatibility.networks import NarrowNumpy, SmallResNet, make_decoder
 from libmtl_recon.integrations.libmtl import prepared_arguments
 from libmtl_recon.integrations.libmtl.data_parallel import group
 from libmtl_recon.integrations.libmtl.features import detect
 from libmtl_recon.integrations.libmtl.hooks import Measurement, TrainerHook, trainer_hooks
+from libmtl_recon.integrations.libmtl.loaders import Loader
 from libmtl_recon.integrations.libmtl.scoring import ScoringHook
 
 RANK = int(os.environ.get("RANK", "0"))
 SAMPLES, BATCH, EPOCHS = 16, 5, 3  # twelve steps; the last of four batches has one sample
 TASKS = ("t0", "t1", "t2")
+IMAGE = (3, 32, 32)
 NAN = float("nan")
 Found = dict[str, Any]
 
@@ -58,10 +69,16 @@ class AbsoluteError(AbsMetric):  # type: ignore[misc]
 class Rows(Dataset[Any]):
     """Regressions of rows or of images."""
 
-    def __init__(self, task: str | None, changed: Callable[[dict[str, Tensor]], None]) -> None:
+    def __init__(
+        self,
+        task: str | None,
+        changed: Callable[[dict[str, Tensor]], None],
+        shape: tuple[int, ...] = (6,),
+    ) -> None:
         generator = torch.Generator().manual_seed(3)
-        self.x = torch.randn(SAMPLES, 6, generator=generator)
-        self.y = {t: torch.sin(self.x[:, i : i + 2] * (i + 1)) for i, t in enumerate(TASKS)}
+        self.x = torch.randn(SAMPLES, *shape, generator=generator)
+        flat = self.x.flatten(1)
+        self.y = {t: torch.sin(flat[:, i : i + 2] * (i + 1)) for i, t in enumerate(TASKS)}
         changed(self.y)
         self.task = task
 
@@ -134,19 +151,6 @@ class DropoutEncoder(Encoder):
         return nn.functional.dropout(super().forward(x), 0.5, training=self.training)
 
 
-class Residual(nn.Module):
-    """What LibMTL's MTAN takes: a ResNet of four layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        from LibMTL.model import resnet18
-
-        self.network = resnet18()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network(x)
-
-
 class Measured(TrainerHook):
     on_every_rank = True
 
@@ -185,9 +189,11 @@ def train(
     changed: Callable[[dict[str, Tensor]], None] = nothing,
     workers: int = 0,
     stream: bool = False,
+    shape: tuple[int, ...] = (6,),
     scored: bool = False,
     seed: int = 0,
     training: dict[str, str] | None = None,
+    data: Callable[[], Any] | None = None,
     trainer_after: Callable[[Any], None] = nothing,  # type: ignore[assignment]
     **changes: Any,
 ) -> Found:
@@ -210,7 +216,7 @@ def train(
         multi = trainer.multi_input
 
         def loader(task: str | None, shuffle: bool) -> Any:
-            rows = Rows(task, changed)
+            rows = Rows(task, changed, shape)
             if stream:
                 return DataLoader(Stream(rows), batch_size=BATCH)
             return DataLoader(
@@ -222,7 +228,7 @@ def train(
                 return {task: loader(task, shuffle) for task in TASKS}
             return loader(None, shuffle)
 
-        trainer.train(loaders(True), loaders(False), EPOCHS)
+        trainer.train(loaders(True) if data is None else data(), loaders(False), EPOCHS)
     found = {f"state {k}": v.clone() for k, v in trainer.model.state_dict().items()}
     found["weights"] = torch.as_tensor(np.array(trainer.batch_weight))
     found["measured"] = torch.tensor(measured.values)
@@ -241,8 +247,6 @@ def architecture(name: str) -> Any:
 
 
 def recon(base: str | None = None, **layers: int) -> dict[str, Any]:
-    import json
-
     path = Path(sys.argv[1]).with_name(f"layers-{os.getpid()}.json")
     path.write_text(json.dumps(layers), encoding="utf-8")
     arguments: dict[str, Any] = {"recon_layers": str(path), "recon_k": len(layers)}
@@ -254,6 +258,31 @@ def recon(base: str | None = None, **layers: int) -> dict[str, Any]:
 def mmoe() -> dict[str, Any]:
     arguments = {"img_size": [6], "num_experts": [2]}
     return {"architecture": architecture("MMoE"), "arch_args": arguments}
+
+
+def over(base: str, *, split: bool) -> dict[str, Any]:
+    """A small residual network under one of LibMTL's architectures, plain or split by Recon."""
+    sys.modules["LibMTL.architecture.MTAN"].np = NarrowNumpy()  # type: ignore[attr-defined]
+    arguments: dict[str, Any] = {"img_size": IMAGE, "num_nonzeros": 2, "kgamma": 1.0}
+    arguments["num_experts"] = [3] if base == "DSelect_k" else [2, 1, 1, 1]
+    found = {"architecture": architecture(base), "arch_args": arguments}
+    if split:
+        found = recon(base, **dict.fromkeys(SPLIT[base], 9))
+        found["arch_args"] |= arguments
+    return {
+        **found,
+        "shape": IMAGE,
+        "encoder_class": SmallResNet,
+        "decoders": nn.ModuleDict({t: make_decoder() for t in TASKS}),
+        "trainer_after": without_noise,
+    }
+
+
+def without_noise(trainer: Any) -> None:
+    """Freeze biases before batch norms, whose gradients are nothing but rounding."""
+    for module in trainer.model.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            module.bias.requires_grad_(False)
 
 
 def rotograd(mode: str) -> dict[str, Any]:
@@ -271,13 +300,130 @@ def rotograd(mode: str) -> dict[str, Any]:
     }
 
 
+class OfLosses(AbsWeighting):  # type: ignore[misc]
+    """A script's own, which knows the losses alone."""
+
+    def backward(self, losses: Tensor, **_: Any) -> Any:
+        weights = torch.softmax(losses.detach(), dim=0)
+        (weights * losses).sum().backward()
+        return weights.numpy()
+
+
+class OfGradients(AbsWeighting):  # type: ignore[misc]
+    """A script's own, by LibMTL's functions."""
+
+    def backward(self, losses: Tensor, **_: Any) -> Any:
+        rows = self._get_grads(losses, mode="backward")
+        weights = torch.softmax(-rows.norm(dim=1), dim=0)
+        self._backward_new_grads(weights, grads=rows)
+        return weights.numpy()
+
+
+class ByItself(AbsWeighting):  # type: ignore[misc]
+    """A script's own, which differentiates by itself."""
+
+    allow_unused = False
+
+    def backward(self, losses: Tensor, **_: Any) -> None:
+        shared = list(self.get_share_params())
+        weights = torch.zeros(len(losses))
+        for place, loss in enumerate(losses):
+            found = torch.autograd.grad(
+                loss, shared, retain_graph=True, allow_unused=self.allow_unused
+            )
+            weights[place] = sum(float(g.norm()) for g in found if g is not None)
+        for loss, weight in zip(losses, weights.tolist(), strict=True):
+            for parameter, gradient in zip(
+                shared,
+                torch.autograd.grad(
+                    loss, shared, retain_graph=True, allow_unused=self.allow_unused
+                ),
+                strict=True,
+            ):
+                if gradient is not None:
+                    parameter.grad = gradient * weight
+
+
+class ByItselfInSilence(ByItself):
+    allow_unused = True
+
+
+OWN = (OfLosses, OfGradients, ByItself, ByItselfInSilence)
+for _one in OWN:
+    setattr(LibMTL.weighting, _one.__name__, _one)
+
+
+class OwnLosses(Trainer):  # type: ignore[misc]
+    def _compute_loss(self, preds: Any, gts: Any, task_name: str | None = None) -> Tensor:
+        return torch.stack([(preds[t] - gts[t]).square().mean() for t in self.task_name])
+
+
+class MoreLosses(Trainer):  # type: ignore[misc]
+    """Adds to LibMTL's losses what depends on parameters alone."""
+
+    def _compute_loss(self, preds: Any, gts: Any, task_name: str | None = None) -> Tensor:
+        losses: Tensor = super()._compute_loss(preds, gts, task_name)
+        return losses + 0.1 * sum(p.square().sum() for p in self.model.get_share_params())
+
+
+class OwnLoaders(Trainer):  # type: ignore[misc]
+    def _prepare_dataloaders(self, dataloaders: Any) -> Any:
+        loader = Loader(dataloaders)
+        return [loader, iter(loader)], len(loader)
+
+
+class Changed(Trainer):  # type: ignore[misc]
+    """Makes other tensors of what was loaded."""
+
+    def _process_data(self, loader: Any) -> Any:
+        data, labels = super()._process_data(loader)
+        return data * 2, labels
+
+
+def distributed_sampler() -> Any:
+    rows = Rows(None, nothing)
+    sampler = DistributedSampler(rows, num_replicas=2, rank=0)
+    return DataLoader(rows, BATCH, sampler=sampler)
+
+
+def padded() -> Any:
+    def pad(samples: Any) -> Any:
+        width = max(int(abs(x[0]) * 10) + 1 for x, _ in samples)
+        x = torch.stack([x for x, _ in samples])
+        labels = {t: torch.stack([y[t] for _, y in samples]) for t in TASKS}
+        return x, {t: y.repeat(1, width) for t, y in labels.items()}
+
+    return DataLoader(Rows(None, nothing), BATCH, collate_fn=pad)
+
+
+def sets_of_indices() -> Any:
+    class Sets:
+        def __iter__(self) -> Any:
+            yield {0, 1, 2}
+
+        def __len__(self) -> int:
+            return 1
+
+    return DataLoader(Rows(None, nothing), batch_sampler=Sets())
+
+
+def own_process_group() -> Found:
+    """In a process in which ours was not made yet."""
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=size)
+    return train("EW")
+
+
+BASES = ("MTAN", "MMoE", "CGC", "PLE", "DSelect_k")
+
+
 def dropout_differs() -> Found:
     """Each rank's random numbers after a training; equal numbers would mean equal dropout."""
     train("EW", encoder_class=DropoutEncoder)
     ranks = group.ranks()
     own = torch.rand(4)
     everyone = [own] if ranks is None else ranks.gather(own)
-    return {"pairs": torch.tensor(len({tuple(one.tolist()) for one in everyone}))}
+    return {"different": torch.tensor(len({tuple(one.tolist()) for one in everyone}))}
 
 
 OF_BOTH = ("EW", "UW", "DWA", "GLS", "RLW", "GradNorm", "MGDA", "PCGrad", "GradVac", "IMTL")
@@ -329,7 +475,15 @@ CASES: dict[str, Callable[[], Found]] = {
         for name in ("EW", "GradOPS", "PCGrad")
     },
     "RotoGrad full, Recon": lambda: train("RotoGrad", **rotograd("full"), **recon(two=9)),
-    "GradOPS, MMoE": lambda: train("GradOPS", **mmoe()),
+    "GradOPS, MMoE of rows": lambda: train("GradOPS", **mmoe()),
+    **{
+        f"PCGrad, {base}": lambda base=base: train("PCGrad", **over(base, split=False))
+        for base in (*BASES, "Cross_stitch")
+    },
+    **{
+        f"PCGrad, Recon over {base}": lambda base=base: train("PCGrad", **over(base, split=True))
+        for base in BASES
+    },
     "EW, workers": lambda: train("EW", workers=2),
     "GradOPS, stream": lambda: train("GradOPS", stream=True),
     **{
@@ -361,23 +515,48 @@ CASES: dict[str, Callable[[], Found]] = {
     "EW, scored, missing labels": lambda: train("EW", scored=True, changed=some_missing),
     "MGDA, scored, rep_grad": lambda: train("MGDA", scored=True, rep_grad=True),
     "RotoGrad full, scored": lambda: train("RotoGrad", scored=True, **rotograd("full")),
+    "OfLosses": lambda: train("OfLosses"),
+    "OfGradients": lambda: train("OfGradients"),
+    "GradOPS, more losses": lambda: train("GradOPS", trainer_class=MoreLosses),
+    "EW, changed data": lambda: train("EW", trainer_class=Changed),
     "dropout": dropout_differs,
+}
+# What several ranks refuse.
+REFUSED: dict[str, Callable[[], Found]] = {
+    "by itself": lambda: train("ByItself"),
+    "by itself, in silence": lambda: train("ByItselfInSilence"),
+    "own of representations": lambda: train("OfGradients", rep_grad=True),
+    "GradDrop": lambda: train("GradDrop", rep_grad=True),
+    "own losses": lambda: train("GradOPS", trainer_class=OwnLosses),
+    "own loaders": lambda: train("EW", trainer_class=OwnLoaders),
+    "changed data and batch norm": lambda: train(
+        "EW", trainer_class=Changed, encoder_class=NormEncoder
+    ),
+    "distributed sampler": lambda: train("EW", data=distributed_sampler),
+    "padded": lambda: train("EW", data=padded),
+    "sets of indices": lambda: train("EW", data=sets_of_indices),
+    "own process group": own_process_group,
 }
 
 
 def main() -> None:
     torch.set_default_dtype(torch.float64)
     path, *names = sys.argv[1:]
+    if names == ["all"]:
+        unknown = [name for name in PLAIN if not hasattr(LibMTL.weighting, name)]
+        names = [name for name in CASES if name.partition(",")[0] not in unknown]
     found: dict[str, Any] = {}
     for name in names:
         try:
-            found[name] = CASES[name]()
+            found[name] = (CASES | REFUSED)[name]()
         except Exception as error:  # told by the test
-            if RANK == 0 and "--debug" in os.environ.get("RANKS_DEBUG", ""):
+            if "RANKS_DEBUG" in os.environ:
                 raise
             found[name] = f"{type(error).__name__}: {error}"
     if RANK == 0:
         torch.save(found, path)
+    errors = {name: text for name, text in found.items() if isinstance(text, str)}
+    Path(f"{path}.{RANK}").write_text(json.dumps(errors), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from libmtl_recon.conflicts.baselines import MEASURED, SEEDED
 from libmtl_recon.conflicts.layers import Layer
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.integrations.libmtl.commands import scoring_command
+from libmtl_recon.integrations.libmtl.data_parallel.agreement import of_first
 from libmtl_recon.integrations.libmtl.features import detect
 from libmtl_recon.integrations.libmtl.split_source import SplitSource, shorten
 from libmtl_recon.integrations.libmtl.splits import BASE
@@ -40,15 +41,18 @@ def as_asked(
     K, S, source = int(asked["recon_k"]), float(asked["recon_s"]), asked["recon_layers"]
     select, seed = asked.get("recon_select", "conflict"), asked.get("recon_select_seed", 0)
     base = asked.get("recon_base", "HPS")
-    chosen = select_layers(
-        layers,
-        K,
-        S,
-        source,
-        command=scoring_command(base),
-        tasks=tasks,
-        select=select,
-        seed=seed,
+    # Of the ranks of a training the first one's cache counts: they may be on several machines.
+    chosen = of_first(
+        lambda: select_layers(
+            layers,
+            K,
+            S,
+            source,
+            command=scoring_command(base),
+            tasks=tasks,
+            select=select,
+            seed=seed,
+        )
     )
     origin = {
         BASE: base,

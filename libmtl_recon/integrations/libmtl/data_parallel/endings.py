@@ -7,13 +7,16 @@ stops them. What all ranks fail by is said once, by rank 0; what one fails by, b
 from __future__ import annotations
 
 import os
+import sys
 import time
+from types import TracebackType
 from typing import Any
 
 import torch.distributed as dist
 
 from libmtl_recon.integrations.libmtl.data_parallel import group
 from libmtl_recon.integrations.libmtl.data_parallel.environment import world
+from libmtl_recon.output import warn
 
 # Seconds that a rank waits for the note of another before it speaks itself.
 _WAIT, _LOOK = 3.0, 0.05
@@ -21,6 +24,8 @@ _WAIT, _LOOK = 3.0, 0.05
 _BEFORE_MEETING = 15.0
 _BY_TORCHRUN = "TORCHELASTIC_RUN_ID"  # a variable that other launchers do not set
 _KEY = "libmtl_recon/ended/"
+# What an exception is given, so that it is decided once.
+_DECIDED = "_libmtl_recon_says_why"
 LOST = (
     "The connection to another rank was lost: its process has ended, perhaps killed by the system "
     "(as where memory runs out) or by a person. What it has said stands above, if it has."
@@ -48,6 +53,30 @@ def says_why(error: BaseException) -> bool:
     Args:
         error: What this rank has failed by.
     """
+    decided = vars(error)
+    if _DECIDED not in decided:
+        decided[_DECIDED] = _says_why(error)
+    return bool(decided[_DECIDED])
+
+
+def say_uncaught() -> None:
+    """Have what a script that is not under the launcher fails by said by one rank."""
+    if world() is None:
+        return
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not says_why(error):
+            return
+        if is_lost_connection(error):
+            warn(f"libmtl-recon: error: {LOST}")
+        else:
+            before(kind, error, trace)
+
+    sys.excepthook = hook
+
+
+def _says_why(error: BaseException) -> bool:
     found = world()
     if found is None:
         return True

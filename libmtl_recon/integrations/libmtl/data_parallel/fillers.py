@@ -16,6 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 _marked: Any = WeakIdKeyDictionary()
 _inside = False
+_seen = False
 
 
 def mark_filler(data: Any) -> None:
@@ -48,5 +49,15 @@ def passing(filler: bool) -> Iterator[None]:
 
 def know_fillers(proceed: Callable[..., Any], model: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Around a model's forward pass: know whether its input is a filler."""
-    with passing(is_filler((args, kwargs))):
+    global _seen
+    filler = is_filler((args, kwargs))
+    _seen = _seen or filler
+    with passing(filler):
         return proceed(model, *args, **kwargs)
+
+
+def was_known() -> bool:
+    """Whether a forward pass since the last call of this function was known as one of a filler."""
+    global _seen
+    known, _seen = _seen, False
+    return known

@@ -8,6 +8,7 @@ one sample, since few networks take none, and gets no labels; what it computes c
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 from collections import deque
 from collections.abc import Iterator
@@ -54,6 +55,14 @@ def sliced(loader: Any, ranks: Ranks, device: torch.device) -> SlicedLoader:
     return SlicedLoader(loader, ranks, device)
 
 
+@functools.cache
+def _tell_of_whole_batches() -> None:
+    _logger.info(
+        "Recon: a data loader draws no indices, so that rank 0 loads whole batches and sends each "
+        "rank its part"
+    )
+
+
 class SlicedLoader:
     """This rank's part of a loader; made by :func:`sliced`."""
 
@@ -66,10 +75,7 @@ class SlicedLoader:
             and not isinstance(loader.dataset, IterableDataset)
         )
         if not self._by_index:
-            _logger.info(
-                "Recon: the data loader draws no indices, so that rank 0 loads whole batches and "
-                "sends each rank its part"
-            )
+            _tell_of_whole_batches()
 
     def __len__(self) -> int:
         return len(self.loader)

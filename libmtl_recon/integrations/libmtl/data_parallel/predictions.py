@@ -19,6 +19,8 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 from libmtl_recon.errors import ReconError
 from libmtl_recon.gradients.ranks import Ranks
+from libmtl_recon.integrations.libmtl.data_parallel.batch_norm import count_norms
+from libmtl_recon.integrations.libmtl.data_parallel.fillers import was_known
 from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
 from libmtl_recon.integrations.libmtl.data_parallel.randomness import of_first
 
@@ -47,7 +49,9 @@ class _Known:
 _known: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
 # Models whose losses of the whole batch were computed since their last `backward`.
 _computed: WeakSet[Any] = WeakSet()
-# How many samples their last batch had.
+# Trainers whose loaders have this rank's part of each batch.
+_sliced: WeakSet[Any] = WeakSet()
+# How many samples models' last batch had.
 _samples: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
@@ -61,6 +65,13 @@ def of_whole_batch(
     known = _known.get(trainer.meter)
     if known is None:
         known = _known[trainer.meter] = _Known(trainer.task_num)
+    if trainer not in _sliced:
+        raise ReconError(
+            "LibMTL's Trainer._prepare_dataloaders was not called for the data loaders of this "
+            "training, so that each rank has whole batches, and not the same ones. Have the "
+            "script's own Trainer call it, as LibMTL's train and test do, or train in one process."
+        )
+    _refuse_unknown_filler(trainer.model, gts)
     whole = together(preds, gts, group)
     known.add(preds, gts, whole)
     if torch.is_grad_enabled():
@@ -68,6 +79,25 @@ def of_whole_batch(
         _samples[trainer.model] = max(map(len, tree_leaves(whole[0])), default=0)
     with of_first(group, trainer.device):
         return proceed(trainer, *whole, task_name)
+
+
+def note_sliced(trainer: Any) -> None:
+    """Note that a Trainer's data loaders have this rank's part of each batch."""
+    _sliced.add(trainer)
+
+
+def _refuse_unknown_filler(model: Any, gts: Any) -> None:
+    """Refuse to train batch norms with the sample of a filler among the batch's."""
+    labels = tree_leaves(gts)
+    empty = bool(labels) and all(isinstance(one, Tensor) and len(one) == 0 for one in labels)
+    known = was_known()
+    if empty and not known and torch.is_grad_enabled() and model.training and count_norms(model):
+        raise ReconError(
+            "A batch has fewer samples than there are ranks, and the sample that a rank without "
+            "any got in its place did not come to the model as it was loaded (the script's "
+            "Trainer makes another tensor of it), so that batch norms would count it. Use "
+            "drop_last=True, or a batch size that leaves a last batch with a sample for each rank."
+        )
 
 
 def samples_of(model: Any) -> int | None:

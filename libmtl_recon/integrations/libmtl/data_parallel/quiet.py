@@ -1,11 +1,13 @@
 """Rank 0 alone prints, logs, warns and saves.
 
-On the other ranks what goes to stdout is dropped, also what libraries write there by themselves,
-and ``torch.save`` writes nothing; it returns when rank 0 has written its file.
+On the other ranks what goes to stdout is dropped, also what libraries write there by themselves;
+parsers of arguments end without a word; and ``torch.save`` writes no file, and returns when rank 0
+has written its own.
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
 import logging
 import os
@@ -13,7 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from libmtl_recon.integrations.libmtl.data_parallel import group
 from libmtl_recon.integrations.libmtl.data_parallel.environment import world
@@ -42,6 +44,9 @@ def be_quiet() -> None:
         return
     logging.getLogger("libmtl_recon").setLevel(logging.CRITICAL)
     warnings.showwarning = lambda *_, **__: None
+    # All ranks are given the same arguments, before they meet.
+    argparse.ArgumentParser.error = _end_by_error  # type: ignore[method-assign]
+    argparse.ArgumentParser.exit = _end  # type: ignore[method-assign]
     if sys.stdout is not None:
         sys.stdout.flush()
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -55,6 +60,9 @@ def _save_once(save: Callable[..., None], *, first: bool) -> Callable[..., None]
     @functools.wraps(save)
     def saved(*args: Any, **kwargs: Any) -> None:
         global _saved
+        if not _is_file(args[1] if len(args) > 1 else kwargs.get("f")):
+            save(*args, **kwargs)
+            return
         _saved += 1
         if first:
             save(*args, **kwargs)
@@ -72,3 +80,21 @@ def _save_once(save: Callable[..., None], *, first: bool) -> Callable[..., None]
 
     vars(saved)[_MARK] = True
     return saved
+
+
+def _end_by_error(_: argparse.ArgumentParser, __: str) -> NoReturn:
+    sys.exit(2)
+
+
+def _end(_: argparse.ArgumentParser, status: int = 0, __: str | None = None) -> NoReturn:
+    sys.exit(status)
+
+
+def _is_file(target: Any) -> bool:
+    """Whether ``torch.save`` is asked to write a file, and not into memory, as pickling does."""
+    if isinstance(target, str | os.PathLike):
+        return True
+    try:
+        return isinstance(target.fileno(), int)
+    except (AttributeError, OSError):
+        return False

@@ -13,6 +13,7 @@ from libmtl_recon.gradients.ranks import Ranks
 from libmtl_recon.integrations.libmtl.data_parallel.batch_norm import count_norms, synchronise
 from libmtl_recon.integrations.libmtl.data_parallel.group import join, ranks
 from libmtl_recon.integrations.libmtl.data_parallel.loaders import sliced
+from libmtl_recon.integrations.libmtl.data_parallel.predictions import note_sliced
 from libmtl_recon.integrations.libmtl.data_parallel.randomness import part_ways
 from libmtl_recon.integrations.libmtl.prepared_arguments import prepared_training
 from libmtl_recon.integrations.libmtl.wrapper import Call
@@ -68,6 +69,7 @@ def slice_loaders(call: Call) -> None:
     group = ranks()
     if group is None:
         return
+    note_sliced(call.owner)
     given, device = call.arguments["dataloaders"], call.owner.device
     if isinstance(given, dict):
         parts = {task: sliced(own, group, device) for task, own in given.items()}

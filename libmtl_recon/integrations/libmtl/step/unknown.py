@@ -17,7 +17,7 @@ from libmtl_recon.errors import ReconError
 from libmtl_recon.integrations.libmtl.step.step import Step, step_of
 
 # What autograd says where it is asked for the gradient of something that was not used.
-_UNUSED = "not to have been used in the graph"
+_UNUSED = "not have been used in the graph"
 
 
 def of_unknown_weighting(
