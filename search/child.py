@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -56,7 +56,8 @@ class Job:
         profile: Score, and write the conflict profile to this file.
         steps: End the scoring after so many steps.
         start: End when the network is built; with ``steps``, count its layers as scoring does.
-        threads: PyTorch's threads.
+        threads: PyTorch's threads, of each rank.
+        ranks: By how many processes the script is trained, started as torchrun does.
         requested: When it was asked for, in seconds of :func:`time.time`.
         folder: The working directory; by default that of the process.
         environment: The environment variables; by default those of the process.
@@ -71,6 +72,7 @@ class Job:
     steps: int | None = None
     start: bool = False
     threads: int = 1
+    ranks: int = 1
     requested: float = 0.0
     folder: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -80,40 +82,52 @@ class Job:
         """Where the script's own output goes."""
         return self.events.with_suffix(".log")
 
+    @property
+    def scratch(self) -> Path:
+        """A folder for what several ranks need while they go on."""
+        return self.events.with_suffix(".ranks")
+
 
 class Recorder(TrainerHook):
     """Writes what the first Trainer does, in all its calls of ``train``, one JSON object a line.
 
     The last line has the digest of those before it, from which damage is known. Where a line
     cannot be written the process ends, for a run of which nothing is known is worth nothing.
+
+    Args:
+        file: The record; None on ranks for which another writes, where nothing is written.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path | None) -> None:
         self._trainer: Any = None
         self._digest = hashlib.sha256()
         try:
-            self._stream = file.open("wb")
+            self._stream = None if file is None else file.open("wb")
         except OSError as error:
-            _give_up(error)
+            give_up(error)
 
     def write(self, event: str, **values: Any) -> None:
         """Write one line, at once."""
+        if self._stream is None:
+            return
         line = json.dumps({"event": event, **values}).encode() + b"\n"
         self._digest.update(line)
         try:
             self._stream.write(line)
             self._stream.flush()
         except OSError as error:
-            _give_up(error)
+            give_up(error)
 
     def end(self, status: int) -> None:
         """Write the last line, so that it is on the disk."""
         self.write("ended", status=status, **{DIGEST: self._digest.hexdigest()})
+        if self._stream is None:
+            return
         try:
             os.fsync(self._stream.fileno())
             self._stream.close()
         except OSError as error:
-            _give_up(error)
+            give_up(error)
 
     def built(self, trainer: Any) -> None:
         """Write what the network and its metrics are, and which weightings there are."""
@@ -154,7 +168,14 @@ class Recorder(TrainerHook):
 
 
 def run_job(job: Job) -> None:
-    """Run it; the target of the child process."""
+    """Run it in this process; the target of the child process."""
+    with prepared(job):
+        measure(job)
+
+
+@contextlib.contextmanager
+def prepared(job: Job) -> Iterator[None]:
+    """Make a child process that of a run: with a guard, and with the run's surroundings and log."""
     _detach()
     if not guarded():
         _die_with_parent()
@@ -167,23 +188,40 @@ def run_job(job: Job) -> None:
     try:
         log = job.log.open("w", encoding="utf-8", buffering=1)
     except OSError as error:
-        _give_up(error)
+        give_up(error)
     with log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        import torch
-
-        torch.set_num_threads(job.threads)
-        recorder = Recorder(job.events)
-        after = round(time.time() - job.requested, 3)
-        recorder.write("started", after=after, search=job.search)
-        _run(job, recorder)
-        with contextlib.suppress(OSError):  # the record, which counts, is written
-            sys.stdout.flush()
-            sys.stderr.flush()
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+            # The log's own number is this one where the search was started without the stream.
+            os.set_inheritable(stream, True)
+        yield
 
 
-def _run(job: Job, recorder: Recorder) -> None:
+def measure(job: Job, *, first: bool = True) -> int:
+    """Run the script of a job, and write down what it measures.
+
+    Args:
+        job: What to run.
+        first: Whether this process writes; of several ranks the first does.
+
+    Returns:
+        The script's exit status.
+    """
+    import torch
+
+    torch.set_num_threads(job.threads)
+    recorder = Recorder(job.events if first else None)
+    after = round(time.time() - job.requested, 3)
+    recorder.write("started", after=after, search=job.search)
+    status = _run(job, recorder, first)
+    with contextlib.suppress(OSError):  # the record, which counts, is written
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return status
+
+
+def _run(job: Job, recorder: Recorder, first: bool) -> int:
+    # All ranks have the same hooks, though most are told something on the first alone.
     hooks: list[TrainerHook] = [recorder]
     if job.task is not None:
         hooks.append(SingleTask(job.task))
@@ -191,17 +229,26 @@ def _run(job: Job, recorder: Recorder) -> None:
         scored = job.steps is not None
         hooks.append(ScoringHook(on_built=_count_layers(recorder)) if scored else _Stopping())
     if job.profile is None:
-        recorder.end(run_script(job.script, job.arguments, hooks=hooks))
-        return
+        status = run_script(job.script, job.arguments, hooks=hooks)
+    elif first:
+        status = _score(job, job.profile, recorder, hooks)
+    else:
+        status = run_script(job.script, job.arguments, hooks=[*hooks, ScoringHook(job.steps)])
+    recorder.end(status)
+    return status
+
+
+def _score(job: Job, file: Path, recorder: Recorder, hooks: list[TrainerHook]) -> int:
+    """Run the script while it is scored, and keep the profile."""
     # Before the script, which may change the working folder.
     cache = ProfileCache()
     lock = ScoringLock(cache, lambda text: recorder.write("waiting", text=text))
-    scoring = ScoringHook(job.steps, on_built=_reuse(job, job.profile, cache, lock, recorder))
+    scoring = ScoringHook(job.steps, on_built=_reuse(job, file, cache, lock, recorder))
     try:
         status = run_script(job.script, job.arguments, hooks=[*hooks, scoring])
         profile = scoring.profile() if status == 0 else None
         if profile is not None:
-            _keep(profile, job.profile)
+            _keep(profile, file)
             try:
                 cache.save(profile)
             except ReconError as error:
@@ -209,7 +256,7 @@ def _run(job: Job, recorder: Recorder) -> None:
                 recorder.write("not cached", reason=str(error))
     finally:
         lock.release()
-    recorder.end(status)
+    return status
 
 
 class _Stopping(TrainerHook):
@@ -259,10 +306,10 @@ def _keep(profile: ConflictProfile, file: Path) -> None:
     try:
         write_atomically(file, profile.to_json())
     except OSError as error:
-        _give_up(error)
+        give_up(error)
 
 
-def _give_up(error: OSError) -> NoReturn:
+def give_up(error: OSError) -> NoReturn:
     """End at once: the search cannot go on where it cannot write, and says so."""
     with contextlib.suppress(OSError):
         warn(f"libmtl-recon: error: {error}")

@@ -242,6 +242,16 @@ class Finalists(_Strict):
     seeds: list[Seed] = [101]
 
 
+class Launch(_Strict):
+    """By how many processes a run is trained.
+
+    Attributes:
+        nproc_per_node: As torchrun's: how many ranks, all on this machine.
+    """
+
+    nproc_per_node: Parallel = 1
+
+
 class Limits(_Strict):
     """After how long something counts as failed.
 
@@ -293,7 +303,8 @@ class Config(_Strict):
         confirm: Fresh seeds, with which the best and EW are trained again and compared on the
             test data.
         workers: How many runs are trained at a time.
-        threads: PyTorch's threads in each.
+        threads: PyTorch's threads in each, and in each of its ranks.
+        launch: By how many processes a run is trained.
         prune: End trials early that stay below the median of the others.
         timeout: After how long something counts as failed.
     """
@@ -310,6 +321,7 @@ class Config(_Strict):
     confirm: list[Seed] = Field(default=[1, 2, 3], min_length=1, validate_default=True)
     workers: Parallel = 2
     threads: Parallel = 1
+    launch: Launch = Launch()
     prune: bool = True
     timeout: Limits = Limits()
 

@@ -41,7 +41,7 @@ def guarded() -> bool:
     guard = os.getpid()
     run = os.fork()
     if run != 0:
-        _leave(_watch(run, told))
+        leave(_watch(run, told))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _prctl(_DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != guard:
@@ -88,8 +88,8 @@ def _end_children(known: list[int]) -> None:
             return
 
 
-def _leave(code: int) -> NoReturn:
-    """End as the run did: with its exit code, or by its signal."""
+def leave(code: int) -> NoReturn:
+    """End as another process did: with its exit code, or by its signal."""
     if code < 0:
         import resource
 

@@ -200,6 +200,7 @@ _EXAMPLES = {
     "finalists": ", e.g. finalists: {count: 3, seeds: [101]}",
     "confirm": ", e.g. confirm: [1, 2, 3]",
     "arguments": ", e.g. arguments: [train, fast]",
+    "launch": ", e.g. launch: {nproc_per_node: 2}",
     "timeout": ", e.g. timeout: {run: 3600}",
 }
 

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import shlex
+import shutil
 import signal
 import threading
 import time
@@ -18,6 +19,7 @@ from typing import Any
 
 from libmtl_recon_search.child import CANNOT_WRITE, Job, run_job
 from libmtl_recon_search.guard import PATIENCE
+from libmtl_recon_search.ranks import run_on_ranks
 from libmtl_recon_search.record import Damaged, read_record
 from libmtl_recon_search.result import Result, read_events
 from libmtl_recon_search.trouble import GOES_ON, MachineError, said_no_room, set_aside
@@ -73,6 +75,7 @@ class Runner:
         timeout: Seconds after which a run is ended, and counts as failed.
         say: Told what is not as it should be, from any thread.
         asked_to_stop: Whether the search is to end; asked again and again.
+        ranks: How many processes train each run; several are started as torchrun does.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Runner:
         timeout: float | None = None,
         say: Callable[[str], None] = lambda _: None,
         asked_to_stop: Callable[[], bool] = lambda: False,
+        ranks: int = 1,
     ) -> None:
         methods = multiprocessing.get_all_start_methods()
         self.method = "forkserver" if "forkserver" in methods else "spawn"
@@ -89,6 +93,7 @@ class Runner:
             self._context.set_forkserver_preload(["libmtl_recon.integrations.libmtl.preload"])
             _start_server()
         self._threads, self._timeout, self._say = threads, timeout, say
+        self._ranks = ranks
         self._asked_to_stop = asked_to_stop
         self._folder = Path.cwd()
         self._stopped = threading.Event()
@@ -140,12 +145,14 @@ class Runner:
         job = replace(
             job,
             threads=self._threads,
+            ranks=self._ranks,
             requested=time.time(),
             folder=self._folder,
             environment=self._environment(),
         )
         # No daemon: a script may have children of its own, such as a loader's workers.
-        process = self._context.Process(target=run_job, args=(job,), daemon=False)
+        target = run_job if job.ranks == 1 else run_on_ranks
+        process = self._context.Process(target=target, args=(job,), daemon=False)
         try:
             process.start()
         except (ConnectionError, EOFError) as error:
@@ -157,6 +164,7 @@ class Runner:
             return self._follow(job, process, follow)
         finally:
             _end(process, group)
+            shutil.rmtree(job.scratch, ignore_errors=True)
 
     def _environment(self) -> dict[str, str]:
         """What a run gets: with whole paths, for a script may change the working folder."""
@@ -236,6 +244,8 @@ def _timed_out(job: Job, limit: float | None) -> RunError:
 
 def _failure(job: Job, status: int | None, exitcode: int | None) -> ReconError:
     code = status if status is not None else exitcode
+    if job.ranks > 1 and exitcode in _FROM_OUTSIDE:
+        code = exitcode  # what was killed is another rank than the one that wrote its status
     said = _last_words(job.log)
     if (status is None and exitcode == CANNOT_WRITE) or (code != 0 and said_no_room(said)):
         return MachineError(

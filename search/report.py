@@ -240,16 +240,19 @@ def plan_row(name: str, outcomes: Sequence[Outcome]) -> Row:
     return Row(name, metrics, val, test, outcomes[0].parameters)
 
 
-def command_line(script: str, arguments: Sequence[str], threads: int) -> str:
+def command_line(script: str, arguments: Sequence[str], threads: int, ranks: int = 1) -> str:
     """The command that repeats a run, quoted for a shell.
 
     Args:
         script: A path or a built-in problem.
         arguments: Its command line.
         threads: PyTorch's threads in the run: their number changes how sums are rounded.
+        ranks: By how many processes it was trained, which changes that as well.
     """
-    run = shlex.join(["libmtl-recon", "run", script, *arguments])
-    return f"OMP_NUM_THREADS={threads} {run}"
+    program = ["libmtl-recon"]
+    if ranks > 1:
+        program = ["torchrun", "--standalone", f"--nproc-per-node={ranks}", "-m", "libmtl_recon"]
+    return f"OMP_NUM_THREADS={threads} {shlex.join([*program, 'run', script, *arguments])}"
 
 
 def _cell(spread: Spread | None) -> str:

@@ -57,7 +57,13 @@ def run_search(
     if Path(config.script).is_file():
         config = config.model_copy(update={"script": str(Path(config.script).absolute())})
     with Display() as display, explained(folder.path), folder.opened(config, display.line):
-        runner = Runner(config.threads, config.timeout.run, display.line, asked_to_stop)
+        runner = Runner(
+            config.threads,
+            config.timeout.run,
+            display.line,
+            asked_to_stop,
+            config.launch.nproc_per_node,
+        )
         session = Session(config, folder, runner, display)
         try:
             profile = session.prepare()
@@ -130,7 +136,12 @@ def _compare(
         seeds=tuple(config.confirm),
         on=config.objective.on,
         reached=session.searched(best),
-        command=command_line(config.script, session.arguments(best, config.seed), config.threads),
+        command=command_line(
+            config.script,
+            session.arguments(best, config.seed),
+            config.threads,
+            config.launch.nproc_per_node,
+        ),
         pictures=pictures,
         trials=study.finished,
         failed=len(study.failures),

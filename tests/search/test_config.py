@@ -69,6 +69,21 @@ def bad(where: str, value: object, *words: str) -> tuple[str, object, tuple[str,
         (f"{GOOD}timeout: {{run: .inf}}", bad("timeout.run", math.inf, "a finite number")),
         (f"{GOOD}timeout: {{run: true}}", bad("timeout.run", True, "a valid number")),
         (f"{GOOD}timeout: {{runs: 3}}", bad("timeout.runs", "runs", "Did you mean run?")),
+        (f"{GOOD}launch: 2", bad("launch", 2, "keys with values", "{nproc_per_node: 2}")),
+        (f"{GOOD}lanch: {{}}", bad("lanch", "lanch", "Did you mean launch?")),
+        (f"{GOOD}launch: {{nproc_per_node: 0}}", bad("launch.nproc_per_node", 0, "equal to 1")),
+        (f"{GOOD}launch: {{nproc_per_node: 2.0}}", bad("launch.nproc_per_node", 2.0, "integer")),
+        (f"{GOOD}launch: {{nproc_per_node: true}}", bad("launch.nproc_per_node", True, "integer")),
+        (f"{GOOD}launch: {{nproc_per_node: gpu}}", bad("launch.nproc_per_node", "gpu", "integer")),
+        (f"{GOOD}launch: {{nproc_per_node: }}", bad("launch.nproc_per_node", None, "integer")),
+        (
+            f"{GOOD}launch: {{nproc_per_nod: 2}}",
+            bad("launch.nproc_per_nod", "nproc_per_nod", "mean nproc_per_node?"),
+        ),
+        (
+            f"{GOOD}launch: {{nnodes: 2}}",
+            bad("launch.nnodes", "nnodes", "There is only nproc_per_node."),
+        ),
         ("script: multidigits", bad("space", None, "must be given")),
         ("space: {k: {low: 0, high: 3}}", bad("script", None, "must be given")),
         (f"{GOOD}1: 2", bad("[1]", 1, "one of the keys that there are")),
@@ -300,6 +315,16 @@ def test_a_run_has_no_time_limit_unless_one_is_given(tmp_path: Path) -> None:
     assert load_config(file).timeout.run is None
     file.write_text(f"{GOOD}timeout: {{run: 90}}\n", encoding="utf-8")
     assert load_config(file).timeout.run == 90.0
+
+
+def test_a_run_is_one_process_unless_a_launch_is_given(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(GOOD, encoding="utf-8")
+    assert load_config(file).launch.nproc_per_node == 1
+    file.write_text(f"{GOOD}launch: {{}}\n", encoding="utf-8")
+    assert load_config(file).launch.nproc_per_node == 1
+    file.write_text(f"{GOOD}launch: {{nproc_per_node: 4}}\n", encoding="utf-8")
+    assert load_config(file).launch.nproc_per_node == 4
 
 
 def test_flags_are_spelled_as_on_a_command_line(tmp_path: Path) -> None:

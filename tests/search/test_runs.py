@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from libmtl_recon_search import process
 from libmtl_recon_search.child import DIGEST, Job, Recorder
-from libmtl_recon_search.config import Config, IntRange, Space
+from libmtl_recon_search.config import Config, IntRange, Launch, Space
 from libmtl_recon_search.folder import SearchFolder
 from libmtl_recon_search.process import RunError, RunKilledError
 from libmtl_recon_search.record import Damaged, read_part, read_record
@@ -194,9 +194,9 @@ def test_a_run_that_cannot_write_its_record_says_so(
     make: Callable[[str], Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: Recorder, status: int) -> None:
-        from libmtl_recon_search.child import _give_up
+        from libmtl_recon_search.child import give_up
 
-        _give_up(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        give_up(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     monkeypatch.setattr(Recorder, "end", full)
     with pytest.raises(MachineError, match=r"could not write.*No space left on device"):
@@ -217,6 +217,20 @@ say("seen", json.dumps([os.environ[f"LIBMTL_RECON_{name}"] for name in ("CACHE",
         str(tmp_path / "profiles"),
         "memory://data",
     ]
+
+
+def test_what_a_run_starts_writes_to_its_log_where_the_search_has_no_output(
+    make: Callable[[str], Job], tmp_path: Path
+) -> None:
+    job = make("subprocess.run(['echo', 'from a child'], check=True)")
+
+    def work() -> None:
+        os.close(1)  # whose number the log then gets
+        Forking(1).run(job)
+
+    number = in_a_fork(work, tmp_path / "log")
+    assert os.waitpid(number, 0)[1] == 0, (tmp_path / "log").read_text()
+    assert job.log.read_text() == "from a child\n"
 
 
 # Records.
@@ -336,12 +350,23 @@ def test_a_damaged_search_json_is_set_aside(content: bytes, tmp_path: Path) -> N
 
 def test_what_a_search_is_known_by_is_its_own(tmp_path: Path) -> None:
     found = []
-    for number, one in enumerate((config(), config(seed=7), config(threads=3), config(trials=9))):
+    by_two = config(launch=Launch(nproc_per_node=2))
+    searches = (config(), config(seed=7), config(threads=3), config(trials=9), by_two)
+    for number, one in enumerate(searches):
         folder = SearchFolder(tmp_path / str(number))
         with folder.opened(one):
             found.append((folder.identity, folder.runs_of))
-    first, seed, threads, trials = found
+    first, seed, threads, trials, launched = found
     assert trials == first  # going on with more trials is the same search
+    assert launched == first  # as is going on by several processes, which change no run
     assert seed[0] != first[0]
     assert seed[1] == first[1]
     assert threads[1] != first[1]
+
+
+def test_a_search_goes_on_with_another_launch(tmp_path: Path) -> None:
+    folder = SearchFolder(tmp_path)
+    for ranks in (1, 2, 1):
+        with folder.opened(config(launch=Launch(nproc_per_node=ranks))):
+            pass
+    assert "launch" not in json.loads((tmp_path / "search.json").read_text(encoding="utf-8"))

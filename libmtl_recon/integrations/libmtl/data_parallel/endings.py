@@ -6,6 +6,7 @@ stops them. What all ranks fail by is said once, by rank 0; what one fails by, b
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -19,6 +20,9 @@ from libmtl_recon.output import warn
 
 # Seconds that a rank waits for the note of another before it speaks itself.
 _WAIT, _LOOK = 3.0, 0.05
+# The same before the ranks have met, where there are no notes.
+_BEFORE_MEETING = 15.0
+_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"  # a variable that other launchers do not set
 _KEY = "libmtl_recon/ended/"
 # What an exception is given, so that it is decided once.
 _DECIDED = "_libmtl_recon_says_why"
@@ -82,7 +86,11 @@ def _says_why(error: BaseException) -> bool:
     if not lost:
         leave_note(f"{type(error).__name__}: {error}")
     if group.store() is None:
-        # Before they meet, all ranks do the same.
+        # Before they meet, all do the same: rank 0 says it, and torchrun then ends the others. One
+        # that it has not ended has failed alone.
+        if found.rank != 0 and isinstance(error, Exception) and _BY_TORCHRUN in os.environ:
+            time.sleep(_BEFORE_MEETING)
+            return True
         return found.rank == 0
     if found.rank == 0 and not lost:
         return True

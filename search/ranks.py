@@ -1,0 +1,94 @@
+"""A run whose script is trained by several processes, started by torchrun's own agent.
+
+A rank is one of them. All are fresh interpreters, as torchrun makes them: what was forked from a
+process that has looked for CUDA devices cannot use them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+
+from libmtl_recon_search.child import Job, give_up, measure, prepared
+from libmtl_recon_search.guard import leave
+
+_LOOK = 0.5  # seconds between a rank's looks whether the agent goes on
+# Modules are looked for where the search does, as in a run of one process, and not first in the
+# working folder, where Python itself would.
+_RANK = "import sys; sys.path[:] = {path!r}; from libmtl_recon_search.ranks import main; main()"
+_PYTHON = (sys.executable,)
+
+
+def run_on_ranks(job: Job) -> None:
+    """Run it on several ranks; the target of the child process, which ends as the first that fails.
+
+    Standard output and error of all ranks are the run's log.
+    """
+    with prepared(job):
+        code = _launch(job)
+    if code != 0:
+        leave(code)
+
+
+def _launch(job: Job) -> int:
+    """Start the ranks and wait for them; the exit code of the first that fails, else 0."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # The agent's own words, behind which the reason that a rank gives would not be found.
+    logging.disable(logging.CRITICAL)
+    file = job.scratch / "job"
+    try:
+        job.scratch.mkdir(exist_ok=True)
+        file.write_bytes(pickle.dumps(job))
+    except OSError as error:
+        give_up(error)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=job.ranks,
+        run_id=uuid.uuid4().hex,
+        # A free port of its own for each run, as by torchrun --standalone.
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=str(job.scratch)),
+    )
+    program, *words = (*_PYTHON, "-c", _RANK.format(path=sys.path), file, os.getpid())
+    try:
+        elastic_launch(config, program)(*words)
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return failure.exitcode
+    except SignalException as error:
+        return -int(error.sigval)
+    return 0
+
+
+def main() -> None:
+    """Be one of the ranks: the arguments are the file of the job and the number of the agent."""
+    file, agent = sys.argv[1:]
+    _end_with(int(agent))
+    job = pickle.loads(Path(file).read_bytes())
+    sys.exit(measure(job, first=os.environ["RANK"] == "0"))
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent ends, which cannot do that itself if it is killed."""
+    if not hasattr(os, "fork"):
+        return  # Windows, where the Python of a virtual environment has another parent
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
