@@ -69,7 +69,8 @@ class Turn:
         on_wire: Bytes per step that its TCP connections have sent, says the kernel.
         memory: The highest use of tensors in the first step above that before it, in bytes.
         resident: The same of the process's memory, which has the buffers of gloo, too.
-        numbers: Of the trained parameters, and of the shared ones.
+        trained: Numbers of all trained parameters.
+        shared: Of those that the tasks share.
     """
 
     method: str
@@ -78,7 +79,8 @@ class Turn:
     on_wire: float
     memory: int
     resident: int
-    numbers: tuple[int, int]
+    trained: int
+    shared: int
 
 
 class Samples(Dataset[Any]):
@@ -178,7 +180,8 @@ def _train(job: Job, method: str) -> Turn:
         watch.on_wire,
         watch.memory,
         watch.resident,
-        (trained, shared),
+        trained,
+        shared,
     )
 
 
@@ -211,11 +214,11 @@ def bytes_sent() -> int:
 
 
 def _tcp_connections() -> Iterator[socket.socket]:
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # what has listed the folder
-            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+    for link in list(Path("/proc/self/fd").iterdir()):
+        with contextlib.suppress(OSError):  # what has listed the folder is closed
+            if not str(link.readlink()).startswith("socket:"):
                 continue
-            with socket.socket(fileno=os.dup(int(name))) as one:
+            with socket.socket(fileno=os.dup(int(link.name))) as one:
                 if one.type == socket.SOCK_STREAM and one.family in (
                     socket.AF_INET,
                     socket.AF_INET6,
