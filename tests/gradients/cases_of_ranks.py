@@ -35,6 +35,11 @@ def drawn(rank: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return found.to(dtype)
 
 
+def fine(rank: int) -> Tensor:
+    """Numbers whose sum needs more digits than bfloat16 has."""
+    return torch.full((2, 4), 256.0 if rank == 0 else 1.0, dtype=torch.bfloat16)
+
+
 def uneven(rank: int) -> list[Tensor]:
     """Tensors of several dtypes, as many rows as the rank's number."""
     return [
@@ -54,6 +59,7 @@ def gradients(rank: int) -> list[Tensor]:
         drawn(rank, 9, 11).T,
         drawn(rank, BUCKET + 1, dtype=torch.float32),
         drawn(rank, 4, 3, dtype=torch.bfloat16),
+        fine(rank),
         drawn(rank, 4, dtype=torch.complex64).conj(),
         drawn(rank, 3, 5, dtype=torch.complex128),
         drawn(rank, 2, 3, 4, 4).to(memory_format=torch.channels_last),
@@ -84,11 +90,6 @@ def _own_columns(width: int, dtype: torch.dtype) -> Case:
         return sums, columns.start, columns.stop
 
     return case
-
-
-def fine(rank: int) -> Tensor:
-    """Rows whose sum needs more digits than bfloat16 has."""
-    return torch.full((2, 4), 256.0 if rank == 0 else 1.0, dtype=torch.bfloat16)
 
 
 def _share(group: Ranks) -> Any:
