@@ -28,7 +28,7 @@ ByRank = list[dict[str, Any]]
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ByRank:
     out = tmp_path_factory.mktemp("ranks") / "found"
     done = subprocess.run(
-        [*python(), str(PROGRAM), str(out), str(request.param)],
+        [*python(libmtl=False), str(PROGRAM), str(out), str(request.param)],
         capture_output=True,
         text=True,
         timeout=60,
