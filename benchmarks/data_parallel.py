@@ -17,8 +17,9 @@ of its tensors are counted instead. The columns:
                   were counted: what counting leaves out are headers of messages
     memory        the highest use of tensors in a step, above that of EW on as many ranks, in units
                   of the matrix [T, d] of all tasks' gradients of the shared parameters; of the rank
-                  that holds most. In brackets the same of the process's resident memory, which has
-                  gloo's buffers, and what the allocator has not given back, too.
+                  that holds most, in the round with most. In brackets the same of the process's
+                  resident memory, which has gloo's buffers, and what the allocator has not given
+                  back, too; the median of the rounds.
     CPU ÷ EW      CPU time of a step, of the ranks together, over that of EW in the same round
     CPU ÷ 1       the same over that of one process, which trains by this method on the whole batch
 
@@ -82,15 +83,18 @@ class Measured:
         return [sum(statistics.median(turn.seconds) for turn in turns) for turns in rounds]
 
     def memory(self, method: str) -> tuple[float, float]:
-        """Tensors and resident memory of the rank that holds most above EW, in [T, d]."""
-        found = []
-        for name in ("memory", "resident"):
-            above = [
-                min(getattr(turn, name) for turn in own) - min(getattr(turn, name) for turn in ew)
-                for own, ew in zip(self.of(method), self.of("EW"), strict=True)
-            ]
-            found.append(max(above) / (4 * self.job.tasks * self.turns[0][0].shared))
-        return found[0], found[1]
+        """What the rank holds that holds most above EW, in [T, d]: tensors, and all memory.
+
+        Of tensors the highest use in any round; of all memory, which depends on what the allocator
+        has left of the turn before, the median.
+        """
+        matrix = 4 * self.job.tasks * self.turns[0][0].shared
+        tensors, resident = [], []
+        for own, ew in zip(self.of(method), self.of("EW"), strict=True):
+            tensors.append(max(t.memory for t in own) - max(t.memory for t in ew))
+            medians = [statistics.median(t.resident for t in turns) for turns in (own, ew)]
+            resident.append(medians[0] - medians[1])
+        return max(tensors) / matrix, max(resident) / matrix
 
 
 def measure(job: Job) -> Measured:

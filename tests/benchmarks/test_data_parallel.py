@@ -100,8 +100,8 @@ def test_a_line_says_how_much_more_it_is_than_averaging(benchmark: ModuleType) -
     # 2 d (W - 1) / W numbers of d = 500 are 2000 bytes, of which there are 2700 on average.
     assert benchmark.all_reduce(500, 2) == 2000
     assert (found["÷ all-reduce"], found["kernel ÷ counted"]) == ("1.350", "1.0097")
-    # [T, d] is 2000 bytes, and the rank with most has 400 above EW.
-    assert found["memory"] == "0.200 (0.20)"
+    # [T, d] is 2000 bytes, and the rank with most has 1600 - 1100 above EW in the round with most.
+    assert found["memory"] == "0.250 (0.20)"
     assert found["CPU ÷ EW"] == "2.25 (2.00–2.50)"
     assert found["CPU ÷ 1"] == "2.60 (2.00–3.20)"
     assert (found["rows"], found["other"], found["predictions"]) == ("0.001", "0.000", "0.000")
