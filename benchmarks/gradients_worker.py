@@ -244,6 +244,27 @@ def _backward(model: Any, way: str, weighting: str) -> Any:
 
 
 def _trainer(way: str, setting: Setting) -> Any:
+    own = way in ("ours", "stored", "ghost", "unscored", "libmtl")
+    scored = setting.scored and way not in ("bare", "unscored")
+    return make_trainer(
+        setting.weighting if own else "EW",
+        setting,
+        gradients=_GRADIENTS.get(way, "auto"),
+        scored=scored,
+    )
+
+
+def make_trainer(
+    weighting: str, setting: Setting, *, gradients: str = "auto", scored: bool = False
+) -> Any:
+    """LibMTL's Trainer of a network.
+
+    Args:
+        weighting: Its name; with :data:`ARGUMENTS`, where it has some.
+        setting: The network and the tasks.
+        gradients: ``--recon_gradients``.
+        scored: Count conflicts.
+    """
     # First, so that LibMTL loads on today's torch.
     import libmtl_recon  # noqa: F401, I001
     import LibMTL
@@ -266,10 +287,7 @@ def _trainer(way: str, setting: Setting) -> Any:
             return [1.0]
 
     torch.manual_seed(0)
-    own = way in ("ours", "stored", "ghost", "unscored", "libmtl")
-    weighting = setting.weighting if own else "EW"
-    prepared_arguments.keep_training({"recon_gradients": _GRADIENTS.get(way, "auto")})
-    scored = setting.scored and way not in ("bare", "unscored")
+    prepared_arguments.keep_training({"recon_gradients": gradients})
     features = detect(LibMTL)
     network = NETWORKS[setting.network]
     names = [f"task{task}" for task in range(setting.tasks)]
@@ -285,7 +303,7 @@ def _trainer(way: str, setting: Setting) -> Any:
             multi_input=setting.multi_input,
             optim_param={"optim": "sgd", "lr": 1e-3},
             scheduler_param=None,
-            weight_args=ARGUMENTS[weighting],
+            weight_args=ARGUMENTS.get(weighting, {}),
             arch_args={},
             **({"save_path": None, "load_path": None} if features.saves_models else {}),
         )

@@ -8,12 +8,14 @@ find are T x T numbers, which are added up.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from libmtl_recon.errors import ReconError
 from libmtl_recon.gradients.calls import Call
 from libmtl_recon.gradients.columns import real_rows
 from libmtl_recon.gradients.gramian import exact_device, gramian
@@ -22,6 +24,29 @@ from libmtl_recon.gradients.ranks import Ranks
 
 # Columns of rows that are handed out at a time.
 _COLUMNS = 1 << 20
+
+
+def refuse_other_graphs(outline: object, ranks: Ranks) -> None:
+    """Refuse a step in which the ranks' networks have done different things.
+
+    Args:
+        outline: What this rank's has done, of plain values; the same on all ranks where the same
+            was done with parts of a batch of any length.
+        ranks: The ranks.
+
+    Raises:
+        ReconError: They have.
+    """
+    code = torch.tensor([zlib.crc32(repr(outline).encode())])
+    with ranks.sending("plan"):
+        codes = torch.cat(ranks.gather(code))
+    if bool((codes != codes[0]).any()):
+        raise ReconError(
+            "The network has called other layers for one rank's part of the batch than for "
+            "another's, as where layers are dropped at random or chosen by the data, so that "
+            "products of gradients cannot be put together. Use --recon_gradients auto, which takes "
+            "rows then."
+        )
 
 
 def owners(sizes: Sequence[int], ranks: int) -> list[int]:

@@ -13,6 +13,7 @@ from libmtl_recon.gradients import columns
 from libmtl_recon.gradients.calls import Call, Calls, has_hooks
 from libmtl_recon.gradients.cuts import Chain, chosen
 from libmtl_recon.gradients.dominators import Walk, edges_below
+from libmtl_recon.gradients.exchange import refuse_other_graphs
 from libmtl_recon.gradients.graph_operations import call_at
 from libmtl_recon.gradients.ranks import Ranks
 from libmtl_recon.gradients.ways import Way, costs, free_memory, whole_pass
@@ -103,6 +104,8 @@ def make_plan(
     """
     wanted = None if shared is None else {id(parameter) for parameter in shared}
     walk, called = _walk(losses, calls.calls, names) if way != "stored" else (Walk(losses), [])
+    if ranks is not None and way != "stored":
+        refuse_other_graphs(_outline(walk, called, names), ranks)
     groups: dict[int, list[Call]] = {}
     for call in called:
         groups.setdefault(id(call.operation.weight), []).append(call)
@@ -120,7 +123,8 @@ def make_plan(
         groups = {}
     if ranks is not None and way != "stored":
         # The others have fewer positions, or are given none.
-        kept = ranks.from_first([weight in groups for weight in every])
+        with ranks.sending("plan"):
+            kept = ranks.from_first([weight in groups for weight in every])
         groups = {w: own for (w, own), keep in zip(every.items(), kept, strict=True) if keep}
     by_rows = [call for call in called if id(call.operation.weight) not in groups]
     uses = _uses(walk, by_rows, groups)
@@ -144,6 +148,11 @@ def _walk(
         return call.below
 
     return Walk(losses, below), around
+
+
+def _outline(walk: Walk, called: Sequence[Call], names: Mapping[int, str]) -> object:
+    leaves = [(names.get(id(leaf), ""), walk.tasks_of(node)) for node, leaf in walk.leaves()]
+    return [(call.name, walk.tasks_of(call.node)) for call in called], sorted(leaves)
 
 
 def _leave_out_unknown(
@@ -273,9 +282,10 @@ def _planned(
     segments = [Segment(None, None, list(range(walk.losses)))]
     stored = not groups and way != "ghost" and (way == "stored" or _fit(named, walk.losses))
     if ranks is not None and not groups and way == "auto":
-        stored = ranks.from_first(stored)
+        with ranks.sending("plan"):
+            stored = ranks.from_first(stored)
     if not stored:
-        segments = _segments(walk, calls, groups, shared)
+        segments = _segments(walk, calls, groups, shared, ranks)
     by_products = {call.name for own in groups.values() for call in own}
     ways = [
         Way(
@@ -298,7 +308,11 @@ def _fit(named: Sequence[tuple[str, Tensor]], tasks: int) -> bool:
 
 
 def _segments(
-    walk: Walk, calls: Calls, groups: Mapping[int, list[Call]], shared: Sequence[_Use]
+    walk: Walk,
+    calls: Calls,
+    groups: Mapping[int, list[Call]],
+    shared: Sequence[_Use],
+    ranks: Ranks | None,
 ) -> list[Segment]:
     """The parts of the graph, each with what is computed in its passes."""
     ghosts = [call for own in groups.values() for call in own]
@@ -317,6 +331,10 @@ def _segments(
         between,
         _NOTHING * sum(columns.width(use.leaf) for use in shared),
     )
+    if ranks is not None:
+        # Parts of a batch that are not as long may be better cut elsewhere.
+        with ranks.sending("plan"):
+            kept = ranks.from_first(kept)
     edges = [chain.edges[place - 1] for place in kept]
     segments = [
         Segment(

@@ -7,6 +7,7 @@ them make the same calls in the same order.
 from __future__ import annotations
 
 import pickle
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,13 +19,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from libmtl_recon.errors import ReconError
+from libmtl_recon.gradients import packing
+from libmtl_recon.gradients.columns import part_of, width
 
 # Numbers that are put into one message.
 _BUCKET = 1 << 22
-# Whole numbers that tell the shapes of a message's tensors; more are told in a message before.
+# Whole numbers that tell the shapes of a message's tensors; more are told in a second message.
 _HEADER = 64
-# Bytes at a multiple of which each tensor of a message begins, so that any dtype can be read there.
-_ALIGNED = 16
+_TOO_LONG = -1
 _HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -35,7 +37,8 @@ class Ranks:
         rank: Which one this is, from 0.
         size: W.
         traffic: Bytes that this rank has sent, by what for (see :meth:`sending`). A sum over all
-            ranks of n bytes counts as 2 n (W - 1) / W, which a ring needs.
+            ranks of n bytes counts as 2 n (W - 1) / W, which a ring needs; what rank 0 tells all
+            others counts as sent W - 1 times by rank 0, though others may pass it on.
     """
 
     def __init__(self) -> None:
@@ -76,7 +79,7 @@ class Ranks:
             content = torch.empty(int(size), dtype=torch.uint8)
         dist.broadcast(content, src=0)
         if self.rank == 0:
-            self._count(content.numel() + 8)
+            self._count((self.size - 1) * (content.numel() + 8))
             return value
         return pickle.loads(content.numpy().tobytes())
 
@@ -87,7 +90,7 @@ class Ranks:
         if content is not tensor:
             tensor.copy_(content)
         if self.rank == 0:
-            self._count(content.nbytes)
+            self._count((self.size - 1) * content.nbytes)
 
     def add_up(self, tensor: Tensor) -> Tensor:
         """Put the sum over the ranks in the place of a tensor; returns it."""
@@ -108,23 +111,26 @@ class Ranks:
         """
         waiting: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
         for tensor in tensors:
-            flat = (torch.view_as_real(tensor) if tensor.is_complex() else tensor).detach()
-            key = (torch.float32 if flat.dtype in _HALVES else flat.dtype, flat.device)
-            if flat.is_contiguous() and flat.dtype == key[0] and flat.numel() >= _BUCKET:
-                for part in flat.view(-1).split(_BUCKET):
+            own = tensor.detach()
+            real = own.dtype.to_real()
+            key = (torch.float32 if real in _HALVES else real, own.device)
+            if own.is_contiguous() and own.dtype == key[0] and own.numel() >= _BUCKET:
+                for part in own.view(-1).split(_BUCKET):
                     self.add_up(part).div_(self.size)
                 continue
-            waiting.setdefault(key, []).append(flat)
+            waiting.setdefault(key, []).append(own)
             if sum(one.numel() for one in waiting[key]) >= _BUCKET:
                 self._average_together(key[0], waiting.pop(key))
         for (dtype, _), parts in waiting.items():
             self._average_together(dtype, parts)
 
     def _average_together(self, dtype: torch.dtype, tensors: Sequence[Tensor]) -> None:
-        bucket = torch.cat([tensor.reshape(-1).to(dtype) for tensor in tensors])
-        found = self.add_up(bucket).div_(self.size).split([tensor.numel() for tensor in tensors])
+        bucket = torch.cat([packing.real(tensor).reshape(-1).to(dtype) for tensor in tensors])
+        found = self.add_up(bucket).div_(self.size).split([width(tensor) for tensor in tensors])
         for tensor, mean in zip(tensors, found, strict=True):
-            tensor.copy_(mean.view(tensor.shape))
+            # Of a lazily conjugated gradient there is no real view to write to.
+            own = part_of(mean, tensor)
+            tensor.copy_(torch.view_as_complex(own) if tensor.is_complex() else own)
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
         """The tensors of all ranks, which have one shape and dtype."""
@@ -149,11 +155,12 @@ class Ranks:
             return [[] for _ in range(self.size)]
         shapes = self.shapes_of(tensors)
         dtypes = [tensor.dtype for tensor in tensors]
-        sizes = [sum(_room(s, d) for s, d in zip(of, dtypes, strict=True)) for of in shapes]
+        sizes = [sum(packing.room(s, d) for s, d in zip(of, dtypes, strict=True)) for of in shapes]
         own = torch.zeros(max(sizes), dtype=torch.uint8, device=tensors[0].device)
-        _pack(own, tensors)
+        packing.pack(own, tensors)
         return [
-            _unpack(packed, of, dtypes) for packed, of in zip(self.gather(own), shapes, strict=True)
+            packing.unpack(packed, of, dtypes)
+            for packed, of in zip(self.gather(own), shapes, strict=True)
         ]
 
     def deliver(
@@ -175,47 +182,53 @@ class Ranks:
         for rank in range(self.size):
             own = [tensor for tensor, its in zip(tensors, to, strict=True) if its == rank]
             part = torch.zeros(
-                sum(_room(one.shape, one.dtype) for one in own),
+                sum(packing.room(one.shape, one.dtype) for one in own),
                 dtype=torch.uint8,
                 device=tensors[0].device,
             )
-            _pack(part, own)
+            packing.pack(part, own)
             parts.append(part)
         of_mine = [dtypes[place] for place in mine]
         of_ranks = [[of[place] for place in mine] for of in shapes]
-        sizes = [sum(map(_room, of, of_mine)) for of in of_ranks]
+        sizes = [sum(map(packing.room, of, of_mine)) for of in of_ranks]
         received = self.exchange(parts, sizes)
-        found = [_unpack(*one, of_mine) for one in zip(received, of_ranks, strict=True)]
+        found = [packing.unpack(*one, of_mine) for one in zip(received, of_ranks, strict=True)]
         return [list(one) for one in zip(*found, strict=True)]
 
     def shapes_of(self, tensors: Sequence[Tensor]) -> list[list[torch.Size]]:
         """The shapes of each rank's tensors, by rank.
 
         Args:
-            tensors: As many on each rank, of as many axes.
+            tensors: As many on each rank, of as many axes, and of the same dtypes.
 
         Raises:
             ReconError: They are not.
         """
         own = [tensor.shape for tensor in tensors]
-        axes = [len(shape) for shape in own]
-        numbers = [number for shape in own for number in shape]
-        fits = len(numbers) < _HEADER - len(own) - 1
-        if not fits:
-            found: list[Any] = [None] * self.size
-            dist.all_gather_object(found, [tuple(shape) for shape in own])
-            self._count((self.size - 1) * len(pickle.dumps(list(own))))
-            told = [[torch.Size(shape) for shape in of] for of in found]
+        dtypes = zlib.crc32(str([tensor.dtype for tensor in tensors]).encode())
+        numbers = [len(own), dtypes, *map(len, own), *(number for of in own for number in of)]
+        if len(numbers) > _HEADER:
+            numbers = [_TOO_LONG]
+        header = torch.tensor([*numbers, *[0] * (_HEADER - len(numbers))])
+        told = [one.tolist() for one in self.gather(header)]
+        # Where the ranks' are of other lengths, some may be too long.
+        if any(one[0] == _TOO_LONG for one in told):
+            content = (dtypes, [tuple(shape) for shape in own])
+            everyone: list[Any] = [None] * self.size
+            dist.all_gather_object(everyone, content)
+            self._count((self.size - 1) * len(pickle.dumps(content)))
+            of_ranks = [(its, [torch.Size(shape) for shape in of]) for its, of in everyone]
         else:
-            header = torch.tensor([len(own), *axes, *numbers])
-            header = torch.nn.functional.pad(header, (0, _HEADER - len(header)))
-            told = [_read_header(one.tolist()) for one in self.gather(header)]
-        if any([len(shape) for shape in of] != axes for of in told):
-            raise ReconError(
-                "The ranks of this training have predictions or labels of another number of axes, "
-                "or another number of them. Have the network return the same for every batch."
-            )
-        return told
+            of_ranks = [packing.read_header(one) for one in told]
+        axes = [len(shape) for shape in own]
+        for its, of in of_ranks:
+            if its != dtypes or [len(shape) for shape in of] != axes:
+                raise ReconError(
+                    "The ranks of this training have predictions or labels of another dtype or "
+                    "number of axes, or another number of them. Have the network and the data set "
+                    "return the same for every batch."
+                )
+        return [of for _, of in of_ranks]
 
     def exchange(self, parts: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
         """Give each rank its part, and get this rank's part of each.
@@ -233,6 +246,8 @@ class Ranks:
     def own_columns(self, rows: Tensor) -> tuple[Tensor, slice]:
         """The sum over the ranks of rows ``[T, d]``, of this rank's columns alone.
 
+        They are added up in float32 at least.
+
         Args:
             rows: ``[T, d]``, real, on every rank.
 
@@ -241,14 +256,14 @@ class Ranks:
         """
         of_ranks = shares(rows.shape[1], self.size)
         own = of_ranks[self.rank]
-        width = own.stop - own.start
+        share = own.stop - own.start
         taken = self.exchange(
-            [rows[:, of].contiguous() for of in of_ranks], [len(rows) * width] * self.size
+            [rows[:, of].contiguous() for of in of_ranks], [len(rows) * share] * self.size
         )
-        total = taken[0]
+        total = taken[0].float() if rows.dtype in _HALVES else taken[0]
         for part in taken[1:]:
             total += part
-        return total.view(len(rows), width), own
+        return total.view(len(rows), share), own
 
     def _count(self, sent: int) -> None:
         self.traffic[self._purpose] += sent
@@ -261,40 +276,3 @@ def shares(length: int, size: int) -> list[slice]:
     for rank in range(size):
         stops.append(stops[-1] + small + (rank < more))
     return [slice(start, stop) for start, stop in pairwise(stops)]
-
-
-def _read_header(numbers: Sequence[int]) -> list[torch.Size]:
-    count, *rest = numbers
-    axes, rest = rest[:count], rest[count:]
-    shapes = []
-    for number in axes:
-        shapes.append(torch.Size(rest[:number]))
-        rest = rest[number:]
-    return shapes
-
-
-def _room(shape: torch.Size, dtype: torch.dtype) -> int:
-    return -(-shape.numel() * dtype.itemsize // _ALIGNED) * _ALIGNED
-
-
-def _pack(memory: Tensor, tensors: Sequence[Tensor]) -> None:
-    at = 0
-    for tensor in tensors:
-        if tensor.numel():
-            flat = tensor.detach().resolve_conj().resolve_neg().reshape(-1)
-            if flat.stride(0) != 1:  # of one number, which counts as contiguous
-                flat = flat.clone(memory_format=torch.contiguous_format)
-            content = flat.view(torch.uint8)
-            memory[at : at + content.numel()] = content
-        at += _room(tensor.shape, tensor.dtype)
-
-
-def _unpack(
-    memory: Tensor, shapes: Sequence[torch.Size], dtypes: Sequence[torch.dtype]
-) -> list[Tensor]:
-    found, at = [], 0
-    for shape, dtype in zip(shapes, dtypes, strict=True):
-        size = shape.numel() * dtype.itemsize
-        found.append(memory[at : at + size].view(dtype).view(shape))
-        at += _room(shape, dtype)
-    return found

@@ -24,6 +24,7 @@ from torch import nn
 import libmtl_recon
 from libmtl_recon import ReconError, SingleTask, TrainerHook, UsageError
 from libmtl_recon.integrations.libmtl import hook_table
+from libmtl_recon.integrations.libmtl.hook_table import RANKS, ROWS
 from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.integrations.libmtl.wrapper import (
     Call,
@@ -83,6 +84,20 @@ def test_each_models_backward_has_one_wrapper_of_its_own() -> None:
         assert hook_names(backward) == in_force(hook_table.BACKWARD)
         assert len([f for f in ours(backward) if hook_names(f)]) == 1
     assert type(one).backward is not type(other).backward
+
+
+def test_one_process_has_none_of_the_hooks_of_several_ranks() -> None:
+    model = type(make_trainer("EW").model)
+    rows = [(row, getattr(owner_of(row.member), row.member.rpartition(".")[2])) for row in ROWS]
+    for name in ("forward", "backward", "_get_grads"):
+        row = getattr(hook_table, {"_get_grads": "REPRESENTATIONS"}.get(name, name.upper()))
+        rows.append((row, getattr(model, name)))
+    looked_at = set()
+    for row, member in rows:
+        own = {hook.name for hook in (*row.before, *row.around, *row.after) if hook.patch == RANKS}
+        looked_at |= {row.member} if own else set()
+        assert own.isdisjoint(hook_names(member)), row.member
+    assert {"Trainer._compute_loss", "model.forward", "model.backward"} <= looked_at
 
 
 def test_a_second_registration_wraps_nothing_again() -> None:

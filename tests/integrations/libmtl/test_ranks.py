@@ -36,6 +36,7 @@ QUICK = (
     "GradOPS, scored, stored",
     "EW, valid pixels",
     "GradOPS, stream",
+    "GradOPS, chosen layers",
     "OfLosses",
     "OfGradients",
     "GradOPS, more losses",

@@ -170,6 +170,17 @@ class ComplexEncoder(Encoder):
         return torch.tanh(self.three(torch.tanh(self.two(hidden.abs()))))
 
 
+class ChoosingEncoder(Encoder):
+    """A layer that some samples go through; parts of a batch without them do not call it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = x[:, 0] > 0.8
+        x = torch.tanh(self.one(x))
+        if bool(chosen.any()):
+            x = x.index_put((chosen,), torch.tanh(self.two(x[chosen])))
+        return torch.tanh(self.three(x))
+
+
 class DropoutEncoder(Encoder):
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.dropout(super().forward(x), 0.5, training=self.training)
@@ -531,6 +542,10 @@ CASES: dict[str, Callable[[], Found]] = {
     **{
         f"PCGrad, Recon over {base}": lambda base=base: train("PCGrad", **over(base, split=True))
         for base in BASES
+    },
+    **{
+        f"{name}, chosen layers": lambda name=name: train(name, encoder_class=ChoosingEncoder)
+        for name in ("EW", "GradOPS")
     },
     "EW, workers": lambda: train("EW", workers=2),
     "GradOPS, stream": lambda: train("GradOPS", stream=True),
