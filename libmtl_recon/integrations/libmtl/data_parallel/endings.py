@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -93,9 +94,12 @@ def _says_why(error: BaseException) -> bool:
             return True
         return found.rank == 0
     if found.rank == 0 and not lost:
+        if _BY_TORCHRUN not in os.environ:
+            # It keeps the notes itself: the others, if they fail too, are to find its own.
+            _noted(range(1, found.size), all)
         return True
     others = range(found.size) if lost else (0,)
-    return not _noted([rank for rank in others if rank != found.rank])
+    return not _noted([rank for rank in others if rank != found.rank], any)
 
 
 def is_lost_connection(error: BaseException) -> bool:
@@ -110,13 +114,12 @@ def is_lost_connection(error: BaseException) -> bool:
     return False
 
 
-def _noted(ranks: list[int]) -> bool:
-    """Whether one of these ranks leaves a note, which is waited for."""
+def _noted(ranks: Sequence[int], enough: Callable[[Iterable[bool]], bool]) -> bool:
+    """Whether these ranks, any or all of them, leave a note, which is waited for."""
     until = time.monotonic() + _WAIT
     while True:
-        for rank in ranks:
-            if _has(group.store(), f"{_KEY}{rank}"):
-                return True
+        if enough(_has(group.store(), f"{_KEY}{rank}") for rank in ranks):
+            return True
         if time.monotonic() > until:
             return False
         time.sleep(_LOOK)
