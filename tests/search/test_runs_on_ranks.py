@@ -225,8 +225,8 @@ def test_more_ranks_than_gpus_are_refused_at_the_start(
     with pytest.raises(RunError) as caught:
         Forking(1, ranks=2).run(Job(str(script), flags, tmp_path / "start-1.jsonl", start=True))
     assert caught.value.reason.startswith(
-        "failed with exit status 2. It said: --nproc-per-node must be at most the 1 GPUs that are "
-        "visible on this machine (got 2)."
+        "failed with exit status 2. It said: --nproc-per-node must be at most the number of "
+        "GPUs that are visible on this machine, 1 (got 2)."
     )
 
 

@@ -28,6 +28,7 @@ from libmtl_recon.integrations.libmtl import (
 )
 from libmtl_recon.integrations.libmtl.data_parallel import (
     averaging,
+    devices,
     environment,
     fillers,
     predictions,
@@ -53,6 +54,18 @@ def _wrap_model(call: Call) -> None:
 
 
 ROWS: tuple[Row, ...] = (
+    # A script begins.
+    Row(
+        "utils.set_device",
+        around=(
+            Hook(
+                "leave-visible",
+                devices.leave_visible,
+                "What is hidden from CUDA before it is first used stays hidden.",
+                patch=RANKS,
+            ),
+        ),
+    ),
     # A Trainer is built: what it cannot do is refused before it builds anything.
     Row(
         "Trainer.__init__",

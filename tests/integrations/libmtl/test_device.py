@@ -12,6 +12,7 @@ import torch
 from LibMTL.utils import set_device
 
 from libmtl_recon import UsageError
+from libmtl_recon.integrations.libmtl.data_parallel.devices import leave_visible
 from libmtl_recon.integrations.libmtl.device import choose_device
 
 
@@ -109,3 +110,50 @@ def test_what_libmtl_announced_wrongly_is_put_right(
     Machine(monkeypatch, gpus=0)
     make_trainer("EW")
     assert "training on" not in capsys.readouterr().out
+
+
+def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, size: int) -> None:
+    for name, value in (
+        *(("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", size), ("LOCAL_WORLD_SIZE", size)),
+        *(("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", 29500)),
+    ):
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("gpus", "gpu_id", "device"),
+    [
+        (2, "0", "cuda:{rank}"),  # LibMTL's default, by which both would see one GPU
+        (4, "0", "cuda:{rank}"),
+        (4, "2,3", "cuda:{rank}"),  # counted from 0 by CUDA
+        (0, "0", "cpu"),
+        (2, "-1", "cpu"),
+    ],
+)
+def test_each_rank_has_a_gpu_of_its_own(
+    gpus: int, gpu_id: str, device: str, rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Machine(monkeypatch, gpus)
+    as_rank(monkeypatch, rank, 2)
+    leave_visible(set_device, gpu_id)
+    assert choose_device() == torch.device(device.format(rank=rank))
+    monkeypatch.setenv("LIBMTL_RECON_DEVICE", "cpu")
+    assert choose_device() == torch.device("cpu")
+
+
+def test_fewer_gpus_than_ranks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    Machine(monkeypatch, 2)
+    as_rank(monkeypatch, 0, 4)
+    with pytest.raises(UsageError, match=r"--nproc-per-node must be at most .* 2 \(got 4\)"):
+        choose_device()
+    with pytest.raises(UsageError, match=r"--gpu_id must name as many GPUs .*, 4 \(got '1,2'\)"):
+        leave_visible(set_device, "1,2")
+
+
+def test_one_process_is_given_what_gpu_id_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    Machine(monkeypatch, 2)
+    leave_visible(set_device, "1")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"

@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 
 import torch
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.integrations.libmtl.data_parallel.environment import World
+from libmtl_recon.integrations.libmtl.data_parallel.environment import World, world
 
-# What LibMTL's --gpu_id, by default 0, sets on all ranks alike.
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
-_at_start = os.environ.get(_VISIBLE)
+# LibMTL's --gpu_id where none was given.
+_DEFAULT = "0"
 
 
 def device_of_rank(world: World) -> torch.device:
     """The GPU of a rank's number on its machine, among those that are visible; else the CPU.
-
-    LibMTL's ``set_device`` hides all GPUs but those that ``--gpu_id`` names, by default the first.
-    Where that leaves fewer than there are ranks, it is undone, if CUDA has not been used yet.
 
     Raises:
         UsageError: There are fewer GPUs than ranks on this machine.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    if torch.cuda.device_count() < world.local_size and not torch.cuda.is_initialized():
-        if _at_start is None:
-            os.environ.pop(_VISIBLE, None)
-        else:
-            os.environ[_VISIBLE] = _at_start
     count = torch.cuda.device_count()
     if count < world.local_size:
         raise UsageError(
             "--nproc-per-node",
-            f"must be at most the {count} GPUs that are visible on this machine",
+            f"must be at most the number of GPUs that are visible on this machine, {count}",
             world.local_size,
-            "Start as many ranks as there are GPUs; name all of them by --gpu_id, if the script "
-            "has that; or set LIBMTL_RECON_DEVICE=cpu to train on CPUs.",
+            "Start as many ranks as there are GPUs, make more of them visible by "
+            "CUDA_VISIBLE_DEVICES, or set LIBMTL_RECON_DEVICE=cpu to train on CPUs.",
         )
     return torch.device("cuda", world.local_rank)
+
+
+def leave_visible(proceed: Callable[[str], None], gpu_id: str) -> None:
+    """Around LibMTL's ``set_device``, by which each rank would see the first GPU alone.
+
+    It is called before CUDA is used, which then knows of no other GPUs any more. LibMTL's default
+    says nothing about ranks, and is left out.
+
+    Raises:
+        UsageError: The script names fewer GPUs than there are ranks on this machine.
+    """
+    found = world()
+    named = [name for name in str(gpu_id).split(",") if name.strip()]
+    if found is None or len(named) >= found.local_size or not named or named[0].startswith("-"):
+        proceed(gpu_id)
+    elif gpu_id != _DEFAULT:
+        raise UsageError(
+            "--gpu_id",
+            f"must name as many GPUs as there are ranks on this machine, {found.local_size}",
+            gpu_id,
+            "Leave it out: rank r of a machine trains on the r-th GPU that is visible.",
+        )

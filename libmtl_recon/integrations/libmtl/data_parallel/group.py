@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from libmtl_recon.errors import ReconError
 from libmtl_recon.gradients.ranks import Ranks
+from libmtl_recon.integrations.libmtl.data_parallel.devices import device_of_rank
 from libmtl_recon.integrations.libmtl.data_parallel.environment import world
 
 _ranks: Ranks | None = None
@@ -50,6 +51,9 @@ def join() -> Ranks | None:
             "with for every weighting."
         )
     both = torch.cuda.is_available() and os.environ.get("LIBMTL_RECON_DEVICE", "cuda") != "cpu"
+    if both:
+        # What is made without a device named, also by NCCL, is then this rank's.
+        torch.cuda.set_device(device_of_rank(found))
     rendezvous: Any = dist.rendezvous("env://", timeout=_PATIENCE)  # type: ignore[attr-defined]
     _store, rank, size = next(rendezvous)
     dist.init_process_group(
