@@ -234,10 +234,11 @@ def test_a_rank_that_is_killed_is_no_fault_of_the_run(
     make: Callable[[str], Job], tmp_path: Path
 ) -> None:
     job = make("""
-if rank == "1" and not os.path.exists(os.path.join(here, "first")):
-    say("first", "")
-    os.kill(os.getpid(), signal.SIGKILL)
-if not os.path.exists(os.path.join(here, "first")):
+first = os.path.join(here, "first of " + rank)
+if not os.path.exists(first):
+    say("first of " + rank, "")
+    if rank == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(300)
 sys.exit(0)
 """)
