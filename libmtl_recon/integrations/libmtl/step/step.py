@@ -246,7 +246,8 @@ class Step:
             return found, plan
         # Whoever counts conflicts beside a pass of the losses' sum asks in each step.
         self._unsure = plan is not None and bool(plan.unsure)
-        if self.present is None and not (self._unsure and self._watcher):
+        # Of several ranks some may have seen parts of this length, and others not.
+        if ranks() is None and self.present is None and not (self._unsure and self._watcher):
             self.calls.store_from_now_on()
         return None
 
