@@ -97,7 +97,7 @@ def _tell_of_buffers(model: nn.Module, group: Ranks) -> None:
 def _digest(tensor: Tensor) -> int:
     content = torch.zeros(packing.room(tensor.shape, tensor.dtype), dtype=torch.uint8)
     packing.pack(content, [tensor.cpu()])
-    return zlib.crc32(content.numpy())
+    return zlib.crc32(content.numpy().tobytes())
 
 
 def slice_loaders(call: Call) -> None:
