@@ -202,9 +202,11 @@ def _report(error: BaseException) -> int:
 
 def _status(request: SystemExit) -> int:
     """The exit status that Python itself would give for this ``SystemExit``."""
-    if request.code is None:
+    if request.code is None or request.code == 0:
         return 0
     if isinstance(request.code, int):
+        endings.before_leaving()
         return request.code
-    warn(str(request.code))
+    if endings.says_why(request):
+        warn(str(request.code))
     return 1

@@ -71,6 +71,13 @@ def test_what_all_ranks_fail_by_is_said_once(tmp_path: Path) -> None:
     assert second.stderr == ""
 
 
+def test_what_a_script_exits_with_is_said_once(tmp_path: Path) -> None:
+    first, second = run(tmp_path, "run", str(SCRIPT), fail="leave on all")
+    assert (first.returncode, second.returncode) == (1, 1)
+    assert first.stderr == "there is no such data\n"
+    assert second.stderr == ""
+
+
 @pytest.mark.parametrize("fail", ["SIGKILL on 1", "SIGTERM on 1", "exit on 1"])
 def test_a_rank_that_ends_without_a_word_ends_the_others(fail: str, tmp_path: Path) -> None:
     started = time.monotonic()

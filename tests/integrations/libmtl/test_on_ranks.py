@@ -37,6 +37,7 @@ QUICK = (
     "MGDA, rep_grad",
     "GradOPS, batch norm",
     "PCGrad, batch norm, Recon",
+    "GradOPS, batch norm, checkpointed",
     "RLW, other seeds",
     "EW, scored",
     "GradOPS, scored, stored",
@@ -129,6 +130,18 @@ def test_an_unknown_filler_is_refused_by_the_rank_that_has_it(tmp_path: Path) ->
     case = "changed data and batch norm"
     found = refused(tmp_path, [case], 2, python=forks.python(libmtl=False))
     assert "did not come to the model as it was loaded" in found[1][case]
+
+
+def test_a_filler_that_a_checkpoint_passes_again_is_refused(tmp_path: Path) -> None:
+    case = "checkpointed batch norm"
+    found = refused(tmp_path, [case], 2, python=forks.python(libmtl=False))
+    assert "computes batch norms again in its backward pass" in found[1][case]
+
+
+def test_buffers_that_differ_between_ranks_are_told_of_once(tmp_path: Path) -> None:
+    case = "keeps a mean"
+    first, _ = refused(tmp_path, [case], 2, python=forks.python(libmtl=False))
+    assert first[case].startswith("RuntimeWarning: The network keeps in encoder.mean what it")
 
 
 @pytest.mark.slow

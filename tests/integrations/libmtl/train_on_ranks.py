@@ -7,6 +7,7 @@ whether there are several ranks; rank 0 writes.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import sys
@@ -30,6 +31,7 @@ from LibMTL.metrics import AbsMetric
 from LibMTL.trainer import Trainer
 from LibMTL.weighting.abstract_weighting import AbsWeighting
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
 from benchmarks.compatibility.cells import SPLIT
@@ -144,6 +146,29 @@ class NormEncoder(nn.Module):
         x = torch.tanh(self.first(self.one(x[:, None])))
         x = torch.tanh(self.second(self.two(x)))
         return torch.tanh(self.last(x.flatten(1)))
+
+
+class CheckpointedEncoder(NormEncoder):
+    """Its backward pass makes its forward pass again."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = checkpoint(super().forward, x, use_reentrant=False)
+        return found
+
+
+class KeepingEncoder(Encoder):
+    """Centres its input by a mean that it keeps itself, as no batch norm does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(6))
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean = self.mean * 0.9 + x.mean(dim=0) * 0.1
+            self.passes += 1
+        return super().forward(x - self.mean)
 
 
 class SparseEncoder(Encoder):
@@ -451,6 +476,24 @@ def padded() -> Any:
     return DataLoader(Rows(None, nothing), BATCH, collate_fn=pad)
 
 
+def of_four() -> Any:
+    return DataLoader(Rows(None, nothing), 4, shuffle=True)
+
+
+def warned(**changes: Any) -> Found:
+    """Train, and raise what was warned of."""
+    told: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("libmtl_recon")
+    logger.addHandler(handler)
+    try:
+        train("EW", **changes)
+    finally:
+        logger.removeHandler(handler)
+    raise RuntimeWarning(*told)
+
+
 def sets_of_indices() -> Any:
     class Sets:
         def __iter__(self) -> Any:
@@ -557,6 +600,12 @@ CASES: dict[str, Callable[[], Found]] = {
         f"{name}, batch norm": lambda name=name: train(name, encoder_class=NormEncoder)
         for name in ("EW", "GradOPS")
     },
+    **{
+        f"{name}, batch norm, checkpointed": lambda name=name: train(
+            name, encoder_class=CheckpointedEncoder, data=of_four
+        )
+        for name in ("EW", "GradOPS")
+    },
     "GradOPS, batch norm, ghost": lambda: train(
         "GradOPS", encoder_class=NormEncoder, training={"recon_gradients": "ghost"}
     ),
@@ -626,6 +675,8 @@ REFUSED: dict[str, Callable[[], Found]] = {
     "changed data and batch norm": lambda: train(
         "EW", trainer_class=Changed, encoder_class=NormEncoder
     ),
+    "checkpointed batch norm": lambda: train("EW", encoder_class=CheckpointedEncoder),
+    "keeps a mean": lambda: warned(encoder_class=KeepingEncoder),
     "distributed sampler": lambda: train("EW", data=distributed_sampler),
     "padded": lambda: train("EW", data=padded),
     "sets of indices": lambda: train("EW", data=sets_of_indices),

@@ -17,7 +17,7 @@ from torch.nn.functional import batch_norm
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
 from libmtl_recon.gradients.ranks import Ranks
-from libmtl_recon.integrations.libmtl.data_parallel.fillers import counts_for_nothing
+from libmtl_recon.integrations.libmtl.data_parallel.fillers import counts_for_nothing, refuse_again
 from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
 
 _KINDS = nn.modules.batchnorm._BatchNorm
@@ -34,7 +34,7 @@ def synchronise(network: nn.Module) -> int:
     Returns:
         How many batch norms it has.
     """
-    norms = [module for module in network.modules() if isinstance(module, _KINDS)]
+    norms = batch_norms(network)
     for norm in norms:
         if not vars(norm).get(_MARK):
             vars(norm)[_MARK] = True
@@ -43,9 +43,9 @@ def synchronise(network: nn.Module) -> int:
     return len(norms)
 
 
-def count_norms(network: nn.Module) -> int:
-    """How many batch norms a network has."""
-    return sum(isinstance(module, _KINDS) for module in network.modules())
+def batch_norms(network: nn.Module) -> list[nn.Module]:
+    """A network's batch norms."""
+    return [module for module in network.modules() if isinstance(module, _KINDS)]
 
 
 class _InTheirPlace(TorchFunctionMode):
@@ -97,6 +97,7 @@ def normalised(
 
     Raises:
         ValueError: The whole batch has one value per channel.
+        ReconError: A backward pass computes what a filler has passed through again.
     """
     given = (input, running_mean, running_var, weight, bias)
     if has_torch_function(given):
@@ -118,6 +119,7 @@ def normalised(
         return batch_norm(
             input, running_mean, running_var, weight, bias, training, momentum or 0.0, eps
         )
+    refuse_again()
     own = not counts_for_nothing()
     mean, variance, count = _statistics(input.detach(), group, own=own)
     if running_mean is not None and running_var is not None:
@@ -185,17 +187,17 @@ class _Normalised(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of this rank's part, of which mean and scale depend on all parts."""
-        output, scale = ctx.saved_tensors
-        shape, wide = _shape(output), _wide(output)
-        gradient, output = gradient.to(wide), output.to(wide)
+        normal, scale = ctx.saved_tensors  # once: a checkpoint unpacks them a single time
+        shape, wide = _shape(normal), _wide(normal)
+        gradient, output = gradient.to(wide), normal.to(wide)
         others = [axis for axis in range(gradient.ndim) if axis != 1]
         sums = torch.stack([gradient.sum(dim=others), (gradient * output).sum(dim=others)])
         with ctx.group.sending("batch norms"):
             means = ctx.group.add_up(sums) / ctx.count
         if not ctx.own:  # nothing depends on it
-            return torch.zeros_like(ctx.saved_tensors[0]), None, None, None, None, None
+            return torch.zeros_like(normal), None, None, None, None, None
         centred = gradient - means[0].view(shape) - output * means[1].view(shape)
-        return (centred * scale.view(shape)).to(ctx.saved_tensors[0].dtype), *[None] * 5
+        return (centred * scale.view(shape)).to(normal.dtype), *[None] * 5
 
 
 def _wide(tensor: Tensor) -> torch.dtype:

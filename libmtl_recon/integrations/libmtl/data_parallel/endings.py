@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch.distributed as dist
 
@@ -25,6 +25,7 @@ _WAIT, _LOOK = 3.0, 0.05
 _BEFORE_MEETING = 15.0
 _BY_TORCHRUN = "TORCHELASTIC_RUN_ID"  # a variable that other launchers do not set
 _KEY = "libmtl_recon/ended/"
+_has_waited = False
 # What an exception is given, so that it is decided once.
 _DECIDED = "_libmtl_recon_says_why"
 LOST = (
@@ -89,10 +90,9 @@ def _says_why(error: BaseException) -> bool:
     if group.store() is None:
         # Before they meet, all do the same: rank 0 says it, and torchrun then ends the others. One
         # that it has not ended has failed alone.
-        if found.rank != 0 and isinstance(error, Exception) and _BY_TORCHRUN in os.environ:
-            time.sleep(_BEFORE_MEETING)
-            return True
-        return found.rank == 0
+        if found.rank == 0 or isinstance(error, KeyboardInterrupt):
+            return found.rank == 0
+        return let_first_speak()
     if found.rank == 0 and not lost:
         if _BY_TORCHRUN not in os.environ:
             # It keeps the notes itself: the others, if they fail too, are to find its own.
@@ -100,6 +100,41 @@ def _says_why(error: BaseException) -> bool:
         return True
     others = range(found.size) if lost else (0,)
     return not _noted([rank for rank in others if rank != found.rank], any)
+
+
+def end_along(status: int) -> NoReturn:
+    """End another rank than rank 0 without a word, by what rank 0 ends by and says.
+
+    Raises:
+        SystemExit: Always; if torchrun ends the ranks, after rank 0 has had the time to speak.
+    """
+    if status:
+        let_first_speak()
+    sys.exit(status)
+
+
+def before_leaving() -> None:
+    """Called where this rank ends by a status alone: what it is for, rank 0 may have to say."""
+    found = world()
+    if found is not None and found.rank != 0 and group.store() is None:
+        let_first_speak()
+
+
+def let_first_speak() -> bool:
+    """Wait, once, for torchrun to end this rank as soon as rank 0 has ended.
+
+    Otherwise torchrun, where this rank is faster, would end rank 0 before it has said why.
+
+    Returns:
+        Whether torchrun ends the ranks.
+    """
+    global _has_waited
+    if _BY_TORCHRUN not in os.environ:
+        return False
+    if not _has_waited:
+        _has_waited = True
+        time.sleep(_BEFORE_MEETING)
+    return True
 
 
 def is_lost_connection(error: BaseException) -> bool:

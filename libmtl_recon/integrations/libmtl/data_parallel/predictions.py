@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 from libmtl_recon.errors import ReconError
 from libmtl_recon.gradients.ranks import Ranks
-from libmtl_recon.integrations.libmtl.data_parallel.batch_norm import count_norms
+from libmtl_recon.integrations.libmtl.data_parallel.batch_norm import batch_norms
 from libmtl_recon.integrations.libmtl.data_parallel.fillers import was_known
 from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
 from libmtl_recon.integrations.libmtl.data_parallel.randomness import of_first
@@ -91,7 +91,7 @@ def _refuse_unknown_filler(model: Any, gts: Any) -> None:
     labels = tree_leaves(gts)
     empty = bool(labels) and all(isinstance(one, Tensor) and len(one) == 0 for one in labels)
     known = was_known()
-    if empty and not known and torch.is_grad_enabled() and model.training and count_norms(model):
+    if empty and not known and torch.is_grad_enabled() and model.training and batch_norms(model):
         raise ReconError(
             "A batch has fewer samples than there are ranks, and the sample that a rank without "
             "any got in its place did not come to the model as it was loaded (the script's "

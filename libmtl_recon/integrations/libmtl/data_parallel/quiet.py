@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from libmtl_recon.integrations.libmtl.data_parallel import group
+from libmtl_recon.integrations.libmtl.data_parallel import endings, group
 from libmtl_recon.integrations.libmtl.data_parallel.environment import world
 
 _saved = 0
@@ -83,11 +83,11 @@ def _save_once(save: Callable[..., None], *, first: bool) -> Callable[..., None]
 
 
 def _end_by_error(_: argparse.ArgumentParser, __: str) -> NoReturn:
-    sys.exit(2)
+    endings.end_along(2)
 
 
 def _end(_: argparse.ArgumentParser, status: int = 0, message: str | None = None) -> NoReturn:
-    sys.exit(status)
+    endings.end_along(status)
 
 
 def _is_file(target: Any) -> bool:
