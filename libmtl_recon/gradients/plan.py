@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge, Node
 
 from libmtl_recon.gradients import columns
@@ -152,7 +153,9 @@ def _walk(
 
 def _outline(walk: Walk, called: Sequence[Call], names: Mapping[int, str]) -> object:
     leaves = [(names.get(id(leaf), ""), walk.tasks_of(node)) for node, leaf in walk.leaves()]
-    return [(call.name, walk.tasks_of(call.node)) for call in called], sorted(leaves)
+    # Those of which it is not known whether they are linear decide how all is computed.
+    custom = sorted({node.name() for node in walk.order if isinstance(node, BackwardCFunction)})
+    return [(call.name, walk.tasks_of(call.node)) for call in called], sorted(leaves), custom
 
 
 def _leave_out_unknown(

@@ -10,12 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from libmtl_recon.errors import ReconError
+
 _marked: Any = WeakIdKeyDictionary()
-_inside = False
+# Whether the forward pass that goes on is one of a filler; None: none goes on.
+_inside: bool | None = None
+# The same of the forward passes with a graph since the last `backward`.
+_passed: set[bool] = set()
 _seen = False
 
 
@@ -32,8 +38,25 @@ def is_filler(data: Any) -> bool:
 
 
 def counts_for_nothing() -> bool:
-    """Whether the forward pass that goes on is one of a filler."""
-    return _inside
+    """Whether the forward pass that goes on, or is done again by a checkpoint, is one of a filler.
+
+    Raises:
+        ReconError: A checkpoint does one of several again, not all of which were of a filler.
+    """
+    if _inside is not None:
+        return _inside
+    if len(_passed) > 1:
+        raise ReconError(
+            "A checkpoint with batch norms inside it (torch.utils.checkpoint) computes again, in a "
+            "backward pass, what may belong to the batch of one task or another, of which one has "
+            "fewer samples than there are ranks. Use drop_last=True, or leave the checkpoint out."
+        )
+    return True in _passed
+
+
+def forget_passes() -> None:
+    """Forget the forward passes of a step, whose graphs are done with."""
+    _passed.clear()
 
 
 @contextmanager
@@ -41,6 +64,8 @@ def passing(filler: bool) -> Iterator[None]:
     """Inside the ``with`` block, a forward pass of a filler goes on, or one of samples."""
     global _inside
     before, _inside = _inside, filler
+    if torch.is_grad_enabled():
+        _passed.add(filler)
     try:
         yield
     finally:

@@ -9,8 +9,14 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
+from libmtl_recon.errors import ReconError
 from libmtl_recon.gradients.ranks import Ranks
-from libmtl_recon.integrations.libmtl.data_parallel.batch_norm import count_norms, synchronise
+from libmtl_recon.integrations.libmtl.data_parallel.batch_norm import (
+    count_norms,
+    is_batch_norm,
+    is_synchronised,
+    synchronise,
+)
 from libmtl_recon.integrations.libmtl.data_parallel.group import join, ranks
 from libmtl_recon.integrations.libmtl.data_parallel.loaders import sliced
 from libmtl_recon.integrations.libmtl.data_parallel.predictions import note_sliced
@@ -20,6 +26,8 @@ from libmtl_recon.integrations.libmtl.wrapper import Call
 
 _logger = logging.getLogger(__name__)
 _told: WeakSet[Any] = WeakSet()
+# How far, relative to its norm, a parameter may be from another rank's.
+_ROUNDING = 1e-6
 
 
 def meet(_: Call) -> None:
@@ -58,9 +66,14 @@ def begin_training(call: Call) -> None:
 
 
 def begin_evaluation(call: Call) -> None:
-    """Evaluate one network: batch norms that were not synchronised have other buffers per rank."""
+    """Evaluate one network: batch norms that were not synchronised have other buffers per rank.
+
+    Raises:
+        ReconError: The ranks' networks differ in something else.
+    """
     group = ranks()
     if group is not None:
+        refuse_other_states(call.owner.model, group)
         _share([buffer.data for buffer in call.owner.model.buffers()], group)
 
 
@@ -76,6 +89,52 @@ def slice_loaders(call: Call) -> None:
         call.arguments["dataloaders"] = parts
     else:
         call.arguments["dataloaders"] = sliced(given, group, device)
+
+
+def refuse_other_states(model: nn.Module, group: Ranks) -> None:
+    """Refuse a model whose parameters, or buffers, are not the same on all ranks.
+
+    Buffers of batch norms that are not synchronised are left out. What is compared is each
+    tensor's sum and norm, up to the rounding of other hardware.
+
+    Raises:
+        ReconError: They are not.
+    """
+    apart = {
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        if is_batch_norm(module) and not is_synchronised(module)
+        for name, _ in module.named_buffers(recurse=False)
+    }
+    own = dict(model.named_parameters())
+    state = own | {name: one for name, one in model.named_buffers() if name not in apart}
+    if not state:
+        return
+    told = torch.tensor([_summary(tensor) for tensor in state.values()], dtype=torch.float64)
+    with group.sending("state"):
+        everyone = torch.stack(group.gather(told)).nan_to_num(0.0)
+    lengths = torch.tensor([tensor.numel() for tensor in state.values()])
+    # A sum of many numbers may be small, and its rounding is not.
+    scale = everyone[0, :, 1, None] * torch.stack([lengths.double().sqrt(), torch.ones(len(told))]).T
+    differs = ((everyone - everyone[0]).abs() > _ROUNDING * scale).any(dim=2).any(dim=0)
+    for name, other in zip(state, differs.tolist(), strict=True):
+        if other:
+            raise ReconError(
+                f"The parameter {name} is not the same on all ranks: something has changed it on "
+                "some of them alone. Have the script change parameters on all ranks alike."
+                if name in own
+                else f"The buffer {name} is not the same on all ranks: the network makes it of the "
+                "samples of a batch, of which each rank has a part, and only the buffers of "
+                "torch.nn.BatchNorm1d, 2d and 3d are those of the whole batch. Train this network "
+                "in one process."
+            )
+
+
+def _summary(tensor: Tensor) -> tuple[float, float]:
+    real = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
+    real = real if real.is_floating_point() else real.double()
+    norm = torch.linalg.vector_norm(real, dtype=torch.float64)
+    return float(real.sum(dtype=torch.float64)), float(norm)
 
 
 def share_state(model: nn.Module, group: Ranks) -> None:
