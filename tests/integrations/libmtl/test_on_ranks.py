@@ -51,6 +51,9 @@ QUICK = (
     "PCGrad, sparse",
     "GradOPS, complex",
     "PCGrad, batch norm, mixed",
+    "GradOPS, batch norm, checkpoint",
+    "dtypes of batch norms",
+    "RotoGrad gradnorm, flat",
 )
 # What is near one process only, and how near: bfloat16, and batch norms of a part of the batch.
 ROUGH = {"GradOPS, bf16": (0.0, 0.02), "EW, batch norm, off": (1e-3, 1.0)}
@@ -62,6 +65,11 @@ ALIKE = {
     "GradDrop": "GradDrop compares the signs",
     "own losses": "do not come from LibMTL's Trainer._compute_loss",
     "own loaders": "Trainer._prepare_dataloaders was not called",
+    "other batch norms": "has called other batch norms for one rank's part",
+    "batch norms by PyTorch": "has a torch.nn.SyncBatchNorm",
+    "own buffer": "The buffer encoder.mean is not the same on all ranks",
+    "changed on one rank": "The parameter encoder.one.weight is not the same on all ranks",
+    "of no sample": "does not have the samples along its first axis",
     "distributed sampler": "has a DistributedSampler",
     "padded": "have different shapes",
     "sets of indices": "gives batches of the type set",

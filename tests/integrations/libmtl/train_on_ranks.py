@@ -30,6 +30,7 @@ from LibMTL.metrics import AbsMetric
 from LibMTL.trainer import Trainer
 from LibMTL.weighting.abstract_weighting import AbsWeighting
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
 from benchmarks.compatibility.cells import SPLIT
@@ -57,6 +58,11 @@ class SquaredError(AbsLoss):  # type: ignore[misc]
         return ((pred - gt).square() * valid).sum() / valid.sum()
 
 
+class FlatError(AbsLoss):  # type: ignore[misc]
+    def compute_loss(self, pred: Tensor, gt: Tensor) -> Tensor:
+        return (pred - gt.flatten()).square().mean()
+
+
 class AbsoluteError(AbsMetric):  # type: ignore[misc]
     def update_fun(self, pred: Tensor, gt: Tensor) -> None:
         self.record.append((pred - gt).abs().mean(dim=1).sum().item())
@@ -64,6 +70,11 @@ class AbsoluteError(AbsMetric):  # type: ignore[misc]
 
     def score_fun(self) -> list[float]:
         return [sum(self.record) / sum(self.bs)]
+
+
+class FlatAbsoluteError(AbsoluteError):
+    def update_fun(self, pred: Tensor, gt: Tensor) -> None:
+        super().update_fun(pred.view(gt.shape), gt)
 
 
 class Rows(Dataset[Any]):
@@ -146,6 +157,45 @@ class NormEncoder(nn.Module):
         return torch.tanh(self.last(x.flatten(1)))
 
 
+class CheckpointedEncoder(NormEncoder):
+    """Batch norms in what is computed again in each backward pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(super().forward, x, use_reentrant=False)
+
+
+class ElsewhereNormEncoder(nn.Module):
+    """Two batch norms of one width, of which the data chooses one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.last = nn.Conv1d(1, 4, 3, bias=False), nn.Linear(16, 7)
+        self.norms = nn.ModuleList([nn.BatchNorm1d(4), nn.BatchNorm1d(4)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = self.norms[int(x[0, 0] > 0)]
+        return torch.tanh(self.last(torch.tanh(norm(self.one(x[:, None]))).flatten(1)))
+
+
+class OwnSyncEncoder(NormEncoder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.SyncBatchNorm(4)
+
+
+class AveragingEncoder(Encoder):
+    """Keeps a mean of what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean.lerp_(x.detach().mean(dim=0), 0.1)
+        return super().forward(x - self.mean)
+
+
 class SparseEncoder(Encoder):
     """With a table, of which each rank's samples reach some rows."""
 
@@ -184,6 +234,20 @@ class ChoosingEncoder(Encoder):
 class DropoutEncoder(Encoder):
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.dropout(super().forward(x), 0.5, training=self.training)
+
+
+class FlatDecoder(nn.Linear):
+    """Predictions with a row for each of a sample's numbers."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z).flatten()
+
+
+class OfNoSample(nn.Linear):
+    """A prediction that has nothing to do with samples."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.weight
 
 
 class Measured(TrainerHook):
@@ -229,6 +293,9 @@ def train(
     seed: int = 0,
     training: dict[str, str] | None = None,
     data: Callable[[], Any] | None = None,
+    loss: type[AbsLoss] = SquaredError,
+    metric: type[AbsMetric] = AbsoluteError,
+    decoder: type[nn.Linear] = nn.Linear,
     trainer_after: Callable[[Any], None] = nothing,  # type: ignore[assignment]
     **changes: Any,
 ) -> Found:
@@ -236,13 +303,13 @@ def train(
     prepared_arguments.keep_training({"recon_gradients": "auto", **(training or {})})
     torch.manual_seed(seed)
     task = {"metrics": ["Err"], "weight": [0]}
-    about = {t: task | {"metrics_fn": AbsoluteError(), "loss_fn": SquaredError()} for t in TASKS}
+    about = {t: task | {"metrics_fn": metric(), "loss_fn": loss()} for t in TASKS}
     measured, scoring = Measured(), ScoringHook()
     with trainer_hooks(measured, *([scoring] if scored else [])):
         given: dict[str, Any] = {
             "task_dict": about,
             "encoder_class": Encoder,
-            "decoders": nn.ModuleDict({t: nn.Linear(7, 2) for t in TASKS}),
+            "decoders": nn.ModuleDict({t: decoder(7, 2) for t in TASKS}),
         }
         trainer = make_trainer(weighting, **{**given, **changes})
         for make in (torch.manual_seed, random.seed, np.random.seed):
@@ -327,6 +394,18 @@ def every_second(trainer: Any) -> None:
 
     optimizer.zero_grad = only_then("zero", optimizer.zero_grad)
     optimizer.step = only_then("step", optimizer.step)
+
+
+def changed_on_one_rank(trainer: Any) -> None:
+    """Have rank 1 change a parameter after each step."""
+    step = trainer.optimizer.step
+
+    def then(*args: Any, **kwargs: Any) -> None:
+        step(*args, **kwargs)
+        with torch.no_grad():
+            trainer.model.encoder.one.weight.mul_(1 + 1e-4 * RANK)
+
+    trainer.optimizer.step = then
 
 
 def without_noise(trainer: Any) -> None:
@@ -466,6 +545,23 @@ def in_bfloat16() -> Found:
         torch.set_default_dtype(torch.float64)
 
 
+def dtypes_of_norms() -> Found:
+    """The sizes of the numbers that a batch norm returns for bfloat16 ones, by bf16."""
+    found: list[int] = []
+
+    def note(trainer: Any) -> None:
+        trainer.model.encoder.first.register_forward_hook(
+            lambda _, given, returned: found.extend((given[0].itemsize, returned.itemsize))
+        )
+
+    torch.set_default_dtype(torch.float32)
+    try:
+        train("EW", encoder_class=NormEncoder, training={"recon_amp": "bf16"}, trainer_after=note)
+    finally:
+        torch.set_default_dtype(torch.float64)
+    return {"sizes": torch.tensor(found)}
+
+
 def own_process_group() -> Found:
     """In a process in which ours was not made yet."""
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -559,6 +655,15 @@ CASES: dict[str, Callable[[], Found]] = {
     "PCGrad, batch norm, Recon": lambda: train(
         "PCGrad", encoder_class=NormEncoder, **recon(one=9, first=8)
     ),
+    "GradOPS, batch norm, checkpoint": lambda: train("GradOPS", encoder_class=CheckpointedEncoder),
+    "dtypes of batch norms": dtypes_of_norms,
+    "RotoGrad gradnorm, flat": lambda: train(
+        "RotoGrad",
+        loss=FlatError,
+        metric=FlatAbsoluteError,
+        decoder=FlatDecoder,
+        **rotograd("gradnorm"),
+    ),
     "EW, batch norm, multi_input": lambda: train("EW", encoder_class=NormEncoder, multi_input=True),
     **{
         f"{name}, other seeds": lambda name=name: train(name, seed=7 * RANK)
@@ -622,6 +727,11 @@ REFUSED: dict[str, Callable[[], Found]] = {
     "changed data and batch norm": lambda: train(
         "EW", trainer_class=Changed, encoder_class=NormEncoder
     ),
+    "other batch norms": lambda: train("EW", encoder_class=ElsewhereNormEncoder),
+    "batch norms by PyTorch": lambda: train("EW", encoder_class=OwnSyncEncoder),
+    "own buffer": lambda: train("EW", encoder_class=AveragingEncoder),
+    "changed on one rank": lambda: train("EW", trainer_after=changed_on_one_rank),
+    "of no sample": lambda: train("EW", loss=FlatError, decoder=OfNoSample),
     "distributed sampler": lambda: train("EW", data=distributed_sampler),
     "padded": lambda: train("EW", data=padded),
     "sets of indices": lambda: train("EW", data=sets_of_indices),

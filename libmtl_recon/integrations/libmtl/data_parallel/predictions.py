@@ -174,7 +174,9 @@ def together(preds: Any, gts: Any, group: Ranks) -> tuple[Any, Any]:
         everyone = group.gather_all([leaf.detach() for leaf in (*own_preds, *own_gts)])
     lengths = [[len(of_rank[place]) for of_rank in everyone] for place in range(len(everyone[0]))]
     if len(own_preds) == len(own_gts):
-        for of_pred, of_gt in zip(lengths[: len(own_preds)], lengths[len(own_preds) :], strict=True):
+        for of_pred, of_gt in zip(
+            lengths[: len(own_preds)], lengths[len(own_preds) :], strict=True
+        ):
             _refuse_other_rows(of_pred, of_gt)
     joined = []
     for place, own in enumerate((*own_preds, *own_gts)):
@@ -198,8 +200,8 @@ def _refuse_other_rows(of_predictions: list[int], of_labels: list[int]) -> None:
     if any(own * samples != labels * rows for own, labels in pairs):
         raise ReconError(
             "A prediction does not have the samples along its first axis (the ranks have "
-            f"{of_predictions} rows of {of_labels} samples), so that the ranks' parts cannot be put "
-            "together. Have the network return predictions [N, ...], or train in one process."
+            f"{of_predictions} rows of {of_labels} samples), so that the ranks' parts cannot be "
+            "put together. Have the network return predictions [N, ...], or train in one process."
         )
 
 

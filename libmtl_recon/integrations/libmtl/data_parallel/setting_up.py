@@ -115,7 +115,9 @@ def refuse_other_states(model: nn.Module, group: Ranks) -> None:
         everyone = torch.stack(group.gather(told)).nan_to_num(0.0)
     lengths = torch.tensor([tensor.numel() for tensor in state.values()])
     # A sum of many numbers may be small, and its rounding is not.
-    scale = everyone[0, :, 1, None] * torch.stack([lengths.double().sqrt(), torch.ones(len(told))]).T
+    scale = (
+        everyone[0, :, 1, None] * torch.stack([lengths.double().sqrt(), torch.ones(len(told))]).T
+    )
     differs = ((everyone - everyone[0]).abs() > _ROUNDING * scale).any(dim=2).any(dim=0)
     for name, other in zip(state, differs.tolist(), strict=True):
         if other:
