@@ -16,7 +16,8 @@ def draw_alike(proceed: Callable[..., Any], model: Any, /, *args: Any, **kwargs:
     Other networks draw for each sample by itself, as dropout does, and differ between ranks.
     """
     group = ranks()
-    if group is None or not _branches(type(model)):
+    model_class: Any = type(model)
+    if group is None or not _branches(model_class):
         return proceed(model, *args, **kwargs)
     with of_first(group, next(model.parameters()).device):
         return proceed(model, *args, **kwargs)
