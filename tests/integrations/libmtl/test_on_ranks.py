@@ -54,6 +54,10 @@ QUICK = (
     "PCGrad, batch norm, mixed",
     "GradOPS, batch norm, checkpoint",
     "dtypes of batch norms",
+    "begun otherwise",
+    "norms apart",
+    "EW, drawn",
+    "MGDA, scored, rep_grad",
     "RotoGrad gradnorm, flat",
 )
 # What is near one process only, and how near: bfloat16, and batch norms of a part of the batch.

@@ -63,6 +63,13 @@ class FlatError(AbsLoss):  # type: ignore[misc]
         return (pred - gt.flatten()).square().mean()
 
 
+class DrawingError(SquaredError):
+    """Leaves values out at random."""
+
+    def compute_loss(self, pred: Tensor, gt: Tensor) -> Tensor:
+        return super().compute_loss(pred, torch.where(torch.rand_like(gt) < 0.3, -10, gt))
+
+
 class AbsoluteError(AbsMetric):  # type: ignore[misc]
     def update_fun(self, pred: Tensor, gt: Tensor) -> None:
         self.record.append((pred - gt).abs().mean(dim=1).sum().item())
@@ -70,6 +77,11 @@ class AbsoluteError(AbsMetric):  # type: ignore[misc]
 
     def score_fun(self) -> list[float]:
         return [sum(self.record) / sum(self.bs)]
+
+
+class DrawingAbsoluteError(AbsoluteError):
+    def update_fun(self, pred: Tensor, gt: Tensor) -> None:
+        super().update_fun(pred * random.random() * np.random.rand(), gt * torch.rand_like(gt))
 
 
 class FlatAbsoluteError(AbsoluteError):
@@ -194,6 +206,14 @@ class AveragingEncoder(Encoder):
         if self.training:
             self.mean.lerp_(x.detach().mean(dim=0), 0.1)
         return super().forward(x - self.mean)
+
+
+class OfRankEncoder(Encoder):
+    """Begins otherwise on each rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one.weight.data += RANK
 
 
 class SparseEncoder(Encoder):
@@ -407,6 +427,35 @@ def changed_on_one_rank(trainer: Any) -> None:
             trainer.model.encoder.one.weight.mul_(1 + 1e-4 * RANK)
 
     trainer.optimizer.step = then
+
+
+def apart(trainer: Any) -> Tensor:
+    """How far the ranks' states are apart."""
+    ranks, own = group.ranks(), [v.double().flatten() for v in trainer.model.state_dict().values()]
+    if ranks is None:
+        return torch.zeros(())
+    everyone = torch.stack(ranks.gather(torch.cat(own)))
+    return (everyone - everyone[0]).abs().max()
+
+
+def begun_otherwise() -> Found:
+    """Ranks that begin otherwise, when their models are built and again before they train."""
+    seen = []
+
+    def look(trainer: Any) -> None:
+        seen.append(apart(trainer))
+        trainer.model.encoder.two.weight.data += RANK
+
+    found = train("EW", encoder_class=OfRankEncoder, trainer_after=look)
+    return found | {"apart": seen[0]}
+
+
+def norms_apart() -> Found:
+    """Batch norms that were not synchronised, after an evaluation."""
+    trainers: list[Any] = []
+    training = {"recon_sync_bn": "off"}
+    train("EW", encoder_class=NormEncoder, training=training, trainer_after=trainers.append)
+    return {"apart": apart(trainers[0])}
 
 
 def without_noise(trainer: Any) -> None:
@@ -658,6 +707,9 @@ CASES: dict[str, Callable[[], Found]] = {
     ),
     "GradOPS, batch norm, checkpoint": lambda: train("GradOPS", encoder_class=CheckpointedEncoder),
     "dtypes of batch norms": dtypes_of_norms,
+    "begun otherwise": begun_otherwise,
+    "norms apart": norms_apart,
+    "EW, drawn": lambda: train("EW", loss=DrawingError, metric=DrawingAbsoluteError),
     "RotoGrad gradnorm, flat": lambda: train(
         "RotoGrad",
         loss=FlatError,
