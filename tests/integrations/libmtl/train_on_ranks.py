@@ -354,6 +354,8 @@ def train(
     found = {f"state {k}": v.clone() for k, v in trainer.model.state_dict().items()}
     found["weights"] = torch.as_tensor(np.array(trainer.batch_weight))
     found["measured"] = torch.tensor(measured.values)
+    # Also of ranks that write nothing, whose schedulers may go by it.
+    found["measured apart"] = spread(found["measured"])
     best = trainer.meter.best_result
     found["best"] = torch.tensor([best["epoch"], best["improvement"]], dtype=torch.float64)
     if scored:
@@ -429,13 +431,16 @@ def changed_on_one_rank(trainer: Any) -> None:
     trainer.optimizer.step = then
 
 
+def spread(own: Tensor) -> Tensor:
+    """How far the ranks' numbers are apart."""
+    ranks = group.ranks()
+    everyone = torch.stack([own] if ranks is None else ranks.gather(own)).nan_to_num(-9)
+    return (everyone - everyone[0]).abs().max()
+
+
 def apart(trainer: Any) -> Tensor:
     """How far the ranks' states are apart."""
-    ranks, own = group.ranks(), [v.double().flatten() for v in trainer.model.state_dict().values()]
-    if ranks is None:
-        return torch.zeros(())
-    everyone = torch.stack(ranks.gather(torch.cat(own)))
-    return (everyone - everyone[0]).abs().max()
+    return spread(torch.cat([v.double().flatten() for v in trainer.model.state_dict().values()]))
 
 
 def begun_otherwise() -> Found:
@@ -623,11 +628,15 @@ BASES = ("MTAN", "MMoE", "CGC", "PLE", "DSelect_k")
 
 
 def dropout_differs() -> Found:
-    """Each rank's random numbers after a training; equal numbers would mean equal dropout."""
-    train("EW", encoder_class=DropoutEncoder)
+    """What each rank draws in its first forward pass; equal numbers would mean equal dropout."""
+    drawn: list[Tensor] = []
+
+    def note(trainer: Any) -> None:
+        trainer.model.encoder.register_forward_pre_hook(lambda *_: drawn.append(torch.rand(4)))
+
+    train("EW", encoder_class=DropoutEncoder, trainer_after=note)
     ranks = group.ranks()
-    own = torch.rand(4)
-    everyone = [own] if ranks is None else ranks.gather(own)
+    everyone = [drawn[0]] if ranks is None else ranks.gather(drawn[0])
     return {"different": torch.tensor(len({tuple(one.tolist()) for one in everyone}))}
 
 
