@@ -6,9 +6,6 @@ LibMTL's argument parser is global to a process, so two runs cannot share one.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import math
 import multiprocessing
 import os
 import signal
@@ -18,29 +15,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from libmtl_recon_search.guard import guarded
+from libmtl_recon_search.recorder import Recorder, give_up
 
 from libmtl_recon import (
     ConflictProfile,
-    Measurement,
     ProfileCache,
     ReconError,
     ScoringHook,
     SingleTask,
     StopRun,
     TrainerHook,
-    known_weightings,
     run_script,
 )
 from libmtl_recon.conflicts.layers import Layer
 from libmtl_recon.files import write_atomically
-from libmtl_recon.output import warn
 from libmtl_recon.profiles.scoring_lock import ScoringLock
-
-CANNOT_WRITE = 74  # the exit status of a run that cannot write down what it measured (EX_IOERR)
-DIGEST = "digest"
 
 
 @dataclass(frozen=True)
@@ -86,85 +78,6 @@ class Job:
     def scratch(self) -> Path:
         """A folder for what several ranks need while they go on."""
         return self.events.with_suffix(".ranks")
-
-
-class Recorder(TrainerHook):
-    """Writes what the first Trainer does, in all its calls of ``train``, one JSON object a line.
-
-    The last line has the digest of those before it, from which damage is known. Where a line
-    cannot be written the process ends, for a run of which nothing is known is worth nothing.
-
-    Args:
-        file: The record; None on ranks for which another writes, where nothing is written.
-    """
-
-    def __init__(self, file: Path | None) -> None:
-        self._trainer: Any = None
-        self._digest = hashlib.sha256()
-        try:
-            self._stream = None if file is None else file.open("wb")
-        except OSError as error:
-            give_up(error)
-
-    def write(self, event: str, **values: Any) -> None:
-        """Write one line, at once."""
-        if self._stream is None:
-            return
-        line = json.dumps({"event": event, **values}).encode() + b"\n"
-        self._digest.update(line)
-        try:
-            self._stream.write(line)
-            self._stream.flush()
-        except OSError as error:
-            give_up(error)
-
-    def end(self, status: int) -> None:
-        """Write the last line, so that it is on the disk."""
-        self.write("ended", status=status, **{DIGEST: self._digest.hexdigest()})
-        if self._stream is None:
-            return
-        try:
-            os.fsync(self._stream.fileno())
-            self._stream.close()
-        except OSError as error:
-            give_up(error)
-
-    def built(self, trainer: Any) -> None:
-        """Write what the network and its metrics are, and which weightings there are."""
-        if self._trainer is not None:
-            return
-        self._trainer = trainer
-        higher = {
-            task: dict(zip(about["metrics"], map(bool, about["weight"]), strict=True))
-            for task, about in trainer.task_dict.items()
-        }
-        parameters = sum(p.numel() for p in trainer.model.parameters())
-        self.write(
-            "built",
-            higher_is_better=higher,
-            parameters=parameters,
-            weightings=known_weightings(),
-        )
-
-    def training(self, trainer: Any) -> None:
-        """Write that a script trains another model, too."""
-        if not self._is_first(trainer):
-            self.write("another model")
-
-    def measured(self, trainer: Any, measurement: Measurement) -> None:
-        """Write what was measured; NaN and infinity, which JSON lacks, as null."""
-        if not self._is_first(trainer):
-            return
-        self.write(
-            "measured",
-            epoch=measurement.epoch,
-            mode=measurement.mode,
-            losses=_finite(measurement.losses),
-            metrics={task: _finite(values) for task, values in measurement.metrics.items()},
-        )
-
-    def _is_first(self, trainer: Any) -> bool:
-        return trainer is self._trainer or trainer.model is self._trainer.model
 
 
 def run_job(job: Job) -> None:
@@ -309,13 +222,6 @@ def _keep(profile: ConflictProfile, file: Path) -> None:
         give_up(error)
 
 
-def give_up(error: OSError) -> NoReturn:
-    """End at once: the search cannot go on where it cannot write, and says so."""
-    with contextlib.suppress(OSError):
-        warn(f"libmtl-recon: error: {error}")
-    os._exit(CANNOT_WRITE)
-
-
 def _detach() -> None:
     """Leave the terminal's process group: Ctrl-C is for the parent, which then ends its runs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -334,7 +240,3 @@ def _die_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -17,10 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from libmtl_recon_search.child import CANNOT_WRITE, Job, run_job
+from libmtl_recon_search.child import Job, run_job
 from libmtl_recon_search.guard import PATIENCE
 from libmtl_recon_search.ranks import run_on_ranks
 from libmtl_recon_search.record import Damaged, read_record
+from libmtl_recon_search.recorder import CANNOT_WRITE
 from libmtl_recon_search.result import Result, read_events
 from libmtl_recon_search.trouble import GOES_ON, MachineError, said_no_room, set_aside
 

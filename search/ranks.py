@@ -15,8 +15,9 @@ import time
 import uuid
 from pathlib import Path
 
-from libmtl_recon_search.child import Job, give_up, measure, prepared
+from libmtl_recon_search.child import Job, measure, prepared
 from libmtl_recon_search.guard import leave
+from libmtl_recon_search.recorder import give_up
 
 _LOOK = 0.5  # seconds between a rank's looks whether the agent goes on
 # Modules are looked for where the search does, as in a run of one process, and not first in the

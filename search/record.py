@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from libmtl_recon_search.child import DIGEST
+from libmtl_recon_search.recorder import DIGEST
 from libmtl_recon_search.result import Result
 
 _BEGINNING = b'{"event": '  # of each line

@@ -7,16 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge, Node
 
 from libmtl_recon.gradients import columns
-from libmtl_recon.gradients.calls import Call, Calls, has_hooks
+from libmtl_recon.gradients.calls import Call, Calls
 from libmtl_recon.gradients.cuts import Chain, chosen
 from libmtl_recon.gradients.dominators import Walk, edges_below
 from libmtl_recon.gradients.exchange import refuse_other_graphs
 from libmtl_recon.gradients.graph_operations import call_at
+from libmtl_recon.gradients.left_out import leave_out_dear_ones, leave_out_unknown
 from libmtl_recon.gradients.ranks import Ranks
-from libmtl_recon.gradients.ways import Way, costs, free_memory, whole_pass
+from libmtl_recon.gradients.ways import Way, free_memory, whole_pass
 
 WAYS = ("auto", "stored", "ghost")
 # The share of the free memory above which rows are not stored.
@@ -111,8 +113,8 @@ def make_plan(
         groups.setdefault(id(call.operation.weight), []).append(call)
     reasons: dict[str, str] = {}
     every = dict(groups)
-    _leave_out_unknown(groups, reasons, walk, wanted)
-    saved = _leave_out_dear_ones(
+    leave_out_unknown(groups, reasons, walk, wanted)
+    saved = leave_out_dear_ones(
         groups, reasons, walk, alone_is_shared=wanted is not None, ranks=ranks
     )
     if way == "auto" and groups and saved <= whole_pass(called, calls.others):
@@ -152,72 +154,9 @@ def _walk(
 
 def _outline(walk: Walk, called: Sequence[Call], names: Mapping[int, str]) -> object:
     leaves = [(names.get(id(leaf), ""), walk.tasks_of(node)) for node, leaf in walk.leaves()]
-    return [(call.name, walk.tasks_of(call.node)) for call in called], sorted(leaves)
-
-
-def _leave_out_unknown(
-    groups: dict[int, list[Call]], reasons: dict[str, str], walk: Walk, wanted: set[int] | None
-) -> None:
-    """Leave out weights whose gradients do not follow from their calls alone."""
-    reached = {id(leaf) for _, leaf in walk.leaves()}
-    weights_of: dict[int, set[int]] = {}  # by the biases that go with them
-    for weight, own in groups.items():
-        for call in own:
-            for parameter in call.operation.parameters:
-                weights_of.setdefault(id(parameter), set()).add(weight)
-    for weight, own in list(groups.items()):
-        used = {id(p): p for call in own for p in call.operation.parameters}
-        if any(map(has_hooks, used.values())):
-            reason = "its parameters have hooks"
-        elif wanted is not None and not wanted.issuperset(used):
-            reason = "not all of its parameters are shared"
-        elif any(len(weights_of[identity]) > 1 for identity in used):
-            reason = "its bias goes with several weights"
-        elif any(0 in call.numbers for call in own):
-            reason = "empty, or given nothing in one of its calls"
-        elif len({(call.operation.kind, call.operation.groups) for call in own}) > 1:
-            reason = "used in operations of several kinds"
-        elif not reached.isdisjoint(used):
-            reason = "used outside of its module, too"
-        else:
-            continue
-        reasons |= dict.fromkeys((call.name for call in own), reason)
-        del groups[weight]
-
-
-def _leave_out_dear_ones(
-    groups: dict[int, list[Call]],
-    reasons: dict[str, str],
-    walk: Walk,
-    *,
-    alone_is_shared: bool,
-    ranks: Ranks | None,
-) -> float:
-    """Leave out weights whose rows cost less; what the products of the others save."""
-    saved = 0.0
-    for weight, own in list(groups.items()):
-        nodes: dict[int, list[Node]] = {}
-        for call in own:
-            for parameter in call.operation.parameters:
-                nodes.setdefault(id(parameter), []).append(call.node)
-        reaching = [walk.count_of(*some) for some in nodes.values()]
-        if min(reaching) < (1 if alone_is_shared else 2):
-            # The weight of one task is none of the shared layers, which alone have reasons.
-            if max(reaching) > 1:
-                reasons[own[0].name] = "not all of its parameters are shared"
-            del groups[weight]
-            continue
-        there = [(call, walk.count_of(call.node)) for call in own]
-        cost = costs(there, own[0].inputs.device.type, 1 if ranks is None else ranks.size)
-        if cost.products >= cost.rows:
-            reasons[own[0].name] = (
-                f"products would cost {cost.products / cost.rows:.3g} times as much"
-            )
-            del groups[weight]
-        else:
-            saved += cost.rows - cost.products
-            reasons[own[0].name] = f"rows would cost {cost.rows / cost.products:.3g} times as much"
-    return saved
+    # Those of which it is not known whether they are linear decide how all is computed.
+    custom = sorted({node.name() for node in walk.order if isinstance(node, BackwardCFunction)})
+    return [(call.name, walk.tasks_of(call.node)) for call in called], sorted(leaves), custom
 
 
 @dataclass

@@ -223,6 +223,13 @@ def _gramian_of_mean(group: Ranks) -> Any:
     return exchange.gramian_of_mean(drawn(group.rank, 3, 13, dtype=torch.float32), group)
 
 
+def _add_up_gramians(group: Ranks) -> Any:
+    layers = {name: drawn(group.rank, 2, 2) * factor for name, factor in (("a", 1), ("b", 2))}
+    errors = drawn(group.rank, 2)
+    exchange.add_up_gramians(layers, errors, group)
+    return layers["a"], layers["b"], errors
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"net": Net, "cut": Cut}
 WAYS = ("auto", "ghost")
 COLUMNS = ((7, torch.float32), (1, torch.float64), (6, torch.bfloat16))
@@ -244,6 +251,7 @@ CASES: dict[str, Case] = {
     **{f"columns {width} {dtype}": _own_columns(width, dtype) for width, dtype in COLUMNS},
     "fine columns": lambda group: group.own_columns(fine(group.rank))[0],
     "gramian_of_mean": _gramian_of_mean,
+    "add_up_gramians": _add_up_gramians,
     "traffic": _traffic,
     **{f"{name} {way}": _gramian(make, way) for name, make in NETWORKS.items() for way in WAYS},
     "dropping": _dropping,

@@ -72,7 +72,7 @@ def test_layers_on_both_sides_of_a_cut(
     make: type[nn.Module], products: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     costs = Costs(2.0, 1.0) if products else Costs(1.0, 2.0)
-    monkeypatch.setattr("libmtl_recon.gradients.plan.costs", lambda *_: costs)
+    monkeypatch.setattr("libmtl_recon.gradients.left_out.costs", lambda *_: costs)
     segments: list[Segment] = []
     original = plan._segments
 

@@ -357,7 +357,7 @@ def check(
 @pytest.fixture(autouse=True)
 def _by_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products are taken wherever they are known, however small a layer is."""
-    monkeypatch.setattr("libmtl_recon.gradients.plan.costs", lambda *_: Costs(2.0, 1.0))
+    monkeypatch.setattr("libmtl_recon.gradients.left_out.costs", lambda *_: Costs(2.0, 1.0))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -121,6 +121,17 @@ def test_the_gramian_of_the_mean_is_that_of_blocks_of_columns(found: ByRank) -> 
         torch.testing.assert_close(own["gramian_of_mean"], mean @ mean.T, rtol=1e-14, atol=0)
 
 
+def test_gramians_and_their_errors_become_those_of_the_mean(found: ByRank) -> None:
+    size = len(found)
+    products = torch.stack([cases.drawn(rank, 2, 2) for rank in range(size)]).sum(dim=0) / size**2
+    errors = torch.stack([cases.drawn(rank, 2) for rank in range(size)]).sum(dim=0) / size**2
+    for own in found:
+        for one, wanted in zip(
+            own["add_up_gramians"], (products, 2 * products, errors), strict=True
+        ):
+            torch.testing.assert_close(one, wanted, rtol=1e-15, atol=0)
+
+
 @pytest.mark.parametrize("way", cases.WAYS)
 @pytest.mark.parametrize("network", cases.NETWORKS)
 def test_parts_of_a_batch_have_its_gramian_and_update(

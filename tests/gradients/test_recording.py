@@ -217,7 +217,7 @@ def flat_gradients(network: nn.Module) -> Tensor:
 @pytest.fixture
 def by_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products are taken wherever they are known, however small a layer is."""
-    monkeypatch.setattr("libmtl_recon.gradients.plan.costs", lambda *_: Costs(2.0, 1.0))
+    monkeypatch.setattr("libmtl_recon.gradients.left_out.costs", lambda *_: Costs(2.0, 1.0))
     monkeypatch.setattr("libmtl_recon.gradients.plan.whole_pass", lambda *_: 0.0)
 
 
@@ -288,7 +288,7 @@ def test_any_small_network(data: st.DataObject) -> None:
     rows = stored(network, x, losses)
     with pytest.MonkeyPatch.context() as patched:
         if data.draw(st.booleans()):
-            patched.setattr("libmtl_recon.gradients.plan.costs", lambda *_: Costs(2.0, 1.0))
+            patched.setattr("libmtl_recon.gradients.left_out.costs", lambda *_: Costs(2.0, 1.0))
         patched.setattr("libmtl_recon.gradients.plan.whole_pass", lambda *_: 0.0)
         record, found = computed(network, x, losses, way)
     assert_close(found, gramian(rows))
@@ -331,7 +331,7 @@ def test_no_more_than_a_part_of_the_rows_is_held(
 ) -> None:
     """Eight blocks of equal size: rows, or output gradients, of one or two of them at a time."""
     costs = Costs(2.0, 1.0) if products else Costs(1.0, 2.0)
-    monkeypatch.setattr("libmtl_recon.gradients.plan.costs", lambda *_: costs)
+    monkeypatch.setattr("libmtl_recon.gradients.left_out.costs", lambda *_: costs)
     made: list[int] = []
 
     def zeros(parameters: Sequence[Tensor], tasks: int) -> Tensor:

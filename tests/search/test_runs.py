@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 from libmtl_recon_search import process
-from libmtl_recon_search.child import DIGEST, Job, Recorder
+from libmtl_recon_search.child import Job
 from libmtl_recon_search.config import Config, IntRange, Launch, Space
 from libmtl_recon_search.folder import SearchFolder
 from libmtl_recon_search.process import RunError, RunKilledError
 from libmtl_recon_search.record import Damaged, read_part, read_record
+from libmtl_recon_search.recorder import DIGEST, Recorder
 from libmtl_recon_search.trouble import MachineError
 
 from .forked import Forking, alive, can_fork, family_of, in_a_fork, until
@@ -194,7 +195,7 @@ def test_a_run_that_cannot_write_its_record_says_so(
     make: Callable[[str], Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: Recorder, status: int) -> None:
-        from libmtl_recon_search.child import give_up
+        from libmtl_recon_search.recorder import give_up
 
         give_up(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 

@@ -28,6 +28,7 @@ from libmtl_recon.integrations.libmtl import (
 )
 from libmtl_recon.integrations.libmtl.data_parallel import (
     averaging,
+    branching,
     devices,
     environment,
     fillers,
@@ -296,6 +297,12 @@ FORWARD = Row(
             fillers.know_fillers,
             "Batch norms ask in all that follows.",
             ahead_of=("note-calls",),
+            patch=RANKS,
+        ),
+        Hook(
+            "branches",
+            branching.draw_alike,
+            "What is drawn for the whole batch is drawn alike.",
             patch=RANKS,
         ),
         Hook(

@@ -7,7 +7,6 @@ whether there are several ranks; rank 0 writes.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import random
 import sys
@@ -59,6 +58,18 @@ class SquaredError(AbsLoss):  # type: ignore[misc]
         return ((pred - gt).square() * valid).sum() / valid.sum()
 
 
+class FlatError(AbsLoss):  # type: ignore[misc]
+    def compute_loss(self, pred: Tensor, gt: Tensor) -> Tensor:
+        return (pred - gt.flatten()).square().mean()
+
+
+class DrawingError(SquaredError):
+    """Leaves values out at random."""
+
+    def compute_loss(self, pred: Tensor, gt: Tensor) -> Tensor:
+        return super().compute_loss(pred, torch.where(torch.rand_like(gt) < 0.3, -10, gt))
+
+
 class AbsoluteError(AbsMetric):  # type: ignore[misc]
     def update_fun(self, pred: Tensor, gt: Tensor) -> None:
         self.record.append((pred - gt).abs().mean(dim=1).sum().item())
@@ -66,6 +77,16 @@ class AbsoluteError(AbsMetric):  # type: ignore[misc]
 
     def score_fun(self) -> list[float]:
         return [sum(self.record) / sum(self.bs)]
+
+
+class DrawingAbsoluteError(AbsoluteError):
+    def update_fun(self, pred: Tensor, gt: Tensor) -> None:
+        super().update_fun(pred * random.random() * np.random.rand(), gt * torch.rand_like(gt))
+
+
+class FlatAbsoluteError(AbsoluteError):
+    def update_fun(self, pred: Tensor, gt: Tensor) -> None:
+        super().update_fun(pred.view(gt.shape), gt)
 
 
 class Rows(Dataset[Any]):
@@ -149,26 +170,50 @@ class NormEncoder(nn.Module):
 
 
 class CheckpointedEncoder(NormEncoder):
-    """Its backward pass makes its forward pass again."""
+    """Batch norms in what is computed again in each backward pass."""
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = checkpoint(super().forward, x, use_reentrant=False)
-        return found
+        return checkpoint(super().forward, x, use_reentrant=False)
 
 
-class KeepingEncoder(Encoder):
-    """Centres its input by a mean that it keeps itself, as no batch norm does."""
+class ElsewhereNormEncoder(nn.Module):
+    """Two batch norms of one width, of which the data chooses one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.last = nn.Conv1d(1, 4, 3, bias=False), nn.Linear(16, 7)
+        self.norms = nn.ModuleList([nn.BatchNorm1d(4), nn.BatchNorm1d(4)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = self.norms[int(x[0, 0] > 0)]
+        return torch.tanh(self.last(torch.tanh(norm(self.one(x[:, None]))).flatten(1)))
+
+
+class OwnSyncEncoder(NormEncoder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.SyncBatchNorm(4)
+
+
+class AveragingEncoder(Encoder):
+    """Keeps a mean of what it was given."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(6))
-        self.register_buffer("passes", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
-            self.mean = self.mean * 0.9 + x.mean(dim=0) * 0.1
-            self.passes += 1
+            self.mean.lerp_(x.detach().mean(dim=0), 0.1)
         return super().forward(x - self.mean)
+
+
+class OfRankEncoder(Encoder):
+    """Begins otherwise on each rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one.weight.data += RANK
 
 
 class SparseEncoder(Encoder):
@@ -209,6 +254,20 @@ class ChoosingEncoder(Encoder):
 class DropoutEncoder(Encoder):
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.dropout(super().forward(x), 0.5, training=self.training)
+
+
+class FlatDecoder(nn.Linear):
+    """Predictions with a row for each of a sample's numbers."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z).flatten()
+
+
+class OfNoSample(nn.Linear):
+    """A prediction that has nothing to do with samples."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.weight
 
 
 class Measured(TrainerHook):
@@ -254,6 +313,9 @@ def train(
     seed: int = 0,
     training: dict[str, str] | None = None,
     data: Callable[[], Any] | None = None,
+    loss: type[AbsLoss] = SquaredError,
+    metric: type[AbsMetric] = AbsoluteError,
+    decoder: type[nn.Linear] = nn.Linear,
     trainer_after: Callable[[Any], None] = nothing,  # type: ignore[assignment]
     **changes: Any,
 ) -> Found:
@@ -261,13 +323,13 @@ def train(
     prepared_arguments.keep_training({"recon_gradients": "auto", **(training or {})})
     torch.manual_seed(seed)
     task = {"metrics": ["Err"], "weight": [0]}
-    about = {t: task | {"metrics_fn": AbsoluteError(), "loss_fn": SquaredError()} for t in TASKS}
+    about = {t: task | {"metrics_fn": metric(), "loss_fn": loss()} for t in TASKS}
     measured, scoring = Measured(), ScoringHook()
     with trainer_hooks(measured, *([scoring] if scored else [])):
         given: dict[str, Any] = {
             "task_dict": about,
             "encoder_class": Encoder,
-            "decoders": nn.ModuleDict({t: nn.Linear(7, 2) for t in TASKS}),
+            "decoders": nn.ModuleDict({t: decoder(7, 2) for t in TASKS}),
         }
         trainer = make_trainer(weighting, **{**given, **changes})
         for make in (torch.manual_seed, random.seed, np.random.seed):
@@ -292,6 +354,8 @@ def train(
     found = {f"state {k}": v.clone() for k, v in trainer.model.state_dict().items()}
     found["weights"] = torch.as_tensor(np.array(trainer.batch_weight))
     found["measured"] = torch.tensor(measured.values)
+    # Also of ranks that write nothing, whose schedulers may go by it.
+    found["measured apart"] = spread(found["measured"])
     best = trainer.meter.best_result
     found["best"] = torch.tensor([best["epoch"], best["improvement"]], dtype=torch.float64)
     if scored:
@@ -330,6 +394,7 @@ def over(base: str, *, split: bool) -> dict[str, Any]:
     if split:
         found = recon(base, **dict.fromkeys(SPLIT[base], 9))
         found["arch_args"] |= arguments
+    torch.manual_seed(0)  # for the decoders, also where this is the first case
     return {
         **found,
         "shape": IMAGE,
@@ -356,6 +421,50 @@ def every_second(trainer: Any) -> None:
 
     optimizer.zero_grad = only_then("zero", optimizer.zero_grad)
     optimizer.step = only_then("step", optimizer.step)
+
+
+def changed_on_one_rank(trainer: Any) -> None:
+    """Have rank 1 change a parameter after each step."""
+    step = trainer.optimizer.step
+
+    def then(*args: Any, **kwargs: Any) -> None:
+        step(*args, **kwargs)
+        with torch.no_grad():
+            trainer.model.encoder.one.weight.mul_(1 + 1e-4 * RANK)
+
+    trainer.optimizer.step = then
+
+
+def spread(own: Tensor) -> Tensor:
+    """How far the ranks' numbers are apart."""
+    ranks = group.ranks()
+    everyone = torch.stack([own] if ranks is None else ranks.gather(own)).nan_to_num(-9)
+    return (everyone - everyone[0]).abs().max()
+
+
+def apart(trainer: Any) -> Tensor:
+    """How far the ranks' states are apart."""
+    return spread(torch.cat([v.double().flatten() for v in trainer.model.state_dict().values()]))
+
+
+def begun_otherwise() -> Found:
+    """Ranks that begin otherwise, when their models are built and again before they train."""
+    seen = []
+
+    def look(trainer: Any) -> None:
+        seen.append(apart(trainer))
+        trainer.model.encoder.two.weight.data += RANK
+
+    found = train("EW", encoder_class=OfRankEncoder, trainer_after=look)
+    return found | {"apart": seen[0]}
+
+
+def norms_apart() -> Found:
+    """Batch norms that were not synchronised, after an evaluation."""
+    trainers: list[Any] = []
+    training = {"recon_sync_bn": "off"}
+    train("EW", encoder_class=NormEncoder, training=training, trainer_after=trainers.append)
+    return {"apart": apart(trainers[0])}
 
 
 def without_noise(trainer: Any) -> None:
@@ -480,20 +589,6 @@ def of_four() -> Any:
     return DataLoader(Rows(None, nothing), 4, shuffle=True)
 
 
-def warned(**changes: Any) -> Found:
-    """Train, and raise what was warned of."""
-    told: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("libmtl_recon")
-    logger.addHandler(handler)
-    try:
-        train("EW", **changes)
-    finally:
-        logger.removeHandler(handler)
-    raise RuntimeWarning(*told)
-
-
 def sets_of_indices() -> Any:
     class Sets:
         def __iter__(self) -> Any:
@@ -513,6 +608,23 @@ def in_bfloat16() -> Found:
         torch.set_default_dtype(torch.float64)
 
 
+def dtypes_of_norms() -> Found:
+    """The sizes of the numbers that a batch norm returns for bfloat16 ones, by bf16."""
+    found: list[int] = []
+
+    def note(trainer: Any) -> None:
+        trainer.model.encoder.first.register_forward_hook(
+            lambda _, given, returned: found.extend((given[0].itemsize, returned.itemsize))
+        )
+
+    torch.set_default_dtype(torch.float32)
+    try:
+        train("EW", encoder_class=NormEncoder, training={"recon_amp": "bf16"}, trainer_after=note)
+    finally:
+        torch.set_default_dtype(torch.float64)
+    return {"sizes": torch.tensor(found)}
+
+
 def own_process_group() -> Found:
     """In a process in which ours was not made yet."""
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -524,12 +636,22 @@ BASES = ("MTAN", "MMoE", "CGC", "PLE", "DSelect_k")
 
 
 def dropout_differs() -> Found:
-    """Each rank's random numbers after a training; equal numbers would mean equal dropout."""
-    train("EW", encoder_class=DropoutEncoder)
+    """What each rank draws in its first forward pass; equal numbers would mean equal dropout."""
+    drawn: list[Tensor] = []
+
+    def note(trainer: Any) -> None:
+        # Of torch's generator rank 0 alone has drawn the order of samples meanwhile.
+        trainer.model.encoder.register_forward_pre_hook(
+            lambda *_: drawn.append(
+                torch.tensor([random.random(), np.random.rand(), torch.rand(1)])
+            )
+        )
+
+    train("EW", encoder_class=DropoutEncoder, trainer_after=note)
     ranks = group.ranks()
-    own = torch.rand(4)
-    everyone = [own] if ranks is None else ranks.gather(own)
-    return {"different": torch.tensor(len({tuple(one.tolist()) for one in everyone}))}
+    everyone = [drawn[0]] if ranks is None else ranks.gather(drawn[0])
+    columns = torch.stack(everyone).T.tolist()
+    return {"different": torch.tensor(min(len(set(of_generator)) for of_generator in columns))}
 
 
 OF_BOTH = ("EW", "UW", "DWA", "GLS", "RLW", "GradNorm", "MGDA", "PCGrad", "GradVac", "IMTL")
@@ -584,7 +706,7 @@ CASES: dict[str, Callable[[], Found]] = {
     "GradOPS, MMoE of rows": lambda: train("GradOPS", **mmoe()),
     **{
         f"PCGrad, {base}": lambda base=base: train("PCGrad", **over(base, split=False))
-        for base in (*BASES, "Cross_stitch")
+        for base in (*BASES, "Cross_stitch", "LTB")
     },
     **{
         f"PCGrad, Recon over {base}": lambda base=base: train("PCGrad", **over(base, split=True))
@@ -611,6 +733,18 @@ CASES: dict[str, Callable[[], Found]] = {
     ),
     "PCGrad, batch norm, Recon": lambda: train(
         "PCGrad", encoder_class=NormEncoder, **recon(one=9, first=8)
+    ),
+    "GradOPS, batch norm, checkpoint": lambda: train("GradOPS", encoder_class=CheckpointedEncoder),
+    "dtypes of batch norms": dtypes_of_norms,
+    "begun otherwise": begun_otherwise,
+    "norms apart": norms_apart,
+    "EW, drawn": lambda: train("EW", loss=DrawingError, metric=DrawingAbsoluteError),
+    "RotoGrad gradnorm, flat": lambda: train(
+        "RotoGrad",
+        loss=FlatError,
+        metric=FlatAbsoluteError,
+        decoder=FlatDecoder,
+        **rotograd("gradnorm"),
     ),
     "EW, batch norm, multi_input": lambda: train("EW", encoder_class=NormEncoder, multi_input=True),
     **{
@@ -660,6 +794,12 @@ CASES: dict[str, Callable[[], Found]] = {
 # Close to one process, and no closer.
 ROUGH: dict[str, Callable[[], Found]] = {
     "GradOPS, bf16": in_bfloat16,
+    "PCGrad, batch norm, Recon, off": lambda: train(
+        "PCGrad",
+        encoder_class=NormEncoder,
+        training={"recon_sync_bn": "off"},
+        **recon(one=9, first=8),
+    ),
     "EW, batch norm, off": lambda: train(
         "EW", encoder_class=NormEncoder, training={"recon_sync_bn": "off"}
     ),
@@ -675,8 +815,11 @@ REFUSED: dict[str, Callable[[], Found]] = {
     "changed data and batch norm": lambda: train(
         "EW", trainer_class=Changed, encoder_class=NormEncoder
     ),
-    "checkpointed batch norm": lambda: train("EW", encoder_class=CheckpointedEncoder),
-    "keeps a mean": lambda: warned(encoder_class=KeepingEncoder),
+    "other batch norms": lambda: train("EW", encoder_class=ElsewhereNormEncoder),
+    "batch norms by PyTorch": lambda: train("EW", encoder_class=OwnSyncEncoder),
+    "own buffer": lambda: train("EW", encoder_class=AveragingEncoder),
+    "changed on one rank": lambda: train("EW", trainer_after=changed_on_one_rank),
+    "of no sample": lambda: train("EW", loss=FlatError, decoder=OfNoSample),
     "distributed sampler": lambda: train("EW", data=distributed_sampler),
     "padded": lambda: train("EW", data=padded),
     "sets of indices": lambda: train("EW", data=sets_of_indices),
@@ -688,8 +831,9 @@ def main() -> None:
     torch.set_default_dtype(torch.float64)
     path, *names = sys.argv[1:]
     if names == ["all"]:
-        unknown = [name for name in PLAIN if not hasattr(LibMTL.weighting, name)]
-        names = [name for name in CASES if name.partition(",")[0] not in unknown]
+        unknown = {name for name in PLAIN if not hasattr(LibMTL.weighting, name)}
+        unknown |= {name for name in ("LTB",) if not hasattr(architectures, name)}
+        names = [name for name in CASES if unknown.isdisjoint(name.split(", "))]
     found: dict[str, Any] = {}
     for name in names:
         try:

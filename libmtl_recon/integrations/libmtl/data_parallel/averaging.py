@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.gradients.ranks import Ranks
-from libmtl_recon.integrations.libmtl.data_parallel.fillers import end_step
+from libmtl_recon.integrations.libmtl.data_parallel.fillers import forget_passes
 from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
 from libmtl_recon.integrations.libmtl.data_parallel.predictions import refuse_other_losses
 from libmtl_recon.integrations.libmtl.data_parallel.randomness import of_first
@@ -32,7 +32,7 @@ def average_gradients(
     device = next(model.parameters()).device
     with of_first(group, device):
         weights = proceed(model, losses, **kwargs)
-    end_step()
+    forget_passes()
     average_grad(list(model.parameters()), group)
     return weights
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
+from libmtl_recon.errors import ReconError
 from libmtl_recon.gradients.ranks import Ranks
-from libmtl_recon.integrations.libmtl.data_parallel.fillers import counts_for_nothing, refuse_again
+from libmtl_recon.integrations.libmtl.data_parallel.fillers import counts_for_nothing
 from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
 
 _KINDS = nn.modules.batchnorm._BatchNorm
@@ -33,19 +34,39 @@ def synchronise(network: nn.Module) -> int:
 
     Returns:
         How many batch norms it has.
+
+    Raises:
+        ReconError: One is synchronised by PyTorch, which would count fillers.
     """
-    norms = batch_norms(network)
-    for norm in norms:
-        if not vars(norm).get(_MARK):
-            vars(norm)[_MARK] = True
+    norms = [module for module in network.modules() if is_batch_norm(module)]
+    for number, norm in enumerate(norms, 1):
+        if isinstance(norm, nn.SyncBatchNorm):
+            raise ReconError(
+                "The network has a torch.nn.SyncBatchNorm, which would count the samples that fill "
+                "up a batch with fewer samples than there are ranks. Use torch.nn.BatchNorm2d (or "
+                "1d, 3d), which is synchronised as well."
+            )
+        synchronised = is_synchronised(norm)
+        vars(norm)[_MARK] = number  # by which the ranks know that they speak of the same
+        if not synchronised:
             norm.register_forward_pre_hook(_enter)
             norm.register_forward_hook(_leave, always_call=True)
     return len(norms)
 
 
-def batch_norms(network: nn.Module) -> list[nn.Module]:
-    """A network's batch norms."""
-    return [module for module in network.modules() if isinstance(module, _KINDS)]
+def count_norms(network: nn.Module) -> int:
+    """How many batch norms a network has."""
+    return sum(map(is_batch_norm, network.modules()))
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """Whether a module is one of PyTorch's batch norms."""
+    return isinstance(module, _KINDS)
+
+
+def is_synchronised(module: nn.Module) -> bool:
+    """Whether a module is a batch norm that uses the statistics of all ranks."""
+    return _MARK in vars(module)
 
 
 class _InTheirPlace(TorchFunctionMode):
@@ -97,7 +118,7 @@ def normalised(
 
     Raises:
         ValueError: The whole batch has one value per channel.
-        ReconError: A backward pass computes what a filler has passed through again.
+        ReconError: Another rank is at another batch norm.
     """
     given = (input, running_mean, running_var, weight, bias)
     if has_torch_function(given):
@@ -119,7 +140,6 @@ def normalised(
         return batch_norm(
             input, running_mean, running_var, weight, bias, training, momentum or 0.0, eps
         )
-    refuse_again()
     own = not counts_for_nothing()
     mean, variance, count = _statistics(input.detach(), group, own=own)
     if running_mean is not None and running_var is not None:
@@ -132,7 +152,9 @@ def normalised(
     shape = _shape(input)
     if weight is not None:
         output = output * weight.view(shape)
-    return output if bias is None else output + bias.view(shape)
+    if bias is not None:
+        output = output + bias.view(shape)
+    return output.to(input.dtype)  # as there, also where autocast leaves parameters in float32
 
 
 def _statistics(input: Tensor, group: Ranks, *, own: bool) -> tuple[Tensor, Tensor, int]:
@@ -143,11 +165,21 @@ def _statistics(input: Tensor, group: Ranks, *, own: bool) -> tuple[Tensor, Tens
         variance, mean = torch.var_mean(values, dim=1, correction=0)
     else:
         variance = mean = values.new_zeros(len(values))
-    told = torch.cat([mean, variance, mean.new_full((1,), count)])
+    number = vars(_entered[-1][0])[_MARK] if _entered else 0
+    told = torch.cat([mean, variance, mean.new_tensor([count, number])])
     with group.sending("batch norms"):
         found = torch.stack(group.gather(told))
-    means, variances, counts = found.split([len(mean), len(mean), 1], dim=1)
-    total = int(counts.sum())
+    means, variances, counts, numbers = found.split([len(mean), len(mean), 1, 1], dim=1)
+    # Both in one: a device is waited for once.
+    numbered = torch.cat([counts.sum(dim=0), numbers.amin(dim=0), numbers.amax(dim=0)]).tolist()
+    if numbered[1] != numbered[2]:
+        raise ReconError(
+            "The network has called other batch norms for one rank's part of a batch than for "
+            "another's, as where layers are chosen by the data, so that their statistics cannot be "
+            "those of the whole batch. Have every forward pass call the same ones, or give "
+            "--recon_sync_bn off."
+        )
+    total = int(numbered[0])
     if total == 1:
         raise ValueError(
             "Expected more than 1 value per channel when training, got an input of one over all "
@@ -180,24 +212,24 @@ class _Normalised(torch.autograd.Function):
         output = (input.to(_wide(input)) - mean.view(shape)) * scale.view(shape)
         output = output.to(input.dtype)
         ctx.save_for_backward(output, scale)
-        ctx.count, ctx.group, ctx.own = count, group, own
+        ctx.count, ctx.group, ctx.own, ctx.dtype = count, group, own, input.dtype
         return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of this rank's part, of which mean and scale depend on all parts."""
-        normal, scale = ctx.saved_tensors  # once: a checkpoint unpacks them a single time
-        shape, wide = _shape(normal), _wide(normal)
-        gradient, output = gradient.to(wide), normal.to(wide)
+        output, scale = ctx.saved_tensors  # once: a checkpoint unpacks them only once
+        shape, wide = _shape(output), _wide(output)
+        gradient, output = gradient.to(wide), output.to(wide)
         others = [axis for axis in range(gradient.ndim) if axis != 1]
         sums = torch.stack([gradient.sum(dim=others), (gradient * output).sum(dim=others)])
         with ctx.group.sending("batch norms"):
             means = ctx.group.add_up(sums) / ctx.count
         if not ctx.own:  # nothing depends on it
-            return torch.zeros_like(normal), None, None, None, None, None
+            return torch.zeros_like(output, dtype=ctx.dtype), *[None] * 5
         centred = gradient - means[0].view(shape) - output * means[1].view(shape)
-        return (centred * scale.view(shape)).to(normal.dtype), *[None] * 5
+        return (centred * scale.view(shape)).to(ctx.dtype), *[None] * 5
 
 
 def _wide(tensor: Tensor) -> torch.dtype:

@@ -18,10 +18,11 @@ from torch.utils.weak import WeakIdKeyDictionary
 from libmtl_recon.errors import ReconError
 
 _marked: Any = WeakIdKeyDictionary()
-_inside = False
+# Whether the forward pass that goes on is one of a filler; None: none goes on.
+_inside: bool | None = None
+# The same of the forward passes with a graph since the last `backward`.
+_passed: set[bool] = set()
 _seen = False
-# Whether one has passed since the last backward pass.
-_passed = False
 
 
 def mark_filler(data: Any) -> None:
@@ -37,8 +38,25 @@ def is_filler(data: Any) -> bool:
 
 
 def counts_for_nothing() -> bool:
-    """Whether the forward pass that goes on is one of a filler."""
-    return _inside
+    """Whether the forward pass that goes on, or is done again by a checkpoint, is one of a filler.
+
+    Raises:
+        ReconError: A checkpoint does one of several again, not all of which were of a filler.
+    """
+    if _inside is not None:
+        return _inside
+    if len(_passed) > 1:
+        raise ReconError(
+            "A checkpoint with batch norms inside it (torch.utils.checkpoint) computes again, in a "
+            "backward pass, what may belong to the batch of one task or another, of which one has "
+            "fewer samples than there are ranks. Use drop_last=True, or leave the checkpoint out."
+        )
+    return True in _passed
+
+
+def forget_passes() -> None:
+    """Forget the forward passes of a step, whose graphs are done with."""
+    _passed.clear()
 
 
 @contextmanager
@@ -46,6 +64,8 @@ def passing(filler: bool) -> Iterator[None]:
     """Inside the ``with`` block, a forward pass of a filler goes on, or one of samples."""
     global _inside
     before, _inside = _inside, filler
+    if torch.is_grad_enabled():
+        _passed.add(filler)
     try:
         yield
     finally:
@@ -54,10 +74,9 @@ def passing(filler: bool) -> Iterator[None]:
 
 def know_fillers(proceed: Callable[..., Any], model: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Around a model's forward pass: know whether its input is a filler."""
-    global _seen, _passed
+    global _seen
     filler = is_filler((args, kwargs))
     _seen = _seen or filler
-    _passed = _passed or (filler and torch.is_grad_enabled())
     with passing(filler):
         return proceed(model, *args, **kwargs)
 
@@ -67,26 +86,3 @@ def was_known() -> bool:
     global _seen
     known, _seen = _seen, False
     return known
-
-
-def end_step() -> None:
-    """Note that the backward passes of a step have ended."""
-    global _passed
-    _passed = False
-
-
-def refuse_again() -> None:
-    """Refuse a forward pass that a backward pass makes again, as gradient checkpoints do.
-
-    Of several inputs it is not known whether this one is a filler.
-
-    Raises:
-        ReconError: One was.
-    """
-    if _passed and torch._C._current_graph_task_id() != -1:
-        raise ReconError(
-            "A batch has fewer samples than there are ranks, and the network computes batch norms "
-            "again in its backward pass (torch.utils.checkpoint), which would count the sample "
-            "that a rank without any got in its place. Use drop_last=True, or a batch size that "
-            "leaves a last batch with a sample for each rank."
-        )

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 from libmtl_recon.errors import ReconError
 from libmtl_recon.gradients.ranks import Ranks
-from libmtl_recon.integrations.libmtl.data_parallel.batch_norm import batch_norms
+from libmtl_recon.integrations.libmtl.data_parallel.batch_norm import count_norms
 from libmtl_recon.integrations.libmtl.data_parallel.fillers import was_known
 from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
 from libmtl_recon.integrations.libmtl.data_parallel.randomness import of_first
@@ -76,7 +76,8 @@ def of_whole_batch(
     known.add(preds, gts, whole)
     if torch.is_grad_enabled():
         _computed.add(trainer.model)
-        _samples[trainer.model] = max(map(len, tree_leaves(whole[0])), default=0)
+        # By the labels: a prediction may have a row per pixel.
+        _samples[trainer.model] = max(map(len, tree_leaves(whole[1])), default=0)
     with of_first(group, trainer.device):
         return proceed(trainer, *whole, task_name)
 
@@ -91,7 +92,7 @@ def _refuse_unknown_filler(model: Any, gts: Any) -> None:
     labels = tree_leaves(gts)
     empty = bool(labels) and all(isinstance(one, Tensor) and len(one) == 0 for one in labels)
     known = was_known()
-    if empty and not known and torch.is_grad_enabled() and model.training and batch_norms(model):
+    if empty and not known and torch.is_grad_enabled() and model.training and count_norms(model):
         raise ReconError(
             "A batch has fewer samples than there are ranks, and the sample that a rank without "
             "any got in its place did not come to the model as it was loaded (the script's "
@@ -171,6 +172,12 @@ def together(preds: Any, gts: Any, group: Ranks) -> tuple[Any, Any]:
         own_preds = [leaf[:0] for leaf in own_preds]
     with group.sending("predictions"):
         everyone = group.gather_all([leaf.detach() for leaf in (*own_preds, *own_gts)])
+    lengths = [[len(of_rank[place]) for of_rank in everyone] for place in range(len(everyone[0]))]
+    if len(own_preds) == len(own_gts):
+        for of_pred, of_gt in zip(
+            lengths[: len(own_preds)], lengths[len(own_preds) :], strict=True
+        ):
+            _refuse_other_rows(of_pred, of_gt)
     joined = []
     for place, own in enumerate((*own_preds, *own_gts)):
         parts = [of_rank[place] for of_rank in everyone]
@@ -184,6 +191,18 @@ def together(preds: Any, gts: Any, group: Ranks) -> tuple[Any, Any]:
         joined.append(torch.cat(parts))
     whole = joined[: len(own_preds)], joined[len(own_preds) :]
     return tree_unflatten(whole[0], of_preds), tree_unflatten(whole[1], of_gts)
+
+
+def _refuse_other_rows(of_predictions: list[int], of_labels: list[int]) -> None:
+    """Refuse predictions that have not as many rows per sample on each rank."""
+    rows, samples = sum(of_predictions), sum(of_labels)
+    pairs = zip(of_predictions, of_labels, strict=True)
+    if any(own * samples != labels * rows for own, labels in pairs):
+        raise ReconError(
+            "A prediction does not have the samples along its first axis (the ranks have "
+            f"{of_predictions} rows of {of_labels} samples), so that the ranks' parts cannot be "
+            "put together. Have the network return predictions [N, ...], or train in one process."
+        )
 
 
 def _magnified(own: Tensor, size: int) -> Tensor:

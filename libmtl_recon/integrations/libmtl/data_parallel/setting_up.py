@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
-import zlib
 from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
-from libmtl_recon.gradients import packing
+from libmtl_recon.errors import ReconError
 from libmtl_recon.gradients.ranks import Ranks
-from libmtl_recon.integrations.libmtl.data_parallel.batch_norm import batch_norms, synchronise
+from libmtl_recon.integrations.libmtl.data_parallel.batch_norm import (
+    count_norms,
+    is_batch_norm,
+    is_synchronised,
+    synchronise,
+)
 from libmtl_recon.integrations.libmtl.data_parallel.group import join, ranks
 from libmtl_recon.integrations.libmtl.data_parallel.loaders import sliced
 from libmtl_recon.integrations.libmtl.data_parallel.predictions import note_sliced
@@ -22,7 +26,8 @@ from libmtl_recon.integrations.libmtl.wrapper import Call
 
 _logger = logging.getLogger(__name__)
 _told: WeakSet[Any] = WeakSet()
-_warned: WeakSet[Any] = WeakSet()
+# How far, relative to its norm, a parameter may be from another rank's.
+_ROUNDING = 1e-6
 
 
 def meet(_: Call) -> None:
@@ -47,7 +52,7 @@ def begin_training(call: Call) -> None:
     share_state(model, group)
     part_ways(group, trainer.device)
     wanted = prepared_training().get("recon_sync_bn", "on") == "on"
-    norms = synchronise(model) if wanted else len(batch_norms(model))
+    norms = synchronise(model) if wanted else count_norms(model)
     if trainer in _told:
         return
     _told.add(trainer)
@@ -61,43 +66,15 @@ def begin_training(call: Call) -> None:
 
 
 def begin_evaluation(call: Call) -> None:
-    """Evaluate one network: batch norms that were not synchronised have other buffers per rank."""
+    """Evaluate one network: batch norms that were not synchronised have other buffers per rank.
+
+    Raises:
+        ReconError: The ranks' networks differ in something else.
+    """
     group = ranks()
     if group is not None:
-        _tell_of_buffers(call.owner.model, group)
+        refuse_other_states(call.owner.model, group)
         _share([buffer.data for buffer in call.owner.model.buffers()], group)
-
-
-def _tell_of_buffers(model: nn.Module, group: Ranks) -> None:
-    """Warn, once for each model, of buffers that each rank has changed by its part of the batches.
-
-    Batch norms are told of when the training begins.
-    """
-    if model in _warned:
-        return
-    known = {id(b) for norm in batch_norms(model) for b in norm.buffers()}
-    buffers = {name: b for name, b in model.named_buffers() if id(b) not in known}
-    if not buffers:
-        return
-    own = torch.tensor([_digest(buffer) for buffer in buffers.values()])
-    with group.sending("agreement"):
-        everyone = torch.stack(group.gather(own))
-    differ = (everyone != everyone[0]).any(dim=0).tolist()
-    names = [name for name, differs in zip(buffers, differ, strict=True) if differs]
-    if names:
-        _warned.add(model)
-        _logger.warning(
-            "The network keeps in %s what it computes of its batches. Of several ranks each "
-            "computes it of its own part, and so in training not what one process would; only "
-            "PyTorch's batch norms look at the whole batch. Rank 0's goes on",
-            ", ".join(names),
-        )
-
-
-def _digest(tensor: Tensor) -> int:
-    content = torch.zeros(packing.room(tensor.shape, tensor.dtype), dtype=torch.uint8)
-    packing.pack(content, [tensor.cpu()])
-    return zlib.crc32(content.numpy().tobytes())
 
 
 def slice_loaders(call: Call) -> None:
@@ -112,6 +89,54 @@ def slice_loaders(call: Call) -> None:
         call.arguments["dataloaders"] = parts
     else:
         call.arguments["dataloaders"] = sliced(given, group, device)
+
+
+def refuse_other_states(model: nn.Module, group: Ranks) -> None:
+    """Refuse a model whose parameters, or buffers, are not the same on all ranks.
+
+    Buffers of batch norms that are not synchronised are left out. What is compared is each
+    tensor's sum and norm, up to the rounding of other hardware.
+
+    Raises:
+        ReconError: They are not.
+    """
+    apart = {
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        if is_batch_norm(module) and not is_synchronised(module)
+        for name, _ in module.named_buffers()  # also those of each task
+    }
+    own = dict(model.named_parameters())
+    state = own | {name: one for name, one in model.named_buffers() if name not in apart}
+    if not state:
+        return
+    told = torch.tensor([_summary(tensor) for tensor in state.values()], dtype=torch.float64)
+    with group.sending("state"):
+        everyone = torch.stack(group.gather(told)).nan_to_num(0.0)
+    lengths = torch.tensor([tensor.numel() for tensor in state.values()])
+    # A sum of many numbers may be small, and its rounding is not.
+    scale = (
+        everyone[0, :, 1, None] * torch.stack([lengths.double().sqrt(), torch.ones(len(told))]).T
+    )
+    differs = ((everyone - everyone[0]).abs() > _ROUNDING * scale).any(dim=2).any(dim=0)
+    for name, other in zip(state, differs.tolist(), strict=True):
+        if other:
+            raise ReconError(
+                f"The parameter {name} is not the same on all ranks: something has changed it on "
+                "some of them alone. Have the script change parameters on all ranks alike."
+                if name in own
+                else f"The buffer {name} is not the same on all ranks: the network makes it of the "
+                "samples of a batch, of which each rank has a part, and only the buffers of "
+                "torch.nn.BatchNorm1d, 2d and 3d are those of the whole batch. Train this network "
+                "in one process."
+            )
+
+
+def _summary(tensor: Tensor) -> tuple[float, float]:
+    real = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
+    real = real if real.is_floating_point() else real.double()
+    norm = torch.linalg.vector_norm(real, dtype=torch.float64)
+    return float(real.sum(dtype=torch.float64)), float(norm)
 
 
 def share_state(model: nn.Module, group: Ranks) -> None:

@@ -1,0 +1,108 @@
+"""The record of a run: one JSON object a line, written while the run goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from libmtl_recon import Measurement, TrainerHook, known_weightings
+from libmtl_recon.output import warn
+
+CANNOT_WRITE = 74  # the exit status of a run that cannot write down what it measured (EX_IOERR)
+DIGEST = "digest"
+
+
+class Recorder(TrainerHook):
+    """Writes what the first Trainer does, in all its calls of ``train``, one JSON object a line.
+
+    The last line has the digest of those before it, from which damage is known. Where a line
+    cannot be written the process ends, for a run of which nothing is known is worth nothing.
+
+    Args:
+        file: The record; None on ranks for which another writes, where nothing is written.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._trainer: Any = None
+        self._digest = hashlib.sha256()
+        try:
+            self._stream = None if file is None else file.open("wb")
+        except OSError as error:
+            give_up(error)
+
+    def write(self, event: str, **values: Any) -> None:
+        """Write one line, at once."""
+        if self._stream is None:
+            return
+        line = json.dumps({"event": event, **values}).encode() + b"\n"
+        self._digest.update(line)
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+        except OSError as error:
+            give_up(error)
+
+    def end(self, status: int) -> None:
+        """Write the last line, so that it is on the disk."""
+        self.write("ended", status=status, **{DIGEST: self._digest.hexdigest()})
+        if self._stream is None:
+            return
+        try:
+            os.fsync(self._stream.fileno())
+            self._stream.close()
+        except OSError as error:
+            give_up(error)
+
+    def built(self, trainer: Any) -> None:
+        """Write what the network and its metrics are, and which weightings there are."""
+        if self._trainer is not None:
+            return
+        self._trainer = trainer
+        higher = {
+            task: dict(zip(about["metrics"], map(bool, about["weight"]), strict=True))
+            for task, about in trainer.task_dict.items()
+        }
+        parameters = sum(p.numel() for p in trainer.model.parameters())
+        self.write(
+            "built",
+            higher_is_better=higher,
+            parameters=parameters,
+            weightings=known_weightings(),
+        )
+
+    def training(self, trainer: Any) -> None:
+        """Write that a script trains another model, too."""
+        if not self._is_first(trainer):
+            self.write("another model")
+
+    def measured(self, trainer: Any, measurement: Measurement) -> None:
+        """Write what was measured; NaN and infinity, which JSON lacks, as null."""
+        if not self._is_first(trainer):
+            return
+        self.write(
+            "measured",
+            epoch=measurement.epoch,
+            mode=measurement.mode,
+            losses=_finite(measurement.losses),
+            metrics={task: _finite(values) for task, values in measurement.metrics.items()},
+        )
+
+    def _is_first(self, trainer: Any) -> bool:
+        return trainer is self._trainer or trainer.model is self._trainer.model
+
+
+def give_up(error: OSError) -> NoReturn:
+    """End at once: the search cannot go on where it cannot write, and says so."""
+    with contextlib.suppress(OSError):
+        warn(f"libmtl-recon: error: {error}")
+    os._exit(CANNOT_WRITE)
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
