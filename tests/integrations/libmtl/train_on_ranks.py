@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from missing_problem import AbsoluteError
 from small_problem import make_trainer
 
 # Of a fork PYTHONPATH is not asked.
@@ -68,15 +69,6 @@ class DrawingError(SquaredError):
 
     def compute_loss(self, pred: Tensor, gt: Tensor) -> Tensor:
         return super().compute_loss(pred, torch.where(torch.rand_like(gt) < 0.3, -10, gt))
-
-
-class AbsoluteError(AbsMetric):  # type: ignore[misc]
-    def update_fun(self, pred: Tensor, gt: Tensor) -> None:
-        self.record.append((pred - gt).abs().mean(dim=1).sum().item())
-        self.bs.append(len(pred))
-
-    def score_fun(self) -> list[float]:
-        return [sum(self.record) / sum(self.bs)]
 
 
 class DrawingAbsoluteError(AbsoluteError):
