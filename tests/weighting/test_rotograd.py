@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rotograd_tasks import Problem, a_rotation, randn, rotated_rotograd, train
@@ -24,6 +24,8 @@ from libmtl_recon.weighting.rotograd_formulas import (
     training_rates,
 )
 
+# The norm from which on PyTorch's matrix exponential is exact to rounding in float64.
+SMALL = 0.05
 SHAPES = {"flat": (6, 5), "tokens": (2, 3, 5), "images": (3, 5, 2, 2), "volumes": (2, 5, 2, 1, 2)}
 
 
@@ -252,10 +254,27 @@ def test_any_parameters_make_a_rotation(size: int, seed: int, rotation_map: str)
     rotation = Rotation(size, rotation_map, dtype=torch.float64)
     with torch.no_grad():
         rotation.parameter.copy_(2 * randn(size, size, seed=seed))
+    if rotation_map == "matrix_exp":
+        # What PyTorch makes of a smaller one is the next test's.
+        skew = rotation.parameter.tril(-1)
+        assume(float((skew - skew.T).abs().sum(dim=0).max()) >= SMALL)
     matrix = rotation.matrix()
     eye = torch.eye(size, dtype=torch.float64)
     torch.testing.assert_close(matrix @ matrix.T, eye, rtol=0, atol=1e-12)
     assert float(torch.linalg.det(matrix)) == pytest.approx(1.0)
+
+
+def test_small_parameters_make_a_rotation_as_far_as_pytorchs_exponential_goes() -> None:
+    """In float64 it is off by 2e-10 below a norm of 0.05 (`torch-matrix-exp-small-norm.sh`)."""
+    off = {}
+    for turn in (0.01, 0.049, SMALL):
+        rotation = Rotation(2, "matrix_exp", dtype=torch.float64)
+        with torch.no_grad():
+            rotation.parameter.copy_(torch.tensor([[0.0, 0.0], [turn, 0.0]]))
+        matrix = rotation.matrix()
+        off[turn] = float((matrix @ matrix.T - torch.eye(2)).abs().max())
+    assert max(off.values()) < 1e-9
+    assert off[SMALL] < 1e-14
 
 
 def test_the_names_are_public() -> None:

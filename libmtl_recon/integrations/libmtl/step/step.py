@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from libmtl_recon.errors import ReconError
+from libmtl_recon.errors import ReconError, naming
 from libmtl_recon.gradients import Record
 from libmtl_recon.gradients.accumulate import added_up
 from libmtl_recon.gradients.plan import Plan
@@ -236,7 +236,8 @@ class Step:
         if found is None:
             return None
         try:
-            plan = found.record.plan(found.losses)
+            with naming(way="--recon_gradients"):
+                plan = found.record.plan(found.losses)
         except ReconError:
             if self.way == "ghost":
                 raise
