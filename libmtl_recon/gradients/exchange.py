@@ -44,7 +44,8 @@ def refuse_other_graphs(outline: object, ranks: Ranks) -> None:
         raise ReconError(
             "The network has called other layers for one rank's part of the batch than for "
             "another's, as where layers are dropped at random or chosen by the data, so that "
-            "products of gradients cannot be put together. Set `way` to auto, which takes rows then."
+            "products of gradients cannot be put together. Set `way` to auto, which takes rows "
+            "then."
         )
 
 
