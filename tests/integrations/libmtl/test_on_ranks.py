@@ -22,7 +22,9 @@ on_main = pytest.mark.skipif(
 )
 # SciPy's solvers take derivatives from differences, which make 1e-8 of a rounding.
 # What LTB learns of its branches is nearly nothing, and of that Adam makes steps of full size.
-COARSE = {"CAGrad": 1e-7, "CAGrad, stored": 1e-5, "FairGrad": 1e-10, "LTB": 1e-8}
+# Of the wide network, a batch in another order makes 8e-7 of CAGrad in one process.
+WIDE = {f"CAGrad, {way}": 1e-6 for way in ("auto", "ghost", "stored")}
+COARSE = {"CAGrad": 1e-7, "FairGrad": 1e-10, "LTB": 1e-8, **WIDE}
 QUICK = (
     "EW",
     "GradOPS",
