@@ -11,11 +11,24 @@ from collections.abc import Iterator
 from typing import Any
 
 
-class Loader:
-    """A data loader of the script's, as LibMTL may iterate it."""
+class AroundLoader:
+    """Stands in for a data loader of the script's, and has its length and attributes."""
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:
+        # A script's own Trainer may ask for the batch size, the data set, the sampler.
+        if name == "loader":
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+
+class Loader(AroundLoader):
+    """A data loader of the script's, as LibMTL may iterate it."""
 
     def __iter__(self) -> LoaderIterator:
         caught = sys.exc_info()[1]
@@ -28,15 +41,6 @@ class Loader:
         ):
             raise caught
         return LoaderIterator(iter(self.loader))
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __getattr__(self, name: str) -> Any:
-        # A script's own Trainer may ask for the batch size, the data set, the sampler.
-        if name == "loader":
-            raise AttributeError(name)
-        return getattr(self.loader, name)
 
 
 class LoaderIterator:

@@ -12,7 +12,7 @@ from libmtl_recon.gradients.ranks import Ranks
 from libmtl_recon.integrations.libmtl.data_parallel.fillers import forget_passes
 from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
 from libmtl_recon.integrations.libmtl.data_parallel.predictions import refuse_other_losses
-from libmtl_recon.integrations.libmtl.data_parallel.randomness import of_first
+from libmtl_recon.integrations.libmtl.data_parallel.randomness import drawing_as_first
 from libmtl_recon.integrations.libmtl.wrapper import Call
 
 _NONE, _DENSE, _SPARSE = 0, 1, 2
@@ -30,7 +30,7 @@ def average_gradients(
         return proceed(model, losses, **kwargs)
     refuse_other_losses(model)
     device = next(model.parameters()).device
-    with of_first(group, device):
+    with drawing_as_first(group, device):
         weights = proceed(model, losses, **kwargs)
     forget_passes()
     average_grad(list(model.parameters()), group)

@@ -8,7 +8,6 @@ tasks, behind the first split of Recon, is normalised per task.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -23,7 +22,6 @@ from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
 
 _KINDS = nn.modules.batchnorm._BatchNorm
 _MARK = "_libmtl_recon_synchronised"
-_HALVES = (torch.bfloat16, torch.float16)
 
 
 def synchronise(network: nn.Module) -> int:
@@ -233,13 +231,8 @@ class _Normalised(torch.autograd.Function):
 
 
 def _wide(tensor: Tensor) -> torch.dtype:
-    return torch.float32 if tensor.dtype in _HALVES else tensor.dtype
-
-
-@functools.lru_cache(maxsize=8)
-def _axes(dimensions: int) -> tuple[int, ...]:
-    return (1, -1, *[1] * (dimensions - 2))
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def _shape(input: Tensor) -> tuple[int, ...]:
-    return _axes(input.ndim)
+    return (1, -1, *[1] * (input.ndim - 2))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
-from libmtl_recon.integrations.libmtl.data_parallel.randomness import of_first
+from libmtl_recon.integrations.libmtl.data_parallel.randomness import drawing_as_first
 
 
 def draw_alike(proceed: Callable[..., Any], model: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -19,7 +19,7 @@ def draw_alike(proceed: Callable[..., Any], model: Any, /, *args: Any, **kwargs:
     model_class: Any = type(model)
     if group is None or not _branches(model_class):
         return proceed(model, *args, **kwargs)
-    with of_first(group, next(model.parameters()).device):
+    with drawing_as_first(group, next(model.parameters()).device):
         return proceed(model, *args, **kwargs)
 
 

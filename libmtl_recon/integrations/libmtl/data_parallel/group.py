@@ -65,11 +65,3 @@ def join() -> Ranks | None:
     )
     _ranks = Ranks()
     return _ranks
-
-
-def leave() -> None:
-    """Forget the other ranks, at the end of a training that all of them have ended."""
-    global _ranks, _store
-    if _ranks is not None:
-        dist.destroy_process_group()
-    _ranks = _store = None

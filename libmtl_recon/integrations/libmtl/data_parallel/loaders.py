@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 from libmtl_recon.errors import ReconError
 from libmtl_recon.gradients.ranks import Ranks
 from libmtl_recon.integrations.libmtl.data_parallel.fillers import mark_filler
+from libmtl_recon.integrations.libmtl.loaders import AroundLoader
 
 _logger = logging.getLogger(__name__)
 
@@ -63,11 +64,11 @@ def _tell_of_whole_batches() -> None:
     )
 
 
-class SlicedLoader:
+class SlicedLoader(AroundLoader):
     """This rank's part of a loader; made by :func:`sliced`."""
 
     def __init__(self, loader: Any, ranks: Ranks, device: torch.device) -> None:
-        self.loader = loader
+        super().__init__(loader)
         self._ranks, self._device = ranks, device
         self._by_index = (
             isinstance(loader, DataLoader)
@@ -76,14 +77,6 @@ class SlicedLoader:
         )
         if not self._by_index:
             _tell_of_whole_batches()
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "loader":
-            raise AttributeError(name)
-        return getattr(self.loader, name)
 
     def __iter__(self) -> Iterator[Any]:
         # Not a generator: a loader's workers, and its draws, begin with `iter`.
@@ -118,12 +111,7 @@ class _SlicedSampler:
     def __iter__(self) -> Iterator[Any]:
         self.widths.clear()
         own = iter(self.batches) if self._ranks.is_first else None
-        while True:
-            drawn = None if own is None else next(own, None)
-            with self._ranks.sending("batches"):
-                batch = self._ranks.from_first(drawn)
-            if batch is None:
-                return
+        for batch in _drawn_by_first(own, self._ranks):
             yield self._part(batch)
 
     def _part(self, batch: Any) -> Any:
@@ -153,18 +141,19 @@ class _Parts:
 
 
 def _of_whole_batches(loader: Any, ranks: Ranks, device: torch.device) -> Iterator[Any]:
-    iterator = iter(loader) if ranks.is_first else None
+    own = iter(loader) if ranks.is_first else None
+    return (_part(batch, ranks, device) for batch in _drawn_by_first(own, ranks))
 
-    def parts() -> Iterator[Any]:
-        while True:
-            drawn = None if iterator is None else next(iterator, None)
-            with ranks.sending("batches"):
-                batch = ranks.from_first(drawn)
-            if batch is None:
-                return
-            yield _part(batch, ranks, device)
 
-    return parts()
+def _drawn_by_first(own: Iterator[Any] | None, ranks: Ranks) -> Iterator[Any]:
+    """What rank 0's iterator gives, on all ranks; drawn one by one, as it is asked for."""
+    while True:
+        drawn = None if own is None else next(own, None)
+        with ranks.sending("batches"):
+            batch = ranks.from_first(drawn)
+        if batch is None:
+            return
+        yield batch
 
 
 def _part(batch: Any, ranks: Ranks, device: torch.device) -> Any:

@@ -22,7 +22,7 @@ from libmtl_recon.gradients.ranks import Ranks
 from libmtl_recon.integrations.libmtl.data_parallel.batch_norm import count_norms
 from libmtl_recon.integrations.libmtl.data_parallel.fillers import was_known
 from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
-from libmtl_recon.integrations.libmtl.data_parallel.randomness import of_first
+from libmtl_recon.integrations.libmtl.data_parallel.randomness import drawing_as_first
 
 
 class _Known:
@@ -78,7 +78,7 @@ def of_whole_batch(
         _computed.add(trainer.model)
         # By the labels: a prediction may have a row per pixel.
         _samples[trainer.model] = max(map(len, tree_leaves(whole[1])), default=0)
-    with of_first(group, trainer.device):
+    with drawing_as_first(group, trainer.device):
         return proceed(trainer, *whole, task_name)
 
 
@@ -139,7 +139,7 @@ def measured_whole(
     whole = None if known is None else known.find(preds, gts)
     if whole is None:
         whole = together(preds, gts, group)
-    with of_first(group, _device_of(whole)):
+    with drawing_as_first(group, _device_of(whole)):
         proceed(meter, *whole, task_name)
 
 

@@ -21,7 +21,7 @@ from libmtl_recon.gradients.ranks import Ranks
 
 
 @contextmanager
-def of_first(ranks: Ranks, device: torch.device) -> Iterator[None]:
+def drawing_as_first(ranks: Ranks, device: torch.device) -> Iterator[None]:
     """Inside the ``with`` block, draw what rank 0 draws."""
     if ranks.is_first:
         with ranks.sending("random state"):

@@ -36,7 +36,7 @@ def meet(_: Call) -> None:
 
 
 def agree_on_model(call: Call) -> None:
-    """Give a model that was built rank 0's parameters and buffers, and tell of its batch norms."""
+    """Give a model that was built rank 0's parameters and buffers."""
     group = ranks()
     if group is not None:
         share_state(call.owner.model, group)
