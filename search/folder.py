@@ -79,25 +79,24 @@ class SearchFolder:
 
     def job(
         self,
-        config: Config,
         kind: str,
         identity: Sequence[object],
+        script: str,
         arguments: tuple[str, ...],
         **more: Any,
     ) -> Job:
         """A run of the search's script.
 
         Args:
-            config: The search.
             kind: The first word of its files' names.
             identity: What tells it from other runs of its kind and script. Runs of one identity
                 have one file, in this session and later ones.
+            script: A path or a built-in problem.
             arguments: The script's command line.
             more: Further values of the job.
         """
-        digest = _digest([config.arguments, config.flags, *identity])
-        events = self.path / "runs" / f"{kind}-{digest[:12]}.jsonl"
-        return Job(config.script, arguments, events, self.runs_of, **more)
+        events = self.path / "runs" / f"{kind}-{_digest(identity)[:12]}.jsonl"
+        return Job(script, arguments, events, self.runs_of, **more)
 
     def _same_search(self, config: Config, say: Callable[[str], None]) -> None:
         script = find_script(config.script).read_bytes()

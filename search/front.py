@@ -1,0 +1,71 @@
+"""Which trials are the best: the front of several objectives, and the one that is picked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from libmtl_recon_search.board import outcome_of
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.judge import Judge
+from optuna.trial import FrozenTrial
+
+
+def violation(trial: FrozenTrial) -> float:
+    """By how much a trial breaks the constraints, in sum; 0 if it keeps them."""
+    return sum(value for value in trial.constraints.values() if value > 0)
+
+
+def pareto_front(trials: Sequence[FrozenTrial], directions: Sequence[str]) -> list[FrozenTrial]:
+    """The trials that keep the constraints and that no other is better than, in all objectives."""
+    signs = [1.0 if direction == "minimize" else -1.0 for direction in directions]
+    points = {
+        trial.number: [sign * value for sign, value in zip(signs, trial.values, strict=True)]
+        for trial in trials
+        if violation(trial) == 0
+    }
+
+    def dominated(one: Sequence[float], other: Sequence[float]) -> bool:
+        pairs = list(zip(one, other, strict=True))
+        return all(b <= a for a, b in pairs) and any(b < a for a, b in pairs)
+
+    return [
+        trial
+        for trial in trials
+        if trial.number in points
+        and not any(dominated(points[trial.number], other) for other in points.values())
+    ]
+
+
+def ranked(trials: Sequence[FrozenTrial], config: Config, judge: Judge) -> list[FrozenTrial]:
+    """Trials in the order in which ``pick`` prefers them.
+
+    Those that keep the constraints come first, the others by how much they break them. Among the
+    former the one with the best value stands first; then those within ``pick.within`` of it, with
+    few parameters before many; then the rest by value. Equal ones stay in their order.
+    """
+    place = judge.names.index(config.pick.best or judge.names[0])
+    sign = -1.0 if judge.direction(judge.names[place]) == "maximize" else 1.0
+
+    def cost(trial: FrozenTrial) -> float:
+        return sign * trial.values[place]
+
+    kept = sorted((trial for trial in trials if violation(trial) == 0), key=cost)
+    broken = sorted((trial for trial in trials if violation(trial) > 0), key=violation)
+    if not kept:
+        return broken
+    best, *others = kept
+    near = [trial for trial in others if within(cost(trial), cost(best), config.pick.within)]
+    far = [trial for trial in others if trial not in near]
+    return [best, *sorted(near, key=parameters_of), *far, *broken]
+
+
+def within(cost: float, best: float, tolerance: float) -> bool:
+    """Whether a cost is as good as the best, up to a tolerance."""
+    return tolerance > 0 and cost <= best + tolerance
+
+
+def parameters_of(trial: FrozenTrial) -> float:
+    """The parameters of a trial's network."""
+    found: float = outcome_of(trial).get("parameters", math.inf)
+    return found
