@@ -49,6 +49,7 @@ class Job:
         steps: End the scoring after so many steps.
         reuse: Whether a profile of the very same architecture is taken from the cache.
         start: End when the network is built; with ``steps``, count its layers as scoring does.
+        describe: End when the command line is parsed, and say which flags there are.
         threads: PyTorch's threads, of each rank.
         ranks: By how many processes the script is trained, started as torchrun does.
         requested: When it was asked for, in seconds of :func:`time.time`.
@@ -65,6 +66,7 @@ class Job:
     steps: int | None = None
     reuse: bool = True
     start: bool = False
+    describe: bool = False
     threads: int = 1
     ranks: int = 1
     requested: float = 0.0

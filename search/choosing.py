@@ -139,8 +139,9 @@ class Chooser:
     ) -> tuple[FrozenTrial, Plan]:
         study = optuna.create_study(directions=self._judge.directions)
         study.add_trials(map(self._as_sampled, before))
-        study.sampler = make_sampler(self._config, _number(f"{self._config.seed} {place}"
-                                                           f"{self._worker}"))
+        study.sampler = make_sampler(
+            self._config, _number(f"{self._config.seed} {place}{self._worker}")
+        )
         study.enqueue_trial(dict(fixed))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

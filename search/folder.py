@@ -20,7 +20,10 @@ from libmtl_recon.files import write_atomically
 
 # What may differ between a search and its continuation: it changes no run. The script is known
 # by its content.
-_FREE = {"script", "trials", "finalists", "confirm", "workers", "launch", "timeout"}
+_FREE = {
+    *("name", "script", "trials", "finalists", "confirm", "pick"),
+    *("workers", "launch", "timeout", "callbacks"),
+}
 _PACKAGES = ("libmtl-recon", "LibMTL", "torch")
 
 

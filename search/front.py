@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from libmtl_recon_search.board import outcome_of
 from libmtl_recon_search.config import Config
@@ -16,13 +16,27 @@ def violation(trial: FrozenTrial) -> float:
     return sum(value for value in trial.constraints.values() if value > 0)
 
 
-def pareto_front(trials: Sequence[FrozenTrial], directions: Sequence[str]) -> list[FrozenTrial]:
-    """The trials that keep the constraints and that no other is better than, in all objectives."""
+def pareto_front(
+    trials: Sequence[FrozenTrial],
+    directions: Sequence[str],
+    points: Mapping[int, Sequence[float]],
+) -> list[FrozenTrial]:
+    """The trials that keep the constraints and than which no other is better.
+
+    A trial is better than another if it is at least as good in all objectives, and better in one.
+
+    Args:
+        trials: Complete ones.
+        directions: Of the objectives: ``maximize`` or ``minimize``.
+        points: The objectives of each trial, by its number; a trial with NaN is left out.
+    """
     signs = [1.0 if direction == "minimize" else -1.0 for direction in directions]
-    points = {
-        trial.number: [sign * value for sign, value in zip(signs, trial.values, strict=True)]
+    costs = {
+        trial.number: [
+            sign * value for sign, value in zip(signs, points[trial.number], strict=True)
+        ]
         for trial in trials
-        if violation(trial) == 0
+        if violation(trial) == 0 and not any(map(math.isnan, points[trial.number]))
     }
 
     def dominated(one: Sequence[float], other: Sequence[float]) -> bool:
@@ -32,8 +46,8 @@ def pareto_front(trials: Sequence[FrozenTrial], directions: Sequence[str]) -> li
     return [
         trial
         for trial in trials
-        if trial.number in points
-        and not any(dominated(points[trial.number], other) for other in points.values())
+        if trial.number in costs
+        and not any(dominated(costs[trial.number], other) for other in costs.values())
     ]
 
 
@@ -48,7 +62,8 @@ def ranked(trials: Sequence[FrozenTrial], config: Config, judge: Judge) -> list[
     sign = -1.0 if judge.direction(judge.names[place]) == "maximize" else 1.0
 
     def cost(trial: FrozenTrial) -> float:
-        return sign * trial.values[place]
+        found: float = sign * trial.values[place]
+        return found
 
     kept = sorted((trial for trial in trials if violation(trial) == 0), key=cost)
     broken = sorted((trial for trial in trials if violation(trial) > 0), key=violation)

@@ -27,7 +27,10 @@ class Jobs:
     def describe(self) -> Job:
         """A run that only says which flags the script has."""
         return self._folder.job(
-            "describe", [self._config.arguments], self._config.script, self._config.arguments,
+            "describe",
+            [self._config.arguments],
+            self._config.script,
+            tuple(self._config.arguments),
             describe=True,
         )
 

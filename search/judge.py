@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from libmtl_recon_search.config import Config
 from libmtl_recon_search.objective import Directions, Metrics, Scale
@@ -17,6 +17,8 @@ from libmtl_recon.texts import did_you_mean
 COSTS = ("parameters", "memory", "step_time")
 """Objectives of a whole run; less is better."""
 _GAINS = ("delta_m", "worst_task")
+
+Direction = Literal["maximize", "minimize"]
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,11 @@ class Judge:
         self.lead = followed[0] if followed else _GAINS[0]
 
     @property
-    def directions(self) -> list[str]:
+    def directions(self) -> list[Direction]:
         """Optuna's direction of each objective."""
         return [self.direction(name) for name in self.names]
 
-    def direction(self, name: str) -> str:
+    def direction(self, name: str) -> Direction:
         """Whether an objective is to ``maximize`` or to ``minimize``."""
         if name in COSTS:
             return "minimize"
@@ -259,7 +261,7 @@ class Judge:
                 return math.nan
             per_task = scale.per_task(metrics, single, directions)
             return scale.mean(per_task) if self.lead == "delta_m" else min(per_task.values())
-        return _of(metrics, self.lead)
+        return float(_of(metrics, self.lead))
 
     def _value(self, name: str, outcome: Outcome, metrics: Metrics) -> float:
         if name == "delta_m":
@@ -267,7 +269,7 @@ class Judge:
         if name == "worst_task":
             return min(outcome.per_task.values())
         if name not in COSTS:
-            return _of(metrics, name)
+            return float(_of(metrics, name))
         if name not in outcome.costs:
             raise ReconError(
                 f"The run did not measure its {name}, which is an objective of the search: it "

@@ -163,7 +163,9 @@ class Session:
         try:
             result = self.runner.run(job, follow)
             if "ended early" in result.notes:
-                raise Pruned(result.parameters)
+                reached = self.judge.deltas(result, base)
+                kept = {"reached": max(reached)} if reached else {}
+                raise Pruned({**kept, "parameters": result.parameters})
             require_measurements(self.config, result)
             curve = self.judge.curve(result, base)
             for epoch in range(reported, len(curve)):

@@ -53,9 +53,7 @@ class SearchSpace:
         self._config, self._space = config, config.space
         self.network = Network()
         self.flags = flag_space(config.flags, several)
-        self.own = {
-            name: flag_space(flags, several) for name, flags in config.space.flags.items()
-        }
+        self.own = {name: flag_space(flags, several) for name, flags in config.space.flags.items()}
         self._every: dict[object, dict[str, Any]] | None = None
         self._chosen: dict[tuple[str, float | None, int], tuple[str, ...]] = {}
 
@@ -155,9 +153,7 @@ class SearchSpace:
             weighting: Whose own flags are tuned, too; None for a task alone.
             count: At most how many.
         """
-        study = optuna.create_study(
-            sampler=optuna.samplers.RandomSampler(seed=self._config.seed)
-        )
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self._config.seed))
         found = {self.defaults(weighting): None}
         for _ in range(10 * count):
             if len(found) == count:
@@ -273,6 +269,7 @@ def _suggest(trial: optuna.trial.BaseTrial, name: str, among: Sequence[Any] | Ra
     # Optuna wants a range that ends on a step, and adds steps up with rounding errors.
     high = among.high if values is None else values[-1]
     value: float
+    found: float
     if among.is_int:
         found = trial.suggest_int(
             name, int(among.low), int(high), step=int(step or 1), log=among.log
@@ -353,6 +350,5 @@ def _thawed(value: Any) -> Any:
 
 def _frozen(flags: Mapping[str, Any]) -> Flags:
     return tuple(
-        (name, tuple(value) if isinstance(value, list) else value)
-        for name, value in flags.items()
+        (name, tuple(value) if isinstance(value, list) else value) for name, value in flags.items()
     )

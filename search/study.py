@@ -41,7 +41,15 @@ _TURN = 0.5  # seconds between looks
 
 
 class Pruned(Exception):  # noqa: N818  # no error, but how a training may end
-    """The plan's training was ended early, as worse than the others."""
+    """The plan's training was ended early, as worse than the others.
+
+    Attributes:
+        outcome: What it had come to, as JSON.
+    """
+
+    def __init__(self, outcome: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.outcome = outcome or {}
 
 
 @dataclass(frozen=True)
@@ -344,7 +352,8 @@ class Study:
         for name, value in ending.attributes.items():
             self.store.note(number, name, value)
         if ending.state.is_finished():
-            self.store.tell(number, ending.state, ending.values, ending.violations)
+            self.store.constrain(number, ending.violations)
+            self.store.tell(number, ending.state, ending.values)
         else:
             self._waiting[plan.key].append(number)
         return SAME_AS
@@ -394,7 +403,7 @@ class Study:
             ending = _Ending(TrialState.COMPLETE, found.values, attributes, found.violations)
             said = found.said
         elif isinstance(error, Pruned):
-            ending, said = _Ending(TrialState.PRUNED), "ended early"
+            ending, said = _Ending(TrialState.PRUNED, None, {OUTCOME: error.outcome}), "ended early"
         elif isinstance(error, ReconError) and not isinstance(error, MachineError):
             ending, said = _Ending(TrialState.FAIL), f"failed: {error}"
             self.store.note(number, FAILED, str(error))
@@ -403,7 +412,8 @@ class Study:
         for other in (number, *self._waiting.pop(plan.key)):
             for name, value in ending.attributes.items():
                 self.store.note(other, name, value)
-            self.store.tell(other, ending.state, ending.values, ending.violations)
+            self.store.constrain(other, ending.violations)
+            self.store.tell(other, ending.state, ending.values)
         phase.done(f"trial {number}: {plan.title}: {said}")
         if not isinstance(error, ReconError):
             self._failures = None
@@ -472,8 +482,7 @@ def _once_more(trial: FrozenTrial, plan: Plan) -> FrozenTrial:
 def _place(ours: Sequence[FrozenTrial]) -> int:
     """How many times was chosen before."""
     return sum(
-        AGAIN not in trial.user_attrs and "fixed_params" not in trial.system_attrs
-        for trial in ours
+        AGAIN not in trial.user_attrs and "fixed_params" not in trial.system_attrs for trial in ours
     )
 
 
