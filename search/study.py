@@ -42,6 +42,10 @@ class _Ending:
     value: float | None = None
     trial: int | str | None = None
 
+    @property
+    def values(self) -> list[float] | None:
+        return None if self.value is None else [self.value]
+
 
 class Study:
     """An Optuna study in an SQLite file.
@@ -274,7 +278,7 @@ class Study:
             self._plans[number] = plan
         if ending is not None:
             if isinstance(trial, int):
-                self._file.tell(number, ending.state, ending.value)
+                self._file.tell(number, ending.state, ending.values)
             return number, True
         if running is not None:
             running[1].append(number)
@@ -309,7 +313,7 @@ class Study:
             raise error
         self._endings[plan.key] = replace(ending, trial=number)
         for other in (number, *self._running.pop(plan.key)[1]):
-            self._file.tell(other, ending.state, ending.value)
+            self._file.tell(other, ending.state, ending.values)
         phase.done(f"trial {number}: {plan.title}: {said}")
         if not isinstance(error, ReconError):
             self._failures = None
