@@ -115,7 +115,7 @@ class SearchFolder:
         if before is None:
             write_atomically(file, json.dumps(now, indent=2) + "\n")
             return
-        changed = _differences(before, now)
+        changed = differences(before, now)
         if changed:
             raise UsageError(
                 "--out",
@@ -147,14 +147,14 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _differences(before: Any, now: Any, key: str = "") -> list[str]:
+def differences(before: Any, now: Any, key: str = "") -> list[str]:
     """What changed, as ``key (old -> new)``."""
     if isinstance(before, dict) and isinstance(now, dict):
         joint = f"{key}." if key else ""
         return [
             difference
             for name in sorted(before.keys() | now.keys())
-            for difference in _differences(before.get(name), now.get(name), f"{joint}{name}")
+            for difference in differences(before.get(name), now.get(name), f"{joint}{name}")
         ]
     if before == now:
         return []

@@ -89,7 +89,13 @@ def run_search(
 def _search(session: Session) -> Study:
     config, say = session.config, session.display.line
     study = Study(
-        StudyFile(session.folder.study, session.folder.identity, say, session.judge.directions),
+        StudyFile(
+            session.folder.study,
+            session.folder.identity,
+            say,
+            session.judge.directions,
+            config.name or session.folder.path.name,
+        ),
         config,
         Chooser(config, session.space, session.judge, session.epochs),
         session.train,
