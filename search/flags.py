@@ -71,7 +71,7 @@ def flag_space(flags: Mapping[str, Any], several: Collection[str] = ()) -> FlagS
         elif plain and isinstance(value[0], list):
             faults.append(_takes_one(flag, value))
         elif twice := _twice(value):
-            faults.append(twice_in(flag, twice))
+            faults.append(_each_once(f"flags.{flag}", twice))
         elif len(value) == 1:
             fixed[flag] = value[0]
         else:
@@ -126,9 +126,8 @@ def _twice(values: list[Any]) -> Any:
     return None
 
 
-def twice_in(flag: str, twice: list[Any]) -> UsageError:
-    """What is said of a list that holds a value twice."""
-    return UsageError(f"flags.{flag}", "must hold each value once", twice[0], "Remove one.")
+def _each_once(parameter: str, twice: list[Any]) -> UsageError:
+    return UsageError(parameter, "must hold each value once", twice[0], "Remove one.")
 
 
 def _check_flags(value: Any) -> Any:
@@ -188,7 +187,8 @@ def _fault_of_value(flag: str, given: Any, searched: bool) -> UsageError | None:
     if parts and len(lists) == len(parts):
         parts = [one for part in lists for one in part] if all(lists) else []
     if parts and all(isinstance(part, Scalar) and part == part for part in parts):
-        return None
+        twice = _twice(given) if lists else None
+        return twice and _each_once(flag, twice)
     if lists and len(lists) < len(given):
         return UsageError(
             flag,
