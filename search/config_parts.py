@@ -22,7 +22,7 @@ def _named(value: str) -> str:
     if not value or value != value.strip(" .") or "\n" in value or "\t" in value:
         raise UsageError(
             "",
-            "must be the name of a task or, as TASK.METRIC, of one of its metrics",
+            "must name a task or, as TASK.METRIC, one of its metrics",
             value,
             "Write depth, or depth.abs_err.",
         )

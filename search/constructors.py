@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 from libmtl_recon_search.explaining import offer, rule_of
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
@@ -42,7 +42,7 @@ class Kind:
             if self.takes(one := getattr(module, name)) and not name.startswith("_")
         }
 
-    def takes(self, one: Any) -> bool:
+    def takes(self, one: Any) -> TypeGuard[type]:
         """Whether this is a class of this kind."""
         return isinstance(one, type) and issubclass(one, self.base) and not inspect.isabstract(one)
 
@@ -81,10 +81,10 @@ def _member(kind: Kind, module: ModuleType, name: str, title: str) -> type:
     """The class of this name in a module."""
     found = getattr(module, name, None)
     if kind.takes(found):
-        made: type = found
-        return made
+        return found
     known = kind.within(module)
-    there = offer(name, list(known)) if known else f"There is none in {title}."
+    whole = name if name.lower().endswith(kind.name) else f"{name}{kind.name.capitalize()}"
+    there = offer(whole, list(known)) if known else f"There is none in {title}."
     others = ""
     if module is kind.module:
         others = f" A {kind.name} of your own is named by its import path, package.module:Class."
@@ -93,7 +93,7 @@ def _member(kind: Kind, module: ModuleType, name: str, title: str) -> type:
 
 def _hub(kind: Kind, package: str) -> ModuleType:
     try:
-        import optunahub
+        optunahub = importlib.import_module("optunahub")
     except ModuleNotFoundError as error:
         raise UsageError(
             "optunahub",

@@ -127,19 +127,19 @@ def _keys_at(model: type[BaseModel], places: Iterable[Any]) -> list[str]:
     """The keys that a part of the configuration has."""
     here: Any = model
     for place in places:
-        inside = next(_models(here), None)
+        inside = next(models_of(here), None)
         # If it is no model, this is a value of a mapping, or one of a list.
         here = inside.model_fields[place].annotation if inside else get_args(here)[-1]
-    return list(next(_models(here)).model_fields)
+    return list(next(models_of(here)).model_fields)
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_of(annotation: Any) -> Iterator[type[BaseModel]]:
     """The models that a value of this annotation may be; not those inside of lists and mappings."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     elif get_origin(annotation) not in (dict, list):
         for part in get_args(annotation):
-            yield from _models(part)
+            yield from models_of(part)
 
 
 def offer(found: object, known: Collection[str]) -> str:
