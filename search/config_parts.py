@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
@@ -168,6 +169,20 @@ class Launch(Strict):
     nproc_per_node: Parallel = 1
 
 
+def _package(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)+", value):
+        raise UsageError(
+            "",
+            "must be the path of a package of OptunaHub",
+            value,
+            "Write it as samplers/auto_sampler.",
+        )
+    return value
+
+
+Package = Annotated[str, AfterValidator(_package)]
+
+
 class Sampler(Strict):
     """Which of Optuna's samplers chooses trials.
 
@@ -181,7 +196,7 @@ class Sampler(Strict):
 
     name: str = "TPESampler"
     args: dict[str, Any] = Field(default={})
-    optunahub: str | None = None
+    optunahub: Package | None = None
 
     @field_validator("optunahub")
     @classmethod
@@ -208,7 +223,7 @@ class Pruner(Strict):
 
     name: str
     args: dict[str, Any] = Field(default={})
-    optunahub: str | None = None
+    optunahub: Package | None = None
 
 
 class Limits(Strict):

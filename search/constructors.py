@@ -39,7 +39,7 @@ class Kind:
         return {
             name: one
             for name in getattr(module, "__all__", vars(module))
-            if self.takes(one := getattr(module, name)) and not name.startswith("_")
+            if self.takes(one := getattr(module, name, None)) and not name.startswith("_")
         }
 
     def takes(self, one: Any) -> TypeGuard[type]:

@@ -29,6 +29,13 @@ def shipped_configs() -> dict[str, Path]:
     return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
 
 
+def shipped_schema() -> Path:
+    """The JSON Schema of a configuration, which comes with the package."""
+    here = Path(__file__).parent
+    installed = here / "configs" / "schema.json"
+    return installed if installed.exists() else here.parent / "configs" / "schema.json"
+
+
 def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read a configuration.
 

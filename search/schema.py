@@ -10,7 +10,6 @@ import inspect
 import json
 import re
 import sys
-from pathlib import Path
 from typing import Any
 
 from libmtl_recon_search.config import OBJECTIVES, Config
@@ -23,13 +22,6 @@ from pydantic import BaseModel
 from libmtl_recon.conflicts.baselines import SELECTIONS
 
 _RANGE = {"$ref": "#/$defs/Range"}
-
-
-def shipped_schema() -> Path:
-    """The schema's file, which comes with the package."""
-    here = Path(__file__).parent
-    installed = here / "configs" / "schema.json"
-    return installed if installed.exists() else here.parent / "configs" / "schema.json"
 
 
 def json_schema() -> dict[str, Any]:
