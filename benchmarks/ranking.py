@@ -21,7 +21,8 @@ from pathlib import Path
 from scipy import stats
 
 from libmtl_recon import ConflictProfile
-from libmtl_recon.conflicts.compare import chance_distance, norms_first, overlap, ranking_distance
+from libmtl_recon.conflicts.baselines import norms_first
+from libmtl_recon.conflicts.compare import chance_distance, overlap, ranking_distance
 from libmtl_recon.problems.argument_types import whole
 
 S, K = -0.1, 25  # of Appendix B.1

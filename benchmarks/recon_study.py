@@ -38,7 +38,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from libmtl_recon import ConflictProfile, ReconError, UsageError
-from libmtl_recon.conflicts.compare import norms_first
+from libmtl_recon.conflicts.baselines import norms_first
 from libmtl_recon.files import write_atomically
 from libmtl_recon.problems.argument_types import whole
 

@@ -12,12 +12,8 @@ from recon_study_results import SHOWN, K, Results, S, Training
 from scipy import stats
 
 from libmtl_recon import ConflictProfile
-from libmtl_recon.conflicts.compare import (
-    chance_distance,
-    norms_first,
-    overlap,
-    ranking_distance,
-)
+from libmtl_recon.conflicts.baselines import norms_first
+from libmtl_recon.conflicts.compare import chance_distance, overlap, ranking_distance
 
 
 def write_report(folder: Path, settings: dict[str, Any], trainings: Sequence[Training]) -> str:

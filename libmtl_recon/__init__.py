@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConflictProfile",
+    "Layer",
     "Masked",
     "Measurement",
     "ProfileCache",
@@ -62,6 +63,7 @@ __all__ = [
     "present_tasks",
     "run_module",
     "run_script",
+    "select_layers",
     "split_from",
     "split_layers",
     "summary",
@@ -70,6 +72,7 @@ __all__ = [
 _HOMES = {
     "TaskTensor": "splitting.task_tensor",
     "ConflictProfile": "conflicts.profile",
+    "Layer": "conflicts.layers",
     "Masked": "integrations.libmtl.missing_labels.masked",
     "Measurement": "integrations.libmtl.hooks",
     "TrainerHook": "integrations.libmtl.hooks",
@@ -90,6 +93,7 @@ _HOMES = {
     "present_tasks": "integrations.libmtl.step",
     "run_module": "launcher",
     "run_script": "launcher",
+    "select_layers": "profiles.selection",
     "split_from": "integrations.libmtl.splits",
     "split_layers": "splitting.split",
     "summary": "integrations.libmtl.sizes",

@@ -20,7 +20,10 @@ from libmtl_recon.files import write_atomically
 
 # What may differ between a search and its continuation: it changes no run. The script is known
 # by its content.
-_FREE = {"script", "trials", "finalists", "confirm", "workers", "launch", "timeout"}
+_FREE = {
+    *("name", "script", "trials", "finalists", "confirm", "pick"),
+    *("workers", "launch", "timeout", "callbacks"),
+}
 _PACKAGES = ("libmtl-recon", "LibMTL", "torch")
 
 
@@ -79,25 +82,24 @@ class SearchFolder:
 
     def job(
         self,
-        config: Config,
         kind: str,
         identity: Sequence[object],
+        script: str,
         arguments: tuple[str, ...],
         **more: Any,
     ) -> Job:
         """A run of the search's script.
 
         Args:
-            config: The search.
             kind: The first word of its files' names.
             identity: What tells it from other runs of its kind and script. Runs of one identity
                 have one file, in this session and later ones.
+            script: A path or a built-in problem.
             arguments: The script's command line.
             more: Further values of the job.
         """
-        digest = _digest([config.arguments, config.flags, *identity])
-        events = self.path / "runs" / f"{kind}-{digest[:12]}.jsonl"
-        return Job(config.script, arguments, events, self.runs_of, **more)
+        events = self.path / "runs" / f"{kind}-{_digest(identity)[:12]}.jsonl"
+        return Job(script, arguments, events, self.runs_of, **more)
 
     def _same_search(self, config: Config, say: Callable[[str], None]) -> None:
         script = find_script(config.script).read_bytes()
@@ -113,7 +115,7 @@ class SearchFolder:
         if before is None:
             write_atomically(file, json.dumps(now, indent=2) + "\n")
             return
-        changed = _differences(before, now)
+        changed = differences(before, now)
         if changed:
             raise UsageError(
                 "--out",
@@ -145,14 +147,14 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _differences(before: Any, now: Any, key: str = "") -> list[str]:
+def differences(before: Any, now: Any, key: str = "") -> list[str]:
     """What changed, as ``key (old -> new)``."""
     if isinstance(before, dict) and isinstance(now, dict):
         joint = f"{key}." if key else ""
         return [
             difference
             for name in sorted(before.keys() | now.keys())
-            for difference in _differences(before.get(name), now.get(name), f"{joint}{name}")
+            for difference in differences(before.get(name), now.get(name), f"{joint}{name}")
         ]
     if before == now:
         return []

@@ -1,4 +1,4 @@
-"""What the Recon paper compares its choice of layers with (section 5.3, Appendix C)."""
+"""Choices of layers to compare Recon's with: the paper's (section 5.3, Appendix C), and norms."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ SELECTIONS = {
     "random_params": "at random, as many parameters as the K worst have (RSP)",
     "first": "the first K (FSK)",
     "last": "the last K (LSK)",
+    "norms": "normalisation layers first, then the others, each in network order",
 }
 # Those that look at conflicts, and those that draw by a seed.
 MEASURED = ("conflict", "random_params")
@@ -48,3 +49,14 @@ def first_layers(layers: Sequence[Layer], K: int) -> list[str]:
 def last_layers(layers: Sequence[Layer], K: int) -> list[str]:
     """LSK: the last K, in network order."""
     return [layer.name for layer in layers[-K:]]
+
+
+def norms_first(layers: Sequence[Layer], K: int | None = None) -> list[str]:
+    """The first K of normalisation layers, in network order, and then all others, in that order.
+
+    Args:
+        layers: The network's, in its order; :attr:`Layer.norm` says which are norms. Without any,
+            this is :func:`first_layers`.
+        K: How many; None ranks them all.
+    """
+    return [layer.name for layer in sorted(layers, key=lambda layer: not layer.norm)][:K]

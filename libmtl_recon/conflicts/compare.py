@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from libmtl_recon.conflicts.layers import Layer
-
 
 def ranking_distance(one: Sequence[str], other: Sequence[str]) -> float:
     """Eq. 22 of the Recon paper: the mean over all layers of the difference in rank.
@@ -34,11 +32,3 @@ def chance_distance(layers: int) -> float:
 def overlap(one: Sequence[str], other: Sequence[str], K: int) -> float:
     """The share of the first K layers of one ranking that are among the first K of the other."""
     return len(set(one[:K]) & set(other[:K])) / K
-
-
-def norms_first(layers: Sequence[Layer]) -> list[str]:
-    """A ranking that measures nothing: norms first, then network order.
-
-    Norms are what PyTorch calls so: layers whose type has ``Norm`` in its name.
-    """
-    return [layer.name for layer in sorted(layers, key=lambda layer: "Norm" not in layer.type)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from libmtl_recon.conflicts.compare import chance_distance, norms_first, overlap, ranking_distance
+from libmtl_recon.conflicts.baselines import norms_first
+from libmtl_recon.conflicts.compare import chance_distance, overlap, ranking_distance
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.conflicts.stability import stability
 from libmtl_recon.errors import ReconError

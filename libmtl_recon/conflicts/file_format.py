@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from libmtl_recon.conflicts.grid import BINS, EDGES
-from libmtl_recon.conflicts.layers import Layer, layer_name
+from libmtl_recon.conflicts.layers import Layer, layer_name, named_norm
 from libmtl_recon.conflicts.strict_json import parse
 from libmtl_recon.texts import bounded
 
@@ -52,7 +52,7 @@ def encode(contents: Contents) -> str:
         "provenance": dict(contents.provenance),
     }
     lines = [f"  {json.dumps(key)}: {_shown(value)}" for key, value in head.items()]
-    layers = [{"name": a.name, "type": a.type, "shapes": a.shapes} for a in contents.architecture]
+    layers = [_encode_layer(layer) for layer in contents.architecture]
     lines.append(_rows('  "architecture": [', [json.dumps(row) for row in layers], "  ]"))
     blocks = [_encode_block(contents, index) for index in range(len(contents.block_steps))]
     lines.append(_rows('  "blocks": [', blocks, "  ]"))
@@ -119,6 +119,13 @@ def check_size(layers: int, blocks: int) -> None:
         )
 
 
+def _encode_layer(layer: Layer) -> dict[str, Any]:
+    row = {"name": layer.name, "type": layer.type, "shapes": layer.shapes}
+    if layer.norm == named_norm(layer.type):
+        return row
+    return {**row, "norm": layer.norm}
+
+
 def _encode_block(contents: Contents, index: int) -> str:
     cosines, undefined = [], {}
     for row, layer in enumerate(contents.architecture):
@@ -142,7 +149,8 @@ def _decode_layer(data: Any) -> Layer:
         tuple(_whole(size) for size in _of_type(shape, list, "a shape"))
         for shape in _get(data, "shapes", list)
     )
-    layer = Layer(_get(data, "name", str), _get(data, "type", str), shapes)
+    norm = _get(data, "norm", bool) if "norm" in data else None
+    layer = Layer(_get(data, "name", str), _get(data, "type", str), shapes, norm)
     if layer.parameters > _LARGEST:
         raise ValueError(f"the layer {layer.name[:100]!r} has more parameters than any")
     return layer
@@ -166,7 +174,12 @@ def _get(data: Mapping[str, Any], key: str, kind: type) -> Any:
 
 def _of_type(value: Any, kind: type, what: str) -> Any:
     if not isinstance(value, kind):
-        names: dict[type, str] = {list: "a list", dict: "an object", str: "a text"}
+        names: dict[type, str] = {
+            list: "a list",
+            dict: "an object",
+            str: "a text",
+            bool: "true or false",
+        }
         raise ValueError(f"{what} must be {names[kind]} (got {bounded(str(value), 40)!r})")
     return value
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,12 @@ __all__ = [
     "plain_name",
 ]
 
+# `LayerNorm2d`, `LlamaRMSNorm` and `BatchNormalization`, but not `NormalHead` or `NormedLinear`,
+# and no layer whose weights are normalised.
+_NORM = re.compile(r"(?i:(?<!weight)(?<!spectral)norm(?:ali[sz]ation)?)(?![a-z])")
+# Classes of torch.nn that say nothing of what a class made from them computes.
+_GENERAL = ("Module", "Sequential", "ModuleList", "ModuleDict")
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -34,14 +41,20 @@ class Layer:
         type: The module's class name.
         shapes: The shapes of its own trainable parameters, in order; that of a complex one with a
             last axis of 2, for the real and the imaginary part.
+        norm: Whether it normalises, as batch, layer and group norms do. None, where nobody has
+            looked at the module: then its class name decides, see :func:`named_norm`. Two layers
+            are the same whatever this says.
     """
 
     name: str
     type: str
     shapes: tuple[tuple[int, ...], ...]
+    norm: bool | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", layer_name(self.name))
+        if self.norm is None:
+            object.__setattr__(self, "norm", named_norm(self.type))
 
     @property
     def parameters(self) -> int:
@@ -52,6 +65,15 @@ class Layer:
     def title(self) -> str:
         """The name as it is shown, which is that by which it is chosen."""
         return self.name
+
+
+def named_norm(type: str) -> bool:
+    """Whether a class is a normalisation layer by its name.
+
+    It is where the name has ``Norm`` or ``Normalization`` in it, in whatever case, as in
+    ``BatchNorm2d`` or ``LlamaRMSNorm``; ``Normal…``, ``Normed…`` and norms of weights are none.
+    """
+    return _NORM.search(type) is not None
 
 
 def layers_of(
@@ -74,7 +96,8 @@ def layers_of(
     found = []
     for name, owner, parameters in owned_parameters(module, shared):
         shapes = tuple((*p.shape, 2) if p.is_complex() else tuple(p.shape) for p in parameters)
-        found.append(Layer(name, _plain_type(owner), shapes))
+        plain = _plain_class(owner)
+        found.append(Layer(name, plain.__name__, shapes, _normalizes(plain)))
     return tuple(found)
 
 
@@ -99,7 +122,15 @@ def owned_parameters(
     return found
 
 
-def _plain_type(module: nn.Module) -> str:
+def _plain_class(module: nn.Module) -> type[nn.Module]:
     # A split module's class is derived from the one that it had.
-    plain: type = getattr(type(module), "_plain_class", type(module))
-    return plain.__name__
+    plain: type[nn.Module] = getattr(type(module), "_plain_class", type(module))
+    return plain
+
+
+def _normalizes(module: type[nn.Module]) -> bool:
+    """Whether a class is a normalisation layer: that of PyTorch which it is made from decides."""
+    for base in module.__mro__:
+        if base.__module__.startswith("torch.nn.modules.") and base.__name__ not in _GENERAL:
+            return named_norm(base.__name__)
+    return named_norm(module.__name__)

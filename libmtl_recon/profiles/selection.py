@@ -112,4 +112,8 @@ _UNMEASURED: dict[str, Callable[[Sequence[Layer], int, int], tuple[tuple[str, ..
         tuple(baselines.last_layers(layers, K)),
         f"the last {K} layers, whatever their conflicts",
     ),
+    "norms": lambda layers, K, _: (
+        tuple(baselines.norms_first(layers, K)),
+        f"{K} layers, norms first and then in network order, whatever their conflicts",
+    ),
 }

@@ -1,4 +1,4 @@
-"""The paper's other choices of layers."""
+"""The paper's other choices of layers, and norms first."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from libmtl_recon.conflicts.baselines import (
     first_layers,
     last_layers,
+    norms_first,
     random_layers,
     random_parameters,
 )
@@ -46,3 +47,18 @@ def test_first_and_last_are_of_the_network() -> None:
     layers = network([5, 4, 3, 2])
     assert first_layers(layers, 2) == ["l0", "l1"]
     assert last_layers(layers, 2) == ["l2", "l3"]
+
+
+def test_norms_come_first_and_each_kind_keeps_its_order() -> None:
+    names = ["conv", "bn", "fc", "ln", "head"]
+    types = ["Conv2d", "BatchNorm2d", "Linear", "LayerNorm", "Linear"]
+    layers = [Layer(name, type, ((2,),)) for name, type in zip(names, types, strict=True)]
+    layers[3] = Layer("ln", "Renamed", ((2,),), norm=True)
+    ranking = ["bn", "ln", "conv", "fc", "head"]
+    assert norms_first(layers) == ranking
+    assert [norms_first(layers, K) for K in range(1, 6)] == [ranking[:K] for K in range(1, 6)]
+
+
+@given(SIZES, st.integers(1, 40))
+def test_without_norms_they_are_the_first(sizes: list[int], K: int) -> None:
+    assert norms_first(network(sizes), K) == first_layers(network(sizes), K)

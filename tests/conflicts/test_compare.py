@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libmtl_recon import ConflictProfile
-from libmtl_recon.conflicts.compare import chance_distance, norms_first, overlap, ranking_distance
+from libmtl_recon.conflicts.compare import chance_distance, overlap, ranking_distance
 
 NAMES = [f"l{i}" for i in range(6)]
 
@@ -42,7 +41,3 @@ def test_overlap_is_of_the_worst() -> None:
     assert overlap(NAMES, other, 6) == 1
     assert overlap(NAMES, other, 3) == 0
     assert overlap(NAMES, random.Random(0).sample(NAMES[:3], 3) + NAMES[3:], 3) == 1
-
-
-def test_the_trivial_ranking_has_norms_first(profile: ConflictProfile) -> None:
-    assert norms_first(profile.architecture) == ["bn1", "conv1", "block.0.fc"]

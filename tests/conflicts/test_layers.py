@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 from libmtl_recon.conflicts.fingerprint import fingerprint, loose_fingerprint
-from libmtl_recon.conflicts.layers import Layer, layers_of
+from libmtl_recon.conflicts.layers import Layer, layers_of, named_norm
 
 
 class Net(nn.Module):
@@ -64,3 +65,101 @@ def test_fingerprints_tell_shapes_apart_only_if_strict() -> None:
     assert loose_fingerprint(one) != loose_fingerprint(one[::-1])
     renamed = (Layer("x", *[one[0].type, one[0].shapes]), *one[1:])
     assert loose_fingerprint(one) != loose_fingerprint(renamed)
+
+
+class Renamed(nn.BatchNorm2d):
+    """A subclass whose name does not say what it is."""
+
+
+class NormLinear(nn.Linear):
+    """A subclass whose name says what it is not."""
+
+
+class OwnNorm(nn.Module):
+    """Made from nothing of PyTorch's."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(width))
+
+
+class RMSNormSequence(nn.Sequential):
+    """A container with a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(2, 2))
+        self.gain = nn.Parameter(torch.ones(2))
+
+
+class Scale(OwnNorm):
+    """Its own name alone counts, where no class of PyTorch says what it computes."""
+
+
+@pytest.mark.parametrize(
+    ("module", "norms"),
+    [
+        (nn.BatchNorm1d(2), [True]),
+        (nn.SyncBatchNorm(2), [True]),
+        (nn.LayerNorm(2), [True]),
+        (nn.GroupNorm(1, 2), [True]),
+        (nn.InstanceNorm2d(2, affine=True), [True]),
+        (nn.RMSNorm(2), [True]),
+        (nn.LazyBatchNorm2d(), [True]),
+        (Renamed(2), [True]),
+        (OwnNorm(2), [True]),
+        (RMSNormSequence(), [True, False]),
+        (nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), [False, False]),
+        (nn.LocalResponseNorm(2), []),
+        (nn.Linear(2, 2), [False]),
+        (NormLinear(2, 2), [False]),
+        (Scale(2), [False]),
+        (nn.PReLU(), [False]),
+        (nn.MultiheadAttention(2, 1), [False, False]),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
+)
+def test_norms_are_told_from_other_modules(module: nn.Module, norms: list[bool]) -> None:
+    if isinstance(module, nn.LazyBatchNorm2d):
+        module(torch.ones(2, 2, 1, 1))
+    assert [layer.norm for layer in layers_of(module)] == norms
+
+
+def test_a_parametrized_norm_is_one() -> None:
+    bn = Renamed(2)
+    nn.utils.parametrize.register_parametrization(bn, "weight", nn.Identity())
+    assert [layer.norm for layer in layers_of(bn)] == [True, False], "its bias, and the rest"
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [
+        ("BatchNorm2d", True),
+        ("LayerNorm2d", True),
+        ("LlamaRMSNorm", True),
+        ("BatchNormAct2d", True),
+        ("EvoNorm2dS0", True),
+        ("GlobalResponseNorm", True),
+        ("LayerNormalization", True),
+        ("BatchNormalisation", True),
+        ("layer_norm", True),
+        ("rmsnorm2d", True),
+        ("Conv2d", False),
+        ("NormalHead", False),
+        ("NormedLinear", False),
+        ("Normalizer", False),
+        ("WeightNormConv2d", False),
+        ("SpectralNorm", False),
+        ("BN", False),
+    ],
+)
+def test_a_name_alone_says_what_is_a_norm(name: str, norm: bool) -> None:
+    assert named_norm(name) is norm
+    assert Layer("x", name, ((2,),)).norm is norm
+
+
+def test_what_is_a_norm_makes_no_other_layer() -> None:
+    (live,) = layers_of(Renamed(4))
+    read = Layer("(root)", "Renamed", ((4,), (4,)))
+    assert (live.norm, read.norm) == (True, False)
+    assert live == read
+    assert fingerprint([live]) == fingerprint([read])

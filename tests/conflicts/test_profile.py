@@ -111,6 +111,27 @@ def test_json_can_be_read_by_a_person(profile: ConflictProfile) -> None:
     assert max(len(line) for line in text.splitlines()) < 120
 
 
+def test_what_a_class_name_does_not_say_of_norms_is_in_the_file(
+    make_profile: Callable[..., ConflictProfile],
+) -> None:
+    layers = [
+        Layer("fc", "NormLinear", ((2, 2),), norm=False),
+        Layer("bn", "Renamed", ((2,),), norm=True),
+        Layer("ln", "LayerNorm", ((2,),)),
+    ]
+    text = make_profile([[0.1]] * 3, layers).to_json()
+    rows = json.loads(text)["architecture"]
+    assert [row.get("norm") for row in rows] == [False, True, None]
+    again = ConflictProfile.from_json(text).architecture
+    assert [layer.norm for layer in again] == [False, True, True]
+    # As an earlier release has written it.
+    plain = text.replace(', "norm": false', "").replace(', "norm": true', "")
+    read = ConflictProfile.from_json(plain).architecture
+    assert [layer.norm for layer in read] == [True, False, True]
+    with pytest.raises(ReconError, match="'norm' must be true or false"):
+        ConflictProfile.from_json(text.replace('"norm": true', '"norm": 1'))
+
+
 grids = st.integers(1, 3).flatmap(
     lambda layers: st.lists(
         st.lists(

@@ -193,6 +193,22 @@ def test_baselines_need_no_profile(tmp_path: Path, profile: ConflictProfile) -> 
     assert "seed 5" in random.note
 
 
+def test_norms_need_no_profile(tmp_path: Path, profile: ConflictProfile) -> None:
+    layers = profile.architecture
+    empty = ProfileCache(tmp_path)
+    for K, names in ((1, ("bn1",)), (2, ("bn1", "conv1"))):
+        chosen = select_layers(layers, K, -0.1, cache=empty, select="norms")
+        assert chosen.names == names
+        assert chosen.note == (
+            f"{K} layers, norms first and then in network order, whatever their conflicts"
+        )
+        assert (chosen.doubt, chosen.profile) == ("", None)
+    sourced = select_layers(layers, 1, -0.1, "some.json", empty, select="norms")
+    assert sourced.note.endswith("; `source` is not used")
+    with pytest.raises(UsageError, match="K must"):
+        select_layers(layers, 3, -0.1, cache=empty, select="norms")
+
+
 def test_random_parameters_are_those_of_the_worst(tmp_path: Path, profile: ConflictProfile) -> None:
     layers = profile.architecture
     cache = ProfileCache(tmp_path)

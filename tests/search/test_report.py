@@ -12,9 +12,9 @@ from fake_runs import Asked, Curves, FakeRunner, write_search
 from hypothesis import given
 from hypothesis import strategies as st
 from libmtl_recon_search import load_config, run_search
+from libmtl_recon_search.judge import Outcome
+from libmtl_recon_search.plan import Plan
 from libmtl_recon_search.report import Finalist, Report, Row, Spread, command_line
-from libmtl_recon_search.session import Outcome
-from libmtl_recon_search.space import Plan
 from libmtl_recon_search.trials import TrialLine, in_words, short_reason
 
 BEST = Plan("GradOPS", -0.5, -0.1, tuple(f"layer{i}.conv" for i in range(12)))

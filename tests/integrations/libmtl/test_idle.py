@@ -84,6 +84,11 @@ PLAIN = "with --weighting EW, --arch HPS, --optim adam and no --scheduler"
             "--recon_s has no effect with --recon_select last, which looks at no conflicts",
         ),
         (
+            "--arch Recon --recon_k 3 --recon_select norms --recon_layers a --recon_select_seed 4",
+            "--recon_layers has no effect with --recon_select norms, which looks at no conflicts; "
+            "--recon_select_seed has no effect with --recon_select norms, which draws nothing",
+        ),
+        (
             "--weighting RotoGrad --rotograd_mode scale --rotograd_map matrix_exp",
             "--rotograd_map has no effect with --rotograd_mode scale",
         ),

@@ -208,6 +208,27 @@ def test_a_default_that_was_not_given_follows(
         assert name in str(getattr(caught.value, "__context__", None) or caught.value)
 
 
+def test_norms_are_split_without_a_profile_and_go_on_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--arch", "Recon", "--recon_k", "2", "--recon_select", "norms"]
+    monkeypatch.setattr(sys, "argv", ["main.py", *words])
+    kwargs, _, _ = prepare_args(LibMTL_args.parse_args(words))
+    trained = make(**kwargs)
+    trained.train(batches(), batches(), 1)
+    spec = spec_of(trained.model)
+    assert spec is not None
+    assert spec.layers == ("norm", "one")
+    assert spec.origin == {
+        "base": "HPS", "K": 2, "S": -0.1, "select": "norms", "source": None, "profile": None,
+    }  # fmt: skip
+    file = save(trained, tmp_path / "c.pt")
+    for more in ({}, {"recon_select": "norms"}, {"recon_layers": "two"}):
+        assert same(make(seed=3, arch_args={"recon_from": file, **more}).model, trained.model)
+    with pytest.raises(UsageError, match=r"^--recon_select must be norms"):
+        make(arch_args={"recon_from": file, "recon_select": "first"})
+
+
 def test_the_base_architecture_follows(tmp_path: Path) -> None:
     gates = {"img_size": [5], "num_experts": [2]}
     names = [f"experts_shared.0.{name}" for name in ("one", "norm")]
