@@ -21,10 +21,11 @@ from libmtl_recon_search.config_parts import (
     Seed,
 )
 from libmtl_recon_search.config_space import Space
+from libmtl_recon_search.explaining import offer
 from libmtl_recon_search.faults import raise_all
 from libmtl_recon_search.flags import Flags, spell
-from libmtl_recon_search.ranges import Range, Strict
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from libmtl_recon_search.ranges import Range, Strict, once
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from libmtl_recon import UsageError
 
@@ -47,6 +48,45 @@ def _check_word(value: Any) -> Any:
 
 
 Word = Annotated[str, BeforeValidator(_check_word)]
+
+
+OBJECTIVES = ("delta_m", "worst_task", "parameters", "memory", "step_time")
+"""Those that any search has, beside the metrics of its tasks."""
+_LONGEST_NAME = 200
+
+
+def study_name(value: str) -> str:
+    """The name, if it is good for a study and for a folder.
+
+    Raises:
+        UsageError: It is not.
+    """
+    rule = ""
+    if not value.strip():
+        rule = "must not be empty"
+    elif len(value) > _LONGEST_NAME:
+        rule = f"must have {_LONGEST_NAME} characters or fewer"
+    elif not value.isprintable():
+        rule = "must have no line breaks, tabs or other characters that cannot be seen"
+    elif "/" in value or "\\" in value or value in (".", ".."):
+        rule = "must have no slash, and not be . or .."
+    elif value != value.strip():
+        rule = "must not begin or end with a blank"
+    if rule:
+        raise UsageError("", rule, value, "The study, and the folder of its reports, are so named.")
+    return value
+
+
+def _objective(value: str) -> str:
+    task, dot, metric = value.partition(".")
+    if value in OBJECTIVES or (dot and task.strip() and metric.strip(" .") and value.isprintable()):
+        return value
+    raise UsageError(
+        "",
+        "must be an objective that there is, or one metric of one task as TASK.METRIC",
+        value,
+        offer(value, OBJECTIVES),
+    )
 
 
 def _seen_before(info: ValidationInfo) -> dict[int, str]:
@@ -107,12 +147,14 @@ class Config(Strict):
         callbacks: Who else is told of trials.
     """
 
-    name: str = ""
+    name: Annotated[str, AfterValidator(study_name)] = ""
     script: str
     arguments: list[Word] = Field(default=[])
     flags: Flags = Field(default={})
     objective: Objective = Objective()
-    objectives: list[str] = Field(default=["delta_m"], min_length=1)
+    objectives: Annotated[
+        list[Annotated[str, AfterValidator(_objective)]], AfterValidator(once)
+    ] = Field(default=["delta_m"], min_length=1)
     metrics: Metrics = Metrics()
     constraints: Constraints = Constraints()
     pick: Pick = Pick()
@@ -142,6 +184,58 @@ class Config(Strict):
     @classmethod
     def _confirmed_with_fresh_seeds(cls, value: list[int], info: ValidationInfo) -> list[int]:
         _refuse_seen("", "confirm", value, _seen_before(info))
+        return value
+
+    @field_validator("pick")
+    @classmethod
+    def _of_the_objectives(cls, value: Pick, info: ValidationInfo) -> Pick:
+        known = info.data.get("objectives", [value.best])  # missing if they are wrong themselves
+        if value.best is not None and value.best not in known:
+            raise UsageError(
+                "best", "must be one of the objectives", value.best, offer(value.best, known)
+            )
+        return value
+
+    @field_validator("sampler")
+    @classmethod
+    def _chooses_trials(cls, value: Sampler, info: ValidationInfo) -> Sampler:
+        from libmtl_recon_search.samplers import check_sampler
+
+        check_sampler(value, len(info.data.get("objectives", "1")), info.data.get("space"))
+        return value
+
+    @field_validator("pruner")
+    @classmethod
+    def _looks_at_trials(cls, value: Pruner | None, info: ValidationInfo) -> Pruner | None:
+        from libmtl_recon_search.samplers import check_pruner
+
+        if value is None:
+            return value
+        if not info.data.get("prune", True):
+            raise UsageError(
+                "",
+                "cannot be combined with `prune: false`, by which no trial is ended early",
+                value.name,
+                "Leave one of the two out.",
+            )
+        check_pruner(value)
+        return value
+
+    @field_validator("tune_baselines")
+    @classmethod
+    def _has_flags_to_tune(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and {"flags", "space"} <= info.data.keys():
+            own = info.data["space"].flags.get("EW", {})
+            if not any(
+                isinstance(f, list | Range) for f in (*info.data["flags"].values(), *own.values())
+            ):
+                raise UsageError(
+                    "",
+                    "needs a flag with a list or a range, over which baselines and EW are tuned",
+                    value,
+                    "Write one, e.g. flags: {lr: {low: 0.001, high: 0.1, log: true}}, or leave "
+                    "this out.",
+                )
         return value
 
     def spelled(self, *more: dict[str, Any]) -> tuple[str, ...]:

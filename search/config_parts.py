@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import re
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
+from libmtl_recon_search.faults import raise_all
 from libmtl_recon_search.flags import FixedFlags
-from libmtl_recon_search.ranges import Scalar, Strict
-from pydantic import Field
+from libmtl_recon_search.ranges import Scalar, Strict, once
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from libmtl_recon import UsageError
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what NumPy takes
 Count = Annotated[int, Field(ge=1, le=10**6)]
 Parallel = Annotated[int, Field(ge=1, le=1024)]
+
+
+def _named(value: str) -> str:
+    """A task, or a metric of one."""
+    if not value or value != value.strip(" .") or "\n" in value or "\t" in value:
+        raise UsageError(
+            "",
+            "must name a task or, as TASK.METRIC, one of its metrics",
+            value,
+            "Write depth, or depth.abs_err.",
+        )
+    return value
+
+
+Named = Annotated[str, AfterValidator(_named)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -53,9 +73,29 @@ class Metrics(Strict):
             without it, which is said.
     """
 
-    weights: dict[str, Positive] = Field(default={})
-    leave_out: list[str] = Field(default=[])
+    weights: dict[Named, Positive] = Field(default={})
+    leave_out: list[Named] = Field(default=[])
     undefined: Literal["stop", "leave_out"] = "stop"
+
+    @field_validator("leave_out")
+    @classmethod
+    def _without_weights(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        weighed = [
+            name
+            for name in info.data.get("weights", {})
+            if any(name == left or name.startswith(f"{left}.") for left in once(value))
+        ]
+        raise_all("", [_weight_of_nothing(name) for name in weighed])
+        return once(value)
+
+
+def _weight_of_nothing(name: str) -> UsageError:
+    return UsageError(
+        "",
+        "must not hold what has a weight in metrics.weights",
+        name,
+        "Take its weight away, or leave it in.",
+    )
 
 
 class AtMost(Strict):
@@ -129,6 +169,20 @@ class Launch(Strict):
     nproc_per_node: Parallel = 1
 
 
+def _package(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)+", value):
+        raise UsageError(
+            "",
+            "must be the path of a package of OptunaHub",
+            value,
+            "Write it as samplers/auto_sampler.",
+        )
+    return value
+
+
+Package = Annotated[str, AfterValidator(_package)]
+
+
 class Sampler(Strict):
     """Which of Optuna's samplers chooses trials.
 
@@ -142,7 +196,19 @@ class Sampler(Strict):
 
     name: str = "TPESampler"
     args: dict[str, Any] = Field(default={})
-    optunahub: str | None = None
+    optunahub: Package | None = None
+
+    @field_validator("optunahub")
+    @classmethod
+    def _with_a_name(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("name") == "TPESampler":
+            raise UsageError(
+                "",
+                "needs `name`, by which the package calls its sampler",
+                value,
+                "Add it, e.g. sampler: {name: AutoSampler, optunahub: samplers/auto_sampler}.",
+            )
+        return value
 
 
 class Pruner(Strict):
@@ -157,7 +223,7 @@ class Pruner(Strict):
 
     name: str
     args: dict[str, Any] = Field(default={})
-    optunahub: str | None = None
+    optunahub: Package | None = None
 
 
 class Limits(Strict):
@@ -182,3 +248,16 @@ class Callbacks(Strict):
 
     mlflow: dict[str, Scalar] | None = None
     tensorboard: dict[str, Scalar] | None = None
+
+    @field_validator("mlflow", "tensorboard")
+    @classmethod
+    def _installed(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and find_spec(str(info.field_name)) is None:
+            raise UsageError(
+                "",
+                f"needs the package {info.field_name}, which is not installed",
+                value,
+                f"Install it by `pip install 'libmtl-recon[{info.field_name}]'`, or leave the key "
+                "out.",
+            )
+        return value

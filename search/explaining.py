@@ -48,6 +48,8 @@ def _explain_one(
     under: Sequence[str],
 ) -> list[UsageError]:
     own_places = [place for place in finding["loc"] if not _is_tag(place)]
+    if finding["type"] != "extra_forbidden" and own_places[-1:] == ["[key]"]:
+        own_places = own_places[:-2]  # a key of a mapping, which is the value that is wrong
     places = [*under, *own_places]
     on_command_line = bool(places) and places[0] in given
     if on_command_line:
@@ -83,7 +85,7 @@ def _explain_one(
     way_out = f"Correct it{_to(' in ', file)}{_example(places)}."
     if on_command_line:
         way_out = "Give another value, or leave it to the configuration."
-    return [UsageError(where, _rule(finding), finding["input"], way_out)]
+    return [UsageError(where, rule_of(finding), finding["input"], way_out)]
 
 
 def _is_tag(place: object) -> bool:
@@ -103,7 +105,8 @@ def _example(places: list[Any]) -> str:
     return ""
 
 
-def _rule(finding: Any) -> str:
+def rule_of(finding: Any) -> str:
+    """Which rule a value breaks, of one of pydantic's findings."""
     if finding["type"] in ("model_type", "dict_type"):
         return "must hold keys with values"
     if finding["type"] == "too_short":
@@ -124,19 +127,19 @@ def _keys_at(model: type[BaseModel], places: Iterable[Any]) -> list[str]:
     """The keys that a part of the configuration has."""
     here: Any = model
     for place in places:
-        inside = next(_models(here), None)
+        inside = next(models_of(here), None)
         # If it is no model, this is a value of a mapping, or one of a list.
         here = inside.model_fields[place].annotation if inside else get_args(here)[-1]
-    return list(next(_models(here)).model_fields)
+    return list(next(models_of(here)).model_fields)
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_of(annotation: Any) -> Iterator[type[BaseModel]]:
     """The models that a value of this annotation may be; not those inside of lists and mappings."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     elif get_origin(annotation) not in (dict, list):
         for part in get_args(annotation):
-            yield from _models(part)
+            yield from models_of(part)
 
 
 def offer(found: object, known: Collection[str]) -> str:

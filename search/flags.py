@@ -47,13 +47,16 @@ class FlagSpace:
         }
 
 
-def flag_space(flags: Mapping[str, Any], several: Collection[str] = ()) -> FlagSpace:
+def flag_space(
+    flags: Mapping[str, Any], several: Collection[str] = (), where: str = "flags"
+) -> FlagSpace:
     """Tell the flags that are searched from those that are not.
 
     Args:
         flags: Values, lists and ranges by flag.
         several: The script's flags that take several values: a plain list is one value of these,
             and a list of lists is searched.
+        where: The key under which the flags stand.
 
     Raises:
         UsageError: A list is none of the flag's values; if several are wrong, all are named.
@@ -69,9 +72,9 @@ def flag_space(flags: Mapping[str, Any], several: Collection[str] = ()) -> FlagS
         elif not lists or (not plain and not isinstance(value[0], list)):
             fixed[flag] = value
         elif plain and isinstance(value[0], list):
-            faults.append(_takes_one(flag, value))
+            faults.append(_takes_one(f"{where}.{flag}", flag, value))
         elif twice := _twice(value):
-            faults.append(twice_in(flag, twice))
+            faults.append(_each_once(f"{where}.{flag}", twice))
         elif len(value) == 1:
             fixed[flag] = value[0]
         else:
@@ -108,9 +111,9 @@ def _plain(flag: str) -> str:
     return flag.replace("-", "_")
 
 
-def _takes_one(flag: str, value: Any) -> UsageError:
+def _takes_one(parameter: str, flag: str, value: Any) -> UsageError:
     return UsageError(
-        f"flags.{flag}",
+        parameter,
         "must be a list of single values, for the script's flag takes one value",
         value,
         f"Write {{{flag}: [1, 2]}} to search 1 and 2.",
@@ -126,9 +129,8 @@ def _twice(values: list[Any]) -> Any:
     return None
 
 
-def twice_in(flag: str, twice: list[Any]) -> UsageError:
-    """What is said of a list that holds a value twice."""
-    return UsageError(f"flags.{flag}", "must hold each value once", twice[0], "Remove one.")
+def _each_once(parameter: str, twice: list[Any]) -> UsageError:
+    return UsageError(parameter, "must hold each value once", twice[0], "Remove one.")
 
 
 def _check_flags(value: Any) -> Any:
@@ -188,7 +190,8 @@ def _fault_of_value(flag: str, given: Any, searched: bool) -> UsageError | None:
     if parts and len(lists) == len(parts):
         parts = [one for part in lists for one in part] if all(lists) else []
     if parts and all(isinstance(part, Scalar) and part == part for part in parts):
-        return None
+        twice = _twice(given) if lists else None
+        return twice and _each_once(flag, twice)
     if lists and len(lists) < len(given):
         return UsageError(
             flag,
@@ -206,20 +209,22 @@ def _fault_of_value(flag: str, given: Any, searched: bool) -> UsageError | None:
     )
 
 
+# For editors. Pydantic knows no reference to a model that it does not make itself.
+A_RANGE = {"type": "range"}
 _ONE = {"type": ["string", "number", "boolean"]}
 _LIST = {"type": "array", "items": _ONE, "minItems": 1}
 _LISTS = {"type": "array", "items": _LIST, "minItems": 1}
-_NAMES = {"pattern": r"^[A-Za-z][\w-]*$", "not": {"enum": list(_CHOSEN)}}
 
-Flags = Annotated[dict[str, Any], BeforeValidator(_check_flags)]
-FixedFlags = Annotated[
-    dict[str, Any],
-    BeforeValidator(_check_fixed),
-    WithJsonSchema(
-        {
-            "type": "object",
-            "additionalProperties": {"anyOf": [_ONE, _LIST]},
-            "propertyNames": _NAMES,
-        }
-    ),
+
+def _described(*forms: dict[str, Any]) -> WithJsonSchema:
+    names = {"pattern": r"^[A-Za-z][\w-]*$", "not": {"enum": list(_CHOSEN)}}
+    values = {"anyOf": list(forms)}
+    return WithJsonSchema(
+        {"type": "object", "additionalProperties": values, "propertyNames": names}
+    )
+
+
+Flags = Annotated[
+    dict[str, Any], BeforeValidator(_check_flags), _described(_ONE, _LIST, _LISTS, A_RANGE)
 ]
+FixedFlags = Annotated[dict[str, Any], BeforeValidator(_check_fixed), _described(_ONE, _LIST)]

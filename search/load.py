@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from libmtl_recon_search.config import Config
+from libmtl_recon_search.config import Config, study_name
+from libmtl_recon_search.examples import EXAMPLES
 from libmtl_recon_search.explaining import explain, offer
 from libmtl_recon_search.faults import raise_all
 from libmtl_recon_search.yaml12 import parse_yaml
@@ -26,6 +27,13 @@ def shipped_configs() -> dict[str, Path]:
     here = Path(__file__).parent
     folders = (here / "configs", here.parent / "configs")
     return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
+
+
+def shipped_schema() -> Path:
+    """The JSON Schema of a configuration, which comes with the package."""
+    here = Path(__file__).parent
+    installed = here / "configs" / "schema.json"
+    return installed if installed.exists() else here.parent / "configs" / "schema.json"
 
 
 def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -55,8 +63,15 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
             script = _script(path, given)
         except UsageError as error:
             found.append(error)
+    name = data.get("name", path.stem)
+    if "name" not in data:
+        try:
+            study_name(name)
+        except UsageError as error:
+            way_out = f"It is the file's name, since none is given: write {EXAMPLES['name']}."
+            found.append(UsageError(f"{path}: name", error.rule, name, way_out))
     raise_all(str(path), found)
-    return config.model_copy(update={"name": config.name or path.stem, "script": script})
+    return config.model_copy(update={"name": name, "script": script})
 
 
 def _find(source: str | Path) -> Path:
