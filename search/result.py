@@ -24,6 +24,10 @@ class Result:
         weightings: The weightings that LibMTL had.
         epochs: For ``train``, ``val`` and ``test``, the metrics after each epoch, counted over all
             calls of ``Trainer.train``.
+        step_time: The median seconds of a training step; None if the run did not train or was cut
+            off, or if its record is older than this.
+        memory: The most bytes that it held: on CUDA devices, or of the process. None as above, and
+            where the system does not tell.
         notes: Other events, e.g. ``reused``.
     """
 
@@ -33,6 +37,8 @@ class Result:
     epochs: dict[str, list[Metrics]] = field(
         default_factory=lambda: {"train": [], "val": [], "test": []}
     )
+    step_time: float | None = None
+    memory: int | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     # In which epoch each of these was measured: the script's own number, which each call of
     # `train` begins anew, is of no use where there are several.
@@ -49,6 +55,8 @@ class Result:
             self.weightings = tuple(event["weightings"])
         elif event["event"] == "measured":
             self._measured(event)
+        elif event["event"] == "cost":
+            self.step_time, self.memory = event["step_time"], event["memory"]
         else:
             self.notes[event["event"]] = event
 
