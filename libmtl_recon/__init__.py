@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from libmtl_recon.integrations.libmtl.hooks import Measurement, StopRun, TrainerHook
     from libmtl_recon.integrations.libmtl.missing_labels.masked import Masked
     from libmtl_recon.integrations.libmtl.scoring import ScoringHook
+    from libmtl_recon.integrations.libmtl.script_flags import ScriptFlags, script_flags
     from libmtl_recon.integrations.libmtl.single_task import SingleTask
     from libmtl_recon.integrations.libmtl.sizes import summary
     from libmtl_recon.integrations.libmtl.splits import split_from
@@ -43,6 +44,7 @@ __all__ = [
     "ReconError",
     "RotoGrad",
     "ScoringHook",
+    "ScriptFlags",
     "SingleTask",
     "SplitSpec",
     "StopRun",
@@ -62,6 +64,7 @@ __all__ = [
     "present_tasks",
     "run_module",
     "run_script",
+    "script_flags",
     "split_from",
     "split_layers",
     "summary",
@@ -76,6 +79,7 @@ _HOMES = {
     "ProfileCache": "profiles.cache",
     "RotoGrad": "weighting.rotograd",
     "ScoringHook": "integrations.libmtl.scoring",
+    "ScriptFlags": "integrations.libmtl.script_flags",
     "SingleTask": "integrations.libmtl.single_task",
     "SplitSpec": "splitting.spec",
     "StopRun": "integrations.libmtl.hooks",
@@ -90,6 +94,7 @@ _HOMES = {
     "present_tasks": "integrations.libmtl.step",
     "run_module": "launcher",
     "run_script": "launcher",
+    "script_flags": "integrations.libmtl.script_flags",
     "split_from": "integrations.libmtl.splits",
     "split_layers": "splitting.split",
     "summary": "integrations.libmtl.sizes",
