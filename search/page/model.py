@@ -107,6 +107,7 @@ class Page:
         limits: Constraints that are lines in figures.
         importances: For each objective the share of each parameter, as
             :func:`libmtl_recon_search.page.importances.importances` computes them.
+        task_weights: Of the mean over tasks that Δm is, where they are not all 1.
     """
 
     name: str
@@ -128,3 +129,4 @@ class Page:
     notes: tuple[str, ...] = ()
     limits: tuple[PageLimit, ...] = ()
     importances: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    task_weights: Mapping[str, float] = field(default_factory=dict)
