@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 from libmtl_recon_search.page.model import Page
-from libmtl_recon_search.page.style import INK, PageFigure, axis, layout, plain, shown
+from libmtl_recon_search.page.style import INK, PageFigure, axis, ending, layout, plain, shown
 from numpy.typing import NDArray
 
 from libmtl_recon import ConflictProfile
 
 _STEP = 0.025
 _PER_UNIT = 200  # of the profile's grid
+_VISIBLE = 0.5  # %
 _MOST = 150  # layers; more than that no page has room for
 # Dark is much; as the root of the share, so that rare conflicts show.
 _COLORS = ("#ffffff", "#fee8c8", "#fdbb84", "#ef6548", "#b30000", "#5f0000")
@@ -66,7 +67,7 @@ def conflict_figure(page: Page) -> PageFigure:
         layout(
             max(96 + row_height * high, 300),
             xaxis=axis(
-                "severity S: cosine of two tasks' gradients below", showgrid=False, nticks=8
+                "severity S: a cosine below it is a conflict", showgrid=False, nticks=8
             ),
             yaxis=axis(
                 "",
@@ -75,7 +76,7 @@ def conflict_figure(page: Page) -> PageFigure:
                 showgrid=False,
                 tickmode="array",
                 tickvals=names,
-                ticktext=_ticks(profile, rows, dark, 34),
+                ticktext=_ticks(profile, rows, dark, 40),
                 tickfont={"size": font},
                 ticks="",
             ),
@@ -121,7 +122,7 @@ def conflict_figure(page: Page) -> PageFigure:
             "dragmode": False,
             "margin.l": 8,
             "margin.r": 8,
-            "yaxis.ticktext": _ticks(profile, rows, dark, 16),
+            "yaxis.ticktext": _ticks(profile, rows, dark, 20),
             "yaxis.tickfont.size": min(font, 10),
             "xaxis.title.text": "severity S",
             "xaxis.nticks": 5,
@@ -151,8 +152,8 @@ def _shares(
     totals = np.cumsum(counts, axis=1)[:, below]
     defined = np.maximum(profile.steps * profile.pairs - profile.undefined.sum(axis=0), 1)
     shares: NDArray[np.float64] = 100.0 * totals / defined[:, None]
-    # From where on there are conflicts at all, and at least some columns to compare.
-    filled = np.flatnonzero(shares.max(axis=0) > 0)
+    # From where on there are conflicts to see, and at least some columns to compare.
+    filled = np.flatnonzero(shares.max(axis=0) > _VISIBLE)
     start = min(
         int(filled[0]) if len(filled) else len(below),
         int(np.searchsorted(below, here)),
@@ -171,7 +172,7 @@ def _ticks(
 ) -> list[str]:
     found = []
     for row, bold in zip(rows, dark, strict=True):
-        name = shown(profile.layer_names[row], longest)
+        name = ending(profile.layer_names[row], longest)
         found.append(f"<b>{name}</b>" if bold else name)
     return found
 

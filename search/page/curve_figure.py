@@ -10,6 +10,7 @@ from libmtl_recon_search.page.model import Page, PageTrial
 from libmtl_recon_search.page.style import (
     INK,
     NARROW,
+    PRINTED,
     PageFigure,
     axis,
     label,
@@ -37,16 +38,24 @@ def curve_figure(page: Page) -> PageFigure:
         )
     look = styles(page)
     faint = 0.85 if len(trials) <= 12 else 0.55 if len(trials) <= 60 else 0.3
-    figure, named = go.Figure(), set()
+    figure = go.Figure()
+    for name in dict.fromkeys(trial.weighting for trial in trials):
+        # For the legend alone, as a whole and dark line whatever its first trial is.
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            mode="lines",
+            name=shown(name, 24),
+            legendgroup=shown(name),
+            line={"color": look[name].color, "width": 2.4},
+        )
     for trial in sorted(trials, key=lambda trial: trial.picked):  # the picked one on top
-        first = trial.weighting not in named and not trial.picked
-        named |= {trial.weighting} if first else set()
         _add(
             figure,
             trial,
-            name="picked" if trial.picked else shown(trial.weighting, 24),
-            legendgroup="picked" if trial.picked else f"of {shown(trial.weighting)}",
-            showlegend=first or trial.picked,
+            name="picked" if trial.picked else "",
+            legendgroup=None if trial.picked else shown(trial.weighting),
+            showlegend=trial.picked,
             opacity=1.0 if trial.picked else faint,
             line={
                 "color": look[trial.weighting].color,
@@ -99,6 +108,7 @@ def curve_figure(page: Page) -> PageFigure:
         f"{early} were ended early.",
         figure,
         narrow=NARROW,
+        printed=PRINTED,
     )
 
 

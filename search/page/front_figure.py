@@ -12,6 +12,7 @@ from libmtl_recon_search.page.model import Page, PageObjective, PageTrial
 from libmtl_recon_search.page.style import (
     INK,
     NARROW,
+    PRINTED,
     Choice,
     PageFigure,
     axis,
@@ -19,6 +20,7 @@ from libmtl_recon_search.page.style import (
     layout,
     measured,
     most,
+    name_of,
     plural,
     shown,
     styles,
@@ -55,17 +57,23 @@ def front_figure(page: Page) -> PageFigure:
             "No trial has finished yet: this figure appears with the first one.",
         )
     x, y = (axes[1], axes[0]) if several else (axes[0], axes[1])
-    stairs = _stairs(trials, x, y, given=several) if len(axes) == 2 else []
+    # EW with plain sharing counts for what a parameter buys, though it is no trial.
+    against = trials if several else [*trials, *_reference(page, axes)]
+    stairs = _stairs(against, x, y, given=several) if len(axes) == 2 else []
     front = [trial for trial in trials if trial.on_front] if several else stairs
-    figure, drawn = go.Figure(), []  # `drawn`: the trials of each trace
-    if len(axes) == 2 and stairs:
-        drawn.append(stairs)
+    figure = go.Figure()
+    if stairs:
+        # On to the right, where nothing more is bought.
+        far = (max if x.smaller else min)(x.value(trial) for trial in trials)
         figure.add_scatter(
+            x=[*(x.value(trial) for trial in stairs), far],
+            y=[*(y.value(trial) for trial in stairs), y.value(stairs[-1])],
             mode="lines",
             line={"shape": "hv", "color": INK, "width": 1.6},
             name="front",
             hoverinfo="skip",
         )
+    drawn: list[list[PageTrial]] = []  # the trials of each further trace
     for name, style in styles(page).items():
         for feasible in (True, False):
             own = [t for t in trials if t.weighting == name and t.feasible is feasible]
@@ -77,6 +85,7 @@ def front_figure(page: Page) -> PageFigure:
                 mode="markers",
                 name=shown(name, 24) + ("" if feasible else ", infeasible"),
                 legendgroup=shown(name),
+                showlegend=feasible or not any(t.weighting == name and t.feasible for t in trials),
                 hoverinfo="text",
                 hovertext=[hover(t, page.objectives) for t in own],
                 marker={
@@ -107,7 +116,7 @@ def front_figure(page: Page) -> PageFigure:
                 hoverinfo="text",
                 hovertext=[hover(t, page.objectives) for t in own],
             )
-    for trace, own in zip(figure.data, drawn, strict=True):
+    for trace, own in zip(figure.data[len(figure.data) - len(drawn) :], drawn, strict=True):
         trace.x, trace.y = ([one.value(trial) for trial in own] for one in (x, y))
     hidden = _frame(figure, page, x, y, trials)
     choices = _choices(page, axes, x, y, drawn) if len(axes) > 2 else ()
@@ -118,6 +127,7 @@ def front_figure(page: Page) -> PageFigure:
         f"Scatter plot of {plural(len(trials), 'finished trial')}: {y.title} against {x.title}. "
         f"{len(front)} of them are on the front.",
         figure,
+        printed=PRINTED,
         narrow=NARROW | {"height": 440 + 9 * len(figure.data)},
         choices=choices,
     )
@@ -274,8 +284,8 @@ def _caption(page: Page, axes: Sequence[_Axis], count: int, hidden: int) -> str:
     def wish(one: PageObjective) -> str:
         return "lower" if one.direction == "minimize" else "higher"
 
-    wishes = ", ".join(f"{wish(one)} {title_of(one, page.on)}" for one in page.objectives)
-    said = [f"Each mark is a finished trial; better is {wishes}."]
+    wishes = ", ".join(f"{wish(one)} {name_of(one)}" for one in page.objectives)
+    said = [f"Each mark is a finished trial. Better means: {wishes}."]
     if len(page.objectives) == 1:
         said = [
             "Each mark is a finished trial.",

@@ -22,6 +22,17 @@ from plotly.offline import get_plotlyjs
 from libmtl_recon._version import __version__
 from libmtl_recon.files import write_atomically
 
+_LINKS = {
+    "result": "Result",
+    "front": "Front",
+    "tasks": "Tasks",
+    "curves": "Learning curves",
+    "parallel": "Parallel coordinates",
+    "importances": "Importances",
+    "conflicts": "Conflicts",
+    "trials": "All trials",
+}
+
 _DRAW = (
     front_figure,
     task_figure,
@@ -53,8 +64,7 @@ def render(page: Page) -> str:
     """
     figures = [draw(page) for draw in _DRAW]
     drawn = {one.id: _plain(one) for one in figures if one.figure is not None}
-    links = [(one.id, one.title) for one in figures] + [("trials", "All trials")]
-    nav = "".join(f'<a href="#{anchor}">{text(title)}</a>' for anchor, title in links)
+    nav = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title in _LINKS.items())
     scripts = ""
     if drawn:
         scripts += f"<script>{get_plotlyjs()}</script>"

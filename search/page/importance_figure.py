@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 
 import plotly.graph_objects as go
@@ -11,9 +12,11 @@ from libmtl_recon_search.page.style import (
     INK,
     NARROW,
     OTHERS,
+    PRINTED,
     PageFigure,
     axis,
     layout,
+    name_of,
     plain,
     shown,
     title_of,
@@ -53,7 +56,7 @@ def importance_figure(page: Page) -> PageFigure:
             textfont={"size": 11, "color": INK},
             hoverinfo="text",
             hovertext=[
-                f"<b>{shown(name)}</b>: {value:.1f} % of the variance of {shown(one.name)}"
+                f"<b>{shown(name)}</b>: {value:.1f} % of the variance of {html.escape(name_of(one), quote=False)}"
                 for name, value in zip(ordered, values, strict=True)
             ],
         )
@@ -99,5 +102,6 @@ def importance_figure(page: Page) -> PageFigure:
         f"add up to 100.{too_few}{few}",
         f"Bar chart of {len(ordered)} parameters. The most important is {best}.",
         figure,
+        printed=PRINTED if figure.layout.height > PRINTED["height"] else {},
         narrow=NARROW | {"yaxis.tickfont.size": 10},
     )

@@ -17,8 +17,10 @@ def text(value: str) -> str:
 
 def command(line: str) -> str:
     """A command line with a button that copies it."""
+    # Lines break between words, where a copied hyphen stays one.
+    words = " ".join(f"<span>{text(word)}</span>" for word in line.split(" "))
     return (
-        f'<div class="command"><pre><code>{text(line)}</code></pre>'
+        f'<div class="command"><pre><code>{words}</code></pre>'
         '<button type="button" class="copy">copy</button></div>'
     )
 

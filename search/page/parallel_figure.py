@@ -14,7 +14,7 @@ from libmtl_recon_search.page.style import (
     layout,
     measured,
     most,
-    number,
+    name_of,
     plain,
     plural,
     shown,
@@ -24,6 +24,8 @@ from libmtl_recon_search.page.style import (
 _ABSENT = "–"
 _TICKS = 5
 _WIDE = 96  # pixels for an axis
+_SCALE = [[0, "#bcd6ea"], [0.5, "#4a90c4"], [1, "#08306b"]]
+_HALO = ", ".join(["0 0 3px white"] * 4)
 
 
 def parallel_figure(page: Page) -> PageFigure:
@@ -62,15 +64,16 @@ def parallel_figure(page: Page) -> PageFigure:
             dimensions=dimensions,
             labelangle=-18,
             labelfont={"size": 12, "color": INK},
-            tickfont={"size": 11, "color": INK},
+            # A halo, for lines run through the ticks.
+            tickfont={"size": 11, "color": INK, "shadow": _HALO},
             rangefont={"size": 1, "color": "rgba(0,0,0,0)"},
             line={
                 "color": values,
                 "cmin": near[0],
                 "cmax": near[1] if near[1] > near[0] else near[0] + 1,
-                "colorscale": "Cividis",
+                "colorscale": _SCALE,
                 # The better, the darker.
-                "reversescale": first.direction == "maximize",
+                "reversescale": first.direction == "minimize",
                 "showscale": True,
                 "colorbar": {
                     "title": {"text": shown(title_of(first, page.on), 30), "side": "right"},
@@ -86,7 +89,7 @@ def parallel_figure(page: Page) -> PageFigure:
     said = [
         f"Each line is one of {plural(len(trials), 'finished trial')}, from its parameters at the "
         "left to what came of them at the right; the darker, the better its "
-        f"{plain(first.name)}. Drag along an axis to keep only the lines that pass there, drag a "
+        f"{name_of(first)}. Drag along an axis to keep only the lines that pass there, drag a "
         "name to move its axis."
     ]
     if absent:
@@ -103,6 +106,7 @@ def parallel_figure(page: Page) -> PageFigure:
         f"Parallel coordinates of {plural(len(trials), 'trial')} over {len(dimensions)} axes.",
         figure,
         narrow={"font.size": 11},
+        printed={"height": 380},
         least=_WIDE * len(dimensions) + 150,
     )
 
@@ -134,6 +138,7 @@ def _dimension(label: str, column: Sequence[Any], name: str = "") -> dict[str, A
             low - gap if v is None or not math.isfinite(v) else scale(float(v)) for v in column
         ]
         ticks = _ticks(finite, scale, log, name)
+    ticks = _apart(ticks, 0.05 * (high - low))
     if lacking:
         ticks = [(low - gap, _ABSENT), *ticks]
     room = 0.02 * (high - low)
@@ -147,7 +152,7 @@ def _dimension(label: str, column: Sequence[Any], name: str = "") -> dict[str, A
 
 
 def _words(given: Sequence[Any]) -> list[str]:
-    """Categories in the order of their first use, numbers among them in their own order."""
+    """Categories in the order of their first use."""
     return list(dict.fromkeys(map(str, given)))
 
 
@@ -167,6 +172,15 @@ def _ticks(
     return [(scale(value), _short(value, name)) for value in chosen]
 
 
+def _apart(ticks: Sequence[tuple[float, str]], least: float) -> list[tuple[float, str]]:
+    """Those ticks that do not lie upon an earlier one."""
+    found: list[tuple[float, str]] = []
+    for tick in ticks:
+        if not found or tick[0] - found[-1][0] >= least:
+            found.append(tick)
+    return found
+
+
 def _round(low: float, high: float) -> list[float]:
     """Round numbers between two."""
     step = 10 ** math.floor(math.log10((high - low) / _TICKS))
@@ -179,4 +193,4 @@ def _short(value: float, name: str) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if letter == 'k' else size):.3g}{letter}"
-    return number(round(value, 10)) if name != "delta_m" else f"{value:+.4g}"
+    return f"{value:+.3g}" if name == "delta_m" else f"{value:.3g}"

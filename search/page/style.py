@@ -18,9 +18,10 @@ from libmtl_recon.texts import bounded, printable
 INK, FAINT, GRID = "#1c1f23", "#6b7280", "#e4e7eb"
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
-# Okabe and Ito's, without the yellow that paper swallows. Beyond six, other marks tell apart.
+# Okabe and Ito's, without the yellow that paper swallows. Marks tell apart those who see no
+# colours, and the weightings beyond six: no pair comes twice among 42.
 _WEIGHTINGS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_SYMBOLS = ("circle", "square", "triangle-up", "cross", "star", "hexagon")
+_SYMBOLS = ("circle", "square", "triangle-up", "cross", "star", "hexagon", "triangle-down")
 # Paul Tol's muted ones, so that a task or an objective is not taken for a weighting.
 OTHERS = (
     *("#332288", "#88ccee", "#117733", "#ddcc77", "#cc6677", "#aa4499", "#44aa99", "#882255"),
@@ -93,7 +94,7 @@ def styles(page: Page) -> dict[str, Style]:
     return {
         name: Style(
             _WEIGHTINGS[place % len(_WEIGHTINGS)],
-            _SYMBOLS[place // len(_WEIGHTINGS) % len(_SYMBOLS)],
+            _SYMBOLS[place % len(_SYMBOLS)],
         )
         for place, name in enumerate(dict.fromkeys(trial.weighting for trial in trials))
     }
@@ -102,6 +103,12 @@ def styles(page: Page) -> dict[str, Style]:
 def plain(text: str, longest: int = 48) -> str:
     """A name of bounded length without control characters."""
     return bounded(printable(text), longest)
+
+
+def ending(text: str, longest: int) -> str:
+    """The end of a name, by which the paths of layers differ, as plotly can show it."""
+    name = printable(text)
+    return html.escape(name if len(name) <= longest else f"…{name[1 - longest :]}", quote=False)
 
 
 def shown(text: str, longest: int = 48) -> str:
@@ -134,7 +141,7 @@ def layout(height: int, **more: Any) -> dict[str, Any]:
 def axis(title: str, **more: Any) -> dict[str, Any]:
     """An axis with a light grid."""
     common: dict[str, Any] = {
-        "title": {"text": title, "standoff": 10},
+        "title": {"text": title, "standoff": 10, "font": {"size": 13}},
         "gridcolor": GRID,
         "zeroline": False,
         "linecolor": FAINT,
@@ -144,6 +151,9 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     }
     return common | more
 
+
+PRINTED = {"height": 360}
+"""What changes on paper in all figures that need not be higher: two of them fit on a page."""
 
 NARROW = {
     "font.size": 11,
@@ -157,6 +167,11 @@ NARROW = {
     "legend.yanchor": "top",
 }
 """What changes on a phone in all figures with a legend."""
+
+
+def name_of(objective: PageObjective) -> str:
+    """An objective in a word, as it stands in a sentence."""
+    return _TITLES.get(objective.name, plain(objective.name))
 
 
 def title_of(objective: PageObjective, on: str) -> str:
@@ -193,8 +208,8 @@ def hover(trial: PageTrial, objectives: Sequence[PageObjective]) -> str:
     for one in objectives:
         if one.name in trial.values:
             value = number(trial.values[one.name], one.name)
-            name = _TITLES.get(one.name, one.name)
-            lines += [f"{shown(name)}: <b>{value}</b> {shown(one.unit)}"]
+            name = html.escape(name_of(one), quote=False)
+            lines += [f"{name}: <b>{value}</b> {shown(one.unit)}"]
     if trial.parameters is not None and "parameters" not in trial.values:
         lines += [f"parameters: {trial.parameters:,}"]
     if trial.state not in ("finished", "baseline") or trial.reason:

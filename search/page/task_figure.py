@@ -50,6 +50,7 @@ def task_figure(page: Page) -> PageFigure:
                 "color": OTHERS[place % len(OTHERS)],
                 "pattern": {
                     "shape": PATTERNS[place // len(OTHERS) % len(PATTERNS)],
+                    "bgcolor": OTHERS[place % len(OTHERS)],
                     "fgcolor": "white",
                     "size": 6,
                 },
@@ -97,7 +98,7 @@ def task_figure(page: Page) -> PageFigure:
             ),
         )
     )
-    weighed = ""
+    weighed = ","
     if page.task_weights:
         weighed = ", weighed as the configuration says,"
     hurt = [task for task in tasks if (rows[0][1].per_task.get(task) or 0.0) < 0]
@@ -113,6 +114,7 @@ def task_figure(page: Page) -> PageFigure:
         f"Stacked bars of {plural(len(tasks), 'task')} for {plural(len(rows), 'trial')}. The "
         f"first has a Δm of {sums[0]:+.2f} %.{losing}",
         figure,
+        printed={"height": 340 + 4 * max(len(rows), len(tasks))},
         narrow=NARROW | {"legend.y": -0.16, "height": figure.layout.height + 14 * len(tasks)},
     )
 

@@ -59,8 +59,9 @@ def _row(page: Page, trial: PageTrial, own_parameters: bool) -> str:
         )
         if so
     ]
-    cells = [_cell(name + "".join(f" {mark}" for mark in marks), _sortable(trial.number))]
-    cells += [_cell(f'<span class="plan">{text(trial.plan)}</span>', text(trial.plan), False)]
+    plan = " ".join([*marks, text(trial.plan)])
+    cells = [_cell(name, _sortable(trial.number))]
+    cells += [_cell(f'<span class="plan">{plan}</span>', text(trial.plan), False)]
     for one in page.objectives:
         value = trial.values.get(one.name)
         cells.append(_cell(text(number(value, one.name)), _sortable(value)))
