@@ -109,23 +109,6 @@ class Result:
         return self.status == 0
 
     @property
-    def several(self) -> tuple[str, ...]:
-        """The script's flags that take several values, of a run that was asked for them."""
-        return tuple(self.notes.get("flags", {}).get("several", ()))
-
-    @property
-    def step_time(self) -> float | None:
-        """Median seconds of a training step; None if it was not measured."""
-        found: float | None = self.notes.get("cost", {}).get("step_time")
-        return found
-
-    @property
-    def memory(self) -> float | None:
-        """Peak bytes of a training; None if it was not measured."""
-        found: float | None = self.notes.get("cost", {}).get("memory")
-        return found
-
-    @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks that were trained."""
         return tuple(self.higher_is_better)
