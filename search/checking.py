@@ -1,2 +1,1 @@
 """What is wrong with a search, seen before anything is trained."""
-
