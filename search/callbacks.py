@@ -1,5 +1,0 @@
-"""Tmp."""
-
-
-def make_callbacks(config, say=None):
-    return []
