@@ -14,6 +14,7 @@ from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.integrations.libmtl import activate, register_when_imported
 
 if TYPE_CHECKING:
+    from libmtl_recon.conflicts.layers import Layer
     from libmtl_recon.conflicts.plot import draw_profile
     from libmtl_recon.conflicts.profile import ConflictProfile
     from libmtl_recon.integrations.libmtl.architectures.extract import extract_task
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from libmtl_recon.integrations.libmtl.step import present_tasks
     from libmtl_recon.launcher import find_script, run_module, run_script
     from libmtl_recon.profiles.cache import ProfileCache
+    from libmtl_recon.profiles.selection import select_layers
     from libmtl_recon.splitting.outputs import by_task
     from libmtl_recon.splitting.spec import SplitSpec
     from libmtl_recon.splitting.split import only_task, split_layers
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConflictProfile",
+    "Layer",
     "Masked",
     "Measurement",
     "ProfileCache",
@@ -65,6 +68,7 @@ __all__ = [
     "run_module",
     "run_script",
     "script_flags",
+    "select_layers",
     "split_from",
     "split_layers",
     "summary",
@@ -73,6 +77,7 @@ __all__ = [
 _HOMES = {
     "TaskTensor": "splitting.task_tensor",
     "ConflictProfile": "conflicts.profile",
+    "Layer": "conflicts.layers",
     "Masked": "integrations.libmtl.missing_labels.masked",
     "Measurement": "integrations.libmtl.hooks",
     "TrainerHook": "integrations.libmtl.hooks",
@@ -95,6 +100,7 @@ _HOMES = {
     "run_module": "launcher",
     "run_script": "launcher",
     "script_flags": "integrations.libmtl.script_flags",
+    "select_layers": "profiles.selection",
     "split_from": "integrations.libmtl.splits",
     "split_layers": "splitting.split",
     "summary": "integrations.libmtl.sizes",

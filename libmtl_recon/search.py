@@ -22,13 +22,23 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     from libmtl_recon_search import (
         Config,
+        check_search,
         load_config,
         relative_improvement,
         run_search,
         shipped_configs,
+        shipped_schema,
     )
 
-__all__ = ["Config", "load_config", "relative_improvement", "run_search", "shipped_configs"]
+__all__ = [
+    "Config",
+    "check_search",
+    "load_config",
+    "relative_improvement",
+    "run_search",
+    "shipped_configs",
+    "shipped_schema",
+]
 
 
 def __getattr__(name: str) -> Any:

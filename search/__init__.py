@@ -6,19 +6,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from libmtl_recon_search.checking import check_search
     from libmtl_recon_search.config import Config
-    from libmtl_recon_search.load import load_config, shipped_configs
+    from libmtl_recon_search.load import load_config, shipped_configs, shipped_schema
     from libmtl_recon_search.objective import relative_improvement
     from libmtl_recon_search.run import run_search
 
-__all__ = ["Config", "load_config", "relative_improvement", "run_search", "shipped_configs"]
+__all__ = [
+    "Config",
+    "check_search",
+    "load_config",
+    "relative_improvement",
+    "run_search",
+    "shipped_configs",
+    "shipped_schema",
+]
 
 _HOMES = {
     "Config": "config",
+    "check_search": "checking",
     "load_config": "load",
     "relative_improvement": "objective",
     "run_search": "run",
     "shipped_configs": "load",
+    "shipped_schema": "load",
 }
 
 

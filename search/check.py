@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 from libmtl_recon_search.config import Config
-from libmtl_recon_search.faults import raise_all
 from libmtl_recon_search.result import Result
 
 from libmtl_recon import ReconError, UsageError
 from libmtl_recon.texts import did_you_mean
-
-
-def check_space(config: Config, result: Result) -> None:
-    """Compare the space with the network of a run that has begun.
-
-    Raises:
-        UsageError: The space has a weighting that LibMTL lacks, or a K that leaves no layer
-            shared.
-    """
-    raise_all("The configuration", faults_of(config, result))
 
 
 def faults_of(config: Config, result: Result) -> list[UsageError]:
@@ -40,13 +29,14 @@ def faults_of(config: Config, result: Result) -> list[UsageError]:
                 if name not in result.weightings
             ]
     layers = result.notes.get("layers", {}).get("count")
-    if layers is not None and config.space.k.high >= layers:
+    k = config.space.k
+    if layers is not None and k is not None and max(config.space.ks) >= layers:
         faults.append(
             UsageError(
-                "space.k.high",
+                "space.k" if isinstance(k, list) else "space.k.high",
                 f"must be below {layers}, the number of the network's shared layers, so that the "
                 "tasks share something",
-                config.space.k.high,
+                max(config.space.ks),
                 f"Set it to {layers - 1} or less.",
             )
         )

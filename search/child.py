@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Job:
         task: Train this task alone.
         profile: Score, and write the conflict profile to this file.
         steps: End the scoring after so many steps.
+        reuse: Whether a profile of the very same architecture is taken from the cache.
         start: End when the network is built; with ``steps``, count its layers as scoring does.
         describe: End where the script reads its command line, and write which flags it has.
         threads: PyTorch's threads, of each rank.
@@ -65,6 +66,7 @@ class Job:
     task: str | None = None
     profile: Path | None = None
     steps: int | None = None
+    reuse: bool = True
     start: bool = False
     describe: bool = False
     threads: int = 1
@@ -192,10 +194,15 @@ def _write_flags(recorder: Recorder) -> Callable[[ScriptFlags], None]:
 
 def _count_layers(recorder: Recorder) -> Callable[[tuple[Layer, ...]], None]:
     def count(layers: tuple[Layer, ...]) -> None:
-        recorder.write("layers", count=len(layers))
+        _write_layers(recorder, layers)
         raise StopRun
 
     return count
+
+
+def _write_layers(recorder: Recorder, layers: Sequence[Layer]) -> None:
+    known = [[layer.name, layer.type, layer.shapes] for layer in layers]
+    recorder.write("layers", count=len(layers), layers=known)
 
 
 def _reuse(job: Job, file: Path, cache: ProfileCache, lock: ScoringLock, recorder: Recorder) -> Any:
@@ -205,7 +212,9 @@ def _reuse(job: Job, file: Path, cache: ProfileCache, lock: ScoringLock, recorde
     """
 
     def look(layers: Any) -> None:
-        recorder.write("layers", count=len(layers))
+        _write_layers(recorder, layers)
+        if not job.reuse:
+            return
         try:
             take(layers)
             lock.acquire(layers)

@@ -8,22 +8,31 @@ what it would have chosen.
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import random
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
 from libmtl_recon_search.config import Config
-from libmtl_recon_search.space import Plan, anchors, suggest
+from libmtl_recon_search.front import parameters_of
+from libmtl_recon_search.judge import COSTS, Judge
+from libmtl_recon_search.plan import Plan
+from libmtl_recon_search.samplers import make_pruner, make_sampler
+from libmtl_recon_search.space import SearchSpace
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from libmtl_recon import ConflictProfile
+from libmtl_recon import ReconError
 
-_START_UP = 6  # trials before Optuna's sampler takes the values so far into account
+PLAN, ARGUMENTS = "plan", "arguments"
+"""Attributes that every trial of ours has from its beginning."""
+PROFILE = "{profile}"
+"""Stands for the file of the conflict profile in a trial's arguments."""
 # What Optuna and we stumble over where a trial's parameters are not of this space.
-_NOT_OURS = (ValueError, TypeError, KeyError, AttributeError)
+_NOT_OURS = (ValueError, TypeError, KeyError, AttributeError, ReconError)
 
 
 class Chooser:
@@ -31,19 +40,21 @@ class Chooser:
 
     Args:
         config: The search.
-        profile: From which S and K become layers.
+        space: What may be chosen.
+        judge: Which objectives there are.
         epochs: How many epochs a training has.
+        worker: What tells this process from others that choose for the same search at the same
+            time, so that they choose differently.
     """
 
-    def __init__(self, config: Config, profile: ConflictProfile, epochs: int) -> None:
-        self._config, self._profile = config, profile
-        self._anchors = anchors(config)
-        self._pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
+    def __init__(
+        self, config: Config, space: SearchSpace, judge: Judge, epochs: int, worker: str = ""
+    ) -> None:
+        self._config, self._space, self._judge, self._worker = config, space, judge, worker
+        self._anchors = space.anchors()
+        self._pruner: optuna.pruners.BasePruner | None = None
         if config.prune:
-            # In the first third of a training the order of plans still changes much.
-            self._pruner = optuna.pruners.MedianPruner(
-                n_startup_trials=5, n_warmup_steps=max(1, epochs // 3)
-            )
+            self._pruner = make_pruner(config, epochs)
 
     def choose(self, before: Sequence[FrozenTrial], place: int) -> tuple[FrozenTrial, Plan]:
         """What to train next, as a running trial.
@@ -68,17 +79,26 @@ class Chooser:
 
     def plan(self, values: Mapping[str, Any]) -> Plan | None:
         """The plan that a trial's parameters stand for; None if they are not of this space."""
-        space = self._config.space
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Optuna says that a value is out of range
-                plan = suggest(optuna.trial.FixedTrial(dict(values)), self._config, self._profile)
-            near = plan.alpha is None or abs(plan.alpha - values["alpha"]) < 1e-6
-            near &= plan.S is None or abs(plan.S - values["s"]) < 1e-6
-            within = space.k.low <= len(plan.layers) <= space.k.high
+                return self._space.suggest(optuna.trial.FixedTrial(dict(values)))
         except _NOT_OURS:
             return None
-        return plan if near and within else None
+
+    def untried(self, tried: Collection[object]) -> list[dict[str, Any]] | None:
+        """The values of all plans that were not tried; None if the space is too large to list."""
+        every = self._space.every()
+        if every is None:
+            return None
+        return [values for key, values in every.items() if key not in tried]
+
+    def among(
+        self, left: Sequence[Mapping[str, Any]], before: Sequence[FrozenTrial], place: int
+    ) -> tuple[FrozenTrial, Plan]:
+        """One of these, drawn at random."""
+        draw = random.Random(_number(f"{self._config.seed} {place} {self._worker}"))
+        return self._sampled(before, place, draw.choice(left))
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Of all parameters that a trial of this search may have."""
@@ -87,49 +107,84 @@ class Chooser:
             found |= self._sampled([], 0, fixed)[0].distributions
         return found
 
-    def gives_up(self, before: Iterable[FrozenTrial], reached: Mapping[int, float]) -> bool:
+    def attributes(self, plan: Plan) -> dict[str, Any]:
+        """What a trial says of itself from its beginning, for people and for reports."""
+        line = self._space.line(plan, seed=self._config.seed)
+        return {
+            PLAN: plan.title,
+            "layers": list(plan.layers),
+            # Each worker, and each report, has the profile in another folder.
+            ARGUMENTS: [PROFILE if part == self._space.network.file else part for part in line],
+        }
+
+    def gives_up(
+        self, before: Iterable[FrozenTrial], reached: Mapping[int, float], parameters: int
+    ) -> bool:
         """Whether a training is worse than the others, and is to be ended early.
+
+        Where what a network costs is an objective, a training is compared with those of networks
+        that are not larger: one that is worse and smaller may still be worth its place.
 
         Args:
             before: The search's trials so far.
-            reached: The training's best Δm after each epoch.
+            reached: The training's best lead after each epoch.
+            parameters: The network's.
         """
-        if isinstance(self._pruner, optuna.pruners.NopPruner):
+        if self._pruner is None:
             return False
         ended = [trial for trial in before if trial.state == TrialState.COMPLETE]
+        if any(name in COSTS for name in self._judge.names):
+            ended = [t for t in ended if parameters_of(t) <= parameters]
+        study = optuna.create_study(direction=self._judge.direction(self._judge.lead))
+        for trial in ended:
+            last = max(trial.intermediate_values, default=None)
+            if last is not None:
+                value = trial.intermediate_values[last]
+                study.add_trial(
+                    create_trial(value=value, intermediate_values=trial.intermediate_values)
+                )
         running = create_trial(state=TrialState.RUNNING, intermediate_values=dict(reached))
-        return self._pruner.prune(_in_memory(ended), running)
+        return self._pruner.prune(study, running)
 
     def _sampled(
         self, before: Sequence[FrozenTrial], place: int, fixed: Mapping[str, Any]
     ) -> tuple[FrozenTrial, Plan]:
-        study = _in_memory(before)
-        study.sampler = _sampler(f"{self._config.seed} {place}")
+        study = optuna.create_study(directions=self._judge.directions)
+        study.add_trials(map(self._as_sampled, before))
+        study.sampler = make_sampler(
+            self._config, _number(f"{self._config.seed} {place}{self._worker}")
+        )
         study.enqueue_trial(dict(fixed))
-        trial = study.ask()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            plan = suggest(trial, self._config, self._profile)
+            trial = study.ask()
+            plan = self._space.suggest(trial)
         made = create_trial(
             state=TrialState.RUNNING,
             params=trial.params,
             distributions=trial.distributions,
-            user_attrs={"plan": plan.title, "layers": list(plan.layers)},
+            user_attrs=self.attributes(plan),
+            system_attrs=_own(study.trials[-1]),
         )
         return made, plan
 
+    def _as_sampled(self, trial: FrozenTrial) -> FrozenTrial:
+        if len(self._judge.names) == 1 or not trial.intermediate_values:
+            return trial
+        # With several objectives Optuna's samplers know no values of epochs, and stumble over them.
+        plain = copy.copy(trial)
+        plain.intermediate_values = {}
+        return plain
 
-def _in_memory(trials: Iterable[FrozenTrial]) -> optuna.Study:
-    study = optuna.create_study(direction="maximize")
-    study.add_trials(trials)
-    return study
+
+def _own(trial: FrozenTrial) -> dict[str, Any]:
+    """What a sampler keeps for itself in a trial, for example the state of CMA-ES."""
+    return {
+        name: value
+        for name, value in trial.system_attrs.items()
+        if name not in ("fixed_params", "skip_if_exists")
+    }
 
 
-def _sampler(seed: str) -> optuna.samplers.TPESampler:
-    number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4], "big")
-    with warnings.catch_warnings():
-        # Before Optuna 5 this option, which keeps workers from trying the same, was experimental.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=number, n_startup_trials=_START_UP, constant_liar=True
-        )
+def _number(seed: str) -> int:
+    return int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4], "big")

@@ -2,65 +2,35 @@
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections import Counter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from libmtl_recon_search.faults import raise_all
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    field_validator,
+from libmtl_recon_search.config_parts import (
+    Callbacks,
+    Constraints,
+    Count,
+    Finalists,
+    Launch,
+    Limits,
+    Metrics,
+    Objective,
+    Parallel,
+    Pick,
+    Pruner,
+    Sampler,
+    Score,
+    Seed,
 )
+from libmtl_recon_search.config_space import Space
+from libmtl_recon_search.explaining import offer
+from libmtl_recon_search.faults import raise_all
+from libmtl_recon_search.flags import Flags, spell
+from libmtl_recon_search.ranges import Range, Strict, once
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from libmtl_recon import UsageError
 
-Scalar = bool | int | float | str
-_GRID = 0.005  # of severities
-_MOST_STEPS = 10_000  # of a range
-_CHOSEN = ("weighting", "arch", "seed", "gradops_alpha", "recon_k", "recon_s", "recon_layers")
-
-
-def _check_flags(value: Any) -> Any:
-    """Flags are names with plain values."""
-    if not isinstance(value, dict):
-        raise UsageError(
-            "", "must be a mapping from flags to values", value, "Write it as {epochs: 20}."
-        )
-    raise_all("", [fault for flag, given in value.items() if (fault := _fault_of(flag, given))])
-    return value
-
-
-def _fault_of(flag: Any, given: Any) -> UsageError | None:
-    if not isinstance(flag, str) or not re.fullmatch(r"[A-Za-z][\w-]*", flag):
-        return UsageError(
-            "",
-            "must have names of flags as keys, without the dashes in front",
-            flag,
-            "Write {epochs: 20} for --epochs 20.",
-        )
-    parts = given if isinstance(given, list) else [given]
-    if not parts or not all(isinstance(part, Scalar) and part == part for part in parts):
-        return UsageError(
-            flag,
-            "must be a number, a text, true or false, or a list of these",
-            given,
-            f"Write {{{flag}: true}} for a flag that takes no value.",
-        )
-    if flag in _CHOSEN:
-        return UsageError(
-            flag,
-            "must not be set here",
-            given,
-            "The search sets this flag itself; see `space`, `score` and `seed`.",
-        )
-    return None
+FloatRange = Range
+IntRange = Range
 
 
 def _check_word(value: Any) -> Any:
@@ -78,188 +48,45 @@ def _check_word(value: Any) -> Any:
 
 
 Word = Annotated[str, BeforeValidator(_check_word)]
-Flags = Annotated[dict[str, Any], BeforeValidator(_check_flags)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what NumPy takes
-Count = Annotated[int, Field(ge=1, le=10**6)]
-Parallel = Annotated[int, Field(ge=1, le=1024)]
-Severity = Annotated[float, Field(gt=-1, le=0, allow_inf_nan=False)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+OBJECTIVES = ("delta_m", "worst_task", "parameters", "memory", "step_time")
+"""Those that any search has, beside the metrics of its tasks."""
+_LONGEST_NAME = 200
 
 
-def _not_below_low(value: float, info: ValidationInfo) -> float:
-    low = info.data.get("low")  # missing if it is wrong itself
-    if low is not None and value < low:
-        raise UsageError(
-            "", f"must not be below low ({low})", value, "A range must hold something."
-        )
+def study_name(value: str) -> str:
+    """The name, if it is good for a study and for a folder.
+
+    Raises:
+        UsageError: It is not.
+    """
+    rule = ""
+    if not value.strip():
+        rule = "must not be empty"
+    elif len(value) > _LONGEST_NAME:
+        rule = f"must have {_LONGEST_NAME} characters or fewer"
+    elif not value.isprintable():
+        rule = "must have no line breaks, tabs or other characters that cannot be seen"
+    elif "/" in value or "\\" in value or value in (".", ".."):
+        rule = "must have no slash, and not be . or .."
+    elif value != value.strip():
+        rule = "must not begin or end with a blank"
+    if rule:
+        raise UsageError("", rule, value, "The study, and the folder of its reports, are so named.")
     return value
 
 
-class FloatRange(_Strict):
-    """Values from ``low`` up to ``high``, ``step`` apart."""
-
-    low: float = Field(allow_inf_nan=False)
-    high: float = Field(allow_inf_nan=False)
-    step: float = Field(ge=1e-6, allow_inf_nan=False)
-
-    _ordered = field_validator("high")(_not_below_low)
-
-    @field_validator("step")
-    @classmethod
-    def _not_too_fine(cls, value: float, info: ValidationInfo) -> float:
-        low, high = info.data.get("low"), info.data.get("high")
-        if low is not None and high is not None and (high - low) / value > _MOST_STEPS:
-            raise UsageError(
-                "",
-                f"must make {_MOST_STEPS} steps or fewer from low ({low:g}) to high ({high:g})",
-                value,
-                "Take a longer step: results do not differ by so little.",
-            )
+def _objective(value: str) -> str:
+    task, dot, metric = value.partition(".")
+    if value in OBJECTIVES or (dot and task.strip() and metric.strip(" .") and value.isprintable()):
         return value
-
-    @property
-    def values(self) -> list[float]:
-        """All of them."""
-        count = int((self.high - self.low) / self.step + 1e-9)
-        return [round(self.low + index * self.step, 9) for index in range(count + 1)]
-
-
-class IntRange(_Strict):
-    """Whole numbers from ``low`` to ``high``."""
-
-    low: int = Field(ge=0, le=10**6)
-    high: int = Field(ge=0, le=10**6)
-
-    _ordered = field_validator("high")(_not_below_low)
-
-
-class Space(_Strict):
-    """What the search may choose.
-
-    Attributes:
-        weighting: Names of LibMTL's weightings, ours included.
-        flags: For a weighting, flags that only its runs get.
-        alpha: GradOPS's exponent; only used where ``weighting`` has GradOPS.
-        s: Severities, each a multiple of 0.005 in (-1, 0]: a list, or a range.
-        k: How many layers are split; 0 is plain hard parameter sharing.
-    """
-
-    weighting: list[str] = Field(default=["EW", "GradOPS"], min_length=1)
-    flags: dict[str, Flags] = {}
-    alpha: FloatRange = FloatRange(low=-3.0, high=2.0, step=0.5)
-    s: Annotated[
-        Annotated[list[Severity], Field(min_length=1), Tag("list")]
-        | Annotated[FloatRange, Tag("range")],
-        Discriminator(lambda value: "list" if isinstance(value, list) else "range"),
-    ] = [-0.2, -0.1, -0.05, -0.02, 0.0]
-    k: IntRange
-
-    @property
-    def severities(self) -> list[float]:
-        """All severities that may be chosen."""
-        return self.s.values if isinstance(self.s, FloatRange) else self.s
-
-    @field_validator("s")
-    @classmethod
-    def _on_the_grid(cls, value: Any) -> Any:
-        severities = value.values if isinstance(value, FloatRange) else value
-        if len(set(severities)) < len(severities):
-            twice, _ = Counter(severities).most_common(1)[0]
-            raise UsageError("", "must hold each once", twice, "Remove one.")
-        for severity in severities:
-            if not -1 < severity <= 0 or abs(severity / _GRID - round(severity / _GRID)) > 1e-6:
-                raise UsageError(
-                    "",
-                    f"must hold multiples of {_GRID} above -1 and up to 0",
-                    severity,
-                    "Round it; conflicts are counted on this grid.",
-                )
-        return value
-
-    @field_validator("weighting")
-    @classmethod
-    def _each_once(cls, value: list[str]) -> list[str]:
-        if len(set(value)) < len(value):
-            twice, _ = Counter(value).most_common(1)[0]
-            raise UsageError("", "must name each weighting once", twice, "Remove one.")
-        return value
-
-    @field_validator("flags")
-    @classmethod
-    def _of_this_space(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if "weighting" in info.data:  # it is missing if it is wrong itself
-            known = info.data["weighting"]
-            raise_all("", [_no_such_weighting(name, known) for name in value if name not in known])
-        return value
-
-
-def _no_such_weighting(name: str, weightings: list[str]) -> UsageError:
-    there = ", ".join(weightings[:20]) + (", …" if len(weightings) > 20 else "")
-    return UsageError(
+    raise UsageError(
         "",
-        f"must have weightings of this space as keys ({there})",
-        name,
-        "Add it to space.weighting, or write flags for all runs at the top level.",
+        "must be an objective that there is, or one metric of one task as TASK.METRIC",
+        value,
+        offer(value, OBJECTIVES),
     )
-
-
-class Score(_Strict):
-    """The scoring run.
-
-    Attributes:
-        weighting: The weighting under which the conflicts are counted.
-        steps: After how many training steps it ends.
-        flags: Flags that differ from the other runs'.
-    """
-
-    weighting: str = "EW"
-    steps: Count = 300
-    flags: Flags = {}
-
-
-class Objective(_Strict):
-    """By what configurations are compared.
-
-    Attributes:
-        on: The data: ``test`` is for scripts that have no validation data.
-    """
-
-    on: Literal["val", "test"] = "val"
-
-
-class Finalists(_Strict):
-    """The trials that are trained again before one of them is called the best.
-
-    Attributes:
-        count: How many; 1 takes the best trial as it is.
-        seeds: With which seeds, beside the search's own. The best mean on validation data wins.
-    """
-
-    count: Count = 3
-    seeds: list[Seed] = [101]
-
-
-class Launch(_Strict):
-    """By how many processes a run is trained.
-
-    Attributes:
-        nproc_per_node: As torchrun's: how many ranks, all on this machine.
-    """
-
-    nproc_per_node: Parallel = 1
-
-
-class Limits(_Strict):
-    """After how long something counts as failed.
-
-    Attributes:
-        run: Seconds that one run may take; None sets no limit.
-    """
-
-    run: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 def _seen_before(info: ValidationInfo) -> dict[int, str]:
@@ -287,14 +114,21 @@ def _refuse_seen(parameter: str, key: str, seeds: list[int], seen: dict[int, str
     raise_all("", faults)
 
 
-class Config(_Strict):
+class Config(Strict):
     """A search.
 
     Attributes:
+        name: The study's name; by default that of the file, without its ending.
         script: Path of a LibMTL script, relative to the file, or a built-in problem's name.
         arguments: The script's positional arguments, which stand before the flags.
-        flags: LibMTL's and the script's own flags, without the dashes.
-        objective: By what configurations are compared.
+        flags: LibMTL's and the script's own flags, without the dashes: a value, or a list or a
+            range that is searched. A list is one value of a flag that takes several.
+        objective: On which data configurations are compared.
+        objectives: By what they are compared: ``delta_m``, ``worst_task``, ``parameters``,
+            ``memory``, ``step_time``, or one metric of one task (TASK.METRIC).
+        metrics: What counts in Δm, and how much.
+        constraints: What a trial must keep to.
+        pick: Which trial of the front is taken for finalists and confirmation.
         space: What the search may choose.
         score: The scoring run.
         trials: How many configurations are trained.
@@ -305,14 +139,25 @@ class Config(_Strict):
         workers: How many runs are trained at a time.
         threads: PyTorch's threads in each, and in each of its ranks.
         launch: By how many processes a run is trained.
-        prune: End trials early that stay below the median of the others.
-        timeout: After how long something counts as failed.
+        sampler: Which of Optuna's samplers chooses trials.
+        prune: End trials early that do worse than the others.
+        pruner: Which of Optuna's pruners does so.
+        timeout: After how long something ends.
+        tune_baselines: Tune the baselines and EW over the same flags, with the same budget.
+        callbacks: Who else is told of trials.
     """
 
+    name: Annotated[str, AfterValidator(study_name)] = ""
     script: str
-    arguments: list[Word] = []
-    flags: Flags = {}
+    arguments: list[Word] = Field(default=[])
+    flags: Flags = Field(default={})
     objective: Objective = Objective()
+    objectives: Annotated[
+        list[Annotated[str, AfterValidator(_objective)]], AfterValidator(once)
+    ] = Field(default=["delta_m"], min_length=1)
+    metrics: Metrics = Metrics()
+    constraints: Constraints = Constraints()
+    pick: Pick = Pick()
     space: Space
     score: Score = Score()
     trials: Count = 20
@@ -322,8 +167,12 @@ class Config(_Strict):
     workers: Parallel = 2
     threads: Parallel = 1
     launch: Launch = Launch()
+    sampler: Sampler = Sampler()
     prune: bool = True
+    pruner: Pruner | None = None
     timeout: Limits = Limits()
+    tune_baselines: bool = False
+    callbacks: Callbacks = Callbacks()
 
     @field_validator("finalists")
     @classmethod
@@ -337,6 +186,58 @@ class Config(_Strict):
         _refuse_seen("", "confirm", value, _seen_before(info))
         return value
 
+    @field_validator("pick")
+    @classmethod
+    def _of_the_objectives(cls, value: Pick, info: ValidationInfo) -> Pick:
+        known = info.data.get("objectives", [value.best])  # missing if they are wrong themselves
+        if value.best is not None and value.best not in known:
+            raise UsageError(
+                "best", "must be one of the objectives", value.best, offer(value.best, known)
+            )
+        return value
+
+    @field_validator("sampler")
+    @classmethod
+    def _chooses_trials(cls, value: Sampler, info: ValidationInfo) -> Sampler:
+        from libmtl_recon_search.samplers import check_sampler
+
+        check_sampler(value, len(info.data.get("objectives", "1")), info.data.get("space"))
+        return value
+
+    @field_validator("pruner")
+    @classmethod
+    def _looks_at_trials(cls, value: Pruner | None, info: ValidationInfo) -> Pruner | None:
+        from libmtl_recon_search.samplers import check_pruner
+
+        if value is None:
+            return value
+        if not info.data.get("prune", True):
+            raise UsageError(
+                "",
+                "cannot be combined with `prune: false`, by which no trial is ended early",
+                value.name,
+                "Leave one of the two out.",
+            )
+        check_pruner(value)
+        return value
+
+    @field_validator("tune_baselines")
+    @classmethod
+    def _has_flags_to_tune(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and {"flags", "space"} <= info.data.keys():
+            own = info.data["space"].flags.get("EW", {})
+            if not any(
+                isinstance(f, list | Range) for f in (*info.data["flags"].values(), *own.values())
+            ):
+                raise UsageError(
+                    "",
+                    "needs a flag with a list or a range, over which baselines and EW are tuned",
+                    value,
+                    "Write one, e.g. flags: {lr: {low: 0.001, high: 0.1, log: true}}, or leave "
+                    "this out.",
+                )
+        return value
+
     def spelled(self, *more: dict[str, Any]) -> tuple[str, ...]:
         """The arguments and flags as they stand on a command line.
 
@@ -346,16 +247,4 @@ class Config(_Strict):
         flags = self.flags
         for other in more:
             flags = {**flags, **other}
-        return (
-            *self.arguments,
-            *itertools.chain.from_iterable(_spell(k, v) for k, v in flags.items()),
-        )
-
-
-def _spell(flag: str, value: Any) -> list[str]:
-    if value is True:
-        return [f"--{flag}"]
-    if value is False:
-        return []
-    values = value if isinstance(value, list) else [value]
-    return [f"--{flag}", *map(str, values)]
+        return (*self.arguments, *spell(flags))

@@ -25,6 +25,14 @@ class FaultsError(UsageError):
         self.faults = tuple(faults)
         ReconError.__init__(self, self._text())
 
+    @property
+    def in_full(self) -> str:
+        """All of them, a line for each, however many there are."""
+        lines = [f"{bounded(printable(self.parameter), 200)} has {len(self.faults)} faults."]
+        for number, fault in enumerate(self.faults):
+            lines.append(f"  {number + 1}. {printable(str(_without(self.parameter, fault)))}")
+        return "\n".join(lines)
+
     def _text(self) -> str:
         """All of them, a line for each, as far as there is room."""
         count = len(self.faults)

@@ -20,7 +20,10 @@ from libmtl_recon.files import write_atomically
 
 # What may differ between a search and its continuation: it changes no run. The script is known
 # by its content.
-_FREE = {"script", "trials", "finalists", "confirm", "workers", "launch", "timeout"}
+_FREE = {
+    *("name", "script", "trials", "finalists", "confirm", "pick"),
+    *("workers", "launch", "timeout", "callbacks"),
+}
 _PACKAGES = ("libmtl-recon", "LibMTL", "torch")
 
 
@@ -34,11 +37,13 @@ class SearchFolder:
         runs_of: A digest of what all runs of the search have in common: the script and the
             packages' versions. Each run's record has it.
         identity: A digest of the whole search, which its study has.
+        fingerprint: What that is the digest of: the configuration, the script, the versions.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.runs_of = self.identity = ""
+        self.fingerprint: dict[str, Any] = {}
 
     @property
     def profile(self) -> Path:
@@ -79,25 +84,24 @@ class SearchFolder:
 
     def job(
         self,
-        config: Config,
         kind: str,
         identity: Sequence[object],
+        script: str,
         arguments: tuple[str, ...],
         **more: Any,
     ) -> Job:
         """A run of the search's script.
 
         Args:
-            config: The search.
             kind: The first word of its files' names.
             identity: What tells it from other runs of its kind and script. Runs of one identity
                 have one file, in this session and later ones.
+            script: A path or a built-in problem.
             arguments: The script's command line.
             more: Further values of the job.
         """
-        digest = _digest([config.arguments, config.flags, *identity])
-        events = self.path / "runs" / f"{kind}-{digest[:12]}.jsonl"
-        return Job(config.script, arguments, events, self.runs_of, **more)
+        events = self.path / "runs" / f"{kind}-{_digest(identity)[:12]}.jsonl"
+        return Job(script, arguments, events, self.runs_of, **more)
 
     def _same_search(self, config: Config, say: Callable[[str], None]) -> None:
         script = find_script(config.script).read_bytes()
@@ -106,14 +110,14 @@ class SearchFolder:
             "script": hashlib.sha256(script).hexdigest(),
             "versions": {package: version(package) for package in _PACKAGES},
         }
-        self.identity = _digest(now)
+        self.fingerprint, self.identity = now, _digest(now)
         self.runs_of = _digest([now["script"], now["versions"], config.threads])
         file = self.path / "search.json"
         before = self._before(file, say)
         if before is None:
             write_atomically(file, json.dumps(now, indent=2) + "\n")
             return
-        changed = _differences(before, now)
+        changed = differences(before, now)
         if changed:
             raise UsageError(
                 "--out",
@@ -145,14 +149,14 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _differences(before: Any, now: Any, key: str = "") -> list[str]:
+def differences(before: Any, now: Any, key: str = "") -> list[str]:
     """What changed, as ``key (old -> new)``."""
     if isinstance(before, dict) and isinstance(now, dict):
         joint = f"{key}." if key else ""
         return [
             difference
             for name in sorted(before.keys() | now.keys())
-            for difference in _differences(before.get(name), now.get(name), f"{joint}{name}")
+            for difference in differences(before.get(name), now.get(name), f"{joint}{name}")
         ]
     if before == now:
         return []

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from libmtl_recon_search.config import Config
-from libmtl_recon_search.faults import FaultsError, raise_all
+from libmtl_recon_search.config import Config, study_name
+from libmtl_recon_search.examples import EXAMPLES
+from libmtl_recon_search.explaining import explain, offer
+from libmtl_recon_search.faults import raise_all
 from libmtl_recon_search.yaml12 import parse_yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from libmtl_recon import ReconError, UsageError
 from libmtl_recon.files import is_file
 from libmtl_recon.problems import BUILT_IN
-from libmtl_recon.texts import bounded, did_you_mean, printable
-
-_TAGS = ("list", "range")  # of `space.s`, which pydantic puts into an error's place
+from libmtl_recon.texts import bounded, printable
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -27,6 +27,13 @@ def shipped_configs() -> dict[str, Path]:
     here = Path(__file__).parent
     folders = (here / "configs", here.parent / "configs")
     return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
+
+
+def shipped_schema() -> Path:
+    """The JSON Schema of a configuration, which comes with the package."""
+    here = Path(__file__).parent
+    installed = here / "configs" / "schema.json"
+    return installed if installed.exists() else here.parent / "configs" / "schema.json"
 
 
 def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -49,15 +56,22 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     try:
         config = Config.model_validate({**data, **overrides})
     except ValidationError as error:
-        found = _explain(path, error, overrides)
+        found = explain(error, Config, str(path), overrides)
     script, given = "", data.get("script")
     if isinstance(given, str):
         try:
             script = _script(path, given)
         except UsageError as error:
             found.append(error)
+    name = data.get("name", path.stem)
+    if "name" not in data:
+        try:
+            study_name(name)
+        except UsageError as error:
+            way_out = f"It is the file's name, since none is given: write {EXAMPLES['name']}."
+            found.append(UsageError(f"{path}: name", error.rule, name, way_out))
     raise_all(str(path), found)
-    return config.model_copy(update={"script": script})
+    return config.model_copy(update={"name": name, "script": script})
 
 
 def _find(source: str | Path) -> Path:
@@ -73,7 +87,7 @@ def _find(source: str | Path) -> Path:
         "CONFIG",
         "must be a YAML file, or a configuration that comes with the package",
         str(source),
-        f"{reason} {_offer(source, list(shipped))}",
+        f"{reason} {offer(source, list(shipped))}",
     )
 
 
@@ -129,100 +143,3 @@ def _script(path: Path, name: str) -> str:
             f"{', '.join(BUILT_IN)}.",
         )
     return name
-
-
-def _explain(path: Path, error: ValidationError, overrides: Mapping[str, Any]) -> list[UsageError]:
-    """Pydantic's findings, each a paragraph."""
-    findings = error.errors(include_url=False)
-    # A misspelt key is also a missing one; say the cause.
-    misspelt = {f["loc"][:-1] for f in findings if f["type"] == "extra_forbidden"}
-    found: list[UsageError] = []
-    for finding in sorted(findings, key=lambda f: f["type"] != "extra_forbidden"):
-        if finding["type"] == "missing" and finding["loc"][:-1] in misspelt:
-            continue
-        found += _explain_one(path, finding, overrides)
-    return found
-
-
-def _explain_one(path: Path, finding: Any, overrides: Mapping[str, Any]) -> list[UsageError]:
-    places = [place for place in finding["loc"] if place not in _TAGS]
-    if places and places[0] in overrides:
-        where = f"--{places[0]}"
-    else:
-        where = f"{path}: {_dotted(places)}" if places else str(path)
-    own = finding.get("ctx", {}).get("error")
-    if isinstance(own, UsageError):
-        joint = "." if places else ": "
-        return [
-            UsageError(
-                f"{where}{joint}{bounded(printable(one.parameter), 80)}"
-                if one.parameter
-                else where,
-                one.rule,
-                one.value,
-                one.way_out,
-            )
-            for one in (own.faults if isinstance(own, FaultsError) else [own])
-            if isinstance(one, UsageError)
-        ]
-    if finding["type"] in ("extra_forbidden", "invalid_key"):
-        known = _keys_at(places[:-1])
-        return [
-            UsageError(
-                where,
-                "must be one of the keys that there are",
-                places[-1],
-                _offer(places[-1], known),
-            )
-        ]
-    if finding["type"] == "missing":
-        return [UsageError(where, "must be given", None, f"Add it to {path}.")]
-    example = _EXAMPLES.get(str(places[0]) if places else "", "")
-    way_out = f"Correct it in {path}{example}."
-    if where.startswith("--"):
-        way_out = "Give another value, or leave it to the configuration."
-    return [UsageError(where, _rule(finding), finding["input"], way_out)]
-
-
-def _rule(finding: Any) -> str:
-    if finding["type"] == "model_type":
-        return "must hold keys with values"
-    if finding["type"] == "too_short":
-        return "must not be empty"
-    message: str = finding["msg"]
-    return f"must be {message.removeprefix('Input should be ').removesuffix('.')}"
-
-
-_EXAMPLES = {
-    "space": ", e.g. space: {weighting: [EW, GradOPS], s: [-0.2, -0.1], k: {low: 0, high: 10}}",
-    "score": ", e.g. score: {weighting: EW, steps: 300}",
-    "objective": ", e.g. objective: {on: val}",
-    "finalists": ", e.g. finalists: {count: 3, seeds: [101]}",
-    "confirm": ", e.g. confirm: [1, 2, 3]",
-    "arguments": ", e.g. arguments: [train, fast]",
-    "launch": ", e.g. launch: {nproc_per_node: 2}",
-    "timeout": ", e.g. timeout: {run: 3600}",
-}
-
-
-def _dotted(places: Iterable[Any]) -> str:
-    text = ""
-    for place in places:
-        text += f"[{place}]" if isinstance(place, int) else f".{bounded(printable(str(place)), 80)}"
-    return text.removeprefix(".")
-
-
-def _keys_at(places: Iterable[Any]) -> list[str]:
-    """The keys that a part of the configuration has."""
-    model: Any = Config
-    for place in places:
-        annotation = model.model_fields[place].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return ["low", "high", "step"]  # `space.s`, the one part that has two forms
-        model = annotation
-    return list(model.model_fields)
-
-
-def _offer(found: object, known: list[str]) -> str:
-    there = f"There are {', '.join(known)}." if len(known) > 1 else f"There is only {known[0]}."
-    return f"{did_you_mean(found, known)}{there}"

@@ -4,69 +4,162 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from libmtl_recon import ReconError
 
 Metrics = Mapping[str, Mapping[str, float]]
 """``metrics[task][metric]``."""
 
+Directions = Mapping[str, Mapping[str, bool]]
+"""``directions[task][metric]``: whether more is better."""
+
+
+class UndefinedMetricError(ReconError):
+    """A metric that has no improvement relative to single-task training.
+
+    Attributes:
+        name: ``TASK.METRIC``.
+    """
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self.name = name
+
+
+@dataclass(frozen=True)
+class Scale:
+    """By which metrics, and with which weights, runs are compared.
+
+    Attributes:
+        weights: Of tasks (``TASK``) in Δm and of metrics (``TASK.METRIC``) in their task; 1 for
+            those that are not named.
+        left_out: Tasks and metrics that do not count, by the same names.
+    """
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
+
+    def counted(self, directions: Directions) -> dict[str, list[str]]:
+        """The metrics that count, by task; tasks without any are not in it."""
+        found = {
+            task: [name for name in own if f"{task}.{name}" not in self.left_out]
+            for task, own in directions.items()
+            if task not in self.left_out
+        }
+        return {task: names for task, names in found.items() if names}
+
+    def per_task(
+        self, metrics: Metrics, single_task: Metrics, directions: Directions
+    ) -> dict[str, float]:
+        """The improvement of each task in percent (Recon paper, section 5.1).
+
+        For each task the mean over its metrics of (-1)^l (M - S) / abs(S), with l = 1 where lower
+        is better. The paper's metrics are positive, so that it divides by S; the absolute value
+        makes a metric that may be negative count in the right direction.
+
+        Args:
+            metrics: M, of the network that is judged.
+            single_task: S, of networks that were trained for one task each.
+            directions: For each metric, whether more is better.
+
+        Raises:
+            UndefinedMetricError: A value is missing, NaN or infinite, or S is 0.
+            ReconError: No metric is left.
+        """
+        counted = self.counted(directions)
+        bare = [t for t, own in directions.items() if not own and t not in self.left_out]
+        if bare or not counted:
+            which = f"Task {bare[0]!r}" if bare else "The network"
+            raise ReconError(
+                f"{which} has no metric by which configurations could be compared. Name one in "
+                "the script's task_dict, or leave fewer out (`metrics: {leave_out: …}`)."
+            )
+        found = {}
+        for task, names in counted.items():
+            total = weight = 0.0
+            for name in names:
+                own = self.weights.get(f"{task}.{name}", 1.0)
+                gain = _gain(metrics, single_task, task, name)
+                total += own * (gain if directions[task][name] else -gain)
+                weight += own
+            found[task] = 100 * total / weight
+        return found
+
+    def mean(self, per_task: Mapping[str, float]) -> float:
+        """Δm: the mean over the tasks, with their weights."""
+        weights = {task: self.weights.get(task, 1.0) for task in per_task}
+        total = sum(weights[task] * value for task, value in per_task.items())
+        return total / sum(weights.values())
+
+    def undefined(
+        self, metrics: Metrics, single_task: Metrics, directions: Directions
+    ) -> list[UndefinedMetricError]:
+        """What is wrong with each metric by which nothing can be compared."""
+        found = []
+        for task, names in self.counted(directions).items():
+            for name in names:
+                try:
+                    _gain(metrics, single_task, task, name)
+                except UndefinedMetricError as error:
+                    found.append(error)
+        return found
+
 
 def relative_improvement(
-    metrics: Metrics, single_task: Metrics, higher_is_better: Mapping[str, Mapping[str, bool]]
+    metrics: Metrics,
+    single_task: Metrics,
+    higher_is_better: Directions,
+    scale: Scale = Scale(),  # noqa: B008  # frozen
 ) -> float:
     """Δm in percent (Recon paper, section 5.1).
-
-    For each task the mean over its metrics of (-1)^l (M - S) / |S|, with l = 1 where lower is
-    better; then the mean over the tasks. The paper's metrics are positive, so that it divides by
-    S; the absolute value makes a metric that may be negative count in the right direction.
 
     Args:
         metrics: M, of the network that is judged.
         single_task: S, of networks that were trained for one task each.
         higher_is_better: For each metric, whether more is better.
+        scale: Weights, and what does not count; by default all metrics count alike.
 
     Returns:
         Above 0 where training together is better than training apart.
 
     Raises:
-        ReconError: A value is missing, NaN or infinite, or S is 0.
+        UndefinedMetricError: A value is missing, NaN or infinite, or S is 0.
+        ReconError: No metric is left.
 
     Example:
         >>> relative_improvement({"t": {"Acc": 0.9}}, {"t": {"Acc": 0.8}}, {"t": {"Acc": True}})
         12.5
     """
-    per_task = []
-    for task, directions in higher_is_better.items():
-        if not directions:
-            raise ReconError(
-                f"Task {task!r} has no metric by which configurations could be compared. Name one "
-                "in the script's task_dict."
-            )
-        gains = []
-        for name, higher in directions.items():
-            value = _value(metrics, task, name, "")
-            base = _value(single_task, task, name, " for the network trained on that task alone")
-            if base == 0:
-                raise ReconError(
-                    f"Metric {name!r} of task {task!r} is 0 for the network trained on that task "
-                    "alone, so no improvement relative to it exists. Train longer, or use a metric "
-                    "that is not 0."
-                )
-            gains.append((value - base) / abs(base) * (1 if higher else -1))
-        per_task.append(sum(gains) / len(gains))
-    return 100 * sum(per_task) / len(per_task)
+    return scale.mean(scale.per_task(metrics, single_task, higher_is_better))
+
+
+def _gain(metrics: Metrics, single_task: Metrics, task: str, name: str) -> float:
+    value = _value(metrics, task, name, "")
+    base = _value(single_task, task, name, " for the network trained on that task alone")
+    if base == 0:
+        raise UndefinedMetricError(
+            f"Metric {name!r} of task {task!r} is 0 for the network trained on that task alone, so "
+            "no improvement relative to it exists. Train longer, use a metric that is not 0, or "
+            f"leave it out: `metrics: {{leave_out: [{task}.{name}]}}`.",
+            f"{task}.{name}",
+        )
+    return (value - base) / abs(base)
 
 
 def _value(metrics: Metrics, task: str, name: str, whose: str) -> float:
     value = metrics.get(task, {}).get(name)
     if value is None:
-        raise ReconError(
+        raise UndefinedMetricError(
             f"Metric {name!r} of task {task!r} was not measured{whose}, so configurations cannot "
-            "be compared by it. Have the script's metric give a number in each pass."
+            "be compared by it. Have the script's metric give a number in each pass.",
+            f"{task}.{name}",
         )
     if not math.isfinite(value):
-        raise ReconError(
+        raise UndefinedMetricError(
             f"Metric {name!r} of task {task!r} is {value}{whose}, so configurations cannot be "
-            "compared by it. Look at the script's metric and at its loss, or lower --lr."
+            "compared by it. Look at the script's metric and at its loss, lower --lr, or leave it "
+            f"out: `metrics: {{leave_out: [{task}.{name}]}}`.",
+            f"{task}.{name}",
         )
     return value

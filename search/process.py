@@ -124,6 +124,10 @@ class Runner:
             self._say(f"{error} It is run once more.")
         return self._run(job, follow)
 
+    def busy(self, job: Job) -> bool:
+        """Whether another process is just running the job, so that :meth:`run` would wait."""
+        return False
+
     def _stops(self) -> bool:
         return self._stopped.is_set() or self._asked_to_stop()
 

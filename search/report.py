@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -16,9 +16,11 @@ from libmtl_recon_search.layout import (
     make_table,
     markdown,
 )
+from libmtl_recon_search.judge import Baseline, Judge, Outcome, said
 from libmtl_recon_search.objective import Metrics
-from libmtl_recon_search.session import Baseline, Outcome
-from libmtl_recon_search.space import Plan
+from libmtl_recon_search.plan import Plan
+from libmtl_recon_search.ranking import front_objectives, front_of, values_of
+from libmtl_recon_search.study import Study
 from libmtl_recon_search.trials import TrialLine, best_and_failed
 from rich.text import Text
 
@@ -30,6 +32,10 @@ _NUMBERS = (
     "Numbered as in study.db. A trial that chose what was trained already has no line of its own: "
     "it took over the result, and is not counted."
 )
+
+
+_FRONT = "The Pareto front of the trials, on the data by which they were compared:"
+_FRONT_HEADINGS = ["trial", "plan", "what it reaches"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,26 @@ class Finalist:
 
 
 @dataclass(frozen=True)
+class FrontRow:
+    """A trial of the Pareto front.
+
+    Attributes:
+        number: Optuna's.
+        plan: What it trained, in words.
+        values: Its objectives, by name.
+    """
+
+    number: int
+    plan: str
+    values: Mapping[str, float]
+
+    @property
+    def cells(self) -> list[str]:
+        """The line of a table: trial, plan, values."""
+        return [str(self.number), self.plan, ", ".join(said(*one) for one in self.values.items())]
+
+
+@dataclass(frozen=True)
 class Report:
     """The end of a search.
 
@@ -105,6 +131,9 @@ class Report:
         trials: How many were made, repeats not counted.
         failed: How many of them failed.
         lines: The trials, repeats drawn together.
+        chosen_by: The objective by which the finalists were compared.
+        front: The Pareto front of the trials.
+        notes: What a reader should know of how it was measured.
     """
 
     rows: tuple[Row, ...]
@@ -119,6 +148,9 @@ class Report:
     trials: int = 0
     failed: int = 0
     lines: tuple[TrialLine, ...] = ()
+    chosen_by: str = "delta_m"
+    front: tuple[FrontRow, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def print(self) -> None:
         """Print the table and what to do next."""
@@ -136,6 +168,13 @@ class Report:
             rows = [line.cells for line in shown]
             console.print(make_table(self.trial_headings, rows, console, left=(1, 3)))
             say("")
+        if self.front:
+            say(f"{_FRONT}\n")
+            rows = [row.cells for row in self.front]
+            console.print(make_table(_FRONT_HEADINGS, rows, console, left=(1, 2)))
+            say("")
+        for note in self.notes:
+            say(f"Note: {note}\n")
         # What is copied from a terminal, commands and paths, has no line breaks of ours.
         say(f"{self.how}\n\n  {self.command}\n", soft_wrap=True)
         for picture in self.pictures:
@@ -190,6 +229,10 @@ class Report:
         return f"Reproduce the best trial (Δm {gain:+.2f} % on {self.on} data after epoch {epoch}):"
 
     @property
+    def _chosen_by(self) -> str:
+        return "Δm %" if self.chosen_by == "delta_m" else self.chosen_by
+
+    @property
     def trial_headings(self) -> list[str]:
         """The columns of the table of trials."""
         return ["trial", "plan", f"Δm {self.on} %", "ended"]
@@ -207,8 +250,11 @@ class Report:
             *fitting_markdown(self.headings, self.cells),
             *("", self.verdict, "", self.how, "", f"    {self.command}", ""),
             f"Its split layers, worst first: {', '.join(self.best.layers) or 'none'}",
-            *("", f"It was chosen by its mean Δm on {self.on} data among", ""),
-            *markdown(["", f"Δm {self.on} %"], finalists),
+            *("", f"It was chosen by its mean {self._chosen_by} on {self.on} data among", ""),
+            *markdown(["", self._chosen_by], finalists),
+            *("", "## Pareto front", "", _FRONT, ""),
+            *markdown(_FRONT_HEADINGS, [row.cells for row in self.front], left=(1, 2)),
+            *(line for note in self.notes for line in ("", f"Note: {note}")),
             *("", "## Trials", "", _NUMBERS, ""),
             *markdown(self.trial_headings, trials, left=(1, 3)),
             "",
@@ -220,6 +266,19 @@ class Report:
         write_atomically(
             folder / "report.json", json.dumps(data, indent=2, ensure_ascii=False) + "\n"
         )
+
+
+def front_rows(study: Study, judge: Judge) -> tuple[FrontRow, ...]:
+    """The Pareto front of a study's trials, best first by the first objective."""
+    names = [name for name, _ in front_objectives(judge)]
+    return tuple(
+        FrontRow(
+            trial.number,
+            study.plan(trial).title,
+            {name: values_of(trial, judge)[name] for name in names},
+        )
+        for trial in front_of(study, judge)
+    )
 
 
 def single_task_row(baselines: Sequence[Baseline]) -> Row:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from libmtl_recon_search.objective import Metrics, relative_improvement
+from libmtl_recon_search.objective import Metrics
 
 from libmtl_recon import ReconError
 
@@ -112,18 +112,6 @@ class Result:
     def tasks(self) -> tuple[str, ...]:
         """The tasks that were trained."""
         return tuple(self.higher_is_better)
-
-    def improvements(self, single_task: Metrics, on: str) -> list[float]:
-        """Δm after each epoch."""
-        return [
-            relative_improvement(metrics, single_task, self.higher_is_better)
-            for metrics in self.epochs[on]
-        ]
-
-    def best_epoch(self, single_task: Metrics | None, on: str) -> int:
-        """The epoch with the highest Δm; for a single-task run, relative to its own last epoch."""
-        gains = self.improvements(single_task or self.epochs[on][-1], on)
-        return max(range(len(gains)), key=gains.__getitem__)
 
 
 def read_events(file: Path, start: int) -> Iterator[tuple[dict[str, Any], int]]:

@@ -3,32 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+from uuid import uuid4
 
+from libmtl_recon_search.backends import Backend, Shared, in_folder
+from libmtl_recon_search.callbacks import make_callbacks
+from libmtl_recon_search.choosing import Chooser
 from libmtl_recon_search.config import Config
 from libmtl_recon_search.folder import SearchFolder
-from libmtl_recon_search.plots import draw_improvement
+from libmtl_recon_search.front import within
+from libmtl_recon_search.paging import ABOUT, about, write_page
+from libmtl_recon_search.plots import Dot, draw_improvement
 from libmtl_recon_search.process import Interrupted, Runner
 from libmtl_recon_search.progress import Display
+from libmtl_recon_search.ranking import best_plans, dots
 from libmtl_recon_search.report import (
     Finalist,
     Report,
     Spread,
     command_line,
+    front_rows,
     plan_row,
     single_task_row,
 )
 from libmtl_recon_search.session import Session
-from libmtl_recon_search.space import REFERENCE
 from libmtl_recon_search.study import Study
+from libmtl_recon_search.trials import trial_lines
 from libmtl_recon_search.trouble import explained
 
 from libmtl_recon import ConflictProfile, draw_profile
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a search came to.
+
+    Attributes:
+        report: The comparison of the best with EW.
+        study: The trials.
+        session: The runs.
+        profile: The network's conflict profile; None where none was needed.
+        url: Optuna's URL of the storage in which the study is.
+    """
+
+    report: Report
+    study: Study
+    session: Session
+    profile: ConflictProfile | None
+    url: str
+
+
 def run_search(
-    config: Config, out: str | Path, asked_to_stop: Callable[[], bool] = lambda: False
-) -> Report:
+    config: Config,
+    out: str | Path | None,
+    asked_to_stop: Callable[[], bool] = lambda: False,
+    shared: Shared | None = None,
+) -> Found:
     """Run a search, or go on with one.
 
     Single-task baselines, EW and the conflict scores are made first; then an Optuna study trains
@@ -39,24 +73,33 @@ def run_search(
     Args:
         config: What to search.
         out: The folder in which everything is kept. If it holds an earlier session of the same
-            search, that is continued.
+            search, that is continued. With a database it is this worker's own, and may be None:
+            what it holds is then gone at the end.
         asked_to_stop: Whether the search is to end; asked again and again while runs go on. This
             is what a handler of signals can set, for an exception that it raises may come
             anywhere.
+        shared: A database, through which workers on any machines make one search.
 
     Returns:
-        The report, which is also written to the folder.
+        What it came to; the reports are also written to the folder.
 
     Raises:
-        ReconError: A baseline or the first trials failed, or the folder cannot be used.
-        UsageError: The configuration does not fit the script, or the folder's earlier session.
+        ReconError: A baseline or the first trials failed, or the folder or the database cannot be
+            used.
+        UsageError: The configuration does not fit the script, or the earlier session.
         KeyboardInterrupt: It was asked to stop.
     """
-    # A script may change the working folder.
-    folder = SearchFolder(Path(out))
-    if Path(config.script).is_file():
-        config = config.model_copy(update={"script": str(Path(config.script).absolute())})
-    with Display() as display, explained(folder.path), folder.opened(config, display.line):
+    with ExitStack() as stack:
+        if out is None:
+            out = stack.enter_context(TemporaryDirectory(prefix="libmtl-recon-"))
+        # A script may change the working folder.
+        folder = SearchFolder(Path(out))
+        if Path(config.script).is_file():
+            config = config.model_copy(update={"script": str(Path(config.script).absolute())})
+        config = config.model_copy(update={"name": config.name or folder.path.name})
+        display = stack.enter_context(Display())
+        stack.enter_context(explained(folder.path))
+        stack.enter_context(folder.opened(config, display.line))
         runner = Runner(
             config.threads,
             config.timeout.run,
@@ -64,70 +107,105 @@ def run_search(
             asked_to_stop,
             config.launch.nproc_per_node,
         )
-        session = Session(config, folder, runner, display)
+        if shared is None:
+            opened = in_folder(config, folder, runner, display.line)
+        else:
+            opened = shared.opened(config, folder, runner, display.line, asked_to_stop)
+        backend = stack.enter_context(opened)
+        session = Session(config, folder, backend.runner, display)
         try:
-            profile = session.prepare()
-            study = _search(session, profile)
-            finalists = _finalists(session, study)
-            pictures = _draw(session, study, finalists[0], profile)
-            report = _compare(session, study, finalists, pictures)
-            study.close()
-            report.save(folder.path)
+            return _searched(session, backend, asked_to_stop)
         except Interrupted:
             raise KeyboardInterrupt from None
-        finally:
-            runner.stop()
-    return report
 
 
-def _search(session: Session, profile: ConflictProfile) -> Study:
+def _searched(
+    session: Session, backend: Backend, asked_to_stop: Callable[[], bool]
+) -> Found:
+    profile = session.prepare()
+    study = _study(session, backend, asked_to_stop)
+    _optimize(session, study)
+    finalists = _finalists(session, study)
+    pictures = _draw(session, study, finalists[0], profile)
+    report = _compare(session, study, finalists, pictures)
+    report.save(session.folder.path)
+    write_page(session, study, profile, report)
+    study.close()
+    return Found(report, study, session, profile, backend.url)
+
+
+def _study(session: Session, backend: Backend, asked_to_stop: Callable[[], bool]) -> Study:
+    config, say = session.config, session.display.line
+
+    def check() -> None:
+        if asked_to_stop():
+            raise Interrupted
+
+    store = backend.open_study(session.judge.directions)
+    # Several processes that choose at the same time are not to choose the same.
+    worker = f" {uuid4().hex}" if store.shared else ""
     study = Study(
-        session.folder.study,
-        session.config,
-        profile,
+        store,
+        config,
+        Chooser(config, session.space, session.judge, session.epochs, worker),
         session.train,
-        session.epochs,
-        session.folder.identity,
-        session.display.line,
+        say,
+        check,
+        make_callbacks(config, say),
     )
-    study.know(REFERENCE, session.searched(REFERENCE).val)
-    with session.display.phase("trials", session.config.trials) as phase:
-        study.optimize(phase, session.runner.stop)
-    failed = len(study.failures)
+    study.know(session.reference, session.trained(session.reference))
+    store.study.set_user_attr(ABOUT, about(session))
+    return study
+
+
+def _optimize(session: Session, study: Study) -> None:
+    config = session.config
+    with session.display.phase("trials", config.trials) as phase:
+        study.optimize(phase, session.runner.stop, config.timeout.study)
+    failed = len(study.board.failures)
     if failed:
         session.display.line(
             f"{failed} of {study.finished} trials failed. They are not made again; with a higher "
             "--trials others are."
         )
-    return study
 
 
 def _finalists(session: Session, study: Study) -> list[Finalist]:
     """The best trials over several seeds, the best of them first."""
-    wanted = session.config.finalists
-    plans = study.top(wanted.count)
-    values = {plan: [session.searched(plan).val] for plan in plans}
-    if len(plans) > 1 and wanted.seeds:
-        further = session.outcomes(plans, wanted.seeds, "the best trials with further seeds")
+    config, judge = session.config, session.judge
+    objective = config.pick.best or judge.names[0]
+    plans = best_plans(study, config, judge)[: config.finalists.count]
+    values = {plan: [session.searched(plan).values[objective]] for plan in plans}
+    if len(plans) > 1 and config.finalists.seeds:
+        further = session.outcomes(
+            plans, config.finalists.seeds, "the best trials with further seeds"
+        )
         for plan, outcomes in zip(plans, further, strict=True):
-            values[plan] += [outcome.val for outcome in outcomes]
-    found = [Finalist(plan, Spread.of(values[plan])) for plan in plans]
-    return sorted(found, key=lambda finalist: -finalist.val.mean)
+            values[plan] += [outcome.values[objective] for outcome in outcomes]
+    sign = -1.0 if judge.direction(objective) == "maximize" else 1.0
+    costs = {plan: sign * fmean(own) for plan, own in values.items()}
+    order = sorted(plans, key=costs.__getitem__)
+    best = order[0]
+    near = [p for p in order if p == best or within(costs[p], costs[best], config.pick.within)]
+    # Of those that are as good, up to `pick.within`, the one with the fewest parameters.
+    chosen = min(near, key=lambda plan: session.searched(plan).parameters)
+    order.remove(chosen)
+    return [Finalist(plan, Spread.of(values[plan])) for plan in (chosen, *order)]
 
 
 def _compare(
     session: Session, study: Study, finalists: list[Finalist], pictures: tuple[Path, ...]
 ) -> Report:
     """Train the best and EW with fresh seeds, and report."""
-    config, best = session.config, finalists[0].plan
-    plans = list(dict.fromkeys((REFERENCE, best)))
+    config, best, reference = session.config, finalists[0].plan, session.reference
+    plans = list(dict.fromkeys((reference, best)))
     outcomes = session.outcomes(plans, config.confirm, "the best and EW with fresh seeds")
     fresh = dict(zip(plans, outcomes, strict=True))
-    gain = [ours.test - ew.test for ours, ew in zip(fresh[best], fresh[REFERENCE], strict=True)]
+    gain = [ours.test - ew.test for ours, ew in zip(fresh[best], fresh[reference], strict=True)]
     return Report(
         rows=(
             single_task_row([session.baseline(seed) for seed in config.confirm]),
-            plan_row("EW, plain sharing", fresh[REFERENCE]),
+            plan_row("EW, plain sharing", fresh[reference]),
             plan_row(f"best: {best.title}", fresh[best]),
         ),
         best=best,
@@ -144,27 +222,33 @@ def _compare(
         ),
         pictures=pictures,
         trials=study.finished,
-        failed=len(study.failures),
-        lines=tuple(study.lines()),
+        failed=len(study.board.failures),
+        lines=tuple(trial_lines(study.trials, study.plan)),
+        chosen_by=config.pick.best or session.judge.names[0],
+        front=front_rows(study, session.judge),
+        notes=tuple(session.notes),
     )
 
 
 def _draw(
-    session: Session, study: Study, best: Finalist, profile: ConflictProfile
+    session: Session, study: Study, best: Finalist, profile: ConflictProfile | None
 ) -> tuple[Path, ...]:
     folder, plan = session.folder.path, best.plan
     conflicts, improvement = folder / "conflicts.png", folder / "improvement.png"
-    # Dark are the layers that the best splits.
-    severity = -0.1 if plan.S is None else plan.S
-    draw_profile(profile, conflicts, severity, len(plan.layers) or None)
-    plans = study.plans()
-    whole = {done.key for done in study.top(len(plans))}
+    drawn = []
+    if profile is not None:
+        # Dark are the layers that the best splits.
+        severity = -0.1 if plan.S is None else plan.S
+        draw_profile(profile, conflicts, severity, len(plan.layers) or None)
+        drawn.append(conflicts)
+    reference = session.searched(session.reference, held_out=False)
+    picked = session.searched(plan, held_out=False)
     draw_improvement(
-        [session.dot(trained, trained.key in whole) for trained in plans],
-        session.dot(REFERENCE, True),
-        session.dot(plan, True),
+        dots(study),
+        Dot("EW", reference.parameters, reference.val),
+        Dot(plan.weighting, picked.parameters, picked.val),
         session.baseline(session.config.seed).parameters,
         session.config.objective.on,
         improvement,
     )
-    return conflicts, improvement
+    return (*drawn, improvement)

@@ -4,59 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
 
-from libmtl_recon_search.check import check_space, require_measurements
+from libmtl_recon_search.check import faults_of, require_measurements
 from libmtl_recon_search.child import Job
 from libmtl_recon_search.config import Config
+from libmtl_recon_search.database.shared_runner import AnyRunner
+from libmtl_recon_search.faults import raise_all
 from libmtl_recon_search.folder import SearchFolder
-from libmtl_recon_search.objective import Metrics, relative_improvement
-from libmtl_recon_search.plots import Dot
-from libmtl_recon_search.process import Follow, RunError, Runner
+from libmtl_recon_search.jobs import Jobs
+from libmtl_recon_search.judge import Baseline, Judge, Outcome
+from libmtl_recon_search.objective import Scale, UndefinedMetricError
+from libmtl_recon_search.plan import Flags, Plan
+from libmtl_recon_search.process import Follow, RunError
 from libmtl_recon_search.progress import Display, Phase
-from libmtl_recon_search.record import read_part
 from libmtl_recon_search.result import Result
-from libmtl_recon_search.space import REFERENCE, Plan
+from libmtl_recon_search.space import Network, SearchSpace
 from libmtl_recon_search.starts import check_starts
-from libmtl_recon_search.study import Pruned
+from libmtl_recon_search.study import Pruned, Reached, Trained
 from libmtl_recon_search.trouble import MachineError, set_aside
+from libmtl_recon_search.tuning import best_flags
 
-from libmtl_recon import ConflictProfile, ReconError
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """The networks trained for one task each, with one seed.
-
-    Attributes:
-        val: ``val[task][metric]``, on the data on which configurations are compared.
-        test: The same on the test data, at the same epochs.
-        parameters: Of all these networks together.
-    """
-
-    val: Metrics
-    test: Metrics
-    parameters: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A trained plan, against the baseline of the same seed.
-
-    Attributes:
-        val: Δm on the data on which configurations are compared, at its best epoch.
-        test: Δm on the test data, at that epoch.
-        metrics: On the test data, at that epoch.
-        parameters: The network's.
-        epoch: The best epoch, counted from 0.
-    """
-
-    val: float
-    test: float
-    metrics: Metrics
-    parameters: int
-    epoch: int
+from libmtl_recon import ConflictProfile, Layer, ReconError
 
 
 class Session:
@@ -67,84 +38,109 @@ class Session:
         folder: Where results are kept, and found again.
         runner: Starts the runs.
         display: Shows progress.
+
+    Attributes:
+        tasks: The script's.
+        epochs: How many a training has.
+        space: What may be chosen.
+        judge: What runs come to.
+        reference: EW with plain sharing, tuned if that was asked for.
+        notes: What a reader of the report should know of how it was measured.
     """
 
+    space: SearchSpace
+    judge: Judge
+    jobs: Jobs
+
     def __init__(
-        self, config: Config, folder: SearchFolder, runner: Runner, display: Display
+        self, config: Config, folder: SearchFolder, runner: AnyRunner, display: Display
     ) -> None:
         self.config, self.folder, self.runner, self.display = config, folder, runner, display
         self.tasks: tuple[str, ...] = ()
         self.epochs = 0
+        self.reference = Plan("EW")
+        self.notes: list[str] = []
         self._on = config.objective.on
         self._baselines: dict[int, Baseline] = {}
+        self._scales: dict[int, Scale] = {}
+        self._flags: dict[str, Flags] = {}  # of each task alone
         self._waits = ""
 
-    def prepare(self) -> ConflictProfile:
+    def look(self) -> None:
+        """Start the script with what the configuration gives it, and train nothing.
+
+        Raises:
+            UsageError: What the configuration names does not exist; if several things are wrong,
+                all of them are named.
+            ReconError: The script does not start at all.
+        """
+        self.space = SearchSpace(self.config, self._flags_of_several())
+        self.jobs = Jobs(self.config, self.folder, self.space)
+        started = check_starts(self.config, self.space, self.jobs.start, self.runner.run)
+        self.judge = Judge(self.config, started.higher_is_better)
+        self.tasks = started.tasks
+        self._know_network(started)
+
+    def prepare(self) -> ConflictProfile | None:
         """Score the network, and train EW and each task alone with the search's seed.
 
         Returns:
-            The network's conflict profile.
+            The network's conflict profile; None where nothing that is searched needs one.
 
         Raises:
-            UsageError: The space has a weighting that LibMTL lacks, or a K that leaves no layer
-                shared.
+            UsageError: What the configuration names does not exist.
             ReconError: The script measures nothing by which configurations could be compared.
         """
-        check_starts(self.config, self._start_job, self.runner.run)
-        jobs = [self._plan_job(REFERENCE, self.config.seed), self._scoring_job()]
-        with self.display.phase("EW and the conflict scores", len(jobs)) as phase:
-            reference, scored = self._together(jobs, phase, self._look)
-        for result in (reference, scored):
-            check_space(self.config, result)
-        require_measurements(self.config, reference)
-        self.tasks, self.epochs = reference.tasks, len(reference.epochs[self._on])
-        if "reused" in scored.notes:
-            self.display.line(
-                f"The cache has a conflict profile of this very architecture, "
-                f"{scored.notes['reused']['profile']} over {scored.notes['reused']['steps']} "
-                "steps, so it was not scored again."
-            )
-        if "another model" in reference.notes:
-            self.display.line(
-                f"Warning: {self.config.script} trains several models; the first that it builds is "
-                "scored, and its measurements are those that are compared."
-            )
-        if "not cached" in scored.notes:
-            self.display.line(f"Warning: {scored.notes['not cached']['reason']}")
-        self.train_baselines([self.config.seed])
-        return self._read_profile()
+        self.look()
+        seed = self.config.seed
+        count = self.config.trials if self.config.tune_baselines else 1
+        plans = [Plan("EW", flags=flags) for flags in self.space.settings("EW", count)]
+        alone = [(task, f) for task in self.tasks for f in self.space.settings(None, count)]
+        jobs = [self.jobs.plan(plan, seed) for plan in plans]
+        if self.config.space.needs_scores:
+            jobs.insert(1, self._scoring_job())
+        jobs += [self.jobs.single(task, flags, seed) for task, flags in alone]
+        with self.display.phase("baselines and conflict scores", len(jobs)) as phase:
+            results = self._together(jobs, phase, self._look)
+        scored = [r for job, r in zip(jobs, results, strict=True) if job.profile is not None]
+        for job, result in zip(jobs, results, strict=True):
+            if job.profile is None:
+                require_measurements(self.config, result)
+        profile = self._take_scores(scored[0]) if scored else None
+        of_tasks = dict(zip(alone, results[-len(alone) :], strict=True))
+        for task in self.tasks:
+            self._tune_alone(task, {f: r for (t, f), r in of_tasks.items() if t == task})
+        self._baselines[seed] = self._baseline(seed)
+        base = self._baselines[seed]
+        self._leave_out_undefined(lambda: self.judge.outcome(results[0], base, held_out=False))
+        self.reference = best_flags(self, plans)
+        first = self.runner.run(self.jobs.plan(self.reference, seed))
+        self.epochs = len(first.epochs[self._on])
+        self._say_what_was_found(first)
+        return profile
 
     def train_baselines(self, seeds: Sequence[int]) -> None:
         """Train each task alone, with each of these seeds."""
         wanted = [(seed, task) for seed in seeds for task in self.tasks]
-        jobs = [self._single_job(task, seed) for seed, task in wanted]
+        jobs = [self._single(task, seed) for seed, task in wanted]
         with self.display.phase("each task alone", len(jobs)) as phase:
-            results = dict(zip(wanted, self._together(jobs, phase), strict=True))
+            self._together(jobs, phase)
         for seed in seeds:
-            val: dict[str, dict[str, float]] = {}
-            test: dict[str, dict[str, float]] = {}
-            for task in self.tasks:
-                result = results[seed, task]
-                require_measurements(self.config, result)
-                epoch = result.best_epoch(None, self._on)
-                val[task] = dict(result.epochs[self._on][epoch][task])
-                test[task] = dict(result.test_after(epoch, self._on)[task])
-            parameters = sum(results[seed, task].parameters for task in self.tasks)
-            self._baselines[seed] = Baseline(val, test, parameters)
+            self._baselines[seed] = self._baseline(seed)
 
     def baseline(self, seed: int) -> Baseline:
         """The single-task networks of a seed, trained before."""
         return self._baselines[seed]
 
-    def train(self, plan: Plan, report: Callable[[int, float], bool]) -> float:
+    def train(self, plan: Plan, report: Reached) -> Trained:
         """Train a plan with the search's seed.
 
         Args:
             plan: What to train.
-            report: Told (epoch, best Δm so far); false ends the training.
+            report: Told of each epoch; false ends the training.
 
         Returns:
-            The best epoch's Δm.
+            What it came to.
 
         Raises:
             Pruned: The training was ended early.
@@ -158,31 +154,53 @@ class Session:
             # A run that is made once more, since it was killed, begins at its first epoch again.
             if len(result.epochs[self._on]) <= reported:
                 return True
-            gains = result.improvements(base, self._on)
-            reported = len(gains)
+            curve = self.judge.curve(result, base)
+            reported = len(curve)
+            best = self.judge.best_so_far(curve)
             # Ended in its last epoch, a run would save nothing and lose its result.
-            return report(reported - 1, max(gains)) or reported >= self.epochs
+            return report(reported - 1, best, result.parameters) or reported >= self.epochs
 
-        job = self._plan_job(plan, self.config.seed)
+        job = self.jobs.plan(plan, self.config.seed)
         try:
             result = self.runner.run(job, follow)
             if "ended early" in result.notes:
-                raise Pruned
+                reached = self.judge.deltas(result, base)
+                kept = {"reached": max(reached)} if reached else {}
+                raise Pruned({**kept, "parameters": result.parameters})
             require_measurements(self.config, result)
-            gains = result.improvements(base, self._on)
-            for epoch in range(reported, len(gains)):
+            curve = self.judge.curve(result, base)
+            for epoch in range(reported, len(curve)):
                 # Of a run that is there from an earlier session nothing was reported in this one.
-                report(epoch, max(gains[: epoch + 1]))
-            return max(gains)
+                report(epoch, self.judge.best_so_far(curve[: epoch + 1]), result.parameters)
+            return self.trained(plan)
         except ReconError as error:
             if isinstance(error, (RunError, MachineError)):
                 raise
             raise RunError(f"{error} The run's log is {job.log}.", str(error)) from error
 
+    def trained(self, plan: Plan) -> Trained:
+        """What a plan came to that was trained with the search's seed."""
+        outcome = self.searched(plan, held_out=False)
+        violations = {}
+        if plan != self.reference or self.config.constraints.each_task is not None:
+            reference = self.searched(self.reference, held_out=False)
+            violations = self.judge.violations(outcome, reference)
+        kept = {
+            "delta_m": outcome.val,
+            "per_task": dict(outcome.per_task),
+            "epoch": outcome.epoch,
+            **outcome.costs,
+        }
+        values = tuple(outcome.values[name] for name in self.judge.names)
+        return Trained(values, kept, violations, self.judge.said(outcome))
+
     def outcomes(
         self, plans: Sequence[Plan], seeds: Sequence[int], title: str
     ) -> list[list[Outcome]]:
         """Train plans, and each task alone, with several seeds.
+
+        A metric that is undefined with one of these seeds is left out with that seed, which is
+        said: it must not end a search that has come so far.
 
         Args:
             plans: What to train.
@@ -192,78 +210,51 @@ class Session:
         Returns:
             For each plan its outcomes, one for each seed.
         """
-        self.train_baselines(seeds)
-        wanted = [(plan, seed) for plan in plans for seed in seeds]
-        jobs = [self._plan_job(plan, seed) for plan, seed in wanted]
+        alone = [self._single(task, seed) for seed in seeds for task in self.tasks]
+        jobs = [*alone, *(self.jobs.plan(plan, seed) for plan in plans for seed in seeds)]
         with self.display.phase(title, len(jobs)) as phase:
-            results = dict(zip(wanted, self._together(jobs, phase), strict=True))
-        return [[self._outcome(results[plan, seed], seed) for seed in seeds] for plan in plans]
+            self._together(jobs, phase)
+        by_seed = {seed: self._of_seed(plans, seed) for seed in seeds}
+        return [[by_seed[seed][place] for seed in seeds] for place in range(len(plans))]
 
-    def searched(self, plan: Plan) -> Outcome:
+    def searched(self, plan: Plan, *, held_out: bool = True) -> Outcome:
         """The outcome of a plan that was trained with the search's seed."""
-        seed = self.config.seed
-        return self._outcome(self.runner.run(self._plan_job(plan, seed)), seed)
-
-    def dot(self, plan: Plan, whole: bool) -> Dot:
-        """A trained plan in the picture.
-
-        Args:
-            plan: What was trained.
-            whole: Whether to its end; if not, the dot is at the best it reached.
-        """
-        job = self._plan_job(plan, self.config.seed)
-        result = self.runner.run(job) if whole else read_part(job.events)
-        gains = result.improvements(self.baseline(self.config.seed).val, self._on)
-        return Dot(plan.weighting, result.parameters, max(gains, default=math.nan), whole)
+        return self._outcome(plan, self.config.seed, held_out=held_out)
 
     def arguments(self, plan: Plan, seed: int) -> tuple[str, ...]:
         """The script's command line for a plan."""
-        own = self.config.space.flags.get(plan.weighting, {})
-        chosen = plan.arguments(str(self.folder.profile))
-        return (*self.config.spelled(own), *chosen, "--seed", str(seed))
+        return self.space.line(plan, seed=seed)
 
-    def _plan_job(self, plan: Plan, seed: int) -> Job:
-        # Known by its layers, not by S and K: others may name the same ones.
-        weighting, alpha, layers = plan.key
-        own = self.config.space.flags.get(weighting, {})
-        identity = (weighting, own, alpha, sorted(layers), seed)
-        return self.folder.job(self.config, "plan", identity, self.arguments(plan, seed))
+    def _flags_of_several(self) -> tuple[str, ...]:
+        """The script's flags that take several values, if the configuration has any list."""
+        every = [self.config.flags, *self.config.space.flags.values()]
+        if not any(isinstance(value, list) for flags in every for value in flags.values()):
+            return ()
+        plain = Jobs(self.config, self.folder, SearchSpace(self.config))
+        return self.runner.run(plain.describe()).several
 
-    def _start_job(self, arguments: tuple[str, ...], scored: bool) -> Job:
-        steps = self.config.score.steps if scored else None
-        identity = (arguments, scored)
-        return self.folder.job(self.config, "start", identity, arguments, start=True, steps=steps)
+    def _know_network(self, result: Result) -> None:
+        noted = result.notes.get("layers", {}).get("layers", [])
+        layers = tuple(Layer(name, kind, tuple(map(tuple, shapes))) for name, kind, shapes in noted)
+        self.space.network = Network(layers, None, str(self.folder.profile))
 
-    def _single_job(self, task: str, seed: int) -> Job:
-        # Alone a task needs no weighting, so EW's own flags stay out.
-        arguments = (*self.config.spelled(), *REFERENCE.arguments(""), "--seed", str(seed))
-        return self.folder.job(self.config, "single", (task, seed), arguments, task=task)
+    def _single(self, task: str, seed: int) -> Job:
+        flags = self._flags.get(task, self.space.defaults())
+        return self.jobs.single(task, flags, seed)
 
     def _scoring_job(self) -> Job:
-        score, seed = self.config.score, self.config.seed
-        own = self.config.space.flags.get(score.weighting, {})
-        arguments = self.config.spelled(own, score.flags)
-        arguments += (*Plan(score.weighting).arguments(""), "--seed", str(seed))
-        identity = (score.model_dump(), own, seed)
-        job = self.folder.job(
-            self.config,
-            "score",
-            identity,
-            arguments,
-            profile=self.folder.profile,
-            steps=score.steps,
-        )
-        if not self._has_profile():
+        job = self.jobs.score()
+        if self._profile() is None:
             job.events.unlink(missing_ok=True)
         return job
 
-    def _has_profile(self) -> bool:
-        """Whether the network was scored; what cannot be read as a profile is set aside."""
+    def _profile(self) -> ConflictProfile | None:
+        """The network's scores, if they are there; what cannot be read as such is set aside."""
         file = self.folder.profile
         try:
-            ConflictProfile.from_json(file.read_text(encoding="utf-8"), str(file))
+            return ConflictProfile.from_json(file.read_text(encoding="utf-8"), str(file))
         except FileNotFoundError:
-            return False
+            return None
         except (ReconError, UnicodeDecodeError) as error:
             reason = error if isinstance(error, ReconError) else f"{file} is no text."
             aside = set_aside(file)
@@ -271,59 +262,150 @@ class Session:
                 f"{reason} It was set aside as {aside.name}; the scores are taken from the cache, "
                 "or counted again."
             )
-            return False
-        return True
+            return None
+
+    def _take_scores(self, scored: Result) -> ConflictProfile:
+        if "reused" in scored.notes:
+            self.display.line(
+                f"The cache has a conflict profile of this very architecture, "
+                f"{scored.notes['reused']['profile']} over {scored.notes['reused']['steps']} "
+                "steps, so it was not scored again (`score: {reuse: false}` scores it afresh)."
+            )
+        if "not cached" in scored.notes:
+            self.display.line(f"Warning: {scored.notes['not cached']['reason']}")
+        profile = self._profile()
+        if profile is None:
+            raise ReconError(
+                f"{self.config.script} trained no step while it was scored, so there is no "
+                "conflict profile. Have it train for at least one epoch."
+            )
+        self.space.network = Network(profile.architecture, profile, str(self.folder.profile))
+        return profile
+
+    def _tune_alone(self, task: str, results: dict[Flags, Result]) -> None:
+        """Take the flags with which a task alone did best, of those that were tried."""
+        first = next(iter(results.values()))
+        self._leave_out_undefined(lambda: self.judge.single(first))
+        base = first.epochs[self._on][self.judge.single(first)]
+        gains = {
+            flags: max(self.judge.deltas(result, base), default=-math.inf)
+            for flags, result in results.items()
+        }
+        self._flags[task] = max(gains, key=gains.__getitem__)
+
+    def _leave_out_undefined(self, measure: Callable[[], object]) -> None:
+        """Measure; what is undefined is left out from now on, where that is allowed."""
+        while True:
+            try:
+                measure()
+                return
+            except UndefinedMetricError as error:
+                if self.config.metrics.undefined != "leave_out":
+                    raise UndefinedMetricError(
+                        f"{error} With `metrics: {{undefined: leave_out}}` the search goes on "
+                        "without such metrics, and says which.",
+                        error.name,
+                    ) from error
+                self.judge.leave_out(error.name)
+                self._note(f"{error.name} is left out, for it is undefined: {error}")
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+            self.display.line(f"Warning: {text}")
+
+    def _say_what_was_found(self, reference: Result) -> None:
+        if "another model" in reference.notes:
+            self.display.line(
+                f"Warning: {self.config.script} trains several models; the first that it builds is "
+                "scored, and its measurements are those that are compared."
+            )
+        if not self.space.searches_flags:
+            return
+        if self.config.tune_baselines:
+            tuned = [f"EW: {self.reference.title}"]
+            tuned += [f"{t} alone: {Plan('EW', flags=f).title}" for t, f in self._flags.items()]
+            self.notes.append(
+                f"The baselines were tuned over the same flags, {self.config.trials} runs each, "
+                f"drawn at random. {'; '.join(tuned)}."
+            )
+            self.display.line(self.notes[-1])
+        else:
+            self._note(
+                "flags are searched, but the baselines are not tuned: they train with "
+                f"{self.reference.title}. With `tune_baselines: true` they get as many runs."
+            )
+
+    def _baseline(self, seed: int) -> Baseline:
+        """The single-task networks of a seed, whose runs are there."""
+        val: dict[str, dict[str, float]] = {}
+        test: dict[str, dict[str, float]] = {}
+        parameters = 0
+        for task in self.tasks:
+            result = self.runner.run(self._single(task, seed))
+            require_measurements(self.config, result)
+            epoch = self.judge.single(result, self._scales.get(seed))
+            val[task] = dict(result.epochs[self._on][epoch][task])
+            test[task] = dict(result.test_after(epoch, self._on)[task])
+            parameters += result.parameters
+        return Baseline(val, test, parameters)
+
+    def _of_seed(self, plans: Sequence[Plan], seed: int) -> list[Outcome]:
+        """The outcomes of plans with one seed, without what is undefined there."""
+        while True:
+            try:
+                self._baselines[seed] = self._baseline(seed)
+                return [self._outcome(plan, seed) for plan in plans]
+            except UndefinedMetricError as error:
+                scale = self._scales.get(seed, self.judge.scale)
+                less = replace(scale, left_out=scale.left_out | {error.name})
+                result = self.runner.run(self.jobs.plan(plans[0], seed))
+                if not less.counted(result.higher_is_better):
+                    raise
+                self._scales[seed] = less
+                self._note(
+                    f"with seed {seed}, {error.name} is left out of Δm, for it is undefined "
+                    f"there: {error}"
+                )
+
+    def _outcome(self, plan: Plan, seed: int, *, held_out: bool = True) -> Outcome:
+        """What a finished run comes to, at its best epoch."""
+        result = self.runner.run(self.jobs.plan(plan, seed))
+        require_measurements(self.config, result)
+        return self.judge.outcome(
+            result, self.baseline(seed), self._scales.get(seed), held_out=held_out
+        )
 
     def _together(
         self, jobs: Sequence[Job], phase: Phase, follow: Follow = lambda _: True
     ) -> list[Result]:
         """Run jobs, as many at a time as there are workers; the results in the jobs' order."""
-
-        def run(job: Job) -> Result:
-            result = self.runner.run(job, follow)
-            phase.done()
-            return result
-
+        left = list({job.events: job for job in jobs}.values())
+        results: dict[Path, Result] = {}
+        running: dict[Future[Result], Job] = {}
         with ThreadPoolExecutor(self.config.workers) as pool:
-            futures = [pool.submit(run, job) for job in jobs]
             try:
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-                for future in done:
-                    future.result()
-                return [future.result() for future in futures]
+                while left or running:
+                    while left and len(running) < self.config.workers:
+                        # What others are at is waited for when nothing else is left.
+                        job = next((j for j in left if not self.runner.busy(j)), left[0])
+                        left.remove(job)
+                        running[pool.submit(self.runner.run, job, follow)] = job
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        results[running.pop(future).events] = future.result()
+                        phase.done()
             except BaseException:
                 self.runner.stop()
                 pool.shutdown(cancel_futures=True)
                 raise
+        return [results[job.events] for job in jobs]
 
     def _look(self, result: Result) -> bool:
         # What can be wrong is seen when the first network is built, not when it is trained.
-        check_space(self.config, result)
+        raise_all("The configuration", faults_of(self.config, result))
         waits = result.notes.get("waiting")
         if waits and waits["text"] != self._waits:
             self._waits = waits["text"]
             self.display.line(self._waits)
         return True
-
-    def _outcome(self, result: Result, seed: int) -> Outcome:
-        """What a finished run comes to, at its best epoch."""
-        require_measurements(self.config, result)
-        base = self.baseline(seed)
-        epoch = result.best_epoch(base.val, self._on)
-        metrics = result.test_after(epoch, self._on)
-        return Outcome(
-            result.improvements(base.val, self._on)[epoch],
-            relative_improvement(metrics, base.test, result.higher_is_better),
-            metrics,
-            result.parameters,
-            epoch,
-        )
-
-    def _read_profile(self) -> ConflictProfile:
-        file = self.folder.profile
-        if not file.exists():
-            raise ReconError(
-                f"{self.config.script} trained no step while it was scored, so there is no "
-                "conflict profile. Have it train for at least one epoch."
-            )
-        return ConflictProfile.from_json(file.read_text(encoding="utf-8"), str(file))

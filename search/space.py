@@ -1,103 +1,354 @@
-"""What a trial is, and how Optuna chooses one."""
+"""What the search may choose, and how Optuna chooses from it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
-from libmtl_recon_search.config import Config, FloatRange
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.flags import FlagSpace, flag_space, spell
+from libmtl_recon_search.plan import MEASURED, Flags, Plan
+from libmtl_recon_search.ranges import Range
 
-from libmtl_recon import ConflictProfile
+from libmtl_recon import ConflictProfile, Layer, select_layers
+
+_MOST_CORNERS = 16  # starts of the script, to see that its parser takes the values
+_MOST_LISTED = 5_000  # plans, of a space that is listed
+_ALPHA_FIRST, _S_FIRST = 0.0, -0.1  # unremarkable values, with which the first trials are made
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A configuration that can be trained.
+class Network:
+    """What is known of the network whose layers may be split.
 
     Attributes:
-        weighting: LibMTL's name.
-        alpha: GradOPS's exponent; None for other weightings.
-        S: The severity; None where nothing is split.
-        layers: The split layers, worst first; none is plain hard parameter sharing.
+        layers: Its shared layers, in network order.
+        profile: Its conflict profile; None where no scores are looked at.
+        file: The profile's file.
     """
 
-    weighting: str
-    alpha: float | None = None
-    S: float | None = None
-    layers: tuple[str, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    profile: ConflictProfile | None = None
+    file: str = ""
 
-    @property
-    def key(self) -> tuple[str, float | None, frozenset[str]]:
-        """Equal for plans that train the same network in the same way, whatever S and K say."""
-        return self.weighting, self.alpha, frozenset(self.layers)
 
-    @property
-    def title(self) -> str:
-        """The plan in a few words."""
-        alpha = "" if self.alpha is None else f" α={self.alpha:g}"
-        split = f"Recon S={self.S:g} K={len(self.layers)}" if self.layers else "HPS"
-        return f"{self.weighting}{alpha}, {split}"
+class SearchSpace:
+    """The space of one search.
 
-    def arguments(self, profile: str) -> tuple[str, ...]:
-        """The plan as LibMTL flags.
+    A parameter has the name of its key in the configuration: ``weighting``, ``alpha``, ``k``,
+    ``select``, ``s``; ``flags.lr`` for a flag, and ``RotoGrad.rotograd_lr`` for a flag of one
+    weighting.
+
+    Args:
+        config: The search.
+        several: The script's flags that take several values: a list is one value of these.
+
+    Attributes:
+        network: Whose layers are split; set once it is known.
+    """
+
+    def __init__(self, config: Config, several: Collection[str] = ()) -> None:
+        self._config, self._space = config, config.space
+        self.network = Network()
+        self.flags = flag_space(config.flags, several)
+        self.own = {name: flag_space(flags, several) for name, flags in config.space.flags.items()}
+        self._every: dict[object, dict[str, Any]] | None = None
+        self._chosen: dict[tuple[str, float | None, int], tuple[str, ...]] = {}
+
+    def of(self, weighting: str) -> FlagSpace:
+        """The flags of one weighting alone."""
+        return self.own.get(weighting, FlagSpace({}, {}))
+
+    def fixed(self, weighting: str | None = None) -> dict[str, Any]:
+        """The flags that all runs get, or all of one weighting."""
+        return {**self.flags.fixed, **(self.of(weighting).fixed if weighting else {})}
+
+    def defaults(self, weighting: str | None = None) -> Flags:
+        """What runs that are not tuned take for the flags that are searched."""
+        found = _searched(self.flags)
+        if weighting is not None:
+            found |= _searched(self.of(weighting))
+        return _frozen(found)
+
+    def line(
+        self, plan: Plan, *more: Mapping[str, Any], seed: int, own: bool = True
+    ) -> tuple[str, ...]:
+        """The script's command line for a plan.
 
         Args:
-            profile: The file of the conflict profile.
+            plan: What is trained.
+            *more: Further flags, later ones in the place of earlier ones.
+            seed: The seed.
+            own: Whether it has the flags of its weighting alone.
         """
-        found = ["--weighting", self.weighting]
-        if self.alpha is not None:
-            found += [f"--gradops_alpha={self.alpha:g}"]
-        if not self.layers:
-            return (*found, "--arch", "HPS")
-        found += ["--arch", "Recon", "--recon_k", str(len(self.layers))]
-        return (*found, f"--recon_s={self.S:g}", "--recon_layers", profile)
+        flags = {**self.fixed(plan.weighting if own else None), **dict(plan.flags)}
+        for other in more:
+            flags |= other
+        return (
+            *self._config.arguments,
+            *spell({name: _thawed(value) for name, value in flags.items()}),
+            *plan.arguments(self.network.file),
+            *("--seed", str(seed)),
+        )
+
+    def untuned(self, weighting: str) -> Plan:
+        """A weighting with plain sharing, and with the flags' defaults."""
+        return Plan(weighting, flags=self.defaults(weighting))
+
+    @property
+    def searches_flags(self) -> bool:
+        """Whether any flag is searched."""
+        return bool(self.flags.searched or any(own.searched for own in self.own.values()))
+
+    def suggest(self, trial: optuna.trial.BaseTrial) -> Plan:
+        """Have Optuna choose a plan."""
+        space = self._space
+        weighting = trial.suggest_categorical("weighting", space.weighting)
+        alpha = None
+        if weighting == "GradOPS":
+            alpha = float(_suggest(trial, "alpha", space.alpha))
+        plan = self._split(trial, Plan(weighting, alpha))
+        return replace(plan, flags=self.suggest_flags(trial, weighting))
+
+    def suggest_flags(self, trial: optuna.trial.BaseTrial, weighting: str | None) -> Flags:
+        """Have Optuna choose the flags that are searched.
+
+        Args:
+            trial: The trial.
+            weighting: The weighting whose own flags are chosen, too; None for a task alone.
+        """
+        found = {
+            name: _suggest(trial, f"flags.{name}", among)
+            for name, among in self.flags.searched.items()
+        }
+        if weighting is not None:
+            for name, among in self.of(weighting).searched.items():
+                found[name] = _suggest(trial, f"{weighting}.{name}", among)
+        return _frozen(found)
+
+    def corners(self, weighting: str) -> list[Flags]:
+        """Searched flags at each listed value and at the ends of ranges, a few at a time.
+
+        The script's parser has seen every value of a list once all of these were tried.
+        """
+        among = {**self.flags.searched, **self.of(weighting).searched}
+        values = {
+            name: [one.low, one.high] if isinstance(one, Range) else list(one)
+            for name, one in among.items()
+        }
+        most = min(max(map(len, values.values()), default=0), _MOST_CORNERS)
+        return [
+            _frozen({name: own[min(at, len(own) - 1)] for name, own in values.items()})
+            for at in range(most)
+        ]
+
+    def settings(self, weighting: str | None, count: int) -> list[Flags]:
+        """Different values of the searched flags, to tune a baseline over: the defaults first.
+
+        Drawn at random by the search's seed, the same for every baseline, and in every process.
+
+        Args:
+            weighting: Whose own flags are tuned, too; None for a task alone.
+            count: At most how many.
+        """
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self._config.seed))
+        found = {self.defaults(weighting): None}
+        for _ in range(10 * count):
+            if len(found) == count:
+                break
+            found[self.suggest_flags(study.ask(), weighting)] = None
+        return list(found)
+
+    def anchors(self) -> list[dict[str, Any]]:
+        """The first trials: each weighting with and without a split, at unremarkable values."""
+        space = self._space
+        found: list[dict[str, Any]] = []
+        for weighting in space.weighting:
+            for K in self._first_counts():
+                values: dict[str, Any] = {"weighting": weighting}
+                if weighting == "GradOPS":
+                    values["alpha"] = _nearest(space.alpha, _ALPHA_FIRST)
+                if K is not None:
+                    values["k"] = K
+                if K:
+                    select = space.select[len(found) // 2 % len(space.select)]
+                    values["select"] = select
+                    if select in MEASURED:
+                        values["s"] = _nearest(space.s, _S_FIRST)
+                for name, among in self.flags.searched.items():
+                    values[f"flags.{name}"] = _label(self.flags.defaults()[name], among)
+                own = self.of(weighting)
+                for name, among in own.searched.items():
+                    values[f"{weighting}.{name}"] = _label(own.defaults()[name], among)
+                found.append(values)
+        return found
+
+    def every(self) -> dict[object, dict[str, Any]] | None:
+        """All plans of the space, by their keys, as an Optuna trial's values.
+
+        Returns:
+            None if there are too many to list.
+        """
+        if self._every is None:
+            self._every = self._listed()
+        return self._every or None
+
+    def _listed(self) -> dict[object, dict[str, Any]]:
+        found: dict[object, dict[str, Any]] = {}
+        open_: list[dict[str, Any]] = [{}]
+        looked = 0
+        while open_:
+            values = open_.pop()
+            looked += 1
+            if looked > _MOST_LISTED:
+                return {}
+            try:
+                plan = self.suggest(_Listing(values))
+            except _AskedError as asked:
+                if asked.among is None or len(asked.among) > _MOST_LISTED:
+                    return {}
+                open_ += [{**values, asked.name: one} for one in reversed(asked.among)]
+            else:
+                found.setdefault(plan.key, values)
+        return found
+
+    def _first_counts(self) -> list[int | None]:
+        if self._space.k is None:
+            return [None]
+        counts = self._space.ks
+        # Of an even number the larger of the two in the middle.
+        return list(dict.fromkeys((counts[len(counts) // 2], counts[0])))
+
+    def _split(self, trial: optuna.trial.BaseTrial, plan: Plan) -> Plan:
+        space = self._space
+        if space.k is None:
+            return plan
+        K = int(_suggest(trial, "k", space.k))
+        if K == 0:
+            return plan
+        select = space.select[0]
+        if len(space.select) > 1:
+            select = trial.suggest_categorical("select", space.select)
+        S = float(_suggest(trial, "s", space.s)) if select in MEASURED else None
+        layers = self._layers(select, S, K)
+        return replace(plan, S=S, layers=layers, select=select, K=K, seed=self._config.seed)
+
+    def _layers(self, select: str, S: float | None, K: int) -> tuple[str, ...]:
+        known = select, S, K
+        if known not in self._chosen:
+            if select == "conflict":
+                assert self.network.profile is not None  # scored, where such a choice can be made
+                assert S is not None
+                found = tuple(self.network.profile.layers(S, K))
+            else:
+                source = self.network.file if select in MEASURED else None
+                found = select_layers(
+                    self.network.layers,
+                    K,
+                    0.0 if S is None else S,
+                    source,
+                    select=select,
+                    seed=self._config.seed,
+                ).names
+            self._chosen[known] = found
+        return self._chosen[known]
 
 
-REFERENCE = Plan("EW")
-"""Equal weighting with plain hard parameter sharing: what there is without us."""
+def _suggest(trial: optuna.trial.BaseTrial, name: str, among: Sequence[Any] | Range) -> Any:
+    """Have Optuna choose a value.
 
-
-def suggest(trial: optuna.trial.BaseTrial, config: Config, profile: ConflictProfile) -> Plan:
-    """Have Optuna choose a plan."""
-    space = config.space
-    weighting = trial.suggest_categorical("weighting", space.weighting)
-    alpha = None
-    if weighting == "GradOPS":
-        alpha = _suggest_from(trial, "alpha", space.alpha)
-    K = trial.suggest_int("k", space.k.low, space.k.high)
-    if K == 0:
-        return Plan(weighting, alpha)
-    if isinstance(space.s, FloatRange):
-        S = _suggest_from(trial, "s", space.s)
-    else:
-        S = trial.suggest_categorical("s", space.s)
-    return Plan(weighting, alpha, S, tuple(profile.layers(S, K)))
-
-
-def anchors(config: Config) -> list[dict[str, Any]]:
-    """The first trials: each weighting with and without a split, at unremarkable values."""
-    space = config.space
-    middle = math.ceil((space.k.low + space.k.high) / 2)
-    found = []
-    for weighting in space.weighting:
-        for K in dict.fromkeys((middle, space.k.low)):
-            values: dict[str, Any] = {"weighting": weighting, "k": K}
-            if weighting == "GradOPS":
-                values["alpha"] = _nearest(space.alpha.values, 0.0)
-            if K:
-                values["s"] = _nearest(space.severities, -0.1)
-            found.append(values)
-    return found
-
-
-def _suggest_from(trial: optuna.trial.BaseTrial, name: str, among: FloatRange) -> float:
+    Raises:
+        ValueError: The trial has a fixed value that is not among these.
+    """
+    if not isinstance(among, Range):
+        labels = [_label(value, among) for value in among]
+        return among[labels.index(trial.suggest_categorical(name, labels))]
+    values, step = among.values, among.step
     # Optuna wants a range that ends on a step, and adds steps up with rounding errors.
-    value = trial.suggest_float(name, among.low, among.values[-1], step=among.step)
-    return _nearest(among.values, value)
+    high = among.high if values is None else values[-1]
+    value: float
+    found: float
+    if among.is_int:
+        found = trial.suggest_int(
+            name, int(among.low), int(high), step=int(step or 1), log=among.log
+        )
+        value = found
+    elif step is None or values is None:
+        value = found = trial.suggest_float(name, among.low, high, log=among.log)
+    else:
+        found = trial.suggest_float(name, among.low, high, step=step)
+        value = min(values, key=lambda candidate: abs(candidate - found))
+    if not among.low <= value <= high or abs(value - found) > 1e-6:
+        raise ValueError(f"{name} has no value {found}")
+    return value
 
 
-def _nearest(values: Sequence[float], value: float) -> float:
-    return min(values, key=lambda candidate: abs(candidate - value))
+def _label(value: Any, among: Sequence[Any] | Range) -> Any:
+    """A value as Optuna takes it: a list is no category."""
+    if isinstance(among, Range) or not isinstance(value, list | tuple):
+        return value
+    return " ".join(map(str, value))
+
+
+def _nearest(among: Sequence[float] | Range, value: float) -> float:
+    if isinstance(among, Range):
+        if among.values is None:
+            return min(max(value, among.low), among.high)
+        among = among.values
+    return min(among, key=lambda candidate: abs(candidate - value))
+
+
+def _searched(flags: FlagSpace) -> dict[str, Any]:
+    defaults = flags.defaults()
+    return {name: defaults[name] for name in flags.searched}
+
+
+class _AskedError(Exception):
+    """A value was asked for that is not known yet."""
+
+    def __init__(self, name: str, among: Sequence[Any] | None) -> None:
+        super().__init__(name)
+        self.name, self.among = name, among
+
+
+class _Listing(optuna.trial.FixedTrial):
+    """Has some values, and raises what is asked for beyond them."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        self._values = values
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._known(name, choices)
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        found: int = self._known(name, range(low, high + 1, step))
+        return found
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        count = 0 if step is None else round((high - low) / step)
+        found: float = self._known(
+            name, None if step is None else [low + at * step for at in range(count + 1)]
+        )
+        return found
+
+    def _known(self, name: str, among: Sequence[Any] | None) -> Any:
+        if name not in self._values:
+            raise _AskedError(name, among)
+        return self._values[name]
+
+
+def _thawed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _frozen(flags: Mapping[str, Any]) -> Flags:
+    return tuple(
+        (name, tuple(value) if isinstance(value, list) else value) for name, value in flags.items()
+    )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from libmtl_recon_search.check import faults_of
 from libmtl_recon_search.faults import raise_all
-from libmtl_recon_search.space import Plan
+from libmtl_recon_search.judge import Judge
+from libmtl_recon_search.plan import Plan
 
 from libmtl_recon import ReconError
 
@@ -15,44 +16,68 @@ if TYPE_CHECKING:
     from libmtl_recon_search.child import Job
     from libmtl_recon_search.config import Config
     from libmtl_recon_search.result import Result
+    from libmtl_recon_search.space import SearchSpace
 
 # How the reason of a run begins whose command line was refused, by argparse or by us.
 _REFUSED = "failed with exit status 2"
 
 
 def check_starts(
-    config: Config, make: Callable[[tuple[str, ...], bool], Job], run: Callable[[Job], Result]
-) -> None:
-    """Start the script up to its network: by EW, as it is scored, and with each weighting's flags.
+    config: Config,
+    space: SearchSpace,
+    make: Callable[[tuple[str, ...], bool], Job],
+    run: Callable[[Job], Result],
+) -> Result:
+    """Start the script up to its network: by EW, as it is scored, and with all that is searched.
 
     A run that fails for another reason than its command line is no fault of the configuration.
 
     Args:
         config: The search.
+        space: Which flags there are.
         make: A run that ends when the network is built, of its command line, and whether the
             network is to be scored.
         run: Runs it.
 
+    Returns:
+        What the script says of itself when it is started by EW.
+
     Raises:
-        UsageError: A weighting does not exist, K leaves no layer shared, or flags are refused; if
-            several are wrong, all of them are named.
+        UsageError: A weighting, a task or a metric does not exist, K leaves no layer shared, or
+            flags are refused; if several are wrong, all of them are named.
         ReconError: The script does not start at all.
     """
 
-    def start(weighting: str, scored: bool, *flags: dict[str, Any]) -> Result:
-        line = config.spelled(*flags) + Plan(weighting).arguments("")
-        return run(make((*line, "--seed", str(config.seed)), scored))
+    def start(plan: Plan, scored: bool, own: bool = True, **more: Any) -> Result:
+        return run(make(space.line(plan, more, seed=config.seed, own=own), scored))
 
-    plain = start("EW", True)
-    faults: list[ReconError] = [*faults_of(config, plain)]
-    score, own = config.score, config.space.flags
-    further = [(score.weighting, True, own.get(score.weighting, {}), score.flags)]
-    further += [(name, False, flags, {}) for name, flags in own.items() if flags]
-    for weighting, scored, *flags in further:
-        if weighting in plain.weightings:  # others are named already
-            try:
-                start(weighting, scored, *flags)
-            except ReconError as error:
-                if getattr(error, "reason", "").startswith(_REFUSED):
-                    faults.append(error)
+    # The flags of EW alone are tried out below, with those of the other weightings.
+    plain = start(Plan("EW", flags=space.defaults()), True, own=False)
+    faults: list[ReconError] = [
+        *faults_of(config, plain),
+        *Judge(config, plain.higher_is_better).faults(),
+    ]
+    seen: set[str] = set()
+
+    def try_out(plan: Plan, scored: bool, **more: Any) -> None:
+        if plan.weighting not in plain.weightings:
+            return  # named already
+        try:
+            start(plan, scored, **more)
+        except ReconError as error:
+            reason = getattr(error, "reason", "")
+            if reason.startswith(_REFUSED) and reason not in seen:
+                seen.add(reason)
+                faults.append(error)
+
+    if config.space.needs_scores:
+        try_out(space.untuned(config.score.weighting), True, **config.score.flags)
+    for flags in space.corners("EW"):
+        try_out(Plan("EW", flags=flags), False)
+    for name in config.space.weighting:
+        own = space.of(name)
+        if own.fixed or own.searched:
+            for flags in space.corners(name) if own.searched else [space.defaults(name)]:
+                try_out(Plan(name, flags=flags), False)
     raise_all("The configuration", faults)
+    return plain

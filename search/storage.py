@@ -5,19 +5,17 @@ from __future__ import annotations
 import gc
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import optuna
+from libmtl_recon_search.study_store import StudyStore, open_study
 from libmtl_recon_search.trouble import GOES_ON, first_line, machine_error, set_aside
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from libmtl_recon import ReconError
 
-NAME = "libmtl-recon"
 _SEARCH = "search"
 _WAIT = 30.0  # seconds for which another program may hold the database
 _HELD = 20.0  # the same while the study is at work; Optuna tries some things five times
@@ -27,26 +25,37 @@ _TAKEN = (
 _TURN = 1.0  # seconds between looks while it does, in which Ctrl-C is not heard
 
 
-class StudyFile:
-    """The study of one search, and what Optuna's study has no method for.
-
-    A trial is written by one transaction, with all that it needs to be gone on with.
+class StudyFile(StudyStore):
+    """The study of one search in one process, in a file of its folder.
 
     Args:
         file: The SQLite file. One that is damaged, or of another search, is set aside.
         identity: A digest of the search; nothing takes any study.
         say: Told what is not as it should be.
+        directions: Of the objectives: ``maximize`` or ``minimize``. A study with others is set
+            aside, too.
+        name: The study's.
 
     Raises:
         MachineError: The file is locked, or cannot be read or written.
         ReconError: Another version of Optuna wrote it.
     """
 
-    def __init__(self, file: Path, identity: str, say: Callable[[str], None]) -> None:
+    shared = False
+
+    def __init__(
+        self,
+        file: Path,
+        identity: str,
+        say: Callable[[str], None],
+        directions: Sequence[str] = ("maximize",),
+        name: str = "search",
+    ) -> None:
+        super().__init__(say)
         # Optuna would say the same again, and in its own words.
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._file, self._identity, self._say = file, identity, say
-        self._ended_by_others: set[int] = set()
+        self._file, self._identity, self._directions = file, identity, list(directions)
+        self._name = name
         if file.exists() and not file.stat().st_size:
             say(f"The study {file} is empty, so it is begun again. {_TAKEN}")
         _wait_for(file, say)
@@ -61,52 +70,6 @@ class StudyFile:
         if identity:
             self.study.set_user_attr(_SEARCH, identity)
 
-    def add(self, trial: FrozenTrial) -> int:
-        """Add a trial; returns its number.
-
-        Raises:
-            ReconError: Another program has taken a name of the trial's for something else.
-        """
-        storage = self._storage
-        try:
-            return storage.get_trial(storage.create_new_trial(self._id, trial)).number
-        except ValueError as error:
-            raise ReconError(
-                f"Another program has just added trials to {self._file} with which this search's "
-                f"cannot be together: {first_line(error)}. {GOES_ON} It sets that study aside."
-            ) from error
-
-    def report(self, number: int, value: float, epoch: int) -> None:
-        """Write down what a trial had reached after an epoch."""
-        with self._unless_ended(number):
-            self._storage.set_trial_intermediate_value(self._trial(number), epoch, value)
-
-    def note(self, number: int, key: str, value: Any) -> None:
-        """Write an attribute of a trial that has not ended."""
-        with self._unless_ended(number):
-            self._storage.set_trial_user_attr(self._trial(number), key, value)
-
-    def tell(self, number: int, state: TrialState, value: float | None = None) -> None:
-        """End a trial."""
-        values = None if value is None else [value]
-        with self._unless_ended(number):
-            self._storage.set_trial_state_values(self._trial(number), state, values)
-
-    def begin(self, waiting: FrozenTrial, chosen: FrozenTrial) -> bool:
-        """Turn a waiting trial into a running one with chosen parameters and attributes.
-
-        Returns:
-            False if another program was faster.
-        """
-        trial = self._trial(waiting.number)
-        for name in chosen.params.keys() - waiting.params.keys():
-            distribution = chosen.distributions[name]
-            value = distribution.to_internal_repr(chosen.params[name])
-            self._storage.set_trial_param(trial, name, value, distribution)
-        for key, attribute in chosen.user_attrs.items():
-            self._storage.set_trial_user_attr(trial, key, attribute)
-        return self._storage.set_trial_state_values(trial, TrialState.RUNNING)
-
     def renew(self, why: str, keep: Sequence[FrozenTrial]) -> None:
         """Set the file aside, and begin another with these of its trials."""
         self._begin_anew(why)
@@ -114,31 +77,24 @@ class StudyFile:
             self.study.set_user_attr(_SEARCH, self._identity)
         self.study.add_trials(keep)
 
+    def lost(self, number: int) -> bool:
+        """Never: the folder is locked, so nobody else is at work here."""
+        return False
+
+    def sweep(self) -> None:
+        """Do nothing: the folder is locked, so whoever was at a trial before is gone."""
+
     def close(self) -> None:
         """Let go of the file, which is then whole without its log."""
         if hasattr(self, "_storage"):
             self._storage.remove_session()
             self._storage.engine.dispose()
 
-    @contextmanager
-    def _unless_ended(self, number: int) -> Iterator[None]:
-        """Leave a trial as it is that another program has ended, and say so once."""
-        try:
-            yield
-        except UpdateFinishedTrialError:
-            if number not in self._ended_by_others:
-                self._ended_by_others.add(number)
-                self._say(
-                    f"Trial {number} was ended by another program while this search was at it, and "
-                    "is left as it is."
-                )
-
-    @property
-    def _id(self) -> int:
-        return self._storage.get_study_id_from_name(NAME)
-
-    def _trial(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+    def _cannot_be_together(self, error: ValueError) -> ReconError:
+        return ReconError(
+            f"Another program has just added trials to {self._file} with which this search's "
+            f"cannot be together: {first_line(error)}. {GOES_ON} It sets that study aside."
+        )
 
     def _open(self) -> None:
         with closing(sqlite3.connect(self._file, timeout=_WAIT)) as connection:
@@ -151,18 +107,20 @@ class StudyFile:
             f"sqlite:///{self._file.absolute()}",
             engine_kwargs={"connect_args": {"timeout": _HELD}},
         )
-        self.study = optuna.create_study(
-            study_name=NAME, storage=self._storage, load_if_exists=True, direction="maximize"
-        )
+        self.study = open_study(self._storage, self._name, self._directions)
+        self._study_id = self._storage.get_study_id_from_name(self._name)
         self.study.get_trials(deepcopy=False)
 
     def _of_another_search(self) -> str:
+        if self._found_directions != self._directions:
+            return "has other objectives"
         of = self.study.user_attrs.get(_SEARCH)
         return "is of another search" if self._identity and of not in (None, self._identity) else ""
 
     def _begin_anew(self, why: str) -> None:
         # SQLite would take away the new file's log where it closes the old one later.
         self.close()
+        self._ids.clear()
         gc.collect()
         aside = set_aside(self._file)
         self._say(f"The study {self._file} {why}. It was set aside as {aside.name}. {_TAKEN}")

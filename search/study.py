@@ -1,177 +1,208 @@
-"""The Optuna study: choosing plans, training each once, going on after an interruption."""
+"""The Optuna study: choosing plans, training each once, going on after an interruption.
+
+What is trained next is read from the study itself each time, so that several processes can be at
+work on one study: each adds its trials, looks which was first, and withdraws what is too much.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import Any
 
-from libmtl_recon_search.choosing import Chooser
+import optuna
+from libmtl_recon_search.board import (
+    AGAIN,
+    FAILED,
+    OUTCOME,
+    SAME_AS,
+    SURPLUS,
+    Board,
+    outcome_of,
+    repeats,
+)
+from libmtl_recon_search.choosing import PLAN, Chooser
 from libmtl_recon_search.config import Config
+from libmtl_recon_search.plan import Plan
 from libmtl_recon_search.progress import Phase
-from libmtl_recon_search.space import Plan
-from libmtl_recon_search.storage import StudyFile
-from libmtl_recon_search.trials import TrialLine, in_words
+from libmtl_recon_search.study_store import StudyStore
+from libmtl_recon_search.trials import in_words
 from libmtl_recon_search.trouble import MachineError
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from libmtl_recon import ConflictProfile, ReconError
+from libmtl_recon import ReconError
 
-Train = Callable[[Plan, Callable[[int, float], bool]], float]
-"""Trains a plan; reports (epoch, Δm) as it goes and ends early when told False; returns Δm."""
-
-# Attributes of trials. Every trial of ours has the first from its beginning.
-_PLAN, _SAME_AS, _FAILED, _AGAIN = "plan", "same_as", "failed", "again"
 _FAILURES = 3
-_ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-_IN_WORDS = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "ended early"}
+_REPEATS = 3  # in a row, after which what was never trained is looked up where that can be done
+_TURN = 0.5  # seconds between looks
 
 
 class Pruned(Exception):  # noqa: N818  # no error, but how a training may end
-    """The plan's training was ended early, as worse than the others."""
+    """The plan's training was ended early, as worse than the others.
+
+    Attributes:
+        outcome: What it had come to, as JSON.
+    """
+
+    def __init__(self, outcome: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.outcome = outcome or {}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training went.
+
+    Attributes:
+        values: The objectives.
+        outcome: What else is worth keeping, as JSON.
+        violations: By how much constraints are broken.
+        said: What is told the user.
+    """
+
+    values: tuple[float, ...]
+    outcome: Mapping[str, Any] = field(default_factory=dict)
+    violations: Mapping[str, float] = field(default_factory=dict)
+    said: str = ""
+
+
+Reached = Callable[[int, float, int], bool]
+"""Told (epoch, best lead so far, parameters of the network); false ends the training."""
+Train = Callable[[Plan, Reached], Trained]
+Callback = Callable[[optuna.Study, FrozenTrial], None]
 
 
 @dataclass(frozen=True)
 class _Ending:
-    """How a plan's training ended, for every trial that stands for the plan."""
+    """How a trial ends."""
 
     state: TrialState
-    value: float | None = None
-    trial: int | str | None = None
+    values: Sequence[float] | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    violations: Mapping[str, float] = field(default_factory=dict)
 
 
 class Study:
-    """An Optuna study in an SQLite file.
+    """A study of plans.
 
     Trials are added and told from one thread; only the training itself runs in others. Trials that
     another program added are left out.
 
     Args:
-        file: The SQLite file.
+        store: Where the trials are kept.
         config: The search.
-        profile: From which S and K become layers.
+        chooser: Chooses plans.
         train: Trains a plan; called from several threads at a time.
-        epochs: How many epochs a training has.
-        identity: A digest of the search, by which its study is known.
         say: Told what is not as it should be.
+        check: Raises if the search was asked to stop; called while nothing is trained here.
+        callbacks: Told of each trial that this process has ended.
     """
 
     def __init__(
         self,
-        file: Path,
+        store: StudyStore,
         config: Config,
-        profile: ConflictProfile,
+        chooser: Chooser,
         train: Train,
-        epochs: int,
-        identity: str = "",
         say: Callable[[str], None] = lambda _: None,
+        check: Callable[[], None] = lambda: None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
-        self._config, self._train, self._say = config, train, say
-        self._chooser = Chooser(config, profile, epochs)
-        self._file = StudyFile(file, identity, say)
+        self.store, self._config, self._chooser = store, config, chooser
+        self._train, self._say, self._check = train, say, check
+        self._callbacks = callbacks
         self._plans: dict[int, Plan | None] = {}  # of trials by number; None for others' trials
-        self._endings: dict[object, _Ending] = {}
-        # For a plan that is just being trained: by which trial, and the trials that wait for it.
-        self._running: dict[object, tuple[int, list[int]]] = {}
+        self._known: dict[object, Trained] = {}  # of plans that a baseline trained
+        # Of plans that this process trains, the trials that wait for their end.
+        self._waiting: dict[object, list[int]] = {}
         # Trials that an earlier session was at, and trials to be made once more.
         self._left: list[tuple[int | FrozenTrial, Plan]] = []
+        self._exhausted = False
+        self._until = math.inf
         self._recover()
         # Why the first trainings failed; None once one went well.
-        self._failures: list[str] | None = None if self._worked else []
+        self._failures: list[str] | None = None if self.board.ended else []
 
-    def know(self, plan: Plan, value: float) -> None:
-        """Take a plan as trained, with this Δm."""
-        self._endings[plan.key] = _Ending(TrialState.COMPLETE, value, "a baseline")
+    def know(self, plan: Plan, trained: Trained) -> None:
+        """Take a plan as trained by a baseline."""
+        self._known[plan.key] = trained
 
-    def optimize(self, phase: Phase, stop: Callable[[], None]) -> None:
+    def optimize(
+        self, phase: Phase, stop: Callable[[], None], seconds: float | None = None
+    ) -> None:
         """Train plans until there are as many as the configuration asks for.
 
         Args:
             phase: Told of each trial that ends.
             stop: Ends the runs that are going on; called on Ctrl-C and when trials keep failing.
+            seconds: After which no further trial is begun.
 
         Raises:
             ReconError: All trials failed, or all of the first; the last one's reason.
         """
+        if seconds is not None:
+            self._until = time.monotonic() + seconds
         phase.skip(self.finished)
-        left = self._config.trials - self.finished
-        running: dict[Future[float], tuple[int, Plan]] = {}
+        running: dict[Future[Trained], tuple[int, Plan]] = {}
         with ThreadPoolExecutor(self._config.workers) as pool:
             try:
-                while left > 0 or running:
-                    while left > 0 and len(running) < self._config.workers:
+                while True:
+                    while len(running) < self._config.workers:
                         chosen = self._next()
                         if chosen is None:
-                            left = 0
                             break
-                        left -= 1
                         running[pool.submit(self._trained, *chosen)] = chosen
+                    if not running and not self._others_at_work():
+                        break
                     # In short turns, so that Ctrl-C is heard on every system.
-                    done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                    done, _ = wait(running, timeout=_TURN, return_when=FIRST_COMPLETED)
                     for future in done:
                         self._conclude(*running.pop(future), future, phase)
             except BaseException:
                 stop()
+                if self.store.shared:
+                    # So that others need not wait until they take this worker for dead.
+                    for number, _ in running.values():
+                        self.store.tell(number, TrialState.FAIL)
                 raise
         for trial, _ in self._left:  # there are enough without them
             if isinstance(trial, int):
-                self._file.tell(trial, TrialState.FAIL)
-        reasons = self.failures
-        if reasons and not self._worked:
-            raise ReconError(f"None of the {len(reasons)} trials went well. {reasons[-1]}")
+                self.store.tell(trial, TrialState.FAIL)
+        board = self.board
+        if board.failures and not board.ended:
+            raise ReconError(
+                f"None of the {len(board.failures)} trials went well. {board.failures[-1]}"
+            )
 
-    def top(self, count: int) -> list[Plan]:
-        """The plans with the highest Δm, best first.
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """The search's own trials; says which others there are."""
+        ours, others = [], []
+        for trial in self.store.study.get_trials(deepcopy=False):
+            if trial.number not in self._plans:
+                if trial.state == TrialState.WAITING:
+                    continue
+                plan = self._chooser.plan(trial.params) if PLAN in trial.user_attrs else None
+                self._plans[trial.number] = plan
+                if plan is None:
+                    others.append(trial.number)
+            if self._plans[trial.number] is not None:
+                ours.append(trial)
+        if others:
+            self._say(
+                "The study has trials that were not made by this search, or do not fit it: "
+                f"{in_words(others)}. They are left out, and left as they are."
+            )
+        return ours
 
-        Raises:
-            ReconError: No trial was finished.
-        """
-        finished = [t for t in self._ours() if t.state == TrialState.COMPLETE]
-        if not finished:
-            raise ReconError("No trial was finished, so there is nothing to report.")
-        # Equal values stay in the order of the trials.
-        ranked = sorted(finished, key=lambda t: math.inf if t.value is None else -t.value)
-        plans: dict[object, Plan] = {}
-        for trial in ranked:
-            plan = self._plan_of(trial)
-            plans.setdefault(plan.key, plan)
-        return list(plans.values())[:count]
-
-    def plans(self) -> list[Plan]:
-        """All plans that were trained, to their end or not, each once."""
-        ended = [trial for trial in self._ours() if trial.state in _ENDED]
-        return list({plan.key: plan for plan in map(self._plan_of, ended)}.values())
-
-    def lines(self) -> list[TrialLine]:
-        """All trials in words, each plan once; what was made again, or cut off, is left out."""
-        again: dict[int | str, list[int]] = {}
-        ours = self._ours()
-        for trial in ours:
-            if not _is_no_repeat(trial):
-                again.setdefault(trial.user_attrs[_SAME_AS], []).append(trial.number)
-        once_more = {trial.user_attrs.get(_AGAIN) for trial in ours}
-        found = [
-            TrialLine(None, f"EW, HPS ({name})", None, "", again=tuple(numbers))
-            for name, numbers in again.items()
-            if isinstance(name, str)
-        ]
-        for trial in ours:
-            failed = trial.user_attrs.get(_FAILED, "")
-            cut_off = trial.state not in _ENDED and not failed
-            if _is_no_repeat(trial) and trial.number not in once_more and not cut_off:
-                ended = "failed" if failed else _IN_WORDS[trial.state]
-                value = trial.value if trial.state == TrialState.COMPLETE else None
-                repeats = tuple(again.get(trial.number, ()))
-                title = self._plan_of(trial).title
-                found.append(TrialLine(trial.number, title, value, ended, failed, repeats))
-        return found
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
+    @property
+    def board(self) -> Board:
+        """The plans of the trials."""
+        return Board(self.trials, self._plans)
 
     @property
     def finished(self) -> int:
@@ -179,45 +210,66 @@ class Study:
 
         Failed ones are counted once a training went well; before that, they are made again.
         """
-        ended = sum(trial.state in _ENDED for trial in self._ours() if _is_no_repeat(trial))
-        return ended and ended + len(self.failures)
+        board = self.board
+        return len(board.ended) and len(board.ended) + len(board.failures)
 
-    @property
-    def failures(self) -> list[str]:
-        """Why trials failed, those that were made again not counted."""
-        ours = self._ours()
-        again = {trial.user_attrs.get(_AGAIN) for trial in ours}
-        return [
-            trial.user_attrs[_FAILED]
-            for trial in ours
-            if trial.state == TrialState.FAIL
-            and _FAILED in trial.user_attrs
-            and _is_no_repeat(trial)
-            and trial.number not in again
-        ]
+    def plan(self, trial: FrozenTrial) -> Plan:
+        """What a trial of the search stands for."""
+        plan = self._plans[trial.number]
+        assert plan is not None  # of ours
+        return plan
 
-    @property
-    def _worked(self) -> bool:
-        """Whether any training went well."""
-        return self.finished > 0
+    def close(self) -> None:
+        """Let go of the store."""
+        self.store.close()
 
     def _next(self) -> tuple[int, Plan] | None:
-        """A trial whose plan was never trained; None if Optuna keeps repeating itself."""
+        """A trial whose plan was never trained; None if there are enough, or no others."""
         # A repeat costs nothing and does not count; but a space that is used up must end.
-        repeats: list[int] = []
-        for _ in range(10 * self._config.trials):
-            trial, plan = self._left.pop(0) if self._left else self._asked_for() or self._chosen()
-            number, repeats_another = self._enter(trial, plan)
-            if not repeats_another:
-                self._say_repeats(repeats)
-                return number, plan
-            repeats.append(number)
-        self._say_repeats(repeats)
-        self._say(
-            f"Optuna has found nothing in the space that was not trained already, so the search "
-            f"ends with fewer than its {self._config.trials} trials."
-        )
+        repeated: list[int] = []
+        try:
+            for _ in range(10 * self._config.trials):
+                found = self._source(len(repeated))
+                if found is None:
+                    return None
+                number, how = self._enter(*found)
+                if how is None:
+                    return number, found[1]
+                if how == SAME_AS:
+                    repeated.append(number)
+        finally:
+            self._say_repeats(repeated)
+        self._say_exhausted()
         return None
+
+    def _source(self, repeats: int) -> tuple[int | FrozenTrial, Plan] | None:
+        """The trial that is next, there already or not; None if there are enough, or no others."""
+        while self._left:
+            trial, plan = self._left.pop(0)
+            if self.finished + len(self._waiting) < self._config.trials:
+                return trial, plan
+            if isinstance(trial, int):
+                self.store.tell(trial, TrialState.FAIL)
+        if self._exhausted or time.monotonic() > self._until:
+            return None
+        ours = self.trials
+        board = Board(ours, self._plans)
+        if self.store.shared:
+            for entry in board.cut_off(self._config.trials):
+                return self._once_more(entry.trials[-1], entry.plan), entry.plan
+        if len(board) >= self._config.trials:
+            return None
+        asked = self._asked_for(ours)
+        if asked is not None:
+            return asked
+        if repeats >= _REPEATS:
+            left = self._chooser.untried({*board.entries, *self._known})
+            if left is not None and not left:
+                self._say_exhausted()
+                return None
+            if left:
+                return self._chooser.among(left, ours, _place(ours))
+        return self._chooser.choose(ours, _place(ours))
 
     def _say_repeats(self, numbers: list[int]) -> None:
         if numbers:
@@ -227,90 +279,152 @@ class Study:
                 "trained; not counted"
             )
 
-    def _asked_for(self) -> tuple[int, Plan] | None:
+    def _say_exhausted(self) -> None:
+        self._exhausted = True
+        self._say(
+            "There is nothing in the space that was not trained already, so the search ends with "
+            f"fewer than its {self._config.trials} trials."
+        )
+
+    def _asked_for(self, ours: list[FrozenTrial]) -> tuple[int, Plan] | None:
         """A trial that somebody put into the queue, if its values are of this space."""
-        for trial in self._file.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        for trial in self.store.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            found = self._chooser.complete(fixed, self._ours())
+            found = self._chooser.complete(fixed, ours)
             if found is None:
                 self._say(
                     f"Trial {trial.number}, which another program put into the queue, is left out: "
                     f"its values ({fixed}) are not of this search's space."
                 )
-                self._file.tell(trial.number, TrialState.FAIL)
+                self.store.tell(trial.number, TrialState.FAIL)
                 self._plans[trial.number] = None
-            elif self._file.begin(trial, found[0]):
+            elif self.store.begin(trial, found[0]):
                 self._plans[trial.number] = found[1]
                 return trial.number, found[1]
         return None
 
-    def _chosen(self) -> tuple[FrozenTrial, Plan]:
-        ours = self._ours()
-        place = sum(
-            _AGAIN not in trial.user_attrs and "fixed_params" not in trial.system_attrs
-            for trial in ours
-        )
-        return self._chooser.choose(ours, place)
-
-    def _enter(self, trial: int | FrozenTrial, plan: Plan) -> tuple[int, bool]:
+    def _enter(self, trial: int | FrozenTrial, plan: Plan) -> tuple[int, str | None]:
         """Have a plan trained by a trial, a new one or one that is there.
 
         Returns:
-            The trial's number, and whether it only repeats another.
+            The trial's number, and why it is not to be trained: it repeats another, or is one too
+            many.
         """
-        ending, running = self._endings.get(plan.key), self._running.get(plan.key)
-        first = ending.trial if ending is not None else running and running[0]
-        if isinstance(trial, int):
-            number = trial
-            if first is not None:
-                self._file.note(number, _SAME_AS, first)
-        else:
-            same = {} if first is None else {_SAME_AS: first}
-            trial.user_attrs = {**trial.user_attrs, **same}
-            if ending is not None:
-                trial.state, trial.value = ending.state, ending.value
+        known, entry = self._known.get(plan.key), self.board.entries.get(plan.key)
+        first = entry.first if entry is not None else None
+        if not isinstance(trial, int):
+            if AGAIN in trial.user_attrs and entry is not None:
+                first = entry.ended or entry.live
+            ending = self._ending(known, first)
+            if ending is None:
+                number = self._add(trial, plan)
+                return number, self._looked_again(number, plan)
+            trial.user_attrs = {**trial.user_attrs, **ending.attributes}
+            trial.state, trial.values = ending.state, ending.values
+            if trial.state.is_finished():
                 trial.datetime_complete = trial.datetime_start
-            number = self._file.add(trial)
-            self._plans[number] = plan
-        if ending is not None:
-            if isinstance(trial, int):
-                self._file.tell(number, ending.state, ending.value)
-            return number, True
-        if running is not None:
-            running[1].append(number)
-            return number, True
-        self._running[plan.key] = number, []
-        return number, False
+            for name, value in ending.violations.items():
+                trial.set_constraint(name, value)
+            number = self._add(trial, plan)
+            if not trial.state.is_finished():
+                self._waiting[plan.key].append(number)
+            return number, SAME_AS
+        if first is not None and first.number == trial:
+            first = None
+        return trial, self._repeat(trial, plan, self._ending(known, first))
 
-    def _trained(self, number: int, plan: Plan) -> float:
+    def _add(self, trial: FrozenTrial, plan: Plan) -> int:
+        number = self.store.add(trial)
+        self._plans[number] = plan
+        return number
+
+    def _looked_again(self, number: int, plan: Plan) -> str | None:
+        """See which of several processes was first to choose a plan, and which are too many."""
+        if self.store.shared:
+            board = self.board
+            entry = board.entries.get(plan.key)
+            first = entry.first if entry is not None else None
+            if first is not None and first.number != number:
+                return self._repeat(number, plan, self._ending(None, first))
+            if board.rank(plan) >= self._config.trials:
+                self.store.note(number, SURPLUS, True)
+                self.store.tell(number, TrialState.FAIL)
+                return SURPLUS
+        self._waiting[plan.key] = []
+        return None
+
+    def _repeat(self, number: int, plan: Plan, ending: _Ending | None) -> str | None:
+        """End a running trial as the one that it repeats ended; nothing, if it repeats none."""
+        if ending is None:
+            self._waiting[plan.key] = []
+            return None
+        for name, value in ending.attributes.items():
+            self.store.note(number, name, value)
+        if ending.state.is_finished():
+            self.store.constrain(number, ending.violations)
+            self.store.tell(number, ending.state, ending.values)
+        else:
+            self._waiting[plan.key].append(number)
+        return SAME_AS
+
+    def _ending(self, known: Trained | None, first: FrozenTrial | None) -> _Ending | None:
+        """How a trial ends that repeats a baseline or another trial; None if it repeats none."""
+        if known is not None:
+            return _Ending(
+                TrialState.COMPLETE,
+                known.values,
+                {SAME_AS: "a baseline", OUTCOME: known.outcome},
+                known.violations,
+            )
+        if first is None:
+            return None
+        same = {SAME_AS: first.number}
+        if first.state == TrialState.COMPLETE:
+            outcome = {OUTCOME: outcome_of(first)}
+            return _Ending(first.state, first.values, {**same, **outcome}, first.constraints)
+        if first.state != TrialState.RUNNING:
+            # Optuna gives a pruned trial the value that it reached; it must not be told one.
+            return _Ending(first.state, None, same)
+        # What another process trains ends some day; this trial does not wait for it.
+        mine = self._plans[first.number] is not None and self.plan(first).key in self._waiting
+        return _Ending(TrialState.RUNNING if mine else TrialState.FAIL, None, same)
+
+    def _trained(self, number: int, plan: Plan) -> Trained:
         reached: dict[int, float] = {}
 
-        def report(epoch: int, improvement: float) -> bool:
-            self._file.report(number, improvement, epoch)
-            reached[epoch] = improvement
-            trials = self._file.study.get_trials(deepcopy=False)
+        def report(epoch: int, value: float, parameters: int) -> bool:
+            if math.isnan(value):
+                return True
+            self.store.report(number, value, epoch)
+            reached[epoch] = value
+            trials = self.store.study.get_trials(deepcopy=False)
             ours = [trial for trial in trials if self._plans.get(trial.number) is not None]
-            return not self._chooser.gives_up(ours, reached)
+            return not self._chooser.gives_up(ours, reached, parameters)
 
         return self._train(plan, report)
 
-    def _conclude(self, number: int, plan: Plan, future: Future[float], phase: Phase) -> None:
+    def _conclude(self, number: int, plan: Plan, future: Future[Trained], phase: Phase) -> None:
         """Tell Optuna, and the user, how a training ended."""
         error = future.exception()
         if error is None:
-            value = future.result()
-            ending, said = _Ending(TrialState.COMPLETE, value), f"Δm {value:+.2f} %"
+            found = future.result()
+            attributes: Mapping[str, Any] = {OUTCOME: found.outcome}
+            ending = _Ending(TrialState.COMPLETE, found.values, attributes, found.violations)
+            said = found.said
         elif isinstance(error, Pruned):
-            ending, said = _Ending(TrialState.PRUNED), "ended early"
+            ending, said = _Ending(TrialState.PRUNED, None, {OUTCOME: error.outcome}), "ended early"
         elif isinstance(error, ReconError) and not isinstance(error, MachineError):
             ending, said = _Ending(TrialState.FAIL), f"failed: {error}"
-            self._file.note(number, _FAILED, str(error))
+            self.store.note(number, FAILED, str(error))
         else:
             raise error
-        self._endings[plan.key] = replace(ending, trial=number)
-        for other in (number, *self._running.pop(plan.key)[1]):
-            self._file.tell(other, ending.state, ending.value)
+        for other in (number, *self._waiting.pop(plan.key)):
+            for name, value in ending.attributes.items():
+                self.store.note(other, name, value)
+            self.store.constrain(other, ending.violations)
+            self.store.tell(other, ending.state, ending.values)
         phase.done(f"trial {number}: {plan.title}: {said}")
+        self._tell_callbacks(number)
         if not isinstance(error, ReconError):
             self._failures = None
         elif self._failures is not None:
@@ -319,81 +433,70 @@ class Study:
                 same = ", all for the same reason" if len(set(self._failures)) == 1 else ""
                 raise ReconError(f"The first {_FAILURES} trials failed{same}. The last: {error}")
 
-    def _ours(self) -> list[FrozenTrial]:
-        """The search's own trials; says which others there are."""
-        ours, others = [], []
-        for trial in self._file.study.get_trials(deepcopy=False):
-            if trial.number not in self._plans:
-                if trial.state == TrialState.WAITING:
-                    continue
-                plan = self._chooser.plan(trial.params) if _PLAN in trial.user_attrs else None
-                self._plans[trial.number] = plan
-                if plan is None:
-                    others.append(str(trial.number))
-            if self._plans[trial.number] is not None:
-                ours.append(trial)
-        if others:
-            self._say(
-                f"The study has trials that were not made by this search, or do not fit it: "
-                f"{', '.join(others)}. They are left out, and left as they are."
-            )
-        return ours
+    def _tell_callbacks(self, number: int) -> None:
+        for callback in self._callbacks:
+            callback(self.store.study, self.store.study.get_trials(deepcopy=False)[number])
 
-    def _plan_of(self, trial: FrozenTrial) -> Plan:
-        plan = self._plans[trial.number]
-        assert plan is not None  # of ours
-        return plan
+    def _others_at_work(self) -> bool:
+        """Wait a moment for what other processes train; false if they train nothing."""
+        if not self.store.shared or not self.board.running:
+            return False
+        self._check()
+        self.store.sweep()
+        time.sleep(_TURN)
+        return True
 
     def _recover(self) -> None:
-        """Take up what an earlier session left: ended plans, and trials cut off in between."""
-        ours = self._without_conflicts(self._ours())
-        again = {trial.user_attrs.get(_AGAIN) for trial in ours}
-        worked = self._worked
+        """Take up what an earlier session left: trials cut off in between, and failed ones."""
+        ours = self._without_conflicts(self.trials)
+        board = Board(ours, self._plans)
         for trial in ours:
-            plan = self._plan_of(trial)
-            if trial.state == TrialState.RUNNING:
+            if trial.state == TrialState.RUNNING and not self.store.shared:
                 # Only we are at work here (the folder is locked): its process is gone.
-                if not _is_no_repeat(trial):
-                    self._file.note(trial.number, _SAME_AS, None)  # it may be the first now
-                self._left.append((trial.number, plan))
-            elif trial.state in _ENDED or (_FAILED in trial.user_attrs and worked):
-                # Optuna gives a pruned trial the value that it reached; it must not be told one.
-                value = trial.value if trial.state == TrialState.COMPLETE else None
-                first = trial.user_attrs.get(_SAME_AS)
-                first = trial.number if first is None else first
-                self._endings[plan.key] = _Ending(trial.state, value, first)
-            elif _FAILED in trial.user_attrs and trial.number not in again:
-                # Nothing went well so far; perhaps what was in the way is gone.
-                attributes = {_PLAN: plan.title, "layers": list(plan.layers), _AGAIN: trial.number}
-                once_more = create_trial(
-                    state=TrialState.RUNNING,
-                    params=trial.params,
-                    distributions=trial.distributions,
-                    user_attrs=attributes,
-                )
-                self._left.append((once_more, plan))
+                if repeats(trial):
+                    self.store.note(trial.number, SAME_AS, None)  # it may be the first now
+                self._left.append((trial.number, self.plan(trial)))
+        if not board.ended:
+            # Nothing went well so far; perhaps what was in the way is gone.
+            self._left += [
+                (self._once_more(entry.failed, entry.plan), entry.plan)
+                for entry in board.entries.values()
+                if entry.failed is not None and entry.live is None
+            ]
+
+    def _once_more(self, trial: FrozenTrial, plan: Plan) -> FrozenTrial:
+        """A trial in the place of one that failed or was cut off."""
+        return create_trial(
+            state=TrialState.RUNNING,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs={**self._chooser.attributes(plan), AGAIN: trial.number},
+        )
 
     def _without_conflicts(self, ours: list[FrozenTrial]) -> list[FrozenTrial]:
         """See that trials of ours can be added at all; the trials, with their new numbers."""
         numbers = {trial.number for trial in ours}
         expected = self._chooser.distributions()
-        for trial in self._file.study.get_trials(deepcopy=False):
+        for trial in self.store.study.get_trials(deepcopy=False):
             for name in expected.keys() & trial.distributions.keys():
                 if trial.number not in numbers and _differ(
                     trial.distributions[name], expected[name]
                 ):
-                    self._file.renew(
+                    self.store.renew(
                         f"has a trial ({trial.number}) of another program that uses the name "
                         f"{name!r} in another way, so that this search could add none",
                         ours,
                     )
                     self._plans.clear()
-                    return self._ours()
+                    return self.trials
         return ours
 
 
-def _is_no_repeat(trial: FrozenTrial) -> bool:
-    return trial.user_attrs.get(_SAME_AS) is None
+def _place(ours: Sequence[FrozenTrial]) -> int:
+    """How many times was chosen before."""
+    return sum(
+        AGAIN not in trial.user_attrs and "fixed_params" not in trial.system_attrs for trial in ours
+    )
 
 
 def _differ(one: BaseDistribution, other: BaseDistribution) -> bool:

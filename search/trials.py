@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
+from libmtl_recon_search.board import AGAIN, ENDED, FAILED, SAME_AS, outcome_of, repeats
+from libmtl_recon_search.plan import Plan
+from optuna.trial import FrozenTrial, TrialState
 
 from libmtl_recon.texts import bounded, printable
 
 _LONGEST_REASON = 160
 _SHOWN = 10  # trials in a terminal's table, beside the failed ones
+
+
+_IN_WORDS = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "ended early"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,39 @@ class TrialLine:
         if self.again:
             said.append(f"again: {in_words(self.again)}")
         return [number, self.plan, value, "; ".join(said)]
+
+
+def trial_lines(
+    trials: Sequence[FrozenTrial], plans: Callable[[FrozenTrial], Plan]
+) -> list[TrialLine]:
+    """All trials in words, each plan once; what was made again, or cut off, is left out.
+
+    Args:
+        trials: A search's own.
+        plans: What a trial stands for.
+    """
+    again: dict[int | str, list[int]] = {}
+    for trial in trials:
+        if repeats(trial):
+            again.setdefault(trial.user_attrs[SAME_AS], []).append(trial.number)
+    once_more = {trial.user_attrs.get(AGAIN) for trial in trials}
+    found = [
+        TrialLine(None, f"EW, HPS ({name})", None, "", again=tuple(numbers))
+        for name, numbers in again.items()
+        if isinstance(name, str)
+    ]
+    for trial in trials:
+        failed = trial.user_attrs.get(FAILED, "")
+        cut_off = trial.state not in ENDED and not failed
+        if not (repeats(trial) or cut_off or trial.number in once_more):
+            ended = "failed" if failed else _IN_WORDS[trial.state]
+            value = None
+            if trial.state == TrialState.COMPLETE:
+                value = outcome_of(trial).get("delta_m", trial.values[0])
+            numbers = tuple(again.get(trial.number, ()))
+            title = plans(trial).title
+            found.append(TrialLine(trial.number, title, value, ended, failed, numbers))
+    return found
 
 
 def best_and_failed(lines: Sequence[TrialLine]) -> list[TrialLine]:

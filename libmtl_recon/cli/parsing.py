@@ -23,15 +23,28 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
         self._commands: Any = None
+        self._others: dict[str, Parser] = {}
 
     def add_subparsers(self, **kwargs: Any) -> Any:
         """Add the place of a subcommand, as ``argparse`` does."""
         self._commands = super().add_subparsers(**kwargs)
         return self._commands
 
+    def add_other(self, word: str, **kwargs: Any) -> Parser:
+        """Add a parser that takes this one's place where a word stands first; any other may, too.
+
+        Args:
+            word: The word; a file of this name is given as ``./word``.
+            **kwargs: As for a parser.
+        """
+        self._others[word] = Parser(prog=f"{self.prog} {word}", **kwargs)
+        return self._others[word]
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse words; ends the program where one is no flag or no subcommand of this parser."""
         words = sys.argv[1:] if args is None else list(args)
+        if words and words[0] in self._others:
+            return self._others[words[0]].parse_known_args(words[1:], namespace)
         if self._commands is not None:
             self._refuse_unknown_command(words)
         found, unknown = super().parse_known_args(words, namespace)

@@ -1,4 +1,4 @@
-"""``libmtl-recon search``: let Optuna find S, K, α and the weighting."""
+"""``libmtl-recon search``: let Optuna find S, K, α, the weighting and values of flags."""
 
 from __future__ import annotations
 
@@ -16,38 +16,61 @@ from libmtl_recon.cli.command import add_command
 from libmtl_recon.errors import UsageError
 from libmtl_recon.output import INTERRUPTED, warn
 
+VARIABLE = "LIBMTL_RECON_STORAGE"
+
 _DESCRIPTION = """\
-Search for the severity S, the number of split layers K, GradOPS's alpha and the weighting with
-which a LibMTL script does best. The search trains each task alone and EW with plain sharing as
-baselines, scores the network's layers once, and then has Optuna choose what to train; each run is
-a process of its own. Configurations are compared on validation data by the average relative
-improvement over single-task training; the best is compared with EW on the test data, with fresh
-seeds.
+Search for the weighting, GradOPS's alpha, the number of split layers K and how they are chosen,
+and the values of any flag with which a LibMTL script does best. The search trains each task alone
+and EW with plain sharing as baselines, scores the network's layers once, and then has Optuna choose
+what to train; each run is a process of its own. Configurations are compared on validation data by
+the average relative improvement over single-task training, or by several objectives; the best is
+compared with EW on the test data, with fresh seeds.
 """
 _EPILOG = """\
 examples:
   libmtl-recon search                              two digits an image; embedded, minutes on a CPU
+  libmtl-recon search check study.yaml             all mistakes at once; trains nothing
   libmtl-recon search study.yaml --out runs/nyu
   libmtl-recon search --trials 60                  go on with the search above, up to 60 trials
+  libmtl-recon search study.yaml --report          the report of what there is, while it runs, too
+  libmtl-recon search study.yaml --storage postgresql+psycopg://me@host/studies
+                                                   started N times anywhere, N workers of one search
+  libmtl-recon search schema > schema.json         the JSON Schema of a configuration, for editors
 
 Ctrl-C loses nothing: the same command goes on where the search stopped. Its folder has the report,
-the pictures, every run's log, and Optuna's study (study.db, readable by optuna-dashboard).
+the pictures, every run's log, and Optuna's study (study.db, readable by optuna-dashboard). A file
+that is really called check or schema is given as ./check.
 
 a configuration:
   script: main.py                 # relative to this file, or a built-in problem
   arguments: [train]              # the script's positional arguments, before the flags
-  flags: {epochs: 40, lr: 0.001}  # LibMTL's and the script's own
+  flags:                          # LibMTL's and the script's own: a value, a list or a range
+    {epochs: 40, bs: [64, 128], lr: {low: 1.0e-4, high: 0.1, log: true}}
   space:
-    weighting: [EW, GradOPS]
-    alpha: {low: -3, high: 2, step: 0.5}
+    weighting: [EW, GradOPS, RotoGrad]
+    flags: {RotoGrad: {rotograd_lr: {low: 1.0e-4, high: 0.01, log: true}}}
+    alpha: {low: -3, high: 2, step: 0.5}  # or a list
+    k: {low: 0, high: 20}         # 0: nothing is split; may be left out
     s: [-0.2, -0.1, -0.05, 0]
-    k: {low: 0, high: 20}         # 0: nothing is split
-  score: {weighting: EW, steps: 300}
+    select: [conflict, first]     # as --recon_select
+  objectives: [delta_m, parameters]  # worst_task, memory, step_time, TASK.METRIC
+  metrics: {weights: {depth: 0.5}, leave_out: [segmentation.pixAcc]}
+  constraints: {parameters: {at_most: 1.5}, each_task: {not_below: 0.0}}
+  pick: {best: delta_m, within: 0.5}  # of the front: the smallest near the best
+  sampler: {name: TPESampler, args: {n_startup_trials: 12}}  # of Optuna, or package.module:Class
+  pruner: {name: MedianPruner, args: {n_warmup_steps: 5}}
+  score: {weighting: EW, steps: 300, reuse: false}
+  tune_baselines: true            # the same flags, with the same budget
   trials: 30
-  timeout: {run: 3600}            # seconds after which a run counts as failed
+  timeout: {run: 3600, study: 86400}  # seconds
 
 docs/search.md has all keys. What is wrong in the file is said at once; what the script does not
 accept (weightings, flags, K) before anything is trained.
+"""
+_CHECK = """\
+Say all that is wrong with a configuration, and train nothing: its keys and values, then the script,
+which is started up to its network with what the configuration gives it. Ends with status 0 if
+nothing is wrong, with 2 if the configuration is.
 """
 
 
@@ -56,10 +79,37 @@ def add_parser(commands: Any) -> None:
     parser = add_command(
         commands,
         "search",
-        "search for S, K, alpha and the weighting with Optuna",
+        "search for S, K, alpha, the weighting and flags with Optuna",
         _DESCRIPTION,
         _EPILOG,
     )
+    parser.usage = (
+        "%(prog)s [-h] [CONFIG] [--out DIR] [--trials N] [--workers N] [--seed N]\n"
+        "                           [--storage URL] [--report]\n"
+        "       %(prog)s check [CONFIG] [--trials N] [--workers N] [--seed N] [--storage URL]\n"
+        "       %(prog)s schema"
+    )
+    _add_config(parser)
+    parser.add_argument(
+        "--out", metavar="DIR", help="the search's folder (default: runs/NAME, of the study)"
+    )
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="write the report of what there is, and train nothing; also while the search runs",
+    )
+    parser.set_defaults(handle=_handle)
+    more = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    check = parser.add_other("check", description=_CHECK, **more)
+    _add_config(check)
+    check.set_defaults(handle=_check)
+    schema = parser.add_other(
+        "schema", description="Print the JSON Schema of a configuration, for editors.", **more
+    )
+    schema.set_defaults(handle=_schema)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "config",
         metavar="CONFIG",
@@ -69,39 +119,91 @@ def add_parser(commands: Any) -> None:
         "%(default)s)",
     )
     parser.add_argument(
-        "--out", metavar="DIR", help="the search's folder (default: runs/NAME-OF-CONFIG)"
-    )
-    parser.add_argument(
         "--trials", type=int, metavar="N", help="how many to train, all sessions together"
     )
     parser.add_argument("--workers", type=int, metavar="N", help="how many runs at a time")
     parser.add_argument("--seed", type=int, metavar="N", help="of the trials and of the sampler")
-    parser.set_defaults(handle=_handle)
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help=f"the database that all workers of the search share (default: {VARIABLE}, which no "
+        "list of processes shows; else a file in the search's folder)",
+    )
 
 
 def _handle(options: argparse.Namespace) -> int:
-    from libmtl_recon.search import load_config, run_search
+    from libmtl_recon.search import run_search
 
     if options.out == "":
         raise UsageError(
             "--out",
             "must be the name of a folder",
             options.out,
-            "It is empty; without --out the folder is runs/ with the configuration's name.",
+            "It is empty; without --out the folder is runs/ with the study's name.",
         )
-    given = {name: getattr(options, name) for name in ("trials", "workers", "seed")}
-    config = load_config(
-        options.config, {name: value for name, value in given.items() if value is not None}
-    )
-    out = Path("runs") / Path(options.config).stem if options.out is None else options.out
+    more: dict[str, Any] = {"report": True} if options.report else {}
+    storage = _storage(options)
+    if storage is not None:
+        more["storage"] = storage
+    config = _config(options)
+    out = Path("runs") / config.name if options.out is None else Path(options.out)
     try:
         with _told_to_stop(options.own_process) as signals:
-            report = run_search(config, out, lambda: bool(signals))
+            report = run_search(config, out, lambda: bool(signals), **more)
     except KeyboardInterrupt:
-        warn(f"libmtl-recon: interrupted; the same command goes on where it stopped, in {out}")
+        where = "" if storage else f", in {out}"
+        warn(f"libmtl-recon: interrupted; the same command goes on where it stopped{where}")
         return INTERRUPTED
     report.print()
     return INTERRUPTED if signals else 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from libmtl_recon.search import check_search
+
+    try:
+        storage, config = _storage(options), _config(options)
+        with _told_to_stop(options.own_process) as signals:
+            lines = check_search(config, storage, lambda: bool(signals))
+    except UsageError as error:
+        # All of them, however many there are.
+        warn(f"libmtl-recon: error: {getattr(error, 'in_full', error)}")
+        return error.exit_status
+    print(f"{options.config}: {lines[0]}", *lines[1:], sep="\n")
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from libmtl_recon.search import shipped_schema
+
+    print(shipped_schema().read_text(encoding="utf-8"), end="")
+    return 0
+
+
+def _config(options: argparse.Namespace) -> Any:
+    from libmtl_recon.search import load_config
+
+    given = {name: getattr(options, name) for name in ("trials", "workers", "seed")}
+    return load_config(
+        options.config, {name: value for name, value in given.items() if value is not None}
+    )
+
+
+def _storage(options: argparse.Namespace) -> str | None:
+    """The address of the study's database, if it has one of its own."""
+    name, given = "--storage", options.storage
+    if given is None:
+        name, given = VARIABLE, os.environ.get(VARIABLE)
+    if given is not None and not given.strip():
+        raise UsageError(
+            name,
+            "must be the address of a database",
+            given,
+            "It is empty: write postgresql+psycopg://USER@HOST/DATABASE, or leave it out and have "
+            "the study in a file of the search's folder.",
+        )
+    address: str | None = given
+    return address
 
 
 @contextmanager

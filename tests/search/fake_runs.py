@@ -22,6 +22,8 @@ TASKS = ("a", "b")
 LAYERS = 12
 WEIGHTINGS = ("EW", "GradOPS", "UW")
 
+KNOWN = [[f"l{i}", "Linear", [[2, 2]]] for i in range(LAYERS)]
+
 Curves = tuple[Sequence[float], Sequence[float]]
 """The accuracy on the validation and on the test data, epoch by epoch."""
 
@@ -92,6 +94,9 @@ class FakeRunner:
         """Itself, where a runner would be made."""
         return self
 
+    def busy(self, _: Job) -> bool:
+        return False
+
     def stop(self) -> None:
         self.stopped = True
 
@@ -134,7 +139,10 @@ class FakeRunner:
         if "--broken" in job.arguments:
             raise FailedStartError(1, job)
         result = Result()
-        for event in (self._events(job, asked)[0], {"event": "layers", "count": LAYERS}):
+        for event in (
+            self._events(job, asked)[0],
+            {"event": "layers", "count": LAYERS, "layers": KNOWN},
+        ):
             result.add(event)
         return result
 

@@ -13,7 +13,7 @@ from libmtl_recon_search.folder import SearchFolder
 from libmtl_recon_search.progress import Display
 from libmtl_recon_search.report import Report
 from libmtl_recon_search.session import Session
-from libmtl_recon_search.space import REFERENCE, Plan
+from libmtl_recon_search.plan import REFERENCE, Plan
 from libmtl_recon_search.study import Pruned
 
 
@@ -138,11 +138,11 @@ def test_the_pruner_is_told_the_best_so_far_once(tmp_path: Path, killed_after: i
     runner.killed_after = killed_after
     told: list[tuple[int, float]] = []
 
-    def report(epoch: int, gain: float) -> bool:
+    def report(epoch: int, gain: float, _: int) -> bool:
         told.append((epoch, gain))
         return True
 
-    value = own.train(Plan("EW", None, -0.1, ("l0",)), report)
+    (value,) = own.train(Plan("EW", None, -0.1, ("l0",)), report).values
     assert [epoch for epoch, _ in told] == [0, 1, 2, 3]
     assert [gain for _, gain in told] == pytest.approx([10.0, 20.0, 20.0, 20.0])
     assert value == pytest.approx(20.0)
@@ -154,9 +154,9 @@ def test_a_run_is_ended_early_in_any_epoch_but_the_last(tmp_path: Path) -> None:
     own.prepare()
     for epoch in range(3):
         with pytest.raises(Pruned):
-            own.train(Plan("EW", None, -0.1, ("l0",)), lambda at, _, end=epoch: at < end)
+            own.train(Plan("EW", None, -0.1, ("l0",)), lambda at, *_, end=epoch: at < end)
         assert len(runner.early) == epoch + 1
-    value = own.train(Plan("EW", None, -0.1, ("l0",)), lambda at, _: at < 3)
+    (value,) = own.train(Plan("EW", None, -0.1, ("l0",)), lambda at, *_: at < 3).values
     assert value == pytest.approx(20.0)
     assert len(runner.early) == 3
 

@@ -16,12 +16,19 @@ import numpy as np
 import optuna
 import pytest
 from libmtl_recon_search import storage
-from libmtl_recon_search.config import Config, Finalists, FloatRange, IntRange, Space
+from libmtl_recon_search.choosing import Chooser
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.config_parts import Finalists
+from libmtl_recon_search.config_space import Space
 from libmtl_recon_search.folder import SearchFolder
+from libmtl_recon_search.judge import Judge
+from libmtl_recon_search.plan import Plan
 from libmtl_recon_search.process import RunError
 from libmtl_recon_search.progress import Display
-from libmtl_recon_search.space import Plan
-from libmtl_recon_search.study import Study
+from libmtl_recon_search.ranges import Range
+from libmtl_recon_search.space import Network, SearchSpace
+from libmtl_recon_search.storage import StudyFile
+from libmtl_recon_search.study import Study, Trained
 from libmtl_recon_search.trouble import MachineError, explained
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -30,7 +37,7 @@ from libmtl_recon import ConflictProfile, ReconError
 from libmtl_recon.conflicts.grid import BINS
 from libmtl_recon.conflicts.layers import Layer
 
-Report = Callable[[int, float], bool]
+Report = Callable[[int, float, int], bool]
 
 
 def value_of(plan: Plan) -> float:
@@ -59,18 +66,22 @@ class Folder:
         self.said: list[str] = []
         self._opened: list[Study] = []
 
-    def train(self, plan: Plan, report: Report) -> float:
+    def train(self, plan: Plan, report: Report) -> Trained:
         self.trained.append(plan)
-        report(0, value_of(plan))
-        return value_of(plan)
+        report(0, value_of(plan), 1)
+        return Trained((value_of(plan),), said=f"Δm {value_of(plan):+.2f} %")
 
-    def open(self, trials: int = 6, train: Any = None, **more: Any) -> Study:
-        space = Space(alpha=FloatRange(low=-1.0, high=1.0, step=1.0), k=IntRange(low=0, high=4))
+    def open(self, trials: int = 6, train: Any = None, identity: str = "") -> Study:
+        space = Space(alpha=Range(low=-1.0, high=1.0, step=1.0), k=Range(low=0, high=4))
         config = Config(
             script="x.py", space=space, trials=trials, workers=1, finalists=Finalists(seeds=[])
         )
         train, say = train or self.train, self.said.append
-        self._opened.append(Study(self.file, config, self.profile, train, 3, say=say, **more))
+        judge, choices = Judge(config, {"up": {"acc": True}}), SearchSpace(config)
+        choices.network = Network(self.profile.architecture, self.profile)
+        chooser = Chooser(config, choices, judge, 3)
+        store = StudyFile(self.file, identity, say, name="libmtl-recon")
+        self._opened.append(Study(store, config, chooser, train, say))
         return self._opened[-1]
 
     def search(self, trials: int = 6, train: Any = None, **more: Any) -> Study:
@@ -161,7 +172,7 @@ def test_a_lock_in_the_middle_of_a_study_stops_it_and_loses_nothing(
 ) -> None:
     monkeypatch.setattr(storage, "_HELD", 0.1)
 
-    def train(plan: Plan, report: Report) -> float:
+    def train(plan: Plan, report: Report) -> Trained:
         result = folder.train(plan, report)
         if len(folder.trained) == 3:
             blocker = sqlite3.connect(folder.file, isolation_level=None, check_same_thread=False)
@@ -200,7 +211,7 @@ def test_no_room_stops_the_study_and_the_same_command_goes_on(
             folder.search()
     assert [t.state for t in folder.trials] == [TrialState.RUNNING]
     study = folder.search()
-    assert (study.finished, study.failures) == (6, [])
+    assert (study.finished, study.board.failures) == (6, [])
     assert {t.state for t in folder.trials} == {TrialState.COMPLETE}
 
 
@@ -228,14 +239,14 @@ def test_a_full_disk_is_said_of_the_folder_too(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "out"))
 
     monkeypatch.setattr(Path, "mkdir", full)
-    config = Config(script="multidigits", space=Space(k=IntRange(low=0, high=3)))
+    config = Config(script="multidigits", space=Space(k=Range(low=0, high=3)))
     opened = SearchFolder(tmp_path / "out").opened(config)
     with pytest.raises(MachineError, match=r"No space left on device\. Make room"), opened:
         pass
 
 
 def test_a_run_that_finds_no_room_is_no_failed_trial(folder: Folder) -> None:
-    def train(plan: Plan, report: Report) -> float:
+    def train(plan: Plan, report: Report) -> Trained:
         raise MachineError("no room")
 
     with pytest.raises(MachineError, match="no room"):
@@ -394,7 +405,7 @@ def test_a_trial_that_takes_a_name_of_ours_for_something_else_is_set_aside(
 def test_a_name_that_is_taken_while_the_search_goes_on_stops_it_and_loses_nothing(
     folder: Folder, alone: Folder
 ) -> None:
-    def train(plan: Plan, report: Report) -> float:
+    def train(plan: Plan, report: Report) -> Trained:
         with folder.optuna() as study:
             if not any("lr" in trial.params for trial in study.get_trials(deepcopy=False)):
                 study.add_trial(a_trial(alpha="much", lr=0.1))
@@ -414,7 +425,7 @@ def test_a_name_that_is_taken_while_the_search_goes_on_stops_it_and_loses_nothin
 def test_a_trial_that_another_program_ends_is_left_as_it_is(
     state: TrialState, folder: Folder
 ) -> None:
-    def train(plan: Plan, report: Report) -> float:
+    def train(plan: Plan, report: Report) -> Trained:
         with folder.optuna() as study:
             if not study.get_trials(deepcopy=False, states=(state,)):
                 study.tell(0, 50.0 if state == TrialState.COMPLETE else None, state=state)
@@ -485,9 +496,9 @@ def test_a_search_that_was_cut_off_goes_on_as_if_it_had_not_been(
     at: int, folder: Folder, alone: Folder
 ) -> None:
 
-    def train(plan: Plan, report: Report) -> float:
+    def train(plan: Plan, report: Report) -> Trained:
         if len(folder.trained) + 1 == at:
-            report(0, -50.0)  # what it had reached is no reason to end it
+            report(0, -50.0, 1)  # what it had reached is no reason to end it
             raise KeyboardInterrupt
         return folder.train(plan, report)
 
@@ -531,7 +542,7 @@ def test_cut_off_while_it_is_written_down_a_trial_is_there_or_not(
 
 
 def test_trials_left_over_when_fewer_are_wanted_do_not_stay_running(folder: Folder) -> None:
-    def train(plan: Plan, report: Report) -> float:
+    def train(plan: Plan, report: Report) -> Trained:
         if len(folder.trained) == 3:
             raise KeyboardInterrupt
         return folder.train(plan, report)
@@ -547,7 +558,7 @@ def test_trials_left_over_when_fewer_are_wanted_do_not_stay_running(folder: Fold
 
 
 def failing(folder: Folder, of: Callable[[Plan], bool], reasons: list[str]) -> Any:
-    def train(plan: Plan, report: Report) -> float:
+    def train(plan: Plan, report: Report) -> Trained:
         if of(plan):
             folder.trained.append(plan)
             reason = reasons[len(folder.trained) % len(reasons)]
@@ -571,13 +582,15 @@ def test_a_study_ends_when_the_first_trials_fail(
     before = folder.trained[:]
     study = folder.search(trials=5)
     assert folder.trained[3:6] == before
-    assert (study.finished, study.failures) == (5, [])
+    assert (study.finished, study.board.failures) == (5, [])
 
 
 def test_a_study_in_which_nothing_worked_is_an_error(folder: Folder) -> None:
     def open_with_baseline() -> None:
         study = folder.open(2, failing(folder, lambda _: True, ["no data"]))
-        study.know(Plan("EW"), 0.0)  # plain sharing is told by the baseline, and was not trained
+        study.know(
+            Plan("EW"), Trained((0.0,))
+        )  # plain sharing is told by the baseline, and was not trained
         with Display() as display, display.phase("trials", 2) as phase:
             study.optimize(phase, lambda: None)
 
@@ -591,7 +604,7 @@ def test_a_failure_is_said_counts_and_is_not_made_again(
     train = failing(folder, lambda plan: len(plan.layers) == 2, ["no data"])
     study = folder.search(trials=6, train=train)
     said = [line for line in capsys.readouterr().err.splitlines() if "failed" in line]
-    assert len(study.failures) == len(said) == 2
+    assert len(study.board.failures) == len(said) == 2
     assert all("failed: The run failed: no data. Its log is x.log." in line for line in said)
     assert study.finished == len(folder.trained) == 6
     assert folder.search(trials=6, train=train).finished == 6

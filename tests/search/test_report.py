@@ -12,9 +12,9 @@ from fake_runs import Asked, Curves, FakeRunner, write_search
 from hypothesis import given
 from hypothesis import strategies as st
 from libmtl_recon_search import load_config, run_search
+from libmtl_recon_search.judge import Outcome
+from libmtl_recon_search.plan import Plan
 from libmtl_recon_search.report import Finalist, Report, Row, Spread, command_line
-from libmtl_recon_search.session import Outcome
-from libmtl_recon_search.space import Plan
 from libmtl_recon_search.trials import TrialLine, in_words, short_reason
 
 BEST = Plan("GradOPS", -0.5, -0.1, tuple(f"layer{i}.conv" for i in range(12)))
@@ -192,4 +192,5 @@ def test_every_number_of_the_study_is_accounted_for(
         "EW, Recon S=-0.1 K=1",
         "EW, Recon S=-0.1 K=2",
     ]
-    assert len(again) >= 20
+    # After three repeats what is left is looked up: nothing.
+    assert 3 <= len(again) <= 6

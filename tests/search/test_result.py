@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.config_space import Space
+from libmtl_recon_search.judge import Judge
 from libmtl_recon_search.result import Result
 
 from libmtl_recon import ReconError
@@ -22,6 +25,12 @@ def values(result: Result, on: str) -> list[float]:
     return [metrics["t"]["acc"] for metrics in result.epochs[on]]
 
 
+def best_epoch(result: Result) -> int | None:
+    config = Config(script="x.py", space=Space())
+    judge = Judge(config, result.higher_is_better)
+    return judge.best_epoch(judge.curve(result, {"t": {"acc": 0.5}}))
+
+
 def test_epochs_of_one_call() -> None:
     result = read(
         *(("train", 0, 0.1), ("val", 0, 0.2), ("test", 0, 0.3)),
@@ -30,7 +39,7 @@ def test_epochs_of_one_call() -> None:
     )
     assert values(result, "val") == [0.2, 0.9]
     assert values(result, "test") == [0.3, 0.6]
-    assert result.best_epoch({"t": {"acc": 0.5}}, "val") == 1
+    assert best_epoch(result) == 1
     assert result.test_after(1, "val") == {"t": {"acc": 0.6}}
 
 
@@ -41,7 +50,7 @@ def test_each_call_of_train_begins_with_epoch_0() -> None:
         *(("train", 0, 0.1), ("val", 0, 0.2), ("test", 0, 0.7)),
     )
     assert values(result, "val") == [0.8, 0.9, 0.2]
-    best = result.best_epoch({"t": {"acc": 0.5}}, "val")
+    best = best_epoch(result)
     assert (best, result.test_after(best, "val")) == (1, {"t": {"acc": 0.5}})
 
 

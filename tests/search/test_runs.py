@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 from libmtl_recon_search import process
 from libmtl_recon_search.child import Job
-from libmtl_recon_search.config import Config, IntRange, Launch, Space
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.config_parts import Launch
+from libmtl_recon_search.config_space import Space
+from libmtl_recon_search.ranges import Range
 from libmtl_recon_search.folder import SearchFolder
 from libmtl_recon_search.process import RunError, RunKilledError
 from libmtl_recon_search.record import Damaged, read_part, read_record
@@ -328,7 +331,7 @@ def test_a_damaged_record_is_set_aside_and_its_run_made_again(
 
 
 def config(**more: Any) -> Config:
-    return Config(script="multidigits", space=Space(k=IntRange(low=0, high=3)), **more)
+    return Config(script="multidigits", space=Space(k=Range(low=0, high=3)), **more)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,107 @@
+"""What the trials of a study come to, plan by plan, whoever made them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from libmtl_recon_search.plan import Plan
+from optuna.trial import FrozenTrial, TrialState
+
+# Attributes of trials.
+SAME_AS, FAILED, AGAIN, SURPLUS = "same_as", "failed", "again", "surplus"
+OUTCOME = "outcome"
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass
+class Entry:
+    """All trials that stand for one plan; repeats of others are not among them.
+
+    Attributes:
+        plan: What they train.
+        trials: In order; each after the first was made since the one before was cut off or failed.
+    """
+
+    plan: Plan
+    trials: list[FrozenTrial] = field(default_factory=list)
+
+    @property
+    def ended(self) -> FrozenTrial | None:
+        """The trial whose training ended, early or not."""
+        return next((trial for trial in self.trials if trial.state in ENDED), None)
+
+    @property
+    def live(self) -> FrozenTrial | None:
+        """The trial that trains it; of several the first."""
+        return next((t for t in self.trials if t.state == TrialState.RUNNING), None)
+
+    @property
+    def failed(self) -> FrozenTrial | None:
+        """The trial whose training failed, if that was the end of it."""
+        last = self.trials[-1]
+        return last if last.state == TrialState.FAIL and FAILED in last.user_attrs else None
+
+    @property
+    def first(self) -> FrozenTrial | None:
+        """The trial that any other of this plan repeats; None if it was cut off."""
+        return self.ended or self.live or self.failed
+
+
+class Board:
+    """The plans of a study.
+
+    Args:
+        trials: The search's own.
+        plans: Of these trials, by number.
+    """
+
+    def __init__(self, trials: Iterable[FrozenTrial], plans: Mapping[int, Plan | None]) -> None:
+        self.entries: dict[object, Entry] = {}
+        for trial in trials:
+            plan = plans[trial.number]
+            if plan is not None and not repeats(trial) and SURPLUS not in trial.user_attrs:
+                self.entries.setdefault(plan.key, Entry(plan)).trials.append(trial)
+
+    def __len__(self) -> int:
+        """How many plans there are that were, are, or are again to be trained."""
+        return len(self.entries)
+
+    def rank(self, plan: Plan) -> int:
+        """How many plans were chosen before this one."""
+        return list(self.entries).index(plan.key)
+
+    def cut_off(self, most: int) -> list[Entry]:
+        """Plans whose training was cut off; of so many that were chosen first."""
+        return [entry for entry in list(self.entries.values())[:most] if entry.first is None]
+
+    @property
+    def running(self) -> list[Entry]:
+        """Plans that are being trained."""
+        return [e for e in self.entries.values() if e.ended is None and e.live is not None]
+
+    @property
+    def ended(self) -> list[FrozenTrial]:
+        """The trials whose training ended, one for each plan."""
+        return [trial for entry in self.entries.values() if (trial := entry.ended)]
+
+    @property
+    def failures(self) -> list[str]:
+        """Why plans failed."""
+        return [
+            entry.failed.user_attrs[FAILED]
+            for entry in self.entries.values()
+            if entry.first is not None and entry.failed is entry.first and entry.failed is not None
+        ]
+
+
+def repeats(trial: FrozenTrial) -> bool:
+    """Whether a trial chose what another trained."""
+    return trial.user_attrs.get(SAME_AS) is not None
+
+
+def outcome_of(trial: FrozenTrial) -> Mapping[str, Any]:
+    """What a trial that was trained to its end came to, as it was written down."""
+    found: Mapping[str, Any] = trial.user_attrs.get(OUTCOME, {})
+    return found

@@ -1,0 +1,2 @@
+"""What is wrong with a search, seen before anything is trained."""
+

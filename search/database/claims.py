@@ -1,0 +1,199 @@
+"""Who does which work: claims in a database, with the work's outcome."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from libmtl_recon_search.database.beats import Beats
+from libmtl_recon_search.database.lasting import TOKEN, LastingStorage, new_token
+from libmtl_recon_search.study_store import open_study
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+KEY = "key"
+# One attribute has all that is published, for each costs a transaction; but for what is too long.
+_OUTCOME, _MORE = "outcome", "content"
+_CONTENT, _CHUNKS, _REASON = "content", "chunks", "reason"
+_SIZE = 48_000  # characters of a chunk; MySQL's text columns hold 65,535 bytes
+_STATES = {TrialState.COMPLETE: "finished", TrialState.FAIL: "failed"}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Somebody's work at what a key names.
+
+    Attributes:
+        number: The number of its trial.
+        trial_id: The same for Optuna's storages.
+        key: What is worked on.
+        state: ``running``, ``finished`` or ``failed``.
+        attrs: What was published with it; of a failed one the ``reason``.
+        mine: Whether it is of this :class:`Claims`.
+        trial: As it was found.
+    """
+
+    number: int
+    trial_id: int
+    key: str
+    state: str
+    attrs: Mapping[str, Any]
+    mine: bool
+    trial: FrozenTrial = field(repr=False)
+
+
+class Claims:
+    """Claims of work, in a study of their own.
+
+    A claim is a trial that is added running, with its key, in one transaction. Of the claims of a
+    key that have not failed the one with the lowest number owns: numbers only grow and a failed
+    claim stays failed, so whoever finds no such claim below the own one may be sure.
+
+    Args:
+        storage: Where.
+        study_name: The study's name.
+        beats: Writes heartbeats of the claims that are held here.
+    """
+
+    def __init__(self, storage: LastingStorage, study_name: str, beats: Beats) -> None:
+        self.storage, self.beats = storage, beats
+        self.study = open_study(storage, study_name, ["minimize"])
+        self._id = storage.get_study_id_from_name(study_name)
+        self._worker = new_token()
+
+    def find(self, key: str) -> Claim | None:
+        """The claim that owns a key; if there is none, the last one that failed with a reason."""
+        failed = None
+        for trial in self._trials():
+            if trial.user_attrs.get(KEY) != key:
+                continue
+            if trial.state != TrialState.FAIL:
+                return self._claim(trial)
+            if _OUTCOME in trial.user_attrs:
+                failed = trial
+        return None if failed is None else self._claim(failed)
+
+    def keys(self) -> dict[str, Claim]:
+        """The claims as :meth:`find` gives them, by key."""
+        found: dict[str, Claim] = {}
+        for trial in self._trials():
+            key = trial.user_attrs.get(KEY)
+            if key is None or (trial.state == TrialState.FAIL and _OUTCOME not in trial.user_attrs):
+                continue
+            if key not in found or found[key].state == "failed":
+                found[key] = self._claim(trial)
+        return found
+
+    def claim(self, key: str) -> Claim | None:
+        """Claim a key; None if it is another's."""
+        token = f"{self._worker}-{new_token()}"
+        self._add(key, token, TrialState.RUNNING)
+        own = owner = None
+        for trial in self._trials():
+            if trial.user_attrs.get(KEY) != key or trial.state == TrialState.FAIL:
+                continue
+            owner = owner or trial
+            if trial.user_attrs.get(TOKEN) == token:
+                own = trial
+        if own is None:
+            return None  # failed already, for this process has slept
+        if owner is own:
+            self.beats.hold(own._trial_id)
+            return self._claim(own)
+        self._end(own._trial_id, TrialState.FAIL)
+        return None
+
+    def post(self, key: str, content: bytes) -> Claim:
+        """Publish without work before it, in one transaction; the claim that owns the key."""
+        self._add(key, new_token(), TrialState.COMPLETE, _written(content, {}))
+        found = self.find(key)
+        assert found is not None
+        return found
+
+    def publish(self, claim: Claim, content: bytes, **attrs: Any) -> bool:
+        """End a claim of one's own with its outcome.
+
+        Args:
+            claim: Which.
+            content: The outcome.
+            attrs: Of the claim's, beside its content.
+
+        Returns:
+            False if it was taken away from us, with nothing published.
+        """
+        written = _written(content, attrs)
+        return self._end(claim.trial_id, TrialState.COMPLETE, written, [float(len(content))])
+
+    def fail(self, claim: Claim, reason: str, **attrs: Any) -> bool:
+        """End a claim of one's own as failed, for a reason that others shall know.
+
+        Returns:
+            False if it was taken away from us.
+        """
+        written = {_OUTCOME: {_REASON: reason, **attrs}}
+        return self._end(claim.trial_id, TrialState.FAIL, written)
+
+    def withdraw(self, claim: Claim) -> None:
+        """Give up a claim of one's own, so that others can do the work at once."""
+        self._end(claim.trial_id, TrialState.FAIL)
+
+    def content(self, claim: Claim) -> bytes:
+        """What was published with a finished claim."""
+        attrs = claim.trial.user_attrs
+        outcome = attrs[_OUTCOME]
+        more = (attrs[f"{_MORE}:{place}"] for place in range(1, outcome[_CHUNKS]))
+        return zlib.decompress(base64.b64decode("".join((outcome[_CONTENT], *more))))
+
+    def _add(
+        self, key: str, token: str, state: TrialState, attrs: Mapping[str, Any] | None = None
+    ) -> None:
+        value = 0.0 if state == TrialState.COMPLETE else None
+        trial = create_trial(
+            state=state, value=value, user_attrs={KEY: key, TOKEN: token, **(attrs or {})}
+        )
+        self.storage.create_new_trial(self._id, trial)
+
+    def _end(
+        self,
+        trial_id: int,
+        state: TrialState,
+        attrs: Mapping[str, Any] | None = None,
+        values: list[float] | None = None,
+    ) -> bool:
+        """End a claim; False if another worker has."""
+        try:
+            for name, value in (attrs or {}).items():
+                self.storage.set_trial_user_attr(trial_id, name, value)
+            return self.storage.set_trial_state_values(trial_id, state, values)
+        except UpdateFinishedTrialError:
+            return False
+        finally:
+            self.beats.release(trial_id)
+
+    def _trials(self) -> list[FrozenTrial]:
+        # By number; what has ended is kept in memory by Optuna, and not asked for again.
+        return self.study.get_trials(deepcopy=False)
+
+    def _claim(self, trial: FrozenTrial) -> Claim:
+        attrs = trial.user_attrs
+        return Claim(
+            trial.number,
+            trial._trial_id,
+            attrs[KEY],
+            _STATES.get(trial.state, "running"),
+            attrs.get(_OUTCOME, {}),
+            str(attrs.get(TOKEN)).startswith(self._worker),
+            trial,
+        )
+
+
+def _written(content: bytes, attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a finished claim's trial, the one that is looked for last."""
+    text = base64.b64encode(zlib.compress(content)).decode("ascii")
+    first, *more = [text[start : start + _SIZE] for start in range(0, len(text), _SIZE)]
+    outcome = {_CONTENT: first, _CHUNKS: 1 + len(more), **attrs}
+    parts: dict[str, Any] = {f"{_MORE}:{place}": part for place, part in enumerate(more, 1)}
+    return parts | {_OUTCOME: outcome}

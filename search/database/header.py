@@ -1,0 +1,41 @@
+"""What all workers of one study must have in common."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from libmtl_recon_search.database.claims import Claims
+from libmtl_recon_search.folder import differences
+
+from libmtl_recon import ReconError
+
+_KEY = "header"
+
+
+def agree(claims: Claims, fingerprint: dict[str, Any]) -> None:
+    """See that this worker's search is the one that the study was begun for.
+
+    The first worker writes down what its search is; whoever comes later and has another leaves the
+    study as it is.
+
+    Args:
+        claims: Of the study.
+        fingerprint: What must be equal, by name, as JSON has it: the script's digest, the
+            configuration, the packages' versions.
+
+    Raises:
+        ReconError: Something differs; says what.
+    """
+    ours = json.loads(json.dumps(fingerprint))
+    first = claims.find(_KEY) or claims.post(_KEY, json.dumps(ours).encode())
+    theirs = json.loads(claims.content(first))
+    changed = differences(theirs, ours)
+    if changed:
+        name = claims.study.study_name.removesuffix("/runs")
+        raise ReconError(
+            f"The study {name!r} in {claims.storage.address.shown} was begun for another search: "
+            f"{'; '.join(changed)} changed since then, so what its workers train is not "
+            "comparable with what this one would. Give all workers the same script, configuration "
+            "and packages; or give this search another `name`."
+        )

@@ -1,0 +1,149 @@
+"""Opening a database for a search: by many workers at once, on an empty one, or in vain."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import optuna
+from libmtl_recon_search.database.address import Address
+from libmtl_recon_search.database.lasting import PATIENCE, LastingStorage, Outage
+from libmtl_recon_search.database.words import StorageError, trouble_of
+from libmtl_recon_search.process import Interrupted
+from libmtl_recon_search.trouble import first_line
+from sqlalchemy import event
+
+from libmtl_recon import ReconError
+
+_UNREACHABLE = 5.0  # seconds for which a database may be away when it is opened
+_CROWDED = 30.0  # seconds in which tables can be made that others are just making
+_HELD = 60  # seconds for which another process may hold an SQLite file
+_CONNECT = 10  # seconds in which a server answers
+_SILENT = 30  # seconds after which a server that says nothing is taken as gone
+
+
+def open_storage(
+    address: Address,
+    say: Callable[[str], None] = lambda _: None,
+    stopped: Callable[[], bool] = lambda: False,
+    patience: float = PATIENCE,
+) -> LastingStorage:
+    """Open a database, and make Optuna's tables in one that has none.
+
+    Args:
+        address: Which.
+        say: Told when the database is away, from any thread.
+        stopped: Whether to stop, asked again and again while the database is away.
+        patience: Seconds for which the database may be away later.
+
+    Raises:
+        StorageError: It cannot be reached, or does not let us do what a study needs.
+        ReconError: Another version of Optuna made its tables.
+        Interrupted: It is time to stop.
+    """
+    # Optuna would say the same again, and in its own words.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    outage = Outage(address, say, stopped, patience)
+    began = time.monotonic()
+    while True:
+        try:
+            if address.file is not None:
+                _prepare(address)
+            storage = LastingStorage(address, outage, _engine(address))
+            break
+        # Whatever another worker, which is at the same work, may have us stumble over.
+        except Exception as error:  # noqa: BLE001
+            _refuse(error, address, time.monotonic() - began)
+        if stopped():
+            raise Interrupted
+        time.sleep(random.uniform(0.05, 0.5))
+    if address.kind == "sqlite":
+        _write_at_once(storage)
+    else:
+        _in_utc(storage)
+    storage.survive_outages()
+    return storage
+
+
+def _refuse(error: Exception, address: Address, spent: float) -> None:
+    """Raise what is not to be tried again."""
+    if isinstance(error, RuntimeError) and "version" in str(error):
+        raise ReconError(
+            f"Another version of Optuna made the tables in the database {address.shown}: "
+            f"{address.hide(first_line(error))}. Install that version on this machine, bring the "
+            "tables up to date by `optuna storage upgrade`, or name another database."
+        ) from None
+    trouble = trouble_of(error, address)
+    if trouble is None:
+        if not isinstance(error, AssertionError) or spent > _CROWDED:
+            raise StorageError(
+                f"The database {address.shown} cannot be opened: {address.hide(first_line(error))}."
+            ) from None
+    elif trouble.passing:
+        if spent > _UNREACHABLE and (address.file is None or spent > _CROWDED):
+            raise StorageError(trouble.text) from None
+    elif trouble.known or spent > _CROWDED:
+        raise StorageError(trouble.text) from None
+
+
+def _engine(address: Address) -> dict[str, Any]:
+    """SQLAlchemy's arguments."""
+    connect: dict[str, Any] = {"timeout": _HELD}
+    if address.kind == "postgresql":
+        connect = {
+            "connect_timeout": _CONNECT,
+            # Without these, a network that swallows everything holds a query up for a quarter of an
+            # hour.
+            "keepalives_idle": _SILENT,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 1000 * _SILENT,
+        }
+    if address.kind == "mysql":
+        connect = {
+            "connect_timeout": _CONNECT,
+            "read_timeout": 2 * _SILENT,
+            "write_timeout": 2 * _SILENT,
+        }
+    # As many connections as there are threads, of which most are idle.
+    pool = {"pool_pre_ping": True, "max_overflow": -1}
+    return {"connect_args": connect, **pool}
+
+
+def _prepare(address: Address) -> None:
+    """See that a file is SQLite's, and that readers and a writer do not hold each other up."""
+    with closing(sqlite3.connect(str(address.file), timeout=_HELD)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _write_at_once(storage: LastingStorage) -> None:
+    """Have each transaction hold SQLite's file from its beginning.
+
+    One that reads first and then writes would fail, or act on what is no longer so, where another
+    process has written in between.
+    """
+
+    def connected(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # Python's module would begin transactions on its own
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    event.listen(storage.engine, "connect", connected)
+    event.listen(storage.engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
+
+
+def _in_utc(storage: LastingStorage) -> None:
+    """Have all workers, wherever they are, write heartbeats by one clock without summer time."""
+    statement = "SET TIME ZONE 'UTC'"
+    if storage.engine.name == "mysql":
+        statement = "SET time_zone = '+00:00'"
+
+    def connected(connection: Any, _: Any) -> None:
+        with closing(connection.cursor()) as cursor:
+            cursor.execute(statement)
+        connection.commit()
+
+    event.listen(storage.engine, "connect", connected)

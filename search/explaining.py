@@ -1,0 +1,149 @@
+"""What pydantic finds wrong, each finding as a paragraph of this project's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, get_args, get_origin
+
+from libmtl_recon_search.examples import EXAMPLES
+from libmtl_recon_search.faults import FaultsError
+from pydantic import BaseModel, ValidationError
+
+from libmtl_recon import UsageError
+from libmtl_recon.texts import bounded, did_you_mean, printable
+
+
+def explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    file: str = "",
+    given: Collection[str] = (),
+    under: Sequence[str] = (),
+) -> list[UsageError]:
+    """All findings.
+
+    Args:
+        error: What pydantic raised.
+        model: Whose values are wrong.
+        file: Where they stand; the parameter of each fault begins with it.
+        given: Keys that were given on the command line, and not in the file.
+        under: The keys under which the model stands.
+    """
+    findings = error.errors(include_url=False)
+    # A misspelt key is also a missing one; say the cause.
+    misspelt = {f["loc"][:-1] for f in findings if f["type"] == "extra_forbidden"}
+    found: list[UsageError] = []
+    for finding in sorted(findings, key=lambda f: f["type"] != "extra_forbidden"):
+        if finding["type"] == "missing" and finding["loc"][:-1] in misspelt:
+            continue
+        found += _explain_one(finding, model, file, given, under)
+    return found
+
+
+def _explain_one(
+    finding: Any,
+    model: type[BaseModel],
+    file: str,
+    given: Collection[str],
+    under: Sequence[str],
+) -> list[UsageError]:
+    own_places = [place for place in finding["loc"] if not _is_tag(place)]
+    if finding["type"] != "extra_forbidden" and own_places[-1:] == ["[key]"]:
+        own_places = own_places[:-2]  # a key of a mapping, which is the value that is wrong
+    places = [*under, *own_places]
+    on_command_line = bool(places) and places[0] in given
+    if on_command_line:
+        where = f"--{places[0]}"
+    else:
+        where = ": ".join(part for part in (file, dotted(places)) if part)
+    own = finding.get("ctx", {}).get("error")
+    if isinstance(own, UsageError):
+        joint = "." if places else ": " if file else ""
+        return [
+            UsageError(
+                f"{where}{joint}{bounded(printable(one.parameter), 80)}"
+                if one.parameter
+                else where,
+                one.rule,
+                one.value,
+                one.way_out,
+            )
+            for one in (own.faults if isinstance(own, FaultsError) else [own])
+            if isinstance(one, UsageError)
+        ]
+    if finding["type"] in ("extra_forbidden", "invalid_key"):
+        return [
+            UsageError(
+                where,
+                "must be one of the keys that there are",
+                places[-1],
+                offer(places[-1], _keys_at(model, own_places[:-1])),
+            )
+        ]
+    if finding["type"] == "missing":
+        return [UsageError(where, "must be given", None, f"Add it{_to(' to ', file)}.")]
+    way_out = f"Correct it{_to(' in ', file)}{_example(places)}."
+    if on_command_line:
+        way_out = "Give another value, or leave it to the configuration."
+    return [UsageError(where, rule_of(finding), finding["input"], way_out)]
+
+
+def _is_tag(place: object) -> bool:
+    return isinstance(place, str) and place.startswith("\0")
+
+
+def _to(preposition: str, file: str) -> str:
+    return f"{preposition}{file}" if file else ""
+
+
+def _example(places: list[Any]) -> str:
+    """The example of the key that is wrong, else of the one that it belongs to."""
+    for end in range(len(places), 0, -1):
+        key = ".".join(map(str, places[:end]))
+        if key in EXAMPLES:
+            return f", e.g. {EXAMPLES[key]}"
+    return ""
+
+
+def rule_of(finding: Any) -> str:
+    """Which rule a value breaks, of one of pydantic's findings."""
+    if finding["type"] in ("model_type", "dict_type"):
+        return "must hold keys with values"
+    if finding["type"] == "too_short":
+        return "must not be empty"
+    message: str = finding["msg"]
+    return f"must be {message.removeprefix('Input should be ').removesuffix('.')}"
+
+
+def dotted(places: Iterable[Any]) -> str:
+    """The place of a value: ``space.s[1]``."""
+    text = ""
+    for place in places:
+        text += f"[{place}]" if isinstance(place, int) else f".{bounded(printable(str(place)), 80)}"
+    return text.removeprefix(".")
+
+
+def _keys_at(model: type[BaseModel], places: Iterable[Any]) -> list[str]:
+    """The keys that a part of the configuration has."""
+    here: Any = model
+    for place in places:
+        inside = next(models_of(here), None)
+        # If it is no model, this is a value of a mapping, or one of a list.
+        here = inside.model_fields[place].annotation if inside else get_args(here)[-1]
+    return list(next(models_of(here)).model_fields)
+
+
+def models_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that a value of this annotation may be; not those inside of lists and mappings."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) not in (dict, list):
+        for part in get_args(annotation):
+            yield from models_of(part)
+
+
+def offer(found: object, known: Collection[str]) -> str:
+    """What there is instead of something that there is not."""
+    names = list(known)
+    there = f"There are {', '.join(names)}." if len(names) > 1 else f"There is only {names[0]}."
+    return f"{did_you_mean(found, names)}{there}"

@@ -1,0 +1,86 @@
+"""Which trials are the best: the front of several objectives, and the one that is picked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from libmtl_recon_search.board import outcome_of
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.judge import Judge
+from optuna.trial import FrozenTrial
+
+
+def violation(trial: FrozenTrial) -> float:
+    """By how much a trial breaks the constraints, in sum; 0 if it keeps them."""
+    return sum(value for value in trial.constraints.values() if value > 0)
+
+
+def pareto_front(
+    trials: Sequence[FrozenTrial],
+    directions: Sequence[str],
+    points: Mapping[int, Sequence[float]],
+) -> list[FrozenTrial]:
+    """The trials that keep the constraints and than which no other is better.
+
+    A trial is better than another if it is at least as good in all objectives, and better in one.
+
+    Args:
+        trials: Complete ones.
+        directions: Of the objectives: ``maximize`` or ``minimize``.
+        points: The objectives of each trial, by its number; a trial with NaN is left out.
+    """
+    signs = [1.0 if direction == "minimize" else -1.0 for direction in directions]
+    costs = {
+        trial.number: [
+            sign * value for sign, value in zip(signs, points[trial.number], strict=True)
+        ]
+        for trial in trials
+        if violation(trial) == 0 and not any(map(math.isnan, points[trial.number]))
+    }
+
+    def dominated(one: Sequence[float], other: Sequence[float]) -> bool:
+        pairs = list(zip(one, other, strict=True))
+        return all(b <= a for a, b in pairs) and any(b < a for a, b in pairs)
+
+    return [
+        trial
+        for trial in trials
+        if trial.number in costs
+        and not any(dominated(costs[trial.number], other) for other in costs.values())
+    ]
+
+
+def ranked(trials: Sequence[FrozenTrial], config: Config, judge: Judge) -> list[FrozenTrial]:
+    """Trials in the order in which ``pick`` prefers them.
+
+    Those that keep the constraints come first, the others by how much they break them. Among the
+    former the one with the best value stands first; then those within ``pick.within`` of it, with
+    few parameters before many; then the rest by value. Equal ones stay in their order.
+    """
+    place = judge.names.index(config.pick.best or judge.names[0])
+    sign = -1.0 if judge.direction(judge.names[place]) == "maximize" else 1.0
+
+    def cost(trial: FrozenTrial) -> float:
+        found: float = sign * trial.values[place]
+        return found
+
+    kept = sorted((trial for trial in trials if violation(trial) == 0), key=cost)
+    broken = sorted((trial for trial in trials if violation(trial) > 0), key=violation)
+    if not kept:
+        return broken
+    best, *others = kept
+    near = [trial for trial in others if within(cost(trial), cost(best), config.pick.within)]
+    far = [trial for trial in others if trial not in near]
+    return [best, *sorted(near, key=parameters_of), *far, *broken]
+
+
+def within(cost: float, best: float, tolerance: float) -> bool:
+    """Whether a cost is as good as the best, up to a tolerance."""
+    return tolerance > 0 and cost <= best + tolerance
+
+
+def parameters_of(trial: FrozenTrial) -> float:
+    """The parameters of a trial's network."""
+    found: float = outcome_of(trial).get("parameters", math.inf)
+    return found

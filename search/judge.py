@@ -1,0 +1,317 @@
+"""What a run comes to: its objectives at its best epoch, and the constraints that it breaks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.objective import Directions, Metrics, Scale
+from libmtl_recon_search.result import Result
+
+from libmtl_recon import ReconError, UsageError
+from libmtl_recon.texts import did_you_mean
+
+COSTS = ("parameters", "memory", "step_time")
+"""Objectives of a whole run; less is better."""
+_GAINS = ("delta_m", "worst_task")
+
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The networks trained for one task each, with one seed.
+
+    Attributes:
+        val: ``val[task][metric]``, on the data on which configurations are compared.
+        test: The same on the test data, at the same epochs.
+        parameters: Of all these networks together.
+    """
+
+    val: Metrics
+    test: Metrics
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained plan, against the baseline of the same seed.
+
+    Attributes:
+        val: Δm on the data on which configurations are compared, at its best epoch.
+        test: Δm on the test data, at that epoch.
+        metrics: On the test data, at that epoch.
+        parameters: The network's.
+        epoch: The best epoch, counted from 0.
+        values: The search's objectives, by name, on the data on which configurations are compared.
+        per_task: The improvement of each task there, in percent.
+        costs: ``parameters``, ``memory`` in bytes, ``step_time`` in seconds, as far as measured.
+    """
+
+    val: float
+    test: float
+    metrics: Metrics
+    parameters: int
+    epoch: int
+    values: Mapping[str, float] = field(default_factory=dict)
+    per_task: Mapping[str, float] = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict)
+
+
+class Judge:
+    """Measures the runs of one search.
+
+    Args:
+        config: The search.
+        directions: For each task and metric of the script, whether more is better.
+
+    Attributes:
+        scale: By which metrics runs are compared.
+        names: The objectives.
+        lead: The objective that is followed epoch by epoch, whose best epoch counts.
+
+    Raises:
+        UsageError: An objective, a weight or what is left out names no task or metric of the
+            script.
+    """
+
+    def __init__(self, config: Config, directions: Directions) -> None:
+        self._config, self._directions = config, directions
+        self.on = config.objective.on
+        self.names = tuple(config.objectives)
+        self.scale = Scale(config.metrics.weights, frozenset(config.metrics.leave_out))
+        followed = [name for name in self.names if name not in COSTS]
+        self.lead = followed[0] if followed else _GAINS[0]
+
+    @property
+    def directions(self) -> list[Direction]:
+        """Optuna's direction of each objective."""
+        return [self.direction(name) for name in self.names]
+
+    def direction(self, name: str) -> Direction:
+        """Whether an objective is to ``maximize`` or to ``minimize``."""
+        if name in COSTS:
+            return "minimize"
+        return "maximize" if name in _GAINS or _of(self._directions, name) else "minimize"
+
+    def leave_out(self, name: str) -> None:
+        """Compare without a metric from now on."""
+        self.scale = replace(self.scale, left_out=self.scale.left_out | {name})
+
+    def curve(self, result: Result, single: Metrics, scale: Scale | None = None) -> list[float]:
+        """The lead after each epoch; NaN where it is not defined."""
+        return [
+            self._lead(metrics, single, result, scale or self.scale)
+            for metrics in result.epochs[self.on]
+        ]
+
+    def deltas(self, result: Result, single: Metrics) -> list[float]:
+        """Δm after each epoch in which it is defined."""
+        found = (
+            _delta(self.scale, metrics, single, result.higher_is_better)
+            for metrics in result.epochs[self.on]
+        )
+        return [value for value in found if not math.isnan(value)]
+
+    def lead_of(self, outcome: Outcome) -> float:
+        """The lead at a run's best epoch."""
+        if self.lead in outcome.values:
+            return outcome.values[self.lead]
+        return outcome.val  # the objectives are costs only; Δm is followed
+
+    def said(self, outcome: Outcome) -> str:
+        """The objectives of a run in a few words."""
+        return ", ".join(said(name, outcome.values[name]) for name in self.names)
+
+    def best_epoch(self, curve: Sequence[float]) -> int | None:
+        """The epoch with the best lead; None if it is defined in none."""
+        sign = 1 if self.direction(self.lead) == "maximize" else -1
+        known = [epoch for epoch, value in enumerate(curve) if math.isfinite(value)]
+        return max(known, key=lambda epoch: sign * curve[epoch], default=None)
+
+    def best_so_far(self, curve: Sequence[float]) -> float:
+        """The best lead; NaN if it is defined in no epoch."""
+        epoch = self.best_epoch(curve)
+        return math.nan if epoch is None else curve[epoch]
+
+    def single(self, result: Result, scale: Scale | None = None) -> int:
+        """The best epoch of a network that was trained for one task, by its own last one.
+
+        Raises:
+            UndefinedMetricError: No epoch has metrics to which others can be compared.
+        """
+        scale = scale or self.scale
+        directions = result.higher_is_better
+        if not scale.counted(directions):
+            return len(result.epochs[self.on]) - 1  # nothing of it is compared
+        epochs = result.epochs[self.on]
+        for base in reversed(epochs):
+            if not scale.undefined(base, base, directions):
+                gains = [_delta(scale, metrics, base, directions) for metrics in epochs]
+                return max(range(len(gains)), key=lambda at: (gains[at] == gains[at], gains[at]))
+        raise scale.undefined(epochs[-1], epochs[-1], directions)[0]
+
+    def outcome(
+        self,
+        result: Result,
+        base: Baseline,
+        scale: Scale | None = None,
+        *,
+        held_out: bool = True,
+    ) -> Outcome:
+        """What a finished run comes to.
+
+        Args:
+            result: What the run measured.
+            base: The single-task networks of the same seed.
+            scale: By which metrics; by default those of the search.
+            held_out: Whether the test data is looked at.
+
+        Raises:
+            UndefinedMetricError: No epoch has metrics that can be compared.
+            ReconError: An objective was not measured.
+        """
+        scale, directions = scale or self.scale, result.higher_is_better
+        curve = self.curve(result, base.val, scale)
+        epoch = self.best_epoch(curve)
+        if epoch is None:
+            last = result.epochs[self.on][-1]
+            raise next(
+                iter(scale.undefined(last, base.val, directions)),
+                ReconError(f"{self.lead} is not defined in any epoch of the run."),
+            )
+        metrics = result.epochs[self.on][epoch]
+        test: Metrics = {}
+        test_delta = math.nan
+        if held_out:
+            test = result.test_after(epoch, self.on)
+            test_delta = scale.mean(scale.per_task(test, base.test, directions))
+        per_task = scale.per_task(metrics, base.val, directions)
+        costs = {"parameters": float(result.parameters)}
+        if result.memory is not None:
+            costs["memory"] = result.memory
+        if result.step_time is not None:
+            costs["step_time"] = result.step_time
+        found = Outcome(
+            scale.mean(per_task),
+            test_delta,
+            test,
+            result.parameters,
+            epoch,
+            {},
+            per_task,
+            costs,
+        )
+        return replace(found, values={n: self._value(n, found, metrics) for n in self.names})
+
+    def violations(self, outcome: Outcome, reference: Outcome) -> dict[str, float]:
+        """By how much each constraint is broken; 0 or less where it is kept.
+
+        Args:
+            outcome: Of a run.
+            reference: Of EW with plain sharing, whose costs are 1.
+        """
+        limits, found = self._config.constraints, {}
+        for name in COSTS:
+            limit = getattr(limits, name)
+            if limit is not None:
+                value = outcome.costs.get(name, math.nan) / reference.costs.get(name, math.nan)
+                if not math.isfinite(value):
+                    raise ReconError(
+                        f"The constraint on {name} cannot be seen to: the run did not measure it."
+                    )
+                found[name] = value - limit.at_most
+        if limits.each_task is not None:
+            for task, value in outcome.per_task.items():
+                found[f"each_task.{task}"] = limits.each_task.not_below - value
+        return found
+
+    def faults(self) -> list[UsageError]:
+        """What of the configuration names no task or metric of the script."""
+        metrics = [f"{task}.{name}" for task, own in self._directions.items() for name in own]
+        every = [*self._directions, *metrics]
+        found = []
+        for name in self.names:
+            if name not in (*COSTS, *_GAINS, *metrics):
+                found.append(_no_such("objectives", "metrics", name, metrics))
+        for name in self._config.metrics.weights:
+            if name not in every:
+                found.append(_no_such("metrics.weights", "tasks or metrics", name, every))
+        for name in self._config.metrics.leave_out:
+            if name not in every:
+                found.append(_no_such("metrics.leave_out", "tasks or metrics", name, every))
+        if not found and not self.scale.counted(self._directions):
+            found.append(
+                UsageError(
+                    "metrics.leave_out",
+                    "must leave something by which configurations can be compared",
+                    list(self._config.metrics.leave_out),
+                    f"The script measures {', '.join(metrics)}.",
+                )
+            )
+        return found
+
+    def _lead(self, metrics: Metrics, single: Metrics, result: Result, scale: Scale) -> float:
+        directions = result.higher_is_better
+        if self.lead in _GAINS:
+            if scale.undefined(metrics, single, directions):
+                return math.nan
+            per_task = scale.per_task(metrics, single, directions)
+            return scale.mean(per_task) if self.lead == "delta_m" else min(per_task.values())
+        return float(_of(metrics, self.lead))
+
+    def _value(self, name: str, outcome: Outcome, metrics: Metrics) -> float:
+        if name == "delta_m":
+            return outcome.val
+        if name == "worst_task":
+            return min(outcome.per_task.values())
+        if name not in COSTS:
+            return float(_of(metrics, name))
+        if name not in outcome.costs:
+            raise ReconError(
+                f"The run did not measure its {name}, which is an objective of the search: it "
+                "trained too few steps."
+            )
+        return outcome.costs[name]
+
+
+def said(name: str, value: float) -> str:
+    """An objective's value in a few words."""
+    if name == "delta_m":
+        return f"Δm {value:+.2f} %"
+    if name == "worst_task":
+        return f"worst task {value:+.2f} %"
+    if name == "parameters":
+        return f"{value:,.0f} parameters"
+    if name == "memory":
+        return f"{value / 2**20:,.0f} MiB"
+    if name == "step_time":
+        return f"{1000 * value:.3g} ms per step"
+    return f"{name} {value:.4g}"
+
+
+def _delta(scale: Scale, metrics: Metrics, base: Metrics, directions: Directions) -> float:
+    if scale.undefined(metrics, base, directions):
+        return math.nan
+    return scale.mean(scale.per_task(metrics, base, directions))
+
+
+def _of(values: Mapping[str, Mapping[str, Any]], name: str) -> Any:
+    """``values[task][metric]`` of ``TASK.METRIC``, either of which may have dots."""
+    for task, own in values.items():
+        for metric, value in own.items():
+            if f"{task}.{metric}" == name:
+                return value
+    return math.nan
+
+
+def _no_such(key: str, what: str, name: str, known: Sequence[str]) -> UsageError:
+    return UsageError(
+        key,
+        f"must name {what} of the script",
+        name,
+        f"{did_you_mean(name, known)}There are {', '.join(known)}.",
+    )

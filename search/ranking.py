@@ -1,0 +1,86 @@
+"""The plans of a study in order, and as dots of a picture."""
+
+from __future__ import annotations
+
+import math
+
+from libmtl_recon_search.board import outcome_of
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.front import pareto_front, ranked
+from libmtl_recon_search.judge import COSTS, Judge
+from libmtl_recon_search.plan import Plan
+from libmtl_recon_search.plots import Dot
+from libmtl_recon_search.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from libmtl_recon import ReconError
+
+
+def complete(study: Study) -> list[FrozenTrial]:
+    """The trials that were trained to their end, one for each plan.
+
+    A plan that a baseline trained is among them where a trial chose it.
+    """
+    found: dict[object, FrozenTrial] = {}
+    for trial in study.trials:
+        if trial.state == TrialState.COMPLETE:
+            found.setdefault(study.plan(trial).key, trial)
+    return list(found.values())
+
+
+def best_plans(study: Study, config: Config, judge: Judge) -> list[Plan]:
+    """The plans in the order in which ``pick`` prefers them.
+
+    Raises:
+        ReconError: No trial was finished.
+    """
+    trials = complete(study)
+    if not trials:
+        raise ReconError("No trial was finished, so there is nothing to report.")
+    return [study.plan(trial) for trial in ranked(trials, config, judge)]
+
+
+def front_objectives(judge: Judge) -> list[tuple[str, str]]:
+    """The objectives of the front, with their directions.
+
+    One objective alone has no front; what a parameter buys is then shown.
+    """
+    names = list(judge.names)
+    if not any(name in COSTS for name in names):
+        names.append("parameters")
+    if names == ["parameters"]:
+        names.insert(0, "delta_m")
+    return [(name, judge.direction(name)) for name in names]
+
+
+def values_of(trial: FrozenTrial, judge: Judge) -> dict[str, float]:
+    """The objectives of a trial, and what else it came to that can be one."""
+    kept = outcome_of(trial)
+    found = {name: kept[name] for name in ("delta_m", *COSTS) if name in kept}
+    return {**found, **dict(zip(judge.names, trial.values, strict=True))}
+
+
+def front_of(study: Study, judge: Judge) -> list[FrozenTrial]:
+    """The trials of the front, best first by the first objective."""
+    wanted = front_objectives(judge)
+    trials = complete(study)
+    points = {
+        trial.number: [values_of(trial, judge).get(name, math.nan) for name, _ in wanted]
+        for trial in trials
+    }
+    found = pareto_front(trials, [direction for _, direction in wanted], points)
+    sign = -1 if wanted[0][1] == "maximize" else 1
+    return sorted(found, key=lambda trial: sign * points[trial.number][0])
+
+
+def dots(study: Study) -> list[Dot]:
+    """Δm against parameters of each plan that was trained, to its end or not."""
+    found = []
+    for trial in study.board.ended:
+        kept = outcome_of(trial)
+        whole = trial.state == TrialState.COMPLETE
+        reached = kept.get("delta_m", kept.get("reached", math.nan))
+        if "parameters" in kept:
+            plan = study.plan(trial)
+            found.append(Dot(plan.weighting, int(kept["parameters"]), reached, whole))
+    return found

@@ -1,0 +1,170 @@
+"""Optuna's samplers and pruners by name, with what their constructors are given."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from libmtl_recon_search.constructors import Kind, class_of, faults_of_args, said
+from libmtl_recon_search.faults import raise_all
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState, create_trial
+
+from libmtl_recon import UsageError
+
+if TYPE_CHECKING:
+    from libmtl_recon_search.config import Config
+    from libmtl_recon_search.config_parts import Pruner, Sampler
+    from libmtl_recon_search.config_space import Space
+
+# What is ours where nothing else is asked for: few trials are made before Optuna takes the values
+# so far into account, and workers are kept from trying the same.
+_TPE: Mapping[str, Any] = {"n_startup_trials": 6, "constant_liar": True}
+_REHEARSED = 3  # trials
+
+
+_SAMPLERS = Kind("sampler", BaseSampler, optuna.samplers)
+_PRUNERS = Kind("pruner", BasePruner, optuna.pruners)
+
+
+def make_sampler(config: Config, seed: int) -> BaseSampler:
+    """The sampler of a search.
+
+    Args:
+        config: The search.
+        seed: With which it draws. If the configuration gives its constructor a seed, it draws by
+            both.
+
+    Raises:
+        UsageError: There is no such sampler, or it cannot be made from its ``args``.
+    """
+    return _sampler(config.sampler, seed)
+
+
+def make_pruner(config: Config, epochs: int) -> BasePruner:
+    """The pruner of a search, which is Optuna's median pruner where none is named.
+
+    Args:
+        config: The search.
+        epochs: How many epochs a training has.
+
+    Raises:
+        UsageError: There is no such pruner, or it cannot be made from its ``args``.
+    """
+    if not config.prune:
+        return optuna.pruners.NopPruner()
+    if config.pruner is None:
+        # In the first third of a training the order of plans still changes much.
+        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 3))
+    return _pruner(config.pruner)
+
+
+def check_sampler(chosen: Sampler, objectives: int, space: Space | None) -> None:
+    """See that a sampler can be made, and chooses trials of a search.
+
+    Args:
+        chosen: The sampler.
+        objectives: How many there are.
+        space: From which it chooses; None if it is not known.
+
+    Raises:
+        UsageError: There is no such sampler, it cannot be made from its ``args``, or it fails; if
+            several arguments are wrong, all are named. The parameter is within ``sampler``.
+    """
+    sampler, params = _sampler(chosen, 0), _params(space)
+    with _refusing(chosen, "choose trials of this search"):
+        study = optuna.create_study(directions=["maximize"] * objectives, sampler=sampler)
+        for place in range(_REHEARSED):
+            trial = study.ask(params)
+            study.tell(trial, [float(place)] * objectives)
+
+
+def check_pruner(chosen: Pruner) -> None:
+    """See that a pruner can be made, and looks at trials.
+
+    Args:
+        chosen: The pruner.
+
+    Raises:
+        UsageError: As for samplers.
+    """
+    pruner = _pruner(chosen)
+    with _refusing(chosen, "look at trials of this search"):
+        study = optuna.create_study(direction="maximize", pruner=pruner)
+        for place in range(_REHEARSED):
+            values = {epoch: float(place + epoch) for epoch in range(_REHEARSED)}
+            study.add_trial(create_trial(value=float(place), intermediate_values=values))
+            running = create_trial(state=TrialState.RUNNING, intermediate_values=values)
+            pruner.prune(study, running)
+
+
+def _sampler(chosen: Sampler, seed: int) -> BaseSampler:
+    found = class_of(_SAMPLERS, chosen.name, chosen.optunahub)
+    raise_all("The sampler", faults_of_args(chosen.args, found))
+    args = {**(_TPE if found is optuna.samplers.TPESampler else {}), **chosen.args}
+    if "seed" in inspect.signature(found).parameters:
+        own = args.get("seed")
+        args["seed"] = seed if own is None else _digest(f"{own} {seed}")
+    made: BaseSampler = _made(chosen, found, args)
+    return made
+
+
+def _pruner(chosen: Pruner) -> BasePruner:
+    found = class_of(_PRUNERS, chosen.name, chosen.optunahub)
+    raise_all("The pruner", faults_of_args(chosen.args, found))
+    made: BasePruner = _made(chosen, found, chosen.args)
+    return made
+
+
+def _made(chosen: Sampler | Pruner, found: type, args: Mapping[str, Any]) -> Any:
+    with _refusing(chosen, "be made from its `args`"):
+        return found(**args)
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+@contextmanager
+def _refusing(chosen: Sampler | Pruner, aim: str) -> Iterator[None]:
+    """Say in words what a sampler or pruner, which may be anybody's, raises; Optuna keeps quiet."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    except Exception as error:
+        raise UsageError(
+            "",
+            f"must {aim}",
+            chosen.model_dump(exclude_defaults=True),
+            f"{chosen.name} says: {said(error)}.",
+        ) from error
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
+def _params(space: Space | None) -> dict[str, BaseDistribution]:
+    """Some of what a search chooses."""
+    found: dict[str, BaseDistribution] = {}
+    if space is None:
+        return found
+    found["weighting"] = CategoricalDistribution(space.weighting)
+    if "GradOPS" in space.weighting:
+        found["alpha"] = FloatDistribution(-1.0, 1.0)
+    if space.splits:
+        found["k"] = IntDistribution(min(space.ks), max(space.ks))
+    return found

@@ -1,0 +1,155 @@
+"""Where a search keeps its Optuna study, and what Optuna's study has no method for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+
+def open_study(storage: RDBStorage, name: str, directions: Sequence[str]) -> optuna.Study:
+    """The study of this name, made if there is none.
+
+    Args:
+        storage: Where.
+        name: Its name.
+        directions: Of the objectives of a new one: ``maximize`` or ``minimize``.
+    """
+    found = [optuna.study.StudyDirection[direction.upper()] for direction in directions]
+    return optuna.create_study(
+        study_name=name, storage=storage, load_if_exists=True, directions=found
+    )
+
+
+class StudyStore(ABC):
+    """The study of one search. Trials are known by their numbers.
+
+    A trial is written by one transaction, with all that it needs to be gone on with.
+
+    Args:
+        say: Told what is not as it should be.
+
+    Attributes:
+        study: Optuna's study, to be read.
+        shared: Whether other workers are at the same search.
+    """
+
+    study: optuna.Study
+    shared: bool
+    _storage: RDBStorage
+    _study_id: int  # the storage's name of the study
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._ended_by_others: set[int] = set()
+        self._ids: dict[int, int] = {}  # the storage's names of trials
+
+    def add(self, trial: FrozenTrial) -> int:
+        """Add a trial; returns its number.
+
+        Raises:
+            ReconError: Another program has taken a name of the trial's for something else.
+        """
+        try:
+            trial_id = self._storage.create_new_trial(self._study_id, trial)
+        except ValueError as error:
+            raise self._cannot_be_together(error) from error
+        number = self._storage.get_trial(trial_id).number
+        self._ids[number] = trial_id
+        return number
+
+    def report(self, number: int, value: float, epoch: int) -> None:
+        """Write down what a trial had reached after an epoch."""
+        with self._unless_ended(number):
+            self._storage.set_trial_intermediate_value(self._trial(number), epoch, value)
+
+    def note(self, number: int, key: str, value: Any) -> None:
+        """Write an attribute of a trial that has not ended."""
+        with self._unless_ended(number):
+            self._storage.set_trial_user_attr(self._trial(number), key, value)
+
+    def constrain(self, number: int, violations: Mapping[str, float]) -> None:
+        """Write by how much each constraint is broken, 0 or less where it is kept."""
+        # Where Optuna keeps them is its own business: what it makes of them is written as it is.
+        made = create_trial(state=TrialState.RUNNING, constraints=dict(violations))
+        with self._unless_ended(number):
+            for key, value in made.system_attrs.items():
+                self._storage.set_trial_system_attr(self._trial(number), key, value)
+
+    def tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
+        """End a trial, with one value for each objective if it is complete."""
+        with self._unless_ended(number):
+            self._storage.set_trial_state_values(self._trial(number), state, values)
+
+    def begin(self, waiting: FrozenTrial, chosen: FrozenTrial) -> bool:
+        """Turn a waiting trial into a running one with chosen parameters and attributes.
+
+        Returns:
+            False if another program was faster.
+        """
+        trial_id = self._trial(waiting.number)
+        self._write(trial_id, waiting, chosen)
+        return self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+
+    @abstractmethod
+    def renew(self, why: str, keep: Sequence[FrozenTrial]) -> None:
+        """Begin another study with these of the trials, for no more can be added to this one.
+
+        Raises:
+            ReconError: Others are at work in it.
+        """
+
+    @abstractmethod
+    def lost(self, number: int) -> bool:
+        """Whether another worker has ended a running trial of ours, since it heard nothing."""
+
+    @abstractmethod
+    def sweep(self) -> None:
+        """Fail the running trials of workers that are gone."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the study."""
+
+    @abstractmethod
+    def _cannot_be_together(self, error: ValueError) -> Exception:
+        """What to raise where another program's trials are in the way of ours."""
+
+    @property
+    def _found_directions(self) -> list[str]:
+        return [direction.name.lower() for direction in self.study.directions]
+
+    @contextmanager
+    def _unless_ended(self, number: int) -> Iterator[None]:
+        """Leave a trial as it is that another program has ended, and say so once."""
+        try:
+            yield
+        except UpdateFinishedTrialError:
+            if number not in self._ended_by_others:
+                self._ended_by_others.add(number)
+                self._say(
+                    f"Trial {number} was ended by another program while this search was at it, and "
+                    "is left as it is."
+                )
+
+    def _write(self, trial_id: int, there: FrozenTrial, chosen: FrozenTrial) -> None:
+        """Write what was chosen for a trial and is not there yet."""
+        for name in chosen.params.keys() - there.params.keys():
+            distribution = chosen.distributions[name]
+            value = distribution.to_internal_repr(chosen.params[name])
+            self._storage.set_trial_param(trial_id, name, value, distribution)
+        for key, attribute in chosen.user_attrs.items():
+            self._storage.set_trial_user_attr(trial_id, key, attribute)
+
+    def _trial(self, number: int) -> int:
+        if number not in self._ids:
+            self._ids[number] = self._storage.get_trial_id_from_study_id_trial_number(
+                self._study_id, number
+            )
+        return self._ids[number]

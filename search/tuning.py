@@ -1,0 +1,30 @@
+"""Tuning EW, to which the best plan is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from libmtl_recon_search.objective import UndefinedMetricError
+from libmtl_recon_search.plan import Plan
+
+if TYPE_CHECKING:
+    from libmtl_recon_search.session import Session
+
+
+def best_flags(session: Session, plans: Sequence[Plan]) -> Plan:
+    """The plan with the best lead, of those whose lead is defined.
+
+    Args:
+        session: Has trained them.
+        plans: EW with several flags; the first is taken where none is better.
+    """
+    judge, found = session.judge, {}
+    sign = 1 if judge.direction(judge.lead) == "maximize" else -1
+    for plan in plans:
+        try:
+            outcome = session.searched(plan, held_out=False)
+        except UndefinedMetricError:
+            continue
+        found[plan] = sign * judge.lead_of(outcome)
+    return max(found, key=found.__getitem__, default=plans[0])
