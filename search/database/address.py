@@ -11,7 +11,8 @@ from urllib.parse import quote, quote_plus
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from libmtl_recon import MissingPackageError, UsageError
+from libmtl_recon import UsageError
+from libmtl_recon.errors import MissingPackageError
 
 _WAY_OUT = (
     "Give postgresql://USER:PASSWORD@HOST/DATABASE, mysql://USER:PASSWORD@HOST/DATABASE (which is "

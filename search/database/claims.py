@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from libmtl_recon_search.database.beats import Beats
@@ -14,8 +14,10 @@ from libmtl_recon_search.study_store import open_study
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-KEY, REASON = "key", "reason"
-_CHUNK, _CHUNKS = "content", "chunks"
+KEY = "key"
+# One attribute has all that is published, for each costs a transaction; but for what is too long.
+_OUTCOME, _MORE = "outcome", "content"
+_CONTENT, _CHUNKS, _REASON = "content", "chunks", "reason"
 _SIZE = 48_000  # characters of a chunk; MySQL's text columns hold 65,535 bytes
 _STATES = {TrialState.COMPLETE: "finished", TrialState.FAIL: "failed"}
 
@@ -31,6 +33,7 @@ class Claim:
         state: ``running``, ``finished`` or ``failed``.
         attrs: What was published with it; of a failed one the ``reason``.
         mine: Whether it is of this :class:`Claims`.
+        trial: As it was found.
     """
 
     number: int
@@ -39,6 +42,7 @@ class Claim:
     state: str
     attrs: Mapping[str, Any]
     mine: bool
+    trial: FrozenTrial = field(repr=False)
 
 
 class Claims:
@@ -68,7 +72,7 @@ class Claims:
                 continue
             if trial.state != TrialState.FAIL:
                 return self._claim(trial)
-            if REASON in trial.user_attrs:
+            if _OUTCOME in trial.user_attrs:
                 failed = trial
         return None if failed is None else self._claim(failed)
 
@@ -77,7 +81,7 @@ class Claims:
         found: dict[str, Claim] = {}
         for trial in self._trials():
             key = trial.user_attrs.get(KEY)
-            if key is None or (trial.state == TrialState.FAIL and REASON not in trial.user_attrs):
+            if key is None or (trial.state == TrialState.FAIL and _OUTCOME not in trial.user_attrs):
                 continue
             if key not in found or found[key].state == "failed":
                 found[key] = self._claim(trial)
@@ -104,8 +108,7 @@ class Claims:
 
     def post(self, key: str, content: bytes) -> Claim:
         """Publish without work before it, in one transaction; the claim that owns the key."""
-        chunks = _chunks(content)
-        self._add(key, new_token(), TrialState.COMPLETE, chunks)
+        self._add(key, new_token(), TrialState.COMPLETE, _written(content, {}))
         found = self.find(key)
         assert found is not None
         return found
@@ -121,13 +124,8 @@ class Claims:
         Returns:
             False if it was taken away from us, with nothing published.
         """
-        try:
-            for name, value in {**_chunks(content), **attrs}.items():
-                self.storage.set_trial_user_attr(claim.trial_id, name, value)
-        except UpdateFinishedTrialError:
-            self.beats.release(claim.trial_id)
-            return False
-        return self._end(claim.trial_id, TrialState.COMPLETE, [float(len(content))])
+        written = _written(content, attrs)
+        return self._end(claim.trial_id, TrialState.COMPLETE, written, [float(len(content))])
 
     def fail(self, claim: Claim, reason: str, **attrs: Any) -> bool:
         """End a claim of one's own as failed, for a reason that others shall know.
@@ -135,13 +133,8 @@ class Claims:
         Returns:
             False if it was taken away from us.
         """
-        try:
-            for name, value in {REASON: reason, **attrs}.items():
-                self.storage.set_trial_user_attr(claim.trial_id, name, value)
-        except UpdateFinishedTrialError:
-            self.beats.release(claim.trial_id)
-            return False
-        return self._end(claim.trial_id, TrialState.FAIL)
+        written = {_OUTCOME: {_REASON: reason, **attrs}}
+        return self._end(claim.trial_id, TrialState.FAIL, written)
 
     def withdraw(self, claim: Claim) -> None:
         """Give up a claim of one's own, so that others can do the work at once."""
@@ -149,11 +142,10 @@ class Claims:
 
     def content(self, claim: Claim) -> bytes:
         """What was published with a finished claim."""
-        attrs = claim.attrs
-        if _CHUNKS not in attrs:  # it was found while it was running
-            attrs = self.storage.get_trial(claim.trial_id).user_attrs
-        text = "".join(attrs[f"{_CHUNK}:{place}"] for place in range(attrs[_CHUNKS]))
-        return zlib.decompress(base64.b64decode(text))
+        attrs = claim.trial.user_attrs
+        outcome = attrs[_OUTCOME]
+        more = (attrs[f"{_MORE}:{place}"] for place in range(1, outcome[_CHUNKS]))
+        return zlib.decompress(base64.b64decode("".join((outcome[_CONTENT], *more))))
 
     def _add(
         self, key: str, token: str, state: TrialState, attrs: Mapping[str, Any] | None = None
@@ -164,12 +156,22 @@ class Claims:
         )
         self.storage.create_new_trial(self._id, trial)
 
-    def _end(self, trial_id: int, state: TrialState, values: list[float] | None = None) -> bool:
-        self.beats.release(trial_id)
+    def _end(
+        self,
+        trial_id: int,
+        state: TrialState,
+        attrs: Mapping[str, Any] | None = None,
+        values: list[float] | None = None,
+    ) -> bool:
+        """End a claim; False if another worker has."""
         try:
+            for name, value in (attrs or {}).items():
+                self.storage.set_trial_user_attr(trial_id, name, value)
             return self.storage.set_trial_state_values(trial_id, state, values)
         except UpdateFinishedTrialError:
             return False
+        finally:
+            self.beats.release(trial_id)
 
     def _trials(self) -> list[FrozenTrial]:
         # By number; what has ended is kept in memory by Optuna, and not asked for again.
@@ -182,12 +184,16 @@ class Claims:
             trial._trial_id,
             attrs[KEY],
             _STATES.get(trial.state, "running"),
-            attrs,
+            attrs.get(_OUTCOME, {}),
             str(attrs.get(TOKEN)).startswith(self._worker),
+            trial,
         )
 
 
-def _chunks(content: bytes) -> dict[str, Any]:
+def _written(content: bytes, attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a finished claim's trial, the one that is looked for last."""
     text = base64.b64encode(zlib.compress(content)).decode("ascii")
-    parts = [text[start : start + _SIZE] for start in range(0, len(text), _SIZE)]
-    return {f"{_CHUNK}:{place}": part for place, part in enumerate(parts)} | {_CHUNKS: len(parts)}
+    first, *more = [text[start : start + _SIZE] for start in range(0, len(text), _SIZE)]
+    outcome = {_CONTENT: first, _CHUNKS: 1 + len(more), **attrs}
+    parts: dict[str, Any] = {f"{_MORE}:{place}": part for place, part in enumerate(more, 1)}
+    return parts | {_OUTCOME: outcome}

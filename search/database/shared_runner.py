@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from libmtl_recon_search.child import Job
-from libmtl_recon_search.database.claims import REASON, Claim, Claims
+from libmtl_recon_search.database.claims import Claim, Claims
 from libmtl_recon_search.process import Follow, Interrupted, RunError
 from libmtl_recon_search.record import Damaged, read_record
 from libmtl_recon_search.result import Result, read_events
@@ -191,4 +191,4 @@ def _replayed(job: Job, follow: Follow) -> Result:
 
 def _failure(claim: Claim) -> RunError:
     host = claim.attrs.get(_HOST, "another machine")
-    return RunError(f"{claim.attrs[_TEXT]} (on {host})", claim.attrs[REASON])
+    return RunError(f"{claim.attrs[_TEXT]} (on {host})", claim.attrs["reason"])
