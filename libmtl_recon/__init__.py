@@ -14,6 +14,7 @@ from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.integrations.libmtl import activate, register_when_imported
 
 if TYPE_CHECKING:
+    from libmtl_recon.conflicts.layers import Layer
     from libmtl_recon.conflicts.plot import draw_profile
     from libmtl_recon.conflicts.profile import ConflictProfile
     from libmtl_recon.integrations.libmtl.architectures.extract import extract_task
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from libmtl_recon.integrations.libmtl.hooks import Measurement, StopRun, TrainerHook
     from libmtl_recon.integrations.libmtl.missing_labels.masked import Masked
     from libmtl_recon.integrations.libmtl.scoring import ScoringHook
+    from libmtl_recon.integrations.libmtl.script_flags import ScriptFlags, script_flags
     from libmtl_recon.integrations.libmtl.single_task import SingleTask
     from libmtl_recon.integrations.libmtl.sizes import summary
     from libmtl_recon.integrations.libmtl.splits import split_from
     from libmtl_recon.integrations.libmtl.step import present_tasks
     from libmtl_recon.launcher import find_script, run_module, run_script
     from libmtl_recon.profiles.cache import ProfileCache
+    from libmtl_recon.profiles.selection import select_layers
     from libmtl_recon.splitting.outputs import by_task
     from libmtl_recon.splitting.spec import SplitSpec
     from libmtl_recon.splitting.split import only_task, split_layers
@@ -44,6 +47,7 @@ __all__ = [
     "ReconError",
     "RotoGrad",
     "ScoringHook",
+    "ScriptFlags",
     "SingleTask",
     "SplitSpec",
     "StopRun",
@@ -63,6 +67,7 @@ __all__ = [
     "present_tasks",
     "run_module",
     "run_script",
+    "script_flags",
     "select_layers",
     "split_from",
     "split_layers",
@@ -79,6 +84,7 @@ _HOMES = {
     "ProfileCache": "profiles.cache",
     "RotoGrad": "weighting.rotograd",
     "ScoringHook": "integrations.libmtl.scoring",
+    "ScriptFlags": "integrations.libmtl.script_flags",
     "SingleTask": "integrations.libmtl.single_task",
     "SplitSpec": "splitting.spec",
     "StopRun": "integrations.libmtl.hooks",
@@ -93,6 +99,7 @@ _HOMES = {
     "present_tasks": "integrations.libmtl.step",
     "run_module": "launcher",
     "run_script": "launcher",
+    "script_flags": "integrations.libmtl.script_flags",
     "select_layers": "profiles.selection",
     "split_from": "integrations.libmtl.splits",
     "split_layers": "splitting.split",

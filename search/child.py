@@ -25,10 +25,12 @@ from libmtl_recon import (
     ProfileCache,
     ReconError,
     ScoringHook,
+    ScriptFlags,
     SingleTask,
     StopRun,
     TrainerHook,
     run_script,
+    script_flags,
 )
 from libmtl_recon.conflicts.layers import Layer
 from libmtl_recon.files import write_atomically
@@ -49,7 +51,7 @@ class Job:
         steps: End the scoring after so many steps.
         reuse: Whether a profile of the very same architecture is taken from the cache.
         start: End when the network is built; with ``steps``, count its layers as scoring does.
-        describe: End when the command line is parsed, and say which flags there are.
+        describe: End where the script reads its command line, and write which flags it has.
         threads: PyTorch's threads, of each rank.
         ranks: By how many processes the script is trained, started as torchrun does.
         requested: When it was asked for, in seconds of :func:`time.time`.
@@ -145,7 +147,10 @@ def _run(job: Job, recorder: Recorder, first: bool) -> int:
     if job.start:
         scored = job.steps is not None
         hooks.append(ScoringHook(on_built=_count_layers(recorder)) if scored else _Stopping())
-    if job.profile is None:
+    if job.describe:
+        with script_flags(_write_flags(recorder)):
+            status = run_script(job.script, job.arguments, hooks=hooks)
+    elif job.profile is None:
         status = run_script(job.script, job.arguments, hooks=hooks)
     elif first:
         status = _score(job, job.profile, recorder, hooks)
@@ -181,6 +186,10 @@ class _Stopping(TrainerHook):
 
     def built(self, trainer: Any) -> None:
         raise StopRun
+
+
+def _write_flags(recorder: Recorder) -> Callable[[ScriptFlags], None]:
+    return lambda flags: recorder.write("flags", known=flags.known, several=flags.several)
 
 
 def _count_layers(recorder: Recorder) -> Callable[[tuple[Layer, ...]], None]:

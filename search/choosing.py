@@ -27,8 +27,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from libmtl_recon import ReconError
 
-PLAN = "plan"
-"""The attribute that every trial of ours has from its beginning."""
+PLAN, ARGUMENTS = "plan", "arguments"
+"""Attributes that every trial of ours has from its beginning."""
+PROFILE = "{profile}"
+"""Stands for the file of the conflict profile in a trial's arguments."""
 # What Optuna and we stumble over where a trial's parameters are not of this space.
 _NOT_OURS = (ValueError, TypeError, KeyError, AttributeError, ReconError)
 
@@ -105,6 +107,16 @@ class Chooser:
             found |= self._sampled([], 0, fixed)[0].distributions
         return found
 
+    def attributes(self, plan: Plan) -> dict[str, Any]:
+        """What a trial says of itself from its beginning, for people and for reports."""
+        line = self._space.line(plan, seed=self._config.seed)
+        return {
+            PLAN: plan.title,
+            "layers": list(plan.layers),
+            # Each worker, and each report, has the profile in another folder.
+            ARGUMENTS: [PROFILE if part == self._space.network.file else part for part in line],
+        }
+
     def gives_up(
         self, before: Iterable[FrozenTrial], reached: Mapping[int, float], parameters: int
     ) -> bool:
@@ -151,7 +163,7 @@ class Chooser:
             state=TrialState.RUNNING,
             params=trial.params,
             distributions=trial.distributions,
-            user_attrs={PLAN: plan.title, "layers": list(plan.layers)},
+            user_attrs=self.attributes(plan),
             system_attrs=_own(study.trials[-1]),
         )
         return made, plan

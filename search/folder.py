@@ -37,11 +37,13 @@ class SearchFolder:
         runs_of: A digest of what all runs of the search have in common: the script and the
             packages' versions. Each run's record has it.
         identity: A digest of the whole search, which its study has.
+        fingerprint: What that is the digest of: the configuration, the script, the versions.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.runs_of = self.identity = ""
+        self.fingerprint: dict[str, Any] = {}
 
     @property
     def profile(self) -> Path:
@@ -108,7 +110,7 @@ class SearchFolder:
             "script": hashlib.sha256(script).hexdigest(),
             "versions": {package: version(package) for package in _PACKAGES},
         }
-        self.identity = _digest(now)
+        self.fingerprint, self.identity = now, _digest(now)
         self.runs_of = _digest([now["script"], now["versions"], config.threads])
         file = self.path / "search.json"
         before = self._before(file, say)

@@ -80,5 +80,9 @@ def _check(event: Any, before: bytes) -> None:
                 # None stands for NaN.
                 if value is not None and not math.isfinite(value):
                     raise ValueError
+    if event["event"] == "cost":
+        for value in (event["step_time"], event["memory"]):
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ValueError
     if event["event"] == "built" and not isinstance(event["parameters"], int):
         raise ValueError

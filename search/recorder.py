@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from libmtl_recon_search.cost import StepClock, peak_memory
+
 from libmtl_recon import Measurement, TrainerHook, known_weightings
 from libmtl_recon.output import warn
 
@@ -21,8 +23,11 @@ DIGEST = "digest"
 class Recorder(TrainerHook):
     """Writes what the first Trainer does, in all its calls of ``train``, one JSON object a line.
 
-    The last line has the digest of those before it, from which damage is known. Where a line
-    cannot be written the process ends, for a run of which nothing is known is worth nothing.
+    The line before the last has what the training cost, where there was one: the median seconds of
+    an optimiser's step, and the most bytes held; see :mod:`~libmtl_recon_search.cost`. On several
+    ranks, which step together and hold like parts of a batch, they are those of rank 0. The last
+    line has the digest of those before it, from which damage is known. Where a line cannot be
+    written the process ends, for a run of which nothing is known is worth nothing.
 
     Args:
         file: The record; None on ranks for which another writes, where nothing is written.
@@ -30,6 +35,8 @@ class Recorder(TrainerHook):
 
     def __init__(self, file: Path | None) -> None:
         self._trainer: Any = None
+        self._trained = False
+        self._clock = StepClock()
         self._digest = hashlib.sha256()
         try:
             self._stream = None if file is None else file.open("wb")
@@ -49,7 +56,11 @@ class Recorder(TrainerHook):
             give_up(error)
 
     def end(self, status: int) -> None:
-        """Write the last line, so that it is on the disk."""
+        """Write the last lines, so that they are on the disk."""
+        self._clock.stop()
+        if self._trained:
+            memory = peak_memory(self._trainer.model)
+            self.write("cost", step_time=self._clock.step_time, memory=memory)
         self.write("ended", status=status, **{DIGEST: self._digest.hexdigest()})
         if self._stream is None:
             return
@@ -77,9 +88,12 @@ class Recorder(TrainerHook):
         )
 
     def training(self, trainer: Any) -> None:
-        """Write that a script trains another model, too."""
+        """Begin to time steps; write that a script trains another model, too."""
         if not self._is_first(trainer):
             self.write("another model")
+            return
+        self._trained = True
+        self._clock.follow(getattr(trainer, "optimizer", None))
 
     def measured(self, trainer: Any, measurement: Measurement) -> None:
         """Write what was measured; NaN and infinity, which JSON lacks, as null."""
@@ -92,6 +106,7 @@ class Recorder(TrainerHook):
             losses=_finite(measurement.losses),
             metrics={task: _finite(values) for task, values in measurement.metrics.items()},
         )
+        self._clock.begin()
 
     def _is_first(self, trainer: Any) -> bool:
         return trainer is self._trainer or trainer.model is self._trainer.model

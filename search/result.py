@@ -24,6 +24,13 @@ class Result:
         weightings: The weightings that LibMTL had.
         epochs: For ``train``, ``val`` and ``test``, the metrics after each epoch, counted over all
             calls of ``Trainer.train``.
+        step_time: The median seconds of a training step; None if the run did not train or was cut
+            off, or if its record is older than this.
+        memory: The most bytes that it held: on CUDA devices, or of the process. None as above, and
+            where the system does not tell.
+        known: The script's flags, without their dashes; None if nobody asked, or if it reads its
+            command line without argparse.
+        several: Those of them that take several values.
         notes: Other events, e.g. ``reused``.
     """
 
@@ -33,6 +40,10 @@ class Result:
     epochs: dict[str, list[Metrics]] = field(
         default_factory=lambda: {"train": [], "val": [], "test": []}
     )
+    step_time: float | None = None
+    memory: int | None = None
+    known: tuple[str, ...] | None = None
+    several: tuple[str, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
     # In which epoch each of these was measured: the script's own number, which each call of
     # `train` begins anew, is of no use where there are several.
@@ -49,6 +60,11 @@ class Result:
             self.weightings = tuple(event["weightings"])
         elif event["event"] == "measured":
             self._measured(event)
+        elif event["event"] == "cost":
+            self.step_time, self.memory = event["step_time"], event["memory"]
+        elif event["event"] == "flags":
+            self.known = None if event["known"] is None else tuple(event["known"])
+            self.several = tuple(event["several"])
         else:
             self.notes[event["event"]] = event
 
@@ -91,23 +107,6 @@ class Result:
     def finished(self) -> bool:
         """Whether the run ended well."""
         return self.status == 0
-
-    @property
-    def several(self) -> tuple[str, ...]:
-        """The script's flags that take several values, of a run that was asked for them."""
-        return tuple(self.notes.get("flags", {}).get("several", ()))
-
-    @property
-    def step_time(self) -> float | None:
-        """Median seconds of a training step; None if it was not measured."""
-        found: float | None = self.notes.get("cost", {}).get("step_time")
-        return found
-
-    @property
-    def memory(self) -> float | None:
-        """Peak bytes of a training; None if it was not measured."""
-        found: float | None = self.notes.get("cost", {}).get("memory")
-        return found
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
+from uuid import uuid4
 
+from libmtl_recon_search.backends import Backend, Shared, in_folder
+from libmtl_recon_search.callbacks import make_callbacks
 from libmtl_recon_search.choosing import Chooser
 from libmtl_recon_search.config import Config
 from libmtl_recon_search.folder import SearchFolder
 from libmtl_recon_search.front import within
+from libmtl_recon_search.paging import ABOUT, about, write_page
 from libmtl_recon_search.plots import Dot, draw_improvement
 from libmtl_recon_search.process import Interrupted, Runner
 from libmtl_recon_search.progress import Display
@@ -24,7 +31,6 @@ from libmtl_recon_search.report import (
     single_task_row,
 )
 from libmtl_recon_search.session import Session
-from libmtl_recon_search.storage import StudyFile
 from libmtl_recon_search.study import Study
 from libmtl_recon_search.trials import trial_lines
 from libmtl_recon_search.trouble import explained
@@ -32,9 +38,31 @@ from libmtl_recon_search.trouble import explained
 from libmtl_recon import ConflictProfile, draw_profile
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a search came to.
+
+    Attributes:
+        report: The comparison of the best with EW.
+        study: The trials.
+        session: The runs.
+        profile: The network's conflict profile; None where none was needed.
+        url: Optuna's URL of the storage in which the study is.
+    """
+
+    report: Report
+    study: Study
+    session: Session
+    profile: ConflictProfile | None
+    url: str
+
+
 def run_search(
-    config: Config, out: str | Path, asked_to_stop: Callable[[], bool] = lambda: False
-) -> Report:
+    config: Config,
+    out: str | Path | None,
+    asked_to_stop: Callable[[], bool] = lambda: False,
+    shared: Shared | None = None,
+) -> Found:
     """Run a search, or go on with one.
 
     Single-task baselines, EW and the conflict scores are made first; then an Optuna study trains
@@ -45,24 +73,33 @@ def run_search(
     Args:
         config: What to search.
         out: The folder in which everything is kept. If it holds an earlier session of the same
-            search, that is continued.
+            search, that is continued. With a database it is this worker's own, and may be None:
+            what it holds is then gone at the end.
         asked_to_stop: Whether the search is to end; asked again and again while runs go on. This
             is what a handler of signals can set, for an exception that it raises may come
             anywhere.
+        shared: A database, through which workers on any machines make one search.
 
     Returns:
-        The report, which is also written to the folder.
+        What it came to; the reports are also written to the folder.
 
     Raises:
-        ReconError: A baseline or the first trials failed, or the folder cannot be used.
-        UsageError: The configuration does not fit the script, or the folder's earlier session.
+        ReconError: A baseline or the first trials failed, or the folder or the database cannot be
+            used.
+        UsageError: The configuration does not fit the script, or the earlier session.
         KeyboardInterrupt: It was asked to stop.
     """
-    # A script may change the working folder.
-    folder = SearchFolder(Path(out))
-    if Path(config.script).is_file():
-        config = config.model_copy(update={"script": str(Path(config.script).absolute())})
-    with Display() as display, explained(folder.path), folder.opened(config, display.line):
+    with ExitStack() as stack:
+        if out is None:
+            out = stack.enter_context(TemporaryDirectory(prefix="libmtl-recon-"))
+        # A script may change the working folder.
+        folder = SearchFolder(Path(out))
+        if Path(config.script).is_file():
+            config = config.model_copy(update={"script": str(Path(config.script).absolute())})
+        config = config.model_copy(update={"name": config.name or folder.path.name})
+        display = stack.enter_context(Display())
+        stack.enter_context(explained(folder.path))
+        stack.enter_context(folder.opened(config, display.line))
         runner = Runner(
             config.threads,
             config.timeout.run,
@@ -70,47 +107,67 @@ def run_search(
             asked_to_stop,
             config.launch.nproc_per_node,
         )
-        session = Session(config, folder, runner, display)
+        if shared is None:
+            opened = in_folder(config, folder, runner, display.line)
+        else:
+            opened = shared.opened(config, folder, runner, display.line, asked_to_stop)
+        backend = stack.enter_context(opened)
+        session = Session(config, folder, backend.runner, display)
         try:
-            profile = session.prepare()
-            study = _search(session)
-            finalists = _finalists(session, study)
-            pictures = _draw(session, study, finalists[0], profile)
-            report = _compare(session, study, finalists, pictures)
-            study.close()
-            report.save(folder.path)
+            return _searched(session, backend, asked_to_stop)
         except Interrupted:
             raise KeyboardInterrupt from None
-        finally:
-            runner.stop()
-    return report
 
 
-def _search(session: Session) -> Study:
+def _searched(
+    session: Session, backend: Backend, asked_to_stop: Callable[[], bool]
+) -> Found:
+    profile = session.prepare()
+    study = _study(session, backend, asked_to_stop)
+    _optimize(session, study)
+    finalists = _finalists(session, study)
+    pictures = _draw(session, study, finalists[0], profile)
+    report = _compare(session, study, finalists, pictures)
+    report.save(session.folder.path)
+    write_page(session, study, profile, report)
+    study.close()
+    return Found(report, study, session, profile, backend.url)
+
+
+def _study(session: Session, backend: Backend, asked_to_stop: Callable[[], bool]) -> Study:
     config, say = session.config, session.display.line
+
+    def check() -> None:
+        if asked_to_stop():
+            raise Interrupted
+
+    store = backend.open_study(session.judge.directions)
+    # Several processes that choose at the same time are not to choose the same.
+    worker = f" {uuid4().hex}" if store.shared else ""
     study = Study(
-        StudyFile(
-            session.folder.study,
-            session.folder.identity,
-            say,
-            session.judge.directions,
-            config.name or session.folder.path.name,
-        ),
+        store,
         config,
-        Chooser(config, session.space, session.judge, session.epochs),
+        Chooser(config, session.space, session.judge, session.epochs, worker),
         session.train,
         say,
+        check,
+        make_callbacks(config, say),
     )
     study.know(session.reference, session.trained(session.reference))
+    store.study.set_user_attr(ABOUT, about(session))
+    return study
+
+
+def _optimize(session: Session, study: Study) -> None:
+    config = session.config
     with session.display.phase("trials", config.trials) as phase:
         study.optimize(phase, session.runner.stop, config.timeout.study)
     failed = len(study.board.failures)
     if failed:
-        say(
+        session.display.line(
             f"{failed} of {study.finished} trials failed. They are not made again; with a higher "
             "--trials others are."
         )
-    return study
 
 
 def _finalists(session: Session, study: Study) -> list[Finalist]:

@@ -11,13 +11,14 @@ from pathlib import Path
 from libmtl_recon_search.check import faults_of, require_measurements
 from libmtl_recon_search.child import Job
 from libmtl_recon_search.config import Config
+from libmtl_recon_search.database.shared_runner import AnyRunner
 from libmtl_recon_search.faults import raise_all
 from libmtl_recon_search.folder import SearchFolder
 from libmtl_recon_search.jobs import Jobs
 from libmtl_recon_search.judge import Baseline, Judge, Outcome
 from libmtl_recon_search.objective import Scale, UndefinedMetricError
 from libmtl_recon_search.plan import Flags, Plan
-from libmtl_recon_search.process import Follow, RunError, Runner
+from libmtl_recon_search.process import Follow, RunError
 from libmtl_recon_search.progress import Display, Phase
 from libmtl_recon_search.result import Result
 from libmtl_recon_search.space import Network, SearchSpace
@@ -52,7 +53,7 @@ class Session:
     jobs: Jobs
 
     def __init__(
-        self, config: Config, folder: SearchFolder, runner: Runner, display: Display
+        self, config: Config, folder: SearchFolder, runner: AnyRunner, display: Display
     ) -> None:
         self.config, self.folder, self.runner, self.display = config, folder, runner, display
         self.tasks: tuple[str, ...] = ()

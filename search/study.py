@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
+import optuna
 from libmtl_recon_search.board import (
     AGAIN,
     FAILED,
@@ -72,6 +73,7 @@ class Trained:
 Reached = Callable[[int, float, int], bool]
 """Told (epoch, best lead so far, parameters of the network); false ends the training."""
 Train = Callable[[Plan, Reached], Trained]
+Callback = Callable[[optuna.Study, FrozenTrial], None]
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Study:
         train: Trains a plan; called from several threads at a time.
         say: Told what is not as it should be.
         check: Raises if the search was asked to stop; called while nothing is trained here.
+        callbacks: Told of each trial that this process has ended.
     """
 
     def __init__(
@@ -107,9 +110,11 @@ class Study:
         train: Train,
         say: Callable[[str], None] = lambda _: None,
         check: Callable[[], None] = lambda: None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.store, self._config, self._chooser = store, config, chooser
         self._train, self._say, self._check = train, say, check
+        self._callbacks = callbacks
         self._plans: dict[int, Plan | None] = {}  # of trials by number; None for others' trials
         self._known: dict[object, Trained] = {}  # of plans that a baseline trained
         # Of plans that this process trains, the trials that wait for their end.
@@ -159,6 +164,10 @@ class Study:
                         self._conclude(*running.pop(future), future, phase)
             except BaseException:
                 stop()
+                if self.store.shared:
+                    # So that others need not wait until they take this worker for dead.
+                    for number, _ in running.values():
+                        self.store.tell(number, TrialState.FAIL)
                 raise
         for trial, _ in self._left:  # there are enough without them
             if isinstance(trial, int):
@@ -247,7 +256,7 @@ class Study:
         board = Board(ours, self._plans)
         if self.store.shared:
             for entry in board.cut_off(self._config.trials):
-                return _once_more(entry.trials[-1], entry.plan), entry.plan
+                return self._once_more(entry.trials[-1], entry.plan), entry.plan
         if len(board) >= self._config.trials:
             return None
         asked = self._asked_for(ours)
@@ -415,6 +424,7 @@ class Study:
             self.store.constrain(other, ending.violations)
             self.store.tell(other, ending.state, ending.values)
         phase.done(f"trial {number}: {plan.title}: {said}")
+        self._tell_callbacks(number)
         if not isinstance(error, ReconError):
             self._failures = None
         elif self._failures is not None:
@@ -422,6 +432,10 @@ class Study:
             if len(self._failures) == _FAILURES:
                 same = ", all for the same reason" if len(set(self._failures)) == 1 else ""
                 raise ReconError(f"The first {_FAILURES} trials failed{same}. The last: {error}")
+
+    def _tell_callbacks(self, number: int) -> None:
+        for callback in self._callbacks:
+            callback(self.store.study, self.store.study.get_trials(deepcopy=False)[number])
 
     def _others_at_work(self) -> bool:
         """Wait a moment for what other processes train; false if they train nothing."""
@@ -445,10 +459,19 @@ class Study:
         if not board.ended:
             # Nothing went well so far; perhaps what was in the way is gone.
             self._left += [
-                (_once_more(entry.failed, entry.plan), entry.plan)
+                (self._once_more(entry.failed, entry.plan), entry.plan)
                 for entry in board.entries.values()
                 if entry.failed is not None and entry.live is None
             ]
+
+    def _once_more(self, trial: FrozenTrial, plan: Plan) -> FrozenTrial:
+        """A trial in the place of one that failed or was cut off."""
+        return create_trial(
+            state=TrialState.RUNNING,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs={**self._chooser.attributes(plan), AGAIN: trial.number},
+        )
 
     def _without_conflicts(self, ours: list[FrozenTrial]) -> list[FrozenTrial]:
         """See that trials of ours can be added at all; the trials, with their new numbers."""
@@ -467,16 +490,6 @@ class Study:
                     self._plans.clear()
                     return self.trials
         return ours
-
-
-def _once_more(trial: FrozenTrial, plan: Plan) -> FrozenTrial:
-    """A trial in the place of one that failed or was cut off."""
-    return create_trial(
-        state=TrialState.RUNNING,
-        params=trial.params,
-        distributions=trial.distributions,
-        user_attrs={PLAN: plan.title, "layers": list(plan.layers), AGAIN: trial.number},
-    )
 
 
 def _place(ours: Sequence[FrozenTrial]) -> int:

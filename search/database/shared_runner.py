@@ -31,6 +31,9 @@ class AnyRunner(Protocol):
     def run(self, job: Job, follow: Follow = ...) -> Result:
         """Run a job to its end, or take the result that is there."""
 
+    def busy(self, job: Job) -> bool:
+        """Whether another process is just running the job."""
+
     def stop(self) -> None:
         """End all runs that are going on."""
 
@@ -68,6 +71,12 @@ class SharedRunner:
         self._stopped = True
         self._runner.stop()
 
+    def busy(self, job: Job) -> bool:
+        """Whether another worker is just running the job, so that :meth:`run` would wait."""
+        key = job.events.stem
+        claim = None if key in self._there else self._claims.find(key)
+        return claim is not None and claim.state == "running"
+
     def run(self, job: Job, follow: Follow = lambda _: True) -> Result:
         """Run a job to its end, or take what this or another worker has made of it.
 
@@ -81,7 +90,7 @@ class SharedRunner:
             MachineError: It could not write, or the database stays away.
             Interrupted: :meth:`stop` was called.
         """
-        if job.start:  # is over in a moment, and leaves nothing
+        if job.start or job.describe:  # is over in a moment, and leaves nothing
             return self._runner.run(job, follow)
         key = job.events.stem
         while True:

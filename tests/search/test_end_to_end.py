@@ -32,7 +32,7 @@ def run_files(folder: Path) -> dict[str, int]:
 
 def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
     storage = f"sqlite:///{folder / 'study.db'}"
-    return optuna.load_study(study_name="libmtl-recon", storage=storage).get_trials()
+    return optuna.load_study(study_name="tiny", storage=storage).get_trials()
 
 
 @pytest.fixture(scope="module")

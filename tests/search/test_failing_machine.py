@@ -172,7 +172,7 @@ def test_a_lock_in_the_middle_of_a_study_stops_it_and_loses_nothing(
 ) -> None:
     monkeypatch.setattr(storage, "_HELD", 0.1)
 
-    def train(plan: Plan, report: Report) -> float:
+    def train(plan: Plan, report: Report) -> Trained:
         result = folder.train(plan, report)
         if len(folder.trained) == 3:
             blocker = sqlite3.connect(folder.file, isolation_level=None, check_same_thread=False)
@@ -246,7 +246,7 @@ def test_a_full_disk_is_said_of_the_folder_too(
 
 
 def test_a_run_that_finds_no_room_is_no_failed_trial(folder: Folder) -> None:
-    def train(plan: Plan, report: Report) -> float:
+    def train(plan: Plan, report: Report) -> Trained:
         raise MachineError("no room")
 
     with pytest.raises(MachineError, match="no room"):
@@ -405,7 +405,7 @@ def test_a_trial_that_takes_a_name_of_ours_for_something_else_is_set_aside(
 def test_a_name_that_is_taken_while_the_search_goes_on_stops_it_and_loses_nothing(
     folder: Folder, alone: Folder
 ) -> None:
-    def train(plan: Plan, report: Report) -> float:
+    def train(plan: Plan, report: Report) -> Trained:
         with folder.optuna() as study:
             if not any("lr" in trial.params for trial in study.get_trials(deepcopy=False)):
                 study.add_trial(a_trial(alpha="much", lr=0.1))
@@ -425,7 +425,7 @@ def test_a_name_that_is_taken_while_the_search_goes_on_stops_it_and_loses_nothin
 def test_a_trial_that_another_program_ends_is_left_as_it_is(
     state: TrialState, folder: Folder
 ) -> None:
-    def train(plan: Plan, report: Report) -> float:
+    def train(plan: Plan, report: Report) -> Trained:
         with folder.optuna() as study:
             if not study.get_trials(deepcopy=False, states=(state,)):
                 study.tell(0, 50.0 if state == TrialState.COMPLETE else None, state=state)
@@ -496,9 +496,9 @@ def test_a_search_that_was_cut_off_goes_on_as_if_it_had_not_been(
     at: int, folder: Folder, alone: Folder
 ) -> None:
 
-    def train(plan: Plan, report: Report) -> float:
+    def train(plan: Plan, report: Report) -> Trained:
         if len(folder.trained) + 1 == at:
-            report(0, -50.0)  # what it had reached is no reason to end it
+            report(0, -50.0, 1)  # what it had reached is no reason to end it
             raise KeyboardInterrupt
         return folder.train(plan, report)
 
@@ -542,7 +542,7 @@ def test_cut_off_while_it_is_written_down_a_trial_is_there_or_not(
 
 
 def test_trials_left_over_when_fewer_are_wanted_do_not_stay_running(folder: Folder) -> None:
-    def train(plan: Plan, report: Report) -> float:
+    def train(plan: Plan, report: Report) -> Trained:
         if len(folder.trained) == 3:
             raise KeyboardInterrupt
         return folder.train(plan, report)

@@ -90,7 +90,7 @@ class Victim:
         report = json.loads((self.out / "report.json").read_text(encoding="utf-8"))
         report["command"] = report["command"].replace(str(self.home), "")
         storage = optuna.storages.RDBStorage(f"sqlite:///{self.out / 'study.db'}")
-        trials = optuna.load_study(study_name="libmtl-recon", storage=storage).get_trials()
+        trials = optuna.load_study(study_name="tiny", storage=storage).get_trials()
         storage.remove_session()
         storage.engine.dispose()
         assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}

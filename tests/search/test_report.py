@@ -192,4 +192,5 @@ def test_every_number_of_the_study_is_accounted_for(
         "EW, Recon S=-0.1 K=1",
         "EW, Recon S=-0.1 K=2",
     ]
-    assert len(again) >= 20
+    # After three repeats what is left is looked up: nothing.
+    assert 3 <= len(again) <= 6

@@ -374,3 +374,22 @@ def test_a_search_goes_on_with_another_launch(tmp_path: Path) -> None:
         with folder.opened(config(launch=Launch(nproc_per_node=ranks))):
             pass
     assert "launch" not in json.loads((tmp_path / "search.json").read_text(encoding="utf-8"))
+
+
+# What a script's flags are.
+
+
+def test_a_script_says_its_flags_and_nothing_else(tmp_path: Path) -> None:
+    tiny = Path(__file__).with_name("tiny.py")
+    for number, flags in enumerate(((), ("--fault", "exit", "--no_such_flag"))):
+        job = Job(str(tiny), flags, tmp_path / f"flags-{number}.jsonl", describe=True)
+        found = Forking(1).run(job)
+        assert found.known is not None
+        assert {"epochs", "tags", "quick", "weighting", "recon_k"} <= set(found.known)
+        assert {"tags", "img_size"} <= set(found.several) <= set(found.known)
+        assert not {"epochs", "quick", "weighting"} & set(found.several)
+        assert (found.parameters, found.step_time) == (0, None)
+        again = read_record(job.events)
+        assert again is not None
+        assert (again.known, again.several) == (found.known, found.several)
+        assert job.log.read_text() == ""

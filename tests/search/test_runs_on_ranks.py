@@ -86,8 +86,10 @@ def ranks_in(folder: Path) -> list[int]:
 
 
 def measured(job: Job) -> list[dict[str, Any]]:
-    """The events of a run without its times."""
+    """The events of a run without its times, and without what it cost."""
     events = [json.loads(line) for line in job.events.read_text(encoding="utf-8").splitlines()]
+    assert [event["event"] for event in events].count("cost") == 1
+    events = [event for event in events if event["event"] != "cost"]
     varying = {"started": "after", "ended": "digest"}
     return [{k: v for k, v in e.items() if k != varying.get(e["event"])} for e in events]
 

@@ -37,7 +37,7 @@ def _run(monkeypatch: pytest.MonkeyPatch, folder: Path, runner: FakeRunner, **ch
 
 def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
     storage = f"sqlite:///{folder / 'out' / 'study.db'}"
-    return optuna.load_study(study_name="libmtl-recon", storage=storage).get_trials()
+    return optuna.load_study(study_name="study", storage=storage).get_trials()
 
 
 def better_with_an_even_k(asked: Asked, task: str) -> Curves:

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.integrations.libmtl import optimizers, prepared_arguments
+from libmtl_recon.integrations.libmtl import optimizers, prepared_arguments, script_flags
 from libmtl_recon.integrations.libmtl.flags import ARCHITECTURES, WEIGHTINGS, idle, training
 from libmtl_recon.integrations.libmtl.patches import patch_status
 from libmtl_recon.texts import did_you_mean
@@ -124,6 +124,7 @@ def default_weight_args(libmtl: ModuleType, weighting: str) -> dict[str, Any]:
 
 def prepare(libmtl: ModuleType, params: argparse.Namespace) -> Prepared:
     """What ``prepare_args`` does now; a wrong value ends the program as argparse ends it."""
+    script_flags.end_if_asked()
     prepared_arguments.keep(params)
     try:
         prepared = complete(libmtl, params)

@@ -264,6 +264,18 @@ def test_split_checkpoints_build_the_same_network_there() -> None:
     assert "skipped" not in shown
 
 
+def test_scripts_say_their_flags_there(script: Path) -> None:
+    found = python(
+        "-c",
+        "from libmtl_recon import run_script, script_flags\n"
+        "found = []\n"
+        "with script_flags(found.append):\n"
+        f"    assert run_script({str(script)!r}) == 0\n"
+        "print(found[0].several, 'GradVac_beta' in found[0].known)",
+    )
+    assert found.endswith("('img_size', 'num_experts') True\n"), found
+
+
 ROTATED = """
 import sys
 sys.path.insert(0, {folder!r})

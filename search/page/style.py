@@ -1,0 +1,250 @@
+"""How figures look: colours that all eyes tell apart, texts that no browser reads as markup."""
+
+from __future__ import annotations
+
+import html
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import plotly.graph_objects as go
+from libmtl_recon_search.page.model import Page, PageObjective, PageTrial
+from libmtl_recon_search.trials import in_words, short_reason
+
+from libmtl_recon.texts import bounded, printable
+
+INK, FAINT, GRID = "#1c1f23", "#6b7280", "#e4e7eb"
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+
+# Okabe and Ito's, without the yellow that paper swallows. Marks tell apart those who see no
+# colours, and the weightings beyond six: no pair comes twice among 42.
+_WEIGHTINGS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_SYMBOLS = ("circle", "square", "triangle-up", "cross", "star", "hexagon", "triangle-down")
+# Paul Tol's muted ones, so that a task or an objective is not taken for a weighting.
+OTHERS = (
+    *("#332288", "#88ccee", "#117733", "#ddcc77", "#cc6677", "#aa4499", "#44aa99", "#882255"),
+    "#999933",
+)
+PATTERNS = ("", "/", "x", ".")
+
+_TITLES = {
+    "delta_m": "Δm",
+    "worst_task": "Δ of the worst task",
+    "step_time": "time per step",
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a weighting is drawn wherever it is drawn."""
+
+    color: str
+    symbol: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A list to choose an axis from.
+
+    Attributes:
+        label: What is chosen.
+        options: Names, each with what plotly's ``update`` takes: traces' and layout's changes.
+        chosen: The option that is drawn first.
+    """
+
+    label: str
+    options: Mapping[str, tuple[dict[str, Any], dict[str, Any]]]
+    chosen: str
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure with all that stands around it.
+
+    Attributes:
+        id: Its anchor in the page.
+        title: Its heading.
+        caption: What one sees and how to read it.
+        alt: What those are told who do not see it.
+        figure: The picture; None where there is nothing to draw yet.
+        empty: A sentence that then stands in its place.
+        narrow: Changes of the layout on a phone, by path: ``{"yaxis.tickfont.size": 9}``.
+        printed: Changes on paper, on top of the wide layout.
+        least: The width in pixels below which it scrolls in its box; 0 if it always fits.
+        choices: Lists above it.
+    """
+
+    id: str
+    title: str
+    caption: str
+    alt: str
+    figure: go.Figure | None
+    empty: str = ""
+    narrow: Mapping[str, Any] = field(default_factory=dict)
+    printed: Mapping[str, Any] = field(default_factory=dict)
+    least: int = 0
+    choices: tuple[Choice, ...] = ()
+
+
+def styles(page: Page) -> dict[str, Style]:
+    """Colour and mark of each weighting, in the order in which the page meets them."""
+    trials = (*([page.reference] if page.reference else []), *page.trials)
+    return {
+        name: Style(
+            _WEIGHTINGS[place % len(_WEIGHTINGS)],
+            _SYMBOLS[place % len(_SYMBOLS)],
+        )
+        for place, name in enumerate(dict.fromkeys(trial.weighting for trial in trials))
+    }
+
+
+def plain(text: str, longest: int = 48) -> str:
+    """A name of bounded length without control characters."""
+    return bounded(printable(text), longest)
+
+
+def ending(text: str, longest: int) -> str:
+    """The end of a name, by which the paths of layers differ, as plotly can show it."""
+    name = printable(text)
+    return html.escape(name if len(name) <= longest else f"…{name[1 - longest :]}", quote=False)
+
+
+def shown(text: str, longest: int = 48) -> str:
+    """A name as plotly can show it, which reads some HTML in every text."""
+    return html.escape(plain(text, longest), quote=False)
+
+
+def paragraph(text: str, width: int = 56, longest: int = 280) -> str:
+    """A text in lines short enough for the box that follows the pointer."""
+    lines = textwrap.wrap(bounded(printable(text), longest), width)
+    return "<br>".join(html.escape(line, quote=False) for line in lines)
+
+
+def layout(height: int, **more: Any) -> dict[str, Any]:
+    """What all figures have in common."""
+    common: dict[str, Any] = {
+        "template": "none",
+        "height": height,
+        "margin": {"l": 64, "r": 16, "t": 34, "b": 56},
+        "font": {"family": _FONT, "size": 13, "color": INK},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "hovermode": "closest",
+        "hoverlabel": {"align": "left", "bgcolor": "white", "font": {"color": INK, "size": 12}},
+        "legend": {"font": {"size": 12}, "itemsizing": "constant", "tracegroupgap": 2},
+    }
+    return common | more
+
+
+def axis(title: str, **more: Any) -> dict[str, Any]:
+    """An axis with a light grid."""
+    common: dict[str, Any] = {
+        "title": {"text": title, "standoff": 10, "font": {"size": 13}},
+        "gridcolor": GRID,
+        "zeroline": False,
+        "linecolor": FAINT,
+        "ticks": "outside",
+        "tickcolor": FAINT,
+        "automargin": True,
+    }
+    return common | more
+
+
+PRINTED = {"height": 360}
+"""What changes on paper in all figures that need not be higher: two of them fit on a page."""
+
+NARROW = {
+    "font.size": 11,
+    "dragmode": False,  # a finger that scrolls the page does not zoom
+    "margin.l": 44,
+    "margin.r": 8,
+    "legend.orientation": "h",
+    "legend.x": 0,
+    "legend.xanchor": "left",
+    "legend.y": -0.22,
+    "legend.yanchor": "top",
+}
+"""What changes on a phone in all figures with a legend."""
+
+
+def name_of(objective: PageObjective) -> str:
+    """An objective in a word, as it stands in a sentence."""
+    return _TITLES.get(objective.name, plain(objective.name))
+
+
+def title_of(objective: PageObjective, on: str) -> str:
+    """An objective in words, with its unit, as the title of an axis."""
+    name = _TITLES.get(objective.name, objective.name)
+    data = f" on {on} data" if objective.name in ("delta_m", "worst_task") else ""
+    unit = f", {objective.unit}" if objective.unit else ""
+    return f"{name}{data}{unit}"
+
+
+def number(value: float | None, name: str = "") -> str:
+    """A value in so many digits as people compare."""
+    if value is None or not math.isfinite(value):
+        return "–" if value is None else str(value)
+    if name in ("delta_m", "worst_task"):
+        return f"{value:+.2f}"
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:.4g}"
+
+
+def label(trial: PageTrial) -> str:
+    """How a trial is called."""
+    return "baseline" if trial.number is None else f"trial {trial.number}"
+
+
+def hover(trial: PageTrial, objectives: Sequence[PageObjective]) -> str:
+    """All about a trial, for the box that follows the pointer."""
+    marks = [
+        word for word, so in (("picked", trial.picked), ("on the front", trial.on_front)) if so
+    ]
+    lines = [f"<b>{label(trial)}</b>" + (f" ({', '.join(marks)})" if marks else "")]
+    lines += [paragraph(trial.plan)]
+    for one in objectives:
+        if one.name in trial.values:
+            value = number(trial.values[one.name], one.name)
+            name = html.escape(name_of(one), quote=False)
+            lines += [f"{name}: <b>{value}</b> {shown(one.unit)}"]
+    if trial.parameters is not None and "parameters" not in trial.values:
+        lines += [f"parameters: {trial.parameters:,}"]
+    if trial.state not in ("finished", "baseline") or trial.reason:
+        reason = short_reason(trial.reason)
+        lines += [paragraph(f"{trial.state}: {reason}" if reason else trial.state)]
+    if not trial.feasible:
+        lines += [paragraph(f"infeasible: {trial.violated}")]
+    if trial.again:
+        lines += [f"chosen again by {in_words(trial.again)}"]
+    return "<br>".join(lines)
+
+
+def measured(trials: Iterable[PageTrial], names: Sequence[str]) -> list[PageTrial]:
+    """The trials that have a finite value of each of these objectives."""
+    return [
+        trial
+        for trial in trials
+        if all(math.isfinite(trial.values.get(name, math.nan)) for name in names)
+    ]
+
+
+def most(values: Sequence[float]) -> tuple[float, float] | None:
+    """The range in which all lie but those far out; None where none lies far out."""
+    finite = sorted(value for value in values if math.isfinite(value))
+    if len(finite) < 8:
+        return None
+    low, high = finite[len(finite) // 4], finite[3 * len(finite) // 4]
+    far = 3 * (high - low)
+    near = [value for value in finite if low - far <= value <= high + far]
+    if not far or len(near) == len(finite):
+        return None
+    room = 0.06 * (near[-1] - near[0])
+    return near[0] - room, near[-1] + room
+
+
+def plural(count: int, what: str) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{count} {what}" + ("" if count == 1 else "s")
