@@ -1,0 +1,281 @@
+"""Trials that have ended, told to MLflow and to TensorBoard."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+from libmtl_recon_search.faults import raise_all
+from optuna.trial import FrozenTrial, TrialState
+
+from libmtl_recon import ReconError, UsageError
+from libmtl_recon.errors import MissingPackageError
+from libmtl_recon.output import warn
+from libmtl_recon.texts import did_you_mean
+
+Callback = Callable[[optuna.Study, FrozenTrial], None]
+
+_TRIES = 3
+_CURVE = "curve"
+# What MLflow takes.
+_MOST_METRICS, _MOST_PARAMS = 1000, 100
+_LONGEST_NAME, _LONGEST_VALUE = 250, 500
+_STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+# In a URL: who asks, which may be a password or a token; and parts of the query that are secret.
+_USER = re.compile(r"(?<=://)\S+@")
+_SECRET = re.compile(r"(?i)([?&][^=&\s]*(?:pass|pwd|token|secret|key)[^=&\s]*=)[^&\s'\"]+")
+
+
+class Asked(Protocol):
+    """What is read of a configuration: ``callbacks``, and the names of the objectives."""
+
+    @property
+    def callbacks(self) -> Any: ...  # noqa: D102
+    @property
+    def objectives(self) -> Sequence[str]: ...  # noqa: D102
+
+
+def make_callbacks(config: Asked, say: Callable[[str], None] = warn) -> list[Callback]:
+    """What is to be called with each trial that has ended, as Optuna's callbacks are.
+
+    ``callbacks: {mlflow: {tracking_uri: …, experiment: …}, tensorboard: {log_dir: …}}`` asks for
+    both; what is null is off. By default, MLflow chooses where it keeps runs, and the experiment
+    has the study's name. Each gets a trial's parameters, the values of the objectives, its state,
+    what of its user attributes are numbers or texts, and its learning curve.
+
+    A callback never raises: its first failure is said. After three in a row it does no more.
+
+    Args:
+        config: The search's configuration.
+        say: Told of the failure, in words without a password.
+
+    Raises:
+        MissingPackageError: The package is not installed.
+        UsageError: A key or a value is none that there is.
+        FaultsError: Several of these.
+    """
+    found: list[Callback] = []
+    faults: list[ReconError] = []
+    for name, (make, keys) in _KINDS.items():
+        given = getattr(config.callbacks, name)
+        if given is None:
+            continue
+        try:
+            _check(f"callbacks.{name}", given, keys)
+            found.append(_Shielded(name, make(given, tuple(config.objectives)), say))
+        except ReconError as error:
+            faults.append(error)
+    raise_all("", faults)
+    return found
+
+
+def _check(parameter: str, given: Mapping[str, Any], keys: Sequence[str]) -> None:
+    for key, value in given.items():
+        if key not in keys:
+            way_out = f"{did_you_mean(key, keys)}There are: {', '.join(keys)}."
+            raise UsageError(parameter, "must have keys that it knows", key, way_out)
+        if not isinstance(value, str) or not value.strip():
+            raise UsageError(f"{parameter}.{key}", "must be a text", value, "Write it in quotes.")
+
+
+class _Shielded:
+    """A callback whose failures are no concern of the search."""
+
+    def __init__(self, name: str, callback: Callback, say: Callable[[str], None]) -> None:
+        self._name, self._callback, self._say = name, callback, say
+        self._said, self._failures = False, 0
+        self._one_at_a_time = threading.Lock()  # workers are threads
+
+    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        with self._one_at_a_time:
+            if self._failures == _TRIES:
+                return
+            try:
+                self._callback(study, trial)
+            except Exception as error:  # noqa: BLE001  # of any library; a search goes on
+                self._failures += 1
+                self._tell(trial, error)
+            else:
+                self._failures = 0
+
+    def _tell(self, trial: FrozenTrial, error: Exception) -> None:
+        if self._said:
+            return
+        self._said = True
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        self._say(
+            f"The callback {self._name} failed, and trial {trial.number} is missing there: "
+            f"{hide_secrets(why)} The search goes on; after {_TRIES} failures in a row the "
+            "callback is no longer called."
+        )
+
+
+def hide_secrets(text: str) -> str:
+    """A text with what is secret in its URLs, such as all before an ``@``, as ``***``."""
+    return _SECRET.sub(r"\1***", _USER.sub("***@", text))
+
+
+class _MLflow:
+    """Writes each trial as a run of an experiment of MLflow's."""
+
+    def __init__(self, given: Mapping[str, str], objectives: tuple[str, ...]) -> None:
+        _need("callbacks.mlflow", "mlflow", "mlflow-skinny", "mlflow")
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        # They tell of each table of a new database.
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        # Not mlflow's own functions, which have one address and one run for the whole process.
+        try:
+            self._client = MlflowClient(tracking_uri=given.get("tracking_uri"))
+        except MlflowException as error:
+            raise UsageError(
+                "callbacks.mlflow.tracking_uri",
+                "must be an address at which MLflow keeps runs",
+                hide_secrets(given.get("tracking_uri", "")),
+                hide_secrets(" ".join(str(error).split())),
+            ) from error
+        self._experiment = given.get("experiment")
+        self._objectives = objectives
+        self._id: str | None = None
+
+    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        if self._id is None:
+            self._id = self._find(self._experiment or study.study_name)
+        begun, ended = _milliseconds(trial.datetime_start), _milliseconds(trial.datetime_complete)
+        values = _values(study, trial, self._objectives)
+        metrics = [Metric(_name(name), value, ended, 0) for name, value in values.items()]
+        curve = sorted(trial.intermediate_values.items())
+        metrics += [Metric(_CURVE, value, ended, epoch) for epoch, value in curve]
+        params = [Param(_name(n), str(v)[:_LONGEST_VALUE]) for n, v in trial.params.items()]
+        tags = {"study": study.study_name, "trial": trial.number, "state": trial.state.name}
+        tags |= _texts(trial)
+        shown = [RunTag(_name(n), str(v)[:_LONGEST_VALUE]) for n, v in tags.items()]
+        run = self._client.create_run(
+            self._id, start_time=begun, run_name=f"{study.study_name} {trial.number}"
+        )
+        status = "FAILED"
+        try:
+            for few in _batches(metrics, _MOST_METRICS):
+                self._client.log_batch(run.info.run_id, metrics=few)
+            for few in _batches(params, _MOST_PARAMS):
+                self._client.log_batch(run.info.run_id, params=few)
+            for few in _batches(shown, _MOST_PARAMS):
+                self._client.log_batch(run.info.run_id, tags=few)
+            status = _STATUS.get(trial.state, "FAILED")
+        finally:
+            self._client.set_terminated(run.info.run_id, status, end_time=ended)
+
+    def _find(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        there = self._client.get_experiment_by_name(name)
+        if there is None:
+            try:
+                made: str = self._client.create_experiment(name)
+            except MlflowException:
+                # Another worker was faster.
+                there = self._client.get_experiment_by_name(name)
+                if there is None:
+                    raise
+            else:
+                return made
+        found: str = there.experiment_id
+        return found
+
+
+class _TensorBoard:
+    """Writes each trial into a folder of its own, with its parameters for the page HPARAMS."""
+
+    def __init__(self, given: Mapping[str, str], objectives: tuple[str, ...]) -> None:
+        _need("callbacks.tensorboard", "tensorboard", "tensorboard", "tensorboard")
+        if "log_dir" not in given:
+            raise UsageError(
+                "callbacks.tensorboard",
+                "must have log_dir, a folder",
+                dict(given),
+                "Add it, e.g. `tensorboard: {log_dir: runs/tensorboard}`.",
+            )
+        self._folder, self._objectives = Path(given["log_dir"]).absolute(), objectives
+
+    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        values = _values(study, trial, self._objectives)
+        of_study = re.sub(r"[^\w.-]", "_", study.study_name).strip(".") or "study"
+        folder = self._folder / of_study / f"trial-{trial.number:04d}"
+        with SummaryWriter(str(folder)) as writer:
+            for epoch, value in sorted(trial.intermediate_values.items()):
+                writer.add_scalar(_CURVE, value, epoch)
+            for name, text in {"state": trial.state.name, **_texts(trial)}.items():
+                writer.add_text(name, text)
+            plain = {
+                n: v if isinstance(v, (int, float)) else str(v) for n, v in trial.params.items()
+            }
+            # Into this folder, and not into one below it.
+            writer.add_hparams({"trial": trial.number, **plain}, values, run_name=".")
+
+
+_KINDS: dict[
+    str, tuple[Callable[[Mapping[str, str], tuple[str, ...]], Callback], Sequence[str]]
+] = {
+    "mlflow": (_MLflow, ("tracking_uri", "experiment")),
+    "tensorboard": (_TensorBoard, ("log_dir",)),
+}
+
+
+def _need(wanted: str, module: str, package: str, extra: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise MissingPackageError(wanted, package, extra)
+
+
+def _values(
+    study: optuna.Study, trial: FrozenTrial, objectives: tuple[str, ...]
+) -> dict[str, float]:
+    """The objectives' values, and numbers among the attributes, which may be one per task."""
+    found: dict[str, float] = {}
+    for name, value in trial.user_attrs.items():
+        several = value if isinstance(value, dict) else {}
+        for key, one in {name: value, **{f"{name}/{key}": v for key, v in several.items()}}.items():
+            if isinstance(one, (int, float)) and not isinstance(one, bool) and math.isfinite(one):
+                found[key] = float(one)
+    values = trial.values or []
+    names = study.metric_names or objectives
+    if len(names) != len(values):
+        names = [f"value_{place}" for place in range(len(values))]
+    return found | dict(zip(names, values, strict=True))
+
+
+def _texts(trial: FrozenTrial) -> dict[str, str]:
+    """Texts, and lists of them, among the attributes."""
+    found = {}
+    for name, value in trial.user_attrs.items():
+        if isinstance(value, str):
+            found[name] = value
+        elif isinstance(value, list) and all(isinstance(one, str) for one in value):
+            found[name] = ", ".join(value)
+    return found
+
+
+def _name(name: str) -> str:
+    """A name with what MLflow takes in names."""
+    return re.sub(r"[^\w\-. /:]", "_", name, flags=re.ASCII)[:_LONGEST_NAME]
+
+
+def _milliseconds(when: datetime | None) -> int:
+    return round((when or datetime.now()).timestamp() * 1000)
+
+
+def _batches(items: Sequence[Any], most: int) -> Iterable[Sequence[Any]]:
+    return (items[start : start + most] for start in range(0, len(items), most))
