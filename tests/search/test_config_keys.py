@@ -197,6 +197,13 @@ LR = {"low": 1e-4, "high": 0.1, "log": True}
         ({"tune_baselines": "yes"}, "tune_baselines", "valid boolean"),
         ({"callbacks": {"wandb": {}}}, "callbacks.wandb", "There are mlflow, tensorboard."),
         ({"callbacks": {"tensorboard": 1}}, "callbacks.tensorboard", "keys with values"),
+        ({"callbacks": {"mlflow": {"uri": "x"}}}, "callbacks.mlflow", "(got 'uri')"),
+        (
+            {"callbacks": {"mlflow": {"experiment": ""}}},
+            "callbacks.mlflow.experiment",
+            "must not be empty",
+        ),
+        ({"callbacks": {"tensorboard": {"log_dir": 3}}}, "callbacks.tensorboard.log_dir", "string"),
     ],
 )
 def test_each_mistake_is_named(

@@ -25,6 +25,11 @@ def test_a_list_is_searched_unless_the_flag_takes_several_values() -> None:
     }
 
 
+def test_before_the_scripts_flags_are_known_no_list_is_refused() -> None:
+    flags = {"sizes": [[1, 2], [3]], "tags": ["a", "a"], "bs": [64, 128]}
+    assert flag_space(flags, None).searched == flags
+
+
 def test_dashes_and_underscores_name_the_same_flag() -> None:
     assert flag_space({"some-sizes": [1, 2]}, ["some_sizes"]).fixed == {"some-sizes": [1, 2]}
 

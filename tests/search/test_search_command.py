@@ -37,8 +37,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         found.append(("check", config, given, {}))
         return ["good.", "Nothing is wrong."]
 
-    monkeypatch.setattr(libmtl_recon.search, "run_search", run_search)
-    monkeypatch.setattr(libmtl_recon.search, "check_search", check_search)
+    monkeypatch.setitem(vars(libmtl_recon.search), "run_search", run_search)
+    monkeypatch.setitem(vars(libmtl_recon.search), "check_search", check_search)
     monkeypatch.delenv(VARIABLE, raising=False)
     return found
 
@@ -107,7 +107,7 @@ def test_what_is_wrong_with_the_address_names_where_it_came_from(
 
     monkeypatch.setenv(VARIABLE, URL)
     for command, function in ((["search"], "run_search"), (["search", "check"], "check_search")):
-        monkeypatch.setattr(libmtl_recon.search, function, refuse)
+        monkeypatch.setitem(vars(libmtl_recon.search), function, refuse)
         assert main([*command, *given]) == 2
         said = capsys.readouterr().err
         assert f"error: {name} must be better" in said
