@@ -248,7 +248,7 @@ class Session:
         every = [self.config.flags, *self.config.space.flags.values()]
         if not any(isinstance(value, list) for flags in every for value in flags.values()):
             return ()
-        plain = Jobs(self.config, self.folder, SearchSpace(self.config))
+        plain = Jobs(self.config, self.folder, SearchSpace(self.config, None))
         return self.runner.run(plain.describe()).several
 
     def _know_network(self, result: Result) -> None:
