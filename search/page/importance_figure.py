@@ -12,7 +12,6 @@ from libmtl_recon_search.page.style import (
     INK,
     NARROW,
     OTHERS,
-    PRINTED,
     PageFigure,
     axis,
     layout,
@@ -102,6 +101,6 @@ def importance_figure(page: Page) -> PageFigure:
         f"add up to 100.{too_few}{few}",
         f"Bar chart of {len(ordered)} parameters. The most important is {best}.",
         figure,
-        printed=PRINTED if figure.layout.height > PRINTED["height"] else {},
+        printed={"height": max(90 + len(ordered) * (8 + 12 * len(drawn)), 200)},
         narrow=NARROW | {"yaxis.tickfont.size": 10},
     )
