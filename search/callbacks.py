@@ -257,9 +257,10 @@ def _numbers(attributes: Mapping[str, Any], within: str = "") -> Iterable[tuple[
     for name, value in attributes.items():
         if isinstance(value, dict):
             yield from _numbers(value, f"{within}{name}/")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            if math.isfinite(value):
-                yield f"{within}{name}", float(value)
+        elif (
+            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        ):
+            yield f"{within}{name}", float(value)
 
 
 def _texts(trial: FrozenTrial) -> dict[str, str]:
