@@ -243,18 +243,23 @@ def _need(wanted: str, module: str, package: str, extra: str) -> None:
 def _values(
     study: optuna.Study, trial: FrozenTrial, objectives: tuple[str, ...]
 ) -> dict[str, float]:
-    """The objectives' values, and numbers among the attributes, which may be one per task."""
-    found: dict[str, float] = {}
-    for name, value in trial.user_attrs.items():
-        several = value if isinstance(value, dict) else {}
-        for key, one in {name: value, **{f"{name}/{key}": v for key, v in several.items()}}.items():
-            if isinstance(one, (int, float)) and not isinstance(one, bool) and math.isfinite(one):
-                found[key] = float(one)
+    """The objectives' values, and the numbers among the attributes."""
+    found = dict(_numbers(trial.user_attrs))
     values = trial.values or []
     names = study.metric_names or objectives
     if len(names) != len(values):
         names = [f"value_{place}" for place in range(len(values))]
     return found | dict(zip(names, values, strict=True))
+
+
+def _numbers(attributes: Mapping[str, Any], within: str = "") -> Iterable[tuple[str, float]]:
+    """The finite numbers among attributes, also those in objects, as ``outcome/per_task/NAME``."""
+    for name, value in attributes.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, f"{within}{name}/")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            if math.isfinite(value):
+                yield f"{within}{name}", float(value)
 
 
 def _texts(trial: FrozenTrial) -> dict[str, str]:

@@ -21,6 +21,7 @@ from libmtl_recon_search.plan import Flags, Plan
 from libmtl_recon_search.process import Follow, RunError
 from libmtl_recon_search.progress import Display, Phase
 from libmtl_recon_search.result import Result
+from libmtl_recon_search.samplers import said_of_pruner
 from libmtl_recon_search.space import Network, SearchSpace
 from libmtl_recon_search.starts import check_starts
 from libmtl_recon_search.study import Pruned, Reached, Trained
@@ -224,6 +225,23 @@ class Session:
     def arguments(self, plan: Plan, seed: int) -> tuple[str, ...]:
         """The script's command line for a plan."""
         return self.space.line(plan, seed=seed)
+
+    def settings(self) -> list[tuple[str, str]]:
+        """How the search was made, in words."""
+        config, on = self.config, self._on
+        seeds = ", ".join(map(str, config.confirm))
+        found = [
+            ("compared on", "validation data" if on == "val" else "test data"),
+            ("sampler", config.sampler.name),
+            ("ended early", said_of_pruner(config, self.epochs)),
+            ("trials", str(config.trials)),
+            ("seed", f"{config.seed}; finalists {config.finalists.seeds}; fresh {seeds}"),
+            ("baselines", "tuned" if config.tune_baselines else "not tuned"),
+        ]
+        for name, limit in (("run", config.timeout.run), ("study", config.timeout.study)):
+            if limit is not None:
+                found.append((f"timeout of the {name}", f"{limit:g} s"))
+        return found
 
     def _flags_of_several(self) -> tuple[str, ...]:
         """The script's flags that take several values, if the configuration has any list."""

@@ -132,7 +132,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _handle(options: argparse.Namespace) -> int:
-    from libmtl_recon.search import run_search
+    from libmtl_recon.search import run_search, write_report
 
     if options.out == "":
         raise UsageError(
@@ -141,15 +141,19 @@ def _handle(options: argparse.Namespace) -> int:
             options.out,
             "It is empty; without --out the folder is runs/ with the study's name.",
         )
-    more: dict[str, Any] = {"report": True} if options.report else {}
     storage = _storage(options)
-    if storage is not None:
-        more["storage"] = storage
     config = _config(options)
-    out = Path("runs") / config.name if options.out is None else Path(options.out)
+    out = None if options.out is None else Path(options.out)
+    if options.report:
+        with _named(options):
+            for file in write_report(config, out, storage=storage):
+                print(f"Report: {file}")
+        return 0
+    if storage is None and out is None:
+        out = Path("runs") / config.name
     try:
         with _named(options), _told_to_stop(options.own_process) as signals:
-            report = run_search(config, out, lambda: bool(signals), **more)
+            report = run_search(config, out, lambda: bool(signals), storage=storage)
     except KeyboardInterrupt:
         where = "" if storage else f", in {out}"
         warn(f"libmtl-recon: interrupted; the same command goes on where it stopped{where}")

@@ -79,7 +79,9 @@ def importance_figure(page: Page) -> PageFigure:
     )
     figure.update_layout(legend={"traceorder": "reversed"})
     # The longest bar's number needs room, too.
-    figure.update_xaxes(range=[0, 1.12 * max(100 * v for own in shares.values() for v in own.values()) or 1])
+    figure.update_xaxes(
+        range=[0, 1.12 * max(100 * v for own in shares.values() for v in own.values()) or 1]
+    )
     known = dict.fromkeys(name for trial in page.trials for name in trial.params)
     missing = [name for name in known if name not in names]
     too_few = ""
@@ -89,9 +91,7 @@ def importance_figure(page: Page) -> PageFigure:
             f"vary: {', '.join(plain(name, 24) for name in missing)}."
         )
     finished = sum(1 for trial in page.trials if trial.values)
-    few = (
-        f" With only {finished} finished trials these shares are rough." if finished < 30 else ""
-    )
+    few = f" With only {finished} finished trials these shares are rough." if finished < 30 else ""
     best = plain(ordered[-1])
     return PageFigure(
         "importances",

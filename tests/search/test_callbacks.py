@@ -33,7 +33,7 @@ PARAMS = {"weighting": "GradOPS", "alpha": -0.5, "k": 4, "quick": None}
 ATTRIBUTES = {
     "plan": "GradOPS, k=4",
     "layers": ["conv1", "bn1"],
-    "tasks": {"left": 1.5, "right": -2.0, "note": "x", "not a number": math.nan},
+    "outcome": {"per_task": {"left": 1.5, "right": -2.0}, "note": "x", "not a number": math.nan},
     "seconds": 12.5,
     "flag": True,
     "rows": [1, 2],
@@ -200,7 +200,12 @@ def test_each_trial_is_a_run_of_mlflow(uri: str, capfd: pytest.CaptureFixture[st
     client, runs = runs_of(uri, "digits")
     assert [run.info.status for run in runs] == ["FINISHED", "KILLED", "FAILED"]
     assert [run.data.tags["state"] for run in runs] == ["COMPLETE", "PRUNED", "FAIL"]
-    own = {"tasks/left": 1.5, "tasks/right": -2.0, "seconds": 12.5, "curve": 1.5}
+    own = {
+        "outcome/per_task/left": 1.5,
+        "outcome/per_task/right": -2.0,
+        "seconds": 12.5,
+        "curve": 1.5,
+    }
     assert runs[0].data.metrics == {"delta_m": 1.25, "parameters": 3000.0, **own}
     assert runs[1].data.metrics == runs[2].data.metrics == own
     for run, trial in zip(runs, study.trials, strict=True):
@@ -290,7 +295,7 @@ def test_each_trial_has_a_folder_of_events(tmp_path: Path) -> None:
         events = EventAccumulator(str(folder)).Reload()
         curve = {event.step: event.value for event in events.Scalars("curve")}
         assert curve == {0: -3.0, 1: 0.25, 4: 1.5}
-        assert events.Scalars("tasks/right")[0].value == -2.0
+        assert events.Scalars("outcome/per_task/right")[0].value == -2.0
         assert [e.value for e in events.Scalars("seconds")] == [12.5]
         known = events.Tags()["scalars"]
         assert ("delta_m" in known) == ("parameters" in known) == (state == "COMPLETE")
