@@ -23,14 +23,11 @@ from libmtl_recon_search.config_parts import (
 from libmtl_recon_search.config_space import Space
 from libmtl_recon_search.explaining import offer
 from libmtl_recon_search.faults import raise_all
-from libmtl_recon_search.flags import Flags, spell
+from libmtl_recon_search.flags import Flags
 from libmtl_recon_search.ranges import Range, Strict, once
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from libmtl_recon import UsageError
-
-FloatRange = Range
-IntRange = Range
 
 
 def _check_word(value: Any) -> Any:
@@ -237,14 +234,3 @@ class Config(Strict):
                     "this out.",
                 )
         return value
-
-    def spelled(self, *more: dict[str, Any]) -> tuple[str, ...]:
-        """The arguments and flags as they stand on a command line.
-
-        Args:
-            *more: Further flags, later ones in the place of earlier ones.
-        """
-        flags = self.flags
-        for other in more:
-            flags = {**flags, **other}
-        return (*self.arguments, *spell(flags))

@@ -145,8 +145,9 @@ def _handle(options: argparse.Namespace) -> int:
     config = _config(options)
     out = None if options.out is None else Path(options.out)
     if options.report:
-        for file in write_report(config, out, storage=storage):
-            print(f"Report: {file}")
+        with _named(options):
+            for file in write_report(config, out, storage=storage):
+                print(f"Report: {file}")
         return 0
     if storage is None and out is None:
         out = Path("runs") / config.name

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from libmtl_recon_search import load_config, shipped_configs
-from libmtl_recon_search.config import Config, FloatRange, Space
+from libmtl_recon_search.config import Config, Space
 from libmtl_recon_search.faults import FaultsError
 from libmtl_recon_search.yaml12 import parse_yaml
 
@@ -326,18 +326,6 @@ def test_a_run_is_one_process_unless_a_launch_is_given(tmp_path: Path) -> None:
     assert load_config(file).launch.nproc_per_node == 4
 
 
-def test_flags_are_spelled_as_on_a_command_line(tmp_path: Path) -> None:
-    file = tmp_path / "study.yaml"
-    flags = "flags: {epochs: 3, lr: 1e-3, quiet: true, loud: false, sizes: [1, 2], name: a b}\n"
-    file.write_text(GOOD + flags, encoding="utf-8")
-    config = load_config(file)
-    spelled = ["--epochs", "3", "--lr", "0.001", "--quiet", "--sizes", "1", "2", "--name"]
-    assert config.spelled() == (*spelled, "a b")
-    assert config.spelled({"epochs": 4}, {"loud": True})[:2] == ("--epochs", "4")
-    assert config.spelled({"loud": True})[-1] == "a b"
-    assert "--loud" in config.spelled({"loud": True})
-
-
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -373,9 +361,3 @@ def test_what_yaml_writes_is_read_back(value: dict[str, Any]) -> None:
     plain = {key: text for key, text in value.items() if isinstance(text, str)}
     found = parse_yaml(text)
     assert {key: text for key, text in found.items() if key in plain} == plain
-
-
-def test_a_range_ends_on_its_last_step() -> None:
-    assert FloatRange(low=-0.3, high=0.0, step=0.1).values == [-0.3, -0.2, -0.1, 0.0]
-    assert FloatRange(low=-1.0, high=0.9, step=0.5).values == [-1.0, -0.5, 0.0, 0.5]
-    assert FloatRange(low=2.0, high=2.0, step=1.0).values == [2.0]

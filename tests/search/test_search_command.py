@@ -37,7 +37,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         found.append(("check", config, given, {}))
         return ["good.", "Nothing is wrong."]
 
+    def write_report(config: Config, *given: Any, **more: Any) -> list[Path]:
+        found.append(("report", config, given, more))
+        return [Path("there/report.html")]
+
     monkeypatch.setitem(vars(libmtl_recon.search), "run_search", run_search)
+    monkeypatch.setitem(vars(libmtl_recon.search), "write_report", write_report)
     monkeypatch.setitem(vars(libmtl_recon.search), "check_search", check_search)
     monkeypatch.delenv(VARIABLE, raising=False)
     return found
@@ -58,24 +63,25 @@ def test_a_search_is_kept_in_the_folder_of_its_name(calls: Calls, tmp_path: Path
     assert [given[0] for _, _, given, _ in calls] == [
         *(Path("runs/one"), Path("runs/three"), Path("there"), Path("runs/multidigits")),
     ]
-    assert [more for _, _, _, more in calls] == [{}] * 4  # nothing that was not asked for
+    assert [more for _, _, _, more in calls] == [{"storage": None}] * 4
 
 
 def test_the_database_and_the_report_are_handed_on(
-    calls: Calls, monkeypatch: pytest.MonkeyPatch
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["search", "--storage", URL, "--trials", "3"]) == 0
     assert main(["search", "--report"]) == 0
     monkeypatch.setenv(VARIABLE, URL)
-    assert main(["search", "--report"]) == 0
-    assert main(["search", "--storage", "sqlite:///x.db"]) == 0
-    assert [more for _, _, _, more in calls] == [
-        {"storage": URL},
-        {"report": True},
-        {"storage": URL, "report": True},
-        {"storage": "sqlite:///x.db"},
+    assert main(["search", "--report", "--out", "here"]) == 0
+    assert main(["search", "--storage", "sqlite:///x.db", "--out", "here"]) == 0
+    assert [(kind, given[0], more) for kind, _, given, more in calls] == [
+        ("run", None, {"storage": URL}),
+        ("report", None, {"storage": None}),
+        ("report", Path("here"), {"storage": URL}),
+        ("run", Path("here"), {"storage": "sqlite:///x.db"}),
     ]
     assert calls[0][1].trials == 3
+    assert capsys.readouterr().out.count("Report: there/report.html\n") == 2
 
 
 @pytest.mark.parametrize("command", [["search"], ["search", "check"]])
@@ -106,7 +112,11 @@ def test_what_is_wrong_with_the_address_names_where_it_came_from(
         raise UsageError("storage", "must be better", None, "Write another `storage`.")
 
     monkeypatch.setenv(VARIABLE, URL)
-    for command, function in ((["search"], "run_search"), (["search", "check"], "check_search")):
+    for command, function in (
+        (["search"], "run_search"),
+        (["search", "--report"], "write_report"),
+        (["search", "check"], "check_search"),
+    ):
         monkeypatch.setitem(vars(libmtl_recon.search), function, refuse)
         assert main([*command, *given]) == 2
         said = capsys.readouterr().err
