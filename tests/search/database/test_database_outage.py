@@ -51,7 +51,9 @@ def _survived(
     while not begun(folder / "diary") and time.monotonic() < until:
         time.sleep(0.05)
     crew.start(work, url, folder / "out-1", KEYS, away / 2, "", every, grace)
-    time.sleep(2.0)
+    (folder / "worker-1.log").touch()
+    while "is there" not in (folder / "worker-1.log").read_text() and time.monotonic() < until:
+        time.sleep(0.05)
     _away(server, away)
     assert crew.join(10 * away + 60) == [0, 0], crew.said()
     assert sorted(begun(folder / "diary")) == sorted(KEYS)
@@ -109,7 +111,7 @@ def test_database_that_stays_away_is_given_up(own_postgres: Postgres, worker: Wo
     own_postgres.stop()
     with pytest.raises(StorageError) as raised:
         claims.find("k")
-    assert "cannot be reached: connection failed" in str(raised.value)
+    assert "cannot be reached: connection" in str(raised.value)
     assert "the same command then goes on" in str(raised.value)
     assert "psycopg" not in "".join(traceback.format_exception(raised.value)).split("Error: ")[0]
     assert len(said) == 1
