@@ -178,6 +178,7 @@ def work(
     beats = Beats(storage, print, every, grace)
     claims = Claims(storage, NAME, beats)
     _prepare_death(dies)
+    print("is there")
     runner = PretendedRunner(folder.parent / "diary", seconds)
     shared = SharedRunner(runner, claims, print)
     for key in keys:

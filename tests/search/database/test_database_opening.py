@@ -42,6 +42,14 @@ def _nothing_secret(
     assert SECRET not in caplog.text
 
 
+@pytest.fixture(scope="module")
+def guarded(postgres: Postgres) -> Postgres:
+    """A server with a user that has a password and no rights."""
+    postgres.asks_for_password("guarded")
+    postgres.execute(f"CREATE ROLE guarded LOGIN PASSWORD '{SECRET}'")
+    return postgres
+
+
 def refusal(url: str) -> str:
     """What is said of a URL; the password is nowhere in it, nor in the traceback."""
     with pytest.raises(ReconError) as raised:
@@ -195,13 +203,6 @@ class TestSQLite:
 
 class TestPostgreSQL:
     """A server."""
-
-    @pytest.fixture(scope="class")
-    def guarded(self, postgres: Postgres) -> Postgres:
-        """A server with a user that has a password and no rights."""
-        postgres.asks_for_password("guarded")
-        postgres.execute(f"CREATE ROLE guarded LOGIN PASSWORD '{SECRET}'")
-        return postgres
 
     def test_user_without_rights(self, guarded: Postgres, postgres_url: str) -> None:
         name = postgres_url.partition("/study_")[2].partition("?")[0]
