@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from libmtl_recon._version import __version__
-from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.errors import MissingPackageError, ReconError, UsageError
 from libmtl_recon.integrations.libmtl import activate, register_when_imported
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ __all__ = [
     "Layer",
     "Masked",
     "Measurement",
+    "MissingPackageError",
     "ProfileCache",
     "ReconError",
     "RotoGrad",

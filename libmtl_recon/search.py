@@ -1,4 +1,4 @@
-"""The search for the dose, an Optuna study over S, K, α and the weighting: its public path.
+"""The search, an Optuna study over S, K, α, the weighting and flags: its public path.
 
 It is installed beside this package, as ``libmtl_recon_search``, and loaded on first use.
 """
@@ -22,22 +22,28 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     from libmtl_recon_search import (
         Config,
+        SearchResult,
         check_search,
         load_config,
+        optimize,
         relative_improvement,
         run_search,
         shipped_configs,
         shipped_schema,
+        write_report,
     )
 
 __all__ = [
     "Config",
+    "SearchResult",
     "check_search",
     "load_config",
+    "optimize",
     "relative_improvement",
     "run_search",
     "shipped_configs",
     "shipped_schema",
+    "write_report",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The search for the dose: an Optuna study over S, K, α and the weighting."""
+"""The search: an Optuna study over S, K, α, the weighting and any flag."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ if TYPE_CHECKING:
     from libmtl_recon_search.config import Config
     from libmtl_recon_search.load import load_config, shipped_configs, shipped_schema
     from libmtl_recon_search.objective import relative_improvement
-    from libmtl_recon_search.run import run_search
+    from libmtl_recon_search.search_result import (
+        SearchResult,
+        optimize,
+        run_search,
+        write_report,
+    )
 
 __all__ = [
     "Config",
+    "SearchResult",
     "check_search",
     "load_config",
+    "optimize",
     "relative_improvement",
     "run_search",
     "shipped_configs",
     "shipped_schema",
+    "write_report",
 ]
 
 _HOMES = {
@@ -27,7 +35,10 @@ _HOMES = {
     "check_search": "checking",
     "load_config": "load",
     "relative_improvement": "objective",
-    "run_search": "run",
+    "optimize": "search_result",
+    "run_search": "search_result",
+    "SearchResult": "search_result",
+    "write_report": "search_result",
     "shipped_configs": "load",
     "shipped_schema": "load",
 }

@@ -1,4 +1,4 @@
-"""Where a search is kept while it goes on: in a folder of one machine, or in a database for many."""
+"""Where a search is kept while it goes on: in a folder, or in a database for many machines."""
 
 from __future__ import annotations
 

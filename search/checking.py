@@ -1,2 +1,112 @@
 """What is wrong with a search, seen before anything is trained."""
 
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.database.address import Address
+from libmtl_recon_search.database.opening import open_storage
+from libmtl_recon_search.faults import raise_all
+from libmtl_recon_search.folder import SearchFolder
+from libmtl_recon_search.process import Interrupted, Runner
+from libmtl_recon_search.progress import Display
+from libmtl_recon_search.session import Session
+
+from libmtl_recon import ReconError
+
+
+def check_search(
+    config: Config,
+    storage: str | None = None,
+    asked_to_stop: Callable[[], bool] = lambda: False,
+) -> list[str]:
+    """See whether a search can begin: start its script up to the network, and open its database.
+
+    Nothing is trained, and no folder of a search is looked at or made. In a database that has none
+    Optuna's tables are made.
+
+    Args:
+        config: The search.
+        storage: The URL of the study's database; None if it has no database of its own.
+        asked_to_stop: Whether to end; asked again and again.
+
+    Returns:
+        What was seen, in a few lines.
+
+    Raises:
+        UsageError: The configuration does not fit the script, or the URL is none; if several things
+            are wrong, all of them are named.
+        ReconError: The script does not start at all, or the database cannot be used.
+        KeyboardInterrupt: It was asked to stop.
+    """
+    faults: list[ReconError] = []
+    lines = [f"{len(config.model_fields_set)} keys with good values."]
+    try:
+        with Display() as display:
+            try:
+                lines += _of_script(config, display, asked_to_stop)
+            except ReconError as error:
+                faults += getattr(error, "faults", [error])
+            if storage is not None:
+                try:
+                    address = Address.parse(storage)
+                    open_storage(address, display.line, asked_to_stop)
+                    lines.append(f"The database {address.shown} can be used.")
+                except ReconError as error:
+                    faults.append(error)
+    except Interrupted:
+        raise KeyboardInterrupt from None
+    raise_all("The configuration", faults)
+    return [*lines, "Nothing is wrong."]
+
+
+def _of_script(config: Config, display: Display, asked_to_stop: Callable[[], bool]) -> list[str]:
+    """Start the script; what was seen of it."""
+    if Path(config.script).is_file():
+        # The script may change the working folder.
+        config = config.model_copy(update={"script": str(Path(config.script).absolute())})
+    folder = Path(tempfile.mkdtemp(prefix="libmtl-recon-check-"))
+    runner = Runner(
+        config.threads,
+        config.timeout.run,
+        display.line,
+        asked_to_stop,
+        config.launch.nproc_per_node,
+    )
+    session = Session(config, SearchFolder(folder), runner, display)
+    said = ""
+    try:
+        session.look()
+    except ReconError as error:
+        said = "".join(map(str, getattr(error, "faults", [error])))
+        raise
+    finally:
+        runner.stop()
+        # The log that an error names is left for its reader.
+        if str(folder) not in said:
+            shutil.rmtree(folder, ignore_errors=True)
+    layers = len(session.space.network.layers)
+    return [
+        f"{Path(config.script).name} starts: {len(session.tasks)} tasks "
+        f"({', '.join(session.tasks)}), {layers} shared layers.",
+        f"Searched: {', '.join(_searched(config, session))}; {config.trials} trials by "
+        f"{config.sampler.name}.",
+    ]
+
+
+def _searched(config: Config, session: Session) -> list[str]:
+    """The parameters of a trial."""
+    space = config.space
+    found = ["weighting"] if len(space.weighting) > 1 else []
+    found += ["alpha"] if "GradOPS" in space.weighting else []
+    found += ["k"] if space.k is not None else []
+    found += ["select"] if space.splits and len(space.select) > 1 else []
+    found += ["s"] if space.needs_scores else []
+    found += [f"flags.{flag}" for flag in session.space.flags.searched]
+    for name, own in session.space.own.items():
+        found += [f"{name}.{flag}" for flag in own.searched]
+    return found or ["nothing"]

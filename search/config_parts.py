@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from libmtl_recon_search.faults import raise_all
 from libmtl_recon_search.flags import FixedFlags
-from libmtl_recon_search.ranges import Scalar, Strict, once
+from libmtl_recon_search.ranges import Strict, once
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from libmtl_recon import UsageError
@@ -238,16 +238,19 @@ class Limits(Strict):
     study: Seconds | None = None
 
 
+Text = Annotated[str, Field(min_length=1)]
+
+
 class Callbacks(Strict):
     """Who else is told of trials.
 
     Attributes:
-        mlflow: MLflow, and what it is told beside, e.g. ``tracking_uri``.
-        tensorboard: TensorBoard, and what it is told beside.
+        mlflow: MLflow, with its ``tracking_uri`` and the name of the ``experiment``.
+        tensorboard: TensorBoard, with the folder ``log_dir`` of its files.
     """
 
-    mlflow: dict[str, Scalar] | None = None
-    tensorboard: dict[str, Scalar] | None = None
+    mlflow: dict[Literal["tracking_uri", "experiment"], Text] | None = None
+    tensorboard: dict[Literal["log_dir"], Text] | None = None
 
     @field_validator("mlflow", "tensorboard")
     @classmethod

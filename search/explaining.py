@@ -109,7 +109,7 @@ def rule_of(finding: Any) -> str:
     """Which rule a value breaks, of one of pydantic's findings."""
     if finding["type"] in ("model_type", "dict_type"):
         return "must hold keys with values"
-    if finding["type"] == "too_short":
+    if finding["type"] in ("too_short", "string_too_short"):
         return "must not be empty"
     message: str = finding["msg"]
     return f"must be {message.removeprefix('Input should be ').removesuffix('.')}"

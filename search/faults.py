@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from libmtl_recon import ReconError, UsageError
 from libmtl_recon.texts import bounded, printable
@@ -24,6 +24,12 @@ class FaultsError(UsageError):
         self.way_out = "Correct them."
         self.faults = tuple(faults)
         ReconError.__init__(self, self._text())
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Have all of them name arguments as another caller knows them."""
+        for fault in self.faults:
+            fault.rename(names)
+        self.args = (self._text(),)
 
     @property
     def in_full(self) -> str:

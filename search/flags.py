@@ -48,14 +48,14 @@ class FlagSpace:
 
 
 def flag_space(
-    flags: Mapping[str, Any], several: Collection[str] = (), where: str = "flags"
+    flags: Mapping[str, Any], several: Collection[str] | None = (), where: str = "flags"
 ) -> FlagSpace:
     """Tell the flags that are searched from those that are not.
 
     Args:
         flags: Values, lists and ranges by flag.
         several: The script's flags that take several values: a plain list is one value of these,
-            and a list of lists is searched.
+            and a list of lists is searched. None if that is not known: then no list is refused.
         where: The key under which the flags stand.
 
     Raises:
@@ -64,13 +64,15 @@ def flag_space(
     fixed: dict[str, Any] = {}
     searched: dict[str, Choice] = {}
     faults = []
-    takes_several = {_plain(flag) for flag in several}
+    takes_several = {_plain(flag) for flag in several or ()}
     for flag, value in flags.items():
         plain, lists = _plain(flag) not in takes_several, isinstance(value, list)
         if isinstance(value, Range):
             searched[flag] = value
         elif not lists or (not plain and not isinstance(value[0], list)):
             fixed[flag] = value
+        elif several is None:
+            searched[flag] = value
         elif plain and isinstance(value[0], list):
             faults.append(_takes_one(f"{where}.{flag}", flag, value))
         elif twice := _twice(value):

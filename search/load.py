@@ -49,9 +49,34 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
             :class:`~libmtl_recon_search.faults.FaultsError`, which names all of them.
         ReconError: The file is no YAML.
     """
-    overrides = overrides or {}
     path = _find(source)
-    data = _read(path)
+    return _made(path, _read(path), overrides or {})
+
+
+def as_config(source: Config | Mapping[str, Any] | str | Path) -> Config:
+    """A configuration from what a caller has: itself, a file, a name, or its keys.
+
+    Args:
+        source: See :func:`load_config`. With keys as a mapping a script is relative to the working
+            folder, and the study's name is that of the script unless ``name`` gives one.
+
+    Raises:
+        UsageError: Something in it breaks a rule.
+        ReconError: The file is no YAML.
+    """
+    if isinstance(source, Config):
+        return source if source.name else source.model_copy(update={"name": _stem(source.script)})
+    if not isinstance(source, Mapping):
+        return load_config(source)
+    named = {"name": _stem(source.get("script", "search")), **source}
+    return _made(Path("configuration"), named, {})
+
+
+def _stem(script: object) -> str:
+    return Path(str(script)).stem or "search"
+
+
+def _made(path: Path, data: Mapping[Any, Any], overrides: Mapping[str, Any]) -> Config:
     found: list[UsageError] = []
     try:
         config = Config.model_validate({**data, **overrides})

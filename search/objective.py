@@ -110,7 +110,7 @@ def relative_improvement(
     metrics: Metrics,
     single_task: Metrics,
     higher_is_better: Directions,
-    scale: Scale = Scale(),  # noqa: B008  # frozen
+    scale: Scale = Scale(),  # frozen
 ) -> float:
     """Δm in percent (Recon paper, section 5.1).
 

@@ -10,11 +10,13 @@ import re
 import shlex
 import shutil
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from libmtl_recon_search.child import Job, run_job
@@ -41,6 +43,8 @@ _FROM_OUTSIDE = {
 }
 # Environment variables that name folders.
 _FOLDERS = ("LIBMTL_RECON_CACHE", "LIBMTL_RECON_DATA")
+
+_STARTING = threading.Lock()
 
 Follow = Callable[[Result], bool]
 
@@ -159,7 +163,8 @@ class Runner:
         target = run_job if job.ranks == 1 else run_on_ranks
         process = self._context.Process(target=target, args=(job,), daemon=False)
         try:
-            process.start()
+            with _without_main():
+                process.start()
         except (ConnectionError, EOFError) as error:
             # The server from which runs are forked has died; the next run starts another.
             reason = "could not be started, for the server that forks runs was killed"
@@ -219,6 +224,22 @@ class _Clock:
             self._spent += now - self._last
         self._last = now
         return self._limit is not None and self._spent > self._limit
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Have a child not import the user's program, which may itself be what calls a search.
+
+    What multiprocessing tells a child to import is read from `__main__` while it is started. A run
+    needs nothing of that, and a program without `if __name__ == "__main__"` would search again.
+    """
+    with _STARTING:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _start_server() -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from libmtl_recon_search.judge import Baseline, Judge, Outcome, said
 from libmtl_recon_search.layout import (
     fitting_markdown,
     fitting_table,
     make_table,
     markdown,
 )
-from libmtl_recon_search.judge import Baseline, Judge, Outcome, said
 from libmtl_recon_search.objective import Metrics
 from libmtl_recon_search.plan import Plan
 from libmtl_recon_search.ranking import front_objectives, front_of, values_of

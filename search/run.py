@@ -14,9 +14,10 @@ from libmtl_recon_search.backends import Backend, Shared, in_folder
 from libmtl_recon_search.callbacks import make_callbacks
 from libmtl_recon_search.choosing import Chooser
 from libmtl_recon_search.config import Config
+from libmtl_recon_search.database.address import Address
 from libmtl_recon_search.folder import SearchFolder
 from libmtl_recon_search.front import within
-from libmtl_recon_search.paging import ABOUT, about, write_page
+from libmtl_recon_search.paging import ABOUT, END, about, end_of, placed, write_page
 from libmtl_recon_search.plots import Dot, draw_improvement
 from libmtl_recon_search.process import Interrupted, Runner
 from libmtl_recon_search.progress import Display
@@ -57,11 +58,11 @@ class Found:
     url: str
 
 
-def run_search(
+def run(
     config: Config,
     out: str | Path | None,
     asked_to_stop: Callable[[], bool] = lambda: False,
-    shared: Shared | None = None,
+    storage: Shared | str | None = None,
 ) -> Found:
     """Run a search, or go on with one.
 
@@ -78,7 +79,7 @@ def run_search(
         asked_to_stop: Whether the search is to end; asked again and again while runs go on. This
             is what a handler of signals can set, for an exception that it raises may come
             anywhere.
-        shared: A database, through which workers on any machines make one search.
+        storage: A database, through which workers on any machines make one search; its URL.
 
     Returns:
         What it came to; the reports are also written to the folder.
@@ -107,9 +108,10 @@ def run_search(
             asked_to_stop,
             config.launch.nproc_per_node,
         )
-        if shared is None:
+        if storage is None:
             opened = in_folder(config, folder, runner, display.line)
         else:
+            shared = Shared(Address.parse(storage)) if isinstance(storage, str) else storage
             opened = shared.opened(config, folder, runner, display.line, asked_to_stop)
         backend = stack.enter_context(opened)
         session = Session(config, folder, backend.runner, display)
@@ -119,9 +121,7 @@ def run_search(
             raise KeyboardInterrupt from None
 
 
-def _searched(
-    session: Session, backend: Backend, asked_to_stop: Callable[[], bool]
-) -> Found:
+def _searched(session: Session, backend: Backend, asked_to_stop: Callable[[], bool]) -> Found:
     profile = session.prepare()
     study = _study(session, backend, asked_to_stop)
     _optimize(session, study)
@@ -129,7 +129,9 @@ def _searched(
     pictures = _draw(session, study, finalists[0], profile)
     report = _compare(session, study, finalists, pictures)
     report.save(session.folder.path)
-    write_page(session, study, profile, report)
+    store = study.store.study
+    store.set_user_attr(END, end_of(report, placed(session, report.best)))
+    write_page(store, session.folder.path, session.config.name, profile)
     study.close()
     return Found(report, study, session, profile, backend.url)
 
@@ -155,6 +157,7 @@ def _study(session: Session, backend: Backend, asked_to_stop: Callable[[], bool]
     )
     study.know(session.reference, session.trained(session.reference))
     store.study.set_user_attr(ABOUT, about(session))
+    store.study.set_user_attr(END, None)
     return study
 
 

@@ -39,6 +39,9 @@ _SAMPLERS = Kind("sampler", BaseSampler, optuna.samplers)
 _PRUNERS = Kind("pruner", BasePruner, optuna.pruners)
 
 
+WHY = "the default"
+
+
 def make_sampler(config: Config, seed: int) -> BaseSampler:
     """The sampler of a search.
 
@@ -69,6 +72,16 @@ def make_pruner(config: Config, epochs: int) -> BasePruner:
         # In the first third of a training the order of plans still changes much.
         return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 3))
     return _pruner(config.pruner)
+
+
+def said_of_pruner(config: Config, epochs: int) -> str:
+    """What ends trials early, and why, in words."""
+    if not config.prune:
+        return "nothing (`prune: false`)"
+    if config.pruner is not None:
+        args = ", ".join(f"{name}={value!r}" for name, value in config.pruner.args.items())
+        return f"by {config.pruner.name}({args})"
+    return f"by {type(make_pruner(config, epochs)).__name__}, {WHY}"
 
 
 def check_sampler(chosen: Sampler, objectives: int, space: Space | None) -> None:

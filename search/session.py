@@ -21,6 +21,7 @@ from libmtl_recon_search.plan import Flags, Plan
 from libmtl_recon_search.process import Follow, RunError
 from libmtl_recon_search.progress import Display, Phase
 from libmtl_recon_search.result import Result
+from libmtl_recon_search.samplers import said_of_pruner
 from libmtl_recon_search.space import Network, SearchSpace
 from libmtl_recon_search.starts import check_starts
 from libmtl_recon_search.study import Pruned, Reached, Trained
@@ -225,12 +226,29 @@ class Session:
         """The script's command line for a plan."""
         return self.space.line(plan, seed=seed)
 
+    def settings(self) -> list[tuple[str, str]]:
+        """How the search was made, in words."""
+        config, on = self.config, self._on
+        seeds = ", ".join(map(str, config.confirm))
+        found = [
+            ("compared on", "validation data" if on == "val" else "test data"),
+            ("sampler", config.sampler.name),
+            ("ended early", said_of_pruner(config, self.epochs)),
+            ("trials", str(config.trials)),
+            ("seed", f"{config.seed}; finalists {config.finalists.seeds}; fresh {seeds}"),
+            ("baselines", "tuned" if config.tune_baselines else "not tuned"),
+        ]
+        for name, limit in (("run", config.timeout.run), ("study", config.timeout.study)):
+            if limit is not None:
+                found.append((f"timeout of the {name}", f"{limit:g} s"))
+        return found
+
     def _flags_of_several(self) -> tuple[str, ...]:
         """The script's flags that take several values, if the configuration has any list."""
         every = [self.config.flags, *self.config.space.flags.values()]
         if not any(isinstance(value, list) for flags in every for value in flags.values()):
             return ()
-        plain = Jobs(self.config, self.folder, SearchSpace(self.config))
+        plain = Jobs(self.config, self.folder, SearchSpace(self.config, None))
         return self.runner.run(plain.describe()).several
 
     def _know_network(self, result: Result) -> None:

@@ -49,7 +49,7 @@ class SearchSpace:
         network: Whose layers are split; set once it is known.
     """
 
-    def __init__(self, config: Config, several: Collection[str] = ()) -> None:
+    def __init__(self, config: Config, several: Collection[str] | None = ()) -> None:
         self._config, self._space = config, config.space
         self.network = Network()
         self.flags = flag_space(config.flags, several)

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from libmtl_recon.cli.parsing import Parser
 from libmtl_recon.output import released, warn
 from libmtl_recon.problems import BUILT_IN
 
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
 _NO_SUCH_FLAG = 2  # the exit status by which a script's `argparse` refuses its arguments
 
 
-def add_command(
-    commands: Any, name: str, summary: str, description: str, epilog: str
-) -> argparse.ArgumentParser:
+def add_command(commands: Any, name: str, summary: str, description: str, epilog: str) -> Parser:
     """Add a subcommand whose help keeps its line breaks.
 
     Args:
@@ -28,7 +27,7 @@ def add_command(
         description: What it does.
         epilog: Examples.
     """
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser: Parser = commands.add_parser(
         name,
         help=summary,
         description=description,

@@ -8,12 +8,12 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from libmtl_recon.cli.command import add_command
-from libmtl_recon.errors import UsageError
+from libmtl_recon.errors import UsageError, naming
 from libmtl_recon.output import INTERRUPTED, warn
 
 VARIABLE = "LIBMTL_RECON_STORAGE"
@@ -132,7 +132,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _handle(options: argparse.Namespace) -> int:
-    from libmtl_recon.search import run_search
+    from libmtl_recon.search import run_search, write_report
 
     if options.out == "":
         raise UsageError(
@@ -141,15 +141,18 @@ def _handle(options: argparse.Namespace) -> int:
             options.out,
             "It is empty; without --out the folder is runs/ with the study's name.",
         )
-    more: dict[str, Any] = {"report": True} if options.report else {}
     storage = _storage(options)
-    if storage is not None:
-        more["storage"] = storage
     config = _config(options)
-    out = Path("runs") / config.name if options.out is None else Path(options.out)
+    out = None if options.out is None else Path(options.out)
+    if options.report:
+        for file in write_report(config, out, storage=storage):
+            print(f"Report: {file}")
+        return 0
+    if storage is None and out is None:
+        out = Path("runs") / config.name
     try:
-        with _told_to_stop(options.own_process) as signals:
-            report = run_search(config, out, lambda: bool(signals), **more)
+        with _named(options), _told_to_stop(options.own_process) as signals:
+            report = run_search(config, out, lambda: bool(signals), storage=storage)
     except KeyboardInterrupt:
         where = "" if storage else f", in {out}"
         warn(f"libmtl-recon: interrupted; the same command goes on where it stopped{where}")
@@ -163,7 +166,7 @@ def _check(options: argparse.Namespace) -> int:
 
     try:
         storage, config = _storage(options), _config(options)
-        with _told_to_stop(options.own_process) as signals:
+        with _named(options), _told_to_stop(options.own_process) as signals:
             lines = check_search(config, storage, lambda: bool(signals))
     except UsageError as error:
         # All of them, however many there are.
@@ -189,8 +192,13 @@ def _config(options: argparse.Namespace) -> Any:
     )
 
 
+def _named(options: argparse.Namespace) -> AbstractContextManager[None]:
+    """Have errors name what the user gave the database's URL by."""
+    return naming(storage="--storage" if options.storage is not None else VARIABLE)
+
+
 def _storage(options: argparse.Namespace) -> str | None:
-    """The address of the study's database, if it has one of its own."""
+    """The URL of the study's database, if it has one of its own."""
     name, given = "--storage", options.storage
     if given is None:
         name, given = VARIABLE, os.environ.get(VARIABLE)

@@ -21,7 +21,7 @@ _POLL = 0.5  # seconds between looks at a run of another worker
 _TURN = 0.05  # seconds between looks whether to stop
 # Attributes of a finished run's claim: the bytes of its record, which the profile follows; whether
 # its worker ended it before its end; and the same text of a failure as its own worker gives.
-_RECORD, _EARLY, _TEXT = "record", "ended_early", "text"
+_RECORD, _EARLY, _PROFILE, _TEXT = "record", "ended_early", "profile", "text"
 _HOST = "host"
 
 
@@ -130,7 +130,12 @@ class SharedRunner:
             early = "ended early" in result.notes
             record = job.events.read_bytes()
             profile = job.profile.read_bytes() if job.profile and job.profile.exists() else b""
-            about = {_RECORD: len(record), _EARLY: early, _HOST: socket.gethostname()}
+            about = {
+                _RECORD: len(record),
+                _EARLY: early,
+                _PROFILE: bool(profile),
+                _HOST: socket.gethostname(),
+            }
             if not self._claims.publish(claim, record + profile, **about):
                 self._say_lost(claim)
                 return None
@@ -186,6 +191,14 @@ class SharedRunner:
             if self._stops():
                 raise Interrupted
             time.sleep(_TURN)
+
+
+def profile_of(claims: Claims) -> str | None:
+    """The profile that a scoring run has published; None if none has."""
+    for claim in claims.keys().values():
+        if claim.state == "finished" and claim.attrs.get(_PROFILE):
+            return claims.content(claim)[claim.attrs[_RECORD] :].decode()
+    return None
 
 
 def _replayed(job: Job, follow: Follow) -> Result:

@@ -12,7 +12,6 @@ from libmtl_recon_search.page.style import (
     INK,
     NARROW,
     OTHERS,
-    PRINTED,
     PageFigure,
     axis,
     layout,
@@ -79,7 +78,9 @@ def importance_figure(page: Page) -> PageFigure:
     )
     figure.update_layout(legend={"traceorder": "reversed"})
     # The longest bar's number needs room, too.
-    figure.update_xaxes(range=[0, 1.12 * max(100 * v for own in shares.values() for v in own.values()) or 1])
+    figure.update_xaxes(
+        range=[0, 1.12 * max(100 * v for own in shares.values() for v in own.values()) or 1]
+    )
     known = dict.fromkeys(name for trial in page.trials for name in trial.params)
     missing = [name for name in known if name not in names]
     too_few = ""
@@ -89,9 +90,7 @@ def importance_figure(page: Page) -> PageFigure:
             f"vary: {', '.join(plain(name, 24) for name in missing)}."
         )
     finished = sum(1 for trial in page.trials if trial.values)
-    few = (
-        f" With only {finished} finished trials these shares are rough." if finished < 30 else ""
-    )
+    few = f" With only {finished} finished trials these shares are rough." if finished < 30 else ""
     best = plain(ordered[-1])
     return PageFigure(
         "importances",
@@ -102,6 +101,6 @@ def importance_figure(page: Page) -> PageFigure:
         f"add up to 100.{too_few}{few}",
         f"Bar chart of {len(ordered)} parameters. The most important is {best}.",
         figure,
-        printed=PRINTED if figure.layout.height > PRINTED["height"] else {},
+        printed={"height": max(90 + len(ordered) * (8 + 12 * len(drawn)), 200)},
         narrow=NARROW | {"yaxis.tickfont.size": 10},
     )

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from libmtl_recon_search.page.model import Page, PageTrial
 from libmtl_recon_search.page.style import (
     INK,
+    PRINTED,
     PageFigure,
     layout,
     measured,
@@ -23,7 +24,7 @@ from libmtl_recon_search.page.style import (
 
 _ABSENT = "–"
 _TICKS = 5
-_WIDE = 96  # pixels for an axis
+_WIDE = 74  # pixels for an axis
 _SCALE = [[0, "#bcd6ea"], [0.5, "#4a90c4"], [1, "#08306b"]]
 _HALO = ", ".join(["0 0 3px white"] * 4)
 
@@ -59,6 +60,9 @@ def parallel_figure(page: Page) -> PageFigure:
         dimensions.append(_dimension(label, [value(trial) for trial in trials], name))
     values = [trial.values[first.name] for trial in trials]
     near = most(values) or (min(values), max(values))
+    alike = near[0] == near[1]
+    if alike:
+        near = (near[0] - 1, near[1] + 1)
     figure = go.Figure(
         go.Parcoords(
             dimensions=dimensions,
@@ -70,11 +74,11 @@ def parallel_figure(page: Page) -> PageFigure:
             line={
                 "color": values,
                 "cmin": near[0],
-                "cmax": near[1] if near[1] > near[0] else near[0] + 1,
+                "cmax": near[1],
                 "colorscale": _SCALE,
                 # The better, the darker.
                 "reversescale": first.direction == "minimize",
-                "showscale": True,
+                "showscale": not alike,
                 "colorbar": {
                     "title": {"text": shown(title_of(first, page.on), 30), "side": "right"},
                     "thickness": 12,
@@ -87,9 +91,9 @@ def parallel_figure(page: Page) -> PageFigure:
     figure.update_layout(layout(460, margin={"l": 60, "r": 30, "t": 92, "b": 30}))
     absent = any(len(trial.params) < len(names) for trial in trials)
     said = [
-        f"Each line is one of {plural(len(trials), 'finished trial')}, from its parameters at the "
-        "left to what came of them at the right; the darker, the better its "
-        f"{name_of(first)}. Drag along an axis to keep only the lines that pass there, drag a "
+        f"Each line is a finished trial, {len(trials)} in all, from its parameters at the left to "
+        f"what came of them at the right; the darker, the better its {name_of(first)}. "
+        "Drag along an axis to keep only the lines that pass there, drag a "
         "name to move its axis."
     ]
     if absent:
@@ -106,7 +110,7 @@ def parallel_figure(page: Page) -> PageFigure:
         f"Parallel coordinates of {plural(len(trials), 'trial')} over {len(dimensions)} axes.",
         figure,
         narrow={"font.size": 11},
-        printed={"height": 380},
+        printed=PRINTED,
         least=_WIDE * len(dimensions) + 150,
     )
 

@@ -114,7 +114,7 @@ def task_figure(page: Page) -> PageFigure:
         f"Stacked bars of {plural(len(tasks), 'task')} for {plural(len(rows), 'trial')}. The "
         f"first has a Δm of {sums[0]:+.2f} %.{losing}",
         figure,
-        printed={"height": 340 + 4 * max(len(rows), len(tasks))},
+        printed={"height": max(110 + 15 * len(rows), 80 + 19 * (len(tasks) + 1), 220)},
         narrow=NARROW | {"legend.y": -0.16, "height": figure.layout.height + 14 * len(tasks)},
     )
 

@@ -14,7 +14,8 @@ import pytest
 from fuzz.in_time import time_limit
 from libmtl_recon_search import load_config
 from libmtl_recon_search.config import Config
-from libmtl_recon_search.space import anchors
+from libmtl_recon_search.ranges import Range
+from libmtl_recon_search.space import SearchSpace
 
 from libmtl_recon import ReconError
 
@@ -50,7 +51,9 @@ SCALARS = (
 KEYS = (
     *("script", "flags", "objective", "space", "score", "trials", "seed", "finalists", "confirm"),
     *("workers", "threads", "prune", "timeout", "arguments", "on", "weighting", "alpha", "s", "k"),
-    *("low", "high", "step", "steps", "count", "seeds", "run", "EW", "GradOPS", "lr", "epochs"),
+    *("low", "high", "step", "log", "count", "seeds", "run", "EW", "GradOPS", "lr", "epochs"),
+    *("name", "objectives", "metrics", "constraints", "pick", "sampler", "pruner", "callbacks"),
+    *("tune_baselines", "select", "args", "best", "within", "weights", "leave_out", "at_most"),
     *("trails", "1", "true", "null", "''", "'[/x]'", '"\\e[0m"', "<<", "k" * 3000, "? [a]", "é"),
 )
 TEXTS = (
@@ -66,7 +69,14 @@ def good(chance: random.Random) -> dict[str, Any]:
     space: dict[str, Any] = {"k": {"low": str(low), "high": str(low + chance.randint(0, 9))}}
     more: dict[str, Callable[[], Any]] = {
         "weighting": lambda: ["EW", "GradOPS"],
-        "alpha": lambda: {"low": "-2.0", "high": "1", "step": chance.choice(["0.5", "1", "1e-2"])},
+        "alpha": lambda: chance.choice(
+            [
+                {"low": "-2.0", "high": "1", "step": chance.choice(["0.5", "1", "1e-2"])},
+                {"low": "-2", "high": "1"},
+                ["0", "0.5"],
+            ]
+        ),
+        "select": lambda: ["conflict", "first"],
         "s": lambda: chance.choice([["-0.1", "0"], {"low": "-0.2", "high": "0", "step": "0.05"}]),
         "flags": lambda: {chance.choice(["EW", "GradOPS"]): {"lr": "1e-3"}},
     }
@@ -75,7 +85,28 @@ def good(chance: random.Random) -> dict[str, Any]:
         space["weighting"] = ["EW", "GradOPS"]
     whole: dict[str, Any] = {"script": "multidigits", "space": space}
     rest: dict[str, Callable[[], Any]] = {
-        "flags": lambda: {"epochs": "3", "quiet": "true", "sizes": ["1", "2"]},
+        "flags": lambda: {
+            "epochs": "3",
+            "quiet": "true",
+            "sizes": ["1", "2"],
+            "lr": {"low": "1e-4", "high": "0.1", "log": "true"},
+            "width": {"low": "1", "high": "9", "step": "2"},
+            "pairs": [["1", "2"], ["3"]],
+        },
+        "name": lambda: chance.choice(["digits", "two digits"]),
+        "objectives": lambda: ["delta_m", chance.choice(["parameters", "seg.mIoU"])],
+        "metrics": lambda: {
+            "weights": {"seg": "2"},
+            "leave_out": ["seg.acc"],
+            "undefined": "leave_out",
+        },
+        "constraints": lambda: {
+            "parameters": {"at_most": "1.5"},
+            "each_task": {"not_below": "-1"},
+        },
+        "pick": lambda: {"within": chance.choice(["0", "0.5"])},
+        "sampler": lambda: {"name": "RandomSampler", "args": {"seed": "3"}},
+        "callbacks": lambda: {"tensorboard": "null"},
         "objective": lambda: {"on": chance.choice(["val", "test"])},
         "score": lambda: {"weighting": "EW", "steps": "20"},
         "trials": lambda: "5",
@@ -85,7 +116,7 @@ def good(chance: random.Random) -> dict[str, Any]:
         "workers": lambda: "2",
         "threads": lambda: "1",
         "prune": lambda: chance.choice(["true", "false"]),
-        "timeout": lambda: {"run": chance.choice(["60", "0.5"])},
+        "timeout": lambda: {"run": chance.choice(["60", "0.5"]), "study": "900"},
         "arguments": lambda: ["train", "fast"],
     }
     return whole | {key: make() for key, make in rest.items() if chance.random() < 0.4}
@@ -185,9 +216,14 @@ def check(source: str | Path) -> str:
 def use(config: Config) -> None:
     """What a search does with a configuration before the first run."""
     json.dumps(config.model_dump(mode="json"))
-    assert len(config.spelled()) < 100_000
-    assert 2 <= len(anchors(config)) + 1 <= 4000
-    assert 1 <= len(config.space.alpha.values) <= 10_001
+    space = SearchSpace(config, None)
+    assert len(space.line(space.untuned("EW"), seed=0)) < 100_000
+    assert 1 <= len(space.anchors()) <= 4000
+    assert len(config.space.severities) <= 201
+    ranges = [one for one in config.flags.values() if isinstance(one, Range)]
+    for one in [*ranges, *(a for a in [config.space.alpha] if isinstance(a, Range))]:
+        assert one.low <= one.middle <= one.high
+        assert one.values is None or len(one.values) >= 1
 
 
 def run(first: int, count: int, folder: Path) -> Counter[str]:
@@ -215,15 +251,15 @@ needs_alarm = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="the sys
 
 @needs_alarm
 def test_a_sample_is_read_or_refused(tmp_path: Path) -> None:
-    ends = run(0, 100, tmp_path)
+    ends = run(0, 200, tmp_path)
     assert set(ends) <= {
         *("read", "several", "read as YAML", "one of the keys", "must be given"),
         *("must hold keys", "(got "),
     }
     # Neither all nor none.
-    assert 10 <= ends["read"] <= 60
+    assert 20 <= ends["read"] <= 120
     assert ends["several"] >= 5
-    assert ends["read as YAML"] >= 10
+    assert ends["read as YAML"] >= 20
 
 
 @needs_alarm

@@ -1,0 +1,100 @@
+"""What is there of a search, read without holding it, at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from libmtl_recon_search.database.address import Address
+from libmtl_recon_search.database.beats import Beats
+from libmtl_recon_search.database.claims import Claims
+from libmtl_recon_search.database.opening import open_storage
+from libmtl_recon_search.database.shared_runner import profile_of
+from libmtl_recon_search.folder import SearchFolder
+from libmtl_recon_search.trouble import explained
+
+from libmtl_recon import ConflictProfile, ReconError
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A search as others see it.
+
+    Attributes:
+        study: Its trials.
+        profile: The network's conflict profile; None where there is none, or none yet.
+    """
+
+    study: optuna.Study
+    profile: ConflictProfile | None
+
+
+@contextmanager
+def stored(name: str, folder: Path, storage: str | None) -> Iterator[Stored]:
+    """Open a search for reading.
+
+    Args:
+        name: Its name.
+        folder: Where it is, if it is in a folder.
+        storage: The URL of the database in which it is, if it is in one.
+
+    Raises:
+        ReconError: There is no such search, or it cannot be read.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    opened = _of_folder(name, folder) if storage is None else _of_database(name, storage)
+    with opened as found:
+        yield found
+
+
+@contextmanager
+def _of_folder(name: str, path: Path) -> Iterator[Stored]:
+    folder = SearchFolder(path)
+    if not folder.study.exists():
+        raise ReconError(
+            f"{path} holds no search that has come to its trials. Name its folder with --out."
+        )
+    with explained(path):
+        kept = optuna.storages.RDBStorage(f"sqlite:///{folder.study}")
+        try:
+            yield Stored(_study(name, kept, str(path)), _profile_in(folder.profile))
+        finally:
+            kept.remove_session()
+            kept.engine.dispose()
+
+
+@contextmanager
+def _of_database(name: str, url: str) -> Iterator[Stored]:
+    address = Address.parse(url)
+    kept = open_storage(address)
+    beats = Beats(kept)
+    try:
+        study = _study(name, kept, address.shown)
+        claims = Claims(kept, f"{name}/runs", beats)
+        text = profile_of(claims)
+        profile = None if text is None else ConflictProfile.from_json(text, address.shown)
+        yield Stored(study, profile)
+    finally:
+        beats.close()
+        kept.close()
+
+
+def _study(name: str, kept: optuna.storages.RDBStorage, where: str) -> optuna.Study:
+    try:
+        return optuna.load_study(study_name=name, storage=kept)
+    except KeyError as error:
+        there = [one for one in optuna.get_all_study_names(kept) if not one.endswith("/runs")]
+        raise ReconError(
+            f"There is no search {name!r} in {where}, which has "
+            f"{', '.join(map(repr, there)) or 'none'}. Give its `name` in the configuration."
+        ) from error
+
+
+def _profile_in(file: Path) -> ConflictProfile | None:
+    try:
+        return ConflictProfile.from_json(file.read_text(encoding="utf-8"), str(file))
+    except FileNotFoundError:
+        return None
