@@ -66,9 +66,7 @@ def conflict_figure(page: Page) -> PageFigure:
     figure.update_layout(
         layout(
             max(96 + row_height * high, 300),
-            xaxis=axis(
-                "severity S: a cosine below it is a conflict", showgrid=False, nticks=8
-            ),
+            xaxis=axis("severity S: a cosine below it is a conflict", showgrid=False, nticks=8),
             yaxis=axis(
                 "",
                 type="category",
@@ -167,9 +165,7 @@ def _rows(profile: ConflictProfile, severity: float) -> list[int]:
     return sorted(place[name] for name in profile.ranking(severity)[:_MOST])
 
 
-def _ticks(
-    profile: ConflictProfile, rows: list[int], dark: list[bool], longest: int
-) -> list[str]:
+def _ticks(profile: ConflictProfile, rows: list[int], dark: list[bool], longest: int) -> list[str]:
     found = []
     for row, bold in zip(rows, dark, strict=True):
         name = ending(profile.layer_names[row], longest)

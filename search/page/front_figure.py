@@ -177,9 +177,7 @@ def _reference(page: Page, axes: Sequence[_Axis]) -> list[PageTrial]:
     return [trial]
 
 
-def _frame(
-    figure: go.Figure, page: Page, x: _Axis, y: _Axis, trials: Sequence[PageTrial]
-) -> int:
+def _frame(figure: go.Figure, page: Page, x: _Axis, y: _Axis, trials: Sequence[PageTrial]) -> int:
     """Axes and the lines of constraints; returns how many trials lie outside."""
     limits = {limit.name: limit for limit in page.limits}
     figure.update_layout(

@@ -69,7 +69,7 @@ def importances(
 
 
 def _shares(trials: Sequence[FrozenTrial], values: Sequence[float]) -> dict[str, float]:
-    """fANOVA of the parameters that all of these trials have, and that vary among them."""
+    """FANOVA of the parameters that all of these trials have, and that vary among them."""
     common = set.intersection(*(set(trial.params) for trial in trials))
     columns: dict[str, list[Any]] = {}
     spaces: dict[str, BaseDistribution] = {}

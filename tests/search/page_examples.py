@@ -27,7 +27,7 @@ SHARED = 1_200_000
 def a_trial(
     number: int | None, objectives: int, tasks: int, chance: random.Random, **changes: Any
 ) -> PageTrial:
-    """A trial as a search could have made it; alpha, s and select depend on what else was chosen."""
+    """A trial as a search could have made it, with parameters that depend on others."""
     weighting = chance.choice(WEIGHTINGS)
     k = chance.choice((0, 0, 3, 8, 14, 20))
     params: dict[str, str | float | int] = {"weighting": weighting, "k": k}
@@ -43,9 +43,11 @@ def a_trial(
     delta = 2.0 * (weighting != "EW") + 1.2 * k**0.4 - 3 * abs(float(params["lr"]) - 0.02) * 10
     per_task = {f"task {i}": delta + chance.gauss(0, 2) for i in range(tasks)}
     delta = sum(per_task.values()) / tasks
-    state = "finished" if number is None else chance.choices(
-        ("finished", "ended early", "failed"), (70, 24, 6)
-    )[0]
+    state = (
+        "finished"
+        if number is None
+        else chance.choices(("finished", "ended early", "failed"), (70, 24, 6))[0]
+    )
     epochs = {"finished": 40, "ended early": chance.randint(9, 20)}.get(state, 4)
     curve = tuple(
         delta - 60 * 0.7**epoch - 4 * 0.93**epoch + chance.gauss(0, 0.3) for epoch in range(epochs)
@@ -88,11 +90,13 @@ def a_profile(layers: int, tasks: int) -> ConflictProfile:
     found = []
     for place in range(layers):
         kind = ("Conv2d", "BatchNorm2d")[place % 2]
-        name = f"encoder.layer{1 + place // 12}.{place // 4 % 3}.{'conv' if place % 2 == 0 else 'bn'}{place % 4}"
-        found.append(Layer(f"{name}.{place}", kind, ((64, 64, 3, 3),)))
+        name = f"encoder.layer{1 + place // 12}.{place // 4 % 3}.{('conv', 'bn')[place % 2]}"
+        found.append(Layer(f"{name}{place % 4}.{place}", kind, ((64, 64, 3, 3),)))
     counts = np.zeros((1, layers, 400), np.int64)
     for place in range(layers):
-        cosines = chance.normal(0.25 - 0.3 * place / layers, 0.12, steps * pairs).clip(-0.999, 0.999)
+        cosines = chance.normal(0.25 - 0.3 * place / layers, 0.12, steps * pairs).clip(
+            -0.999, 0.999
+        )
         counts[0, place] = np.histogram(cosines, bins=400, range=(-1, 1))[0]
     undefined = steps * pairs - counts.sum(axis=2)
     names = tuple(f"task {i}" for i in range(tasks))
@@ -117,8 +121,7 @@ def a_front(trials: list[PageTrial], objectives: tuple[PageObjective, ...]) -> l
     }
     best = min(costs, key=lambda n: costs[n][0], default=None)
     return [
-        replace(t, on_front=t.number in front, picked=t.number == best and t in fit)
-        for t in trials
+        replace(t, on_front=t.number in front, picked=t.number == best and t in fit) for t in trials
     ]
 
 
@@ -151,7 +154,10 @@ def a_page(
         severity=-0.1,
         settings=(
             ("sampler", "TPESampler(n_startup_trials=12, multivariate=True)"),
-            ("pruner", "MedianPruner: the regret study found it no worse at two thirds of the cost"),
+            (
+                "pruner",
+                "MedianPruner: the regret study found it no worse at two thirds of the cost",
+            ),
             ("seed", "0"),
             ("epochs", "40"),
             ("constraints", "parameters ≤ 1.5 × the shared network"),
