@@ -136,6 +136,15 @@ def test_a_phone_scrolls_tables_and_not_the_page(
     if trials:
         box = tab.locator("#trials .scroll")
         assert box.evaluate("box => box.scrollWidth > box.clientWidth")
+        # Turned round and back.
+        tab.set_viewport_size({"width": 844, "height": PHONE})
+        tab.wait_for_function(
+            "document.querySelector('#plot-front .main-svg').getBoundingClientRect().width > 600"
+        )
+        tab.set_viewport_size({"width": PHONE, "height": 844})
+        last = "document.querySelector('#plot-conflicts .main-svg')"
+        tab.wait_for_function(f"{last}.getBoundingClientRect().width < 400")
+        assert tab.evaluate("document.documentElement.scrollWidth") == PHONE
         for figure in ("front", "tasks", "curves", "importances", "conflicts"):
             width = tab.locator(f"#plot-{figure} .main-svg").first.bounding_box()["width"]
             assert 340 <= width <= PHONE, figure
@@ -163,6 +172,7 @@ def test_a_page_on_paper_fits_between_its_margins(show: Callable[..., Shown]) ->
     tab.emulate_media(media="screen")
     tab.set_viewport_size({"width": 1280, "height": 844})
     tab.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    tab.wait_for_timeout(300)
     assert tab.locator("#plot-front .main-svg").first.bounding_box()["width"] == before
 
 
