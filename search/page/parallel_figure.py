@@ -111,6 +111,7 @@ def _drawn(page: Page, trials: Sequence[PageTrial], axes: Sequence[_Axis]) -> go
     if low == high:
         low, high = low - 1, high + 1
     higher = first.direction == "maximize"
+    few = len(trials) <= 60
     figure = go.Figure()
     # The better, the later, and so above the others.
     order = sorted(
@@ -124,9 +125,9 @@ def _drawn(page: Page, trials: Sequence[PageTrial], axes: Sequence[_Axis]) -> go
             x=list(range(len(axes))),
             y=[one.heights[place] for one in axes],
             mode="lines+markers",
-            line={"color": color, "width": 4 if trial.picked else 1.6},
+            line={"color": color, "width": 4 if trial.picked else 1.6 if few else 1.1},
             marker={"size": 5 if trial.picked else 3, "color": color},
-            opacity=1.0 if trial.picked else 0.8,
+            opacity=1.0 if trial.picked else 0.8 if few else 0.35,
             hoverinfo="text",
             hovertext=hover(trial, page.objectives),
             showlegend=False,
