@@ -27,15 +27,7 @@ COUNT = """() => Object.fromEntries([...document.querySelectorAll('.plot')].map(
     lines: count('.scatterlayer path.js-line'),
     bars: count('.barlayer .point path'),
     image: count('.hm image'),
-    axes: count('.parcoords .axis'),
-    ink: [...plot.querySelectorAll('canvas')].reduce((sum, canvas) => {
-      const copy = document.createElement('canvas');
-      copy.width = canvas.width; copy.height = canvas.height;
-      if (!canvas.width || !canvas.height) return sum;
-      const pen = copy.getContext('2d');
-      pen.drawImage(canvas, 0, 0);
-      return sum + pen.getImageData(0, 0, copy.width, copy.height).data.filter(v => v).length;
-    }, 0),
+    axes: count('.xaxislayer-above .xtick'),
   }];
 }))"""
 
@@ -81,8 +73,6 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Shown]]:
         )
         shown.tab.on("request", lambda request: shown.requests.append(request.url))
         shown.tab.goto(file.as_uri())
-        # Parallel coordinates are painted in steps.
-        shown.tab.wait_for_timeout(300)
         assert not shown.faults
         asked = [url for url in shown.requests if not url.startswith(("data:", "blob:"))]
         assert asked == [file.as_uri()]
@@ -102,7 +92,6 @@ def finished(page: Page) -> int:
     [
         pytest.param(a_page(1), id="one trial"),
         pytest.param(a_page(30, objectives=2, tasks=20, layers=60), id="20 tasks"),
-        pytest.param(a_page(30, objectives=4, tasks=2), id="4 objectives"),
         pytest.param(a_page(300, layers=200), id="300 trials"),
     ],
 )
@@ -123,7 +112,7 @@ def test_every_figure_is_drawn(page: Page, show: Callable[..., Shown]) -> None:
     varying = dict.fromkeys(name for t in page.trials if t.values for name in t.params)
     own = 0 if len(page.objectives) > 1 else 1
     assert figures["parallel"]["axes"] == len(varying) + own + len(page.objectives)
-    assert figures["parallel"]["ink"] > 1000
+    assert figures["parallel"]["lines"] == whole
     assert figures["conflicts"]["image"] == 1
     if page.importances:
         bars = sum(map(len, page.importances.values()))
@@ -136,7 +125,7 @@ def test_a_study_without_trials_says_so_in_place_of_figures(show: Callable[..., 
     assert shown.tab.locator("p.empty").count() == 8  # the result, six figures and the table
 
 
-@pytest.mark.parametrize(("trials", "objectives"), [(0, 1), (30, 1), (30, 4)])
+@pytest.mark.parametrize(("trials", "objectives"), [(0, 1), (30, 4)])
 def test_a_phone_scrolls_tables_and_not_the_page(
     trials: int, objectives: int, show: Callable[..., Shown]
 ) -> None:
@@ -147,6 +136,15 @@ def test_a_phone_scrolls_tables_and_not_the_page(
     if trials:
         box = tab.locator("#trials .scroll")
         assert box.evaluate("box => box.scrollWidth > box.clientWidth")
+        # Turned round and back.
+        tab.set_viewport_size({"width": 844, "height": PHONE})
+        tab.wait_for_function(
+            "document.querySelector('#plot-front .main-svg').getBoundingClientRect().width > 600"
+        )
+        tab.set_viewport_size({"width": PHONE, "height": 844})
+        last = "document.querySelector('#plot-conflicts .main-svg')"
+        tab.wait_for_function(f"{last}.getBoundingClientRect().width < 400")
+        assert tab.evaluate("document.documentElement.scrollWidth") == PHONE
         for figure in ("front", "tasks", "curves", "importances", "conflicts"):
             width = tab.locator(f"#plot-{figure} .main-svg").first.bounding_box()["width"]
             assert 340 <= width <= PHONE, figure
@@ -159,11 +157,11 @@ def test_a_page_on_paper_fits_between_its_margins(show: Callable[..., Shown]) ->
     tab.set_viewport_size({"width": PAPER, "height": 1000})
     tab.emulate_media(media="print")
     tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    widths = tab.evaluate(
+    ends = tab.evaluate(
         "[...document.querySelectorAll('.main-svg, table')]"
-        ".map(e => e.getBoundingClientRect().right)"
+        ".map(one => one.getBoundingClientRect().right)"
     )
-    assert max(widths) <= PAPER
+    assert max(ends) <= PAPER
     heights = tab.evaluate(
         "[...document.querySelectorAll('figure')].map(e => e.getBoundingClientRect().height)"
     )
@@ -174,6 +172,7 @@ def test_a_page_on_paper_fits_between_its_margins(show: Callable[..., Shown]) ->
     tab.emulate_media(media="screen")
     tab.set_viewport_size({"width": 1280, "height": 844})
     tab.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    tab.wait_for_timeout(300)
     assert tab.locator("#plot-front .main-svg").first.bounding_box()["width"] == before
 
 
@@ -207,7 +206,6 @@ def test_hostile_names_stay_text(show: Callable[..., Shown]) -> None:
 
 
 def hover(tab: Any, what: str) -> None:
-    box = tab.locator(what).bounding_box()
     tab.locator(what).scroll_into_view_if_needed()
     box = tab.locator(what).bounding_box()
     tab.mouse.move(box["x"] + box["width"] / 2 - 3, box["y"] + box["height"] / 2)
@@ -215,7 +213,7 @@ def hover(tab: Any, what: str) -> None:
     tab.wait_for_selector(".hovertext")
 
 
-def test_trials_are_sorted_and_found(show: Callable[..., Shown]) -> None:
+def test_trials_are_sorted_and_found_and_commands_copied(show: Callable[..., Shown]) -> None:
     page = a_page(30)
     tab = show(page).tab
     values = [trial.values["delta_m"] for trial in page.trials if trial.values]
@@ -239,9 +237,16 @@ def test_trials_are_sorted_and_found(show: Callable[..., Shown]) -> None:
     found = [trial for trial in failed if trial.weighting == "GradOPS"]
     assert tab.locator("#all-trials tbody tr:visible").count() == len(found)
 
+    tab.click(".copy >> nth=0")
+    tab.wait_for_function("document.querySelector('.copy').textContent !== 'copy'")
+    said = tab.locator(".copy").first.inner_text()
+    assert said in ("copied", "selected")
+    if said == "selected":  # where a page from a file has no clipboard
+        assert tab.evaluate("getSelection().toString()") == page.command
+
 
 def test_axes_of_the_front_are_chosen(show: Callable[..., Shown]) -> None:
-    page = a_page(30, objectives=4)
+    page = a_page(12, objectives=4)
     tab = show(page).tab
     assert tab.locator("#plot-front .xtitle").text_content() == "parameters"
     tab.select_option("select[data-choice='0']", "time per step, s")
@@ -251,14 +256,3 @@ def test_axes_of_the_front_are_chosen(show: Callable[..., Shown]) -> None:
     assert times <= set(drawn)
     # The constraint is one of parameters, which are not drawn any more.
     assert not tab.locator("#plot-front .shapelayer path").count()
-
-
-def test_a_command_is_copied_or_selected(show: Callable[..., Shown]) -> None:
-    page = a_page(30)
-    tab = show(page).tab
-    tab.click(".copy >> nth=0")
-    tab.wait_for_function("document.querySelector('.copy').textContent !== 'copy'")
-    said = tab.locator(".copy").first.inner_text()
-    assert said in ("copied", "selected")
-    if said == "selected":
-        assert tab.evaluate("getSelection().toString()") == page.command
