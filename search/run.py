@@ -33,6 +33,7 @@ from libmtl_recon_search.report import (
 )
 from libmtl_recon_search.session import Session
 from libmtl_recon_search.study import Study
+from libmtl_recon_search.study_store import name_objectives
 from libmtl_recon_search.trials import trial_lines
 from libmtl_recon_search.trouble import explained
 
@@ -158,6 +159,7 @@ def _study(session: Session, backend: Backend, asked_to_stop: Callable[[], bool]
     study.know(session.reference, session.trained(session.reference))
     store.study.set_user_attr(ABOUT, about(session))
     store.study.set_user_attr(END, None)
+    name_objectives(store.study, session.judge.names)
     return study
 
 

@@ -182,10 +182,8 @@ class Session:
     def trained(self, plan: Plan) -> Trained:
         """What a plan came to that was trained with the search's seed."""
         outcome = self.searched(plan, held_out=False)
-        violations = {}
-        if plan != self.reference or self.config.constraints.each_task is not None:
-            reference = self.searched(self.reference, held_out=False)
-            violations = self.judge.violations(outcome, reference)
+        reference = self.searched(self.reference, held_out=False)
+        violations = self.judge.violations(outcome, reference)
         kept = {
             "delta_m": outcome.val,
             "per_task": dict(outcome.per_task),
@@ -304,6 +302,9 @@ class Session:
         """Take the flags with which a task alone did best, of those that were tried."""
         first = next(iter(results.values()))
         self._leave_out_undefined(lambda: self.judge.single(first))
+        if not self.judge.scale.counted(first.higher_is_better):
+            self._flags[task] = next(iter(results))  # nothing of it is compared
+            return
         base = first.epochs[self._on][self.judge.single(first)]
         gains = {
             flags: max(self.judge.deltas(result, base), default=-math.inf)

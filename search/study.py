@@ -250,10 +250,13 @@ class Study:
                 return trial, plan
             if isinstance(trial, int):
                 self.store.tell(trial, TrialState.FAIL)
-        if self._exhausted or time.monotonic() > self._until:
+        if self._exhausted:
             return None
         ours = self.trials
         board = Board(ours, self._plans)
+        if len(board) and time.monotonic() > self._until:
+            self._say_late(board)
+            return None
         if self.store.shared:
             for entry in board.cut_off(self._config.trials):
                 return self._once_more(entry.trials[-1], entry.plan), entry.plan
@@ -277,6 +280,14 @@ class Study:
             self._say(
                 f"{those} {in_words(numbers)}: chose what was trained already, or is just being "
                 "trained; not counted"
+            )
+
+    def _say_late(self, board: Board) -> None:
+        self._exhausted = True
+        if len(board) < self._config.trials:
+            self._say(
+                f"The {self._config.timeout.study:g} s that `timeout.study` gives the search are "
+                f"over, so it ends with fewer than its {self._config.trials} trials."
             )
 
     def _say_exhausted(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,13 @@ def open_study(storage: RDBStorage, name: str, directions: Sequence[str]) -> opt
     return optuna.create_study(
         study_name=name, storage=storage, load_if_exists=True, directions=found
     )
+
+
+def name_objectives(study: optuna.Study, names: Sequence[str]) -> None:
+    """Have figures and dashboards show the objectives by their names."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(names))
 
 
 class StudyStore(ABC):

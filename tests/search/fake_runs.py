@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class Asked:
     Attributes:
         K: How many layers are split.
         alone: The one task that is trained; None for all of them.
+        select: How the layers are chosen.
+        flags: What else stands on the command line, by flag.
     """
 
     weighting: str
@@ -42,17 +44,26 @@ class Asked:
     K: int
     seed: int
     alone: str | None
+    select: str = "conflict"
+    flags: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def by(cls, job: Job) -> Asked:
         """Read the command line as a script would."""
-        parser = argparse.ArgumentParser()
+        parser = argparse.ArgumentParser(allow_abbrev=False)
         parser.add_argument("--weighting", required=True)
         parser.add_argument("--gradops_alpha", type=float)
         parser.add_argument("--recon_k", type=int, default=0)
+        parser.add_argument("--recon_select", default="conflict")
         parser.add_argument("--seed", type=int, required=True)
-        given, _ = parser.parse_known_args(job.arguments)
-        return cls(given.weighting, given.gradops_alpha, given.recon_k, given.seed, job.task)
+        given, others = parser.parse_known_args(job.arguments)
+        flags = {
+            name.removeprefix("--"): value
+            for name, value in zip(others, [*others[1:], ""], strict=True)
+            if name.startswith("--")
+        }
+        alpha, K, seed = given.gradops_alpha, given.recon_k, given.seed
+        return cls(given.weighting, alpha, K, seed, job.task, given.recon_select, flags)
 
 
 World = Callable[[Asked, str], Curves]
@@ -78,16 +89,20 @@ class FakeRunner:
         started: The runs that ended when the network was built.
         early: Those of them that were ended early.
         interrupt: Raise this in the place of the next training for which it gives true.
+        asked: What the runs were asked for, in the order of ``trained``.
+        several: The script's flags that take several values.
         killed_after: A training is killed after so many events, and made once more.
     """
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.trained: list[Job] = []
+        self.asked: list[Asked] = []
         self.early: list[Job] = []
         self.started: list[Job] = []
         self.stopped = False
         self.interrupt: Callable[[Asked], bool] = lambda _: False
+        self.several: tuple[str, ...] = ()
         self.killed_after = 0
 
     def __call__(self, *_: Any, **__: Any) -> FakeRunner:
@@ -104,12 +119,15 @@ class FakeRunner:
         finished = read_record(job.events)
         if finished is not None:
             return finished
+        if job.describe:
+            return Result(several=self.several)
         asked = Asked.by(job)
         if job.start:
             return self._start(job, asked)
         if job.profile is None and self.interrupt(asked):
             raise KeyboardInterrupt
         self.trained.append(job)
+        self.asked.append(asked)
         if self.killed_after:
             cut_off = Result()
             for event in self._events(job, asked)[: self.killed_after]:
@@ -160,7 +178,8 @@ class FakeRunner:
         epochs = len(next(iter(curves.values()))[0])
         for epoch in range(epochs):
             for place, mode in enumerate(("val", "test")):
-                metrics = {task: {"Acc": curves[task][place][epoch]} for task in tasks}
+                values = {task: curves[task][place][epoch] for task in tasks}
+                metrics = {t: {"Acc": None if v != v else v} for t, v in values.items()}
                 events.append(
                     {"event": "measured", "epoch": epoch, "mode": mode, "metrics": metrics}
                 )

@@ -46,8 +46,7 @@ class TimedRunner(FakeRunner):
         if read_record(job.events) is None:
             self._write("begins", job)
             time.sleep(self.seconds)
-        result = super().run(job, follow)
-        return result
+        return super().run(job, follow)
 
     def _write(self, what: str, job: Job) -> None:
         with self.diary.open("a", encoding="utf-8") as diary:
