@@ -79,7 +79,7 @@ def _shares(trials: Sequence[FrozenTrial], values: Sequence[float]) -> dict[str,
             columns[name], spaces[name] = _column(column, [t.distributions[name] for t in trials])
     if not columns:
         return {}
-    study = optuna.create_study(storage=optuna.storages.InMemoryStorage())
+    study = _new_study()
     study.add_trials(
         [
             optuna.create_trial(
@@ -100,6 +100,16 @@ def _shares(trials: Sequence[FrozenTrial], values: Sequence[float]) -> dict[str,
             normalize=False,
         )
     return {name: float(share) for name, share in shares.items()}
+
+
+def _new_study() -> optuna.Study:
+    """A study in memory, of which Optuna says nothing."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        return optuna.create_study()
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def _column(

@@ -51,7 +51,7 @@ def test_nothing_of_the_tree_is_forgotten(wheel: list[str]) -> None:
         f"{there}/{file.relative_to(TREE / here).as_posix()}"
         for here, there in INSTALLED.items()
         for file in (TREE / here).rglob("*")
-        if file.suffix in (".py", ".yaml", ".json", ".typed")
+        if file.suffix in (".py", ".yaml", ".json", ".typed", ".css", ".js")
     }
     assert {name for name in wheel if ".dist-info/" not in name} == expected
     assert {"libmtl_recon/py.typed", "libmtl_recon_search/py.typed"} < expected

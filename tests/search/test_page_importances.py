@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections.abc import Callable
@@ -94,6 +95,22 @@ def test_each_objective_has_shares_of_its_own() -> None:
 def test_the_same_trials_give_the_same_shares() -> None:
     trials = made(lambda p: p["k"] / 20, 30)
     assert importances(trials, [DELTA]) == importances(trials, [DELTA])
+
+
+def test_nothing_is_said_and_optuna_speaks_as_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[int] = []
+    logger = logging.getLogger("optuna")
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    monkeypatch.setattr(logger, "handle", lambda record: said.append(record.levelno))
+    for name in ("optuna.study.study", "optuna.storages._in_memory"):
+        monkeypatch.setattr(
+            logging.getLogger(name), "handle", lambda record: said.append(record.levelno)
+        )
+    importances(made(lambda p: p["k"], 12), [DELTA])
+    assert not said
+    assert optuna.logging.get_verbosity() == logging.INFO
 
 
 def test_too_few_trials_have_no_importances() -> None:
