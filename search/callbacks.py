@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -257,9 +257,8 @@ def _numbers(attributes: Mapping[str, Any], within: str = "") -> Iterable[tuple[
     for name, value in attributes.items():
         if isinstance(value, dict):
             yield from _numbers(value, f"{within}{name}/")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            if math.isfinite(value):
-                yield f"{within}{name}", float(value)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value):
+            yield f"{within}{name}", float(value)
 
 
 def _texts(trial: FrozenTrial) -> dict[str, str]:

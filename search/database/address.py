@@ -150,7 +150,8 @@ def _template(url: URL) -> str:
 
 def _shown(url: URL) -> str:
     query = {k: "***" if _SECRET.search(k.lower()) else v for k, v in url.query.items()}
-    return url.set(query=query).render_as_string(hide_password=True)
+    shown = url.set(query=query).render_as_string(hide_password=True)
+    return shown.replace(quote_plus("***"), "***")
 
 
 def _secrets(url: URL, rest: str) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ class Claims:
                 continue
             if trial.state != TrialState.FAIL:
                 return self._claim(trial)
-            if _OUTCOME in trial.user_attrs:
+            if _has_reason(trial):
                 failed = trial
         return None if failed is None else self._claim(failed)
 
@@ -81,7 +81,7 @@ class Claims:
         found: dict[str, Claim] = {}
         for trial in self._trials():
             key = trial.user_attrs.get(KEY)
-            if key is None or (trial.state == TrialState.FAIL and _OUTCOME not in trial.user_attrs):
+            if key is None or (trial.state == TrialState.FAIL and not _has_reason(trial)):
                 continue
             if key not in found or found[key].state == "failed":
                 found[key] = self._claim(trial)
@@ -188,6 +188,11 @@ class Claims:
             str(attrs.get(TOKEN)).startswith(self._worker),
             trial,
         )
+
+
+def _has_reason(trial: FrozenTrial) -> bool:
+    # Of a worker that was killed between publishing and ending there may be an outcome.
+    return _REASON in trial.user_attrs.get(_OUTCOME, {})
 
 
 def _written(content: bytes, attrs: Mapping[str, Any]) -> dict[str, Any]:

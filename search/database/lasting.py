@@ -143,7 +143,12 @@ class LastingStorage(RDBStorage):
     ) -> None:
         self.address, self.outage = address, outage
         self._ready = False
-        super().__init__(address.url, engine_kwargs, **kwargs)
+        try:
+            super().__init__(address.url, engine_kwargs, **kwargs)
+        except BaseException:
+            if hasattr(self, "engine"):
+                self.engine.dispose()  # or its connections would stay open
+            raise
         self._ready = True
 
     def __repr__(self) -> str:

@@ -165,7 +165,7 @@ def _said(chain: tuple[BaseException, ...]) -> str:
     wrapping = (SQLAlchemyError, StorageInternalError)
     own = next((one for one in chain if not isinstance(one, wrapping)), chain[0])
     text = own.args[1] if _number(own) and len(own.args) > 1 else str(own)
-    return " ".join(str(text).split()).rstrip(".")[:_LONGEST] or type(own).__name__
+    return " ".join(str(text).split()).rstrip(".?")[:_LONGEST] or type(own).__name__
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -52,7 +52,7 @@ def conflict_figure(page: Page) -> PageFigure:
             customdata=[[_layer(profile, row)] * len(severities) for row in rows],
             hovertemplate="<b>%{y}</b><br>%{customdata}<br>%{z:.2f} % below %{x}<extra></extra>",
             colorbar={
-                "title": {"text": "% of steps<br>and pairs", "font": {"size": 11}},
+                "title": {"text": "%", "font": {"size": 11}},
                 "thickness": 12,
                 "len": 200,
                 "lenmode": "pixels",

@@ -70,9 +70,10 @@ def curve_figure(page: Page) -> PageFigure:
             name="EW, plain sharing",
             line={"color": INK, "width": 2.4},
         )
-    later = [v for t in trials for v in t.curve[len(t.curve) // 4 :] if math.isfinite(v)]
+    drawn = [*trials, *([page.reference] if page.reference else [])]
+    later = [v for t in drawn for v in t.curve[len(t.curve) // 4 :] if math.isfinite(v)]
     near = most(later) or (min(later), max(later))
-    every = [v for t in trials for v in t.curve if math.isfinite(v)]
+    every = [v for t in drawn for v in t.curve if math.isfinite(v)]
     room = 0.05 * (near[1] - near[0]) or 1.0
     zoomed = (near[0] - room > min(every)) or (near[1] + room < max(every))
     figure.update_layout(

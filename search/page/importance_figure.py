@@ -12,7 +12,6 @@ from libmtl_recon_search.page.style import (
     INK,
     NARROW,
     OTHERS,
-    PRINTED,
     PageFigure,
     axis,
     layout,
@@ -44,6 +43,7 @@ def importance_figure(page: Page) -> PageFigure:
     drawn = [one for one in page.objectives if shares[one.name]]
     for place, one in reversed(list(enumerate(drawn))):
         values = [100 * shares[one.name].get(name, math.nan) for name in ordered]
+        objective = html.escape(name_of(one), quote=False)
         figure.add_bar(
             orientation="h",
             y=list(range(len(ordered))),
@@ -56,7 +56,7 @@ def importance_figure(page: Page) -> PageFigure:
             textfont={"size": 11, "color": INK},
             hoverinfo="text",
             hovertext=[
-                f"<b>{shown(name)}</b>: {value:.1f} % of the variance of {html.escape(name_of(one), quote=False)}"
+                f"<b>{shown(name)}</b>: {value:.1f} % of the variance of {objective}"
                 for name, value in zip(ordered, values, strict=True)
             ],
         )
@@ -79,9 +79,8 @@ def importance_figure(page: Page) -> PageFigure:
     )
     figure.update_layout(legend={"traceorder": "reversed"})
     # The longest bar's number needs room, too.
-    figure.update_xaxes(
-        range=[0, 1.12 * max(100 * v for own in shares.values() for v in own.values()) or 1]
-    )
+    longest = max(100 * share for own in shares.values() for share in own.values())
+    figure.update_xaxes(range=[0, 1.12 * longest or 1])
     known = dict.fromkeys(name for trial in page.trials for name in trial.params)
     missing = [name for name in known if name not in names]
     too_few = ""
@@ -102,6 +101,6 @@ def importance_figure(page: Page) -> PageFigure:
         f"add up to 100.{too_few}{few}",
         f"Bar chart of {len(ordered)} parameters. The most important is {best}.",
         figure,
-        printed=PRINTED if figure.layout.height > PRINTED["height"] else {},
+        printed={"height": max(90 + len(ordered) * (8 + 12 * len(drawn)), 200)},
         narrow=NARROW | {"yaxis.tickfont.size": 10},
     )

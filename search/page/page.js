@@ -4,7 +4,6 @@
   const phone = window.matchMedia("(max-width: 640px)");
   const PAPER = 680; // pixels between the margins of A4
   const config = {
-    responsive: true,
     displaylogo: false,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   };
@@ -24,8 +23,10 @@
   const draw = (id, paper) => {
     const figure = figures[id];
     const layout = structuredClone(figure.layout);
-    if (paper) change(layout, { ...figure.printed, width: PAPER });
+    if (paper) change(layout, figure.printed);
     else if (phone.matches) change(layout, figure.narrow);
+    // Plotly's own fitting does not come back from paper.
+    layout.width = paper ? PAPER : place(id).clientWidth;
     // The axes that were chosen stay chosen.
     const data = structuredClone(figure.data);
     const drawn = Plotly.react(place(id), data, layout, config);
@@ -37,9 +38,20 @@
     const [traces, layout] = figures[figure].choices[choice][list.selectedIndex];
     Plotly.update(place(figure), structuredClone(traces), { ...layout });
   };
-  const all = (paper) => Object.keys(figures).forEach((id) => draw(id, paper));
+  let width = 0; // for which all is drawn
+  const all = (paper) => {
+    width = paper ? 0 : window.innerWidth;
+    Object.keys(figures).forEach((id) => draw(id, paper));
+  };
   all(false);
-  phone.addEventListener("change", () => all(false));
+  let waiting;
+  window.addEventListener("resize", () => {
+    clearTimeout(waiting);
+    // Phones change the height, too, when their address bar goes.
+    waiting = setTimeout(() => {
+      if (width && window.innerWidth !== width) all(false);
+    }, 150);
+  });
   window.addEventListener("beforeprint", () => all(true));
   window.addEventListener("afterprint", () => all(false));
   document.querySelectorAll("select[data-figure]").forEach((list) =>

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
 from libmtl_recon_search.page.model import Page, PageTrial
 from libmtl_recon_search.page.style import (
-    INK,
+    FAINT,
+    PRINTED,
     PageFigure,
+    hover,
     layout,
     measured,
     most,
@@ -20,12 +23,28 @@ from libmtl_recon_search.page.style import (
     shown,
     title_of,
 )
+from plotly.colors import sample_colorscale
 
 _ABSENT = "–"
 _TICKS = 5
-_WIDE = 96  # pixels for an axis
+_WIDE = 74  # pixels for an axis
 _SCALE = [[0, "#bcd6ea"], [0.5, "#4a90c4"], [1, "#08306b"]]
-_HALO = ", ".join(["0 0 3px white"] * 4)
+_GAP, _CLOSEST = 0.13, 0.05  # of an axis: below the lowest value, and from tick to tick
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """A parameter or an objective.
+
+    Attributes:
+        label: Its name.
+        heights: Where each trial's line passes, from 0 to 1.
+        ticks: Heights and what is written there.
+    """
+
+    label: str
+    heights: tuple[float, ...]
+    ticks: tuple[tuple[float, str], ...]
 
 
 def parallel_figure(page: Page) -> PageFigure:
@@ -40,13 +59,14 @@ def parallel_figure(page: Page) -> PageFigure:
             "No trial has finished yet: this figure appears with the first one.",
         )
     names = dict.fromkeys(name for trial in trials for name in trial.params)
-    dimensions, constant = [], []
+    dimensions: list[_Axis] = []
+    constant: list[str] = []
     for name in names:
         column = [trial.params.get(name) for trial in trials]
         if len(set(map(repr, column))) == 1 and len(trials) > 1:
             constant.append(f"{plain(name, 24)} = {plain(str(column[0]), 24)}")
         else:
-            dimensions.append(_dimension(name, column))
+            dimensions.append(_axis(name, column))
     first = objectives[0]
     extra: list[tuple[str, str, Callable[[PageTrial], float | None]]] = []
     if all(one.name != "parameters" for one in objectives):
@@ -56,41 +76,13 @@ def parallel_figure(page: Page) -> PageFigure:
         for one in reversed(objectives)
     ]
     for name, label, value in extra:
-        dimensions.append(_dimension(label, [value(trial) for trial in trials], name))
-    values = [trial.values[first.name] for trial in trials]
-    near = most(values) or (min(values), max(values))
-    figure = go.Figure(
-        go.Parcoords(
-            dimensions=dimensions,
-            labelangle=-18,
-            labelfont={"size": 12, "color": INK},
-            # A halo, for lines run through the ticks.
-            tickfont={"size": 11, "color": INK, "shadow": _HALO},
-            rangefont={"size": 1, "color": "rgba(0,0,0,0)"},
-            line={
-                "color": values,
-                "cmin": near[0],
-                "cmax": near[1] if near[1] > near[0] else near[0] + 1,
-                "colorscale": _SCALE,
-                # The better, the darker.
-                "reversescale": first.direction == "minimize",
-                "showscale": True,
-                "colorbar": {
-                    "title": {"text": shown(title_of(first, page.on), 30), "side": "right"},
-                    "thickness": 12,
-                    "outlinewidth": 0,
-                    "tickfont": {"size": 11},
-                },
-            },
-        )
-    )
-    figure.update_layout(layout(460, margin={"l": 60, "r": 30, "t": 92, "b": 30}))
+        dimensions.append(_axis(label, [value(trial) for trial in trials], name))
+    figure = _drawn(page, trials, dimensions)
     absent = any(len(trial.params) < len(names) for trial in trials)
     said = [
-        f"Each line is one of {plural(len(trials), 'finished trial')}, from its parameters at the "
-        "left to what came of them at the right; the darker, the better its "
-        f"{name_of(first)}. Drag along an axis to keep only the lines that pass there, drag a "
-        "name to move its axis."
+        f"Each line is a finished trial, {len(trials)} in all, from its parameters at the left to "
+        f"what came of them at the right; the darker, the better its {name_of(first)}. The picked "
+        "trial is the thick line. Point at a line, where it meets an axis, for its plan."
     ]
     if absent:
         said += [
@@ -105,50 +97,139 @@ def parallel_figure(page: Page) -> PageFigure:
         " ".join(said),
         f"Parallel coordinates of {plural(len(trials), 'trial')} over {len(dimensions)} axes.",
         figure,
-        narrow={"font.size": 11},
-        printed={"height": 380},
+        narrow={"font.size": 11, "dragmode": False},
+        printed=PRINTED,
         least=_WIDE * len(dimensions) + 150,
     )
+
+
+def _drawn(page: Page, trials: Sequence[PageTrial], axes: Sequence[_Axis]) -> go.Figure:
+    """Lines of SVG: plotly's own parallel coordinates need WebGL and tell no trial's name."""
+    first = page.objectives[0]
+    values = [trial.values[first.name] for trial in trials]
+    low, high = most(values) or (min(values), max(values))
+    if low == high:
+        low, high = low - 1, high + 1
+    higher = first.direction == "maximize"
+    few = len(trials) <= 60
+    figure = go.Figure()
+    # The better, the later, and so above the others.
+    order = sorted(
+        range(len(trials)), key=lambda i: (trials[i].picked, values[i] if higher else -values[i])
+    )
+    for place in order:
+        trial = trials[place]
+        share = min(max((values[place] - low) / (high - low), 0.0), 1.0)
+        color = sample_colorscale(_SCALE, [share if higher else 1 - share])[0]
+        figure.add_scatter(
+            x=list(range(len(axes))),
+            y=[one.heights[place] for one in axes],
+            mode="lines+markers",
+            line={"color": color, "width": 4 if trial.picked else 1.6 if few else 1.1},
+            marker={"size": 5 if trial.picked else 3, "color": color},
+            opacity=1.0 if trial.picked else 0.8 if few else 0.35,
+            hoverinfo="text",
+            hovertext=hover(trial, page.objectives),
+            showlegend=False,
+        )
+    figure.add_scatter(
+        x=[None],
+        y=[None],
+        mode="markers",
+        showlegend=False,
+        marker={
+            "color": [low],
+            "cmin": low,
+            "cmax": high,
+            "colorscale": _SCALE,
+            "reversescale": not higher,
+            "showscale": min(values) < max(values),
+            "colorbar": {
+                "title": {"text": shown(title_of(first, page.on), 30), "side": "right"},
+                "thickness": 12,
+                "outlinewidth": 0,
+                "tickfont": {"size": 11},
+            },
+        },
+    )
+    figure.update_layout(
+        layout(
+            460,
+            margin={"l": 70, "r": 20, "t": 80, "b": 20},
+            xaxis={
+                "side": "top",
+                "range": [-0.15, len(axes) - 0.85],
+                "tickmode": "array",
+                "tickvals": list(range(len(axes))),
+                "ticktext": [one.label for one in axes],
+                "tickangle": -18,
+                "tickfont": {"size": 12},
+                "showgrid": False,
+                "zeroline": False,
+                "fixedrange": True,
+            },
+            yaxis={"visible": False, "range": [-0.04, 1.04], "fixedrange": True},
+            shapes=[
+                {
+                    "type": "line",
+                    "layer": "below",
+                    **{"x0": place, "x1": place, "y0": 0, "y1": 1},
+                    "line": {"color": FAINT, "width": 1},
+                }
+                for place in range(len(axes))
+            ],
+            annotations=[
+                {
+                    "x": place,
+                    "y": height,
+                    "text": text,
+                    "xanchor": "right",
+                    "xshift": -4,
+                    "showarrow": False,
+                    "borderpad": 0,
+                    "bgcolor": "rgba(255,255,255,0.8)",
+                    "font": {"size": 11},
+                }
+                for place, one in enumerate(axes)
+                for height, text in one.ticks
+            ],
+        )
+    )
+    return figure
 
 
 def _value(name: str) -> Callable[[PageTrial], float]:
     return lambda trial: trial.values[name]
 
 
-def _dimension(label: str, column: Sequence[Any], name: str = "") -> dict[str, Any]:
-    """An axis, with one more place where values are absent."""
+def _axis(label: str, column: Sequence[Any], name: str = "") -> _Axis:
+    """An axis, with one more place at its foot where values are absent."""
     given = [value for value in column if value is not None]
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in given)
-    lacking = len(given) < len(column)
-    if not numbers or not given:
-        places = {word: place for place, word in enumerate(_words(given))}
-        ticks = [(float(place), shown(word, 18)) for word, place in places.items()]
-        values = [-1.0 if v is None else float(places[str(v)]) for v in column]
-        low, high = 0.0, float(max(len(places) - 1, 1))
-        gap = 1.0
+    if not numbers:
+        words = {word: float(place) for place, word in enumerate(_words(given))}
+        ticks = [(place, shown(word, 18)) for word, place in words.items()]
+        places = [None if v is None else words[str(v)] for v in column]
     else:
         finite = [float(value) for value in given if math.isfinite(value)] or [0.0]
         log = min(finite) > 0 and max(finite) > 50 * min(finite)
         scale = math.log10 if log else float
-        low, high = scale(min(finite)), scale(max(finite))
-        if high == low:
-            low, high = low - 1, high + 1
-        gap = 0.14 * (high - low)
-        values = [
-            low - gap if v is None or not math.isfinite(v) else scale(float(v)) for v in column
-        ]
         ticks = _ticks(finite, scale, log, name)
-    ticks = _apart(ticks, 0.05 * (high - low))
-    if lacking:
-        ticks = [(low - gap, _ABSENT), *ticks]
-    room = 0.02 * (high - low)
-    return {
-        "label": shown(label, 22),
-        "values": values,
-        "tickvals": [place for place, _ in ticks],
-        "ticktext": [text for _, text in ticks],
-        "range": [low - gap - room if lacking else low - room, high + room],
-    }
+        places = [None if v is None or not math.isfinite(v) else scale(float(v)) for v in column]
+    known = [place for place in places if place is not None] or [0.0]
+    low, high = min(known), max(known)
+    foot = _GAP if None in places else 0.0
+
+    def height(place: float) -> float:
+        share = (place - low) / (high - low) if high > low else 0.5
+        return round(foot + (1 - foot) * share, 5)
+
+    marked = _apart([(height(place), text) for place, text in ticks])
+    return _Axis(
+        shown(label, 22),
+        tuple(0.0 if place is None else height(place) for place in places),
+        tuple([(0.0, _ABSENT), *marked] if None in places else marked),
+    )
 
 
 def _words(given: Sequence[Any]) -> list[str]:
@@ -172,11 +253,11 @@ def _ticks(
     return [(scale(value), _short(value, name)) for value in chosen]
 
 
-def _apart(ticks: Sequence[tuple[float, str]], least: float) -> list[tuple[float, str]]:
-    """Those ticks that do not lie upon an earlier one."""
+def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Those ticks that do not lie upon a lower one."""
     found: list[tuple[float, str]] = []
-    for tick in ticks:
-        if not found or tick[0] - found[-1][0] >= least:
+    for tick in sorted(ticks):
+        if not found or tick[0] - found[-1][0] >= _CLOSEST:
             found.append(tick)
     return found
 

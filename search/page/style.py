@@ -152,7 +152,7 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     return common | more
 
 
-PRINTED = {"height": 360}
+PRINTED = {"height": 330}
 """What changes on paper in all figures that need not be higher: two of them fit on a page."""
 
 NARROW = {

@@ -33,7 +33,7 @@ def task_figure(page: Page) -> PageFigure:
         return PageFigure(
             *("tasks", title, "", ""),
             None,
-            "No trial has finished yet: this figure appears with the first one.",
+            "No finished trial has values for each task yet.",
         )
     tasks = list(dict.fromkeys(task for _, trial in rows for task in trial.per_task))
     weights = {task: page.task_weights.get(task, 1.0) for task in tasks}
@@ -114,7 +114,7 @@ def task_figure(page: Page) -> PageFigure:
         f"Stacked bars of {plural(len(tasks), 'task')} for {plural(len(rows), 'trial')}. The "
         f"first has a Δm of {sums[0]:+.2f} %.{losing}",
         figure,
-        printed={"height": 340 + 4 * max(len(rows), len(tasks))},
+        printed={"height": max(110 + 15 * len(rows), 100 + 20 * (len(tasks) + 2), 220)},
         narrow=NARROW | {"legend.y": -0.16, "height": figure.layout.height + 14 * len(tasks)},
     )
 

@@ -85,9 +85,13 @@ def ranks_in(folder: Path) -> list[int]:
     )
 
 
+def events_of(job: Job) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in job.events.read_text(encoding="utf-8").splitlines()]
+
+
 def measured(job: Job) -> list[dict[str, Any]]:
     """The events of a run without its times, and without what it cost."""
-    events = [json.loads(line) for line in job.events.read_text(encoding="utf-8").splitlines()]
+    events = events_of(job)
     assert [event["event"] for event in events].count("cost") == 1
     events = [event for event in events if event["event"] != "cost"]
     varying = {"started": "after", "ended": "digest"}
@@ -95,6 +99,16 @@ def measured(job: Job) -> list[dict[str, Any]]:
 
 
 # What they measure.
+
+
+def test_two_ranks_say_the_flags_of_their_script_once(tmp_path: Path, forked_ranks: None) -> None:
+    script = tmp_path / "double.py"
+    script.write_text(DOUBLE, encoding="utf-8")
+    job = Job(str(script), (), tmp_path / "flags.jsonl", describe=True)
+    found = Forking(1, ranks=2).run(job)
+    assert found.known is not None
+    assert {"epochs", "bs", "weighting"} <= set(found.known)
+    assert [event["event"] for event in events_of(job)] == ["started", "flags", "ended"]
 
 
 def test_a_trial_of_two_ranks_measures_what_one_process_does(

@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from database_servers import MariaDB, Postgres, Server
+from database_workers import Crew
 from libmtl_recon_search.database.address import Address
 from libmtl_recon_search.database.beats import Beats
 from libmtl_recon_search.database.claims import Claims
@@ -23,8 +24,8 @@ Open = Callable[..., LastingStorage]
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with Postgres(tmp_path_factory.mktemp("postgres")) as server:
+def postgres() -> Iterator[Postgres]:
+    with Postgres() as server:
         yield server
 
 
@@ -75,6 +76,14 @@ def opened() -> Iterator[Open]:
     yield open_
     for storage in storages:
         storage.close()
+
+
+@pytest.fixture
+def crew(tmp_path: Path) -> Iterator[Crew]:
+    """Workers in processes."""
+    crew = Crew(tmp_path)
+    yield crew
+    crew.end()
 
 
 @pytest.fixture

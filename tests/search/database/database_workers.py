@@ -48,7 +48,13 @@ class PretendedRunner:
         if error is not None:
             raise error
         job.events.parent.mkdir(parents=True, exist_ok=True)
-        recorder, read, result = Recorder(job.events), 0, Result()
+        recorder = Recorder(job.events)
+        assert recorder._stream is not None
+        with recorder._stream:
+            return self._make(job, follow, recorder)
+
+    def _make(self, job: Job, follow: Follow, recorder: Recorder) -> Result:
+        read, result = 0, Result()
         recorder.write("started", search=job.search)
         weightings = ["EW"]
         recorder.write(
@@ -172,6 +178,7 @@ def work(
     beats = Beats(storage, print, every, grace)
     claims = Claims(storage, NAME, beats)
     _prepare_death(dies)
+    print("is there")
     runner = PretendedRunner(folder.parent / "diary", seconds)
     shared = SharedRunner(runner, claims, print)
     for key in keys:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,6 @@ from libmtl_recon_search.database.claims import Claim, Claims, _written
 from libmtl_recon_search.database.opening import open_storage
 
 Worker = Callable[..., Claims]
-
-
-@pytest.fixture
-def crew(tmp_path: Path) -> Iterator[Crew]:
-    crew = Crew(tmp_path)
-    yield crew
-    crew.end()
 
 
 def live(claims: Claims, key: str) -> list[int]:
