@@ -253,7 +253,7 @@ def test_a_search_without_objectives_that_are_good_says_nothing_of_pick(tmp_path
 
 
 def test_what_has_a_weight_may_be_a_task_of_which_one_metric_is_left_out(tmp_path: Path) -> None:
-    metrics = {"weights": {"seg": 2, "segment.IoU": 1}, "leave_out": ["seg.IoU"]}
+    metrics = {"weights": {"seg": 2, "seg.IoU_all": 1}, "leave_out": ["seg.IoU"]}
     assert read(tmp_path, metrics=metrics).metrics.leave_out == ["seg.IoU"]
 
 
