@@ -16,27 +16,23 @@ def violation(trial: FrozenTrial) -> float:
     return sum(value for value in trial.constraints.values() if value > 0)
 
 
-def pareto_front(
-    trials: Sequence[FrozenTrial],
-    directions: Sequence[str],
-    points: Mapping[int, Sequence[float]],
-) -> list[FrozenTrial]:
-    """The trials that keep the constraints and than which no other is better.
+def pareto_front(points: Mapping[int, Sequence[float]], directions: Sequence[str]) -> list[int]:
+    """The points than which no other is better.
 
-    A trial is better than another if it is at least as good in all objectives, and better in one.
+    A point is better than another if it is at least as good in all objectives, and better in one.
 
     Args:
-        trials: Complete ones.
+        points: The objectives of each, by a number; one with NaN is left out.
         directions: Of the objectives: ``maximize`` or ``minimize``.
-        points: The objectives of each trial, by its number; a trial with NaN is left out.
+
+    Returns:
+        Their numbers, in the order of the points.
     """
     signs = [1.0 if direction == "minimize" else -1.0 for direction in directions]
     costs = {
-        trial.number: [
-            sign * value for sign, value in zip(signs, points[trial.number], strict=True)
-        ]
-        for trial in trials
-        if violation(trial) == 0 and not any(map(math.isnan, points[trial.number]))
+        number: [sign * value for sign, value in zip(signs, values, strict=True)]
+        for number, values in points.items()
+        if not any(map(math.isnan, values))
     }
 
     def dominated(one: Sequence[float], other: Sequence[float]) -> bool:
@@ -44,10 +40,9 @@ def pareto_front(
         return all(b <= a for a, b in pairs) and any(b < a for a, b in pairs)
 
     return [
-        trial
-        for trial in trials
-        if trial.number in costs
-        and not any(dominated(costs[trial.number], other) for other in costs.values())
+        number
+        for number, cost in costs.items()
+        if not any(dominated(cost, other) for other in costs.values())
     ]
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ABOUT, END = "about", "end"
 """Attributes of a study: what its trials do not say, and how the search ended, if it has."""
+_REFERENCE = -1  # in the place of a trial's number
 _UNITS = {"delta_m": "%", "worst_task": "%", "memory": "MiB", "step_time": "ms"}
 _SCALES = {"memory": 2.0**-20, "step_time": 1000.0}
 _STATES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "ended early"}
@@ -133,9 +134,15 @@ def make_page(
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     points = {t.number: list(t.values) for t in complete}
     directions = [objective.direction for objective in objectives]
-    front = {trial.number for trial in pareto_front(complete, directions, points)}
-    if len(objectives) == 1:
-        front = _front_with_parameters(complete, objectives[0])
+    kept = known["reference"]
+    points[_REFERENCE] = [kept["values"][name] for name, _ in known["objectives"]]
+    if len(objectives) == 1:  # which has no front: what a parameter buys is shown
+        directions.append("minimize")
+        for trial in complete:
+            points[trial.number].append(outcome_of(trial).get("parameters", math.nan))
+        points[_REFERENCE].append(kept["parameters"])
+    keeping = {trial.number: points[trial.number] for trial in complete if not violation(trial)}
+    front = set(pareto_front({**keeping, _REFERENCE: points[_REFERENCE]}, directions))
     end: Mapping[str, Any] = study.user_attrs.get(END) or {}
     picked = end.get("best")
     made = _Maker(known, folder, front, picked)
@@ -232,7 +239,7 @@ class _Maker:
             per_task=dict(kept["per_task"]),
             feasible=True,
             violated="",
-            on_front=False,
+            on_front=_REFERENCE in self._front,
             picked=self._picked == kept["plan"],
             command=self.command(kept["arguments"]),
             again=again,
@@ -258,16 +265,6 @@ def _kept(outcome: Outcome) -> dict[str, Any]:
         "per_task": dict(outcome.per_task),
         **outcome.costs,
     }
-
-
-def _front_with_parameters(complete: Sequence[FrozenTrial], objective: PageObjective) -> set[int]:
-    """One objective alone has no front: what a parameter buys is shown."""
-    points = {
-        trial.number: [trial.values[0], outcome_of(trial).get("parameters", math.nan)]
-        for trial in complete
-    }
-    found = pareto_front(complete, [objective.direction, "minimize"], points)
-    return {trial.number for trial in found}
 
 
 def _limits(known: Mapping[str, Any]) -> list[PageLimit]:

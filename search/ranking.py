@@ -6,7 +6,7 @@ import math
 
 from libmtl_recon_search.board import outcome_of
 from libmtl_recon_search.config import Config
-from libmtl_recon_search.front import pareto_front, ranked
+from libmtl_recon_search.front import pareto_front, ranked, violation
 from libmtl_recon_search.judge import COSTS, Judge
 from libmtl_recon_search.plan import Plan
 from libmtl_recon_search.plots import Dot
@@ -67,10 +67,12 @@ def front_of(study: Study, judge: Judge) -> list[FrozenTrial]:
     points = {
         trial.number: [values_of(trial, judge).get(name, math.nan) for name, _ in wanted]
         for trial in trials
+        if violation(trial) == 0
     }
-    found = pareto_front(trials, [direction for _, direction in wanted], points)
+    found = set(pareto_front(points, [direction for _, direction in wanted]))
     sign = -1 if wanted[0][1] == "maximize" else 1
-    return sorted(found, key=lambda trial: sign * points[trial.number][0])
+    on_front = [trial for trial in trials if trial.number in found]
+    return sorted(on_front, key=lambda trial: sign * points[trial.number][0])
 
 
 def dots(study: Study) -> list[Dot]:

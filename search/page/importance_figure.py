@@ -55,7 +55,8 @@ def importance_figure(page: Page) -> PageFigure:
             textfont={"size": 11, "color": INK},
             hoverinfo="text",
             hovertext=[
-                f"<b>{shown(name)}</b>: {value:.1f} % of the variance of {html.escape(name_of(one), quote=False)}"
+                f"<b>{shown(name)}</b>: {value:.1f} % of the variance of "
+                + html.escape(name_of(one), quote=False)
                 for name, value in zip(ordered, values, strict=True)
             ],
         )

@@ -27,7 +27,7 @@ SHARED = 1_200_000
 def a_trial(
     number: int | None, objectives: int, tasks: int, chance: random.Random, **changes: Any
 ) -> PageTrial:
-    """A trial as a search could have made it; alpha, s and select depend on what else was chosen."""
+    """A trial as a search could have made it: alpha, s and select depend on other choices."""
     weighting = chance.choice(WEIGHTINGS)
     k = chance.choice((0, 0, 3, 8, 14, 20))
     params: dict[str, str | float | int] = {"weighting": weighting, "k": k}
@@ -90,7 +90,8 @@ def a_profile(layers: int, tasks: int) -> ConflictProfile:
     found = []
     for place in range(layers):
         kind = ("Conv2d", "BatchNorm2d")[place % 2]
-        name = f"encoder.layer{1 + place // 12}.{place // 4 % 3}.{'conv' if place % 2 == 0 else 'bn'}{place % 4}"
+        kind_of = "conv" if place % 2 == 0 else "bn"
+        name = f"encoder.layer{1 + place // 12}.{place // 4 % 3}.{kind_of}{place % 4}"
         found.append(Layer(f"{name}.{place}", kind, ((64, 64, 3, 3),)))
     counts = np.zeros((1, layers, 400), np.int64)
     for place in range(layers):

@@ -10,10 +10,10 @@ import pytest
 from fake_runs import TASKS, Asked, Curves, FakeRunner, World, write_search
 from libmtl_recon_search import load_config, run_search
 from libmtl_recon_search.folder import SearchFolder
+from libmtl_recon_search.plan import REFERENCE, Plan
 from libmtl_recon_search.progress import Display
 from libmtl_recon_search.report import Report
 from libmtl_recon_search.session import Session
-from libmtl_recon_search.plan import REFERENCE, Plan
 from libmtl_recon_search.study import Pruned
 
 

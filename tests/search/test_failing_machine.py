@@ -29,6 +29,7 @@ from libmtl_recon_search.ranges import Range
 from libmtl_recon_search.space import Network, SearchSpace
 from libmtl_recon_search.storage import StudyFile
 from libmtl_recon_search.study import Study, Trained
+from libmtl_recon_search.trials import in_words
 from libmtl_recon_search.trouble import MachineError, explained
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -38,6 +39,10 @@ from libmtl_recon.conflicts.grid import BINS
 from libmtl_recon.conflicts.layers import Layer
 
 Report = Callable[[int, float, int], bool]
+
+
+def outcomes(study: Study) -> list[tuple[Plan, list[float]]]:
+    return [(study.plan(trial), trial.values) for trial in study.board.ended]
 
 
 def value_of(plan: Plan) -> float:
@@ -377,12 +382,11 @@ def test_trials_of_other_programs_are_left_out_and_said(
     with folder.optuna() as study:
         study.add_trials(OTHERS.values())
     found, undisturbed = folder.search(), alone.open()
-    assert found.top(9) == undisturbed.top(9)
-    assert found.plans() == undisturbed.plans()
+    assert outcomes(found) == outcomes(undisturbed)
     # Chosen as if they were not there, and never trained twice.
     assert folder.trained == alone.trained
     numbers = range(first, first + len(OTHERS))
-    said = f"not made by this search, or do not fit it: {', '.join(map(str, numbers))}."
+    said = f"not made by this search, or do not fit it: {in_words(numbers)}."
     assert len(folder.said) == 1
     assert said in folder.said[0]
     kept = folder.trials
@@ -473,7 +477,7 @@ def test_what_does_not_fit_the_space_is_taken_out_of_the_queue(folder: Folder) -
     assert len(folder.said) == 7
     for number, text in enumerate(folder.said):
         assert f"Trial {number}, which another program put into the queue, is left out" in text
-    assert (found.finished, found.failures) == (6, [])
+    assert (found.finished, found.board.failures) == (6, [])
 
 
 def test_other_studies_in_the_same_file_are_their_own_business(folder: Folder) -> None:

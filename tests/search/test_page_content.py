@@ -95,7 +95,9 @@ def test_data_comes_back_as_it_went_in(value: Any) -> None:
 
 def test_every_trial_stands_in_the_table_with_all_about_it() -> None:
     page = a_page(30)
-    odd = replace(page.trials[4], state="failed", reason="A <b>bad</b> loss.", values={}, again=(7, 8))
+    odd = replace(
+        page.trials[4], state="failed", reason="A <b>bad</b> loss.", values={}, again=(7, 8)
+    )
     barred = replace(page.trials[5], feasible=False, violated="each task: depth −1.2 %")
     page = replace(page, trials=(*page.trials[:4], odd, barred, *page.trials[6:]))
     text = without_script(render(page))
@@ -252,9 +254,7 @@ def test_absent_parameters_stand_below_the_values_at_a_dash() -> None:
         {"weighting": "GradOPS", "alpha": -1.0, "lr": 1e-1},
         {"weighting": "GradOPS", "alpha": 1.0, "lr": 1e-2},
     ]
-    trials = tuple(
-        replace(one, params=own) for one, own in zip(page.trials, params, strict=True)
-    )
+    trials = tuple(replace(one, params=own) for one, own in zip(page.trials, params, strict=True))
     one = parallel_figure(replace(page, trials=trials))
     found = {dimension.label: dimension for dimension in drawn(one).data[0].dimensions}
     assert list(found) == ["weighting", "lr", "alpha", "parameters", "Δm, %"]

@@ -160,7 +160,8 @@ def test_a_page_on_paper_fits_between_its_margins(show: Callable[..., Shown]) ->
     tab.emulate_media(media="print")
     tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     widths = tab.evaluate(
-        "[...document.querySelectorAll('.main-svg, table')].map(e => e.getBoundingClientRect().right)"
+        "[...document.querySelectorAll('.main-svg, table')]"
+        ".map(e => e.getBoundingClientRect().right)"
     )
     assert max(widths) <= PAPER
     heights = tab.evaluate(

@@ -18,9 +18,9 @@ from libmtl_recon_search.child import Job
 from libmtl_recon_search.config import Config
 from libmtl_recon_search.config_parts import Launch
 from libmtl_recon_search.config_space import Space
-from libmtl_recon_search.ranges import Range
 from libmtl_recon_search.folder import SearchFolder
 from libmtl_recon_search.process import RunError, RunKilledError
+from libmtl_recon_search.ranges import Range
 from libmtl_recon_search.record import Damaged, read_part, read_record
 from libmtl_recon_search.recorder import DIGEST, Recorder
 from libmtl_recon_search.trouble import MachineError
