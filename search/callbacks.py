@@ -108,7 +108,6 @@ class _MLflow:
 
     def __init__(self, given: Mapping[str, str], objectives: tuple[str, ...]) -> None:
         from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
 
         # They tell of each table of a new database.
         for name in ("mlflow", "alembic"):
@@ -116,7 +115,7 @@ class _MLflow:
         # Not mlflow's own functions, which have one address and one run for the whole process.
         try:
             self._client = MlflowClient(tracking_uri=given.get("tracking_uri"))
-        except MlflowException as error:
+        except Exception as error:  # of its own, of a missing driver, of what takes URLs apart
             raise UsageError(
                 "callbacks.mlflow.tracking_uri",
                 "must be an address at which MLflow keeps runs",

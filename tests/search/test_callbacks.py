@@ -69,9 +69,11 @@ def test_none_is_made_unless_asked_for() -> None:
 
 def test_an_address_that_is_none_is_said_at_once() -> None:
     pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
-    with pytest.raises(UsageError, match=r"^callbacks\.mlflow\.tracking_uri must be") as caught:
-        make_callbacks(config(mlflow={"tracking_uri": "nosuch://me:hunter2@host/x"}))
-    assert "hunter2" not in str(caught.value)
+    # An unknown scheme, a driver that is not installed, and what is no URL.
+    for scheme in ("nosuch://", "mysql+nosuch://", "http://["):
+        with pytest.raises(UsageError, match=r"^callbacks\.mlflow\.tracking_uri must be") as caught:
+            make_callbacks(config(mlflow={"tracking_uri": f"{scheme}me:hunter2@host/x"}))
+        assert "hunter2" not in str(caught.value)
 
 
 # A failure is no concern of the search.
