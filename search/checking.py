@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from libmtl_recon_search.callbacks import make_callbacks
 from libmtl_recon_search.config import Config
 from libmtl_recon_search.database.address import Address
 from libmtl_recon_search.database.opening import open_storage
@@ -51,6 +52,10 @@ def check_search(
                 lines += _of_script(config, display, asked_to_stop)
             except ReconError as error:
                 faults += getattr(error, "faults", [error])
+            try:
+                make_callbacks(config, display.line)
+            except ReconError as error:
+                faults.append(error)
             if storage is not None:
                 try:
                     address = Address.parse(storage)

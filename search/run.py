@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 from libmtl_recon_search.backends import Backend, Shared, in_folder
-from libmtl_recon_search.callbacks import make_callbacks
+from libmtl_recon_search.callbacks import Callback, make_callbacks
 from libmtl_recon_search.choosing import Chooser
 from libmtl_recon_search.config import Config
 from libmtl_recon_search.database.address import Address
@@ -123,8 +123,9 @@ def run(
 
 
 def _searched(session: Session, backend: Backend, asked_to_stop: Callable[[], bool]) -> Found:
+    callbacks = make_callbacks(session.config, session.display.line)
     profile = session.prepare()
-    study = _study(session, backend, asked_to_stop)
+    study = _study(session, backend, asked_to_stop, callbacks)
     _optimize(session, study)
     finalists = _finalists(session, study)
     pictures = _draw(session, study, finalists[0], profile)
@@ -137,7 +138,12 @@ def _searched(session: Session, backend: Backend, asked_to_stop: Callable[[], bo
     return Found(report, study, session, profile, backend.url)
 
 
-def _study(session: Session, backend: Backend, asked_to_stop: Callable[[], bool]) -> Study:
+def _study(
+    session: Session,
+    backend: Backend,
+    asked_to_stop: Callable[[], bool],
+    callbacks: Sequence[Callback],
+) -> Study:
     config, say = session.config, session.display.line
 
     def check() -> None:
@@ -154,7 +160,7 @@ def _study(session: Session, backend: Backend, asked_to_stop: Callable[[], bool]
         session.train,
         say,
         check,
-        make_callbacks(config, say),
+        callbacks,
     )
     study.know(session.reference, session.trained(session.reference))
     store.study.set_user_attr(ABOUT, about(session))

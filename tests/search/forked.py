@@ -20,7 +20,7 @@ import pytest
 from libmtl_recon_search.config import Config
 from libmtl_recon_search.process import Runner
 from libmtl_recon_search.report import Report
-from libmtl_recon_search.run import run_search
+from libmtl_recon_search.search_result import run_search
 
 import libmtl_recon.integrations.libmtl.preload
 

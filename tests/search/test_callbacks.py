@@ -17,7 +17,7 @@ from libmtl_recon_search.callbacks import hide_secrets, make_callbacks
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from libmtl_recon import ReconError, UsageError
+from libmtl_recon import UsageError
 
 # What they warn of when they are imported and used is their business.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -67,47 +67,13 @@ def test_none_is_made_unless_asked_for() -> None:
     assert make_callbacks(config()) == []
 
 
-# What cannot work is said at once.
-
-
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_is_none_is_said_at_once() -> None:
     pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
-    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
-
-
-@pytest.mark.usefixtures("installed")
-def test_faults_are_named_together(tmp_path: Path) -> None:
-    for given, said in (
-        ({"mlflow": {"tracking_url": "x"}}, r"callbacks\.mlflow must .*'tracking_url'.*tracking_u"),
-        ({"mlflow": {"tracking_uri": 3}}, r"callbacks\.mlflow\.tracking_uri must be a text .*3"),
-        ({"mlflow": {"experiment": " "}}, r"callbacks\.mlflow\.experiment must be a text"),
-        ({"tensorboard": {}}, r"callbacks\.tensorboard must have log_dir"),
-        ({"tensorboard": {"log_dir": True}}, r"callbacks\.tensorboard\.log_dir must be a text"),
-        ({"tensorboard": {"dir": "x"}}, r"callbacks\.tensorboard must have keys.*There are: log_"),
-    ):
-        with pytest.raises(UsageError, match=said):
-            make_callbacks(config(**given))
-    with pytest.raises(UsageError, match="has 2 faults"):
-        make_callbacks(config(mlflow={"x": "y"}, tensorboard={}))
-    with pytest.raises(UsageError, match=r"tracking_uri must be an address") as caught:
-        make_callbacks(config(mlflow={"tracking_uri": "nosuch://me:hunter2@host/x"}))
-    assert "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "package", "given"),
-    [
-        ("mlflow", "mlflow-skinny", {"tracking_uri": "sqlite:///x.db"}),
-        ("tensorboard", "tensorboard", {"log_dir": "x"}),
-    ],
-)
-def test_a_package_that_is_missing_is_named_with_its_extra(
-    name: str, package: str, given: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(callbacks.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ReconError, match=rf"{package}.*libmtl-recon\[{name}\]"):
-        make_callbacks(config(**{name: given}))
+    # An unknown scheme, a driver that is not installed, and what is no URL.
+    for scheme in ("nosuch://", "mysql+nosuch://", "http://["):
+        with pytest.raises(UsageError, match=r"^callbacks\.mlflow\.tracking_uri must be") as caught:
+            make_callbacks(config(mlflow={"tracking_uri": f"{scheme}me:hunter2@host/x"}))
+        assert "hunter2" not in str(caught.value)
 
 
 # A failure is no concern of the search.
@@ -125,7 +91,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, failing: set[int]) -> list[int]:
 
         return call
 
-    monkeypatch.setitem(callbacks._KINDS, "mlflow", (make, ()))
+    monkeypatch.setitem(callbacks._KINDS, "mlflow", make)
     return called
 
 
@@ -309,6 +275,17 @@ def test_each_trial_has_a_folder_of_events(tmp_path: Path) -> None:
         assert begun["weighting"].string_value == "GradOPS"
         assert begun["quick"].string_value == "None"
     assert not list((tmp_path / "tb").glob("events*"))
+
+
+def test_by_default_the_folder_is_that_of_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    monkeypatch.chdir(tmp_path)
+    calls = make_callbacks(config(tensorboard={}))
+    monkeypatch.chdir(tmp_path.parent)  # a script of this process may do so
+    search(calls)
+    assert list(tmp_path.glob("runs/tensorboard/digits/trial-0000/events.out.*"))
 
 
 def test_a_folder_that_cannot_be_made_is_said_once(tmp_path: Path) -> None:
