@@ -53,7 +53,10 @@ class SearchSpace:
         self._config, self._space = config, config.space
         self.network = Network()
         self.flags = flag_space(config.flags, several)
-        self.own = {name: flag_space(flags, several, where=f"space.flags.{name}") for name, flags in config.space.flags.items()}
+        self.own = {
+            name: flag_space(flags, several, where=f"space.flags.{name}")
+            for name, flags in config.space.flags.items()
+        }
         self._every: dict[object, dict[str, Any]] | None = None
         self._chosen: dict[tuple[str, float | None, int], tuple[str, ...]] = {}
 
