@@ -81,7 +81,7 @@ class SharedRunner:
             MachineError: It could not write, or the database stays away.
             Interrupted: :meth:`stop` was called.
         """
-        if job.start:  # is over in a moment, and leaves nothing
+        if job.start or getattr(job, "describe", False):  # is over in a moment, and leaves nothing
             return self._runner.run(job, follow)
         key = job.events.stem
         while True:
