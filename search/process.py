@@ -179,6 +179,7 @@ class Runner:
     def _environment(self) -> dict[str, str]:
         """What a run gets: with whole paths, for a script may change the working folder."""
         found = dict(os.environ)
+        found.pop("LIBMTL_RECON_STORAGE", None)  # the search's, with a password
         for name in _FOLDERS:
             given = found.get(name, "")
             if given and "://" not in given and not given.startswith("~"):

@@ -186,6 +186,8 @@ class Study:
             if trial.number not in self._plans:
                 if trial.state == TrialState.WAITING:
                     continue
+                if self._is_just_begun(trial):
+                    continue  # another worker is just taking it out of the queue
                 plan = self._chooser.plan(trial.params) if PLAN in trial.user_attrs else None
                 self._plans[trial.number] = plan
                 if plan is None:
@@ -198,6 +200,10 @@ class Study:
                 f"{in_words(others)}. They are left out, and left as they are."
             )
         return ours
+
+    def _is_just_begun(self, trial: FrozenTrial) -> bool:
+        running = trial.state == TrialState.RUNNING
+        return self.store.shared and running and PLAN not in trial.user_attrs
 
     @property
     def board(self) -> Board:

@@ -1,0 +1,167 @@
+"""What a search takes beside its trials, and what a second worker saves.
+
+    python benchmarks/search_workers.py overhead --trials 200 --workers 1 8
+    python benchmarks/search_workers.py workers --rounds 1
+
+``overhead``: a search of many trials of the small script of ``examples/search`` (a run takes about
+a second), by W workers that share a database. The columns:
+
+    wall          seconds from the first trial's beginning to the last one's end
+    in trials     seconds of all trials that were trained, together
+    outside       1 - in trials / (W x wall): the share of the workers' time in which they chose,
+                  wrote, waited for one another, or had nothing left to do
+    own           the same without what only a crowded machine makes: (what one worker spends
+    wall          seconds from the beginning of the first trial to the end of the last
+                  the median over trials
+
+``workers``: the search of the shipped configuration ``multidigits`` by one worker of one thread,
+then by two, each search from nothing, in turns. The ratio of the times of one round counts. No two
+workers can be faster than 0.5; baselines and the last trials, for which one worker waits, keep them
+above it.
+
+Every search has a database (SQLite) and a cache of its own, in a folder that is removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import optuna
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "search" / "main.py"
+SHIPPED = Path(__file__).parent.parent / "configs" / "multidigits.yaml"
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    overhead = kinds.add_parser("overhead")
+    overhead.add_argument("--trials", type=int, default=200)
+    overhead.add_argument("--workers", type=int, nargs="+", default=[1, 8])
+    workers = kinds.add_parser("workers")
+    workers.add_argument("--rounds", type=int, default=1)
+    workers.add_argument("--config", type=Path, default=SHIPPED)
+    options = parser.parse_args()
+    if options.kind == "overhead":
+        measure_overhead(options.trials, options.workers)
+    else:
+        measure_workers(options.config, options.rounds)
+
+
+def measure_overhead(trials: int, workers: list[int]) -> None:
+    """Print how much of their time workers spend outside trials."""
+    print(f"{'workers':>7} {'trials':>6} {'wall':>8} {'in trials':>9} {'outside':>8} {'own':>6}")
+    for count in workers:
+        config = {
+            "name": "overhead",
+            "script": str(EXAMPLE),
+            "flags": {"epochs": 1},
+            "space": {
+                "weighting": ["GradOPS"],
+                "alpha": {"low": -3.0, "high": 2.0},
+                "k": {"low": 0, "high": 4},
+            },
+            "score": {"steps": 5},
+            "trials": trials,
+            "prune": False,
+            "workers": 1,
+            "finalists": {"count": 1, "seeds": []},
+            "confirm": [1],
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "overhead.yaml"
+            file.write_text(yaml.safe_dump(config), encoding="utf-8")
+            run(file, count, Path(folder))
+            found = trials_of(f"sqlite:///{folder}/shared.db", "overhead")
+        wall, inside, own = spent(found)
+        outside = 1 - inside / (count * wall)
+        print(
+            f"{count:>7} {len(found):>6} {wall:>7.1f}s {inside:>8.1f}s {outside:>7.1%} {own:>5.1%}",
+            flush=True,
+        )
+
+
+def measure_workers(config: Path, rounds: int) -> None:
+    """Print what a second worker saves."""
+    ratios = []
+    shipped = yaml.safe_load(config.read_text(encoding="utf-8"))
+    shipped |= {"workers": 1, "threads": 1, "name": "workers"}
+    for place in range(rounds):
+        spent_by = {}
+        for count in (1, 2) if place % 2 == 0 else (2, 1):
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "workers.yaml"
+                file.write_text(yaml.safe_dump(shipped), encoding="utf-8")
+                spent_by[count] = run(file, count, Path(folder))
+        ratios.append(spent_by[2] / spent_by[1])
+        print(
+            f"one worker {spent_by[1]:.1f} s, two workers {spent_by[2]:.1f} s: {ratios[-1]:.3f}",
+            flush=True,
+        )
+    print(f"median {statistics.median(ratios):.3f} of {rounds} rounds; the limit is 0.5")
+
+
+def run(file: Path, count: int, folder: Path) -> float:
+    """Run a search by so many workers that start together; its seconds."""
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "LIBMTL_RECON_CACHE": str(folder / "cache"),
+        "LIBMTL_RECON_STORAGE": f"sqlite:///{folder}/shared.db",
+    }
+    command = [sys.executable, "-m", "libmtl_recon", "search", str(file), "--out"]
+    began = time.monotonic()
+    started = [
+        subprocess.Popen(
+            [*command, str(folder / f"out{place}")],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for place in range(count)
+    ]
+    for process in started:
+        _, said = process.communicate()
+        if process.returncode:
+            raise SystemExit(f"A worker ended with {process.returncode}: {said.decode()[-2000:]}")
+    return time.monotonic() - began
+
+
+def trials_of(url: str, name: str) -> list[FrozenTrial]:
+    """The trials of a search that were trained."""
+    storage = optuna.storages.RDBStorage(url)
+    found = optuna.load_study(study_name=name, storage=storage).get_trials()
+    storage.engine.dispose()
+    return [t for t in found if t.state == TrialState.COMPLETE and "same_as" not in t.user_attrs]
+
+
+def spent(trials: list[FrozenTrial]) -> tuple[float, float, float]:
+    """Seconds from the first to the last, in trials together, and the share of the gaps."""
+    spans = [(t.datetime_start, t.datetime_complete) for t in trials]
+    known = [(a.timestamp(), b.timestamp()) for a, b in spans if a is not None and b is not None]
+    known.sort()
+    wall = max(end for _, end in known) - known[0][0]
+    inside = sum(end - begin for begin, end in known)
+    # Of one worker's trials each begins after the one before has ended; with several workers the
+    # next to begin after an end is at most as late as the same worker's next.
+    begins = [begin for begin, _ in known]
+    gaps = [min((b for b in begins if b >= end), default=end) - end for _, end in known]
+    length = statistics.median(end - begin for begin, end in known)
+    gap = statistics.median(gaps)
+    return wall, inside, gap / (gap + length)
+
+
+if __name__ == "__main__":
+    main()
