@@ -90,11 +90,7 @@ class SharedRunner:
             MachineError: It could not write, or the database stays away.
             Interrupted: :meth:`stop` was called.
         """
-<<<<<<< HEAD
         if job.start or job.describe:  # is over in a moment, and leaves nothing
-=======
-        if job.start or getattr(job, "describe", False):  # is over in a moment, and leaves nothing
->>>>>>> db
             return self._runner.run(job, follow)
         key = job.events.stem
         while True:
