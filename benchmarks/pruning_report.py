@@ -1,0 +1,205 @@
+"""The tables and the picture of the pruning study."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pruning_measures import REFERENCE, TOP, Measures, agreement, interval
+from pruning_table import Problem, Table
+
+from libmtl_recon.pictures import new_figure, write_picture
+
+NONE = "none"
+_BLUE, _RED, _GREY = "#3b6fb6", "#b0413e", "0.55"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the replays of a problem found with one sampler.
+
+    Attributes:
+        problem: The problem.
+        table: Its learning curves.
+        sampler: By which plans were chosen.
+        trials: How many a search had.
+        by_seed: ``by_seed[pruner][training seed]``: means over the searches.
+    """
+
+    problem: Problem
+    table: Table
+    sampler: str
+    trials: int
+    by_seed: Mapping[str, Mapping[int, Measures]]
+
+    @property
+    def budget(self) -> int:
+        """The epochs of a search in which nothing is ended early."""
+        return self.trials * self.problem.epochs
+
+    def values(self, pruner: str, name: str) -> list[float]:
+        """A figure with each training seed."""
+        return [getattr(measures, name) for measures in self.by_seed[pruner].values()]
+
+    def mean(self, pruner: str, name: str) -> float:
+        """A figure's mean over the training seeds in which it exists."""
+        values = [value for value in self.values(pruner, name) if not math.isnan(value)]
+        return statistics.mean(values) if values else math.nan
+
+    def worse(self, pruner: str, name: str) -> list[float]:
+        """With each training seed, what the figure is above that of the search without pruning."""
+        pairs = zip(self.values(pruner, name), self.values(NONE, name), strict=True)
+        return [own - plain for own, plain in pairs]
+
+
+def tables(found: Found) -> str:
+    """All figures of a problem and a sampler."""
+    seeds, searches = len(found.table), f"searches by {found.sampler}"
+    plain = found.by_seed[NONE]
+    lines = [
+        f"## {found.problem.name}, {searches}",
+        "",
+        f"{len(found.problem.plans)} plans, {seeds} training seeds, {found.trials} trials of "
+        f"{found.problem.epochs} epochs. Without pruning the regret is "
+        f"{statistics.mean(m.val for m in plain.values()):.2f} (validation) and "
+        f"{statistics.mean(m.test for m in plain.values()):.2f} (test, other seeds).",
+        "",
+        f"| pruner | epochs | ended early | of these in the top {TOP} | lost | + regret, val | "
+        "+ regret, test | trials in equal epochs | + regret, val | + regret, test |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for pruner in found.by_seed:
+        cells = [
+            pruner,
+            f"{100 * found.mean(pruner, 'epochs') / found.budget:.0f} %",
+            f"{100 * found.mean(pruner, 'ended'):.0f} %",
+            _percent(found.mean(pruner, "good")),
+            f"{found.mean(pruner, 'lost'):.2f}",
+            _plus_minus(found.worse(pruner, "val")),
+            _plus_minus(found.worse(pruner, "test")),
+            f"{found.mean(pruner, 'more'):.1f}",
+            _plus_minus(found.worse(pruner, "val_equal")),
+            _plus_minus(found.worse(pruner, "test_equal")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def agreement_table(all_found: Sequence[Found]) -> str:
+    """How early the order of plans is that of the end."""
+    lines = ["## Rank correlation of the best Δm up to an epoch with the final one", ""]
+    longest = max(found.problem.epochs for found in all_found)
+    lines.append(f"| problem | {' | '.join(str(e + 1) for e in range(longest))} |")
+    lines.append(f"|---|{'---:|' * longest}")
+    for found in _one_a_problem(all_found):
+        cells = [f"{value:.2f}" for value in agreement(found.table)]
+        cells += [""] * (longest - len(cells))
+        lines.append(f"| {found.problem.name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def summary_table(all_found: Sequence[Found], sampler: str) -> str:
+    """All problems together: each training seed of each problem is one sample."""
+    of = [found for found in all_found if found.sampler == sampler]
+    count = sum(len(found.table) for found in of)
+    lines = [
+        f"## Both together, searches by {sampler}, {count} training seeds",
+        "",
+        "| pruner | epochs | + regret, val | + regret, test | in equal epochs: + regret, val | "
+        "+ regret, test |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for pruner in of[0].by_seed:
+        spent = [v / found.budget for found in of for v in found.values(pruner, "epochs")]
+        cells = [pruner, f"{100 * statistics.mean(spent):.0f} %"]
+        for name in ("val", "test", "val_equal", "test_equal"):
+            cells.append(_plus_minus([v for found in of for v in found.worse(pruner, name)]))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(all_found: Sequence[Found], sampler: str, shown: Mapping[str, str], file: Path) -> None:
+    """The learning curves, and what each pruner saves and costs.
+
+    Args:
+        all_found: Of all problems.
+        sampler: Whose searches are drawn.
+        shown: Short names of the pruners that have a label.
+        file: The picture's.
+    """
+    of = [found for found in all_found if found.sampler == sampler]
+    figure = new_figure(11, 4.2 * len(of))
+    axes = figure.subplots(len(of), 2, squeeze=False, width_ratios=(2, 3))
+    for (left, right), found in zip(axes, of, strict=True):
+        _draw_curves(left, found)
+        _draw_costs(right, found, shown)
+    write_picture(figure, file)
+
+
+def _draw_curves(axes: Any, found: Found) -> None:
+    """The best so far of all plans, with the first seed; lighter is a lower K."""
+    from matplotlib import colormaps
+
+    seed, curves = next(iter(found.table.items()))
+    colors = colormaps["viridis_r"]
+    epochs = range(1, found.problem.epochs + 1)
+    lowest = math.inf
+    named = set()
+    for plan, curve in curves.items():
+        reached = [max(curve.val[:epoch]) for epoch in epochs]
+        lowest = min(lowest, *reached[found.problem.epochs // 4 :])
+        label = None if plan.k in named else f"K = {plan.k}"
+        named.add(plan.k)
+        color = colors(0.1 + 0.9 * plan.k / found.problem.most)
+        style = ":" if plan == REFERENCE else "-"
+        axes.plot(epochs, reached, style, color=color, linewidth=1.1, label=label)
+    axes.axvline(found.problem.epochs / 3, color=_RED, linewidth=1, linestyle="--")
+    axes.axvline(found.problem.epochs / 2, color=_BLUE, linewidth=1, linestyle="--")
+    axes.set_ylim(bottom=lowest)
+    axes.set_xlabel("epoch (dashed: a third, and a half)")
+    axes.set_ylabel("best Δm so far, validation (%)")
+    axes.set_title(f"{found.problem.name}: all plans, seed {seed}", fontsize=10)
+    axes.legend(loc="lower right", fontsize=8)
+
+
+def _draw_costs(axes: Any, found: Found, shown: Mapping[str, str]) -> None:
+    for pruner in found.by_seed:
+        if pruner not in shown:
+            continue
+        x = 100 * found.mean(pruner, "epochs") / found.budget
+        y, reach = interval(found.worse(pruner, "val"))
+        color = {NONE: "0.1"}.get(pruner, _BLUE if "1/2" in pruner else _GREY)
+        color = _RED if pruner == "Median 5, 1/3" else color
+        bar = None if math.isnan(reach) or len(found.table) < 3 else reach
+        axes.errorbar(x, y, yerr=bar, fmt="o", markersize=5, linewidth=1, color=color)
+        axes.annotate(
+            shown[pruner], (x, y), (5, 4), textcoords="offset points", fontsize=8, color=color
+        )
+    axes.axhline(0, color="0.7", linewidth=1, zorder=0)
+    axes.set_xlabel("epochs spent (% of those without pruning)")
+    axes.set_ylabel("regret above that without pruning (points of Δm)")
+    axes.set_title(
+        f"{found.problem.name}: {found.trials} trials by {found.sampler}, "
+        f"{len(found.table)} training seeds",
+        fontsize=10,
+    )
+
+
+def _one_a_problem(all_found: Sequence[Found]) -> list[Found]:
+    return list({found.problem.name: found for found in all_found}.values())
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.0f} %"
+
+
+def _plus_minus(values: Sequence[float]) -> str:
+    middle, reach = interval(values)
+    text = f"{middle:+.2f}"
+    if len(values) == 2:  # an interval of two values says nothing
+        return f"{text} ({min(values):+.2f}, {max(values):+.2f})"
+    return text if math.isnan(reach) else f"{text} ± {reach:.2f}"
