@@ -24,7 +24,7 @@ class Measures:
         good: Of those ended early, the share that are among the best three plans of the table.
         lost: What the best plan that was trained, ended early or not, is above the chosen one.
         val: Regret of the chosen plan on validation data, with the seed that it was trained with.
-        test: Its regret on test data, in the mean over the *other* seeds.
+        test: Its regret on test data, in the mean over the *other* seeds; NaN with a single seed.
         more: Trainings in as many epochs as that number of whole ones takes.
         val_equal: The first regret after so many epochs.
         test_equal: The second regret after so many epochs.
@@ -47,6 +47,8 @@ NAMES = tuple(Measures.__dataclass_fields__)
 def quality(table: Table, seed: int) -> dict[Plan, float]:
     """Each plan's Δm on test data, in the mean over the other seeds, so that luck is left out."""
     others = [curves for other, curves in table.items() if other != seed]
+    if not others:
+        return dict.fromkeys(table[seed], float("nan"))
     return {plan: statistics.mean(c[plan].test for c in others) for plan in table[seed]}
 
 
@@ -104,7 +106,13 @@ def mean(many: Sequence[Measures]) -> Measures:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and half of its 95 % interval (Student's t); without one for a single value."""
+    """The mean and half of its 95 % interval (Student's t); without one for a single value.
+
+    What is NaN is left out.
+    """
+    values = [value for value in values if value == value]
+    if not values:
+        return float("nan"), float("nan")
     middle = statistics.mean(values)
     if len(values) < 2:
         return middle, float("nan")

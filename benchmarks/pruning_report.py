@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pruning_measures import REFERENCE, TOP, Measures, agreement, interval
+from pruning_measures import TOP, Measures, agreement, interval
+from pruning_replay import warm_up
 from pruning_table import Problem, Table
 
 from libmtl_recon.pictures import new_figure, write_picture
@@ -60,13 +61,14 @@ def tables(found: Found) -> str:
     """All figures of a problem and a sampler."""
     seeds, searches = len(found.table), f"searches by {found.sampler}"
     plain = found.by_seed[NONE]
+    test = statistics.mean(measures.test for measures in plain.values())
     lines = [
         f"## {found.problem.name}, {searches}",
         "",
-        f"{len(found.problem.plans)} plans, {seeds} training seeds, {found.trials} trials of "
-        f"{found.problem.epochs} epochs. Without pruning the regret is "
-        f"{statistics.mean(m.val for m in plain.values()):.2f} (validation) and "
-        f"{statistics.mean(m.test for m in plain.values()):.2f} (test, other seeds).",
+        f"{len(found.problem.plans)} plans, {seeds} training seed{'s' * (seeds > 1)}, "
+        f"{found.trials} trials of {found.problem.epochs} epochs. Without pruning the regret is "
+        f"{statistics.mean(m.val for m in plain.values()):.2f} on validation data"
+        + ("." if math.isnan(test) else f", and {test:.2f} on test data over the other seeds."),
         "",
         f"| pruner | epochs | ended early | of these in the top {TOP} | lost | + regret, val | "
         "+ regret, test | trials in equal epochs | + regret, val | + regret, test |",
@@ -122,71 +124,71 @@ def summary_table(all_found: Sequence[Found], sampler: str) -> str:
     return "\n".join(lines)
 
 
-def draw(all_found: Sequence[Found], sampler: str, shown: Mapping[str, str], file: Path) -> None:
+def draw(all_found: Sequence[Found], sampler: str, file: Path) -> None:
     """The learning curves, and what each pruner saves and costs.
 
     Args:
         all_found: Of all problems.
         sampler: Whose searches are drawn.
-        shown: Short names of the pruners that have a label.
         file: The picture's.
     """
     of = [found for found in all_found if found.sampler == sampler]
-    figure = new_figure(11, 4.2 * len(of))
-    axes = figure.subplots(len(of), 2, squeeze=False, width_ratios=(2, 3))
-    for (left, right), found in zip(axes, of, strict=True):
+    figure = new_figure(12, 5 * len(of))
+    axes = figure.subplots(len(of), 3, squeeze=False, width_ratios=(5, 3, 4))
+    for (left, middle, right), found in zip(axes, of, strict=True):
         _draw_curves(left, found)
-        _draw_costs(right, found, shown)
+        _draw_costs(middle, right, found)
     write_picture(figure, file)
 
 
 def _draw_curves(axes: Any, found: Found) -> None:
-    """The best so far of all plans, with the first seed; lighter is a lower K."""
+    """The best so far of all plans, with the first seed; darker is a higher K."""
     from matplotlib import colormaps
 
     seed, curves = next(iter(found.table.items()))
-    colors = colormaps["viridis_r"]
+    colors, named = colormaps["viridis_r"], set()
     epochs = range(1, found.problem.epochs + 1)
-    lowest = math.inf
-    named = set()
+    last = [curve.best for curve in curves.values()]
     for plan, curve in curves.items():
         reached = [max(curve.val[:epoch]) for epoch in epochs]
-        lowest = min(lowest, *reached[found.problem.epochs // 4 :])
         label = None if plan.k in named else f"K = {plan.k}"
         named.add(plan.k)
-        color = colors(0.1 + 0.9 * plan.k / found.problem.most)
-        style = ":" if plan == REFERENCE else "-"
-        axes.plot(epochs, reached, style, color=color, linewidth=1.1, label=label)
-    axes.axvline(found.problem.epochs / 3, color=_RED, linewidth=1, linestyle="--")
-    axes.axvline(found.problem.epochs / 2, color=_BLUE, linewidth=1, linestyle="--")
-    axes.set_ylim(bottom=lowest)
-    axes.set_xlabel("epoch (dashed: a third, and a half)")
+        color = colors(0.15 + 0.85 * plan.k / found.problem.ks[-1])
+        axes.plot(epochs, reached, color=color, linewidth=1.1, label=label)
+    for share, color in ((1 / 3, _RED), (1 / 2, _BLUE)):
+        # A pruner may end a training after this epoch at first.
+        axes.axvline(warm_up(found.problem.epochs, share) + 1, color=color, lw=1, ls="--")
+    axes.set_ylim(min(last) - 3 * (max(last) - min(last)), max(last) + 1)
+    axes.set_xlabel("epoch (dashed: the first to end after, warm-up 1/3 and 1/2)")
     axes.set_ylabel("best Δm so far, validation (%)")
     axes.set_title(f"{found.problem.name}: all plans, seed {seed}", fontsize=10)
     axes.legend(loc="lower right", fontsize=8)
 
 
-def _draw_costs(axes: Any, found: Found, shown: Mapping[str, str]) -> None:
-    for pruner in found.by_seed:
-        if pruner not in shown:
-            continue
-        x = 100 * found.mean(pruner, "epochs") / found.budget
-        y, reach = interval(found.worse(pruner, "val"))
-        color = {NONE: "0.1"}.get(pruner, _BLUE if "1/2" in pruner else _GREY)
-        color = _RED if pruner == "Median 5, 1/3" else color
-        bar = None if math.isnan(reach) or len(found.table) < 3 else reach
-        axes.errorbar(x, y, yerr=bar, fmt="o", markersize=5, linewidth=1, color=color)
-        axes.annotate(
-            shown[pruner], (x, y), (5, 4), textcoords="offset points", fontsize=8, color=color
-        )
-    axes.axhline(0, color="0.7", linewidth=1, zorder=0)
-    axes.set_xlabel("epochs spent (% of those without pruning)")
-    axes.set_ylabel("regret above that without pruning (points of Δm)")
-    axes.set_title(
-        f"{found.problem.name}: {found.trials} trials by {found.sampler}, "
-        f"{len(found.table)} training seeds",
-        fontsize=10,
-    )
+def _draw_costs(spent: Any, lost: Any, found: Found) -> None:
+    """A row a pruner: the epochs that it spends, and what it loses."""
+    rows = list(found.by_seed)
+    colors = {NONE: "0.2", "Median 5, 1/3": _RED, "Median 5, 1/2": _BLUE}
+    for row, pruner in enumerate(rows):
+        color = colors.get(pruner, _GREY)
+        share = 100 * found.mean(pruner, "epochs") / found.budget
+        spent.barh(row, share, color=color, height=0.6)
+        spent.annotate(f"{share:.0f}", (share, row), (2, -3), textcoords="offset points", size=7)
+        values = found.worse(pruner, "val")
+        middle, reach = interval(values)
+        lost.plot(values, [row] * len(values), "|", color=color, markersize=6, alpha=0.6)
+        bar = reach if len(values) > 2 else None  # an interval of two values says nothing
+        lost.errorbar(middle, row, xerr=bar, fmt="o", markersize=4, linewidth=1, color=color)
+    for axes in (spent, lost):
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+    spent.set_yticks(range(len(rows)), rows, fontsize=8)
+    spent.set_xlim(0, 112)
+    spent.set_xlabel("epochs spent (%)")
+    spent.set_title(f"{found.trials} trials by {found.sampler}", fontsize=10)
+    lost.set_yticks([])
+    lost.axvline(0, color="0.7", linewidth=1, zorder=0)
+    lost.set_xlabel("regret above no pruning (points of Δm)")
+    lost.set_title("on validation data, by training seed (ticks)", fontsize=10)
 
 
 def _one_a_problem(all_found: Sequence[Found]) -> list[Found]:
@@ -199,6 +201,8 @@ def _percent(value: float) -> str:
 
 def _plus_minus(values: Sequence[float]) -> str:
     middle, reach = interval(values)
+    if math.isnan(middle):
+        return "–"
     text = f"{middle:+.2f}"
     if len(values) == 2:  # an interval of two values says nothing
         return f"{text} ({min(values):+.2f}, {max(values):+.2f})"

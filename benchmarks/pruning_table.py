@@ -59,8 +59,7 @@ class Problem:
         flags: Its flags, the same for each run.
         tasks: Its tasks.
         epochs: How many a run has; among the flags, too.
-        step: From one K of the grid to the next.
-        most: The highest K.
+        ks: The grid's K, ascending.
         scored: Steps after which its scoring ends.
         seeds: With how many it is trained.
         trials: Of a search.
@@ -71,19 +70,17 @@ class Problem:
     flags: str
     tasks: tuple[str, ...]
     epochs: int
-    step: int
-    most: int
+    ks: tuple[int, ...]
     scored: int
     seeds: int
     trials: int
-    alphas: tuple[float, ...] = (-1.0, 0.0, 1.0)
+    alphas: tuple[float, ...]
 
     @property
     def plans(self) -> list[Plan]:
         """The grid."""
         methods = [("EW", None), *(("GradOPS", alpha) for alpha in self.alphas)]
-        ks = range(0, self.most + 1, self.step)
-        return [Plan(*method, k) for k, method in itertools.product(ks, methods)]
+        return [Plan(*method, k) for k, method in itertools.product(self.ks, methods)]
 
 
 PROBLEMS = {
@@ -94,11 +91,11 @@ PROBLEMS = {
             "--epochs 10",  # as in the configuration that comes with the package
             ("first", "second"),
             epochs=10,
-            step=3,
-            most=12,
+            ks=(0, 3, 6, 9, 12),
             scored=150,
             seeds=5,
-            trials=12,
+            trials=10,
+            alphas=(-1.0, 0.0),
         ),
         Problem(
             "multi_fashion_mnist",
@@ -108,11 +105,10 @@ PROBLEMS = {
             "--train_size 3000 --val_size 1500 --test_size 1500",
             ("digit", "article"),
             epochs=8,
-            step=4,
-            most=24,
+            ks=(0, 4, 8, 16, 24),
             scored=150,
             seeds=2,
-            trials=9,
+            trials=7,
             alphas=(0.0,),
         ),
     )
@@ -184,7 +180,7 @@ class Collection:
     def check_profile(self) -> None:
         """See that the grid's layers can be taken from the profile."""
         text = self.profile.read_text(encoding="utf-8")
-        ConflictProfile.from_json(text, str(self.profile)).layers(S, self.problem.most)
+        ConflictProfile.from_json(text, str(self.profile)).layers(S, self.problem.ks[-1])
 
     def _job(
         self,

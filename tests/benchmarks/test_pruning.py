@@ -37,8 +37,7 @@ def problem(load: Load) -> Any:
     return replace(
         load("pruning_table").PROBLEMS["multidigits"],
         epochs=EPOCHS,
-        step=1,
-        most=2,
+        ks=(0, 1, 2),
         alphas=(0.0,),
         seeds=2,
     )
