@@ -23,6 +23,7 @@ class Measures:
         ended: Share of trainings that were ended early.
         good: Of those ended early, the share that are among the best three plans of the table.
         lost: What the best plan that was trained, ended early or not, is above the chosen one.
+        loses: 1 if that is anything; in a mean, the share of searches.
         val: Regret of the chosen plan on validation data, with the seed that it was trained with.
         test: Its regret on test data, in the mean over the *other* seeds; NaN with a single seed.
         more: Trainings in as many epochs as that number of whole ones takes.
@@ -34,6 +35,7 @@ class Measures:
     ended: float
     good: float
     lost: float
+    loses: float
     val: float
     test: float
     more: float
@@ -82,6 +84,7 @@ def measure(
         ended=len(ended) / len(first),
         good=sum(one.plan in top for one in ended) / len(ended) if ended else float("nan"),
         lost=tried - curves[chosen].best,
+        loses=float(tried > curves[chosen].best),
         val=best - curves[chosen].best,
         test=best_true - true[chosen],
         more=len(equal),

@@ -70,9 +70,10 @@ def tables(found: Found) -> str:
         f"{statistics.mean(m.val for m in plain.values()):.2f} on validation data"
         + ("." if math.isnan(test) else f", and {test:.2f} on test data over the other seeds."),
         "",
-        f"| pruner | epochs | ended early | of these in the top {TOP} | lost | + regret, val | "
-        "+ regret, test | trials in equal epochs | + regret, val | + regret, test |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        f"| pruner | epochs | ended early | of these in the top {TOP} | searches that lost | "
+        "lost | + regret, val | + regret, test | trials in equal epochs | + regret, val | "
+        "+ regret, test |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for pruner in found.by_seed:
         cells = [
@@ -80,6 +81,7 @@ def tables(found: Found) -> str:
             f"{100 * found.mean(pruner, 'epochs') / found.budget:.0f} %",
             f"{100 * found.mean(pruner, 'ended'):.0f} %",
             _percent(found.mean(pruner, "good")),
+            f"{100 * found.mean(pruner, 'loses'):.0f} %",
             f"{found.mean(pruner, 'lost'):.2f}",
             _plus_minus(found.worse(pruner, "val")),
             _plus_minus(found.worse(pruner, "test")),

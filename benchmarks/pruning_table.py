@@ -100,7 +100,7 @@ PROBLEMS = {
         Problem(
             "multi_fashion_mnist",
             # As in recon_study.py: a run of the configuration that comes with the package (width
-            # 16, 120,000 images) takes ten minutes and more on a CPU core.
+            # 16, 120,000 images) would take some ten minutes on a CPU core.
             "--epochs 8 --width 8 --bs 64 --optim sgd --lr 0.03 --momentum 0.9 --weight_decay 0 "
             "--train_size 3000 --val_size 1500 --test_size 1500",
             ("digit", "article"),

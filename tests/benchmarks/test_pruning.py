@@ -88,6 +88,7 @@ def test_a_search_of_the_whole_grid_without_pruning_has_no_regret(
     )
     found = measures.measure(table, 0, trainings, 5, 5 * EPOCHS)
     assert (found.epochs, found.ended, found.lost, found.val, found.more) == (20, 0, 0, 0, 5)
+    assert found.loses == 0
     assert math.isnan(found.good)
     # The best with seed 0 is EW with K = 2; with seed 1 it is on test data 0.75 below GradOPS.
     assert found.test == found.test_equal == 0.75
@@ -104,7 +105,7 @@ def test_a_pruner_that_ends_the_best_has_the_regret_that_the_table_says(
     found = measures.measure(table, 0, trainings, 5, 5 * EPOCHS)
     # Chosen is EW with K = 0 (0.25) instead of K = 2 (2.25); three of the four are the best three.
     assert (found.epochs, found.ended, found.good) == (4 * 2 + EPOCHS, 0.8, 0.75)
-    assert (found.lost, found.val, found.val_equal) == (2, 2, 2)
+    assert (found.lost, found.loses, found.val, found.val_equal) == (2, 1, 2, 2)
     assert (
         found.test == 2.75
     )  # GradOPS with K = 2 has 2 with the other seed, EW with K = 0 has -.75
@@ -285,7 +286,7 @@ def test_the_command_prints_and_draws_and_goes_on(
     text = capsys.readouterr().out
     assert (tmp_path / "report.md").read_text("utf-8") == text
     (none,) = [line for line in text.splitlines() if line.startswith("| none | 100 %")][:1]
-    assert none.split(" | ")[2:5] == ["0 %", "–", "0.00"]
+    assert none.split(" | ")[2:6] == ["0 %", "–", "0 %", "0.00"]
     assert (tmp_path / "pruning.png").read_bytes().startswith(b"\x89PNG")
     assert list(json.loads((tmp_path / "figures.json").read_text("utf-8"))) == [
         "multidigits, TPE",
