@@ -31,6 +31,7 @@ from libmtl_recon_search.report import (
     plan_row,
     single_task_row,
 )
+from libmtl_recon_search.samplers import said_of_pruner
 from libmtl_recon_search.session import Session
 from libmtl_recon_search.study import Study
 from libmtl_recon_search.study_store import name_objectives
@@ -171,6 +172,7 @@ def _study(
 
 def _optimize(session: Session, study: Study) -> None:
     config = session.config
+    session.display.line(f"Trials are ended early: {said_of_pruner(config, session.epochs)}.")
     with session.display.phase("trials", config.trials) as phase:
         study.optimize(phase, session.runner.stop, config.timeout.study)
     failed = len(study.board.failures)

@@ -39,7 +39,11 @@ _SAMPLERS = Kind("sampler", BaseSampler, optuna.samplers)
 _PRUNERS = Kind("pruner", BasePruner, optuna.pruners)
 
 
-WHY = "the default"
+_WHY = (
+    "below the median of the finished ones after half of the epochs, before which the order of "
+    "plans still changes: on multidigits this saved a fifth of the epochs and lost no measurable "
+    "quality, while a third of the epochs lost 0.4 points of Δm (docs/results/pruning.md)"
+)
 
 
 def make_sampler(config: Config, seed: int) -> BaseSampler:
@@ -69,8 +73,8 @@ def make_pruner(config: Config, epochs: int) -> BasePruner:
     if not config.prune:
         return optuna.pruners.NopPruner()
     if config.pruner is None:
-        # In the first third of a training the order of plans still changes much.
-        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 3))
+        # docs/results/pruning.md: in the first half of a training the order of plans still changes.
+        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 2))
     return _pruner(config.pruner)
 
 
@@ -81,7 +85,8 @@ def said_of_pruner(config: Config, epochs: int) -> str:
     if config.pruner is not None:
         args = ", ".join(f"{name}={value!r}" for name, value in config.pruner.args.items())
         return f"by {config.pruner.name}({args})"
-    return f"by {type(make_pruner(config, epochs)).__name__}, {WHY}"
+    half = max(1, epochs // 2)
+    return f"by MedianPruner(n_startup_trials=5, n_warmup_steps={half}), {_WHY}"
 
 
 def check_sampler(chosen: Sampler, objectives: int, space: Space | None) -> None:

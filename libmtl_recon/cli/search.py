@@ -159,6 +159,8 @@ def _handle(options: argparse.Namespace) -> int:
         warn(f"libmtl-recon: interrupted; the same command goes on where it stopped{where}")
         return INTERRUPTED
     report.print()
+    if out is not None:
+        print(f"Report: {out / 'report.html'}")
     return INTERRUPTED if signals else 0
 
 

@@ -73,8 +73,8 @@ def test_plans_below_the_median_are_ended_early_if_that_is_wanted(
     assert 3 <= len(below) < 9
     assert [t.number for t in found if t.state == TrialState.PRUNED] == below
     assert [one.alpha for one in early] == pytest.approx([found[n].params["alpha"] for n in below])
-    # In the first third (2 of 6 epochs) nothing is ended.
-    assert {max(found[n].intermediate_values) for n in below} == {2}
+    # In the first half (3 of 6 epochs) nothing is ended.
+    assert {max(found[n].intermediate_values) for n in below} == {3}
     assert {max(t.intermediate_values) for t in found if t.number not in below} == {5}
 
 
