@@ -164,10 +164,8 @@ class Study:
                         self._conclude(*running.pop(future), future, phase)
             except BaseException:
                 stop()
-                if self.store.shared:
-                    # So that others need not wait until they take this worker for dead.
-                    for number, _ in running.values():
-                        self.store.tell(number, TrialState.FAIL)
+                for chosen in running.values():
+                    self._give_back(*chosen)
                 raise
         for trial, _ in self._left:  # there are enough without them
             if isinstance(trial, int):
@@ -434,6 +432,7 @@ class Study:
             ending, said = _Ending(TrialState.FAIL), f"failed: {error}"
             self.store.note(number, FAILED, str(error))
         else:
+            self._give_back(number, plan)
             raise error
         for other in (number, *self._waiting.pop(plan.key)):
             for name, value in ending.attributes.items():
@@ -449,6 +448,12 @@ class Study:
             if len(self._failures) == _FAILURES:
                 same = ", all for the same reason" if len(set(self._failures)) == 1 else ""
                 raise ReconError(f"The first {_FAILURES} trials failed{same}. The last: {error}")
+
+    def _give_back(self, number: int, plan: Plan) -> None:
+        """Leave a training to others at once, who would else wait until they take us for dead."""
+        if self.store.shared:
+            for other in (number, *self._waiting.pop(plan.key, [])):
+                self.store.tell(other, TrialState.FAIL)
 
     def _tell_callbacks(self, number: int) -> None:
         for callback in self._callbacks:

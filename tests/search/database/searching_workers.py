@@ -18,6 +18,7 @@ from libmtl_recon_search.backends import Shared
 from libmtl_recon_search.child import Job
 from libmtl_recon_search.database.address import Address
 from libmtl_recon_search.load import load_config
+from libmtl_recon_search.process import Interrupted
 from libmtl_recon_search.record import read_record
 from libmtl_recon_search.result import Result
 
@@ -39,13 +40,18 @@ class TimedRunner(FakeRunner):
     def __init__(self, diary: Path, seconds: float) -> None:
         super().__init__(better_in_the_middle)
         self.diary, self.seconds = diary, seconds
+        self.asked_to_stop: Callable[[], bool] = lambda: False
 
     def run(self, job: Job, follow: Callable[[Result], bool] = lambda _: True) -> Result:
         if job.start or job.describe:
             return super().run(job, follow)
         if read_record(job.events) is None:
             self._write("begins", job)
-            time.sleep(self.seconds)
+            until = time.monotonic() + self.seconds
+            while time.monotonic() < until:
+                if self.asked_to_stop():
+                    raise Interrupted
+                time.sleep(0.01)
         return super().run(job, follow)
 
     def _write(self, what: str, job: Job) -> None:
@@ -73,9 +79,12 @@ def search(
     libmtl_recon_search.run.Runner = runner  # type: ignore[misc, assignment]
     libmtl_recon_search.run._draw = lambda *_: ()
     _prepare_death(dies)
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
+    runner.asked_to_stop = lambda: bool(signals)
     config = load_config(file, overrides)
     shared = Shared(Address.parse(url), every, grace)
-    report = libmtl_recon_search.run.run(config, out, storage=shared).report
+    report = libmtl_recon_search.run.run(config, out, runner.asked_to_stop, shared).report
     print("best", report.best.title, report.trials)
 
 

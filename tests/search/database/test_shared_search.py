@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from database_servers import MariaDB, Postgres
 from database_workers import Crew
 from fake_runs import LAYERS, TASKS, write_search
+from libmtl_recon_search.database.address import Address
 from optuna.trial import FrozenTrial, TrialState
 from searching_workers import begun, search
 
@@ -23,7 +28,7 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def trials_of(url: str, name: str) -> list[FrozenTrial]:
-    storage = optuna.storages.RDBStorage(url.replace("postgresql:", "postgresql+psycopg:"))
+    storage = optuna.storages.RDBStorage(Address.parse(url).url)
     found = optuna.load_study(study_name=name, storage=storage).get_trials()
     storage.remove_session()
     storage.engine.dispose()
@@ -105,6 +110,74 @@ def test_a_worker_that_is_killed_costs_only_the_run_that_it_was_at(
     twice = {key: n for key, n in Counter(begun(tmp_path / "diary")).items() if n > 1}
     assert len(twice) <= 1
     assert all(n == 2 for n in twice.values())
+
+
+def until_begun(folder: Path, plans: int) -> None:
+    """Wait until some plans were begun."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        diary = folder / "diary"
+        if diary.exists() and len([key for key in begun(diary) if "plan" in key]) > plans:
+            return
+        time.sleep(0.02)
+    raise AssertionError("no worker came so far")
+
+
+def test_a_worker_that_is_told_to_end_gives_back_its_run(
+    sqlite_url: str, crew: Crew, tmp_path: Path
+) -> None:
+    file = write_search(tmp_path, space=SPACE, trials=8)
+    start(crew, sqlite_url, file, 2, 0.3, grace=600.0)
+    until_begun(tmp_path, 3)
+    os.kill(crew.processes[0].pid, signal.SIGTERM)
+    # With this grace nobody would take over a run that was not given back.
+    codes = crew.join()
+    assert codes[1] == 0, crew.said()
+    assert codes[0] != 0
+    assert "KeyboardInterrupt" in crew.said()
+    check(sqlite_url, 8)
+
+
+def test_a_worker_that_sleeps_costs_only_the_run_that_it_was_at(
+    sqlite_url: str, crew: Crew, tmp_path: Path
+) -> None:
+    file = write_search(tmp_path, space=SPACE, trials=8)
+    start(crew, sqlite_url, file, 2, 0.3)
+    until_begun(tmp_path, 3)
+    os.kill(crew.processes[0].pid, signal.SIGSTOP)
+    time.sleep(6.0)  # longer than the grace of 3 seconds
+    os.kill(crew.processes[0].pid, signal.SIGCONT)
+    assert crew.join() == [0, 0], crew.said()
+    check(sqlite_url, 8)
+    twice = {key: n for key, n in Counter(begun(tmp_path / "diary")).items() if n > 1}
+    assert len(twice) <= 1
+    assert all(n == 2 for n in twice.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("away", [60.0])
+def test_a_search_outlives_its_database(
+    away: float, postgres: Postgres, postgres_url: str, crew: Crew, tmp_path: Path
+) -> None:
+    file = write_search(tmp_path, space=SPACE, trials=8)
+    for place in range(2):
+        crew.start(search, postgres_url, file, tmp_path / f"out{place}", 1.0, 15.0, 120.0)
+    until_begun(tmp_path, 3)
+    postgres.stop()
+    time.sleep(away)
+    postgres.start()
+    assert crew.join(400.0) == [0, 0], crew.said()
+    check(postgres_url, 8)
+    assert {key: n for key, n in Counter(begun(tmp_path / "diary")).items() if n > 1} == {}
+
+
+@pytest.mark.slow
+def test_workers_make_one_search_in_mariadb(mariadb: MariaDB, crew: Crew, tmp_path: Path) -> None:
+    url = mariadb.new_database()
+    file = write_search(tmp_path, space=SPACE, trials=8)
+    start(crew, url, file, 3, 0.05)
+    assert crew.join() == [0, 0, 0], crew.said()
+    check(url, 8)
 
 
 def test_a_late_worker_takes_what_is_there(sqlite_url: str, crew: Crew, tmp_path: Path) -> None:
