@@ -12,17 +12,18 @@ import copy
 import hashlib
 import random
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import optuna
 from libmtl_recon_search.config import Config
-from libmtl_recon_search.front import parameters_of
-from libmtl_recon_search.judge import COSTS, Judge
+from libmtl_recon_search.giving_up import Pruning, Watch
+from libmtl_recon_search.judge import Judge
 from libmtl_recon_search.plan import Plan
-from libmtl_recon_search.samplers import make_pruner, make_sampler
+from libmtl_recon_search.samplers import make_sampler
 from libmtl_recon_search.space import SearchSpace
 from optuna.distributions import BaseDistribution
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from libmtl_recon import ReconError
@@ -52,9 +53,7 @@ class Chooser:
     ) -> None:
         self._config, self._space, self._judge, self._worker = config, space, judge, worker
         self._anchors = space.anchors()
-        self._pruner: optuna.pruners.BasePruner | None = None
-        if config.prune:
-            self._pruner = make_pruner(config, epochs)
+        self._pruning = Pruning(config, judge, epochs) if config.prune else None
 
     def choose(self, before: Sequence[FrozenTrial], place: int) -> tuple[FrozenTrial, Plan]:
         """What to train next, as a running trial.
@@ -117,64 +116,51 @@ class Chooser:
             ARGUMENTS: [PROFILE if part == self._space.network.file else part for part in line],
         }
 
-    def gives_up(
-        self, before: Iterable[FrozenTrial], reached: Mapping[int, float], parameters: int
-    ) -> bool:
-        """Whether a training is worse than the others, and is to be ended early.
-
-        Where what a network costs is an objective, a training is compared with those of networks
-        that are not larger: one that is worse and smaller may still be worth its place.
-
-        Args:
-            before: The search's trials so far.
-            reached: The training's best lead after each epoch.
-            parameters: The network's.
-        """
-        if self._pruner is None:
-            return False
-        ended = [trial for trial in before if trial.state == TrialState.COMPLETE]
-        if any(name in COSTS for name in self._judge.names):
-            ended = [t for t in ended if parameters_of(t) <= parameters]
-        study = optuna.create_study(direction=self._judge.direction(self._judge.lead))
-        for trial in ended:
-            last = max(trial.intermediate_values, default=None)
-            if last is not None:
-                value = trial.intermediate_values[last]
-                study.add_trial(
-                    create_trial(value=value, intermediate_values=trial.intermediate_values)
-                )
-        running = create_trial(state=TrialState.RUNNING, intermediate_values=dict(reached))
-        return self._pruner.prune(study, running)
+    def watch(self, number: int) -> Watch | None:
+        """What tells whether a trial's training is to be ended early; None if none is."""
+        return None if self._pruning is None else self._pruning.watch(number)
 
     def _sampled(
         self, before: Sequence[FrozenTrial], place: int, fixed: Mapping[str, Any]
     ) -> tuple[FrozenTrial, Plan]:
-        study = optuna.create_study(directions=self._judge.directions)
+        storage = InMemoryStorage()
+        study = optuna.create_study(storage=storage, directions=self._judge.directions)
         study.add_trials(map(self._as_sampled, before))
         study.sampler = make_sampler(
             self._config, _number(f"{self._config.seed} {place}{self._worker}")
         )
-        study.enqueue_trial(dict(fixed))
+        if fixed:
+            study.enqueue_trial(dict(fixed))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             trial = study.ask()
             plan = self._space.suggest(trial)
+        chosen = storage.get_trial(trial._trial_id)
         made = create_trial(
             state=TrialState.RUNNING,
-            params=trial.params,
-            distributions=trial.distributions,
+            params=chosen.params,
+            distributions=chosen.distributions,
             user_attrs=self.attributes(plan),
-            system_attrs=_own(study.trials[-1]),
+            system_attrs=_own(chosen),
         )
         return made, plan
 
     def _as_sampled(self, trial: FrozenTrial) -> FrozenTrial:
-        if len(self._judge.names) == 1 or not trial.intermediate_values:
-            return trial
-        # With several objectives Optuna's samplers know no values of epochs, and stumble over them.
-        plain = copy.copy(trial)
-        plain.intermediate_values = {}
+        plain = _Lent.__new__(_Lent)
+        plain.__dict__.update(trial.__dict__)
+        # What a trial says to people is of no use to a sampler.
+        plain.user_attrs = {}
+        if len(self._judge.names) > 1:
+            # With several objectives Optuna's samplers know no values of epochs, and stumble.
+            plain.intermediate_values = {}
         return plain
+
+
+class _Lent(FrozenTrial):
+    """A trial of which a study in memory makes no deep copy; for each choice it would of each."""
+
+    def __deepcopy__(self, memo: Any) -> FrozenTrial:
+        return copy.copy(self)
 
 
 def _own(trial: FrozenTrial) -> dict[str, Any]:

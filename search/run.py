@@ -21,6 +21,7 @@ from libmtl_recon_search.paging import ABOUT, END, about, end_of, placed, write_
 from libmtl_recon_search.plots import Dot, draw_improvement
 from libmtl_recon_search.process import Interrupted, Runner
 from libmtl_recon_search.progress import Display
+from libmtl_recon_search.quiet import optuna_quiet
 from libmtl_recon_search.ranking import best_plans, dots
 from libmtl_recon_search.report import (
     Finalist,
@@ -92,6 +93,7 @@ def run(
         KeyboardInterrupt: It was asked to stop.
     """
     with ExitStack() as stack:
+        stack.enter_context(optuna_quiet())
         if out is None:
             out = stack.enter_context(TemporaryDirectory(prefix="libmtl-recon-"))
         # A script may change the working folder.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from libmtl_recon_search.constructors import Kind, class_of, faults_of_args, said
 from libmtl_recon_search.faults import raise_all
+from libmtl_recon_search.quiet import optuna_quiet
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -20,7 +21,6 @@ from optuna.distributions import (
 )
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.trial import TrialState, create_trial
 
 from libmtl_recon import UsageError
 
@@ -117,10 +117,11 @@ def check_pruner(chosen: Pruner) -> None:
     with _refusing(chosen, "look at trials of this search"):
         study = optuna.create_study(direction="maximize", pruner=pruner)
         for place in range(_REHEARSED):
-            values = {epoch: float(place + epoch) for epoch in range(_REHEARSED)}
-            study.add_trial(create_trial(value=float(place), intermediate_values=values))
-            running = create_trial(state=TrialState.RUNNING, intermediate_values=values)
-            pruner.prune(study, running)
+            trial = study.ask()
+            for epoch in range(_REHEARSED):
+                trial.report(float(place + epoch), epoch)
+                trial.should_prune()
+            study.tell(trial, float(place))
 
 
 def _sampler(chosen: Sampler, seed: int) -> BaseSampler:
@@ -153,10 +154,8 @@ def _digest(text: str) -> int:
 @contextmanager
 def _refusing(chosen: Sampler | Pruner, aim: str) -> Iterator[None]:
     """Say in words what a sampler or pruner, which may be anybody's, raises; Optuna keeps quiet."""
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with optuna_quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             yield
     except Exception as error:
@@ -166,8 +165,6 @@ def _refusing(chosen: Sampler | Pruner, aim: str) -> Iterator[None]:
             chosen.model_dump(exclude_defaults=True),
             f"{chosen.name} says: {said(error)}.",
         ) from error
-    finally:
-        optuna.logging.set_verbosity(level)
 
 
 def _params(space: Space | None) -> dict[str, BaseDistribution]:

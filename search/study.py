@@ -401,16 +401,20 @@ class Study:
         return _Ending(TrialState.RUNNING if mine else TrialState.FAIL, None, same)
 
     def _trained(self, number: int, plan: Plan) -> Trained:
-        reached: dict[int, float] = {}
+        watch = self._chooser.watch(number)
 
         def report(epoch: int, value: float, parameters: int) -> bool:
             if math.isnan(value):
                 return True
             self.store.report(number, value, epoch)
-            reached[epoch] = value
+            if watch is None:
+                return True
             trials = self.store.study.get_trials(deepcopy=False)
             ours = [trial for trial in trials if self._plans.get(trial.number) is not None]
-            return not self._chooser.gives_up(ours, reached, parameters)
+            kept = set(watch.kept)
+            gives_up = watch.gives_up(ours, epoch, value, parameters)
+            self.store.keep(number, {k: v for k, v in watch.kept.items() if k not in kept})
+            return not gives_up
 
         return self._train(plan, report)
 

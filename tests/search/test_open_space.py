@@ -341,3 +341,59 @@ def test_a_smaller_network_is_not_ended_for_a_larger_ones_sake(
         **changes,
     )
     assert not any(trial.state == TrialState.PRUNED for trial in two.trials)
+
+
+@pytest.mark.parametrize("name", ["SuccessiveHalvingPruner", "HyperbandPruner"])
+def test_a_pruner_that_keeps_rungs_ends_what_a_search_of_optunas_own_would(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Later trials are worse, so that a good one is never behind its rung.
+    def worse_with_more_layers(asked: Asked, task: str) -> Curves:
+        curve = [
+            0.5 + (0.0 if asked.alone else 0.01 * (12 - asked.K) + 0.001 * e) for e in range(9)
+        ]
+        return curve, curve
+
+    args = {"min_resource": 2, "reduction_factor": 2}
+    if name == "HyperbandPruner":
+        args["max_resource"] = 9
+    found = Searched(
+        monkeypatch,
+        tmp_path,
+        worse_with_more_layers,
+        pruner={"name": name, "args": args},
+        trials=10,
+    )
+    # The same by Optuna alone: the same numbers, values and epochs.
+    expected = []
+    pruner = getattr(optuna.pruners, name)(**args)
+    oracle = optuna.create_study(study_name="search", direction="maximize", pruner=pruner)
+    for trial in found.trials:
+        own = oracle.ask()
+        state = TrialState.COMPLETE
+        if "same_as" in trial.user_attrs:  # it was not trained
+            oracle.tell(own, state=TrialState.FAIL)
+            continue
+        for epoch in range(9):
+            best = 100 * (0.01 * (12 - trial.params["k"]) + 0.001 * epoch) / 0.5
+            own.report(best, epoch)
+            if own.should_prune() and epoch < 8:
+                state = TrialState.PRUNED
+                break
+        oracle.tell(own, best if state == TrialState.COMPLETE else None, state=state)
+        expected.append((trial.number, state))
+    assert [(t.number, t.state) for t in found.trials if "same_as" not in t.user_attrs] == expected
+    assert {state for _, state in expected} == {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+def test_optuna_says_as_much_after_a_search_as_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    try:
+        Searched(monkeypatch, tmp_path, trials=2)
+        assert optuna.logging.get_verbosity() == optuna.logging.INFO
+    finally:
+        optuna.logging.set_verbosity(before)
+    assert "study created" not in capfd.readouterr().err
