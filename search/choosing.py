@@ -17,6 +17,7 @@ from typing import Any
 
 import optuna
 from libmtl_recon_search.config import Config
+from libmtl_recon_search.constructors import said
 from libmtl_recon_search.giving_up import Pruning, Watch
 from libmtl_recon_search.judge import Judge
 from libmtl_recon_search.plan import Plan
@@ -52,23 +53,39 @@ class Chooser:
         self, config: Config, space: SearchSpace, judge: Judge, epochs: int, worker: str = ""
     ) -> None:
         self._config, self._space, self._judge, self._worker = config, space, judge, worker
-        self._anchors = space.anchors()
+        # The first trials, each once.
+        self._anchors: dict[object, dict[str, Any]] = {}
+        for values in space.anchors():
+            plan = self.plan(values)
+            assert plan is not None  # of this space
+            self._anchors.setdefault(plan.key, values)
+        self._distributions = self._of_all_parameters()
         self._pruning = Pruning(config, judge, epochs) if config.prune else None
 
-    def choose(self, before: Sequence[FrozenTrial], place: int) -> tuple[FrozenTrial, Plan]:
+    def choose(
+        self, before: Sequence[FrozenTrial], place: int, chosen: Collection[object]
+    ) -> tuple[FrozenTrial, Plan]:
         """What to train next, as a running trial.
 
         Args:
             before: The search's trials so far.
             place: How many times was chosen before.
+            chosen: The keys of their plans.
+
+        Raises:
+            ReconError: The sampler failed.
         """
-        fixed = self._anchors[place] if place < len(self._anchors) else {}
-        return self._sampled(before, place, fixed)
+        first = [values for key, values in self._anchors.items() if key not in chosen]
+        if first and self._worker:  # others may just be choosing, too
+            return self.among(first, before, place)
+        return self._sampled(before, place, first[0] if first else {})
 
     def complete(
         self, fixed: Mapping[str, Any], before: Sequence[FrozenTrial]
     ) -> tuple[FrozenTrial, Plan] | None:
         """The same with some values given; None if they are not of this search's space."""
+        if not fixed.keys() <= self._distributions.keys():
+            return None  # Optuna would not look at what it is not asked for
         try:
             trial, plan = self._sampled(before, len(before), fixed)
             foreign = self.plan(trial.params) is None
@@ -99,12 +116,10 @@ class Chooser:
         draw = random.Random(_number(f"{self._config.seed} {place} {self._worker}"))
         return self._sampled(before, place, draw.choice(left))
 
-    def distributions(self) -> dict[str, BaseDistribution]:
+    @property
+    def distributions(self) -> Mapping[str, BaseDistribution]:
         """Of all parameters that a trial of this search may have."""
-        found: dict[str, BaseDistribution] = {}
-        for fixed in self._anchors:
-            found |= self._sampled([], 0, fixed)[0].distributions
-        return found
+        return self._distributions
 
     def attributes(self, plan: Plan) -> dict[str, Any]:
         """What a trial says of itself from its beginning, for people and for reports."""
@@ -131,10 +146,16 @@ class Chooser:
         )
         if fixed:
             study.enqueue_trial(dict(fixed))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            trial = study.ask()
-            plan = self._space.suggest(trial)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                trial = study.ask()
+                plan = self._space.suggest(trial)
+        except Exception as error:  # a sampler may be anybody's
+            raise ReconError(
+                f"The sampler {self._config.sampler.name} could not choose a trial: {said(error)}. "
+                "Name another one, or give it other `args`."
+            ) from error
         chosen = storage.get_trial(trial._trial_id)
         made = create_trial(
             state=TrialState.RUNNING,
@@ -144,6 +165,19 @@ class Chooser:
             system_attrs=_own(chosen),
         )
         return made, plan
+
+    def _of_all_parameters(self) -> dict[str, BaseDistribution]:
+        found: dict[str, BaseDistribution] = {}
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        for values in self._anchors.values():
+            for select in self._config.space.select if values.get("k") else [""]:
+                study.enqueue_trial({**values, "select": select})
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    trial = study.ask()
+                    self._space.suggest(trial)
+                found |= trial.distributions
+        return found
 
     def _as_sampled(self, trial: FrozenTrial) -> FrozenTrial:
         plain = _Lent.__new__(_Lent)

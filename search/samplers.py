@@ -13,12 +13,8 @@ import optuna
 from libmtl_recon_search.constructors import Kind, class_of, faults_of_args, said
 from libmtl_recon_search.faults import raise_all
 from libmtl_recon_search.quiet import optuna_quiet
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from libmtl_recon_search.ranges import Range
+from libmtl_recon_search.suggesting import suggest
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
@@ -53,7 +49,10 @@ def make_sampler(config: Config, seed: int) -> BaseSampler:
     Raises:
         UsageError: There is no such sampler, or it cannot be made from its ``args``.
     """
-    return _sampler(config.sampler, seed)
+    found = class_of(_SAMPLERS, config.sampler.name, config.sampler.optunahub)
+    # A grid is shuffled by the seed, and known by its places from then on.
+    grid = issubclass(found, optuna.samplers.GridSampler)
+    return _sampler(config.sampler, config.seed if grid else seed)
 
 
 def make_pruner(config: Config, epochs: int) -> BasePruner:
@@ -84,23 +83,39 @@ def said_of_pruner(config: Config, epochs: int) -> str:
     return f"by {type(make_pruner(config, epochs)).__name__}, {WHY}"
 
 
-def check_sampler(chosen: Sampler, objectives: int, space: Space | None) -> None:
+def check_sampler(
+    chosen: Sampler,
+    objectives: int,
+    space: Space | None,
+    flags: Mapping[str, Any] | None = None,
+) -> None:
     """See that a sampler can be made, and chooses trials of a search.
 
     Args:
         chosen: The sampler.
         objectives: How many there are.
         space: From which it chooses; None if it is not known.
+        flags: The script's, of all runs; ranges of these are chosen as well.
 
     Raises:
         UsageError: There is no such sampler, it cannot be made from its ``args``, or it fails; if
             several arguments are wrong, all are named. The parameter is within ``sampler``.
     """
-    sampler, params = _sampler(chosen, 0), _params(space)
+    sampler = _sampler(chosen, 0)
+    if isinstance(sampler, optuna.samplers.QMCSampler):
+        raise UsageError(
+            "name",
+            "must be a sampler that chooses by the trials there are",
+            chosen.name,
+            "Optuna's QMCSampler goes by how often it was asked, which a search that is gone on "
+            "with, or has many workers, does not tell it. Take RandomSampler or GridSampler.",
+        )
     with _refusing(chosen, "choose trials of this search"):
         study = optuna.create_study(directions=["maximize"] * objectives, sampler=sampler)
-        for place in range(_REHEARSED):
-            trial = study.ask(params)
+        for place in range(max(_REHEARSED, 0 if space is None else len(space.weighting))):
+            trial = study.ask()
+            weighting = "" if space is None else space.weighting[place % len(space.weighting)]
+            _choose(trial, space, flags or {}, weighting)
             study.tell(trial, [float(place)] * objectives)
 
 
@@ -167,14 +182,23 @@ def _refusing(chosen: Sampler | Pruner, aim: str) -> Iterator[None]:
         ) from error
 
 
-def _params(space: Space | None) -> dict[str, BaseDistribution]:
-    """Some of what a search chooses."""
-    found: dict[str, BaseDistribution] = {}
+def _choose(
+    trial: optuna.Trial, space: Space | None, flags: Mapping[str, Any], weighting: str
+) -> None:
+    """Have a trial choose what a search of this space would, as far as the configuration tells."""
     if space is None:
-        return found
-    found["weighting"] = CategoricalDistribution(space.weighting)
+        return
+    trial.suggest_categorical("weighting", space.weighting)
     if "GradOPS" in space.weighting:
-        found["alpha"] = FloatDistribution(-1.0, 1.0)
-    if space.splits:
-        found["k"] = IntDistribution(min(space.ks), max(space.ks))
-    return found
+        suggest(trial, "alpha", space.alpha)
+    if space.k is not None:
+        suggest(trial, "k", space.k)
+    if space.splits and len(space.select) > 1:
+        trial.suggest_categorical("select", space.select)
+    if space.needs_scores:
+        suggest(trial, "s", space.s)
+    for prefix, own in (("flags", flags), (weighting, space.flags.get(weighting, {}))):
+        for name, among in own.items():
+            # Whether a list is searched is for the script to say.
+            if isinstance(among, Range):
+                suggest(trial, f"{prefix}.{name}", among)

@@ -21,6 +21,7 @@ from libmtl_recon_search.board import (
     SAME_AS,
     SURPLUS,
     Board,
+    Entry,
     outcome_of,
     repeats,
 )
@@ -39,6 +40,7 @@ from libmtl_recon import ReconError
 _FAILURES = 3
 _REPEATS = 3  # in a row, after which what was never trained is looked up where that can be done
 _TURN = 0.5  # seconds between looks
+_JOINED = "joined"
 
 
 class Pruned(Exception):  # noqa: N818  # no error, but how a training may end
@@ -164,10 +166,8 @@ class Study:
                         self._conclude(*running.pop(future), future, phase)
             except BaseException:
                 stop()
-                if self.store.shared:
-                    # So that others need not wait until they take this worker for dead.
-                    for number, _ in running.values():
-                        self.store.tell(number, TrialState.FAIL)
+                for number, plan in running.values():
+                    self._withdraw(number, plan)
                 raise
         for trial, _ in self._left:  # there are enough without them
             if isinstance(trial, int):
@@ -184,8 +184,9 @@ class Study:
         ours, others = [], []
         for trial in self.store.study.get_trials(deepcopy=False):
             if trial.number not in self._plans:
-                if trial.state == TrialState.WAITING:
-                    continue
+                begins = trial.state == TrialState.RUNNING and PLAN not in trial.user_attrs
+                if begins or trial.state == TrialState.WAITING:
+                    continue  # another worker may just be writing what it has chosen
                 plan = self._chooser.plan(trial.params) if PLAN in trial.user_attrs else None
                 self._plans[trial.number] = plan
                 if plan is None:
@@ -250,29 +251,38 @@ class Study:
                 return trial, plan
             if isinstance(trial, int):
                 self.store.tell(trial, TrialState.FAIL)
-        if self._exhausted:
-            return None
         ours = self.trials
         board = Board(ours, self._plans)
-        if len(board) and time.monotonic() > self._until:
+        for entry in self._to_be_made_again(board):
+            return self._once_more(entry.trials[-1], entry.plan), entry.plan
+        if self._exhausted:
+            return None
+        if self._late(board):
             self._say_late(board)
             return None
-        if self.store.shared:
-            for entry in board.cut_off(self._config.trials):
-                return self._once_more(entry.trials[-1], entry.plan), entry.plan
         if len(board) >= self._config.trials:
             return None
         asked = self._asked_for(ours)
         if asked is not None:
             return asked
-        if repeats >= _REPEATS:
+        if max(repeats, _streak(ours)) >= _REPEATS:
             left = self._chooser.untried({*board.entries, *self._known})
             if left is not None and not left:
                 self._say_exhausted()
                 return None
             if left:
                 return self._chooser.among(left, ours, _place(ours))
-        return self._chooser.choose(ours, _place(ours))
+        return self._chooser.choose(ours, _place(ours), {self.plan(trial).key for trial in ours})
+
+    def _late(self, board: Board) -> bool:
+        """Whether no further trial is to be begun; one is in any case."""
+        return len(board) > 0 and time.monotonic() > self._until
+
+    def _to_be_made_again(self, board: Board) -> list[Entry]:
+        """Plans whose training another worker was at, and is no longer."""
+        if not self.store.shared or self._late(board):
+            return []
+        return board.cut_off(self._config.trials)
 
     def _say_repeats(self, numbers: list[int]) -> None:
         if numbers:
@@ -361,14 +371,21 @@ class Study:
                 self.store.note(number, SURPLUS, True)
                 self.store.tell(number, TrialState.FAIL)
                 return SURPLUS
-        self._waiting[plan.key] = []
-        return None
+        return self._begin(number, plan)
+
+    def _begin(self, number: int, plan: Plan) -> str | None:
+        """Have a plan trained here; if it just is, for another trial, both end together."""
+        there = self._waiting.get(plan.key)
+        if there is None:
+            self._waiting[plan.key] = []
+            return None
+        there.append(number)
+        return _JOINED
 
     def _repeat(self, number: int, plan: Plan, ending: _Ending | None) -> str | None:
         """End a running trial as the one that it repeats ended; nothing, if it repeats none."""
         if ending is None:
-            self._waiting[plan.key] = []
-            return None
+            return self._begin(number, plan)
         for name, value in ending.attributes.items():
             self.store.note(number, name, value)
         if ending.state.is_finished():
@@ -432,6 +449,7 @@ class Study:
             ending, said = _Ending(TrialState.FAIL), f"failed: {error}"
             self.store.note(number, FAILED, str(error))
         else:
+            self._withdraw(number, plan)
             raise error
         for other in (number, *self._waiting.pop(plan.key)):
             for name, value in ending.attributes.items():
@@ -440,7 +458,7 @@ class Study:
             self.store.tell(other, ending.state, ending.values)
         phase.done(f"trial {number}: {plan.title}: {said}")
         self._tell_callbacks(number)
-        if not isinstance(error, ReconError):
+        if not isinstance(error, ReconError) or self.board.ended:  # here or elsewhere
             self._failures = None
         elif self._failures is not None:
             self._failures.append(getattr(error, "reason", str(error)))
@@ -448,14 +466,23 @@ class Study:
                 same = ", all for the same reason" if len(set(self._failures)) == 1 else ""
                 raise ReconError(f"The first {_FAILURES} trials failed{same}. The last: {error}")
 
+    def _withdraw(self, number: int, plan: Plan) -> None:
+        """Give a training up, so that others need not wait until they take this worker for dead."""
+        if self.store.shared:
+            for other in (number, *self._waiting.get(plan.key, ())):
+                self.store.tell(other, TrialState.FAIL)
+
     def _tell_callbacks(self, number: int) -> None:
         for callback in self._callbacks:
             callback(self.store.study, self.store.study.get_trials(deepcopy=False)[number])
 
     def _others_at_work(self) -> bool:
-        """Wait a moment for what other processes train; false if they train nothing."""
-        if not self.store.shared or not self.board.running:
+        """Wait a moment for what other processes train; false if nothing is left to be trained."""
+        if not self.store.shared:
             return False
+        board = self.board
+        if not board.running:
+            return bool(self._to_be_made_again(board))
         self._check()
         self.store.sweep()
         time.sleep(_TURN)
@@ -491,7 +518,7 @@ class Study:
     def _without_conflicts(self, ours: list[FrozenTrial]) -> list[FrozenTrial]:
         """See that trials of ours can be added at all; the trials, with their new numbers."""
         numbers = {trial.number for trial in ours}
-        expected = self._chooser.distributions()
+        expected = self._chooser.distributions
         for trial in self.store.study.get_trials(deepcopy=False):
             for name in expected.keys() & trial.distributions.keys():
                 if trial.number not in numbers and _differ(
@@ -512,6 +539,11 @@ def _place(ours: Sequence[FrozenTrial]) -> int:
     return sum(
         AGAIN not in trial.user_attrs and "fixed_params" not in trial.system_attrs for trial in ours
     )
+
+
+def _streak(ours: Sequence[FrozenTrial]) -> int:
+    """How many times in a row what was trained already was chosen last."""
+    return next((n for n, trial in enumerate(reversed(ours)) if not repeats(trial)), len(ours))
 
 
 def _differ(one: BaseDistribution, other: BaseDistribution) -> bool:

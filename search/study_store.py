@@ -156,6 +156,9 @@ class StudyStore(ABC):
             distribution = chosen.distributions[name]
             value = distribution.to_internal_repr(chosen.params[name])
             self._storage.set_trial_param(trial_id, name, value, distribution)
+        for key, attribute in chosen.system_attrs.items():
+            self._storage.set_trial_system_attr(trial_id, key, attribute)
+        # Last of all: with these a trial is known as one of the search.
         for key, attribute in chosen.user_attrs.items():
             self._storage.set_trial_user_attr(trial_id, key, attribute)
 
