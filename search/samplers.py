@@ -17,6 +17,7 @@ from libmtl_recon_search.ranges import Range
 from libmtl_recon_search.suggesting import suggest
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
 
 from libmtl_recon import UsageError
 
@@ -111,12 +112,18 @@ def check_sampler(
             "with, or has many workers, does not tell it. Take RandomSampler or GridSampler.",
         )
     with _refusing(chosen, "choose trials of this search"):
-        study = optuna.create_study(directions=["maximize"] * objectives, sampler=sampler)
+        made: list[FrozenTrial] = []
         for place in range(max(_REHEARSED, 0 if space is None else len(space.weighting))):
+            # As in a search: each trial is chosen from those before, and told to nobody.
+            study = optuna.create_study(directions=["maximize"] * objectives, sampler=sampler)
+            study.add_trials(made)
             trial = study.ask()
             weighting = "" if space is None else space.weighting[place % len(space.weighting)]
             _choose(trial, space, flags or {}, weighting)
-            study.tell(trial, [float(place)] * objectives)
+            ended = study.get_trials()[-1]
+            ended.state, ended.values = TrialState.COMPLETE, [float(place)] * objectives
+            ended.datetime_complete = ended.datetime_start
+            made.append(ended)
 
 
 def check_pruner(chosen: Pruner) -> None:

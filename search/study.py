@@ -27,6 +27,7 @@ from libmtl_recon_search.board import (
 )
 from libmtl_recon_search.choosing import PLAN, Chooser
 from libmtl_recon_search.config import Config
+from libmtl_recon_search.database.lasting import TOKEN
 from libmtl_recon_search.plan import Plan
 from libmtl_recon_search.progress import Phase
 from libmtl_recon_search.study_store import StudyStore
@@ -184,10 +185,12 @@ class Study:
         ours, others = [], []
         for trial in self.store.study.get_trials(deepcopy=False):
             if trial.number not in self._plans:
-                begins = trial.state == TrialState.RUNNING and PLAN not in trial.user_attrs
+                chosen, running = PLAN in trial.user_attrs, trial.state == TrialState.RUNNING
+                # Another worker may just be writing what it has chosen.
+                begins = running and not chosen and TOKEN in trial.user_attrs
                 if begins or trial.state == TrialState.WAITING:
-                    continue  # another worker may just be writing what it has chosen
-                plan = self._chooser.plan(trial.params) if PLAN in trial.user_attrs else None
+                    continue
+                plan = self._chooser.plan(trial.params) if chosen else None
                 self._plans[trial.number] = plan
                 if plan is None:
                     others.append(trial.number)
