@@ -15,6 +15,7 @@ from libmtl_recon_search.faults import raise_all
 from libmtl_recon_search.folder import SearchFolder
 from libmtl_recon_search.process import Interrupted, Runner
 from libmtl_recon_search.progress import Display
+from libmtl_recon_search.quiet import optuna_quiet
 from libmtl_recon_search.session import Session
 
 from libmtl_recon import ReconError
@@ -47,7 +48,7 @@ def check_search(
     faults: list[ReconError] = []
     lines = [f"{len(config.model_fields_set)} keys with good values."]
     try:
-        with Display() as display:
+        with optuna_quiet(), Display() as display:
             try:
                 lines += _of_script(config, display, asked_to_stop)
             except ReconError as error:
@@ -59,7 +60,7 @@ def check_search(
             if storage is not None:
                 try:
                     address = Address.parse(storage)
-                    open_storage(address, display.line, asked_to_stop)
+                    open_storage(address, display.line, asked_to_stop).close()
                     lines.append(f"The database {address.shown} can be used.")
                 except ReconError as error:
                     faults.append(error)

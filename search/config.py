@@ -198,7 +198,12 @@ class Config(Strict):
     def _chooses_trials(cls, value: Sampler, info: ValidationInfo) -> Sampler:
         from libmtl_recon_search.samplers import check_sampler
 
-        check_sampler(value, len(info.data.get("objectives", "1")), info.data.get("space"))
+        check_sampler(
+            value,
+            len(info.data.get("objectives", "1")),
+            info.data.get("space"),
+            info.data.get("flags"),
+        )
         return value
 
     @field_validator("pruner")

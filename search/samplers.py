@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from libmtl_recon_search.constructors import Kind, class_of, faults_of_args, said
 from libmtl_recon_search.faults import raise_all
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from libmtl_recon_search.quiet import optuna_quiet
+from libmtl_recon_search.ranges import Range
+from libmtl_recon_search.suggesting import suggest
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from libmtl_recon import UsageError
 
@@ -57,7 +54,10 @@ def make_sampler(config: Config, seed: int) -> BaseSampler:
     Raises:
         UsageError: There is no such sampler, or it cannot be made from its ``args``.
     """
-    return _sampler(config.sampler, seed)
+    found = class_of(_SAMPLERS, config.sampler.name, config.sampler.optunahub)
+    # A grid is shuffled by the seed, and known by its places from then on.
+    grid = issubclass(found, optuna.samplers.GridSampler)
+    return _sampler(config.sampler, config.seed if grid else seed)
 
 
 def make_pruner(config: Config, epochs: int) -> BasePruner:
@@ -89,24 +89,46 @@ def said_of_pruner(config: Config, epochs: int) -> str:
     return f"by MedianPruner(n_startup_trials=5, n_warmup_steps={half}), {_WHY}"
 
 
-def check_sampler(chosen: Sampler, objectives: int, space: Space | None) -> None:
+def check_sampler(
+    chosen: Sampler,
+    objectives: int,
+    space: Space | None,
+    flags: Mapping[str, Any] | None = None,
+) -> None:
     """See that a sampler can be made, and chooses trials of a search.
 
     Args:
         chosen: The sampler.
         objectives: How many there are.
         space: From which it chooses; None if it is not known.
+        flags: The script's, of all runs; ranges of these are chosen as well.
 
     Raises:
         UsageError: There is no such sampler, it cannot be made from its ``args``, or it fails; if
             several arguments are wrong, all are named. The parameter is within ``sampler``.
     """
-    sampler, params = _sampler(chosen, 0), _params(space)
+    sampler = _sampler(chosen, 0)
+    if isinstance(sampler, optuna.samplers.QMCSampler):
+        raise UsageError(
+            "name",
+            "must be a sampler that chooses by the trials there are",
+            chosen.name,
+            "Optuna's QMCSampler goes by how often it was asked, which a search that is gone on "
+            "with, or has many workers, does not tell it. Take RandomSampler or GridSampler.",
+        )
     with _refusing(chosen, "choose trials of this search"):
-        study = optuna.create_study(directions=["maximize"] * objectives, sampler=sampler)
-        for place in range(_REHEARSED):
-            trial = study.ask(params)
-            study.tell(trial, [float(place)] * objectives)
+        made: list[FrozenTrial] = []
+        for place in range(max(_REHEARSED, 0 if space is None else len(space.weighting))):
+            # As in a search: each trial is chosen from those before, and told to nobody.
+            study = optuna.create_study(directions=["maximize"] * objectives, sampler=sampler)
+            study.add_trials(made)
+            trial = study.ask()
+            weighting = "" if space is None else space.weighting[place % len(space.weighting)]
+            _choose(trial, space, flags or {}, weighting)
+            ended = study.get_trials()[-1]
+            ended.state, ended.values = TrialState.COMPLETE, [float(place)] * objectives
+            ended.datetime_complete = ended.datetime_start
+            made.append(ended)
 
 
 def check_pruner(chosen: Pruner) -> None:
@@ -122,10 +144,11 @@ def check_pruner(chosen: Pruner) -> None:
     with _refusing(chosen, "look at trials of this search"):
         study = optuna.create_study(direction="maximize", pruner=pruner)
         for place in range(_REHEARSED):
-            values = {epoch: float(place + epoch) for epoch in range(_REHEARSED)}
-            study.add_trial(create_trial(value=float(place), intermediate_values=values))
-            running = create_trial(state=TrialState.RUNNING, intermediate_values=values)
-            pruner.prune(study, running)
+            trial = study.ask()
+            for epoch in range(_REHEARSED):
+                trial.report(float(place + epoch), epoch)
+                trial.should_prune()
+            study.tell(trial, float(place))
 
 
 def _sampler(chosen: Sampler, seed: int) -> BaseSampler:
@@ -158,10 +181,8 @@ def _digest(text: str) -> int:
 @contextmanager
 def _refusing(chosen: Sampler | Pruner, aim: str) -> Iterator[None]:
     """Say in words what a sampler or pruner, which may be anybody's, raises; Optuna keeps quiet."""
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with optuna_quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             yield
     except Exception as error:
@@ -171,18 +192,25 @@ def _refusing(chosen: Sampler | Pruner, aim: str) -> Iterator[None]:
             chosen.model_dump(exclude_defaults=True),
             f"{chosen.name} says: {said(error)}.",
         ) from error
-    finally:
-        optuna.logging.set_verbosity(level)
 
 
-def _params(space: Space | None) -> dict[str, BaseDistribution]:
-    """Some of what a search chooses."""
-    found: dict[str, BaseDistribution] = {}
+def _choose(
+    trial: optuna.Trial, space: Space | None, flags: Mapping[str, Any], weighting: str
+) -> None:
+    """Have a trial choose what a search of this space would, as far as the configuration tells."""
     if space is None:
-        return found
-    found["weighting"] = CategoricalDistribution(space.weighting)
+        return
+    trial.suggest_categorical("weighting", space.weighting)
     if "GradOPS" in space.weighting:
-        found["alpha"] = FloatDistribution(-1.0, 1.0)
-    if space.splits:
-        found["k"] = IntDistribution(min(space.ks), max(space.ks))
-    return found
+        suggest(trial, "alpha", space.alpha)
+    if space.k is not None:
+        suggest(trial, "k", space.k)
+    if space.splits and len(space.select) > 1:
+        trial.suggest_categorical("select", space.select)
+    if space.needs_scores:
+        suggest(trial, "s", space.s)
+    for prefix, own in (("flags", flags), (weighting, space.flags.get(weighting, {}))):
+        for name, among in own.items():
+            # Whether a list is searched is for the script to say.
+            if isinstance(among, Range):
+                suggest(trial, f"{prefix}.{name}", among)

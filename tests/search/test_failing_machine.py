@@ -468,13 +468,14 @@ def test_what_does_not_fit_the_space_is_taken_out_of_the_queue(folder: Folder) -
         {"weighting": "EW", "k": 2, "s": -0.33},
         {"weighting": "EW", "k": -1, "s": -0.1},
         {"weighting": ["EW"], "k": None},
+        {"weighting": "GradOPS", "alhpa": 1.0},
     ]
     with folder.optuna() as study:
         for values in asked:
             study.enqueue_trial(values)
     found = folder.search()
-    assert {trial.state for trial in folder.trials[:7]} == {TrialState.FAIL}
-    assert len(folder.said) == 7
+    assert {trial.state for trial in folder.trials[:8]} == {TrialState.FAIL}
+    assert len(folder.said) == 8
     for number, text in enumerate(folder.said):
         assert f"Trial {number}, which another program put into the queue, is left out" in text
     assert (found.finished, found.board.failures) == (6, [])
