@@ -75,10 +75,14 @@ class Chooser:
         Raises:
             ReconError: The sampler failed.
         """
-        first = [values for key, values in self._anchors.items() if key not in chosen]
+        first = self.first(chosen)
         if first and self._worker:  # others may just be choosing, too
             return self.among(first, before, place)
         return self._sampled(before, place, first[0] if first else {})
+
+    def first(self, chosen: Collection[object]) -> list[dict[str, Any]]:
+        """The values of the first trials that are left, when plans of these keys were chosen."""
+        return [values for key, values in self._anchors.items() if key not in chosen]
 
     def complete(
         self, fixed: Mapping[str, Any], before: Sequence[FrozenTrial]

@@ -268,14 +268,15 @@ class Study:
         asked = self._asked_for(ours)
         if asked is not None:
             return asked
-        if max(repeats, _streak(ours)) >= _REPEATS:
+        chosen = {self.plan(trial).key for trial in ours}
+        if max(repeats, _streak(ours)) >= _REPEATS and not self._chooser.first(chosen):
             left = self._chooser.untried({*board.entries, *self._known})
             if left is not None and not left:
                 self._say_exhausted()
                 return None
             if left:
                 return self._chooser.among(left, ours, _place(ours))
-        return self._chooser.choose(ours, _place(ours), {self.plan(trial).key for trial in ours})
+        return self._chooser.choose(ours, _place(ours), chosen)
 
     def _late(self, board: Board) -> bool:
         """Whether no further trial is to be begun; one is in any case."""

@@ -496,6 +496,37 @@ def test_other_studies_in_the_same_file_are_their_own_business(folder: Folder) -
 # Interruptions.
 
 
+def test_it_remembers_how_often_in_a_row_it_chose_what_was_trained(
+    folder: Folder, tmp_path: Path, profile: ConflictProfile
+) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = Folder(tmp_path / "whole", profile)
+    whole.search(17)
+    again = ["same_as" in trial.user_attrs for trial in whole.trials]
+    # After three in a row it takes one of those that are left.
+    at = next(n for n in range(3, len(again)) if all(again[n - 3 : n]))
+    assert not again[at]
+    study = folder.open(17)
+    enter = study._enter
+
+    def until_then(*chosen: Any) -> Any:
+        if len(study.trials) == at:
+            raise KeyboardInterrupt
+        return enter(*chosen)
+
+    study._enter = until_then  # type: ignore[method-assign]
+    with (
+        Display() as display,
+        display.phase("trials", 17) as phase,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        study.optimize(phase, lambda: None)
+    assert len(folder.trials) == at
+    folder.search(17)
+    assert folder.table() == whole.table()
+    whole.close()
+
+
 @pytest.mark.parametrize("at", [1, 3, 6])
 def test_a_search_that_was_cut_off_goes_on_as_if_it_had_not_been(
     at: int, folder: Folder, alone: Folder

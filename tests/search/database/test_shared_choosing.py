@@ -66,7 +66,10 @@ def optimize(study: Study) -> None:
 
 
 def test_the_first_trials_are_all_made_though_workers_choose_at_once(worker: Make) -> None:
-    workers = [worker(name, trials=3) for name in "abcd"]
+    many = [place / 100 for place in range(-100, 101)]
+    space = {"weighting": ["EW", "UW", "GradOPS"], "alpha": many}
+    # Of one name, so that they choose the same.
+    workers = [worker("one", trials=3, space=space) for _ in range(4)]
     # All look at an empty study, and only then add what they chose.
     chosen = [study._source(0) for study in workers]
     for study, found in zip(workers, chosen, strict=True):
