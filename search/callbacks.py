@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
+from libmtl_recon_search.curves import CURVE, curve_of
 from optuna.trial import FrozenTrial, TrialState
 
 from libmtl_recon import UsageError
@@ -20,7 +21,6 @@ from libmtl_recon.output import warn
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 
 _TRIES = 3
-_CURVE = "curve"
 _FOLDER = "runs/tensorboard"
 # What MLflow takes.
 _MOST_METRICS, _MOST_PARAMS = 1000, 100
@@ -134,8 +134,8 @@ class _MLflow:
         begun, ended = _milliseconds(trial.datetime_start), _milliseconds(trial.datetime_complete)
         values = _values(study, trial, self._objectives)
         metrics = [Metric(_name(name), value, ended, 0) for name, value in values.items()]
-        curve = sorted(trial.intermediate_values.items())
-        metrics += [Metric(_CURVE, value, ended, epoch) for epoch, value in curve]
+        curve = sorted(curve_of(trial).items())
+        metrics += [Metric(CURVE, value, ended, epoch) for epoch, value in curve]
         params = [Param(_name(n), str(v)[:_LONGEST_VALUE]) for n, v in trial.params.items()]
         tags = {"study": study.study_name, "trial": trial.number, "state": trial.state.name}
         tags |= _texts(trial)
@@ -187,8 +187,8 @@ class _TensorBoard:
         of_study = re.sub(r"[^\w.-]", "_", study.study_name).strip(".") or "study"
         folder = self._folder / of_study / f"trial-{trial.number:04d}"
         with SummaryWriter(str(folder)) as writer:
-            for epoch, value in sorted(trial.intermediate_values.items()):
-                writer.add_scalar(_CURVE, value, epoch)
+            for epoch, value in sorted(curve_of(trial).items()):
+                writer.add_scalar(CURVE, value, epoch)
             for name, text in {"state": trial.state.name, **_texts(trial)}.items():
                 writer.add_text(name, text)
             plain = {
@@ -208,7 +208,7 @@ def _values(
     study: optuna.Study, trial: FrozenTrial, objectives: tuple[str, ...]
 ) -> dict[str, float]:
     """The objectives' values, and the numbers among the attributes."""
-    found = dict(_numbers(trial.user_attrs))
+    found = dict(_numbers({k: v for k, v in trial.user_attrs.items() if k != CURVE}))
     values = trial.values or []
     names = study.metric_names or objectives
     if len(names) != len(values):

@@ -144,7 +144,7 @@ class Chooser:
     ) -> tuple[FrozenTrial, Plan]:
         storage = InMemoryStorage()
         study = optuna.create_study(storage=storage, directions=self._judge.directions)
-        study.add_trials(map(self._as_sampled, before))
+        study.add_trials(map(_as_sampled, before))
         study.sampler = make_sampler(
             self._config, _number(f"{self._config.seed} {place}{self._worker}")
         )
@@ -183,15 +183,13 @@ class Chooser:
                 found |= trial.distributions
         return found
 
-    def _as_sampled(self, trial: FrozenTrial) -> FrozenTrial:
-        plain = _Lent.__new__(_Lent)
-        plain.__dict__.update(trial.__dict__)
-        # What a trial says to people is of no use to a sampler.
-        plain.user_attrs = {}
-        if len(self._judge.names) > 1:
-            # With several objectives Optuna's samplers know no values of epochs, and stumble.
-            plain.intermediate_values = {}
-        return plain
+
+def _as_sampled(trial: FrozenTrial) -> FrozenTrial:
+    plain = _Lent.__new__(_Lent)
+    plain.__dict__.update(trial.__dict__)
+    # What a trial says to people is of no use to a sampler.
+    plain.user_attrs = {}
+    return plain
 
 
 class _Lent(FrozenTrial):

@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from libmtl_recon_search.board import repeats
 from libmtl_recon_search.config import Config
+from libmtl_recon_search.curves import curve_of
 from libmtl_recon_search.front import parameters_of
 from libmtl_recon_search.judge import COSTS, Judge
 from libmtl_recon_search.samplers import make_pruner
@@ -44,7 +45,7 @@ class Pruning:
         Where what a network costs is an objective, it is compared with those of networks that are
         not larger: one that is worse and smaller may still be worth its place.
         """
-        if repeats(trial) or not (trial.intermediate_values or trial.system_attrs):
+        if repeats(trial) or not (curve_of(trial) or trial.system_attrs):
             return False
         return not self._by_size or parameters_of(trial) <= parameters
 
@@ -124,15 +125,15 @@ class Watch:
 
 def _bare(trial: FrozenTrial) -> FrozenTrial:
     """What a pruner may know of a trial: the lead after each epoch."""
-    value = None
+    value, curve = None, curve_of(trial)
     if trial.state == TrialState.COMPLETE:
-        last = max(trial.intermediate_values, default=None)
+        last = max(curve, default=None)
         if last is None:
             return create_trial(state=TrialState.FAIL)
-        value = trial.intermediate_values[last]
+        value = curve[last]
     return create_trial(
         state=trial.state,
         value=value,
-        intermediate_values=dict(trial.intermediate_values),
+        intermediate_values=curve,
         system_attrs=dict(trial.system_attrs),
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from libmtl_recon_search.board import AGAIN, FAILED, SAME_AS, SURPLUS, outcome_of, repeats
 from libmtl_recon_search.choosing import ARGUMENTS, PLAN, PROFILE
+from libmtl_recon_search.curves import curve_of
 from libmtl_recon_search.front import front_names, pareto_front, violation
 from libmtl_recon_search.judge import COSTS, Outcome, said
 from libmtl_recon_search.layout import markdown
@@ -219,7 +220,7 @@ class _Maker:
             reason=failed,
             values=values,
             parameters=None if parameters is None else int(parameters),
-            curve=tuple(value for _, value in sorted(trial.intermediate_values.items())),
+            curve=tuple(value for _, value in curve_of(trial).items()),
             per_task=dict(kept.get("per_task", {})),
             feasible=violation(trial) == 0,
             violated=", ".join(broken),

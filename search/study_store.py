@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import optuna
+from libmtl_recon_search.curves import CURVE, longer
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -56,6 +57,7 @@ class StudyStore(ABC):
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._ended_by_others: set[int] = set()
+        self._curves: dict[int, dict[str, Any]] = {}
         self._ids: dict[int, int] = {}  # the storage's names of trials
 
     def add(self, trial: FrozenTrial) -> int:
@@ -74,6 +76,10 @@ class StudyStore(ABC):
 
     def report(self, number: int, value: float, epoch: int) -> None:
         """Write down what a trial had reached after an epoch."""
+        if len(self.study.directions) > 1:
+            self._curves[number] = longer(self._curves.get(number), epoch, value)
+            self.note(number, CURVE, self._curves[number])
+            return
         with self._unless_ended(number):
             self._storage.set_trial_intermediate_value(self._trial(number), epoch, value)
 

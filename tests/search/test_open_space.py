@@ -11,6 +11,7 @@ import optuna
 import pytest
 from fake_runs import LAYERS, TASKS, Asked, Curves, FakeRunner, World, write_search
 from libmtl_recon_search import load_config
+from libmtl_recon_search.curves import curve_of
 from libmtl_recon_search.paging import make_page
 from libmtl_recon_search.report import Report
 from libmtl_recon_search.run import run
@@ -342,6 +343,10 @@ def test_a_smaller_network_is_not_ended_for_a_larger_ones_sake(
         **changes,
     )
     assert not any(trial.state == TrialState.PRUNED for trial in two.trials)
+    # A user's own trials are chosen by Optuna's samplers, which know no curves there.
+    assert not any(trial.intermediate_values for trial in two.trials)
+    own = [trial for trial in two.trials if "same_as" not in trial.user_attrs]
+    assert {tuple(curve_of(trial)) for trial in own} == {(0, 1, 2, 3)}
 
 
 @pytest.mark.parametrize("name", ["SuccessiveHalvingPruner", "HyperbandPruner"])
