@@ -106,7 +106,10 @@ def _spell(flag: str, value: Any) -> list[str]:
     if value is False:
         return []
     values = value if isinstance(value, list) else [value]
-    return [f"--{flag}", *map(str, values)]
+    words = list(map(str, values))
+    if len(words) == 1 and words[0].startswith("-"):
+        return [f"--{flag}={words[0]}"]  # argparse takes -1e-05 alone for a flag
+    return [f"--{flag}", *words]
 
 
 def _plain(flag: str) -> str:

@@ -72,7 +72,8 @@ class Plan:
         """
         found = ["--weighting", self.weighting]
         if self.alpha is not None:
-            found += [f"--gradops_alpha={self.alpha:.12g}"]
+            short = f"{self.alpha:.12g}"
+            found += [f"--gradops_alpha={short if float(short) == self.alpha else self.alpha}"]
         if not self.layers:
             return (*found, "--arch", "HPS")
         K = len(self.layers) if self.K is None else self.K

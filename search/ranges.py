@@ -152,7 +152,10 @@ class Range(Strict):
 def _grid(low: float, high: float, step: float) -> tuple[float, ...]:
     # In decimals, so that 0.1 three times is 0.3.
     first, last, apart = (Decimal(repr(float(part))) for part in (low, high, step))
-    return tuple(float(first + index * apart) for index in range(int((last - first) / apart) + 1))
+    count = int((last - first) / apart) + 1
+    made = (float(first + index * apart) for index in range(count))
+    # The quotient is rounded, too: where `high` is next to nothing, the last would be beyond it.
+    return tuple(value for value in made if value <= high)
 
 
 def _form(value: Any) -> str | None:

@@ -24,7 +24,7 @@ from libmtl_recon_search.result import Result
 from libmtl_recon_search.samplers import said_of_pruner
 from libmtl_recon_search.space import Network, SearchSpace
 from libmtl_recon_search.starts import check_starts
-from libmtl_recon_search.study import Pruned, Reached, Trained
+from libmtl_recon_search.training import Pruned, Reached, Trained
 from libmtl_recon_search.trouble import MachineError, set_aside
 from libmtl_recon_search.tuning import best_flags
 

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -25,15 +24,15 @@ from libmtl_recon_search.board import (
     outcome_of,
     repeats,
 )
-from libmtl_recon_search.choosing import PLAN, Chooser
+from libmtl_recon_search.choosing import Chooser
 from libmtl_recon_search.config import Config
-from libmtl_recon_search.database.lasting import TOKEN
+from libmtl_recon_search.own_trials import OwnTrials
 from libmtl_recon_search.plan import Plan
 from libmtl_recon_search.progress import Phase
 from libmtl_recon_search.study_store import StudyStore
+from libmtl_recon_search.training import Ending, Pruned, Train, Trained
 from libmtl_recon_search.trials import in_words
 from libmtl_recon_search.trouble import MachineError
-from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from libmtl_recon import ReconError
@@ -43,53 +42,10 @@ _REPEATS = 3  # in a row, after which what was never trained is looked up where 
 _TURN = 0.5  # seconds between looks
 _JOINED = "joined"
 
-
-class Pruned(Exception):  # noqa: N818  # no error, but how a training may end
-    """The plan's training was ended early, as worse than the others.
-
-    Attributes:
-        outcome: What it had come to, as JSON.
-    """
-
-    def __init__(self, outcome: Mapping[str, Any] | None = None) -> None:
-        super().__init__()
-        self.outcome = outcome or {}
-
-
-@dataclass(frozen=True)
-class Trained:
-    """How a training went.
-
-    Attributes:
-        values: The objectives.
-        outcome: What else is worth keeping, as JSON.
-        violations: By how much constraints are broken.
-        said: What is told the user.
-    """
-
-    values: tuple[float, ...]
-    outcome: Mapping[str, Any] = field(default_factory=dict)
-    violations: Mapping[str, float] = field(default_factory=dict)
-    said: str = ""
-
-
-Reached = Callable[[int, float, int], bool]
-"""Told (epoch, best lead so far, parameters of the network); false ends the training."""
-Train = Callable[[Plan, Reached], Trained]
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 
 
-@dataclass(frozen=True)
-class _Ending:
-    """How a trial ends."""
-
-    state: TrialState
-    values: Sequence[float] | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    violations: Mapping[str, float] = field(default_factory=dict)
-
-
-class Study:
+class Study(OwnTrials):
     """A study of plans.
 
     Trials are added and told from one thread; only the training itself runs in others. Trials that
@@ -115,10 +71,9 @@ class Study:
         check: Callable[[], None] = lambda: None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        self.store, self._config, self._chooser = store, config, chooser
-        self._train, self._say, self._check = train, say, check
+        super().__init__(store, chooser, say)
+        self._config, self._train, self._check = config, train, check
         self._callbacks = callbacks
-        self._plans: dict[int, Plan | None] = {}  # of trials by number; None for others' trials
         self._known: dict[object, Trained] = {}  # of plans that a baseline trained
         # Of plans that this process trains, the trials that wait for their end.
         self._waiting: dict[object, list[int]] = {}
@@ -178,54 +133,6 @@ class Study:
             raise ReconError(
                 f"None of the {len(board.failures)} trials went well. {board.failures[-1]}"
             )
-
-    @property
-    def trials(self) -> list[FrozenTrial]:
-        """The search's own trials; says which others there are."""
-        ours, others = [], []
-        for trial in self.store.study.get_trials(deepcopy=False):
-            if trial.number not in self._plans:
-                chosen, running = PLAN in trial.user_attrs, trial.state == TrialState.RUNNING
-                # Another worker may just be writing what it has chosen.
-                begins = running and not chosen and TOKEN in trial.user_attrs
-                if begins or trial.state == TrialState.WAITING:
-                    continue
-                plan = self._chooser.plan(trial.params) if chosen else None
-                self._plans[trial.number] = plan
-                if plan is None:
-                    others.append(trial.number)
-            if self._plans[trial.number] is not None:
-                ours.append(trial)
-        if others:
-            self._say(
-                "The study has trials that were not made by this search, or do not fit it: "
-                f"{in_words(others)}. They are left out, and left as they are."
-            )
-        return ours
-
-    @property
-    def board(self) -> Board:
-        """The plans of the trials."""
-        return Board(self.trials, self._plans)
-
-    @property
-    def finished(self) -> int:
-        """How many trials have ended, repeats not counted.
-
-        Failed ones are counted once a training went well; before that, they are made again.
-        """
-        board = self.board
-        return len(board.ended) and len(board.ended) + len(board.failures)
-
-    def plan(self, trial: FrozenTrial) -> Plan:
-        """What a trial of the search stands for."""
-        plan = self._plans[trial.number]
-        assert plan is not None  # of ours
-        return plan
-
-    def close(self) -> None:
-        """Let go of the store."""
-        self.store.close()
 
     def _next(self) -> tuple[int, Plan] | None:
         """A trial whose plan was never trained; None if there are enough, or no others."""
@@ -386,7 +293,7 @@ class Study:
         there.append(number)
         return _JOINED
 
-    def _repeat(self, number: int, plan: Plan, ending: _Ending | None) -> str | None:
+    def _repeat(self, number: int, plan: Plan, ending: Ending | None) -> str | None:
         """End a running trial as the one that it repeats ended; nothing, if it repeats none."""
         if ending is None:
             return self._begin(number, plan)
@@ -399,10 +306,10 @@ class Study:
             self._waiting[plan.key].append(number)
         return SAME_AS
 
-    def _ending(self, known: Trained | None, first: FrozenTrial | None) -> _Ending | None:
+    def _ending(self, known: Trained | None, first: FrozenTrial | None) -> Ending | None:
         """How a trial ends that repeats a baseline or another trial; None if it repeats none."""
         if known is not None:
-            return _Ending(
+            return Ending(
                 TrialState.COMPLETE,
                 known.values,
                 {SAME_AS: "a baseline", OUTCOME: known.outcome},
@@ -413,13 +320,13 @@ class Study:
         same = {SAME_AS: first.number}
         if first.state == TrialState.COMPLETE:
             outcome = {OUTCOME: outcome_of(first)}
-            return _Ending(first.state, first.values, {**same, **outcome}, first.constraints)
+            return Ending(first.state, first.values, {**same, **outcome}, first.constraints)
         if first.state != TrialState.RUNNING:
             # Optuna gives a pruned trial the value that it reached; it must not be told one.
-            return _Ending(first.state, None, same)
+            return Ending(first.state, None, same)
         # What another process trains ends some day; this trial does not wait for it.
         mine = self._plans[first.number] is not None and self.plan(first).key in self._waiting
-        return _Ending(TrialState.RUNNING if mine else TrialState.FAIL, None, same)
+        return Ending(TrialState.RUNNING if mine else TrialState.FAIL, None, same)
 
     def _trained(self, number: int, plan: Plan) -> Trained:
         watch = self._chooser.watch(number)
@@ -445,12 +352,12 @@ class Study:
         if error is None:
             found = future.result()
             attributes: Mapping[str, Any] = {OUTCOME: found.outcome}
-            ending = _Ending(TrialState.COMPLETE, found.values, attributes, found.violations)
+            ending = Ending(TrialState.COMPLETE, found.values, attributes, found.violations)
             said = found.said
         elif isinstance(error, Pruned):
-            ending, said = _Ending(TrialState.PRUNED, None, {OUTCOME: error.outcome}), "ended early"
+            ending, said = Ending(TrialState.PRUNED, None, {OUTCOME: error.outcome}), "ended early"
         elif isinstance(error, ReconError) and not isinstance(error, MachineError):
-            ending, said = _Ending(TrialState.FAIL), f"failed: {error}"
+            ending, said = Ending(TrialState.FAIL), f"failed: {error}"
             self.store.note(number, FAILED, str(error))
         else:
             self._withdraw(number, plan)
@@ -519,24 +426,6 @@ class Study:
             user_attrs={**self._chooser.attributes(plan), AGAIN: trial.number},
         )
 
-    def _without_conflicts(self, ours: list[FrozenTrial]) -> list[FrozenTrial]:
-        """See that trials of ours can be added at all; the trials, with their new numbers."""
-        numbers = {trial.number for trial in ours}
-        expected = self._chooser.distributions
-        for trial in self.store.study.get_trials(deepcopy=False):
-            for name in expected.keys() & trial.distributions.keys():
-                if trial.number not in numbers and _differ(
-                    trial.distributions[name], expected[name]
-                ):
-                    self.store.renew(
-                        f"has a trial ({trial.number}) of another program that uses the name "
-                        f"{name!r} in another way, so that this search could add none",
-                        ours,
-                    )
-                    self._plans.clear()
-                    return self.trials
-        return ours
-
 
 def _place(ours: Sequence[FrozenTrial]) -> int:
     """How many times was chosen before."""
@@ -548,11 +437,3 @@ def _place(ours: Sequence[FrozenTrial]) -> int:
 def _streak(ours: Sequence[FrozenTrial]) -> int:
     """How many times in a row what was trained already was chosen last."""
     return next((n for n, trial in enumerate(reversed(ours)) if not repeats(trial)), len(ours))
-
-
-def _differ(one: BaseDistribution, other: BaseDistribution) -> bool:
-    try:
-        check_distribution_compatibility(one, other)
-    except ValueError:
-        return True
-    return False

@@ -14,7 +14,7 @@ from libmtl_recon_search.plan import REFERENCE, Plan
 from libmtl_recon_search.progress import Display
 from libmtl_recon_search.report import Report
 from libmtl_recon_search.session import Session
-from libmtl_recon_search.study import Pruned
+from libmtl_recon_search.training import Pruned
 
 
 def run(monkeypatch: pytest.MonkeyPatch, folder: Path, world: World, **changes: Any) -> Report:

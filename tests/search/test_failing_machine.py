@@ -28,7 +28,8 @@ from libmtl_recon_search.progress import Display
 from libmtl_recon_search.ranges import Range
 from libmtl_recon_search.space import Network, SearchSpace
 from libmtl_recon_search.storage import StudyFile
-from libmtl_recon_search.study import Study, Trained
+from libmtl_recon_search.study import Study
+from libmtl_recon_search.training import Trained
 from libmtl_recon_search.trials import in_words
 from libmtl_recon_search.trouble import MachineError, explained
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution

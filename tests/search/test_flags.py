@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import pytest
 from libmtl_recon_search.config import Config, Space
 from libmtl_recon_search.faults import FaultsError
 from libmtl_recon_search.flags import flag_space, spell
+from libmtl_recon_search.plan import Plan
 from libmtl_recon_search.ranges import Range
 
 from libmtl_recon import UsageError
@@ -73,6 +75,22 @@ def test_flags_are_spelled_as_on_a_command_line() -> None:
     )
     with pytest.raises(TypeError, match="lr is a range"):
         spell({"lr": LR})
+
+
+@pytest.mark.parametrize("value", [-1e-05, -3, -0.25, "-x", "--y", 1e-05, 0.1 + 0.2, 1 / 3, 1e300])
+def test_argparse_reads_what_was_chosen(value: float | str) -> None:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--shift", type=type(value))
+    parser.add_argument("--sizes", type=type(value), nargs="+")
+    found = parser.parse_args(spell({"shift": value, "sizes": [value]}))
+    assert (found.shift, found.sizes) == (value, [value])
+
+
+@pytest.mark.parametrize(
+    ("alpha", "text"), [(-1.0, "-1"), (0.5, "0.5"), (-1 / 3, "-0.3333333333333333")]
+)
+def test_the_exponent_on_the_command_line_is_the_trials(alpha: float, text: str) -> None:
+    assert f"--gradops_alpha={text}" in Plan("GradOPS", alpha).arguments("")
 
 
 def test_a_configuration_keeps_flags_as_they_are_read() -> None:

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from libmtl_recon_search.ranges import Range, real
+from libmtl_recon_search.suggesting import suggest
+from optuna.trial import FixedTrial
 from pydantic import ValidationError
 
 
@@ -88,6 +90,12 @@ def test_the_middle_is_in_the_range_and_on_its_steps(
         assert made.middle == pytest.approx(math.exp((math.log(low) + math.log(high)) / 2), abs=off)
 
 
+def test_no_step_goes_beyond_the_end_by_rounding() -> None:
+    made = Range(low=-1, high=-2.4e-110, step=1.0)
+    assert made.values == [-1.0]
+    assert made.middle == -1.0
+
+
 def test_a_range_can_be_made_one_of_real_numbers() -> None:
     found = real(Range(low=-2, high=1, step=1))
     assert not found.is_int
@@ -122,3 +130,10 @@ def test_what_is_no_range_is_refused(given: dict[str, Any], place: str, words: s
     (fault,) = caught.value.errors()
     assert fault["loc"] == (place,)
     assert words in fault["msg"]
+
+
+def test_a_value_between_steps_is_none_of_a_range_however_short_they_are() -> None:
+    among = Range(low=1e-8, high=9e-8, step=1e-8)
+    assert suggest(FixedTrial({"x": 3e-8}), "x", among) == 3e-8
+    with pytest.warns(UserWarning, match="out of the range"), pytest.raises(ValueError, match=r"x has"):
+        suggest(FixedTrial({"x": 3.5e-8}), "x", among)

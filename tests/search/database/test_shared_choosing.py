@@ -17,7 +17,8 @@ from libmtl_recon_search.judge import Judge
 from libmtl_recon_search.plan import Plan
 from libmtl_recon_search.progress import Display
 from libmtl_recon_search.space import SearchSpace
-from libmtl_recon_search.study import Study, Trained
+from libmtl_recon_search.study import Study
+from libmtl_recon_search.training import Trained
 from optuna.trial import TrialState
 
 from libmtl_recon import ReconError

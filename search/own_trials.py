@@ -1,0 +1,102 @@
+"""The trials of a study that are a search's own, among those that others have added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from libmtl_recon_search.board import Board
+from libmtl_recon_search.choosing import PLAN, Chooser
+from libmtl_recon_search.database.lasting import TOKEN
+from libmtl_recon_search.plan import Plan
+from libmtl_recon_search.study_store import StudyStore
+from libmtl_recon_search.trials import in_words
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.trial import FrozenTrial, TrialState
+
+
+class OwnTrials:
+    """A study as a search sees it; what is read is always what is there now.
+
+    Args:
+        store: Where the trials are kept.
+        chooser: Knows which plans trials stand for.
+        say: Told what is not as it should be.
+    """
+
+    def __init__(self, store: StudyStore, chooser: Chooser, say: Callable[[str], None]) -> None:
+        self.store, self._chooser, self._say = store, chooser, say
+        self._plans: dict[int, Plan | None] = {}  # of trials by number; None for others' trials
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """The search's own trials; says which others there are."""
+        ours, others = [], []
+        for trial in self.store.study.get_trials(deepcopy=False):
+            if trial.number not in self._plans:
+                chosen, running = PLAN in trial.user_attrs, trial.state == TrialState.RUNNING
+                # Another worker may just be writing what it has chosen.
+                begins = running and not chosen and TOKEN in trial.user_attrs
+                if begins or trial.state == TrialState.WAITING:
+                    continue
+                plan = self._chooser.plan(trial.params) if chosen else None
+                self._plans[trial.number] = plan
+                if plan is None:
+                    others.append(trial.number)
+            if self._plans[trial.number] is not None:
+                ours.append(trial)
+        if others:
+            self._say(
+                "The study has trials that were not made by this search, or do not fit it: "
+                f"{in_words(others)}. They are left out, and left as they are."
+            )
+        return ours
+
+    @property
+    def board(self) -> Board:
+        """The plans of the trials."""
+        return Board(self.trials, self._plans)
+
+    @property
+    def finished(self) -> int:
+        """How many trials have ended, repeats not counted.
+
+        Failed ones are counted once a training went well; before that, they are made again.
+        """
+        board = self.board
+        return len(board.ended) and len(board.ended) + len(board.failures)
+
+    def plan(self, trial: FrozenTrial) -> Plan:
+        """What a trial of the search stands for."""
+        plan = self._plans[trial.number]
+        assert plan is not None  # of ours
+        return plan
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.store.close()
+
+    def _without_conflicts(self, ours: list[FrozenTrial]) -> list[FrozenTrial]:
+        """See that trials of ours can be added at all; the trials, with their new numbers."""
+        numbers = {trial.number for trial in ours}
+        expected = self._chooser.distributions
+        for trial in self.store.study.get_trials(deepcopy=False):
+            for name in expected.keys() & trial.distributions.keys():
+                if trial.number not in numbers and _differ(
+                    trial.distributions[name], expected[name]
+                ):
+                    self.store.renew(
+                        f"has a trial ({trial.number}) of another program that uses the name "
+                        f"{name!r} in another way, so that this search could add none",
+                        ours,
+                    )
+                    self._plans.clear()
+                    return self.trials
+        return ours
+
+
+def _differ(one: BaseDistribution, other: BaseDistribution) -> bool:
+    try:
+        check_distribution_compatibility(one, other)
+    except ValueError:
+        return True
+    return False

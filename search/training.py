@@ -1,0 +1,54 @@
+"""How a trial's training goes, and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from libmtl_recon_search.plan import Plan
+from optuna.trial import TrialState
+
+
+class Pruned(Exception):  # noqa: N818  # no error, but how a training may end
+    """The plan's training was ended early, as worse than the others.
+
+    Attributes:
+        outcome: What it had come to, as JSON.
+    """
+
+    def __init__(self, outcome: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.outcome = outcome or {}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training went.
+
+    Attributes:
+        values: The objectives.
+        outcome: What else is worth keeping, as JSON.
+        violations: By how much constraints are broken.
+        said: What is told the user.
+    """
+
+    values: tuple[float, ...]
+    outcome: Mapping[str, Any] = field(default_factory=dict)
+    violations: Mapping[str, float] = field(default_factory=dict)
+    said: str = ""
+
+
+Reached = Callable[[int, float, int], bool]
+"""Told (epoch, best lead so far, parameters of the network); false ends the training."""
+Train = Callable[[Plan, Reached], Trained]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a trial ends."""
+
+    state: TrialState
+    values: Sequence[float] | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    violations: Mapping[str, float] = field(default_factory=dict)
