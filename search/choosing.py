@@ -20,7 +20,7 @@ from libmtl_recon_search.config import Config
 from libmtl_recon_search.front import parameters_of
 from libmtl_recon_search.judge import COSTS, Judge
 from libmtl_recon_search.plan import Plan
-from libmtl_recon_search.samplers import make_pruner, make_sampler
+from libmtl_recon_search.samplers import is_grid, make_pruner, make_sampler, refusing
 from libmtl_recon_search.space import SearchSpace
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -52,6 +52,8 @@ class Chooser:
     ) -> None:
         self._config, self._space, self._judge, self._worker = config, space, judge, worker
         self._anchors = space.anchors()
+        # What is not in its grid a grid is not asked for.
+        self._first = [] if is_grid(type(make_sampler(config, 0))) else self._anchors
         self._pruner: optuna.pruners.BasePruner | None = None
         if config.prune:
             self._pruner = make_pruner(config, epochs)
@@ -62,9 +64,13 @@ class Chooser:
         Args:
             before: The search's trials so far.
             place: How many times was chosen before.
+
+        Raises:
+            UsageError: The sampler fails.
         """
-        fixed = self._anchors[place] if place < len(self._anchors) else {}
-        return self._sampled(before, place, fixed)
+        fixed = self._first[place] if place < len(self._first) else {}
+        with refusing(self._config.sampler, "choose trials of this search", "sampler"):
+            return self._sampled(before, place, fixed)
 
     def complete(
         self, fixed: Mapping[str, Any], before: Sequence[FrozenTrial]
@@ -98,7 +104,8 @@ class Chooser:
     ) -> tuple[FrozenTrial, Plan]:
         """One of these, drawn at random."""
         draw = random.Random(_number(f"{self._config.seed} {place} {self._worker}"))
-        return self._sampled(before, place, draw.choice(left))
+        with refusing(self._config.sampler, "choose trials of this search", "sampler"):
+            return self._sampled(before, place, draw.choice(left))
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Of all parameters that a trial of this search may have."""
@@ -154,7 +161,8 @@ class Chooser:
         study.sampler = make_sampler(
             self._config, _number(f"{self._config.seed} {place}{self._worker}")
         )
-        study.enqueue_trial(dict(fixed))
+        if fixed:  # a grid takes an empty one for one whose values are all given
+            study.enqueue_trial(dict(fixed))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             trial = study.ask()

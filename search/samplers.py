@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from libmtl_recon_search.constructors import Kind, class_of, faults_of_args, said
 from libmtl_recon_search.faults import raise_all
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from libmtl_recon import UsageError
 
 if TYPE_CHECKING:
     from libmtl_recon_search.config import Config
     from libmtl_recon_search.config_parts import Pruner, Sampler
-    from libmtl_recon_search.config_space import Space
 
 # What is ours where nothing else is asked for: few trials are made before Optuna takes the values
 # so far into account, and workers are kept from trying the same.
 _TPE: Mapping[str, Any] = {"n_startup_trials": 6, "constant_liar": True}
-_REHEARSED = 3  # trials
+_REHEARSED, _MOST_REHEARSED = 3, 60  # trials
+
+Draw = Callable[[optuna.Trial], object]
 
 
 _SAMPLERS = Kind("sampler", BaseSampler, optuna.samplers)
@@ -89,24 +85,39 @@ def said_of_pruner(config: Config, epochs: int) -> str:
     return f"by MedianPruner(n_startup_trials=5, n_warmup_steps={half}), {_WHY}"
 
 
-def check_sampler(chosen: Sampler, objectives: int, space: Space | None) -> None:
-    """See that a sampler can be made, and chooses trials of a search.
+def check_sampler(chosen: Sampler, objectives: int, draw: Draw, key: str = "") -> None:
+    """See that a sampler can be made, and chooses trials as the search has it do.
 
     Args:
         chosen: The sampler.
         objectives: How many there are.
-        space: From which it chooses; None if it is not known.
+        draw: Draws the values of a trial, as far as the space is known.
+        key: Where the sampler stands.
 
     Raises:
         UsageError: There is no such sampler, it cannot be made from its ``args``, or it fails; if
-            several arguments are wrong, all are named. The parameter is within ``sampler``.
+            several arguments are wrong, all are named. The parameter is within ``key``.
     """
-    sampler, params = _sampler(chosen, 0), _params(space)
-    with _refusing(chosen, "choose trials of this search"):
-        study = optuna.create_study(directions=["maximize"] * objectives, sampler=sampler)
-        for place in range(_REHEARSED):
-            trial = study.ask(params)
-            study.tell(trial, [float(place)] * objectives)
+    _sampler(chosen, 0)
+    made: list[FrozenTrial] = []
+    grid = chosen.args.get("search_space")
+    places = math.prod(map(len, grid.values())) if isinstance(grid, dict) else _REHEARSED
+    with refusing(chosen, "choose trials of this search", key):
+        for place in range(min(places, _MOST_REHEARSED)):
+            study = optuna.create_study(
+                directions=["maximize"] * objectives, sampler=_sampler(chosen, place)
+            )
+            study.add_trials(made)
+            draw(study.ask())
+            asked = study.trials[-1]
+            made.append(
+                create_trial(
+                    values=[float(place)] * objectives,
+                    params=asked.params,
+                    distributions=asked.distributions,
+                    system_attrs=asked.system_attrs,
+                )
+            )
 
 
 def check_pruner(chosen: Pruner) -> None:
@@ -119,7 +130,7 @@ def check_pruner(chosen: Pruner) -> None:
         UsageError: As for samplers.
     """
     pruner = _pruner(chosen)
-    with _refusing(chosen, "look at trials of this search"):
+    with refusing(chosen, "look at trials of this search"):
         study = optuna.create_study(direction="maximize", pruner=pruner)
         for place in range(_REHEARSED):
             values = {epoch: float(place + epoch) for epoch in range(_REHEARSED)}
@@ -132,11 +143,17 @@ def _sampler(chosen: Sampler, seed: int) -> BaseSampler:
     found = class_of(_SAMPLERS, chosen.name, chosen.optunahub)
     raise_all("The sampler", faults_of_args(chosen.args, found))
     args = {**(_TPE if found is optuna.samplers.TPESampler else {}), **chosen.args}
-    if "seed" in inspect.signature(found).parameters:
+    # A trial names its place in the grid, whose order is by the seed: it must stay the same.
+    if "seed" in inspect.signature(found).parameters and not is_grid(found):
         own = args.get("seed")
         args["seed"] = seed if own is None else _digest(f"{own} {seed}")
     made: BaseSampler = _made(chosen, found, args)
     return made
+
+
+def is_grid(found: type) -> bool:
+    """Whether a sampler chooses from a list of trials of its own, and takes no others."""
+    return issubclass(found, optuna.samplers.GridSampler)
 
 
 def _pruner(chosen: Pruner) -> BasePruner:
@@ -147,7 +164,7 @@ def _pruner(chosen: Pruner) -> BasePruner:
 
 
 def _made(chosen: Sampler | Pruner, found: type, args: Mapping[str, Any]) -> Any:
-    with _refusing(chosen, "be made from its `args`"):
+    with refusing(chosen, "be made from its `args`"):
         return found(**args)
 
 
@@ -156,7 +173,7 @@ def _digest(text: str) -> int:
 
 
 @contextmanager
-def _refusing(chosen: Sampler | Pruner, aim: str) -> Iterator[None]:
+def refusing(chosen: Sampler | Pruner, aim: str, key: str = "") -> Iterator[None]:
     """Say in words what a sampler or pruner, which may be anybody's, raises; Optuna keeps quiet."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -166,23 +183,10 @@ def _refusing(chosen: Sampler | Pruner, aim: str) -> Iterator[None]:
             yield
     except Exception as error:
         raise UsageError(
-            "",
+            key,
             f"must {aim}",
             chosen.model_dump(exclude_defaults=True),
             f"{chosen.name} says: {said(error)}.",
         ) from error
     finally:
         optuna.logging.set_verbosity(level)
-
-
-def _params(space: Space | None) -> dict[str, BaseDistribution]:
-    """Some of what a search chooses."""
-    found: dict[str, BaseDistribution] = {}
-    if space is None:
-        return found
-    found["weighting"] = CategoricalDistribution(space.weighting)
-    if "GradOPS" in space.weighting:
-        found["alpha"] = FloatDistribution(-1.0, 1.0)
-    if space.splits:
-        found["k"] = IntDistribution(min(space.ks), max(space.ks))
-    return found

@@ -9,8 +9,9 @@ from libmtl_recon_search.check import faults_of
 from libmtl_recon_search.faults import raise_all
 from libmtl_recon_search.judge import Judge
 from libmtl_recon_search.plan import Plan
+from libmtl_recon_search.samplers import check_sampler
 
-from libmtl_recon import ReconError
+from libmtl_recon import ReconError, UsageError
 
 if TYPE_CHECKING:
     from libmtl_recon_search.child import Job
@@ -43,8 +44,9 @@ def check_starts(
         What the script says of itself when it is started by EW.
 
     Raises:
-        UsageError: A weighting, a task or a metric does not exist, K leaves no layer shared, or
-            flags are refused; if several are wrong, all of them are named.
+        UsageError: A weighting, a task or a metric does not exist, K leaves no layer shared, the
+            sampler cannot choose from this space, or flags are refused; if several are wrong, all
+            of them are named.
         ReconError: The script does not start at all.
     """
 
@@ -57,6 +59,10 @@ def check_starts(
         *faults_of(config, plain),
         *Judge(config, plain.higher_is_better).faults(),
     ]
+    try:
+        check_sampler(config.sampler, len(config.objectives), space.draw, "sampler")
+    except UsageError as error:
+        faults.append(error)
     seen: set[str] = set()
 
     def try_out(plan: Plan, scored: bool, **more: Any) -> None:

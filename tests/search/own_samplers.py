@@ -38,3 +38,11 @@ class Broken(optuna.pruners.BasePruner):
 
 class Half(optuna.pruners.BasePruner):
     """Has no method to look at trials."""
+
+
+class Tired(optuna.samplers.RandomSampler):
+    """Fails after five trials."""
+
+    def before_trial(self, study: Any, trial: Any) -> None:
+        if trial.number > 4:
+            raise LookupError("no more")

@@ -341,3 +341,65 @@ def test_a_smaller_network_is_not_ended_for_a_larger_ones_sake(
         **changes,
     )
     assert not any(trial.state == TrialState.PRUNED for trial in two.trials)
+
+
+DISCRETE: dict[str, Any] = {"weighting": ["EW", "GradOPS"], "alpha": [-1.0, 0.0, 1.0]}
+
+
+def test_a_grid_is_trained_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    grid = {"weighting": ["GradOPS"], "alpha": [-1.0, 1.0], "flags.bs": [64, 256]}
+    sampler = {"name": "GridSampler", "args": {"search_space": grid}}
+    flags = {"bs": [64, 128, 256]}
+    found = Searched(monkeypatch, tmp_path, space=DISCRETE, sampler=sampler, flags=flags, trials=4)
+    trained = [(a.alpha, a.flags["bs"]) for a in found.plans if a.seed == 0 and a.alpha is not None]
+    assert sorted(trained) == [(-1.0, "256"), (-1.0, "64"), (1.0, "256"), (1.0, "64")]
+
+
+def test_brute_force_tries_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sampler = {"name": "BruteForceSampler"}
+    found = Searched(monkeypatch, tmp_path, space=DISCRETE, sampler=sampler, trials=9)
+    assert {(a.weighting, a.alpha) for a in found.plans if a.seed == 0} == {
+        ("EW", None),
+        *(("GradOPS", alpha) for alpha in (-1.0, 0.0, 1.0)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("sampler", "words"),
+    [
+        (
+            {"name": "GridSampler", "args": {"search_space": {"weighting": ["EW", "GradOPS"]}}},
+            "is not found in the given grid",
+        ),
+        ({"name": "BruteForceSampler"}, "step must be given"),
+    ],
+)
+def test_a_sampler_that_cannot_choose_from_the_space_is_refused_before_a_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sampler: dict[str, Any], words: str
+) -> None:
+    runner = FakeRunner(level)
+    with pytest.raises(ReconError, match=f"^sampler must choose trials .*{words}"):
+        Searched(
+            monkeypatch,
+            tmp_path,
+            runner=runner,
+            space=DISCRETE,
+            sampler=sampler,
+            flags={"lr": WIDE},
+        )
+    assert runner.trained == []
+
+
+def test_a_sampler_that_fails_later_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runner = FakeRunner(level)
+    with pytest.raises(ReconError, match=r"^sampler must choose trials .*LookupError: no more"):
+        Searched(
+            monkeypatch,
+            tmp_path,
+            runner=runner,
+            sampler={"name": "own_samplers:Tired"},
+            flags={"lr": WIDE},
+        )
+    assert runner.trained != []

@@ -67,10 +67,10 @@ def test_optunas_samplers_are_found_by_name(name: str, objectives: list[str]) ->
     assert type(make_sampler(config, 3)) is getattr(optuna.samplers, name)
 
 
-def test_without_a_pruner_the_median_of_two_thirds_decides_and_none_if_not_wanted() -> None:
+def test_without_a_pruner_the_median_of_the_second_half_decides_and_none_if_not_wanted() -> None:
     made = make_pruner(search(), 30)
     assert type(made) is optuna.pruners.MedianPruner
-    assert made._n_warmup_steps == 10
+    assert made._n_warmup_steps == 15
     assert type(make_pruner(search(prune=False), 30)) is optuna.pruners.NopPruner
     named = search(pruner={"name": "PercentilePruner", "args": {"percentile": 25}})
     assert type(make_pruner(named, 30)) is optuna.pruners.PercentilePruner
