@@ -17,6 +17,7 @@ from typing import Any
 
 import optuna
 from libmtl_recon_search.config import Config
+from libmtl_recon_search.constructors import said
 from libmtl_recon_search.front import parameters_of
 from libmtl_recon_search.judge import COSTS, Judge
 from libmtl_recon_search.plan import Plan
@@ -25,7 +26,7 @@ from libmtl_recon_search.space import SearchSpace
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from libmtl_recon import ReconError
+from libmtl_recon import ReconError, UsageError
 
 PLAN, ARGUMENTS = "plan", "arguments"
 """Attributes that every trial of ours has from its beginning."""
@@ -125,33 +126,61 @@ class Chooser:
         }
 
     def gives_up(
-        self, before: Iterable[FrozenTrial], reached: Mapping[int, float], parameters: int
-    ) -> bool:
+        self,
+        number: int,
+        before: Iterable[FrozenTrial],
+        reached: Mapping[int, float],
+        parameters: int,
+    ) -> tuple[bool, dict[str, Any]]:
         """Whether a training is worse than the others, and is to be ended early.
 
         Where what a network costs is an objective, a training is compared with those of networks
         that are not larger: one that is worse and smaller may still be worth its place.
 
         Args:
-            before: The search's trials so far.
+            number: The trial's.
+            before: The search's trials so far, this one among them.
             reached: The training's best lead after each epoch.
             parameters: The network's.
+
+        Returns:
+            Whether it is, and what the pruner keeps in the trial, by which it looks at others.
+
+        Raises:
+            UsageError: The pruner fails.
         """
         if self._pruner is None:
-            return False
-        ended = [trial for trial in before if trial.state == TrialState.COMPLETE]
-        if any(name in COSTS for name in self._judge.names):
-            ended = [t for t in ended if parameters_of(t) <= parameters]
-        study = optuna.create_study(direction=self._judge.direction(self._judge.lead))
-        for trial in ended:
-            last = max(trial.intermediate_values, default=None)
-            if last is not None:
-                value = trial.intermediate_values[last]
-                study.add_trial(
-                    create_trial(value=value, intermediate_values=trial.intermediate_values)
+            return False, {}
+        others = {trial.number: trial for trial in before}
+        own = others.pop(number).system_attrs if number in others else {}
+        # The name, and the numbers, are those by which pruners deal trials out to brackets.
+        study = optuna.create_study(
+            study_name=self._config.name, direction=self._judge.direction(self._judge.lead)
+        )
+        costs = any(name in COSTS for name in self._judge.names)
+        for at in range(max([number, *others]) + 1):
+            made = None
+            if at == number:
+                made = create_trial(
+                    state=TrialState.RUNNING,
+                    intermediate_values=dict(reached),
+                    system_attrs=_own(own),
                 )
-        running = create_trial(state=TrialState.RUNNING, intermediate_values=dict(reached))
-        return self._pruner.prune(study, running)
+            elif at in others and not (costs and parameters_of(others[at]) > parameters):
+                made = _as_looked_at(others[at])
+            study.add_trial(made or create_trial(state=TrialState.FAIL))
+        running = study.get_trials(deepcopy=False)[number]
+        try:
+            ends = self._pruner.prune(study, running)
+        except Exception as error:
+            raise UsageError(
+                "pruner",
+                "must look at trials of this search",
+                self._config.pruner and self._config.pruner.model_dump(exclude_defaults=True),
+                f"{type(self._pruner).__name__} says: {said(error)}.",
+            ) from error
+        kept = study.get_trials(deepcopy=False)[number].system_attrs
+        return ends, {name: value for name, value in kept.items() if own.get(name) != value}
 
     def _sampled(
         self, before: Sequence[FrozenTrial], place: int, fixed: Mapping[str, Any]
@@ -172,7 +201,7 @@ class Chooser:
             params=trial.params,
             distributions=trial.distributions,
             user_attrs=self.attributes(plan),
-            system_attrs=_own(study.trials[-1]),
+            system_attrs=_own(study.trials[-1].system_attrs),
         )
         return made, plan
 
@@ -185,11 +214,24 @@ class Chooser:
         return plain
 
 
-def _own(trial: FrozenTrial) -> dict[str, Any]:
-    """What a sampler keeps for itself in a trial, for example the state of CMA-ES."""
+def _as_looked_at(trial: FrozenTrial) -> FrozenTrial | None:
+    """A trial as a pruner sees it, by its lead alone; None if it is of no use."""
+    values = trial.intermediate_values
+    if not values or trial.state == TrialState.FAIL:
+        return None
+    return create_trial(
+        state=trial.state,
+        value=values[max(values)] if trial.state == TrialState.COMPLETE else None,
+        intermediate_values=values,
+        system_attrs=_own(trial.system_attrs),
+    )
+
+
+def _own(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sampler or pruner keeps for itself in a trial, for example the state of CMA-ES."""
     return {
         name: value
-        for name, value in trial.system_attrs.items()
+        for name, value in attributes.items()
         if name not in ("fixed_params", "skip_if_exists")
     }
 

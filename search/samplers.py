@@ -135,8 +135,8 @@ def check_pruner(chosen: Pruner) -> None:
         for place in range(_REHEARSED):
             values = {epoch: float(place + epoch) for epoch in range(_REHEARSED)}
             study.add_trial(create_trial(value=float(place), intermediate_values=values))
-            running = create_trial(state=TrialState.RUNNING, intermediate_values=values)
-            pruner.prune(study, running)
+            study.add_trial(create_trial(state=TrialState.RUNNING, intermediate_values=values))
+            pruner.prune(study, study.get_trials(deepcopy=False)[-1])
 
 
 def _sampler(chosen: Sampler, seed: int) -> BaseSampler:

@@ -414,7 +414,9 @@ class Study:
             reached[epoch] = value
             trials = self.store.study.get_trials(deepcopy=False)
             ours = [trial for trial in trials if self._plans.get(trial.number) is not None]
-            return not self._chooser.gives_up(ours, reached, parameters)
+            ends, kept = self._chooser.gives_up(number, ours, reached, parameters)
+            self.store.keep(number, kept)
+            return not ends
 
         return self._train(plan, report)
 

@@ -86,8 +86,12 @@ class StudyStore(ABC):
         """Write by how much each constraint is broken, 0 or less where it is kept."""
         # Where Optuna keeps them is its own business: what it makes of them is written as it is.
         made = create_trial(state=TrialState.RUNNING, constraints=dict(violations))
+        self.keep(number, made.system_attrs)
+
+    def keep(self, number: int, attributes: Mapping[str, Any]) -> None:
+        """Write what Optuna, a sampler or a pruner keeps for itself in a trial."""
         with self._unless_ended(number):
-            for key, value in made.system_attrs.items():
+            for key, value in attributes.items():
                 self._storage.set_trial_system_attr(self._trial(number), key, value)
 
     def tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:

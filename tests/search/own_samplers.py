@@ -46,3 +46,12 @@ class Tired(optuna.samplers.RandomSampler):
     def before_trial(self, study: Any, trial: Any) -> None:
         if trial.number > 4:
             raise LookupError("no more")
+
+
+class Late(optuna.pruners.BasePruner):
+    """Fails from the fifth epoch on."""
+
+    def prune(self, study: Any, trial: Any) -> bool:
+        if trial.last_step > 3:
+            raise LookupError("too late")
+        return False

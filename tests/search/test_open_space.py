@@ -403,3 +403,50 @@ def test_a_sampler_that_fails_later_is_named(
             flags={"lr": WIDE},
         )
     assert runner.trained != []
+
+
+def climbing(asked: Asked, task: str) -> Curves:
+    """Nine epochs, the better the nearer the learning rate is to 0.01."""
+    (top, *_), _ = level(asked, task)
+    curve = [top * (1 - 0.5 ** (epoch + 1)) for epoch in range(9)]
+    return curve, curve
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("SuccessiveHalvingPruner", {"min_resource": 1, "reduction_factor": 2}),
+        ("HyperbandPruner", {"min_resource": 1, "max_resource": 9, "reduction_factor": 3}),
+    ],
+)
+def test_trials_end_where_optuna_itself_would_end_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, args: dict[str, Any]
+) -> None:
+    pruner = {"name": name, "args": args}
+    space = {"weighting": ["EW"]}
+    found = Searched(
+        monkeypatch, tmp_path, climbing, space=space, flags={"lr": WIDE}, pruner=pruner, trials=14
+    )
+    study = optuna.create_study(
+        study_name="study", direction="maximize", pruner=getattr(optuna.pruners, name)(**args)
+    )
+    for made in found.trials:
+        trial = study.ask()
+        ended = None
+        for epoch, value in made.intermediate_values.items():
+            trial.report(value, epoch)
+            if trial.should_prune() and epoch < 8:
+                ended = epoch
+                break
+        # What was ended has no further epoch, and what was not has all of them.
+        assert (made.state == TrialState.PRUNED) == (ended is not None)
+        assert ended in (None, max(made.intermediate_values, default=None))
+        over = ended is not None
+        study.tell(trial, None if over else 0.0, TrialState.PRUNED if over else None)
+    assert [t.state for t in found.trials].count(TrialState.PRUNED) >= 3
+
+
+def test_a_pruner_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    runner = FakeRunner(climbing)
+    with pytest.raises(ReconError, match=r"pruner must look at trials .*LookupError: too late"):
+        Searched(monkeypatch, tmp_path, runner=runner, pruner={"name": "own_samplers:Late"})
