@@ -95,23 +95,11 @@ def _of_script(config: Config, display: Display, asked_to_stop: Callable[[], boo
         if str(folder) not in said:
             shutil.rmtree(folder, ignore_errors=True)
     layers = len(session.space.network.layers)
+    one = len(config.space.weighting) == 1
+    searched = [name for name in session.space.names if not (one and name == "weighting")]
     return [
         f"{Path(config.script).name} starts: {len(session.tasks)} tasks "
         f"({', '.join(session.tasks)}), {layers} shared layers.",
-        f"Searched: {', '.join(_searched(config, session))}; {config.trials} trials by "
+        f"Searched: {', '.join(searched) or 'nothing'}; {config.trials} trials by "
         f"{config.sampler.name}.",
     ]
-
-
-def _searched(config: Config, session: Session) -> list[str]:
-    """The parameters of a trial."""
-    space = config.space
-    found = ["weighting"] if len(space.weighting) > 1 else []
-    found += ["alpha"] if "GradOPS" in space.weighting else []
-    found += ["k"] if space.k is not None else []
-    found += ["select"] if space.splits and len(space.select) > 1 else []
-    found += ["s"] if space.needs_scores else []
-    found += [f"flags.{flag}" for flag in session.space.flags.searched]
-    for name, own in session.space.own.items():
-        found += [f"{name}.{flag}" for flag in own.searched]
-    return found or ["nothing"]

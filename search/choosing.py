@@ -77,6 +77,8 @@ class Chooser:
         self, fixed: Mapping[str, Any], before: Sequence[FrozenTrial]
     ) -> tuple[FrozenTrial, Plan] | None:
         """The same with some values given; None if they are not of this search's space."""
+        if not fixed.keys() <= set(self._space.names):
+            return None
         try:
             trial, plan = self._sampled(before, len(before), fixed)
             foreign = self.plan(trial.params) is None

@@ -10,6 +10,7 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
+import optuna
 from libmtl_recon_search.backends import Backend, Shared, in_folder
 from libmtl_recon_search.callbacks import Callback, make_callbacks
 from libmtl_recon_search.choosing import Chooser
@@ -92,6 +93,8 @@ def run(
         UsageError: The configuration does not fit the script, or the earlier session.
         KeyboardInterrupt: It was asked to stop.
     """
+    # Optuna would say the same as the search, in its own words.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     with ExitStack() as stack:
         if out is None:
             out = stack.enter_context(TemporaryDirectory(prefix="libmtl-recon-"))

@@ -101,6 +101,18 @@ class SearchSpace:
         return Plan(weighting, flags=self.defaults(weighting))
 
     @property
+    def names(self) -> list[str]:
+        """The parameters that trials may have."""
+        space = self._space
+        found = ["weighting"]
+        found += ["alpha"] if "GradOPS" in space.weighting else []
+        found += ["k"] if space.k is not None else []
+        found += ["select"] if space.splits and len(space.select) > 1 else []
+        found += ["s"] if space.needs_scores else []
+        found += [f"flags.{flag}" for flag in self.flags.searched]
+        return found + [f"{name}.{flag}" for name, own in self.own.items() for flag in own.searched]
+
+    @property
     def searches_flags(self) -> bool:
         """Whether any flag is searched."""
         return bool(self.flags.searched or any(own.searched for own in self.own.values()))

@@ -10,7 +10,7 @@ import libmtl_recon_search.run
 import optuna
 import pytest
 from fake_runs import LAYERS, TASKS, Asked, Curves, FakeRunner, World, write_search
-from libmtl_recon_search import load_config
+from libmtl_recon_search import load_config, write_report
 from libmtl_recon_search.report import Report
 from libmtl_recon_search.run import run
 from optuna.trial import FrozenTrial, TrialState
@@ -450,3 +450,42 @@ def test_a_pruner_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path:
     runner = FakeRunner(climbing)
     with pytest.raises(ReconError, match=r"pruner must look at trials .*LookupError: too late"):
         Searched(monkeypatch, tmp_path, runner=runner, pruner={"name": "own_samplers:Late"})
+
+
+def test_a_queued_trial_with_a_name_that_there_is_not_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changes: dict[str, Any] = {"space": DISCRETE, "flags": {"bs": [64, 128]}}
+    found = Searched(monkeypatch, tmp_path, trials=2, **changes)
+    found.study.enqueue_trial({"alpha": 1.0, "batch": 128})
+    found.study.enqueue_trial({"weighting": "GradOPS", "alpha": -1.0, "flags.bs": 128})
+    again = Searched(monkeypatch, tmp_path, trials=3, **changes)
+    wrong, right = again.trials[-2:]
+    assert (wrong.state, right.state) == (TrialState.FAIL, TrialState.COMPLETE)
+    assert right.params == {"weighting": "GradOPS", "alpha": -1.0, "flags.bs": 128}
+    assert f"Trial {wrong.number}, which another program put" in capfd.readouterr().err
+
+
+def test_optuna_says_nothing_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    Searched(
+        monkeypatch, tmp_path, space=DISCRETE, flags={"lr": WIDE}, tune_baselines=True, trials=2
+    )
+    assert "study created" not in capfd.readouterr().err
+
+
+def test_the_report_of_a_database_is_written_to_a_folder_that_is_not_there_yet(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Searched(monkeypatch, tmp_path, space=DISCRETE, trials=2)
+    url, folder = f"sqlite:///{tmp_path / 'out' / 'study.db'}", tmp_path / "new" / "reports"
+    assert folder / "report.html" in write_report(tmp_path / "study.yaml", folder, storage=url)
+    assert (folder / "report.html").exists()
+    with pytest.raises(ReconError, match=r"^Cannot use .*main\.py"):
+        write_report(tmp_path / "study.yaml", tmp_path / "main.py", storage=url)
+    other = tmp_path / "other.yaml"
+    other.write_bytes((tmp_path / "study.yaml").read_bytes())
+    with pytest.raises(ReconError, match=r"holds no search 'other' .*There are 'study';"):
+        write_report(other, folder, storage=url)
