@@ -15,6 +15,7 @@ from libmtl_recon_search.faults import raise_all
 from libmtl_recon_search.folder import SearchFolder
 from libmtl_recon_search.process import Interrupted, Runner
 from libmtl_recon_search.progress import Display
+from libmtl_recon_search.quiet import optuna_quiet
 from libmtl_recon_search.session import Session
 
 from libmtl_recon import ReconError
@@ -47,7 +48,7 @@ def check_search(
     faults: list[ReconError] = []
     lines = [f"{len(config.model_fields_set)} keys with good values."]
     try:
-        with Display() as display:
+        with optuna_quiet(), Display() as display:
             try:
                 lines += _of_script(config, display, asked_to_stop)
             except ReconError as error:
@@ -59,7 +60,7 @@ def check_search(
             if storage is not None:
                 try:
                     address = Address.parse(storage)
-                    open_storage(address, display.line, asked_to_stop)
+                    open_storage(address, display.line, asked_to_stop).close()
                     lines.append(f"The database {address.shown} can be used.")
                 except ReconError as error:
                     faults.append(error)
@@ -95,11 +96,23 @@ def _of_script(config: Config, display: Display, asked_to_stop: Callable[[], boo
         if str(folder) not in said:
             shutil.rmtree(folder, ignore_errors=True)
     layers = len(session.space.network.layers)
-    one = len(config.space.weighting) == 1
-    searched = [name for name in session.space.names if not (one and name == "weighting")]
     return [
         f"{Path(config.script).name} starts: {len(session.tasks)} tasks "
         f"({', '.join(session.tasks)}), {layers} shared layers.",
-        f"Searched: {', '.join(searched) or 'nothing'}; {config.trials} trials by "
+        f"Searched: {', '.join(_searched(config, session))}; {config.trials} trials by "
         f"{config.sampler.name}.",
     ]
+
+
+def _searched(config: Config, session: Session) -> list[str]:
+    """The parameters of a trial."""
+    space = config.space
+    found = ["weighting"] if len(space.weighting) > 1 else []
+    found += ["alpha"] if "GradOPS" in space.weighting else []
+    found += ["k"] if space.k is not None else []
+    found += ["select"] if space.splits and len(space.select) > 1 else []
+    found += ["s"] if space.needs_scores else []
+    found += [f"flags.{flag}" for flag in session.space.flags.searched]
+    for name, own in session.space.own.items():
+        found += [f"{name}.{flag}" for flag in own.searched]
+    return found or ["nothing"]

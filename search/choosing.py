@@ -12,21 +12,22 @@ import copy
 import hashlib
 import random
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import optuna
 from libmtl_recon_search.config import Config
 from libmtl_recon_search.constructors import said
-from libmtl_recon_search.front import parameters_of
-from libmtl_recon_search.judge import COSTS, Judge
+from libmtl_recon_search.giving_up import Pruning, Watch
+from libmtl_recon_search.judge import Judge
 from libmtl_recon_search.plan import Plan
-from libmtl_recon_search.samplers import is_grid, make_pruner, make_sampler, refusing
+from libmtl_recon_search.samplers import is_grid, make_sampler
 from libmtl_recon_search.space import SearchSpace
 from optuna.distributions import BaseDistribution
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from libmtl_recon import ReconError, UsageError
+from libmtl_recon import ReconError
 
 PLAN, ARGUMENTS = "plan", "arguments"
 """Attributes that every trial of ours has from its beginning."""
@@ -52,33 +53,45 @@ class Chooser:
         self, config: Config, space: SearchSpace, judge: Judge, epochs: int, worker: str = ""
     ) -> None:
         self._config, self._space, self._judge, self._worker = config, space, judge, worker
-        self._anchors = space.anchors()
-        # What is not in its grid a grid is not asked for.
-        self._first = [] if is_grid(type(make_sampler(config, 0))) else self._anchors
-        self._pruner: optuna.pruners.BasePruner | None = None
-        if config.prune:
-            self._pruner = make_pruner(config, epochs)
+        # The first trials, each once.
+        self._anchors: dict[object, dict[str, Any]] = {}
+        for values in space.anchors():
+            plan = self.plan(values)
+            assert plan is not None  # of this space
+            self._anchors.setdefault(plan.key, values)
+        self._distributions = self._of_all_parameters()
+        if is_grid(type(make_sampler(config, 0))):
+            self._anchors = {}  # what is not in its grid a grid is not asked for
+        self._pruning = Pruning(config, judge, epochs) if config.prune else None
 
-    def choose(self, before: Sequence[FrozenTrial], place: int) -> tuple[FrozenTrial, Plan]:
+    def choose(
+        self, before: Sequence[FrozenTrial], place: int, chosen: Collection[object]
+    ) -> tuple[FrozenTrial, Plan]:
         """What to train next, as a running trial.
 
         Args:
             before: The search's trials so far.
             place: How many times was chosen before.
+            chosen: The keys of their plans.
 
         Raises:
-            UsageError: The sampler fails.
+            ReconError: The sampler failed.
         """
-        fixed = self._first[place] if place < len(self._first) else {}
-        with refusing(self._config.sampler, "choose trials of this search", "sampler"):
-            return self._sampled(before, place, fixed)
+        first = self.first(chosen)
+        if first and self._worker:  # others may just be choosing, too
+            return self.among(first, before, place)
+        return self._sampled(before, place, first[0] if first else {})
+
+    def first(self, chosen: Collection[object]) -> list[dict[str, Any]]:
+        """The values of the first trials that are left, when plans of these keys were chosen."""
+        return [values for key, values in self._anchors.items() if key not in chosen]
 
     def complete(
         self, fixed: Mapping[str, Any], before: Sequence[FrozenTrial]
     ) -> tuple[FrozenTrial, Plan] | None:
         """The same with some values given; None if they are not of this search's space."""
-        if not fixed.keys() <= set(self._space.names):
-            return None
+        if not fixed.keys() <= self._distributions.keys():
+            return None  # Optuna would not look at what it is not asked for
         try:
             trial, plan = self._sampled(before, len(before), fixed)
             foreign = self.plan(trial.params) is None
@@ -107,15 +120,12 @@ class Chooser:
     ) -> tuple[FrozenTrial, Plan]:
         """One of these, drawn at random."""
         draw = random.Random(_number(f"{self._config.seed} {place} {self._worker}"))
-        with refusing(self._config.sampler, "choose trials of this search", "sampler"):
-            return self._sampled(before, place, draw.choice(left))
+        return self._sampled(before, place, draw.choice(left))
 
-    def distributions(self) -> dict[str, BaseDistribution]:
+    @property
+    def distributions(self) -> Mapping[str, BaseDistribution]:
         """Of all parameters that a trial of this search may have."""
-        found: dict[str, BaseDistribution] = {}
-        for fixed in self._anchors:
-            found |= self._sampled([], 0, fixed)[0].distributions
-        return found
+        return self._distributions
 
     def attributes(self, plan: Plan) -> dict[str, Any]:
         """What a trial says of itself from its beginning, for people and for reports."""
@@ -127,113 +137,77 @@ class Chooser:
             ARGUMENTS: [PROFILE if part == self._space.network.file else part for part in line],
         }
 
-    def gives_up(
-        self,
-        number: int,
-        before: Iterable[FrozenTrial],
-        reached: Mapping[int, float],
-        parameters: int,
-    ) -> tuple[bool, dict[str, Any]]:
-        """Whether a training is worse than the others, and is to be ended early.
-
-        Where what a network costs is an objective, a training is compared with those of networks
-        that are not larger: one that is worse and smaller may still be worth its place.
-
-        Args:
-            number: The trial's.
-            before: The search's trials so far, this one among them.
-            reached: The training's best lead after each epoch.
-            parameters: The network's.
-
-        Returns:
-            Whether it is, and what the pruner keeps in the trial, by which it looks at others.
-
-        Raises:
-            UsageError: The pruner fails.
-        """
-        if self._pruner is None:
-            return False, {}
-        others = {trial.number: trial for trial in before}
-        own = others.pop(number).system_attrs if number in others else {}
-        # The name, and the numbers, are those by which pruners deal trials out to brackets.
-        study = optuna.create_study(
-            study_name=self._config.name, direction=self._judge.direction(self._judge.lead)
-        )
-        costs = any(name in COSTS for name in self._judge.names)
-        for at in range(max([number, *others]) + 1):
-            made = None
-            if at == number:
-                made = create_trial(
-                    state=TrialState.RUNNING,
-                    intermediate_values=dict(reached),
-                    system_attrs=_own(own),
-                )
-            elif at in others and not (costs and parameters_of(others[at]) > parameters):
-                made = _as_looked_at(others[at])
-            study.add_trial(made or create_trial(state=TrialState.FAIL))
-        running = study.get_trials(deepcopy=False)[number]
-        try:
-            ends = self._pruner.prune(study, running)
-        except Exception as error:
-            raise UsageError(
-                "pruner",
-                "must look at trials of this search",
-                self._config.pruner and self._config.pruner.model_dump(exclude_defaults=True),
-                f"{type(self._pruner).__name__} says: {said(error)}.",
-            ) from error
-        kept = study.get_trials(deepcopy=False)[number].system_attrs
-        return ends, {name: value for name, value in kept.items() if own.get(name) != value}
+    def watch(self, number: int) -> Watch | None:
+        """What tells whether a trial's training is to be ended early; None if none is."""
+        return None if self._pruning is None else self._pruning.watch(number)
 
     def _sampled(
         self, before: Sequence[FrozenTrial], place: int, fixed: Mapping[str, Any]
     ) -> tuple[FrozenTrial, Plan]:
-        study = optuna.create_study(directions=self._judge.directions)
+        storage = InMemoryStorage()
+        study = optuna.create_study(storage=storage, directions=self._judge.directions)
         study.add_trials(map(self._as_sampled, before))
         study.sampler = make_sampler(
             self._config, _number(f"{self._config.seed} {place}{self._worker}")
         )
-        if fixed:  # a grid takes an empty one for one whose values are all given
+        if fixed:
             study.enqueue_trial(dict(fixed))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            trial = study.ask()
-            plan = self._space.suggest(trial)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                trial = study.ask()
+                plan = self._space.suggest(trial)
+        except Exception as error:  # a sampler may be anybody's
+            raise ReconError(
+                f"The sampler {self._config.sampler.name} could not choose a trial: {said(error)}. "
+                "Name another one, or give it other `args`."
+            ) from error
+        chosen = storage.get_trial(trial._trial_id)
         made = create_trial(
             state=TrialState.RUNNING,
-            params=trial.params,
-            distributions=trial.distributions,
+            params=chosen.params,
+            distributions=chosen.distributions,
             user_attrs=self.attributes(plan),
-            system_attrs=_own(study.trials[-1].system_attrs),
+            system_attrs=_own(chosen),
         )
         return made, plan
 
+    def _of_all_parameters(self) -> dict[str, BaseDistribution]:
+        found: dict[str, BaseDistribution] = {}
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        for values in self._anchors.values():
+            for select in self._config.space.select if values.get("k") else [""]:
+                study.enqueue_trial({**values, "select": select})
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    trial = study.ask()
+                    self._space.suggest(trial)
+                found |= trial.distributions
+        return found
+
     def _as_sampled(self, trial: FrozenTrial) -> FrozenTrial:
-        if len(self._judge.names) == 1 or not trial.intermediate_values:
-            return trial
-        # With several objectives Optuna's samplers know no values of epochs, and stumble over them.
-        plain = copy.copy(trial)
-        plain.intermediate_values = {}
+        plain = _Lent.__new__(_Lent)
+        plain.__dict__.update(trial.__dict__)
+        # What a trial says to people is of no use to a sampler.
+        plain.user_attrs = {}
+        if len(self._judge.names) > 1:
+            # With several objectives Optuna's samplers know no values of epochs, and stumble.
+            plain.intermediate_values = {}
         return plain
 
 
-def _as_looked_at(trial: FrozenTrial) -> FrozenTrial | None:
-    """A trial as a pruner sees it, by its lead alone; None if it is of no use."""
-    values = trial.intermediate_values
-    if not values or trial.state == TrialState.FAIL:
-        return None
-    return create_trial(
-        state=trial.state,
-        value=values[max(values)] if trial.state == TrialState.COMPLETE else None,
-        intermediate_values=values,
-        system_attrs=_own(trial.system_attrs),
-    )
+class _Lent(FrozenTrial):
+    """A trial of which a study in memory makes no deep copy; for each choice it would of each."""
+
+    def __deepcopy__(self, memo: Any) -> FrozenTrial:
+        return copy.copy(self)
 
 
-def _own(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """What a sampler or pruner keeps for itself in a trial, for example the state of CMA-ES."""
+def _own(trial: FrozenTrial) -> dict[str, Any]:
+    """What a sampler keeps for itself in a trial, for example the state of CMA-ES."""
     return {
         name: value
-        for name, value in attributes.items()
+        for name, value in trial.system_attrs.items()
         if name not in ("fixed_params", "skip_if_exists")
     }
 

@@ -198,9 +198,12 @@ class Config(Strict):
     def _chooses_trials(cls, value: Sampler, info: ValidationInfo) -> Sampler:
         from libmtl_recon_search.samplers import check_sampler
 
-        names = info.data["space"].weighting if "space" in info.data else ["EW"]
-        count = len(info.data.get("objectives", "1"))
-        check_sampler(value, count, lambda trial: trial.suggest_categorical("weighting", names))
+        check_sampler(
+            value,
+            len(info.data.get("objectives", "1")),
+            info.data.get("space"),
+            info.data.get("flags"),
+        )
         return value
 
     @field_validator("pruner")

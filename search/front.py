@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from libmtl_recon_search.board import outcome_of
 from libmtl_recon_search.config import Config
@@ -53,13 +53,7 @@ def ranked(trials: Sequence[FrozenTrial], config: Config, judge: Judge) -> list[
     former the one with the best value stands first; then those within ``pick.within`` of it, with
     few parameters before many; then the rest by value. Equal ones stay in their order.
     """
-    place = judge.names.index(config.pick.best or judge.names[0])
-    sign = -1.0 if judge.direction(judge.names[place]) == "maximize" else 1.0
-
-    def cost(trial: FrozenTrial) -> float:
-        found: float = sign * trial.values[place]
-        return found
-
+    cost = _cost(config, judge)
     kept = sorted((trial for trial in trials if violation(trial) == 0), key=cost)
     broken = sorted((trial for trial in trials if violation(trial) > 0), key=violation)
     if not kept:
@@ -68,6 +62,44 @@ def ranked(trials: Sequence[FrozenTrial], config: Config, judge: Judge) -> list[
     near = [trial for trial in others if within(cost(trial), cost(best), config.pick.within)]
     far = [trial for trial in others if trial not in near]
     return [best, *sorted(near, key=parameters_of), *far, *broken]
+
+
+def finalists(trials: Sequence[FrozenTrial], config: Config, judge: Judge) -> list[FrozenTrial]:
+    """The trials that are trained again before one of them is called the best.
+
+    None of them breaks a constraint, unless all trials do: then it is the one that breaks them
+    least. Where there is to be one alone, it is of those within ``pick.within`` of the best the
+    one with the fewest parameters.
+    """
+    order = ranked(trials, config, judge)
+    kept = [trial for trial in order if violation(trial) == 0]
+    if not kept:
+        return order[:1]
+    if config.finalists.count > 1:
+        return kept[: config.finalists.count]
+    cost = _cost(config, judge)
+    best = cost(kept[0])
+    near = [t for t in kept if t is kept[0] or within(cost(t), best, config.pick.within)]
+    return [min(near, key=parameters_of)]
+
+
+def front_names(names: Sequence[str]) -> list[str]:
+    """The objectives of the front. One alone has none: what a parameter buys is shown then."""
+    if len(names) > 1:
+        return list(names)
+    return ["delta_m" if names[0] == "parameters" else names[0], "parameters"]
+
+
+def _cost(config: Config, judge: Judge) -> Callable[[FrozenTrial], float]:
+    """What ``pick`` ranks trials by; less is better."""
+    place = judge.names.index(config.pick.best or judge.names[0])
+    sign = -1.0 if judge.direction(judge.names[place]) == "maximize" else 1.0
+
+    def cost(trial: FrozenTrial) -> float:
+        found: float = sign * trial.values[place]
+        return found
+
+    return cost
 
 
 def within(cost: float, best: float, tolerance: float) -> bool:

@@ -84,6 +84,7 @@ class Judge:
         self.names = tuple(config.objectives)
         self.scale = Scale(config.metrics.weights, frozenset(config.metrics.leave_out))
         followed = [name for name in self.names if name not in COSTS]
+        self._measured = [name for name in followed if name not in _GAINS]
         self.lead = followed[0] if followed else _GAINS[0]
 
     @property
@@ -181,7 +182,10 @@ class Judge:
             last = result.epochs[self.on][-1]
             raise next(
                 iter(scale.undefined(last, base.val, directions)),
-                ReconError(f"{self.lead} is not defined in any epoch of the run."),
+                ReconError(
+                    f"{' and '.join(self._measured)} are numbers in no epoch of the run, so that "
+                    "it cannot be compared by them."
+                ),
             )
         metrics = result.epochs[self.on][epoch]
         test: Metrics = {}
@@ -255,10 +259,12 @@ class Judge:
         return found
 
     def _lead(self, metrics: Metrics, single: Metrics, result: Result, scale: Scale) -> float:
+        """The lead after an epoch; NaN unless it and all that is judged are defined there."""
         directions = result.higher_is_better
+        measured = [_of(metrics, name) for name in self._measured]
+        if scale.undefined(metrics, single, directions) or not all(map(math.isfinite, measured)):
+            return math.nan
         if self.lead in _GAINS:
-            if scale.undefined(metrics, single, directions):
-                return math.nan
             per_task = scale.per_task(metrics, single, directions)
             return scale.mean(per_task) if self.lead == "delta_m" else min(per_task.values())
         return float(_of(metrics, self.lead))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from libmtl_recon_search.board import AGAIN, FAILED, SAME_AS, SURPLUS, outcome_of, repeats
 from libmtl_recon_search.choosing import ARGUMENTS, PLAN, PROFILE
-from libmtl_recon_search.front import pareto_front, violation
+from libmtl_recon_search.front import front_names, pareto_front, violation
 from libmtl_recon_search.judge import COSTS, Outcome, said
 from libmtl_recon_search.layout import markdown
 from libmtl_recon_search.page.html import write_html
@@ -48,6 +48,7 @@ def about(session: Session) -> dict[str, Any]:
             "plan": session.reference.title,
             "arguments": placed(session, session.reference),
             **_kept(session.searched(session.reference, held_out=False)),
+            "violations": dict(session.trained(session.reference).violations),
         },
         "each_task": None if limits.each_task is None else limits.each_task.not_below,
         "at_most": {
@@ -136,13 +137,17 @@ def make_page(
     directions = [objective.direction for objective in objectives]
     kept = known["reference"]
     points[_REFERENCE] = [kept["values"][name] for name, _ in known["objectives"]]
-    if len(objectives) == 1:  # which has no front: what a parameter buys is shown
-        directions.append("minimize")
-        for trial in complete:
-            points[trial.number].append(outcome_of(trial).get("parameters", math.nan))
-        points[_REFERENCE].append(kept["parameters"])
+    known_of = {trial.number: outcome_of(trial) for trial in complete}
+    names = [objective.name for objective in objectives]
+    for name in front_names(names):
+        if name not in names:
+            directions.append("maximize" if name == "delta_m" else "minimize")
+            for number, point in points.items():
+                point.append({**known_of, _REFERENCE: kept}[number].get(name, math.nan))
     keeping = {trial.number: points[trial.number] for trial in complete if not violation(trial)}
-    front = set(pareto_front({**keeping, _REFERENCE: points[_REFERENCE]}, directions))
+    if not any(by > 0 for by in kept["violations"].values()):
+        keeping[_REFERENCE] = points[_REFERENCE]
+    front = set(pareto_front(keeping, directions))
     end: Mapping[str, Any] = study.user_attrs.get(END) or {}
     picked = end.get("best")
     made = _Maker(known, folder, front, picked)
@@ -203,7 +208,7 @@ class _Maker:
                 name: value * _SCALES.get(name, 1.0)
                 for name, value in zip(self._names, trial.values, strict=True)
             }
-        broken = [f"{key} by {by:.3g}" for key, by in trial.constraints.items() if by > 0]
+        broken = _broken(trial.constraints)
         parameters = kept.get("parameters")
         return PageTrial(
             number=trial.number,
@@ -237,8 +242,8 @@ class _Maker:
             parameters=int(kept["parameters"]),
             curve=(),
             per_task=dict(kept["per_task"]),
-            feasible=True,
-            violated="",
+            feasible=not _broken(kept["violations"]),
+            violated=", ".join(_broken(kept["violations"])),
             on_front=_REFERENCE in self._front,
             picked=self._picked == kept["plan"],
             command=self.command(kept["arguments"]),
@@ -259,9 +264,15 @@ def placed(session: Session, plan: Plan) -> list[str]:
     return [PROFILE if part == session.space.network.file else part for part in line]
 
 
+def _broken(constraints: Mapping[str, float]) -> list[str]:
+    """The constraints that are broken, in words."""
+    return [f"{key} by {by:.3g}" for key, by in constraints.items() if by > 0]
+
+
 def _kept(outcome: Outcome) -> dict[str, Any]:
     return {
         "values": dict(outcome.values),
+        "delta_m": outcome.val,
         "per_task": dict(outcome.per_task),
         **outcome.costs,
     }

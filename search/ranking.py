@@ -6,9 +6,8 @@ import math
 
 from libmtl_recon_search.board import outcome_of
 from libmtl_recon_search.config import Config
-from libmtl_recon_search.front import pareto_front, ranked, violation
+from libmtl_recon_search.front import finalists, front_names, pareto_front, violation
 from libmtl_recon_search.judge import COSTS, Judge
-from libmtl_recon_search.plan import Plan
 from libmtl_recon_search.plots import Dot
 from libmtl_recon_search.study import Study
 from optuna.trial import FrozenTrial, TrialState
@@ -28,8 +27,8 @@ def complete(study: Study) -> list[FrozenTrial]:
     return list(found.values())
 
 
-def best_plans(study: Study, config: Config, judge: Judge) -> list[Plan]:
-    """The plans in the order in which ``pick`` prefers them.
+def best_trials(study: Study, config: Config, judge: Judge) -> list[FrozenTrial]:
+    """The trials that are trained again, in the order in which ``pick`` prefers them.
 
     Raises:
         ReconError: No trial was finished.
@@ -37,20 +36,12 @@ def best_plans(study: Study, config: Config, judge: Judge) -> list[Plan]:
     trials = complete(study)
     if not trials:
         raise ReconError("No trial was finished, so there is nothing to report.")
-    return [study.plan(trial) for trial in ranked(trials, config, judge)]
+    return finalists(trials, config, judge)
 
 
 def front_objectives(judge: Judge) -> list[tuple[str, str]]:
-    """The objectives of the front, with their directions.
-
-    One objective alone has no front; what a parameter buys is then shown.
-    """
-    names = list(judge.names)
-    if not any(name in COSTS for name in names):
-        names.append("parameters")
-    if names == ["parameters"]:
-        names.insert(0, "delta_m")
-    return [(name, judge.direction(name)) for name in names]
+    """The objectives of the front, with their directions."""
+    return [(name, judge.direction(name)) for name in front_names(judge.names)]
 
 
 def values_of(trial: FrozenTrial, judge: Judge) -> dict[str, float]:

@@ -10,19 +10,19 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
-import optuna
 from libmtl_recon_search.backends import Backend, Shared, in_folder
 from libmtl_recon_search.callbacks import Callback, make_callbacks
 from libmtl_recon_search.choosing import Chooser
 from libmtl_recon_search.config import Config
 from libmtl_recon_search.database.address import Address
 from libmtl_recon_search.folder import SearchFolder
-from libmtl_recon_search.front import within
+from libmtl_recon_search.front import violation, within
 from libmtl_recon_search.paging import ABOUT, END, about, end_of, placed, write_page
 from libmtl_recon_search.plots import Dot, draw_improvement
 from libmtl_recon_search.process import Interrupted, Runner
 from libmtl_recon_search.progress import Display
-from libmtl_recon_search.ranking import best_plans, dots
+from libmtl_recon_search.quiet import optuna_quiet
+from libmtl_recon_search.ranking import best_trials, dots
 from libmtl_recon_search.report import (
     Finalist,
     Report,
@@ -93,9 +93,8 @@ def run(
         UsageError: The configuration does not fit the script, or the earlier session.
         KeyboardInterrupt: It was asked to stop.
     """
-    # Optuna would say the same as the search, in its own words.
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     with ExitStack() as stack:
+        stack.enter_context(optuna_quiet())
         if out is None:
             out = stack.enter_context(TemporaryDirectory(prefix="libmtl-recon-"))
         # A script may change the working folder.
@@ -190,7 +189,10 @@ def _finalists(session: Session, study: Study) -> list[Finalist]:
     """The best trials over several seeds, the best of them first."""
     config, judge = session.config, session.judge
     objective = config.pick.best or judge.names[0]
-    plans = best_plans(study, config, judge)[: config.finalists.count]
+    trials = best_trials(study, config, judge)
+    if violation(trials[0]) > 0:
+        session.note("no trial keeps the constraints; the best is the one that breaks them least")
+    plans = [study.plan(trial) for trial in trials]
     values = {plan: [session.searched(plan).values[objective]] for plan in plans}
     if len(plans) > 1 and config.finalists.seeds:
         further = session.outcomes(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,22 +12,24 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from libmtl_recon_search.constructors import Kind, class_of, faults_of_args, said
 from libmtl_recon_search.faults import raise_all
+from libmtl_recon_search.quiet import optuna_quiet
+from libmtl_recon_search.ranges import Range
+from libmtl_recon_search.suggesting import suggest
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from libmtl_recon import UsageError
 
 if TYPE_CHECKING:
     from libmtl_recon_search.config import Config
     from libmtl_recon_search.config_parts import Pruner, Sampler
+    from libmtl_recon_search.config_space import Space
 
 # What is ours where nothing else is asked for: few trials are made before Optuna takes the values
 # so far into account, and workers are kept from trying the same.
 _TPE: Mapping[str, Any] = {"n_startup_trials": 6, "constant_liar": True}
-_REHEARSED, _MOST_REHEARSED = 3, 60  # trials
-
-Draw = Callable[[optuna.Trial], object]
+_REHEARSED = 3  # trials
 
 
 _SAMPLERS = Kind("sampler", BaseSampler, optuna.samplers)
@@ -53,7 +54,10 @@ def make_sampler(config: Config, seed: int) -> BaseSampler:
     Raises:
         UsageError: There is no such sampler, or it cannot be made from its ``args``.
     """
-    return _sampler(config.sampler, seed)
+    found = class_of(_SAMPLERS, config.sampler.name, config.sampler.optunahub)
+    # A grid is shuffled by the seed, and known by its places from then on.
+    grid = issubclass(found, optuna.samplers.GridSampler)
+    return _sampler(config.sampler, config.seed if grid else seed)
 
 
 def make_pruner(config: Config, epochs: int) -> BasePruner:
@@ -85,39 +89,53 @@ def said_of_pruner(config: Config, epochs: int) -> str:
     return f"by MedianPruner(n_startup_trials=5, n_warmup_steps={half}), {_WHY}"
 
 
-def check_sampler(chosen: Sampler, objectives: int, draw: Draw, key: str = "") -> None:
-    """See that a sampler can be made, and chooses trials as the search has it do.
+def check_sampler(
+    chosen: Sampler,
+    objectives: int,
+    space: Space | None,
+    flags: Mapping[str, Any] | None = None,
+    draw: Callable[[optuna.Trial], object] | None = None,
+    key: str = "",
+) -> None:
+    """See that a sampler can be made, and chooses trials of a search.
 
     Args:
         chosen: The sampler.
         objectives: How many there are.
-        draw: Draws the values of a trial, as far as the space is known.
+        space: From which it chooses; None if it is not known.
+        flags: The script's, of all runs; ranges of these are chosen as well.
+        draw: Chooses all values of a trial, once the script has said which there are.
         key: Where the sampler stands.
 
     Raises:
         UsageError: There is no such sampler, it cannot be made from its ``args``, or it fails; if
             several arguments are wrong, all are named. The parameter is within ``key``.
     """
-    _sampler(chosen, 0)
-    made: list[FrozenTrial] = []
-    grid = chosen.args.get("search_space")
-    places = math.prod(map(len, grid.values())) if isinstance(grid, dict) else _REHEARSED
-    with refusing(chosen, "choose trials of this search", key):
-        for place in range(min(places, _MOST_REHEARSED)):
-            study = optuna.create_study(
-                directions=["maximize"] * objectives, sampler=_sampler(chosen, place)
-            )
+    sampler = _sampler(chosen, 0)
+    if isinstance(sampler, optuna.samplers.QMCSampler):
+        raise UsageError(
+            "name",
+            "must be a sampler that chooses by the trials there are",
+            chosen.name,
+            "Optuna's QMCSampler goes by how often it was asked, which a search that is gone on "
+            "with, or has many workers, does not tell it. Take RandomSampler or GridSampler.",
+        )
+    with _refusing(chosen, "choose trials of this search", key):
+        made: list[FrozenTrial] = []
+        for place in range(max(_REHEARSED, 0 if space is None else len(space.weighting))):
+            # As in a search: each trial is chosen from those before, and told to nobody.
+            study = optuna.create_study(directions=["maximize"] * objectives, sampler=sampler)
             study.add_trials(made)
-            draw(study.ask())
-            asked = study.trials[-1]
-            made.append(
-                create_trial(
-                    values=[float(place)] * objectives,
-                    params=asked.params,
-                    distributions=asked.distributions,
-                    system_attrs=asked.system_attrs,
-                )
-            )
+            trial = study.ask()
+            weighting = "" if space is None else space.weighting[place % len(space.weighting)]
+            if draw is None:
+                _choose(trial, space, flags or {}, weighting)
+            else:
+                draw(trial)
+            ended = study.get_trials()[-1]
+            ended.state, ended.values = TrialState.COMPLETE, [float(place)] * objectives
+            ended.datetime_complete = ended.datetime_start
+            made.append(ended)
 
 
 def check_pruner(chosen: Pruner) -> None:
@@ -130,20 +148,21 @@ def check_pruner(chosen: Pruner) -> None:
         UsageError: As for samplers.
     """
     pruner = _pruner(chosen)
-    with refusing(chosen, "look at trials of this search"):
+    with _refusing(chosen, "look at trials of this search"):
         study = optuna.create_study(direction="maximize", pruner=pruner)
         for place in range(_REHEARSED):
-            values = {epoch: float(place + epoch) for epoch in range(_REHEARSED)}
-            study.add_trial(create_trial(value=float(place), intermediate_values=values))
-            study.add_trial(create_trial(state=TrialState.RUNNING, intermediate_values=values))
-            pruner.prune(study, study.get_trials(deepcopy=False)[-1])
+            trial = study.ask()
+            for epoch in range(_REHEARSED):
+                trial.report(float(place + epoch), epoch)
+                trial.should_prune()
+            study.tell(trial, float(place))
 
 
 def _sampler(chosen: Sampler, seed: int) -> BaseSampler:
     found = class_of(_SAMPLERS, chosen.name, chosen.optunahub)
     raise_all("The sampler", faults_of_args(chosen.args, found))
     args = {**(_TPE if found is optuna.samplers.TPESampler else {}), **chosen.args}
-    # A trial names its place in the grid, whose order is by the seed: it must stay the same.
+    # A trial names its place in a grid, whose order is by the seed: that must stay the same.
     if "seed" in inspect.signature(found).parameters and not is_grid(found):
         own = args.get("seed")
         args["seed"] = seed if own is None else _digest(f"{own} {seed}")
@@ -164,7 +183,7 @@ def _pruner(chosen: Pruner) -> BasePruner:
 
 
 def _made(chosen: Sampler | Pruner, found: type, args: Mapping[str, Any]) -> Any:
-    with refusing(chosen, "be made from its `args`"):
+    with _refusing(chosen, "be made from its `args`"):
         return found(**args)
 
 
@@ -173,12 +192,10 @@ def _digest(text: str) -> int:
 
 
 @contextmanager
-def refusing(chosen: Sampler | Pruner, aim: str, key: str = "") -> Iterator[None]:
+def _refusing(chosen: Sampler | Pruner, aim: str, key: str = "") -> Iterator[None]:
     """Say in words what a sampler or pruner, which may be anybody's, raises; Optuna keeps quiet."""
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with optuna_quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             yield
     except Exception as error:
@@ -188,5 +205,25 @@ def refusing(chosen: Sampler | Pruner, aim: str, key: str = "") -> Iterator[None
             chosen.model_dump(exclude_defaults=True),
             f"{chosen.name} says: {said(error)}.",
         ) from error
-    finally:
-        optuna.logging.set_verbosity(level)
+
+
+def _choose(
+    trial: optuna.Trial, space: Space | None, flags: Mapping[str, Any], weighting: str
+) -> None:
+    """Have a trial choose what a search of this space would, as far as the configuration tells."""
+    if space is None:
+        return
+    trial.suggest_categorical("weighting", space.weighting)
+    if "GradOPS" in space.weighting:
+        suggest(trial, "alpha", space.alpha)
+    if space.k is not None:
+        suggest(trial, "k", space.k)
+    if space.splits and len(space.select) > 1:
+        trial.suggest_categorical("select", space.select)
+    if space.needs_scores:
+        suggest(trial, "s", space.s)
+    for prefix, own in (("flags", flags), (weighting, space.flags.get(weighting, {}))):
+        for name, among in own.items():
+            # Whether a list is searched is for the script to say.
+            if isinstance(among, Range):
+                suggest(trial, f"{prefix}.{name}", among)

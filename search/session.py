@@ -332,9 +332,10 @@ class Session:
                         error.name,
                     ) from error
                 self.judge.leave_out(error.name)
-                self._note(f"{error.name} is left out, for it is undefined: {error}")
+                self.note(f"{error.name} is left out, for it is undefined: {error}")
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Have a reader of the report know something, and whoever looks on."""
         if text not in self.notes:
             self.notes.append(text)
             self.display.line(f"Warning: {text}")
@@ -356,7 +357,7 @@ class Session:
             )
             self.display.line(self.notes[-1])
         else:
-            self._note(
+            self.note(
                 "flags are searched, but the baselines are not tuned: they train with "
                 f"{self.reference.title}. With `tune_baselines: true` they get as many runs."
             )
@@ -388,7 +389,7 @@ class Session:
                 if not less.counted(result.higher_is_better):
                     raise
                 self._scales[seed] = less
-                self._note(
+                self.note(
                     f"with seed {seed}, {error.name} is left out of Δm, for it is undefined "
                     f"there: {error}"
                 )

@@ -11,6 +11,7 @@ from libmtl_recon_search.config import Config
 from libmtl_recon_search.flags import FlagSpace, flag_space, spell
 from libmtl_recon_search.plan import MEASURED, Flags, Plan
 from libmtl_recon_search.ranges import Range
+from libmtl_recon_search.suggesting import label, suggest
 
 from libmtl_recon import ConflictProfile, Layer, select_layers
 
@@ -101,18 +102,6 @@ class SearchSpace:
         return Plan(weighting, flags=self.defaults(weighting))
 
     @property
-    def names(self) -> list[str]:
-        """The parameters that trials may have."""
-        space = self._space
-        found = ["weighting"]
-        found += ["alpha"] if "GradOPS" in space.weighting else []
-        found += ["k"] if space.k is not None else []
-        found += ["select"] if space.splits and len(space.select) > 1 else []
-        found += ["s"] if space.needs_scores else []
-        found += [f"flags.{flag}" for flag in self.flags.searched]
-        return found + [f"{name}.{flag}" for name, own in self.own.items() for flag in own.searched]
-
-    @property
     def searches_flags(self) -> bool:
         """Whether any flag is searched."""
         return bool(self.flags.searched or any(own.searched for own in self.own.values()))
@@ -130,7 +119,7 @@ class SearchSpace:
         weighting = trial.suggest_categorical("weighting", space.weighting)
         alpha = None
         if weighting == "GradOPS":
-            alpha = float(_suggest(trial, "alpha", space.alpha))
+            alpha = float(suggest(trial, "alpha", space.alpha))
         plan = self._split(trial, Plan(weighting, alpha))
         return replace(plan, flags=self.suggest_flags(trial, weighting))
 
@@ -142,12 +131,12 @@ class SearchSpace:
             weighting: The weighting whose own flags are chosen, too; None for a task alone.
         """
         found = {
-            name: _suggest(trial, f"flags.{name}", among)
+            name: suggest(trial, f"flags.{name}", among)
             for name, among in self.flags.searched.items()
         }
         if weighting is not None:
             for name, among in self.of(weighting).searched.items():
-                found[name] = _suggest(trial, f"{weighting}.{name}", among)
+                found[name] = suggest(trial, f"{weighting}.{name}", among)
         return _frozen(found)
 
     def corners(self, weighting: str) -> list[Flags]:
@@ -200,10 +189,10 @@ class SearchSpace:
                     if select in MEASURED:
                         values["s"] = _nearest(space.s, _S_FIRST)
                 for name, among in self.flags.searched.items():
-                    values[f"flags.{name}"] = _label(self.flags.defaults()[name], among)
+                    values[f"flags.{name}"] = label(self.flags.defaults()[name], among)
                 own = self.of(weighting)
                 for name, among in own.searched.items():
-                    values[f"{weighting}.{name}"] = _label(own.defaults()[name], among)
+                    values[f"{weighting}.{name}"] = label(own.defaults()[name], among)
                 found.append(values)
         return found
 
@@ -247,13 +236,13 @@ class SearchSpace:
         space = self._space
         if space.k is None:
             return plan
-        K = int(_suggest(trial, "k", space.k))
+        K = int(suggest(trial, "k", space.k))
         if K == 0:
             return plan
         select = space.select[0]
         if len(space.select) > 1:
             select = trial.suggest_categorical("select", space.select)
-        S = float(_suggest(trial, "s", space.s)) if select in MEASURED else None
+        S = float(suggest(trial, "s", space.s)) if select in MEASURED else None
         return replace(plan, S=S, select=select, K=K, seed=self._config.seed)
 
     def _layers(self, select: str, S: float | None, K: int) -> tuple[str, ...]:
@@ -275,42 +264,6 @@ class SearchSpace:
                 ).names
             self._chosen[known] = found
         return self._chosen[known]
-
-
-def _suggest(trial: optuna.trial.BaseTrial, name: str, among: Sequence[Any] | Range) -> Any:
-    """Have Optuna choose a value.
-
-    Raises:
-        ValueError: The trial has a fixed value that is not among these.
-    """
-    if not isinstance(among, Range):
-        labels = [_label(value, among) for value in among]
-        return among[labels.index(trial.suggest_categorical(name, labels))]
-    values, step = among.values, among.step
-    # Optuna wants a range that ends on a step, and adds steps up with rounding errors.
-    high = among.high if values is None else values[-1]
-    value: float
-    found: float
-    if among.is_int:
-        found = trial.suggest_int(
-            name, int(among.low), int(high), step=int(step or 1), log=among.log
-        )
-        value = found
-    elif step is None or values is None:
-        value = found = trial.suggest_float(name, among.low, high, log=among.log)
-    else:
-        found = trial.suggest_float(name, among.low, high, step=step)
-        value = min(values, key=lambda candidate: abs(candidate - found))
-    if not among.low <= value <= high or abs(value - found) > 1e-6:
-        raise ValueError(f"{name} has no value {found}")
-    return value
-
-
-def _label(value: Any, among: Sequence[Any] | Range) -> Any:
-    """A value as Optuna takes it: a list is no category."""
-    if isinstance(among, Range) or not isinstance(value, list | tuple):
-        return value
-    return " ".join(map(str, value))
 
 
 def _nearest(among: Sequence[float] | Range, value: float) -> float:

@@ -68,7 +68,9 @@ def check_starts(
         *Judge(config, plain.higher_is_better).faults(),
     ]
     try:
-        check_sampler(config.sampler, len(config.objectives), space.draw, "sampler")
+        check_sampler(
+            config.sampler, len(config.objectives), config.space, draw=space.draw, key="sampler"
+        )
     except UsageError as error:
         faults.append(error)
     seen: set[str] = set()

@@ -52,8 +52,6 @@ class StudyFile(StudyStore):
         name: str = "search",
     ) -> None:
         super().__init__(say)
-        # Optuna would say the same again, and in its own words.
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._file, self._identity, self._directions = file, identity, list(directions)
         self._name = name
         if file.exists() and not file.stat().st_size:

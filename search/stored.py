@@ -14,6 +14,7 @@ from libmtl_recon_search.database.claims import Claims
 from libmtl_recon_search.database.opening import open_storage
 from libmtl_recon_search.database.shared_runner import profile_of
 from libmtl_recon_search.folder import SearchFolder
+from libmtl_recon_search.quiet import optuna_quiet
 from libmtl_recon_search.trouble import explained
 
 from libmtl_recon import ConflictProfile, ReconError
@@ -44,9 +45,8 @@ def stored(name: str, folder: Path, storage: str | None) -> Iterator[Stored]:
     Raises:
         ReconError: There is no such search, or it cannot be read.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     opened = _of_folder(name, folder) if storage is None else _of_database(name, storage)
-    with opened as found:
+    with optuna_quiet(), opened as found:
         yield found
 
 

@@ -21,11 +21,13 @@ from libmtl_recon_search.board import (
     SAME_AS,
     SURPLUS,
     Board,
+    Entry,
     outcome_of,
     repeats,
 )
 from libmtl_recon_search.choosing import PLAN, Chooser
 from libmtl_recon_search.config import Config
+from libmtl_recon_search.database.lasting import TOKEN
 from libmtl_recon_search.plan import Plan
 from libmtl_recon_search.progress import Phase
 from libmtl_recon_search.study_store import StudyStore
@@ -39,6 +41,7 @@ from libmtl_recon import ReconError
 _FAILURES = 3
 _REPEATS = 3  # in a row, after which what was never trained is looked up where that can be done
 _TURN = 0.5  # seconds between looks
+_JOINED = "joined"
 
 
 class Pruned(Exception):  # noqa: N818  # no error, but how a training may end
@@ -164,8 +167,8 @@ class Study:
                         self._conclude(*running.pop(future), future, phase)
             except BaseException:
                 stop()
-                for chosen in running.values():
-                    self._give_back(*chosen)
+                for number, plan in running.values():
+                    self._withdraw(number, plan)
                 raise
         for trial, _ in self._left:  # there are enough without them
             if isinstance(trial, int):
@@ -182,11 +185,12 @@ class Study:
         ours, others = [], []
         for trial in self.store.study.get_trials(deepcopy=False):
             if trial.number not in self._plans:
-                if trial.state == TrialState.WAITING:
+                chosen, running = PLAN in trial.user_attrs, trial.state == TrialState.RUNNING
+                # Another worker may just be writing what it has chosen.
+                begins = running and not chosen and TOKEN in trial.user_attrs
+                if begins or trial.state == TrialState.WAITING:
                     continue
-                if self._is_just_begun(trial):
-                    continue  # another worker is just taking it out of the queue
-                plan = self._chooser.plan(trial.params) if PLAN in trial.user_attrs else None
+                plan = self._chooser.plan(trial.params) if chosen else None
                 self._plans[trial.number] = plan
                 if plan is None:
                     others.append(trial.number)
@@ -198,10 +202,6 @@ class Study:
                 f"{in_words(others)}. They are left out, and left as they are."
             )
         return ours
-
-    def _is_just_begun(self, trial: FrozenTrial) -> bool:
-        running = trial.state == TrialState.RUNNING
-        return self.store.shared and running and PLAN not in trial.user_attrs
 
     @property
     def board(self) -> Board:
@@ -254,29 +254,39 @@ class Study:
                 return trial, plan
             if isinstance(trial, int):
                 self.store.tell(trial, TrialState.FAIL)
-        if self._exhausted:
-            return None
         ours = self.trials
         board = Board(ours, self._plans)
-        if len(board) and time.monotonic() > self._until:
+        for entry in self._to_be_made_again(board):
+            return self._once_more(entry.trials[-1], entry.plan), entry.plan
+        if self._exhausted:
+            return None
+        if self._late(board):
             self._say_late(board)
             return None
-        if self.store.shared:
-            for entry in board.cut_off(self._config.trials):
-                return self._once_more(entry.trials[-1], entry.plan), entry.plan
         if len(board) >= self._config.trials:
             return None
         asked = self._asked_for(ours)
         if asked is not None:
             return asked
-        if repeats >= _REPEATS:
+        chosen = {self.plan(trial).key for trial in ours}
+        if max(repeats, _streak(ours)) >= _REPEATS and not self._chooser.first(chosen):
             left = self._chooser.untried({*board.entries, *self._known})
             if left is not None and not left:
                 self._say_exhausted()
                 return None
             if left:
                 return self._chooser.among(left, ours, _place(ours))
-        return self._chooser.choose(ours, _place(ours))
+        return self._chooser.choose(ours, _place(ours), chosen)
+
+    def _late(self, board: Board) -> bool:
+        """Whether no further trial is to be begun; one is in any case."""
+        return len(board) > 0 and time.monotonic() > self._until
+
+    def _to_be_made_again(self, board: Board) -> list[Entry]:
+        """Plans whose training another worker was at, and is no longer."""
+        if not self.store.shared or self._late(board):
+            return []
+        return board.cut_off(self._config.trials)
 
     def _say_repeats(self, numbers: list[int]) -> None:
         if numbers:
@@ -365,14 +375,21 @@ class Study:
                 self.store.note(number, SURPLUS, True)
                 self.store.tell(number, TrialState.FAIL)
                 return SURPLUS
-        self._waiting[plan.key] = []
-        return None
+        return self._begin(number, plan)
+
+    def _begin(self, number: int, plan: Plan) -> str | None:
+        """Have a plan trained here; if it just is, for another trial, both end together."""
+        there = self._waiting.get(plan.key)
+        if there is None:
+            self._waiting[plan.key] = []
+            return None
+        there.append(number)
+        return _JOINED
 
     def _repeat(self, number: int, plan: Plan, ending: _Ending | None) -> str | None:
         """End a running trial as the one that it repeats ended; nothing, if it repeats none."""
         if ending is None:
-            self._waiting[plan.key] = []
-            return None
+            return self._begin(number, plan)
         for name, value in ending.attributes.items():
             self.store.note(number, name, value)
         if ending.state.is_finished():
@@ -405,18 +422,20 @@ class Study:
         return _Ending(TrialState.RUNNING if mine else TrialState.FAIL, None, same)
 
     def _trained(self, number: int, plan: Plan) -> Trained:
-        reached: dict[int, float] = {}
+        watch = self._chooser.watch(number)
 
         def report(epoch: int, value: float, parameters: int) -> bool:
             if math.isnan(value):
                 return True
             self.store.report(number, value, epoch)
-            reached[epoch] = value
+            if watch is None:
+                return True
             trials = self.store.study.get_trials(deepcopy=False)
             ours = [trial for trial in trials if self._plans.get(trial.number) is not None]
-            ends, kept = self._chooser.gives_up(number, ours, reached, parameters)
-            self.store.keep(number, kept)
-            return not ends
+            kept = set(watch.kept)
+            gives_up = watch.gives_up(ours, epoch, value, parameters)
+            self.store.keep(number, {k: v for k, v in watch.kept.items() if k not in kept})
+            return not gives_up
 
         return self._train(plan, report)
 
@@ -434,7 +453,7 @@ class Study:
             ending, said = _Ending(TrialState.FAIL), f"failed: {error}"
             self.store.note(number, FAILED, str(error))
         else:
-            self._give_back(number, plan)
+            self._withdraw(number, plan)
             raise error
         for other in (number, *self._waiting.pop(plan.key)):
             for name, value in ending.attributes.items():
@@ -443,7 +462,7 @@ class Study:
             self.store.tell(other, ending.state, ending.values)
         phase.done(f"trial {number}: {plan.title}: {said}")
         self._tell_callbacks(number)
-        if not isinstance(error, ReconError):
+        if not isinstance(error, ReconError) or self.board.ended:  # here or elsewhere
             self._failures = None
         elif self._failures is not None:
             self._failures.append(getattr(error, "reason", str(error)))
@@ -451,10 +470,10 @@ class Study:
                 same = ", all for the same reason" if len(set(self._failures)) == 1 else ""
                 raise ReconError(f"The first {_FAILURES} trials failed{same}. The last: {error}")
 
-    def _give_back(self, number: int, plan: Plan) -> None:
-        """Leave a training to others at once, who would else wait until they take us for dead."""
+    def _withdraw(self, number: int, plan: Plan) -> None:
+        """Give a training up, so that others need not wait until they take this worker for dead."""
         if self.store.shared:
-            for other in (number, *self._waiting.pop(plan.key, [])):
+            for other in (number, *self._waiting.get(plan.key, ())):
                 self.store.tell(other, TrialState.FAIL)
 
     def _tell_callbacks(self, number: int) -> None:
@@ -462,9 +481,12 @@ class Study:
             callback(self.store.study, self.store.study.get_trials(deepcopy=False)[number])
 
     def _others_at_work(self) -> bool:
-        """Wait a moment for what other processes train; false if they train nothing."""
-        if not self.store.shared or not self.board.running:
+        """Wait a moment for what other processes train; false if nothing is left to be trained."""
+        if not self.store.shared:
             return False
+        board = self.board
+        if not board.running:
+            return bool(self._to_be_made_again(board))
         self._check()
         self.store.sweep()
         time.sleep(_TURN)
@@ -500,7 +522,7 @@ class Study:
     def _without_conflicts(self, ours: list[FrozenTrial]) -> list[FrozenTrial]:
         """See that trials of ours can be added at all; the trials, with their new numbers."""
         numbers = {trial.number for trial in ours}
-        expected = self._chooser.distributions()
+        expected = self._chooser.distributions
         for trial in self.store.study.get_trials(deepcopy=False):
             for name in expected.keys() & trial.distributions.keys():
                 if trial.number not in numbers and _differ(
@@ -521,6 +543,11 @@ def _place(ours: Sequence[FrozenTrial]) -> int:
     return sum(
         AGAIN not in trial.user_attrs and "fixed_params" not in trial.system_attrs for trial in ours
     )
+
+
+def _streak(ours: Sequence[FrozenTrial]) -> int:
+    """How many times in a row what was trained already was chosen last."""
+    return next((n for n, trial in enumerate(reversed(ours)) if not repeats(trial)), len(ours))
 
 
 def _differ(one: BaseDistribution, other: BaseDistribution) -> bool:

@@ -89,7 +89,7 @@ class StudyStore(ABC):
         self.keep(number, made.system_attrs)
 
     def keep(self, number: int, attributes: Mapping[str, Any]) -> None:
-        """Write what Optuna, a sampler or a pruner keeps for itself in a trial."""
+        """Write what a sampler or a pruner keeps for itself in a trial."""
         with self._unless_ended(number):
             for key, value in attributes.items():
                 self._storage.set_trial_system_attr(self._trial(number), key, value)
@@ -156,6 +156,9 @@ class StudyStore(ABC):
             distribution = chosen.distributions[name]
             value = distribution.to_internal_repr(chosen.params[name])
             self._storage.set_trial_param(trial_id, name, value, distribution)
+        for key, attribute in chosen.system_attrs.items():
+            self._storage.set_trial_system_attr(trial_id, key, attribute)
+        # Last of all: with these a trial is known as one of the search.
         for key, attribute in chosen.user_attrs.items():
             self._storage.set_trial_user_attr(trial_id, key, attribute)
 

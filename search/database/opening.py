@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
-import optuna
 from libmtl_recon_search.database.address import Address
 from libmtl_recon_search.database.lasting import PATIENCE, LastingStorage, Outage
 from libmtl_recon_search.database.words import StorageError, trouble_of
@@ -45,8 +44,6 @@ def open_storage(
         ReconError: Another version of Optuna made its tables.
         Interrupted: It is time to stop.
     """
-    # Optuna would say the same again, and in its own words.
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     outage = Outage(address, say, stopped, patience)
     began = time.monotonic()
     while True:

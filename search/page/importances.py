@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 from libmtl_recon_search.page.model import PageObjective
+from libmtl_recon_search.quiet import optuna_quiet
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
@@ -104,12 +105,8 @@ def _shares(trials: Sequence[FrozenTrial], values: Sequence[float]) -> dict[str,
 
 def _new_study() -> optuna.Study:
     """A study in memory, of which Optuna says nothing."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
+    with optuna_quiet():
         return optuna.create_study()
-    finally:
-        optuna.logging.set_verbosity(before)
 
 
 def _column(

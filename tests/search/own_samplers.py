@@ -40,14 +40,6 @@ class Half(optuna.pruners.BasePruner):
     """Has no method to look at trials."""
 
 
-class Tired(optuna.samplers.RandomSampler):
-    """Fails after five trials."""
-
-    def before_trial(self, study: Any, trial: Any) -> None:
-        if trial.number > 4:
-            raise LookupError("no more")
-
-
 class Late(optuna.pruners.BasePruner):
     """Fails from the fifth epoch on."""
 
@@ -55,3 +47,11 @@ class Late(optuna.pruners.BasePruner):
         if trial.last_step > 3:
             raise LookupError("too late")
         return False
+
+
+class Tired(optuna.samplers.RandomSampler):
+    """Fails after five trials."""
+
+    def before_trial(self, study: Any, trial: Any) -> None:
+        if trial.number > 4:
+            raise LookupError("no more")

@@ -468,13 +468,14 @@ def test_what_does_not_fit_the_space_is_taken_out_of_the_queue(folder: Folder) -
         {"weighting": "EW", "k": 2, "s": -0.33},
         {"weighting": "EW", "k": -1, "s": -0.1},
         {"weighting": ["EW"], "k": None},
+        {"weighting": "GradOPS", "alhpa": 1.0},
     ]
     with folder.optuna() as study:
         for values in asked:
             study.enqueue_trial(values)
     found = folder.search()
-    assert {trial.state for trial in folder.trials[:7]} == {TrialState.FAIL}
-    assert len(folder.said) == 7
+    assert {trial.state for trial in folder.trials[:8]} == {TrialState.FAIL}
+    assert len(folder.said) == 8
     for number, text in enumerate(folder.said):
         assert f"Trial {number}, which another program put into the queue, is left out" in text
     assert (found.finished, found.board.failures) == (6, [])
@@ -493,6 +494,37 @@ def test_other_studies_in_the_same_file_are_their_own_business(folder: Folder) -
 
 
 # Interruptions.
+
+
+def test_it_remembers_how_often_in_a_row_it_chose_what_was_trained(
+    folder: Folder, tmp_path: Path, profile: ConflictProfile
+) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = Folder(tmp_path / "whole", profile)
+    whole.search(17)
+    again = ["same_as" in trial.user_attrs for trial in whole.trials]
+    # After three in a row it takes one of those that are left.
+    at = next(n for n in range(3, len(again)) if all(again[n - 3 : n]))
+    assert not again[at]
+    study = folder.open(17)
+    enter = study._enter
+
+    def until_then(*chosen: Any) -> Any:
+        if len(study.trials) == at:
+            raise KeyboardInterrupt
+        return enter(*chosen)
+
+    study._enter = until_then  # type: ignore[method-assign]
+    with (
+        Display() as display,
+        display.phase("trials", 17) as phase,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        study.optimize(phase, lambda: None)
+    assert len(folder.trials) == at
+    folder.search(17)
+    assert folder.table() == whole.table()
+    whole.close()
 
 
 @pytest.mark.parametrize("at", [1, 3, 6])

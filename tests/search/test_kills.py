@@ -30,6 +30,12 @@ WriteConfig = Callable[..., Path]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP)
 
 
+def _without_costs(measured: dict[str, Any]) -> None:
+    """Leave out what is another number each time that the same is trained."""
+    for name in ("memory", "step_time"):
+        measured.pop(name, None)
+
+
 @dataclass
 class Victim:
     """A search in a folder of its own, started as often as it is killed."""
@@ -89,10 +95,13 @@ class Victim:
         """All that a search comes to."""
         report = json.loads((self.out / "report.json").read_text(encoding="utf-8"))
         report["command"] = report["command"].replace(str(self.home), "")
+        _without_costs(report["reached"]["costs"])
         storage = optuna.storages.RDBStorage(f"sqlite:///{self.out / 'study.db'}")
         trials = optuna.load_study(study_name="tiny", storage=storage).get_trials()
         storage.remove_session()
         storage.engine.dispose()
+        for trial in trials:
+            _without_costs(trial.user_attrs["outcome"])
         assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
         records = {file.name: read_record(file) for file in (self.out / "runs").glob("*.jsonl")}
         others = [f.name for f in self.out.iterdir() if f.suffix not in (".db-wal", ".db-shm")]

@@ -11,6 +11,7 @@ import optuna
 import pytest
 from fake_runs import LAYERS, TASKS, Asked, Curves, FakeRunner, World, write_search
 from libmtl_recon_search import load_config, write_report
+from libmtl_recon_search.paging import make_page
 from libmtl_recon_search.report import Report
 from libmtl_recon_search.run import run
 from optuna.trial import FrozenTrial, TrialState
@@ -343,6 +344,185 @@ def test_a_smaller_network_is_not_ended_for_a_larger_ones_sake(
     assert not any(trial.state == TrialState.PRUNED for trial in two.trials)
 
 
+@pytest.mark.parametrize("name", ["SuccessiveHalvingPruner", "HyperbandPruner"])
+def test_a_pruner_that_keeps_rungs_ends_what_a_search_of_optunas_own_would(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Later trials are worse, so that a good one is never behind its rung.
+    def worse_with_more_layers(asked: Asked, task: str) -> Curves:
+        curve = [
+            0.5 + (0.0 if asked.alone else 0.01 * (12 - asked.K) + 0.001 * e) for e in range(9)
+        ]
+        return curve, curve
+
+    args = {"min_resource": 2, "reduction_factor": 2}
+    if name == "HyperbandPruner":
+        args["max_resource"] = 9
+    found = Searched(
+        monkeypatch,
+        tmp_path,
+        worse_with_more_layers,
+        pruner={"name": name, "args": args},
+        trials=10,
+    )
+    # The same by Optuna alone: the same numbers, values and epochs.
+    expected = []
+    pruner = getattr(optuna.pruners, name)(**args)
+    oracle = optuna.create_study(study_name="search", direction="maximize", pruner=pruner)
+    for trial in found.trials:
+        own = oracle.ask()
+        state = TrialState.COMPLETE
+        if "same_as" in trial.user_attrs:  # it was not trained
+            oracle.tell(own, state=TrialState.FAIL)
+            continue
+        for epoch in range(9):
+            best = 100 * (0.01 * (12 - trial.params["k"]) + 0.001 * epoch) / 0.5
+            own.report(best, epoch)
+            if own.should_prune() and epoch < 8:
+                state = TrialState.PRUNED
+                break
+        oracle.tell(own, best if state == TrialState.COMPLETE else None, state=state)
+        expected.append((trial.number, state))
+    assert [(t.number, t.state) for t in found.trials if "same_as" not in t.user_attrs] == expected
+    assert {state for _, state in expected} == {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+def test_optuna_says_as_much_after_a_search_as_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    try:
+        Searched(monkeypatch, tmp_path, trials=2)
+        assert optuna.logging.get_verbosity() == optuna.logging.INFO
+    finally:
+        optuna.logging.set_verbosity(before)
+    assert "study created" not in capfd.readouterr().err
+
+
+def test_a_trial_that_breaks_a_constraint_is_no_finalist(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Two plans have 15 % more parameters at most: of K = 0 and K = 1.
+    limits = {"parameters": {"at_most": 1.15}}
+    finalists = {"count": 5, "seeds": [9]}
+    space = {"weighting": ["EW"], "s": [-0.1], "k": [0, 1, 6, 8, 10]}
+    found = Searched(
+        monkeypatch, tmp_path, constraints=limits, finalists=finalists, space=space, trials=5
+    )
+    assert [len(one.plan.layers) for one in found.report.finalists] == [1, 0]
+    assert len(found.report.best.layers) == 1
+    assert found.report.notes == ()
+
+
+def test_of_trials_that_all_break_constraints_the_nearest_is_taken_and_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limits = {"parameters": {"at_most": 1.15}}
+    finalists = {"count": 5, "seeds": [9]}
+    space = {"weighting": ["EW"], "s": [-0.1], "k": [4, 6, 8, 10]}
+    found = Searched(
+        monkeypatch, tmp_path, constraints=limits, finalists=finalists, space=space, trials=4
+    )
+    assert len(found.report.best.layers) == 4
+    assert "no trial keeps the constraints" in found.report.notes[0]
+
+
+def test_the_smallest_of_those_that_are_as_good_is_picked_as_the_only_finalist(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pick = {"best": "delta_m", "within": 5.0}  # 2 points for each layer
+    space = {"weighting": ["EW"], "s": [-0.1], "k": [0, 5, 7, 8, 9]}
+    found = Searched(monkeypatch, tmp_path, pick=pick, space=space, trials=5)
+    assert len(found.report.best.layers) == 7
+
+
+@pytest.mark.parametrize("objectives", [["a.Acc"], ["a.Acc", "delta_m"], ["delta_m", "b.Acc"]])
+def test_an_epoch_in_which_something_that_is_judged_is_undefined_is_not_the_best(
+    objectives: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def nan_at_its_best(asked: Asked, task: str) -> Curves:
+        if asked.K:
+            curve = [0.6, 0.9 if task == "a" else math.nan, 0.55]
+            return curve, curve
+        return [0.5] * 3, [0.5] * 3
+
+    changes: dict[str, Any] = {"objectives": objectives}
+    if objectives == ["delta_m", "b.Acc"]:
+        changes["metrics"] = {"leave_out": ["b"]}  # Δm is defined without it
+    found = Searched(monkeypatch, tmp_path, nan_at_its_best, trials=3, **changes)
+    split = [trial for trial in found.trials if trial.params["k"]]
+    assert split
+    assert {trial.user_attrs["outcome"]["epoch"] for trial in split} == {0}
+    expected = [20.0 if name == "delta_m" else 0.6 for name in objectives]
+    assert [t.values for t in split] == [pytest.approx(expected)] * len(split)
+
+
+def test_report_and_page_have_the_same_front(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for objectives in (["delta_m"], ["parameters"], ["worst_task", "a.Acc"]):
+        folder = tmp_path / objectives[0]
+        folder.mkdir()
+        found = Searched(monkeypatch, folder, objectives=objectives, trials=5)
+        page = make_page(found.study, folder, "study", None)
+        shown = {trial.number for trial in page.trials if trial.on_front}
+        in_report = {row.number for row in found.report.front}
+        repeated = {t.number for t in found.trials if "same_as" in t.user_attrs}
+        assert in_report - repeated == shown
+        assert len(shown) == (1 if len(objectives) == 2 else 5)
+
+
+def test_a_baseline_that_breaks_a_constraint_is_not_on_the_front(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limits = {"each_task": {"not_below": 1.0}}
+    found = Searched(monkeypatch, tmp_path, constraints=limits, trials=4)
+    reference = make_page(found.study, tmp_path, "study", None).reference
+    assert reference is not None
+    assert not reference.feasible
+    assert not reference.on_front
+    assert reference.violated == "each_task.a by 1, each_task.b by 0.8"
+
+
+def test_a_grid_is_gone_through_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    space = {
+        "weighting": ["EW", "GradOPS"],
+        "alpha": [-1.0, 0.0, 1.0],
+        "s": [-0.1, -0.05],
+        "k": {"low": 0, "high": LAYERS - 1},
+    }
+    grid = {"weighting": ["GradOPS"], "alpha": [-1.0, 1.0], "k": [2, 3, 4], "s": [-0.1]}
+    sampler = {"name": "GridSampler", "args": {"search_space": grid}}
+    found = Searched(monkeypatch, tmp_path, space=space, sampler=sampler, trials=6)
+    # What begins other searches is not in the grid.
+    chosen = [
+        (t.params["alpha"], t.params["k"]) for t in found.trials if "grid_id" in t.system_attrs
+    ]
+    assert sorted(chosen) == [(a, k) for a in (-1.0, 1.0) for k in (2, 3, 4)]
+    assert len(found.trials) == 6
+
+
+def test_a_sampler_keeps_its_state_from_trial_to_trial(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sampler = {"name": "NSGAIISampler", "args": {"population_size": 4}}
+    flags = {"lr": WIDE}
+    found = Searched(monkeypatch, tmp_path, flags=flags, sampler=sampler, trials=12)
+    generations = [
+        value for t in found.trials for k, value in t.system_attrs.items() if "generation" in k
+    ]
+    assert set(generations) >= {0, 1, 2}
+    assert generations == sorted(generations)
+
+
+def test_a_sampler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    runner, sampler = FakeRunner(level), {"name": "own_samplers:Tired"}
+    with pytest.raises(ReconError, match=r"sampler own_samplers:Tired could not .*LookupError"):
+        Searched(monkeypatch, tmp_path, runner=runner, sampler=sampler, flags={"lr": WIDE})
+    assert runner.trained != []
+
+
 DISCRETE: dict[str, Any] = {"weighting": ["EW", "GradOPS"], "alpha": [-1.0, 0.0, 1.0]}
 
 
@@ -364,91 +544,28 @@ def test_brute_force_tries_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     }
 
 
-@pytest.mark.parametrize(
-    ("sampler", "words"),
-    [
-        (
-            {"name": "GridSampler", "args": {"search_space": {"weighting": ["EW", "GradOPS"]}}},
-            "is not found in the given grid",
-        ),
-        ({"name": "BruteForceSampler"}, "step must be given"),
-    ],
-)
 def test_a_sampler_that_cannot_choose_from_the_space_is_refused_before_a_training(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sampler: dict[str, Any], words: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    # Whether a list is searched is not known before the script was started.
+    grid = {"weighting": ["EW", "GradOPS"], "alpha": [-1.0, 0.0]}
+    sampler = {"name": "GridSampler", "args": {"search_space": grid}}
+    changes: dict[str, Any] = {"space": DISCRETE, "flags": {"bs": [64, 128]}, "sampler": sampler}
     runner = FakeRunner(level)
-    with pytest.raises(ReconError, match=f"^sampler must choose trials .*{words}"):
-        Searched(
-            monkeypatch,
-            tmp_path,
-            runner=runner,
-            space=DISCRETE,
-            sampler=sampler,
-            flags={"lr": WIDE},
-        )
+    with pytest.raises(ReconError, match=r"^sampler must choose .*flags\.bs, is not found"):
+        Searched(monkeypatch, tmp_path, runner=runner, **changes)
     assert runner.trained == []
 
 
-def test_a_sampler_that_fails_later_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    runner = FakeRunner(level)
-    with pytest.raises(ReconError, match=r"^sampler must choose trials .*LookupError: no more"):
-        Searched(
-            monkeypatch,
-            tmp_path,
-            runner=runner,
-            sampler={"name": "own_samplers:Tired"},
-            flags={"lr": WIDE},
-        )
-    assert runner.trained != []
-
-
-def climbing(asked: Asked, task: str) -> Curves:
-    """Nine epochs, the better the nearer the learning rate is to 0.01."""
-    (top, *_), _ = level(asked, task)
-    curve = [top * (1 - 0.5 ** (epoch + 1)) for epoch in range(9)]
-    return curve, curve
-
-
-@pytest.mark.parametrize(
-    ("name", "args"),
-    [
-        ("SuccessiveHalvingPruner", {"min_resource": 1, "reduction_factor": 2}),
-        ("HyperbandPruner", {"min_resource": 1, "max_resource": 9, "reduction_factor": 3}),
-    ],
-)
-def test_trials_end_where_optuna_itself_would_end_them(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, args: dict[str, Any]
-) -> None:
-    pruner = {"name": name, "args": args}
-    space = {"weighting": ["EW"]}
-    found = Searched(
-        monkeypatch, tmp_path, climbing, space=space, flags={"lr": WIDE}, pruner=pruner, trials=14
-    )
-    study = optuna.create_study(
-        study_name="study", direction="maximize", pruner=getattr(optuna.pruners, name)(**args)
-    )
-    for made in found.trials:
-        trial = study.ask()
-        ended = None
-        for epoch, value in made.intermediate_values.items():
-            trial.report(value, epoch)
-            if trial.should_prune() and epoch < 8:
-                ended = epoch
-                break
-        # What was ended has no further epoch, and what was not has all of them.
-        assert (made.state == TrialState.PRUNED) == (ended is not None)
-        assert ended in (None, max(made.intermediate_values, default=None))
-        over = ended is not None
-        study.tell(trial, None if over else 0.0, TrialState.PRUNED if over else None)
-    assert [t.state for t in found.trials].count(TrialState.PRUNED) >= 3
+def long(asked: Asked, task: str) -> Curves:
+    """Nine epochs."""
+    (_, top), _ = level(asked, task)
+    return [top] * 9, [top] * 9
 
 
 def test_a_pruner_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    runner = FakeRunner(climbing)
-    with pytest.raises(ReconError, match=r"pruner must look at trials .*LookupError: too late"):
+    runner = FakeRunner(long)
+    with pytest.raises(ReconError, match=r"The pruner Late could not .*LookupError: too late"):
         Searched(monkeypatch, tmp_path, runner=runner, pruner={"name": "own_samplers:Late"})
 
 
@@ -464,16 +581,6 @@ def test_a_queued_trial_with_a_name_that_there_is_not_is_left_out(
     assert (wrong.state, right.state) == (TrialState.FAIL, TrialState.COMPLETE)
     assert right.params == {"weighting": "GradOPS", "alpha": -1.0, "flags.bs": 128}
     assert f"Trial {wrong.number}, which another program put" in capfd.readouterr().err
-
-
-def test_optuna_says_nothing_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    optuna.logging.set_verbosity(optuna.logging.INFO)
-    Searched(
-        monkeypatch, tmp_path, space=DISCRETE, flags={"lr": WIDE}, tune_baselines=True, trials=2
-    )
-    assert "study created" not in capfd.readouterr().err
 
 
 def test_the_report_of_a_database_is_written_to_a_folder_that_is_not_there_yet(

@@ -58,9 +58,7 @@ def test_arguments_take_the_place_of_ours() -> None:
     assert draws(make_sampler(search(), 1)) != draws(make_sampler(config, 1))
 
 
-@pytest.mark.parametrize(
-    "name", ["TPESampler", "GPSampler", "RandomSampler", "NSGAIISampler", "QMCSampler"]
-)
+@pytest.mark.parametrize("name", ["TPESampler", "GPSampler", "RandomSampler", "NSGAIISampler"])
 @pytest.mark.parametrize("objectives", [["delta_m"], ["delta_m", "parameters"]])
 def test_optunas_samplers_are_found_by_name(name: str, objectives: list[str]) -> None:
     config = search(sampler={"name": name}, objectives=objectives)
@@ -166,6 +164,38 @@ def test_a_sampler_that_knows_one_objective_alone_is_refused_for_several() -> No
 def test_cma_es_is_refused_for_several_objectives() -> None:
     found = said(sampler={"name": "CmaEsSampler"}, objectives=["delta_m", "parameters"])
     assert "CmaEsSampler says: " in str(found["sampler"])
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "space", "why"),
+    [
+        ("QMCSampler", {}, {}, "must be a sampler that chooses by the trials there are"),
+        (
+            "GridSampler",
+            {"search_space": {"weighting": ["EW"], "k": [1]}},
+            {"weighting": ["EW"], "k": [0, 1]},
+            "The parameter name, s, is not found in the given grid",
+        ),
+        (
+            "BruteForceSampler",
+            {},
+            {"weighting": ["EW", "GradOPS"], "alpha": {"low": -1.0, "high": 1.0}},
+            "the search space will be infinite",
+        ),
+    ],
+)
+def test_a_sampler_that_cannot_choose_from_the_space_is_refused(
+    name: str, args: dict[str, Any], space: dict[str, Any], why: str
+) -> None:
+    found = said(sampler={"name": name, "args": args}, space=space)
+    assert why in " ".join(map(str, found.values()))
+
+
+def test_a_sampler_that_goes_through_a_finite_space_is_taken() -> None:
+    space = {"weighting": ["EW", "GradOPS"], "alpha": [-1.0, 1.0], "k": [0, 1], "s": [-0.1]}
+    assert search(sampler={"name": "BruteForceSampler"}, space=space)
+    grid = {"weighting": ["EW"], "alpha": [1.0], "k": [1], "s": [-0.1]}
+    assert search(sampler={"name": "GridSampler", "args": {"search_space": grid}}, space=space)
 
 
 def test_a_pruner_beside_prune_false_is_a_contradiction() -> None:

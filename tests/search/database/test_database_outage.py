@@ -81,6 +81,7 @@ def test_workers_wait_a_minute_for_postgresql(
     _survived(own_postgres, tmp_path, crew, 60.0, 15.0, 120.0)
 
 
+@pytest.mark.slow
 def test_outage_longer_than_the_grace_costs_no_run(
     own_postgres: Postgres, tmp_path: Path, crew: Crew
 ) -> None:
@@ -102,7 +103,8 @@ def test_claims_wait_for_mariadb(tmp_path: Path, worker: Worker) -> None:
         found = claims.find("k")
         assert found is not None
         assert claims.content(found) == b"done"
-    assert [text.split(":")[0][:13] for text in said] == ["The database ", "The database "]
+        heard = list(said)  # before the server ends, of which heartbeats may hear
+    assert [text.split(":")[0][:13] for text in heard] == ["The database ", "The database "]
 
 
 def test_database_that_stays_away_is_given_up(own_postgres: Postgres, worker: Worker) -> None:

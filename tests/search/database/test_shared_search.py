@@ -91,12 +91,12 @@ def test_a_small_space_is_trained_whole(sqlite_url: str, crew: Crew, tmp_path: P
 @pytest.mark.parametrize(
     "dies",
     [
-        "single",
-        "score",
         "plan",
         "before the first heartbeat",
-        "before a trial is told",
-        "finalists",
+        pytest.param("single", marks=pytest.mark.slow),
+        pytest.param("score", marks=pytest.mark.slow),
+        pytest.param("before a trial is told", marks=pytest.mark.slow),
+        pytest.param("finalists", marks=pytest.mark.slow),
     ],
 )
 def test_a_worker_that_is_killed_costs_only_the_run_that_it_was_at(
