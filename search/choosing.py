@@ -21,7 +21,7 @@ from libmtl_recon_search.constructors import said
 from libmtl_recon_search.giving_up import Pruning, Watch
 from libmtl_recon_search.judge import Judge
 from libmtl_recon_search.plan import Plan
-from libmtl_recon_search.samplers import make_sampler
+from libmtl_recon_search.samplers import is_grid, make_sampler
 from libmtl_recon_search.space import SearchSpace
 from optuna.distributions import BaseDistribution
 from optuna.storages import InMemoryStorage
@@ -60,6 +60,8 @@ class Chooser:
             assert plan is not None  # of this space
             self._anchors.setdefault(plan.key, values)
         self._distributions = self._of_all_parameters()
+        if is_grid(type(make_sampler(config, 0))):
+            self._anchors = {}  # what is not in its grid a grid is not asked for
         self._pruning = Pruning(config, judge, epochs) if config.prune else None
 
     def choose(

@@ -9,12 +9,15 @@ from typing import Any
 import optuna
 from libmtl_recon_search.board import repeats
 from libmtl_recon_search.config import Config
+from libmtl_recon_search.constructors import said
 from libmtl_recon_search.curves import curve_of
 from libmtl_recon_search.front import parameters_of
 from libmtl_recon_search.judge import COSTS, Judge
 from libmtl_recon_search.samplers import make_pruner
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from libmtl_recon import ReconError
 
 # Hyperband sorts trials into brackets by the study's name and by their numbers.
 _NAME = "search"
@@ -54,9 +57,19 @@ class Pruning:
         return optuna.create_study(storage=storage, study_name=_NAME, direction=self._direction)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Ask the pruner."""
+        """Ask the pruner.
+
+        Raises:
+            ReconError: The pruner, which may be anybody's, failed.
+        """
         with self._lock:
-            return self._pruner.prune(study, trial)
+            try:
+                return self._pruner.prune(study, trial)
+            except Exception as error:
+                raise ReconError(
+                    f"The pruner {type(self._pruner).__name__} could not look at a trial: "
+                    f"{said(error)}. Name another one, or give it other `args`."
+                ) from error
 
 
 class Watch:

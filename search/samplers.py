@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +94,8 @@ def check_sampler(
     objectives: int,
     space: Space | None,
     flags: Mapping[str, Any] | None = None,
+    draw: Callable[[optuna.Trial], object] | None = None,
+    key: str = "",
 ) -> None:
     """See that a sampler can be made, and chooses trials of a search.
 
@@ -102,10 +104,12 @@ def check_sampler(
         objectives: How many there are.
         space: From which it chooses; None if it is not known.
         flags: The script's, of all runs; ranges of these are chosen as well.
+        draw: Chooses all values of a trial, once the script has said which there are.
+        key: Where the sampler stands.
 
     Raises:
         UsageError: There is no such sampler, it cannot be made from its ``args``, or it fails; if
-            several arguments are wrong, all are named. The parameter is within ``sampler``.
+            several arguments are wrong, all are named. The parameter is within ``key``.
     """
     sampler = _sampler(chosen, 0)
     if isinstance(sampler, optuna.samplers.QMCSampler):
@@ -116,7 +120,7 @@ def check_sampler(
             "Optuna's QMCSampler goes by how often it was asked, which a search that is gone on "
             "with, or has many workers, does not tell it. Take RandomSampler or GridSampler.",
         )
-    with _refusing(chosen, "choose trials of this search"):
+    with _refusing(chosen, "choose trials of this search", key):
         made: list[FrozenTrial] = []
         for place in range(max(_REHEARSED, 0 if space is None else len(space.weighting))):
             # As in a search: each trial is chosen from those before, and told to nobody.
@@ -124,7 +128,10 @@ def check_sampler(
             study.add_trials(made)
             trial = study.ask()
             weighting = "" if space is None else space.weighting[place % len(space.weighting)]
-            _choose(trial, space, flags or {}, weighting)
+            if draw is None:
+                _choose(trial, space, flags or {}, weighting)
+            else:
+                draw(trial)
             ended = study.get_trials()[-1]
             ended.state, ended.values = TrialState.COMPLETE, [float(place)] * objectives
             ended.datetime_complete = ended.datetime_start
@@ -155,11 +162,17 @@ def _sampler(chosen: Sampler, seed: int) -> BaseSampler:
     found = class_of(_SAMPLERS, chosen.name, chosen.optunahub)
     raise_all("The sampler", faults_of_args(chosen.args, found))
     args = {**(_TPE if found is optuna.samplers.TPESampler else {}), **chosen.args}
-    if "seed" in inspect.signature(found).parameters:
+    # A trial names its place in a grid, whose order is by the seed: that must stay the same.
+    if "seed" in inspect.signature(found).parameters and not is_grid(found):
         own = args.get("seed")
         args["seed"] = seed if own is None else _digest(f"{own} {seed}")
     made: BaseSampler = _made(chosen, found, args)
     return made
+
+
+def is_grid(found: type) -> bool:
+    """Whether a sampler chooses from a list of trials of its own, and takes no others."""
+    return issubclass(found, optuna.samplers.GridSampler)
 
 
 def _pruner(chosen: Pruner) -> BasePruner:
@@ -179,7 +192,7 @@ def _digest(text: str) -> int:
 
 
 @contextmanager
-def _refusing(chosen: Sampler | Pruner, aim: str) -> Iterator[None]:
+def _refusing(chosen: Sampler | Pruner, aim: str, key: str = "") -> Iterator[None]:
     """Say in words what a sampler or pruner, which may be anybody's, raises; Optuna keeps quiet."""
     try:
         with optuna_quiet(), warnings.catch_warnings():
@@ -187,7 +200,7 @@ def _refusing(chosen: Sampler | Pruner, aim: str) -> Iterator[None]:
             yield
     except Exception as error:
         raise UsageError(
-            "",
+            key,
             f"must {aim}",
             chosen.model_dump(exclude_defaults=True),
             f"{chosen.name} says: {said(error)}.",

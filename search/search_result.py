@@ -15,6 +15,7 @@ from libmtl_recon_search.paging import make_page, write_page
 from libmtl_recon_search.report import Report
 from libmtl_recon_search.run import run
 from libmtl_recon_search.stored import stored
+from libmtl_recon_search.trouble import explained
 
 from libmtl_recon import ConflictProfile, MissingPackageError
 
@@ -165,11 +166,13 @@ def write_report(
         The files: ``report.html``, and ``report.md`` where the search is not at its end.
 
     Raises:
-        ReconError: There is no such search, or it has not come to its first trial.
+        ReconError: There is no such search, it has not come to its first trial, or the folder
+            cannot be written to.
     """
     config = as_config(config)
     folder = Path("runs") / config.name if out is None else Path(out)
-    with stored(config.name, folder, storage) as found:
+    with stored(config.name, folder, storage) as found, explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
         return write_page(found.study, folder, config.name, found.profile)
 
 

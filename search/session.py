@@ -77,7 +77,13 @@ class Session:
         """
         self.space = SearchSpace(self.config, self._flags_of_several())
         self.jobs = Jobs(self.config, self.folder, self.space)
-        started = check_starts(self.config, self.space, self.jobs.start, self.runner.run)
+        started = check_starts(
+            self.config,
+            self.space,
+            self.jobs.start,
+            self.runner.run,
+            lambda: self.runner.run(self.jobs.describe()),
+        )
         self.judge = Judge(self.config, started.higher_is_better)
         self.tasks = started.tasks
         self._know_network(started)

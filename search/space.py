@@ -108,6 +108,13 @@ class SearchSpace:
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Plan:
         """Have Optuna choose a plan."""
+        plan = self.draw(trial)
+        if not plan.K:
+            return plan
+        return replace(plan, layers=self._layers(plan.select, plan.S, plan.K))
+
+    def draw(self, trial: optuna.trial.BaseTrial) -> Plan:
+        """Have Optuna choose the values of a plan, whose layers are not known yet."""
         space = self._space
         weighting = trial.suggest_categorical("weighting", space.weighting)
         alpha = None
@@ -236,8 +243,7 @@ class SearchSpace:
         if len(space.select) > 1:
             select = trial.suggest_categorical("select", space.select)
         S = float(suggest(trial, "s", space.s)) if select in MEASURED else None
-        layers = self._layers(select, S, K)
-        return replace(plan, S=S, layers=layers, select=select, K=K, seed=self._config.seed)
+        return replace(plan, S=S, select=select, K=K, seed=self._config.seed)
 
     def _layers(self, select: str, S: float | None, K: int) -> tuple[str, ...]:
         known = select, S, K

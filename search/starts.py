@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from libmtl_recon_search.check import faults_of
 from libmtl_recon_search.faults import raise_all
 from libmtl_recon_search.judge import Judge
 from libmtl_recon_search.plan import Plan
+from libmtl_recon_search.samplers import check_sampler
 
-from libmtl_recon import ReconError
+from libmtl_recon import ReconError, UsageError
+from libmtl_recon.texts import did_you_mean
 
 if TYPE_CHECKING:
     from libmtl_recon_search.child import Job
@@ -27,6 +29,7 @@ def check_starts(
     space: SearchSpace,
     make: Callable[[tuple[str, ...], bool], Job],
     run: Callable[[Job], Result],
+    describe: Callable[[], Result],
 ) -> Result:
     """Start the script up to its network: by EW, as it is scored, and with all that is searched.
 
@@ -38,13 +41,15 @@ def check_starts(
         make: A run that ends when the network is built, of its command line, and whether the
             network is to be scored.
         run: Runs it.
+        describe: Asks the script which flags it has.
 
     Returns:
         What the script says of itself when it is started by EW.
 
     Raises:
-        UsageError: A weighting, a task or a metric does not exist, K leaves no layer shared, or
-            flags are refused; if several are wrong, all of them are named.
+        UsageError: A weighting, a task or a metric does not exist, K leaves no layer shared, the
+            sampler cannot choose from this space, or flags are refused; if several are wrong, all
+            of them are named.
         ReconError: The script does not start at all.
     """
 
@@ -52,11 +57,22 @@ def check_starts(
         return run(make(space.line(plan, more, seed=config.seed, own=own), scored))
 
     # The flags of EW alone are tried out below, with those of the other weightings.
-    plain = start(Plan("EW", flags=space.defaults()), True, own=False)
+    try:
+        plain = start(Plan("EW", flags=space.defaults()), True, own=False)
+    except ReconError as error:
+        if _is_refused(error):
+            raise_all("The configuration", _unknown_flags(config, describe().known))
+        raise
     faults: list[ReconError] = [
         *faults_of(config, plain),
         *Judge(config, plain.higher_is_better).faults(),
     ]
+    try:
+        check_sampler(
+            config.sampler, len(config.objectives), config.space, draw=space.draw, key="sampler"
+        )
+    except UsageError as error:
+        faults.append(error)
     seen: set[str] = set()
 
     def try_out(plan: Plan, scored: bool, **more: Any) -> None:
@@ -66,7 +82,7 @@ def check_starts(
             start(plan, scored, **more)
         except ReconError as error:
             reason = getattr(error, "reason", "")
-            if reason.startswith(_REFUSED) and reason not in seen:
+            if _is_refused(error) and reason not in seen:
                 seen.add(reason)
                 faults.append(error)
 
@@ -81,3 +97,32 @@ def check_starts(
                 try_out(Plan(name, flags=flags), False)
     raise_all("The configuration", faults)
     return plain
+
+
+def _is_refused(error: ReconError) -> bool:
+    """Whether a run ended since its command line was refused; the configuration is then wrong."""
+    if not getattr(error, "reason", "").startswith(_REFUSED):
+        return False
+    error.exit_status = UsageError.exit_status
+    return True
+
+
+def _unknown_flags(config: Config, known: Collection[str] | None) -> list[UsageError]:
+    """The flags that the script does not have; its parser takes beginnings of names, too."""
+    if known is None:
+        return []
+    given = [
+        *(("flags", name) for name in config.flags),
+        *((f"space.flags.{own}", name) for own, its in config.space.flags.items() for name in its),
+        *(("score.flags", name) for name in config.score.flags),
+    ]
+    return [
+        UsageError(
+            f"{key}.{name}",
+            "must be a flag of the script, or of LibMTL",
+            name,
+            f"{did_you_mean(name, known)}Correct its name, or leave it out.",
+        )
+        for key, name in given
+        if not any(one.startswith(name) for one in known)
+    ]

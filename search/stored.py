@@ -87,9 +87,10 @@ def _study(name: str, kept: optuna.storages.RDBStorage, where: str) -> optuna.St
         return optuna.load_study(study_name=name, storage=kept)
     except KeyError as error:
         there = [one for one in optuna.get_all_study_names(kept) if not one.endswith("/runs")]
+        others = f"There are {', '.join(map(repr, there))}" if there else "There is none"
         raise ReconError(
-            f"There is no search {name!r} in {where}, which has "
-            f"{', '.join(map(repr, there)) or 'none'}. Give its `name` in the configuration."
+            f"{where} holds no search {name!r} that has come to its trials. {others}; the `name` "
+            "in the configuration says which is meant."
         ) from error
 
 

@@ -90,7 +90,8 @@ class FakeRunner:
         early: Those of them that were ended early.
         interrupt: Raise this in the place of the next training for which it gives true.
         asked: What the runs were asked for, in the order of ``trained``.
-        several: The script's flags that take several values.
+        known: The script's flags; None if it does not say.
+        several: Those of them that take several values.
         killed_after: A training is killed after so many events, and made once more.
     """
 
@@ -102,6 +103,7 @@ class FakeRunner:
         self.started: list[Job] = []
         self.stopped = False
         self.interrupt: Callable[[Asked], bool] = lambda _: False
+        self.known: tuple[str, ...] | None = None
         self.several: tuple[str, ...] = ()
         self.killed_after = 0
 
@@ -120,7 +122,7 @@ class FakeRunner:
         if finished is not None:
             return finished
         if job.describe:
-            return Result(several=self.several)
+            return Result(known=self.known, several=self.several)
         asked = Asked.by(job)
         if job.start:
             return self._start(job, asked)

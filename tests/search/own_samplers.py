@@ -38,3 +38,20 @@ class Broken(optuna.pruners.BasePruner):
 
 class Half(optuna.pruners.BasePruner):
     """Has no method to look at trials."""
+
+
+class Late(optuna.pruners.BasePruner):
+    """Fails from the fifth epoch on."""
+
+    def prune(self, study: Any, trial: Any) -> bool:
+        if trial.last_step > 3:
+            raise LookupError("too late")
+        return False
+
+
+class Tired(optuna.samplers.RandomSampler):
+    """Fails after five trials."""
+
+    def before_trial(self, study: Any, trial: Any) -> None:
+        if trial.number > 4:
+            raise LookupError("no more")

@@ -10,7 +10,7 @@ import libmtl_recon_search.run
 import optuna
 import pytest
 from fake_runs import LAYERS, TASKS, Asked, Curves, FakeRunner, World, write_search
-from libmtl_recon_search import load_config
+from libmtl_recon_search import load_config, write_report
 from libmtl_recon_search.curves import curve_of
 from libmtl_recon_search.paging import make_page
 from libmtl_recon_search.report import Report
@@ -499,13 +499,13 @@ def test_a_grid_is_gone_through_once(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     }
     grid = {"weighting": ["GradOPS"], "alpha": [-1.0, 1.0], "k": [2, 3, 4], "s": [-0.1]}
     sampler = {"name": "GridSampler", "args": {"search_space": grid}}
-    found = Searched(monkeypatch, tmp_path, space=space, sampler=sampler, trials=9)
-    # Four trials begin the search, of which one is a baseline; then the six of the grid.
+    found = Searched(monkeypatch, tmp_path, space=space, sampler=sampler, trials=6)
+    # What begins other searches is not in the grid.
     chosen = [
         (t.params["alpha"], t.params["k"]) for t in found.trials if "grid_id" in t.system_attrs
     ]
     assert sorted(chosen) == [(a, k) for a in (-1.0, 1.0) for k in (2, 3, 4)]
-    assert len(found.trials) == 10
+    assert len(found.trials) == 6
 
 
 def test_a_sampler_keeps_its_state_from_trial_to_trial(
@@ -522,10 +522,82 @@ def test_a_sampler_keeps_its_state_from_trial_to_trial(
 
 
 def test_a_sampler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # Whether a list is searched is not known before the script was started.
-    grid = {"weighting": ["EW"], "k": [2, 3], "s": [-0.1]}
+    runner, sampler = FakeRunner(level), {"name": "own_samplers:Tired"}
+    with pytest.raises(ReconError, match=r"sampler own_samplers:Tired could not .*LookupError"):
+        Searched(monkeypatch, tmp_path, runner=runner, sampler=sampler, flags={"lr": WIDE})
+    assert runner.trained != []
+
+
+DISCRETE: dict[str, Any] = {"weighting": ["EW", "GradOPS"], "alpha": [-1.0, 0.0, 1.0]}
+
+
+def test_a_grid_is_trained_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    grid = {"weighting": ["GradOPS"], "alpha": [-1.0, 1.0], "flags.bs": [64, 256]}
     sampler = {"name": "GridSampler", "args": {"search_space": grid}}
-    with pytest.raises(
-        ReconError, match=r"sampler GridSampler could not .* flags\.bs, is not found"
-    ):
-        Searched(monkeypatch, tmp_path, flags={"bs": [64, 128]}, sampler=sampler, trials=6)
+    flags = {"bs": [64, 128, 256]}
+    found = Searched(monkeypatch, tmp_path, space=DISCRETE, sampler=sampler, flags=flags, trials=4)
+    trained = [(a.alpha, a.flags["bs"]) for a in found.plans if a.seed == 0 and a.alpha is not None]
+    assert sorted(trained) == [(-1.0, "256"), (-1.0, "64"), (1.0, "256"), (1.0, "64")]
+
+
+def test_brute_force_tries_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sampler = {"name": "BruteForceSampler"}
+    found = Searched(monkeypatch, tmp_path, space=DISCRETE, sampler=sampler, trials=9)
+    assert {(a.weighting, a.alpha) for a in found.plans if a.seed == 0} == {
+        ("EW", None),
+        *(("GradOPS", alpha) for alpha in (-1.0, 0.0, 1.0)),
+    }
+
+
+def test_a_sampler_that_cannot_choose_from_the_space_is_refused_before_a_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Whether a list is searched is not known before the script was started.
+    grid = {"weighting": ["EW", "GradOPS"], "alpha": [-1.0, 0.0]}
+    sampler = {"name": "GridSampler", "args": {"search_space": grid}}
+    changes: dict[str, Any] = {"space": DISCRETE, "flags": {"bs": [64, 128]}, "sampler": sampler}
+    runner = FakeRunner(level)
+    with pytest.raises(ReconError, match=r"^sampler must choose .*flags\.bs, is not found"):
+        Searched(monkeypatch, tmp_path, runner=runner, **changes)
+    assert runner.trained == []
+
+
+def long(asked: Asked, task: str) -> Curves:
+    """Nine epochs."""
+    (_, top), _ = level(asked, task)
+    return [top] * 9, [top] * 9
+
+
+def test_a_pruner_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    runner = FakeRunner(long)
+    with pytest.raises(ReconError, match=r"The pruner Late could not .*LookupError: too late"):
+        Searched(monkeypatch, tmp_path, runner=runner, pruner={"name": "own_samplers:Late"})
+
+
+def test_a_queued_trial_with_a_name_that_there_is_not_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changes: dict[str, Any] = {"space": DISCRETE, "flags": {"bs": [64, 128]}}
+    found = Searched(monkeypatch, tmp_path, trials=2, **changes)
+    found.study.enqueue_trial({"alpha": 1.0, "batch": 128})
+    found.study.enqueue_trial({"weighting": "GradOPS", "alpha": -1.0, "flags.bs": 128})
+    again = Searched(monkeypatch, tmp_path, trials=3, **changes)
+    wrong, right = again.trials[-2:]
+    assert (wrong.state, right.state) == (TrialState.FAIL, TrialState.COMPLETE)
+    assert right.params == {"weighting": "GradOPS", "alpha": -1.0, "flags.bs": 128}
+    assert f"Trial {wrong.number}, which another program put" in capfd.readouterr().err
+
+
+def test_the_report_of_a_database_is_written_to_a_folder_that_is_not_there_yet(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Searched(monkeypatch, tmp_path, space=DISCRETE, trials=2)
+    url, folder = f"sqlite:///{tmp_path / 'out' / 'study.db'}", tmp_path / "new" / "reports"
+    assert folder / "report.html" in write_report(tmp_path / "study.yaml", folder, storage=url)
+    assert (folder / "report.html").exists()
+    with pytest.raises(ReconError, match=r"^Cannot use .*main\.py"):
+        write_report(tmp_path / "study.yaml", tmp_path / "main.py", storage=url)
+    other = tmp_path / "other.yaml"
+    other.write_bytes((tmp_path / "study.yaml").read_bytes())
+    with pytest.raises(ReconError, match=r"holds no search 'other' .*There are 'study';"):
+        write_report(other, folder, storage=url)

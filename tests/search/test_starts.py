@@ -21,8 +21,9 @@ def flat(asked: Asked, task: str) -> Curves:
     return [0.5], [0.5]
 
 
-def prepare(folder: Path, **changes: Any) -> FakeRunner:
+def prepare(folder: Path, known: tuple[str, ...] | None = None, **changes: Any) -> FakeRunner:
     runner = FakeRunner(flat)
+    runner.known = known
     config = load_config(write_search(folder, **changes))
     try:
         Session(config, SearchFolder(folder / "out"), runner, Display()).prepare()
@@ -93,3 +94,23 @@ def test_a_flag_that_the_script_lacks_is_named_before_a_training(
         assert word in said
     kinds = {run.name.partition("-")[0] for run in (tmp_path / "out" / "runs").glob("*.jsonl")}
     assert kinds == {"start"}
+
+
+def test_flags_that_the_script_does_not_have_are_all_named(tmp_path: Path) -> None:
+    space = {"weighting": ["EW", "UW"], "flags": {"UW": {"epoch": 2, "batch": [1, 2]}}}
+    changes = {"flags": {"refused": 1, "lr": 2}, "score": {"flags": {"stepss": 4}}}
+    with pytest.raises(FaultsError) as caught:
+        prepare(tmp_path, ("epochs", "lr", "steps"), space=space, **changes)
+    assert [fault.parameter for fault in caught.value.faults] == [
+        "flags.refused",
+        "space.flags.UW.batch",
+        "score.flags.stepss",
+    ]
+    assert "Did you mean steps?" in str(caught.value)
+
+
+def test_what_a_parser_refuses_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
+    for changes in ({"flags": {"refused": 1}}, {"score": {"flags": {"refused": 1}}}):
+        with pytest.raises(ReconError, match=r"--refused 1 .*failed") as caught:
+            prepare(tmp_path, ("refused",), **changes)
+        assert caught.value.exit_status == UsageError.exit_status
