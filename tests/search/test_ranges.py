@@ -135,5 +135,8 @@ def test_what_is_no_range_is_refused(given: dict[str, Any], place: str, words: s
 def test_a_value_between_steps_is_none_of_a_range_however_short_they_are() -> None:
     among = Range(low=1e-8, high=9e-8, step=1e-8)
     assert suggest(FixedTrial({"x": 3e-8}), "x", among) == 3e-8
-    with pytest.warns(UserWarning, match="out of the range"), pytest.raises(ValueError, match=r"x has"):
+    with (
+        pytest.warns(UserWarning, match="out of the range"),
+        pytest.raises(ValueError, match=r"x has"),
+    ):
         suggest(FixedTrial({"x": 3.5e-8}), "x", among)
