@@ -97,6 +97,7 @@ def measure_workers(config: Path, rounds: int) -> None:
     """Print what a second worker saves."""
     ratios = []
     shipped = yaml.safe_load(config.read_text(encoding="utf-8"))
+    del shipped["objective"]  # which is the default, and whose `on` is a truth value for PyYAML
     shipped |= {"workers": 1, "threads": 1, "name": "workers"}
     for place in range(rounds):
         spent_by = {}

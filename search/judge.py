@@ -183,8 +183,8 @@ class Judge:
             raise next(
                 iter(scale.undefined(last, base.val, directions)),
                 ReconError(
-                    f"{' and '.join(self._measured)} are numbers in no epoch of the run, so that "
-                    "it cannot be compared by them."
+                    f"The run cannot be compared: in no epoch {_both(self._measured)} a finite "
+                    "number."
                 ),
             )
         metrics = result.epochs[self.on][epoch]
@@ -312,6 +312,13 @@ def _of(values: Mapping[str, Mapping[str, Any]], name: str) -> Any:
             if f"{task}.{metric}" == name:
                 return value
     return math.nan
+
+
+def _both(names: Sequence[str]) -> str:
+    """Names with a verb: what a number is, or what all are."""
+    if len(names) == 1:
+        return f"is {names[0]}"
+    return f"are {', '.join(names[:-1])} and {names[-1]}"
 
 
 def _no_such(key: str, what: str, name: str, known: Sequence[str]) -> UsageError:

@@ -174,7 +174,7 @@ def _study(
 
 def _optimize(session: Session, study: Study) -> None:
     config = session.config
-    session.display.line(f"Trials are ended early: {said_of_pruner(config, session.epochs)}.")
+    session.display.line(f"Ended early are {said_of_pruner(config, session.epochs)}.")
     with session.display.phase("trials", config.trials) as phase:
         study.optimize(phase, session.runner.stop, config.timeout.study)
     failed = len(study.board.failures)
@@ -191,7 +191,7 @@ def _finalists(session: Session, study: Study) -> list[Finalist]:
     objective = config.pick.best or judge.names[0]
     trials = best_trials(study, config, judge)
     if violation(trials[0]) > 0:
-        session.note("no trial keeps the constraints; the best is the one that breaks them least")
+        session.note("no trial keeps the constraints; the best is the one that breaks them least.")
     plans = [study.plan(trial) for trial in trials]
     values = {plan: [session.searched(plan).values[objective]] for plan in plans}
     if len(plans) > 1 and config.finalists.seeds:

@@ -37,9 +37,9 @@ _PRUNERS = Kind("pruner", BasePruner, optuna.pruners)
 
 
 _WHY = (
-    "below the median of the finished ones after half of the epochs, before which the order of "
-    "plans still changes: on multidigits this saved a fifth of the epochs and lost no measurable "
-    "quality, while a third of the epochs lost 0.4 points of Δm (docs/results/pruning.md)"
+    "that are below the median of the finished ones after half of their epochs (before that the "
+    "order of plans still changes; on multidigits this saves a fifth of the epochs and loses "
+    "nothing measurable, see docs/results/pruning.md)"
 )
 
 
@@ -81,12 +81,12 @@ def make_pruner(config: Config, epochs: int) -> BasePruner:
 def said_of_pruner(config: Config, epochs: int) -> str:
     """What ends trials early, and why, in words."""
     if not config.prune:
-        return "nothing (`prune: false`)"
+        return "no trials (`prune: false`)"
     if config.pruner is not None:
         args = ", ".join(f"{name}={value!r}" for name, value in config.pruner.args.items())
-        return f"by {config.pruner.name}({args})"
+        return f"those that {config.pruner.name}({args}) picks out"
     half = max(1, epochs // 2)
-    return f"by MedianPruner(n_startup_trials=5, n_warmup_steps={half}), {_WHY}"
+    return f"trials {_WHY}: MedianPruner(n_startup_trials=5, n_warmup_steps={half})"
 
 
 def check_sampler(
