@@ -12,7 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from libmtl_recon_search.child import Job
-from libmtl_recon_search.objective import relative_improvement
+from libmtl_recon_search.config import Config
+from libmtl_recon_search.config_space import Space
+from libmtl_recon_search.judge import Baseline, Judge
 from libmtl_recon_search.process import Runner
 from libmtl_recon_search.record import read_record
 from libmtl_recon_search.result import Result
@@ -227,11 +229,13 @@ def collect(
 
 def _curve(result: Result, alone: dict[str, Result]) -> Curve:
     """Against the single-task networks of the seed, each at its own best epoch."""
+    config = Config(script="multidigits", space=Space())
+    judge = Judge(config, result.higher_is_better)
     val, test = {}, {}
     for task, single in alone.items():
-        epoch = single.best_epoch(None, "val")
+        epoch = judge.single(single)
         val[task] = single.epochs["val"][epoch][task]
         test[task] = single.test_after(epoch, "val")[task]
-    gains = result.improvements(val, "val")
-    at = result.test_after(result.best_epoch(val, "val"), "val")
-    return Curve(tuple(gains), relative_improvement(at, test, result.higher_is_better))
+    gains = judge.curve(result, val)
+    outcome = judge.outcome(result, Baseline(val, test, 0))
+    return Curve(tuple(gains), outcome.test)

@@ -20,6 +20,7 @@ from libmtl_recon_search.training import Pruned
 def run(monkeypatch: pytest.MonkeyPatch, folder: Path, world: World, **changes: Any) -> Report:
     monkeypatch.setattr(libmtl_recon_search.run, "Runner", FakeRunner(world))
     monkeypatch.setattr(libmtl_recon_search.run, "_draw", lambda *_: ())
+    monkeypatch.setattr(libmtl_recon_search.run, "write_page", lambda *_: [])
     return run_search(load_config(write_search(folder, **changes)), folder / "out")
 
 
@@ -70,6 +71,7 @@ def test_the_comparison_is_trained_with_its_own_seeds(
     runner = FakeRunner(telling)
     monkeypatch.setattr(libmtl_recon_search.run, "Runner", runner)
     monkeypatch.setattr(libmtl_recon_search.run, "_draw", lambda *_: ())
+    monkeypatch.setattr(libmtl_recon_search.run, "write_page", lambda *_: [])
     file = write_search(tmp_path, seed=5, confirm=[11, 12], trials=3)
     best = run_search(load_config(file), tmp_path / "out").best
     asked = [Asked.by(job) for job in runner.trained if job.profile is None]
@@ -200,6 +202,7 @@ def test_positional_arguments_stand_before_the_flags_of_every_run(
     runner = FakeRunner(telling)
     monkeypatch.setattr(libmtl_recon_search.run, "Runner", runner)
     monkeypatch.setattr(libmtl_recon_search.run, "_draw", lambda *_: ())
+    monkeypatch.setattr(libmtl_recon_search.run, "write_page", lambda *_: [])
     flags = {"epochs": 3}
     file = write_search(tmp_path, arguments=["train", "a b"], flags=flags, trials=2)
     report = run_search(load_config(file), tmp_path / "out")

@@ -41,11 +41,14 @@ class Searched:
         folder: Path,
         world: World = level,
         runner: FakeRunner | None = None,
+        page: bool = False,
         **changes: Any,
     ) -> None:
         self.runner = runner or FakeRunner(world)
         monkeypatch.setattr(libmtl_recon_search.run, "Runner", self.runner)
         monkeypatch.setattr(libmtl_recon_search.run, "_draw", lambda *_: ())
+        if not page:
+            monkeypatch.setattr(libmtl_recon_search.run, "write_page", lambda *_: [])
         config = load_config(write_search(folder, **changes))
         self.report: Report = run(config, folder / "out").report
         storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'out' / 'study.db'}")
@@ -117,7 +120,7 @@ def test_without_k_nothing_is_split_and_nothing_is_scored(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     space = {"weighting": ["GradOPS"], "alpha": [-1.0, 0.0, 1.0]}
-    found = Searched(monkeypatch, tmp_path, space=space, trials=5)
+    found = Searched(monkeypatch, tmp_path, page=True, space=space, trials=5)
     assert not any(job.profile for job in found.runner.trained)
     assert {(a.alpha, a.K) for a in found.plans if a.weighting == "GradOPS"} == {
         (-1.0, 0),

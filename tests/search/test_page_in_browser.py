@@ -87,12 +87,15 @@ def finished(page: Page) -> int:
     return sum(1 for trial in page.trials if trial.values)
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     "page",
     [
         pytest.param(a_page(1), id="one trial"),
-        pytest.param(a_page(30, objectives=2, tasks=20, layers=60), id="20 tasks"),
-        pytest.param(a_page(300, layers=200), id="300 trials"),
+        pytest.param(a_page(30, objectives=2, tasks=20, layers=60), id="20 tasks", marks=SLOW),
+        pytest.param(a_page(300, layers=200), id="300 trials", marks=SLOW),
     ],
 )
 def test_every_figure_is_drawn(page: Page, show: Callable[..., Shown]) -> None:

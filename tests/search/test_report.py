@@ -177,6 +177,7 @@ def test_every_number_of_the_study_is_accounted_for(
 ) -> None:
     monkeypatch.setattr(libmtl_recon_search.run, "Runner", FakeRunner(world))
     monkeypatch.setattr(libmtl_recon_search.run, "_draw", lambda *_: ())
+    monkeypatch.setattr(libmtl_recon_search.run, "write_page", lambda *_: [])
     space: dict[str, Any] = {"weighting": ["EW"], "s": [-0.1], "k": {"low": 0, "high": 2}}
     file = write_search(tmp_path, space=space, trials=3)
     report = run_search(load_config(file), tmp_path / "out")

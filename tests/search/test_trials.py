@@ -32,6 +32,7 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, world: World, **changes: 
 def _run(monkeypatch: pytest.MonkeyPatch, folder: Path, runner: FakeRunner, **changes: Any) -> None:
     monkeypatch.setattr(libmtl_recon_search.run, "Runner", runner)
     monkeypatch.setattr(libmtl_recon_search.run, "_draw", lambda *_: ())
+    monkeypatch.setattr(libmtl_recon_search.run, "write_page", lambda *_: [])
     run_search(load_config(write_search(folder, **changes)), folder / "out")
 
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import optuna
 from libmtl_recon_search.child import Job
 from libmtl_recon_search.database.address import Address
 from libmtl_recon_search.database.beats import Beats
@@ -130,6 +131,7 @@ def _logged(log: Path, target: Callable[..., None], args: Sequence[Any]) -> None
         for number in (1, 2):
             os.dup2(stream.fileno(), number)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # as a search does
     try:
         target(*args)
     except BaseException:

@@ -35,10 +35,11 @@ PHASES = {
     "before publishing": 1,
     "before it is told": 1,
 }
-# In PostgreSQL only the first by default, in which its clock counts.
-KILLS = [("sqlite", phase) for phase in PHASES] + [
-    pytest.param("postgres", phase, marks=[pytest.mark.slow] if again else [])
-    for phase, again in PHASES.items()
+QUICK = {("postgres", "before the first heartbeat"), ("sqlite", "before publishing")}
+KILLS = [
+    pytest.param(kind, phase, marks=[] if (kind, phase) in QUICK else [pytest.mark.slow])
+    for kind in ("sqlite", "postgres")
+    for phase in PHASES
 ]
 
 

@@ -89,6 +89,7 @@ def test_outage_longer_than_the_grace_costs_no_run(
     _survived(own_postgres, tmp_path, crew, 4.0, 0.5, 2.0)
 
 
+@pytest.mark.slow
 def test_claims_wait_for_mariadb(tmp_path: Path, worker: Worker) -> None:
     with MariaDB(tmp_path / "mariadb") as server:
         said: list[str] = []

@@ -80,6 +80,7 @@ def test_workers_make_one_search(workers: int, url: str, crew: Crew, tmp_path: P
     assert all(report.stat().st_size > 1_000_000 for report in reports)
 
 
+@pytest.mark.slow
 def test_a_small_space_is_trained_whole(sqlite_url: str, crew: Crew, tmp_path: Path) -> None:
     space = {"weighting": ["EW"], "s": [-0.1], "k": {"low": 0, "high": 4}}
     file = write_search(tmp_path, space=space, trials=30)
@@ -92,7 +93,7 @@ def test_a_small_space_is_trained_whole(sqlite_url: str, crew: Crew, tmp_path: P
     "dies",
     [
         "plan",
-        "before the first heartbeat",
+        pytest.param("before the first heartbeat", marks=pytest.mark.slow),
         pytest.param("single", marks=pytest.mark.slow),
         pytest.param("score", marks=pytest.mark.slow),
         pytest.param("before a trial is told", marks=pytest.mark.slow),
@@ -138,6 +139,7 @@ def test_a_worker_that_is_told_to_end_gives_back_its_run(
     check(sqlite_url, 8)
 
 
+@pytest.mark.slow
 def test_a_worker_that_sleeps_costs_only_the_run_that_it_was_at(
     sqlite_url: str, crew: Crew, tmp_path: Path
 ) -> None:
