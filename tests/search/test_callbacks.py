@@ -217,6 +217,7 @@ def test_names_of_the_study_come_before_those_of_the_file(uri: str) -> None:
     assert (first.data.metrics, second.data.metrics) == ({"value_0": 2.0}, {"accuracy": 3.0})
 
 
+@pytest.mark.slow
 def test_two_workers_share_an_experiment(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow import MlflowClient
 

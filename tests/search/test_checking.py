@@ -46,6 +46,7 @@ def test_a_good_search_is_said_in_a_few_lines_and_trains_nothing(
     assert not list(own_temp.glob("libmtl-recon-*"))
 
 
+@pytest.mark.slow
 def test_what_the_script_and_the_database_refuse_is_said_at_once(
     write_config: WriteConfig, own_temp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -155,7 +155,9 @@ def test_a_trial_that_fails_costs_only_itself(write_config: WriteConfig, tmp_pat
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="the system has no process groups")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_goes_on_after_it_was_stopped(
     number: signal.Signals, write_config: WriteConfig, tmp_path: Path
 ) -> None:

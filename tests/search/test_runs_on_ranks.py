@@ -101,6 +101,7 @@ def measured(job: Job) -> list[dict[str, Any]]:
 # What they measure.
 
 
+@pytest.mark.slow
 def test_two_ranks_say_the_flags_of_their_script_once(tmp_path: Path, forked_ranks: None) -> None:
     script = tmp_path / "double.py"
     script.write_text(DOUBLE, encoding="utf-8")

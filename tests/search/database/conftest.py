@@ -19,8 +19,16 @@ from libmtl_recon_search.database.beats import Beats
 from libmtl_recon_search.database.claims import Claims
 from libmtl_recon_search.database.lasting import LastingStorage
 from libmtl_recon_search.database.opening import open_storage
+from libmtl_recon_search.quiet import optuna_quiet
 
 Open = Callable[..., LastingStorage]
+
+
+@pytest.fixture(autouse=True)
+def quiet_optuna() -> Iterator[None]:
+    """Optuna says nothing of its own, as in a search."""
+    with optuna_quiet():
+        yield
 
 
 @pytest.fixture(scope="session")

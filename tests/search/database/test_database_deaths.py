@@ -35,7 +35,7 @@ PHASES = {
     "before publishing": 1,
     "before it is told": 1,
 }
-QUICK = {("postgres", "before the first heartbeat"), ("sqlite", "before publishing")}
+QUICK = {("sqlite", "before publishing")}
 KILLS = [
     pytest.param(kind, phase, marks=[] if (kind, phase) in QUICK else [pytest.mark.slow])
     for kind in ("sqlite", "postgres")
@@ -75,6 +75,7 @@ def asleep_in_first_run(url: str, folder: Path, crew: Crew) -> Any:
     return process
 
 
+@pytest.mark.slow
 def test_worker_that_slept_drops_its_result(
     url: str, tmp_path: Path, crew: Crew, worker: Worker
 ) -> None:
@@ -96,6 +97,7 @@ def test_worker_that_slept_drops_its_result(
     assert (tmp_path / "out-0" / "profile.json").read_text() == "profile of score"
 
 
+@pytest.mark.slow
 def test_worker_that_slept_unnoticed_goes_on(
     sqlite_url: str, tmp_path: Path, crew: Crew, worker: Worker
 ) -> None:
@@ -122,6 +124,7 @@ class TestSweep:
             claims.beats.sweep(claims.study)
             time.sleep(0.05)
 
+    @pytest.mark.slow
     def test_held_trial_stays(self, postgres_url: str, worker: Worker) -> None:
         one, other = self.claims(worker, postgres_url), self.claims(worker, postgres_url)
         claim = one.claim("k")
@@ -153,6 +156,7 @@ class TestSweep:
         assert [t.state for t in other.study.get_trials()] == [TrialState.RUNNING]
 
     @pytest.mark.parametrize("why", ["just begun", "slept", "no database"])
+    @pytest.mark.slow
     def test_worker_that_cannot_know_fails_nothing(
         self, sqlite_url: str, worker: Worker, monkeypatch: pytest.MonkeyPatch, why: str
     ) -> None:

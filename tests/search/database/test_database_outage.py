@@ -70,6 +70,7 @@ def _survived(
     storage.close()
 
 
+@pytest.mark.slow
 def test_workers_wait_for_postgresql(own_postgres: Postgres, tmp_path: Path, crew: Crew) -> None:
     _survived(own_postgres, tmp_path, crew, 3.0, 0.5, 20.0)
 

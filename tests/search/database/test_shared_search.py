@@ -124,6 +124,7 @@ def until_begun(folder: Path, plans: int) -> None:
     raise AssertionError("no worker came so far")
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_end_gives_back_its_run(
     sqlite_url: str, crew: Crew, tmp_path: Path
 ) -> None:
@@ -182,6 +183,7 @@ def test_workers_make_one_search_in_mariadb(mariadb: MariaDB, crew: Crew, tmp_pa
     check(url, 8)
 
 
+@pytest.mark.slow
 def test_a_late_worker_takes_what_is_there(sqlite_url: str, crew: Crew, tmp_path: Path) -> None:
     file = write_search(tmp_path, space=SPACE, trials=4)
     start(crew, sqlite_url, file, 1, 0.01)
@@ -193,6 +195,7 @@ def test_a_late_worker_takes_what_is_there(sqlite_url: str, crew: Crew, tmp_path
     check(sqlite_url, 4)
 
 
+@pytest.mark.slow
 def test_a_worker_with_another_script_is_refused(
     sqlite_url: str, crew: Crew, tmp_path: Path
 ) -> None:
