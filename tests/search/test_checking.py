@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import WriteConfig
 
 from libmtl_recon.cli import main
 from libmtl_recon.cli.search import VARIABLE
+
+WriteConfig = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
