@@ -92,14 +92,9 @@ def front_names(names: Sequence[str]) -> list[str]:
 
 def _cost(config: Config, judge: Judge) -> Callable[[FrozenTrial], float]:
     """What ``pick`` ranks trials by; less is better."""
-    place = judge.names.index(config.pick.best or judge.names[0])
-    sign = -1.0 if judge.direction(judge.names[place]) == "maximize" else 1.0
-
-    def cost(trial: FrozenTrial) -> float:
-        found: float = sign * trial.values[place]
-        return found
-
-    return cost
+    name = config.pick.best or judge.names[0]
+    place = judge.names.index(name)
+    return lambda trial: judge.cost(name, trial.values[place])
 
 
 def within(cost: float, best: float, tolerance: float) -> bool:

@@ -98,6 +98,10 @@ class Judge:
             return "minimize"
         return "maximize" if name in _GAINS or _of(self._directions, name) else "minimize"
 
+    def cost(self, name: str, value: float) -> float:
+        """An objective's value, with its sign changed where more is better."""
+        return -value if self.direction(name) == "maximize" else value
+
     def leave_out(self, name: str) -> None:
         """Compare without a metric from now on."""
         self.scale = replace(self.scale, left_out=self.scale.left_out | {name})
@@ -129,9 +133,8 @@ class Judge:
 
     def best_epoch(self, curve: Sequence[float]) -> int | None:
         """The epoch with the best lead; None if it is defined in none."""
-        sign = 1 if self.direction(self.lead) == "maximize" else -1
         known = [epoch for epoch, value in enumerate(curve) if math.isfinite(value)]
-        return max(known, key=lambda epoch: sign * curve[epoch], default=None)
+        return min(known, key=lambda epoch: self.cost(self.lead, curve[epoch]), default=None)
 
     def best_so_far(self, curve: Sequence[float]) -> float:
         """The best lead; NaN if it is defined in no epoch."""

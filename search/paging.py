@@ -48,7 +48,7 @@ def about(session: Session) -> dict[str, Any]:
         "reference": {
             "plan": session.reference.title,
             "arguments": placed(session, session.reference),
-            **_kept(session.searched(session.reference, held_out=False)),
+            **_kept(session.reached_by_reference),
             "violations": dict(session.trained(session.reference).violations),
         },
         "each_task": None if limits.each_task is None else limits.each_task.not_below,

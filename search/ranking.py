@@ -61,9 +61,9 @@ def front_of(study: Study, judge: Judge) -> list[FrozenTrial]:
         if violation(trial) == 0
     }
     found = set(pareto_front(points, [direction for _, direction in wanted]))
-    sign = -1 if wanted[0][1] == "maximize" else 1
     on_front = [trial for trial in trials if trial.number in found]
-    return sorted(on_front, key=lambda trial: sign * points[trial.number][0])
+    first = wanted[0][0]
+    return sorted(on_front, key=lambda trial: judge.cost(first, points[trial.number][0]))
 
 
 def dots(study: Study) -> list[Dot]:

@@ -200,8 +200,7 @@ def _finalists(session: Session, study: Study) -> list[Finalist]:
         )
         for plan, outcomes in zip(plans, further, strict=True):
             values[plan] += [outcome.values[objective] for outcome in outcomes]
-    sign = -1.0 if judge.direction(objective) == "maximize" else 1.0
-    costs = {plan: sign * fmean(own) for plan, own in values.items()}
+    costs = {plan: judge.cost(objective, fmean(own)) for plan, own in values.items()}
     order = sorted(plans, key=costs.__getitem__)
     best = order[0]
     near = [p for p in order if p == best or within(costs[p], costs[best], config.pick.within)]
@@ -259,7 +258,7 @@ def _draw(
         severity = -0.1 if plan.S is None else plan.S
         draw_profile(profile, conflicts, severity, len(plan.layers) or None)
         drawn.append(conflicts)
-    reference = session.searched(session.reference, held_out=False)
+    reference = session.reached_by_reference
     picked = session.searched(plan, held_out=False)
     draw_improvement(
         dots(study),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from libmtl_recon_search.check import faults_of, require_measurements
@@ -126,15 +127,6 @@ class Session:
         self._say_what_was_found(first)
         return profile
 
-    def train_baselines(self, seeds: Sequence[int]) -> None:
-        """Train each task alone, with each of these seeds."""
-        wanted = [(seed, task) for seed in seeds for task in self.tasks]
-        jobs = [self._single(task, seed) for seed, task in wanted]
-        with self.display.phase("each task alone", len(jobs)) as phase:
-            self._together(jobs, phase)
-        for seed in seeds:
-            self._baselines[seed] = self._baseline(seed)
-
     def baseline(self, seed: int) -> Baseline:
         """The single-task networks of a seed, trained before."""
         return self._baselines[seed]
@@ -174,12 +166,11 @@ class Session:
                 reached = self.judge.deltas(result, base)
                 kept = {"reached": max(reached)} if reached else {}
                 raise Pruned({**kept, "parameters": result.parameters})
-            require_measurements(self.config, result)
             curve = self.judge.curve(result, base)
             for epoch in range(reported, len(curve)):
                 # Of a run that is there from an earlier session nothing was reported in this one.
                 report(epoch, self.judge.best_so_far(curve[: epoch + 1]), result.parameters)
-            return self.trained(plan)
+            return self._judged(result)
         except ReconError as error:
             if isinstance(error, (RunError, MachineError)):
                 raise
@@ -187,9 +178,17 @@ class Session:
 
     def trained(self, plan: Plan) -> Trained:
         """What a plan came to that was trained with the search's seed."""
-        outcome = self.searched(plan, held_out=False)
-        reference = self.searched(self.reference, held_out=False)
-        violations = self.judge.violations(outcome, reference)
+        return self._judged(self.runner.run(self.jobs.plan(plan, self.config.seed)))
+
+    @cached_property
+    def reached_by_reference(self) -> Outcome:
+        """What EW with plain sharing came to with the search's seed, on the data of the search."""
+        return self.searched(self.reference, held_out=False)
+
+    def _judged(self, result: Result) -> Trained:
+        """What a finished run with the search's seed comes to."""
+        outcome = self._measured(result, self.config.seed, held_out=False)
+        violations = self.judge.violations(outcome, self.reached_by_reference)
         kept = {
             "delta_m": outcome.val,
             "per_task": dict(outcome.per_task),
@@ -395,8 +394,12 @@ class Session:
                 )
 
     def _outcome(self, plan: Plan, seed: int, *, held_out: bool = True) -> Outcome:
-        """What a finished run comes to, at its best epoch."""
+        """The outcome of a plan whose run is there."""
         result = self.runner.run(self.jobs.plan(plan, seed))
+        return self._measured(result, seed, held_out=held_out)
+
+    def _measured(self, result: Result, seed: int, *, held_out: bool) -> Outcome:
+        """What a finished run comes to, at its best epoch."""
         require_measurements(self.config, result)
         return self.judge.outcome(
             result, self.baseline(seed), self._scales.get(seed), held_out=held_out

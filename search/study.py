@@ -297,14 +297,18 @@ class Study(OwnTrials):
         """End a running trial as the one that it repeats ended; nothing, if it repeats none."""
         if ending is None:
             return self._begin(number, plan)
+        self._end(number, ending)
+        if not ending.state.is_finished():
+            self._waiting[plan.key].append(number)
+        return SAME_AS
+
+    def _end(self, number: int, ending: Ending) -> None:
+        """Write how a trial ends; of one that is still to go on only what is known of it."""
         for name, value in ending.attributes.items():
             self.store.note(number, name, value)
         if ending.state.is_finished():
             self.store.constrain(number, ending.violations)
             self.store.tell(number, ending.state, ending.values)
-        else:
-            self._waiting[plan.key].append(number)
-        return SAME_AS
 
     def _ending(self, known: Trained | None, first: FrozenTrial | None) -> Ending | None:
         """How a trial ends that repeats a baseline or another trial; None if it repeats none."""
@@ -363,10 +367,7 @@ class Study(OwnTrials):
             self._withdraw(number, plan)
             raise error
         for other in (number, *self._waiting.pop(plan.key)):
-            for name, value in ending.attributes.items():
-                self.store.note(other, name, value)
-            self.store.constrain(other, ending.violations)
-            self.store.tell(other, ending.state, ending.values)
+            self._end(other, ending)
         phase.done(f"trial {number}: {plan.title}: {said}")
         self._tell_callbacks(number)
         if not isinstance(error, ReconError) or self.board.ended:  # here or elsewhere

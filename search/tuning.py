@@ -19,12 +19,11 @@ def best_flags(session: Session, plans: Sequence[Plan]) -> Plan:
         session: Has trained them.
         plans: EW with several flags; the first is taken where none is better.
     """
-    judge, found = session.judge, {}
-    sign = 1 if judge.direction(judge.lead) == "maximize" else -1
+    judge, costs = session.judge, {}
     for plan in plans:
         try:
             outcome = session.searched(plan, held_out=False)
         except UndefinedMetricError:
             continue
-        found[plan] = sign * judge.lead_of(outcome)
-    return max(found, key=found.__getitem__, default=plans[0])
+        costs[plan] = judge.cost(judge.lead, judge.lead_of(outcome))
+    return min(costs, key=costs.__getitem__, default=plans[0])
