@@ -6,13 +6,12 @@
 ``overhead``: a search of many trials of the small script of ``examples/search`` (a run takes about
 a second), by W workers that share a database. The columns:
 
-    wall          seconds from the first trial's beginning to the last one's end
+    wall          seconds from the beginning of the first trial to the end of the last
     in trials     seconds of all trials that were trained, together
     outside       1 - in trials / (W x wall): the share of the workers' time in which they chose,
-                  wrote, waited for one another, or had nothing left to do
-    own           the same without what only a crowded machine makes: (what one worker spends
-    wall          seconds from the beginning of the first trial to the end of the last
-                  the median over trials
+                  wrote, waited for one another, were still starting, or had nothing left to do
+    joined        the same from the moment at which all W were at a trial for the first time: what
+                  they take to start, one after the other on a machine with fewer cores, is left out
 
 ``workers``: the search of the shipped configuration ``multidigits`` by one worker of one thread,
 then by two, each search from nothing, in turns. The ratio of the times of one round counts. No two
@@ -62,7 +61,7 @@ def main() -> None:
 
 def measure_overhead(trials: int, workers: list[int]) -> None:
     """Print how much of their time workers spend outside trials."""
-    print(f"{'workers':>7} {'trials':>6} {'wall':>8} {'in trials':>9} {'outside':>8} {'own':>6}")
+    print(f"{'workers':>7} {'trials':>6} {'wall':>8} {'in trials':>9} {'outside':>8} {'joined':>7}")
     for count in workers:
         config = {
             "name": "overhead",
@@ -85,10 +84,11 @@ def measure_overhead(trials: int, workers: list[int]) -> None:
             file.write_text(yaml.safe_dump(config), encoding="utf-8")
             run(file, count, Path(folder))
             found = trials_of(f"sqlite:///{folder}/shared.db", "overhead")
-        wall, inside, own = spent(found)
+        wall, inside, joined = spent(found, count)
         outside = 1 - inside / (count * wall)
         print(
-            f"{count:>7} {len(found):>6} {wall:>7.1f}s {inside:>8.1f}s {outside:>7.1%} {own:>5.1%}",
+            f"{count:>7} {len(found):>6} {wall:>7.1f}s {inside:>8.1f}s "
+            f"{outside:>7.1%} {joined:>6.1%}",
             flush=True,
         )
 
@@ -148,20 +148,20 @@ def trials_of(url: str, name: str) -> list[FrozenTrial]:
     return [t for t in found if t.state == TrialState.COMPLETE and "same_as" not in t.user_attrs]
 
 
-def spent(trials: list[FrozenTrial]) -> tuple[float, float, float]:
-    """Seconds from the first to the last, in trials together, and the share of the gaps."""
+def spent(trials: list[FrozenTrial], workers: int) -> tuple[float, float, float]:
+    """Seconds from the first to the last, in trials together, and the share outside once joined."""
     spans = [(t.datetime_start, t.datetime_complete) for t in trials]
     known = [(a.timestamp(), b.timestamp()) for a, b in spans if a is not None and b is not None]
-    known.sort()
-    wall = max(end for _, end in known) - known[0][0]
-    inside = sum(end - begin for begin, end in known)
-    # Of one worker's trials each begins after the one before has ended; with several workers the
-    # next to begin after an end is at most as late as the same worker's next.
-    begins = [begin for begin, _ in known]
-    gaps = [min((b for b in begins if b >= end), default=end) - end for _, end in known]
-    length = statistics.median(end - begin for begin, end in known)
-    gap = statistics.median(gaps)
-    return wall, inside, gap / (gap + length)
+    begin, end = min(a for a, _ in known), max(b for _, b in known)
+    at_work, joined = 0, begin
+    for moment, change in sorted([(a, 1) for a, _ in known] + [(b, -1) for _, b in known]):
+        at_work += change
+        if at_work == workers:
+            joined = moment
+            break
+    since = sum(b - max(a, joined) for a, b in known if b > joined)
+    inside = sum(b - a for a, b in known)
+    return end - begin, inside, 1 - since / (workers * (end - joined))
 
 
 if __name__ == "__main__":

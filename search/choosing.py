@@ -8,7 +8,6 @@ what it would have chosen.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import random
 import warnings
@@ -146,7 +145,9 @@ class Chooser:
     ) -> tuple[FrozenTrial, Plan]:
         storage = InMemoryStorage()
         study = optuna.create_study(storage=storage, directions=self._judge.directions)
-        study.add_trials(map(_as_sampled, before))
+        for known in before:
+            # Not by the study, which would look at each again whether it is valid.
+            storage.create_new_trial(study._study_id, _as_sampled(known))
         study.sampler = make_sampler(
             self._config, _number(f"{self._config.seed} {place}{self._worker}")
         )
@@ -195,10 +196,10 @@ def _as_sampled(trial: FrozenTrial) -> FrozenTrial:
 
 
 class _Lent(FrozenTrial):
-    """A trial of which a study in memory makes no deep copy; for each choice it would of each."""
+    """A trial that a study in memory takes as it is; for each choice it would copy each."""
 
     def __deepcopy__(self, memo: Any) -> FrozenTrial:
-        return copy.copy(self)
+        return self
 
 
 def _own(trial: FrozenTrial) -> dict[str, Any]:

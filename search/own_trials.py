@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from libmtl_recon_search.board import Board
 from libmtl_recon_search.choosing import PLAN, Chooser
@@ -12,6 +13,21 @@ from libmtl_recon_search.study_store import StudyStore
 from libmtl_recon_search.trials import in_words
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.trial import FrozenTrial, TrialState
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a study had when it was read.
+
+    Attributes:
+        ours: The search's own trials.
+        waiting: Trials that somebody put into the queue.
+        board: The plans of ours.
+    """
+
+    ours: list[FrozenTrial]
+    waiting: list[FrozenTrial]
+    board: Board
 
 
 class OwnTrials:
@@ -27,11 +43,12 @@ class OwnTrials:
         self.store, self._chooser, self._say = store, chooser, say
         self._plans: dict[int, Plan | None] = {}  # of trials by number; None for others' trials
 
-    @property
-    def trials(self) -> list[FrozenTrial]:
-        """The search's own trials; says which others there are."""
-        ours, others = [], []
+    def look(self) -> Seen:
+        """Read the study once; says which trials of others there are."""
+        ours, others, waiting = [], [], []
         for trial in self.store.study.get_trials(deepcopy=False):
+            if trial.state == TrialState.WAITING:
+                waiting.append(trial)
             if trial.number not in self._plans:
                 chosen, running = PLAN in trial.user_attrs, trial.state == TrialState.RUNNING
                 # Another worker may just be writing what it has chosen.
@@ -49,12 +66,17 @@ class OwnTrials:
                 "The study has trials that were not made by this search, or do not fit it: "
                 f"{in_words(others)}. They are left out, and left as they are."
             )
-        return ours
+        return Seen(ours, waiting, Board(ours, self._plans))
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """The search's own trials."""
+        return self.look().ours
 
     @property
     def board(self) -> Board:
         """The plans of the trials."""
-        return Board(self.trials, self._plans)
+        return self.look().board
 
     @property
     def finished(self) -> int:

@@ -26,7 +26,7 @@ from libmtl_recon_search.board import (
 )
 from libmtl_recon_search.choosing import Chooser
 from libmtl_recon_search.config import Config
-from libmtl_recon_search.own_trials import OwnTrials
+from libmtl_recon_search.own_trials import OwnTrials, Seen
 from libmtl_recon_search.plan import Plan
 from libmtl_recon_search.progress import Phase
 from libmtl_recon_search.study_store import StudyStore
@@ -140,10 +140,11 @@ class Study(OwnTrials):
         repeated: list[int] = []
         try:
             for _ in range(10 * self._config.trials):
-                found = self._source(len(repeated))
+                seen = self.look()
+                found = self._source(seen, len(repeated))
                 if found is None:
                     return None
-                number, how = self._enter(*found)
+                number, how = self._enter(*found, seen.board)
                 if how is None:
                     return number, found[1]
                 if how == SAME_AS:
@@ -153,7 +154,7 @@ class Study(OwnTrials):
         self._say_exhausted()
         return None
 
-    def _source(self, repeats: int) -> tuple[int | FrozenTrial, Plan] | None:
+    def _source(self, seen: Seen, repeats: int) -> tuple[int | FrozenTrial, Plan] | None:
         """The trial that is next, there already or not; None if there are enough, or no others."""
         while self._left:
             trial, plan = self._left.pop(0)
@@ -161,8 +162,7 @@ class Study(OwnTrials):
                 return trial, plan
             if isinstance(trial, int):
                 self.store.tell(trial, TrialState.FAIL)
-        ours = self.trials
-        board = Board(ours, self._plans)
+        ours, board = seen.ours, seen.board
         for entry in self._to_be_made_again(board):
             return self._once_more(entry.trials[-1], entry.plan), entry.plan
         if self._exhausted:
@@ -172,7 +172,7 @@ class Study(OwnTrials):
             return None
         if len(board) >= self._config.trials:
             return None
-        asked = self._asked_for(ours)
+        asked = self._asked_for(seen)
         if asked is not None:
             return asked
         chosen = {self.plan(trial).key for trial in ours}
@@ -218,11 +218,11 @@ class Study(OwnTrials):
             f"fewer than its {self._config.trials} trials."
         )
 
-    def _asked_for(self, ours: list[FrozenTrial]) -> tuple[int, Plan] | None:
+    def _asked_for(self, seen: Seen) -> tuple[int, Plan] | None:
         """A trial that somebody put into the queue, if its values are of this space."""
-        for trial in self.store.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        for trial in seen.waiting:
             fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            found = self._chooser.complete(fixed, ours)
+            found = self._chooser.complete(fixed, seen.ours)
             if found is None:
                 self._say(
                     f"Trial {trial.number}, which another program put into the queue, is left out: "
@@ -235,14 +235,16 @@ class Study(OwnTrials):
                 return trial.number, found[1]
         return None
 
-    def _enter(self, trial: int | FrozenTrial, plan: Plan) -> tuple[int, str | None]:
+    def _enter(self, trial: int | FrozenTrial, plan: Plan, board: Board) -> tuple[int, str | None]:
         """Have a plan trained by a trial, a new one or one that is there.
 
         Returns:
             The trial's number, and why it is not to be trained: it repeats another, or is one too
             many.
         """
-        known, entry = self._known.get(plan.key), self.board.entries.get(plan.key)
+        if isinstance(trial, int):
+            board = self.board  # two workers that began such trials since must see each other's
+        known, entry = self._known.get(plan.key), board.entries.get(plan.key)
         first = entry.first if entry is not None else None
         if not isinstance(trial, int):
             if AGAIN in trial.user_attrs and entry is not None:

@@ -7,7 +7,8 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from libmtl_recon_search.database.address import Address
@@ -143,6 +144,7 @@ class LastingStorage(RDBStorage):
     ) -> None:
         self.address, self.outage = address, outage
         self._ready = False
+        self._thread = threading.local()
         try:
             super().__init__(address.url, engine_kwargs, **kwargs)
         except BaseException:
@@ -153,6 +155,20 @@ class LastingStorage(RDBStorage):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.address.shown!r})"
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """While this thread writes nothing to the database."""
+        before, self._thread.reads = self.reads, True
+        try:
+            yield
+        finally:
+            self._thread.reads = before
+
+    @property
+    def reads(self) -> bool:
+        """Whether this thread is only reading."""
+        return getattr(self._thread, "reads", False)
 
     def survive_outages(self) -> None:
         """From now on, wait for the database wherever a connection is made."""
@@ -213,15 +229,18 @@ class LastingStorage(RDBStorage):
         return first
 
 
-def _again(name: str) -> Callable[..., Any]:
+def _again(name: str, *, reads: bool) -> Callable[..., Any]:
     whole = getattr(RDBStorage, name)
 
     @functools.wraps(whole)
     def method(self: LastingStorage, *args: Any, **kwargs: Any) -> Any:
-        return self.lasting(lambda: whole(self, *args, **kwargs))
+        with self.reading() if reads else nullcontext():
+            return self.lasting(lambda: whole(self, *args, **kwargs))
 
     return method
 
 
-for _name in (*_READING, *_WRITING):
-    setattr(LastingStorage, _name, _again(_name))
+for _name in _READING:
+    setattr(LastingStorage, _name, _again(_name, reads=True))
+for _name in _WRITING:
+    setattr(LastingStorage, _name, _again(_name, reads=False))

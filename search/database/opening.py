@@ -118,18 +118,21 @@ def _prepare(address: Address) -> None:
 
 
 def _write_at_once(storage: LastingStorage) -> None:
-    """Have each transaction hold SQLite's file from its beginning.
+    """Have each transaction that writes hold SQLite's file from its beginning.
 
     One that reads first and then writes would fail, or act on what is no longer so, where another
-    process has written in between.
+    process has written in between. One that only reads waits for nobody.
     """
+
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN" if storage.reads else "BEGIN IMMEDIATE")
 
     def connected(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # Python's module would begin transactions on its own
         connection.execute("PRAGMA synchronous=NORMAL")
 
     event.listen(storage.engine, "connect", connected)
-    event.listen(storage.engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
+    event.listen(storage.engine, "begin", begin)
 
 
 def _in_utc(storage: LastingStorage) -> None:

@@ -298,3 +298,19 @@ def test_eight_open_an_empty_database_at_once(any_url: str, crew: Crew, attempt:
 
 def test_unreachable_database_is_no_fault_of_a_run() -> None:
     assert issubclass(StorageError, MachineError)
+
+
+def test_reading_does_not_wait_for_another_worker_that_writes(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libmtl_recon_search.database.opening._HELD", 0.1)
+    file = tmp_path / "study.db"
+    storage = opened(f"sqlite:///{file}", patience=0.0)
+    study = optuna.create_study(storage=storage)
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    with closing(sqlite3.connect(file)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert [trial.value for trial in study.get_trials()] == [1.0]
+        with pytest.raises(StorageError):
+            study.add_trial(optuna.trial.create_trial(value=2.0))
+    assert not storage.reads

@@ -72,10 +72,11 @@ def test_the_first_trials_are_all_made_though_workers_choose_at_once(worker: Mak
     # Of one name, so that they choose the same.
     workers = [worker("one", trials=3, space=space) for _ in range(4)]
     # All look at an empty study, and only then add what they chose.
-    chosen = [study._source(0) for study in workers]
-    for study, found in zip(workers, chosen, strict=True):
+    seen = [study.look() for study in workers]
+    for study, then in zip(workers, seen, strict=True):
+        found = study._source(then, 0)
         assert found is not None
-        study._enter(*found)
+        study._enter(*found, then.board)
     while workers[0]._next() is not None:
         pass
     plans = {entry.plan.title for entry in workers[0].board.entries.values()}
