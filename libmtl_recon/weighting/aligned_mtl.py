@@ -6,43 +6,75 @@ the least singular value: all principal components become as long as the shortes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from libmtl_recon.weighting.checking import check_gramian
+from libmtl_recon.weighting.checking import check_number, check_preference, of_gramian
 
-_FLOAT32 = torch.finfo(torch.float32).eps
+# What a Gramian in float64 resolves; see there.
+_RESOLVED = 1e-12
 
 
-def aligned_mtl_weights(gramian: Any, precision: float = _FLOAT32) -> Tensor:
-    """The weights of the original gradients whose combination is Aligned-MTL's update.
+def aligned_mtl_weights(
+    gramian: Any,
+    precision: float | None = None,
+    *,
+    preference: Sequence[float] | None = None,
+) -> Tensor:
+    """Return the weights of the task gradients whose combination is Aligned-MTL's update.
+
+    The aligned gradients, which it adds up, are orthogonal and of the same length.
 
     Args:
         gramian: ``[T, T]``, dot products of the task gradients: a tensor of any real dtype, a
             NumPy array or a list of lists; float64 is advised.
-        precision: The rounding of the gradients, which tells a component that is zero; by default
-            that of float32.
+        precision: Below which part of the largest eigenvalue of the Gramian, times T, an eigenvalue
+            is taken to be zero, and its component left out; by default the rounding of the
+            Gramian's dtype, and at least 1e-12.
+        preference: T numbers of at least 0, by which the aligned gradients are added up; 1 each if
+            left out.
 
     Returns:
-        ``[T]``, float64, on the CPU; ones if all gradients are zero.
+        ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64); the
+        preference if all gradients are zero.
 
     Raises:
-        UsageError: The Gramian is not a symmetric matrix of finite numbers.
+        UsageError: The Gramian is not a Gramian matrix of finite numbers, the precision is not from
+            0 to 1, or the preference is not T finite numbers of at least 0.
+
+    Example:
+        >>> import torch
+        >>> gradients = torch.tensor([[3.0, 0.0], [0.0, 1.0]])
+        >>> weights = aligned_mtl_weights(gradients @ gradients.T)
+        >>> [round(value, 6) for value in (weights @ gradients.double()).tolist()]
+        [1.0, 1.0]
     """
-    return aligned(check_gramian(gramian).cpu(), precision)
+    dtype = gramian.dtype if isinstance(gramian, Tensor) else torch.float64
+    rounding = torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
+    least = max(rounding, _RESOLVED)
+    if precision is not None:
+        least = check_number("precision", precision, 0.0, 1.0, "Leave it out for the dtype's.")
+
+    def solve(matrix: Tensor) -> Tensor:
+        shares = None if preference is None else check_preference(preference, len(matrix))
+        return aligned(matrix, least, shares)
+
+    return of_gramian(gramian, solve)
 
 
-def aligned(products: Tensor, precision: float) -> Tensor:
+def aligned(products: Tensor, precision: float, preference: Tensor | None = None) -> Tensor:
     """As :func:`aligned_mtl_weights`, of a Gramian in float64 that is not looked at.
 
-    The weights are the column sums of σ U S⁻¹ Uᵀ.
+    The weights are σ U S⁻¹ Uᵀ times the preference.
     """
+    shares = torch.ones_like(products[0]) if preference is None else preference
     squares, axes = torch.linalg.eigh(products)
     kept = squares > squares[-1] * len(squares) * precision
     if not bool(kept.any()):
-        return torch.ones_like(squares)
+        return shares.clone()
     lengths, axes = squares[kept].sqrt(), axes[:, kept]
-    weights: Tensor = lengths[0] * (axes / lengths) @ axes.sum(0)
+    weights: Tensor = lengths[0] * (axes / lengths) @ (axes.T @ shares)
     return weights

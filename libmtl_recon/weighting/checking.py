@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ def check_gramian(gramian: Any, *, groups: bool = False, parameter: str = "grami
     if not square or (given.ndim != 2 and not groups):
         shape = "square matrices [..., T, T]" if groups else "a square matrix [T, T]"
         raise UsageError(parameter, f"must be {shape}", list(given.shape), _WAY_OUT)
+    if given.numel() == 0:
+        raise UsageError(parameter, "must be of at least one task", list(given.shape), _WAY_OUT)
     matrix = given.detach().to(exact_device(given.device)).to(torch.float64)
     squares = matrix.diagonal(dim1=-2, dim2=-1)
     if not bool(torch.isfinite(matrix).all()):
@@ -53,8 +55,6 @@ def check_gramian(gramian: Any, *, groups: bool = False, parameter: str = "grami
             f"not finite for tasks {tasks}" if tasks else "not finite off its diagonal",
             "Look for NaN or inf in these tasks' losses.",
         )
-    if matrix.numel() == 0:
-        return matrix
     lengths = squares.clamp_min(0.0).sqrt()
     if bool((squares < -_SYMMETRIC * squares.abs().amax(dim=-1, keepdim=True)).any()):
         raise UsageError(
@@ -78,7 +78,23 @@ def check_gramian(gramian: Any, *, groups: bool = False, parameter: str = "grami
         )
     # A matrix product may round (i, j) and (j, i) to either side of 0, so that one would conflict
     # with the other and not the other with it.
-    return (matrix + matrix.mT) / 2
+    matrix = (matrix + matrix.mT) / 2
+    _check_positive(parameter, matrix.cpu(), max(_SYMMETRIC, _ROUNDINGS * epsilon))
+    return matrix
+
+
+def of_gramian(gramian: Any, solve: Callable[[Tensor], Tensor]) -> Tensor:
+    """Check a Gramian, and find its weights.
+
+    Args:
+        gramian: As for :func:`check_gramian`.
+        solve: Makes weights ``[T]`` of the Gramian in float64, on the CPU.
+
+    Returns:
+        ``[T]``, on the Gramian's device (on the CPU, where that has no float64).
+    """
+    matrix = check_gramian(gramian)
+    return solve(matrix.cpu()).to(matrix.device)
 
 
 def check_number(
@@ -94,6 +110,60 @@ def check_number(
         rule = f"from {least:g} to {most:g}" if math.isfinite(most) else f"of at least {least:g}"
         raise UsageError(parameter, f"must be a finite number {rule}", value, way_out)
     return float(value)
+
+
+def check_count(parameter: str, value: Any) -> int:
+    """Check a whole number of at least 1.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise UsageError(parameter, "must be a whole number of at least 1", value, "1 is usual.")
+    return int(value)
+
+
+def check_preference(preference: Any, tasks: int) -> Tensor:
+    """Check how much each task counts.
+
+    Returns:
+        ``[T]``, float64, on the CPU.
+
+    Raises:
+        UsageError: They are not T finite numbers of at least 0.
+    """
+    try:
+        found = torch.as_tensor(preference).detach().cpu().double()
+    except (TypeError, ValueError, RuntimeError):
+        found = torch.full((tasks,), math.nan)
+    if list(found.shape) != [tasks] or not bool((found.isfinite() & (found >= 0)).all()):
+        raise UsageError(
+            "preference",
+            f"must be {tasks} finite numbers of at least 0, one per task",
+            preference,
+            "Leave it out, and all tasks count alike.",
+        )
+    return found
+
+
+def check_same_shape(gramian: Tensor, before: Tensor) -> None:
+    """Check that a weighting that keeps a state is given as many tasks as before.
+
+    Args:
+        gramian: ``[..., T, T]``.
+        before: A Gramian of a step before, or what is kept in its shape.
+
+    Raises:
+        UsageError: The shapes differ.
+    """
+    if gramian.shape != before.shape:
+        raise UsageError(
+            "gramian",
+            f"must have the shape {list(before.shape)}, as in the step before",
+            list(gramian.shape),
+            "This weighting keeps a state for each task: give it all tasks in every step, and call "
+            "reset() before it is used for others.",
+        )
 
 
 def check_orders(orders: Any, tasks: int) -> list[list[int]]:
@@ -183,6 +253,60 @@ def check_losses(losses: Any, tasks: Sequence[str]) -> None:
             f"must be a tensor [{len(tasks)}], one loss for each of {', '.join(map(repr, tasks))}",
             list(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__,
             "Stack them in the order of the tasks.",
+        )
+
+
+def loss_values(parameter: str, losses: Any, tasks: int | None = None) -> Tensor:
+    """Check the numbers of a step's losses.
+
+    Args:
+        parameter: The name under which they were given.
+        losses: A tensor ``[T]``, a list of numbers or scalars, or a dict with these as values.
+        tasks: T, if it is known.
+
+    Returns:
+        ``[T]``, float64, on the CPU, without a graph.
+
+    Raises:
+        UsageError: They are not T finite numbers of at least 0.
+    """
+    values = list(losses.values()) if isinstance(losses, Mapping) else losses
+    try:
+        if not isinstance(values, Tensor):
+            values = torch.tensor([float(value) for value in values], dtype=torch.float64)
+        found = values.detach().cpu().double()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _no_losses(parameter, losses, tasks) from error
+    known = found.ndim == 1 and len(found) > 0 and len(found) == (tasks or len(found))
+    if not known or not bool((found.isfinite() & (found >= 0)).all()):
+        raise _no_losses(parameter, losses, tasks)
+    return found
+
+
+def _no_losses(parameter: str, losses: Any, tasks: int | None) -> UsageError:
+    return UsageError(
+        parameter,
+        f"must be {tasks or 'T'} finite numbers of at least 0, one per task",
+        losses,
+        "Pass a list, a tensor [T], or a dict in the order of the tasks.",
+    )
+
+
+def _check_positive(parameter: str, matrix: Tensor, allowed: float) -> None:
+    """Check that a symmetric matrix is the Gramian of some vectors.
+
+    Raises:
+        UsageError: Some combination of them would have a negative square.
+    """
+    lengths = matrix.diagonal(dim1=-2, dim2=-1).clamp_min(0.0).sqrt()
+    units = torch.where(lengths > 0, 1 / lengths, 0.0)
+    least = torch.linalg.eigvalsh(units[..., :, None] * matrix * units[..., None, :]).min()
+    if least < -allowed * matrix.shape[-1]:
+        raise UsageError(
+            parameter,
+            "must have no negative eigenvalue, since it holds the dot products of vectors",
+            f"dot products that would be cosines of an eigenvalue of {float(least):.3g}",
+            _WAY_OUT,
         )
 
 

@@ -1,13 +1,140 @@
-"""GradNorm's numbers, T of each; who trains the weights keeps them, and the first epoch's losses.
+"""GradNorm, of "GradNorm: Gradient Normalization for Adaptive Loss Balancing" (ICML 2018).
 
-Source: "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks"
-(ICML 2018), Section 3.1.
+Its weights are trained beside the network, so that weighted gradients are the longer the slower
+their task trains (Section 3.1, Algorithm 1). It needs T numbers of each step: the gradients'
+lengths, from the Gramian, and the losses.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from libmtl_recon.weighting.checking import (
+    check_gramian,
+    check_number,
+    check_same_shape,
+    loss_values,
+)
+
+
+class GradNorm:
+    """Weigh tasks by GradNorm in a training loop, with the weights that it trains.
+
+    Args:
+        alpha: α, how strongly tasks that train slowly are favoured; 0 makes all weighted gradients
+            equally long. The authors take 1.5 where tasks differ, and 0.12 where they are alike.
+        lr: The learning rate of Adam, which trains the weights; the authors take 0.025.
+        first_losses: ``[T]``, the losses Lᵢ(0) that later ones are compared with; those of the
+            first step if left out. Where these depend much on the initialisation, the authors take
+            theoretical ones, such as log C for a cross entropy of C classes.
+
+    Raises:
+        UsageError: α is no number of at least 0, ``lr`` none of at least 0, or the first losses are
+            not finite numbers of at least 0.
+
+    Example:
+        >>> import torch
+        >>> norm = GradNorm(alpha=1.5)
+        >>> gramian = torch.diag(torch.tensor([4.0, 1.0]))
+        >>> norm.weights(gramian, losses=[2.0, 3.0]).tolist()  # those of before the first step
+        [1.0, 1.0]
+        >>> [round(weight, 3) for weight in norm.weights(gramian, losses=[1.0, 3.0]).tolist()]
+        [0.975, 1.025]
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1.5,
+        *,
+        lr: float = 0.025,
+        first_losses: Sequence[float] | Tensor | Mapping[str, Any] | None = None,
+    ) -> None:
+        self.alpha = check_number("alpha", alpha, 0.0, way_out="The authors take 1.5.")
+        self.lr = check_number("lr", lr, 0.0, way_out="The authors take 0.025.")
+        self._given = None
+        if first_losses is not None:
+            self._given = loss_values("first_losses", first_losses)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all steps: the weights are ones again."""
+        self._first: Tensor | None = self._given
+        self._weights: Tensor | None = None
+        self._optimizer: torch.optim.Adam | None = None
+
+    def weights(self, gramian: Any, losses: Any) -> Tensor:
+        """Return the weights of a step, and train those of the next.
+
+        As in Algorithm 1, the weights of a step are what the steps before have made of them.
+
+        Args:
+            gramian: ``[T, T]``, dot products of the gradients of these losses: a tensor of any real
+                dtype, a NumPy array or a list of lists.
+            losses: ``[T]``, the losses of this step, not weighted: numbers, scalars, or a dict in
+                the order of the tasks.
+
+        Returns:
+            ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64): not
+            negative, of sum T.
+
+        Raises:
+            UsageError: The Gramian is not a Gramian matrix of finite numbers, the losses are not T
+                finite numbers of at least 0, or there are more or fewer tasks than in the step
+                before.
+        """
+        matrix = check_gramian(gramian)
+        own = matrix.cpu()
+        now = loss_values("losses", losses, len(own))
+        if self._first is None:
+            self._first = now
+        check_same_shape(own, self._first.expand(len(self._first), -1))
+        if self._weights is None or self._optimizer is None:
+            self._start(torch.ones_like(now))
+        assert self._weights is not None  # by now
+        used = self._weights.detach().clone()
+        self._train(
+            own.diagonal().clamp_min(0.0).sqrt(), inverse_rates(now, self._first, self.alpha)
+        )
+        return used.to(matrix.device)
+
+    def _start(self, weights: Tensor) -> None:
+        self._weights = weights.requires_grad_()
+        self._optimizer = torch.optim.Adam([self._weights], lr=self.lr)
+
+    @torch.enable_grad()
+    def _train(self, lengths: Tensor, rates: Tensor) -> None:
+        assert self._weights is not None
+        assert self._optimizer is not None
+        # In units in which Adam's own guard is small, however short the gradients are.
+        longest = lengths.max().clamp_min(torch.finfo(lengths.dtype).tiny)
+        self._optimizer.zero_grad()
+        imbalance(self._weights, lengths / longest, rates).backward()
+        self._optimizer.step()
+        with torch.no_grad():
+            self._weights.clamp_(min=0.0)
+            self._weights *= len(self._weights) / self._weights.sum()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what :meth:`load_state_dict` takes: weights, first losses and Adam's state."""
+        started = self._weights is not None and self._optimizer is not None
+        return {
+            "weights": self._weights.detach().clone() if self._weights is not None else None,
+            "first_losses": self._first,
+            "optimizer": self._optimizer.state_dict() if started and self._optimizer else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that :meth:`state_dict` returned."""
+        self.reset()
+        self._first = state["first_losses"]
+        if state["weights"] is not None:
+            self._start(state["weights"].detach().cpu().double().clone())
+            assert self._optimizer is not None
+            self._optimizer.load_state_dict(state["optimizer"])
 
 
 def inverse_rates(losses: Tensor, first: Tensor, alpha: float) -> Tensor:

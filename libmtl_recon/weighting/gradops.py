@@ -57,7 +57,7 @@ def gradops_weights(
     static: Sequence[float] | None = None,
     stationary: Stationary = "stop",
 ) -> Tensor:
-    """The weights of the original gradients whose combination is the GradOPS update.
+    """Return the weights of the task gradients whose combination is the GradOPS update.
 
     ``weights @ gradients`` is G'_new = Σ wᵢ g'ᵢ of Algorithm 1.
 
@@ -77,7 +77,7 @@ def gradops_weights(
         ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64).
 
     Raises:
-        UsageError: The Gramian is not a symmetric matrix of finite numbers, α is not finite, the
+        UsageError: The Gramian is not a Gramian matrix of finite numbers, α is not finite, the
             static weights are not T positive numbers, or there is no such ``stationary``.
 
     What the paper leaves open:

@@ -10,17 +10,24 @@ their Gramian; where the parameters are taken in groups, on one Gramian a group.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.weighting.checking import check_gramian, check_number, check_orders
+from libmtl_recon.weighting.checking import (
+    check_gramian,
+    check_number,
+    check_orders,
+    check_same_shape,
+)
+from libmtl_recon.weighting.orders import draw_orders
 
 # A target this close to 1 would need a turn of infinite length.
 _TINY = 1e-8
+_BETA, _GUARD = "0 never moves a target; the authors take 0.01.", "Leave it out for none."
 
 
 def gradvac_weights(
@@ -60,9 +67,83 @@ def gradvac_weights(
     matrix = check_gramian(gramians, groups=True, parameter="gramians")
     wanted = _check_targets(targets, matrix)
     places = check_orders(orders, matrix.shape[-1])
-    check_number("beta", beta, 0.0, 1.0, "0 never moves a target; the authors take 0.01.")
-    check_number("guard", guard, 0.0, way_out="Leave it out for none.")
+    check_number("beta", beta, 0.0, 1.0, _BETA)
+    check_number("guard", guard, 0.0, way_out=_GUARD)
     return turned(matrix, wanted, places, beta, guard=guard, always=always)
+
+
+class GradVac:
+    """Weigh tasks by GradVac in a training loop, with its running means of the cosines.
+
+    In each step, gradients are turned until their cosines are no smaller than what they have been
+    in the past, and the running means φ̂ move by β to this step's cosines (Algorithm 1). In the
+    first step the targets are zeros, so that it is PCGrad's.
+
+    Args:
+        beta: β, how far the running means move in each step, from 0 to 1; the authors take 0.01.
+        guard: Added where a length divides.
+        generator: What draws the orders of the tasks; PyTorch's default one if left out.
+
+    Raises:
+        UsageError: β is not from 0 to 1, or the guard is negative.
+
+    Example:
+        >>> import torch
+        >>> vaccine = GradVac(beta=0.5)
+        >>> gradients = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])
+        >>> vaccine.weights(gradients @ gradients.T).tolist()
+        [2.0, 1.5]
+        >>> vaccine.targets.round(decimals=4).tolist()
+        [[0.0, -0.3536], [-0.3536, 0.0]]
+    """
+
+    def __init__(
+        self,
+        beta: float = 0.01,
+        *,
+        guard: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.beta = check_number("beta", beta, 0.0, 1.0, _BETA)
+        self.guard = check_number("guard", guard, 0.0, way_out=_GUARD)
+        self.generator = generator
+        self.targets: Tensor | None = None
+
+    def reset(self) -> None:
+        """Forget all steps."""
+        self.targets = None
+
+    def weights(self, gramian: Any) -> Tensor:
+        """Return the weights of a step, and move the targets.
+
+        Args:
+            gramian: ``[T, T]``, dot products of the task gradients, or ``[..., T, T]``, one Gramian
+                for each group of parameters; as for :func:`gradvac_weights`.
+
+        Returns:
+            ``[T]``, or ``[..., T]``, float64, on the Gramian's device (on the CPU, where that has
+            no float64).
+
+        Raises:
+            UsageError: The Gramian is not one of finite numbers, or has another shape than that of
+                the step before.
+        """
+        matrix = check_gramian(gramian, groups=True)
+        targets = torch.zeros_like(matrix) if self.targets is None else self.targets
+        check_same_shape(matrix, targets)
+        orders = draw_orders(matrix.shape[-1], self.generator)
+        found, moved = turned(matrix.cpu(), targets.cpu(), orders, self.beta, guard=self.guard)
+        self.targets = moved
+        return found.to(matrix.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what :meth:`load_state_dict` takes: the targets, None before the first step."""
+        return {"targets": None if self.targets is None else self.targets.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that :meth:`state_dict` returned."""
+        targets = state["targets"]
+        self.targets = None if targets is None else targets.detach().cpu().double()
 
 
 def turned(

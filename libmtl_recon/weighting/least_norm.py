@@ -22,15 +22,17 @@ def least_norm_weights(products: NDArray[np.float64]) -> NDArray[np.float64]:
             differ by any factor.
 
     Returns:
-        ``[T]``, non-negative, of sum 1. All alike where all gradients are zero; else, where some
-        are, the first of these has all the weight.
+        ``[T]``, non-negative, of sum 1. Where gradients are zero, these have all the weight, in
+        equal parts.
     """
     tasks = len(products)
     norms = np.sqrt(products.diagonal().clip(min=0.0))
     shortest = int(norms.argmin())
     if not norms[shortest] > 0 or not np.isfinite(products).all():
-        alone = np.isfinite(norms).all() and norms.max() > 0
-        return np.eye(tasks)[shortest] if alone else np.full(tasks, 1 / tasks)
+        zero = norms == 0
+        chosen = zero if np.isfinite(norms).all() and zero.any() else np.ones(tasks)
+        alike: NDArray[np.float64] = chosen / chosen.sum()
+        return alike
     # In units of each gradient's own length, since the system is solved in floating point: v = w n.
     cosine = products / norms / norms[:, None]
     shares = norms[shortest] / norms  # what v counts for in the sum of w

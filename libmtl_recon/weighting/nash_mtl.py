@@ -1,4 +1,4 @@
-"""Nash-MTL, of "Multi-Task Learning as a Bargaining Game" (ICML 2022), Section 3.1.
+"""Nash-MTL, of "Multi-Task Learning as a Bargaining Game" (ICML 2022), Section 3.1 and Algorithm 1.
 
 The bargaining solution is the minimum of a smooth convex function of T numbers, which needs no
 package: it is found by Newton's method, to the last digits.
@@ -13,58 +13,144 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from libmtl_recon.weighting.checking import check_gramian
+from libmtl_recon.weighting.checking import (
+    check_count,
+    check_gramian,
+    check_number,
+    check_same_shape,
+    of_gramian,
+)
+from libmtl_recon.weighting.fair import fair_or_zero, fair_weights
 
-_CLOSE = 1e-9  # what is left of alpha * (M alpha) - 1
-_STEPS = 200  # ten are usual; each takes a fixed amount off a function that is bounded below
-_HUGE = 1e6  # weights so far above those of orthogonal gradients are made of rounding errors
+_NO_LIMIT = "Leave it out for no limit."
 
 
-def nash_mtl_weights(gramian: Any) -> Tensor | None:
-    """The weights of the original gradients whose combination is Nash-MTL's update.
+def nash_mtl_weights(gramian: Any, *, max_norm: float | None = None) -> Tensor:
+    """Return the weights of the task gradients whose combination is Nash-MTL's update.
+
+    They are the w > 0 with M w = 1 / w (Claim 3.1): the update gains the more for a task the
+    smaller its weight is, and increases no loss. Its length is √T, however long the gradients are.
 
     Args:
-        gramian: ``[T, T]``, dot products of the task gradients: a tensor of any real dtype, a
+        gramian: ``[T, T]``, M, dot products of the task gradients: a tensor of any real dtype, a
             NumPy array or a list of lists; float64 is advised.
+        max_norm: The length to which a longer update is cut; the authors take 1.
 
     Returns:
-        ``[T]``, float64, on the CPU, all above 0; None where there is no solution, because some
-        convex combination of the gradients is zero.
+        ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64): above 0,
+        but for gradients of zero, which are left out and have weight 0. All are 0 where there is no
+        bargaining solution, because some convex combination of the other gradients is zero, up to
+        rounding: no direction improves all tasks.
 
     Raises:
-        UsageError: The Gramian is not a symmetric matrix of finite numbers.
+        UsageError: The Gramian is not a Gramian matrix of finite numbers, or ``max_norm`` is no
+            number of at least 0.
+
+    Example:
+        >>> import torch
+        >>> gradients = torch.tensor([[4.0, 0.0], [0.0, 0.5]])
+        >>> nash_mtl_weights(gradients @ gradients.T).round(decimals=4).tolist()
+        [0.25, 2.0]
     """
-    found = bargained(check_gramian(gramian).cpu().numpy())
-    return None if found is None else torch.from_numpy(found)
+    check_max_norm(max_norm)
+
+    def solve(matrix: Tensor) -> Tensor:
+        found = fair_or_zero(matrix, 1.0)
+        return found if max_norm is None else shortened(found, matrix, max_norm)
+
+    return of_gramian(gramian, solve)
+
+
+class NashMTL:
+    """Weigh tasks by Nash-MTL in a training loop, with the state of its Algorithm 1.
+
+    Weights are computed in every ``update_weights_every``-th step and kept between; where there is
+    no bargaining solution, those of the last step are kept (ones before the first), as the authors'
+    code does.
+
+    Args:
+        update_weights_every: In how many steps the weights are computed once.
+        max_norm: The length to which a longer update is cut, or None for no limit.
+
+    Raises:
+        UsageError: ``update_weights_every`` is no whole number of at least 1, or ``max_norm`` no
+            number of at least 0.
+
+    Example:
+        >>> import torch
+        >>> nash = NashMTL(update_weights_every=10, max_norm=None)
+        >>> nash.weights(torch.diag(torch.tensor([16.0, 0.25]))).round(decimals=4).tolist()
+        [0.25, 2.0]
+    """
+
+    def __init__(self, update_weights_every: int = 1, max_norm: float | None = 1.0) -> None:
+        self.update_weights_every = check_count("update_weights_every", update_weights_every)
+        self.max_norm = check_max_norm(max_norm)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all steps."""
+        self._step = 0
+        self._last: Tensor | None = None
+
+    def weights(self, gramian: Any) -> Tensor:
+        """Return the weights of a step, and count it.
+
+        Args:
+            gramian: ``[T, T]``, as for :func:`nash_mtl_weights`.
+
+        Returns:
+            ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64).
+
+        Raises:
+            UsageError: The Gramian is not a Gramian matrix of finite numbers, or of another number
+                of tasks than the last.
+        """
+        matrix = check_gramian(gramian)
+        own = matrix.cpu()
+        last = torch.ones_like(own[0]) if self._last is None else self._last
+        check_same_shape(own, last.expand(len(last), -1))
+        if self._step % self.update_weights_every == 0:
+            found = fair_or_zero(own, 1.0)
+            last = found if bool(found.any()) else last
+        self._step, self._last = self._step + 1, last
+        limited = last if self.max_norm is None else shortened(last, own, self.max_norm)
+        return limited.to(matrix.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what :meth:`load_state_dict` takes: the number of steps and the last weights."""
+        return {"step": self._step, "weights": self._last}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that :meth:`state_dict` returned."""
+        self._step, self._last = state["step"], state["weights"]
+
+
+def shortened(weights: Tensor, matrix: Tensor, max_norm: float) -> Tensor:
+    """Weights whose combination of gradients is no longer than ``max_norm``.
+
+    Args:
+        weights: ``[T]``, float64.
+        matrix: ``[T, T]``, float64: the gradients' Gramian.
+        max_norm: The greatest length.
+    """
+    length = float((weights @ matrix @ weights).clamp_min(0.0).sqrt())
+    return weights * (max_norm / length) if length > max_norm else weights
+
+
+def check_max_norm(max_norm: float | None) -> float | None:
+    """Check the greatest length of an update."""
+    return None if max_norm is None else check_number("max_norm", max_norm, 0.0, way_out=_NO_LIMIT)
 
 
 def bargained(gramian: NDArray[Any]) -> NDArray[np.float64] | None:
-    """The weights alpha > 0 with M alpha = 1 / alpha (Claim 3.1).
-
-    They minimise ½ αᵀMα - Σ log α, which is self-concordant: a damped Newton step never leaves
-    the positive orthant, and always gets closer.
+    """The weights w > 0 with M w = 1 / w (Claim 3.1).
 
     Args:
         gramian: ``[T, T]``, M, of the task gradients.
 
     Returns:
-        ``[T]``; None where there is no such alpha, because some convex combination of the
-        gradients is zero, or a gradient is not finite.
+        ``[T]``; None where there are no such weights, because some convex combination of the
+        gradients is zero, or a gradient is zero or not finite.
     """
-    if not np.isfinite(gramian).all() or not (gramian.diagonal() > 0).all():
-        return None
-    wide = np.asarray(gramian, dtype=np.float64)
-    alpha = 1 / np.sqrt(wide.diagonal())
-    largest = _HUGE * alpha
-    for _ in range(_STEPS):
-        # In the variables log alpha, in which the Hessian is as regular as it can be.
-        scaled = alpha[:, None] * wide * alpha
-        slope = scaled.sum(1) - 1
-        if np.abs(slope).max() < _CLOSE:
-            return alpha
-        step = -np.linalg.solve(scaled + np.eye(len(alpha)), slope)
-        decrement = np.sqrt(max(0.0, float(-slope @ step)))
-        alpha = alpha * (1 + step / (1 + decrement if decrement > 0.25 else 1))
-        if (alpha > largest).any():
-            return None
-    return None
+    return fair_weights(gramian, 1.0)

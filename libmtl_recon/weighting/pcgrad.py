@@ -14,12 +14,19 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.weighting.checking import check_gramian, check_number, check_orders
+from libmtl_recon.weighting.orders import draw_orders
 
 _NONE = "Leave it out for none."
 
 
-def pcgrad_weights(gramian: Any, orders: Sequence[Sequence[int]], guard: float = 0.0) -> Tensor:
-    """The weights of the original gradients whose combination is PCGrad's update.
+def pcgrad_weights(
+    gramian: Any,
+    orders: Sequence[Sequence[int]] | None = None,
+    guard: float = 0.0,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Return the weights of the task gradients whose combination is PCGrad's update.
 
     ``weights @ gradients`` is Σ gᵢ^PC (the sum, as the paper's Algorithm 1 has it).
 
@@ -27,28 +34,31 @@ def pcgrad_weights(gramian: Any, orders: Sequence[Sequence[int]], guard: float =
         gramian: ``[T, T]``, dot products of the task gradients: a tensor of any real dtype, a
             NumPy array or a list of lists; float64 is advised
             (:func:`libmtl_recon.gradients.gramian` makes one of any gradients).
-        orders: T of the same length: the tasks that task i is compared with, in that order. The
-            paper draws them at random. Task i may be among its own.
+        orders: T of the same length: the tasks that task i is compared with, in that order. Task i
+            may be among its own. Drawn at random from the others if left out, as in the paper.
         guard: Added to ‖gⱼ‖² where it divides.
+        generator: What draws the orders; PyTorch's default one on the CPU if left out.
 
     Returns:
-        ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64).
+        ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64): none
+        below 1.
 
     Raises:
-        UsageError: The Gramian is not a symmetric matrix of finite numbers, the orders are not T of
-            the same length, or the guard is negative.
+        UsageError: The Gramian is not a Gramian matrix of finite numbers, the orders are not T of
+            the same length, the guard is negative, or the generator is none.
 
     Example:
         >>> import torch
         >>> gradients = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])
-        >>> weights = pcgrad_weights(gradients @ gradients.T, orders=[[1], [0]])
+        >>> weights = pcgrad_weights(gradients @ gradients.T)
         >>> (weights @ gradients.double()).tolist()  # (½, ½) + (0, 1)
         [0.5, 1.5]
     """
     matrix = check_gramian(gramian)
-    return projected(
-        matrix, check_orders(orders, len(matrix)), check_number("guard", guard, 0.0, way_out=_NONE)
-    )
+    drawn = draw_orders(len(matrix), generator) if orders is None else orders
+    places = check_orders(drawn, len(matrix))
+    number = check_number("guard", guard, 0.0, way_out=_NONE)
+    return projected(matrix.cpu(), places, number).to(matrix.device)
 
 
 def projected(matrix: Tensor, orders: Sequence[Sequence[int]], guard: float) -> Tensor:
@@ -60,7 +70,9 @@ def projected(matrix: Tensor, orders: Sequence[Sequence[int]], guard: float) -> 
     products = matrix.clone()
     for others in torch.tensor(orders, device=matrix.device).T:
         along = products[own, others]
-        removed = torch.where(along < 0, along / lengths[others], 0.0)
+        # The length of a gradient that leaves its dtype's range when squared is 0.
+        against = (along < 0) & (lengths[others] > 0)
+        removed = torch.where(against, along / lengths[others], 0.0)
         coefficients[own, others] -= removed
         products -= removed[:, None] * matrix[others]
     return coefficients.sum(dim=0)

@@ -69,8 +69,13 @@ def test_a_rounding_of_the_dtype_is_no_asymmetry() -> None:
     check_gramian(torch.tensor([[1.0, 1e-25], [1e-25, 0.0]]))
 
 
-def test_empty_gramians_have_no_weights() -> None:
-    assert gradops_weights(torch.zeros(0, 0)).shape == (0,)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_no_vectors_have_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="must be of at least one task"):
+        FUNCTIONS[name](torch.zeros(0, 0))
+    # The squares fit, and the dot product is longer than both vectors.
+    with pytest.raises(UsageError, match="must have no negative eigenvalue"):
+        FUNCTIONS[name]([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
 
 @pytest.mark.parametrize("orders", [[[1], [0]], [[1, 2], [0, 2], [0]], [[1, 3], [0, 2], [0, 1]], 5])
@@ -86,7 +91,7 @@ def test_numbers_out_of_range_are_named() -> None:
     matrix, zeros = ROWS @ ROWS.T, np.zeros((3, 3))
     with pytest.raises(UsageError, match="guard must be a finite number of at least 0"):
         pcgrad_weights(matrix, ORDERS, -1.0)
-    with pytest.raises(UsageError, match="calpha must be a finite number of at least 0"):
+    with pytest.raises(UsageError, match="c must be a finite number of at least 0"):
         cagrad_weights(matrix, float("nan"))
     with pytest.raises(UsageError, match="beta must be a finite number from 0 to 1"):
         gradvac_weights(matrix, zeros, ORDERS, 2.0)

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from libmtl_recon.integrations.libmtl.features import detect
-from libmtl_recon.weighting import cagrad
+from libmtl_recon.integrations.libmtl.step import cagrad
 
 REP_GRAD = ("GradNorm", "MGDA", "IMTL")
 # LibMTL's main branch differentiates for these as if every parameter were reached.

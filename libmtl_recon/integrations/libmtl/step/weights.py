@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from libmtl_recon.errors import naming
 from libmtl_recon.gradients import gramian
 from libmtl_recon.integrations.libmtl.step.task_gradients import (
     StoredGradients,
@@ -58,7 +59,8 @@ def mgda(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[Any]:
         UsageError: There is no normaliser of the name ``mgda_gn``.
     """
     gradients = _gradients(self, losses)
-    divided = normalisers(kwargs["mgda_gn"], _lengths(gradients), losses)
+    with naming(normalization="mgda_gn"):
+        divided = normalisers(kwargs["mgda_gn"], _lengths(gradients), losses)
     weights = shortest(gradients.matrix / divided / divided[:, None])
     # LibMTL's representations are weighed as they are.
     gradients.hand_out(weights if self.rep_grad else weights / divided)

@@ -1,0 +1,83 @@
+"""The projection of a combination of the task gradients onto their dual cone, in T dimensions.
+
+The dual cone holds the vectors that conflict with no gradient. A projection adds to a vector a
+combination of the gradients with coefficients x ≥ 0, found as a non-negative least-squares problem
+on their Gramian.
+
+Source: Lawson and Hanson, "Solving Least Squares Problems" (1974), Chapter 23.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+# What rounding leaves of a slope, in units of what is added up; and of a singular value.
+_EXACT = 1e-12
+
+
+def dual_cone_weights(
+    products: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The weights of the nearest vector to Σ weights[i] gᵢ that conflicts with no gradient.
+
+    They are the v ≥ weights that minimise vᵀMv: Proposition 1 of "Jacobian Descent For
+    Multi-Objective Optimization" (2024).
+
+    Args:
+        products: ``[T, T]``, float64: M, the Gramian of the task gradients, finite, whose lengths
+            may differ by any factor.
+        weights: ``[T]``, float64.
+
+    Returns:
+        ``[T]``, none below the given weights. That of a gradient of zero stays as it is.
+    """
+    norms = np.sqrt(products.diagonal().clip(min=0.0))
+    kept = np.flatnonzero(norms > 0)
+    projected = weights.copy()
+    if len(kept):
+        own = norms[kept]
+        # In units of each gradient's own length, since systems are solved in floating point.
+        cosine = products[np.ix_(kept, kept)] / own / own[:, None]
+        projected[kept] += _added(cosine, weights[kept] * own) / own
+    return projected
+
+
+def _added(cosine: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The x ≥ 0 for which (start + x) cosine (start + x) is least."""
+    tasks = len(start)
+    added = np.zeros(tasks)
+    slopes = cosine @ start
+    # Each round makes the length smaller, so that no set of tasks comes twice.
+    for _ in range(2**tasks if tasks < 10 else 1000):
+        left = slopes + cosine @ added
+        doubt = _EXACT * (np.abs(cosine) @ (np.abs(start) + added))
+        steepest = int(np.where(added > 0, np.inf, left + doubt).argmin())
+        if added[steepest] > 0 or not left[steepest] + doubt[steepest] < 0:
+            break
+        added = _descend(cosine, slopes, added, [*np.flatnonzero(added), steepest])
+    return added
+
+
+def _descend(
+    cosine: NDArray[np.float64],
+    slopes: NDArray[np.float64],
+    added: NDArray[np.float64],
+    active: list[int],
+) -> NDArray[np.float64]:
+    """Go to the least length over some tasks, without those that would go below 0."""
+    while active:
+        goal = np.zeros(len(added))
+        system = cosine[np.ix_(active, active)]
+        goal[active] = np.linalg.lstsq(system, -slopes[active], rcond=_EXACT)[0]
+        falling = [task for task in active if goal[task] <= 0]
+        if not falling:
+            return goal
+        steps = [
+            added[task] / (added[task] - goal[task]) if added[task] else 0.0 for task in falling
+        ]
+        first = int(np.argmin(steps))
+        added = added + steps[first] * (goal - added)
+        added[falling[first]] = 0
+        active = [task for task in active if task != falling[first]]
+    return added
