@@ -134,12 +134,14 @@ def worst_combination(
     Returns:
         ``[T]``, float64, of sum 1. Where the least g_w is zero it need not be the only one.
     """
-    shortest = least_norm_weights(gramian)
     longest = float(gramian.diagonal().max())
+    if radius <= _NOTHING * math.sqrt(longest):
+        served_worst: NDArray[np.float64] = np.eye(len(gramian))[gramian.mean(axis=1).argmin()]
+        return served_worst
+    shortest = least_norm_weights(gramian)
     least = max(float(shortest @ gramian @ shortest), 0.0)
     stationary = least <= _RESOLVED * _added_up(gramian, shortest)
-    negligible = radius <= _NOTHING * math.sqrt(longest)
-    if negligible or (guard == 0 and stationary and _reachable(gramian, radius)):
+    if guard == 0 and stationary and _reachable(gramian, radius):
         return shortest
     # The length of g_w (with the guard) is between that of the shortest combination and that of
     # the longest gradient. Beyond the one sought, that of the solution for a length is below it.

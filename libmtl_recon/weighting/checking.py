@@ -133,7 +133,7 @@ def check_preference(preference: Any, tasks: int) -> Tensor:
         UsageError: They are not T finite numbers of at least 0.
     """
     try:
-        found = torch.as_tensor(preference).detach().cpu().double()
+        found = torch.tensor([float(one) for one in preference], dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
         found = torch.full((tasks,), math.nan)
     if list(found.shape) != [tasks] or not bool((found.isfinite() & (found >= 0)).all()):

@@ -78,7 +78,9 @@ def test_mgda_divides_by_lengths_and_losses_and_never_by_zero() -> None:
     for kind, found in wanted.items():
         made = normalisers(kind, lengths, losses)
         assert (made.tolist(), made.dtype, made.requires_grad) == (found, torch.float64, False)
-    with pytest.raises(UsageError, match=r"normalization must be one of none, l2, loss, loss\+.*'l3'"):
+    with pytest.raises(
+        UsageError, match=r"normalization must be one of none, l2, loss, loss\+.*'l3'"
+    ):
         normalisers("l3", lengths, losses)
 
 
