@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from libmtl_recon.weighting.checking import check_number, check_preference, of_gramian
+from libmtl_recon.weighting.checked_gramian import of_gramian
+from libmtl_recon.weighting.checking import check_number, check_preference
 
 # What a Gramian in float64 resolves; see there.
 _RESOLVED = 1e-12

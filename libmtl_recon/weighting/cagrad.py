@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.weighting.checking import check_number, of_gramian
+from libmtl_recon.weighting.checked_gramian import of_gramian
+from libmtl_recon.weighting.checking import check_number
 from libmtl_recon.weighting.dual_cone import dual_cone_weights
 from libmtl_recon.weighting.least_norm import least_norm_weights
 

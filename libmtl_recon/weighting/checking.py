@@ -1,100 +1,17 @@
-"""What the weightings' functions are given, checked and made ready to compute with."""
+"""What the weightings' functions are given beside a Gramian, checked."""
 
 from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.gradients import exact_device
 from libmtl_recon.task_names import check_task_names
-
-# How far the entries (i, j) and (j, i) may lie apart, in lengths of the two gradients, for rounding
-# to be the cause: at least this, and so many roundings of the dtype.
-_SYMMETRIC, _ROUNDINGS = 1e-3, 8
-_WAY_OUT = "Pass G @ G.T, where row t of G is the gradient of task t."
-
-
-def check_gramian(gramian: Any, *, groups: bool = False, parameter: str = "gramian") -> Tensor:
-    """Check a Gramian of task gradients.
-
-    Args:
-        gramian: ``[T, T]``: a tensor of real numbers, a NumPy array, or a list of lists.
-        groups: It may be ``[..., T, T]``, one Gramian for each group of parameters.
-        parameter: The name under which it was given.
-
-    Returns:
-        A copy in float64, exactly symmetric, on its own device (on the CPU, where that has no
-        float64).
-
-    Raises:
-        UsageError: It has another shape or type, holds NaN or infinity, or is the Gramian of no
-            vectors: it is not symmetric, or a square on its diagonal is negative.
-    """
-    given = _as_tensor(parameter, gramian)
-    square = given.ndim >= 2 and given.shape[-1] == given.shape[-2]
-    if not square or (given.ndim != 2 and not groups):
-        shape = "square matrices [..., T, T]" if groups else "a square matrix [T, T]"
-        raise UsageError(parameter, f"must be {shape}", list(given.shape), _WAY_OUT)
-    if given.numel() == 0:
-        raise UsageError(parameter, "must be of at least one task", list(given.shape), _WAY_OUT)
-    matrix = given.detach().to(exact_device(given.device)).to(torch.float64)
-    squares = matrix.diagonal(dim1=-2, dim2=-1)
-    if not bool(torch.isfinite(matrix).all()):
-        broken = ~torch.isfinite(squares).reshape(-1, squares.shape[-1]).all(dim=0)
-        tasks = broken.nonzero().flatten().tolist()
-        raise UsageError(
-            parameter,
-            "must hold finite numbers",
-            f"not finite for tasks {tasks}" if tasks else "not finite off its diagonal",
-            "Look for NaN or inf in these tasks' losses.",
-        )
-    lengths = squares.clamp_min(0.0).sqrt()
-    if bool((squares < -_SYMMETRIC * squares.abs().amax(dim=-1, keepdim=True)).any()):
-        raise UsageError(
-            parameter,
-            "must have no negative number on its diagonal, which holds the squared lengths of the "
-            "gradients",
-            float(squares.min()),
-            _WAY_OUT,
-        )
-    epsilon = torch.finfo(given.dtype).eps if given.is_floating_point() else 0.0
-    allowed = max(_SYMMETRIC, _ROUNDINGS * epsilon) * lengths[..., :, None] * lengths[..., None, :]
-    # Where a length has been lost in the dtype (1e-25 squared, in float32), nothing is known.
-    unknown = allowed == 0
-    apart = (matrix - matrix.mT).abs()
-    if bool(((apart > allowed) & ~unknown).any()):
-        raise UsageError(
-            parameter,
-            "must be symmetric, since a dot product is the same both ways",
-            f"entries (i, j) and (j, i) that differ by {float(apart.max()):g}",
-            _WAY_OUT,
-        )
-    # A matrix product may round (i, j) and (j, i) to either side of 0, so that one would conflict
-    # with the other and not the other with it.
-    matrix = (matrix + matrix.mT) / 2
-    _check_positive(parameter, matrix.cpu(), max(_SYMMETRIC, _ROUNDINGS * epsilon))
-    return matrix
-
-
-def of_gramian(gramian: Any, solve: Callable[[Tensor], Tensor]) -> Tensor:
-    """Check a Gramian, and find its weights.
-
-    Args:
-        gramian: As for :func:`check_gramian`.
-        solve: Makes weights ``[T]`` of the Gramian in float64, on the CPU.
-
-    Returns:
-        ``[T]``, on the Gramian's device (on the CPU, where that has no float64).
-    """
-    matrix = check_gramian(gramian)
-    return solve(matrix.cpu()).to(matrix.device)
 
 
 def check_number(
@@ -133,7 +50,7 @@ def check_preference(preference: Any, tasks: int) -> Tensor:
         UsageError: They are not T finite numbers of at least 0.
     """
     try:
-        found = torch.tensor([float(one) for one in preference], dtype=torch.float64)
+        found = _vector(preference)
     except (TypeError, ValueError, RuntimeError):
         found = torch.full((tasks,), math.nan)
     if list(found.shape) != [tasks] or not bool((found.isfinite() & (found >= 0)).all()):
@@ -272,15 +189,23 @@ def loss_values(parameter: str, losses: Any, tasks: int | None = None) -> Tensor
     """
     values = list(losses.values()) if isinstance(losses, Mapping) else losses
     try:
-        if not isinstance(values, Tensor):
-            values = torch.tensor([float(value) for value in values], dtype=torch.float64)
-        found = values.detach().cpu().double()
+        found = _vector(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise _no_losses(parameter, losses, tasks) from error
     known = found.ndim == 1 and len(found) > 0 and len(found) == (tasks or len(found))
     if not known or not bool((found.isfinite() & (found >= 0)).all()):
         raise _no_losses(parameter, losses, tasks)
     return found
+
+
+def _vector(values: Any) -> Tensor:
+    """Numbers, or scalars with or without a graph, as one tensor in float64, on the CPU."""
+    if not isinstance(values, Tensor):
+        plain = [one.detach() if isinstance(one, Tensor) else one for one in values]
+        return torch.tensor([float(one) for one in plain], dtype=torch.float64)
+    if values.is_complex():
+        raise TypeError("complex numbers")
+    return values.detach().cpu().double()
 
 
 def _no_losses(parameter: str, losses: Any, tasks: int | None) -> UsageError:
@@ -292,24 +217,6 @@ def _no_losses(parameter: str, losses: Any, tasks: int | None) -> UsageError:
     )
 
 
-def _check_positive(parameter: str, matrix: Tensor, allowed: float) -> None:
-    """Check that a symmetric matrix is the Gramian of some vectors.
-
-    Raises:
-        UsageError: Some combination of them would have a negative square.
-    """
-    lengths = matrix.diagonal(dim1=-2, dim2=-1).clamp_min(0.0).sqrt()
-    units = torch.where(lengths > 0, 1 / lengths, 0.0)
-    least = torch.linalg.eigvalsh(units[..., :, None] * matrix * units[..., None, :]).min()
-    if least < -allowed * matrix.shape[-1]:
-        raise UsageError(
-            parameter,
-            "must have no negative eigenvalue, since it holds the dot products of vectors",
-            f"dot products that would be cosines of an eigenvalue of {float(least):.3g}",
-            _WAY_OUT,
-        )
-
-
 def _has_length(value: Any) -> bool:
     return not isinstance(value, Tensor) or value.ndim > 0
 
@@ -318,22 +225,3 @@ def _place(value: Any, tasks: int) -> int:
     if isinstance(value, bool) or not 0 <= int(value) < tasks or int(value) != value:
         raise ValueError(value)
     return int(value)
-
-
-def _as_tensor(parameter: str, value: Any) -> Tensor:
-    if isinstance(value, Tensor):
-        found = value
-    else:
-        try:
-            array = np.asarray(value)
-            if array.dtype.kind not in "iufb":
-                raise TypeError(f"an array of {array.dtype}")
-            found = torch.as_tensor(array.astype(np.float64) if array.dtype.kind != "b" else array)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UsageError(
-                parameter, "must be a matrix of numbers [T, T]", value, _WAY_OUT
-            ) from error
-    found = found.to_dense() if found.layout != torch.strided else found
-    if found.dtype == torch.bool or found.is_complex():
-        raise UsageError(parameter, "must hold real numbers", str(found.dtype), _WAY_OUT)
-    return found

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from libmtl_recon.weighting.checking import check_number, of_gramian
+from libmtl_recon.weighting.checked_gramian import of_gramian
+from libmtl_recon.weighting.checking import check_number
 from libmtl_recon.weighting.fair import fair_or_zero
 
 # Beyond, the weights' powers leave float64.

@@ -7,18 +7,16 @@ lengths, from the Gramian, and the losses.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from libmtl_recon.weighting.checking import (
-    check_gramian,
-    check_number,
-    check_same_shape,
-    loss_values,
-)
+from libmtl_recon.weighting.checked_gramian import check_gramian
+from libmtl_recon.weighting.checking import check_number, check_same_shape, loss_values
+from libmtl_recon.weighting.leader import Leader
 
 
 class GradNorm:
@@ -63,8 +61,9 @@ class GradNorm:
     def reset(self) -> None:
         """Forget all steps: the weights are ones again."""
         self._first: Tensor | None = self._given
-        self._weights: Tensor | None = None
-        self._optimizer: torch.optim.Adam | None = None
+        self._weights: nn.Parameter | None = None
+        self._unit = 0.0
+        self._adam = Leader()
 
     def weights(self, gramian: Any, losses: Any) -> Tensor:
         """Return the weights of a step, and train those of the next.
@@ -92,49 +91,39 @@ class GradNorm:
         if self._first is None:
             self._first = now
         check_same_shape(own, self._first.expand(len(self._first), -1))
-        if self._weights is None or self._optimizer is None:
-            self._start(torch.ones_like(now))
-        assert self._weights is not None  # by now
-        used = self._weights.detach().clone()
-        self._train(
-            own.diagonal().clamp_min(0.0).sqrt(), inverse_rates(now, self._first, self.alpha)
-        )
+        if self._weights is None:
+            self._weights = nn.Parameter(torch.ones_like(now))
+        used: Tensor = self._weights.detach().clone()
+        lengths = own.diagonal().clamp_min(0.0).sqrt()
+        self._train(self._weights, lengths, inverse_rates(now, self._first, self.alpha))
         return used.to(matrix.device)
 
-    def _start(self, weights: Tensor) -> None:
-        self._weights = weights.requires_grad_()
-        self._optimizer = torch.optim.Adam([self._weights], lr=self.lr)
-
     @torch.enable_grad()
-    def _train(self, lengths: Tensor, rates: Tensor) -> None:
-        assert self._weights is not None
-        assert self._optimizer is not None
-        # In units in which Adam's own guard is small, however short the gradients are.
-        longest = lengths.max().clamp_min(torch.finfo(lengths.dtype).tiny)
-        self._optimizer.zero_grad()
-        imbalance(self._weights, lengths / longest, rates).backward()
-        self._optimizer.step()
+    def _train(self, weights: nn.Parameter, lengths: Tensor, rates: Tensor) -> None:
+        # In units of the first gradients, so that Adam's own guard is small beside short ones.
+        self._unit = self._unit or float(lengths.max())
+        imbalance(weights, lengths / (self._unit or 1.0), rates).backward()
+        self._adam.step([("weights", weights)], self.lr)
         with torch.no_grad():
-            self._weights.clamp_(min=0.0)
-            self._weights *= len(self._weights) / self._weights.sum()
+            weights.clamp_(min=0.0)
+            weights.mul_(len(weights) / weights.sum())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what :meth:`load_state_dict` takes: weights, first losses and Adam's state."""
-        started = self._weights is not None and self._optimizer is not None
+        """Return what :meth:`load_state_dict` takes: weights, first losses and Adam's moments."""
         return {
-            "weights": self._weights.detach().clone() if self._weights is not None else None,
+            "weights": None if self._weights is None else self._weights.detach().clone(),
             "first_losses": self._first,
-            "optimizer": self._optimizer.state_dict() if started and self._optimizer else None,
+            "unit": self._unit,
+            "adam": copy.deepcopy(self._adam.state_dict()),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state that :meth:`state_dict` returned."""
         self.reset()
-        self._first = state["first_losses"]
+        self._first, self._unit = state["first_losses"], state["unit"]
         if state["weights"] is not None:
-            self._start(state["weights"].detach().cpu().double().clone())
-            assert self._optimizer is not None
-            self._optimizer.load_state_dict(state["optimizer"])
+            self._weights = nn.Parameter(state["weights"].detach().cpu().double().clone())
+        self._adam.load_state_dict(state["adam"])
 
 
 def inverse_rates(losses: Tensor, first: Tensor, alpha: float) -> Tensor:

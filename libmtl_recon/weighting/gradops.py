@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.weighting.checking import check_gramian
+from libmtl_recon.weighting.checked_gramian import check_gramian
 from libmtl_recon.weighting.least_norm import shortest_combination
 
 # What a Gramian in float64 resolves: a gradient counts as lying inside the span of the others when

@@ -17,12 +17,8 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.weighting.checking import (
-    check_gramian,
-    check_number,
-    check_orders,
-    check_same_shape,
-)
+from libmtl_recon.weighting.checked_gramian import check_gramian
+from libmtl_recon.weighting.checking import check_number, check_orders, check_same_shape
 from libmtl_recon.weighting.orders import draw_orders
 
 # A target this close to 1 would need a turn of infinite length.

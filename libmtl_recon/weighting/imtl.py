@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from libmtl_recon.weighting.checking import of_gramian
+from libmtl_recon.weighting.checked_gramian import of_gramian
 
 # Singular values of the cosines' matrix below this are those of dependent gradients, and a system
 # counts as solved up to this.

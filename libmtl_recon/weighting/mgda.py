@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.weighting.checking import loss_values, of_gramian
+from libmtl_recon.weighting.checked_gramian import of_gramian
+from libmtl_recon.weighting.checking import loss_values
 from libmtl_recon.weighting.least_norm import least_norm_weights
 
 # The least weight of one of two tasks, in the authors' code.

@@ -13,13 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from libmtl_recon.weighting.checking import (
-    check_count,
-    check_gramian,
-    check_number,
-    check_same_shape,
-    of_gramian,
-)
+from libmtl_recon.weighting.checked_gramian import check_gramian, of_gramian
+from libmtl_recon.weighting.checking import check_count, check_number, check_same_shape
 from libmtl_recon.weighting.fair import fair_or_zero, fair_weights
 
 _NO_LIMIT = "Leave it out for no limit."

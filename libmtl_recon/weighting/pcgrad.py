@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from libmtl_recon.weighting.checking import check_gramian, check_number, check_orders
+from libmtl_recon.weighting.checked_gramian import check_gramian
+from libmtl_recon.weighting.checking import check_number, check_orders
 from libmtl_recon.weighting.orders import draw_orders
 
 _NONE = "Leave it out for none."

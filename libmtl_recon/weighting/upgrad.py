@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from libmtl_recon.weighting.checking import check_preference, of_gramian
+from libmtl_recon.weighting.checked_gramian import of_gramian
+from libmtl_recon.weighting.checking import check_preference
 from libmtl_recon.weighting.dual_cone import dual_cone_weights
 
 

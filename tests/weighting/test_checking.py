@@ -16,7 +16,7 @@ from libmtl_recon.weighting import (
     gradvac_weights,
     pcgrad_weights,
 )
-from libmtl_recon.weighting.checking import check_gramian
+from libmtl_recon.weighting.checked_gramian import check_gramian
 
 ORDERS = [[1, 2], [0, 2], [0, 1]]
 FUNCTIONS: dict[str, Callable[[Any], Any]] = {
