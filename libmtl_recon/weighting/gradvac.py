@@ -10,6 +10,7 @@ their Gramian; where the parameters are taken in groups, on one Gramian a group.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -162,7 +163,9 @@ def turned(
     products = matrix.clone()
     for others in torch.tensor(orders, device=device).T:
         length = (coefficients * products).sum(dim=-1).clamp_min(0.0).sqrt()
-        cosine = products[..., own, others] / (length * norms[..., others] + guard)
+        measure = length * norms[..., others] + guard
+        # Not a number with a gradient of zero, or of one whose square has left its dtype.
+        cosine = torch.where(measure > 0, products[..., own, others] / measure, math.nan)
         target = moved[..., own, others]
         # Rounding may take a cosine beyond 1.
         sine = (1 - cosine.square()).clamp_min(0.0).sqrt()
@@ -173,7 +176,6 @@ def turned(
         coefficients[..., own, others] += turn
         products += turn[..., None] * matrix[..., others, :]
         mean = (1 - beta) * target + beta * cosine
-        # A cosine with a gradient of zero is NaN.
         moves = ~cosine.isnan() if always else below
         moved[..., own, others] = torch.where(moves, mean, target)
     return coefficients.sum(dim=-2), moved

@@ -172,6 +172,16 @@ def test_gradients_of_zero_make_no_update_and_no_nan(method: Method) -> None:
 
 
 @every
+def test_a_length_that_its_dtype_has_lost_makes_no_infinity(method: Method) -> None:
+    # 1e-25 squared is 0 in float32; its dot product with 1 is not.
+    for sign in (1.0, -1.0):
+        matrix = torch.tensor([[1.0, sign * 1e-25], [sign * 1e-25, 0.0]])
+        weights = method.weigh(matrix)
+        assert torch.isfinite(weights).all()
+        assert weights.abs().max() <= 2
+
+
+@every
 @quick
 @given(SEEDS, st.integers(2, 5), st.floats(-14, -1), st.sampled_from([1.0, -1.0, 0.0]))
 def test_nearly_dependent_gradients_make_an_update_that_is_finite_and_no_longer_than_it_should(
