@@ -12,6 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from libmtl_recon.weighting.active_set import descend
+
 # What rounding leaves of a slope, in units of what is added up; and of a singular value.
 _EXACT = 1e-12
 
@@ -48,6 +50,13 @@ def _added(cosine: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[n
     tasks = len(start)
     added = np.zeros(tasks)
     slopes = cosine @ start
+
+    def goal_of(active: list[int]) -> NDArray[np.float64]:
+        goal = np.zeros(tasks)
+        system = cosine[np.ix_(active, active)]
+        goal[active] = np.linalg.lstsq(system, -slopes[active], rcond=_EXACT)[0]
+        return goal
+
     # Each round makes the length smaller, so that no set of tasks comes twice.
     for _ in range(2**tasks if tasks < 10 else 1000):
         left = slopes + cosine @ added
@@ -55,29 +64,5 @@ def _added(cosine: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[n
         steepest = int(np.where(added > 0, np.inf, left + doubt).argmin())
         if added[steepest] > 0 or not left[steepest] + doubt[steepest] < 0:
             break
-        added = _descend(cosine, slopes, added, [*np.flatnonzero(added), steepest])
-    return added
-
-
-def _descend(
-    cosine: NDArray[np.float64],
-    slopes: NDArray[np.float64],
-    added: NDArray[np.float64],
-    active: list[int],
-) -> NDArray[np.float64]:
-    """Go to the least length over some tasks, without those that would go below 0."""
-    while active:
-        goal = np.zeros(len(added))
-        system = cosine[np.ix_(active, active)]
-        goal[active] = np.linalg.lstsq(system, -slopes[active], rcond=_EXACT)[0]
-        falling = [task for task in active if goal[task] <= 0]
-        if not falling:
-            return goal
-        steps = [
-            added[task] / (added[task] - goal[task]) if added[task] else 0.0 for task in falling
-        ]
-        first = int(np.argmin(steps))
-        added = added + steps[first] * (goal - added)
-        added[falling[first]] = 0
-        active = [task for task in active if task != falling[first]]
+        added = descend(added, [*np.flatnonzero(added), steepest], goal_of)
     return added

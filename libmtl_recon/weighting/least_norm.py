@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from libmtl_recon.weighting.active_set import descend
+
 # How far from optimal rounding may leave the weights: of what is added up for a slope.
 _EXACT = 1e-12
 
@@ -37,6 +39,16 @@ def least_norm_weights(products: NDArray[np.float64]) -> NDArray[np.float64]:
     cosine = products / norms / norms[:, None]
     shares = norms[shortest] / norms  # what v counts for in the sum of w
     parts = np.eye(tasks)[shortest]
+
+    def goal_of(active: list[int]) -> NDArray[np.float64]:
+        count = len(active)
+        system = np.zeros((count + 1, count + 1))
+        system[:count, :count] = cosine[np.ix_(active, active)]
+        system[-1, :-1] = system[:-1, -1] = shares[active]
+        goal = np.zeros(tasks)
+        goal[active] = np.linalg.lstsq(system, np.eye(count + 1)[-1], rcond=None)[0][:count]
+        return goal
+
     # Each round but for rounding makes the norm smaller, so that no set of tasks comes twice.
     for _ in range(2**tasks if tasks < 10 else 1000):
         slopes = cosine @ parts
@@ -47,7 +59,7 @@ def least_norm_weights(products: NDArray[np.float64]) -> NDArray[np.float64]:
         steepest = int(np.where(parts > 0, np.inf, short).argmin())
         if not short[steepest] < 0 or parts[steepest] > 0:
             break
-        parts = _descend(cosine, shares, parts, [*np.flatnonzero(parts), steepest])
+        parts = descend(parts, [*np.flatnonzero(parts), steepest], goal_of)
     weights = parts * shares
     normed: NDArray[np.float64] = weights / weights.sum()
     return normed
@@ -79,29 +91,3 @@ def shortest_combination(gramian: Tensor, resolved: float) -> Tensor:
     if float(parts @ cosine @ parts) > resolved * float(parts.sum()) ** 2:
         weights[kept] = found
     return weights
-
-
-def _descend(
-    cosine: NDArray[np.float64],
-    shares: NDArray[np.float64],
-    parts: NDArray[np.float64],
-    active: list[int],
-) -> NDArray[np.float64]:
-    """Go to the least norm in the hull of some tasks, without those that would go below 0."""
-    while True:
-        tasks = len(active)
-        system = np.zeros((tasks + 1, tasks + 1))
-        system[:tasks, :tasks] = cosine[np.ix_(active, active)]
-        system[-1, :-1] = system[:-1, -1] = shares[active]
-        goal = np.zeros(len(parts))
-        goal[active] = np.linalg.lstsq(system, np.eye(tasks + 1)[-1], rcond=None)[0][:tasks]
-        falling = [task for task in active if goal[task] <= 0]
-        if not falling:
-            return goal
-        steps = [
-            parts[task] / (parts[task] - goal[task]) if parts[task] else 0.0 for task in falling
-        ]
-        first = int(np.argmin(steps))
-        parts = parts + steps[first] * (goal - parts)
-        parts[falling[first]] = 0
-        active = [task for task in active if task != falling[first]]
