@@ -345,6 +345,11 @@ def test_mgda_divides_gradients_by_lengths_and_losses() -> None:
         np.testing.assert_allclose(found, mgda_weights(gramian_of(unit)).numpy() / divided)
 
 
+def test_mgda_gives_gradients_of_zero_all_the_weight_in_equal_parts() -> None:
+    assert mgda_weights(torch.diag(torch.tensor([0.0, 1.0, 0.0]))).tolist() == [0.5, 0.0, 0.5]
+    assert mgda_weights(torch.zeros(4, 4)).tolist() == [0.25] * 4
+
+
 @settings(deadline=None, max_examples=50)
 @given(SEEDS, st.integers(1, 7), st.floats(0.0, 4.0))
 def test_imtl_g_projects_alike_and_its_weights_have_sum_one(
@@ -391,6 +396,17 @@ def test_fairgrad_solves_its_equation(seed: int, tasks: int, decades: float, alp
     )
     if alpha == 1:
         np.testing.assert_allclose(nash_mtl_weights(gramian_of(rows)), weights, rtol=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_fairgrad_finds_weights_that_rounding_leaves_room_for(seed: int) -> None:
+    # Beside long gradients, what a short one gains is lost in rounding errors of the sum.
+    rows = draw(seed, 6, decades=8.0)
+    weights = fairgrad_weights(gramian_of(rows), alpha=0.05).numpy()
+    assert weights.min() > 0
+    left = np.abs(rows @ (weights @ rows) - weights**-20.0)
+    added = np.abs(rows @ rows.T) @ weights
+    np.testing.assert_array_less(left, 1e-7 * weights**-20.0 + 1e-13 * added)
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.5, 1.0, 3.0, 20.0])
