@@ -41,11 +41,6 @@ def read_record(file: Path, search: str = "") -> Result | None:
     return result if result.finished else None
 
 
-def read_part(file: Path) -> Result:
-    """What a run had measured when it was ended, as far as the record can be read."""
-    return _read(file)[0]
-
-
 def _read(file: Path) -> tuple[Result, bool]:
     """What a record says up to its end or to the first damage, and whether it reached the end."""
     result, position = Result(), 0

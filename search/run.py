@@ -16,7 +16,7 @@ from libmtl_recon_search.choosing import Chooser
 from libmtl_recon_search.config import Config
 from libmtl_recon_search.database.address import Address
 from libmtl_recon_search.folder import SearchFolder
-from libmtl_recon_search.front import violation, within
+from libmtl_recon_search.front import near_best, violation
 from libmtl_recon_search.paging import ABOUT, END, about, end_of, placed, write_page
 from libmtl_recon_search.plots import Dot, draw_improvement
 from libmtl_recon_search.process import Interrupted, Runner
@@ -202,8 +202,7 @@ def _finalists(session: Session, study: Study) -> list[Finalist]:
             values[plan] += [outcome.values[objective] for outcome in outcomes]
     costs = {plan: judge.cost(objective, fmean(own)) for plan, own in values.items()}
     order = sorted(plans, key=costs.__getitem__)
-    best = order[0]
-    near = [p for p in order if p == best or within(costs[p], costs[best], config.pick.within)]
+    near = near_best(order, costs.__getitem__, config.pick.within)
     # Of those that are as good, up to `pick.within`, the one with the fewest parameters.
     chosen = min(near, key=lambda plan: session.searched(plan).parameters)
     order.remove(chosen)
