@@ -83,7 +83,7 @@ def test_table_has_the_reduction(capsys: pytest.CaptureFixture[str], cache: Prof
     assert "reduction (%) - 75.00" in out
     assert main(["layers", "table", *ids, "--layers", "--edges=0,-0.1"]) == 0
     out = rows(capsys.readouterr().out)
-    assert out[0].endswith("8 layers, each for itself:")
+    assert out[0].endswith("8 layers, counted separately:")
     assert "(-0.1, -1] 40.00 10.00" in out
 
 
@@ -106,4 +106,4 @@ def test_older_profiles_say_what_they_lack(
     name = cache.save(old)
     for words in (["table", name], ["plot", name, "--out", str(tmp_path / "x.png")]):
         assert main(["layers", *words]) == 1
-        assert "older version. Score" in capsys.readouterr().err
+        assert "older version wrote it. Score" in capsys.readouterr().err

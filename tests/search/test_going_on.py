@@ -119,7 +119,7 @@ def test_four_searches_with_one_cache_score_once(tmp_path: Path) -> None:
         thread.join(120)
     reused = [result for result in results.values() if "reused" in result.notes]
     assert (len(results), len(reused)) == (4, 3)
-    assert all("Another process is just scoring" in r.notes["waiting"]["text"] for r in reused)
+    assert all("Another process is scoring" in r.notes["waiting"]["text"] for r in reused)
     (entry,) = ProfileCache().list()
     texts = {(tmp_path / str(n) / "profile.json").read_text(encoding="utf-8") for n in range(4)}
     assert texts == {entry.profile.to_json()}

@@ -153,11 +153,11 @@ def test_a_file_of_this_name_is_given_by_its_path(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["check", "--out", "x"], "There is no flag --out here."),
-        (["check", "--report"], "There is no flag --report here."),
-        (["check", "a", "b"], "There is no place for 'b' here."),
-        (["schema", "a"], "There is no place for 'a' here."),
-        (["chek", "a"], "There is no place for 'a' here."),
+        (["check", "--out", "x"], "Unknown flag --out."),
+        (["check", "--report"], "Unknown flag --report."),
+        (["check", "a", "b"], "Unexpected argument 'b'."),
+        (["schema", "a"], "Unexpected argument 'a'."),
+        (["chek", "a"], "Unexpected argument 'a'."),
         (["--storge", "x"], "Did you mean --storage?"),
     ],
 )

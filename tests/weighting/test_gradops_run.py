@@ -53,7 +53,7 @@ def test_static_weights_are_scaled_and_events_written(tmp_path: Path) -> None:
     ("flags", "says"),
     [
         (("--gradops_weights", "1,2,3"), "--gradops_weights must be 2 numbers"),
-        (("--gradops_weights", "1;2"), "must be numbers with commas"),
+        (("--gradops_weights", "1;2"), "must be a comma-separated list of numbers"),
         (("--gradops_weights", "1,0"), "must be finite numbers above 0"),
         (("--gradops_weights", "1,2", "--gradops_alpha", "1"), "Leave one of the two out"),
         (("--gradops_alpha", "nan"), "--gradops_alpha must be a finite number"),
