@@ -116,7 +116,7 @@ def test_trains_and_is_taken_out(tmp_path: Path) -> None:
 
 
 def test_messages_name_it(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"\(got '\(root\)'\).*Inside it there are 0"):
+    with pytest.raises(UsageError, match=r"\(got '\(root\)'\).*It contains 0"):
         split_layers(nn.Sequential(nn.Linear(2, 2)), [ROOT], ["a", "b"])
     with pytest.raises(UsageError, match=r"reset_parameters.*\(got '\(root\)'\)"):
         build(tmp_path, ROOT, arch_args={"recon_init": "fresh"})

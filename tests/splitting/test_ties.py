@@ -291,7 +291,11 @@ def list_of_its_own(heads: nn.ModuleDict, encoder: Any) -> None:
 
 
 def test_what_torch_does_not_know_of_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"outside of torch's registration.*'held' of decoders\.b"):
+    with pytest.raises(
+        UsageError,
+        match=r"without being registered with torch.*'held' of "
+        r"decoders\.b",
+    ):
         build(list_of_its_own, tmp_path)
     network = Words()
     network.held = {"first": network.emb.weight}
