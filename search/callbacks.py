@@ -93,8 +93,8 @@ class _Shielded:
         why = " ".join(f"{type(error).__name__}: {error}".split())
         self._say(
             f"The callback {self._name} failed, and trial {trial.number} is missing there: "
-            f"{hide_secrets(why)} The search goes on; after {_TRIES} failures in a row the "
-            "callback is no longer called."
+            f"{hide_secrets(why)} The search continues; after {_TRIES} failures in a row the "
+            "callback is switched off."
         )
 
 
@@ -118,7 +118,7 @@ class _MLflow:
         except Exception as error:  # of its own, of a missing driver, of what takes URLs apart
             raise UsageError(
                 "callbacks.mlflow.tracking_uri",
-                "must be an address at which MLflow keeps runs",
+                "must be an address that MLflow supports for its runs",
                 hide_secrets(given.get("tracking_uri", "")),
                 hide_secrets(" ".join(str(error).split())),
             ) from error

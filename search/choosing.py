@@ -160,8 +160,8 @@ class Chooser:
                 plan = self._space.suggest(trial)
         except Exception as error:  # a sampler may be anybody's
             raise ReconError(
-                f"The sampler {self._config.sampler.name} could not choose a trial: {said(error)}. "
-                "Name another one, or give it other `args`."
+                f"The sampler {self._config.sampler.name} could not choose a trial: "
+                f"{said(error)}. Use another one, or give it other `args`."
             ) from error
         chosen = storage.get_trial(trial._trial_id)
         made = create_trial(

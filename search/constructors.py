@@ -71,8 +71,8 @@ def class_of(kind: Kind, name: str, package: str | None) -> type:
             "name",
             f"must be the import path of a {kind.name}, as package.module:Class",
             name,
-            f"Importing {path} ends with {said(error)}. A module that is not "
-            "installed is found if its folder is in PYTHONPATH.",
+            f"Importing {path} fails with {said(error)}. A module that is not installed is found "
+            "if its folder is in PYTHONPATH.",
         ) from error
     return _member(kind, module, own, path)
 
@@ -84,10 +84,10 @@ def _member(kind: Kind, module: ModuleType, name: str, title: str) -> type:
         return found
     known = kind.within(module)
     whole = name if name.lower().endswith(kind.name) else f"{name}{kind.name.capitalize()}"
-    there = offer(whole, list(known)) if known else f"There is none in {title}."
+    there = offer(whole, list(known)) if known else f"{title} has none."
     others = ""
     if module is kind.module:
-        others = f" A {kind.name} of your own is named by its import path, package.module:Class."
+        others = f" To use a {kind.name} of your own, give its import path, package.module:Class."
     raise UsageError("name", f"must be a {kind.name} of {title}", name, f"{there}{others}")
 
 
@@ -99,16 +99,16 @@ def _hub(kind: Kind, package: str) -> ModuleType:
             "optunahub",
             "needs the package optunahub, which is not installed",
             package,
-            "Install it by `pip install 'libmtl-recon[optunahub]'`, or name one of Optuna's.",
+            "Install it with `pip install 'libmtl-recon[optunahub]'`, or use one of Optuna's.",
         ) from error
     try:
         module: ModuleType = optunahub.load_module(package)
     except Exception as error:
         raise UsageError(
             "optunahub",
-            f"must name a package of OptunaHub that has a {kind.name}",
+            f"must be an OptunaHub package with a {kind.name}",
             package,
-            f"Fetching it ends with {said(error)}. Write it as samplers/auto_sampler.",
+            f"Downloading it fails with {said(error)}. Write it as samplers/auto_sampler.",
         ) from error
     return module
 

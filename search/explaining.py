@@ -75,7 +75,7 @@ def _explain_one(
         return [
             UsageError(
                 where,
-                "must be one of the keys that there are",
+                "must be a known key",
                 places[-1],
                 offer(places[-1], _keys_at(model, own_places[:-1])),
             )
@@ -84,7 +84,7 @@ def _explain_one(
         return [UsageError(where, "must be given", None, f"Add it{_to(' to ', file)}.")]
     way_out = f"Correct it{_to(' in ', file)}{_example(places)}."
     if on_command_line:
-        way_out = "Give another value, or leave it to the configuration."
+        way_out = "Give another value, or leave it out to use the configuration's."
     return [UsageError(where, rule_of(finding), finding["input"], way_out)]
 
 
@@ -108,7 +108,7 @@ def _example(places: list[Any]) -> str:
 def rule_of(finding: Any) -> str:
     """Which rule a value breaks, of one of pydantic's findings."""
     if finding["type"] in ("model_type", "dict_type"):
-        return "must hold keys with values"
+        return "must contain keys with values"
     if finding["type"] in ("too_short", "string_too_short"):
         return "must not be empty"
     message: str = finding["msg"]
@@ -145,5 +145,7 @@ def models_of(annotation: Any) -> Iterator[type[BaseModel]]:
 def offer(found: object, known: Collection[str]) -> str:
     """What there is instead of something that there is not."""
     names = list(known)
-    there = f"There are {', '.join(names)}." if len(names) > 1 else f"There is only {names[0]}."
+    there = (
+        f"Known names: {', '.join(names)}." if len(names) > 1 else (f"The only one is {names[0]}.")
+    )
     return f"{did_you_mean(found, names)}{there}"

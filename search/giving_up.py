@@ -67,8 +67,8 @@ class Pruning:
                 return self._pruner.prune(study, trial)
             except Exception as error:
                 raise ReconError(
-                    f"The pruner {type(self._pruner).__name__} could not look at a trial: "
-                    f"{said(error)}. Name another one, or give it other `args`."
+                    f"The pruner {type(self._pruner).__name__} could not judge a trial: "
+                    f"{said(error)}. Use another one, or give it other `args`."
                 ) from error
 
 

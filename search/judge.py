@@ -228,7 +228,7 @@ class Judge:
                 value = outcome.costs.get(name, math.nan) / reference.costs.get(name, math.nan)
                 if not math.isfinite(value):
                     raise ReconError(
-                        f"The constraint on {name} cannot be seen to: the run did not measure it."
+                        f"The constraint on {name} cannot be checked: the run did not measure it."
                     )
                 found[name] = value - limit.at_most
         if limits.each_task is not None:
@@ -254,7 +254,7 @@ class Judge:
             found.append(
                 UsageError(
                     "metrics.leave_out",
-                    "must leave something by which configurations can be compared",
+                    "must leave at least one metric with which configurations can be compared",
                     list(self._config.metrics.leave_out),
                     f"The script measures {', '.join(metrics)}.",
                 )
@@ -327,7 +327,7 @@ def _both(names: Sequence[str]) -> str:
 def _no_such(key: str, what: str, name: str, known: Sequence[str]) -> UsageError:
     return UsageError(
         key,
-        f"must name {what} of the script",
+        f"must be the name of {what} of the script",
         name,
-        f"{did_you_mean(name, known)}There are {', '.join(known)}.",
+        f"{did_you_mean(name, known)}Known names: {', '.join(known)}.",
     )

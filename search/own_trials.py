@@ -63,8 +63,8 @@ class OwnTrials:
                 ours.append(trial)
         if others:
             self._say(
-                "The study has trials that were not made by this search, or do not fit it: "
-                f"{in_words(others)}. They are left out, and left as they are."
+                "The study has trials that were not created by this search, or do not fit it: "
+                f"{in_words(others)}. They are left out and not changed."
             )
         return Seen(ours, waiting, Board(ours, self._plans))
 
@@ -108,7 +108,7 @@ class OwnTrials:
                 ):
                     self.store.renew(
                         f"has a trial ({trial.number}) of another program that uses the name "
-                        f"{name!r} in another way, so that this search could add none",
+                        f"{name!r} differently, so this search cannot add trials",
                         ours,
                     )
                     self._plans.clear()

@@ -119,8 +119,8 @@ def make_page(
     known = study.user_attrs.get(ABOUT)
     if known is None:
         raise ReconError(
-            f"The search {name!r} has no trials yet: it trains its baselines, or was never begun. "
-            "Try again when it has come so far."
+            f"The search {name!r} has no trials yet: it is training its baselines, or was never "
+            "started. Try again later."
         )
     objectives = tuple(
         PageObjective(one, direction, _UNITS.get(one, "")) for one, direction in known["objectives"]
@@ -299,9 +299,9 @@ def _unfinished(page: Page) -> list[str]:
         return [number, trial.plan, values or "–", trial.state]
 
     rows = [*([page.reference] if page.reference else []), *page.trials]
-    headings = ["trial", "plan", "what it reaches", "ended"]
+    headings = ["trial", "plan", "result", "ended"]
     return [
-        *(f"# Search {page.name}", "", f"The search is not at its end: {page.status}.", ""),
+        *(f"# Search {page.name}", "", f"The search has not finished: {page.status}.", ""),
         *markdown(headings, [cells(trial) for trial in rows], left=(1, 2, 3)),
         *(
             "",

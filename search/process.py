@@ -125,7 +125,7 @@ class Runner:
         try:
             return self._run(job, follow)
         except RunKilledError as error:
-            self._say(f"{error} It is run once more.")
+            self._say(f"{error} It will be run once more.")
         return self._run(job, follow)
 
     def busy(self, job: Job) -> bool:
@@ -141,8 +141,8 @@ class Runner:
         except Damaged as damage:
             aside = set_aside(job.events)
             self._say(
-                f"The record of a run, {job.events}, cannot be used: {damage}. It was set aside as "
-                f"{aside.name}, and the run is made again."
+                f"The record of a run, {job.events}, cannot be used: {damage}. It was renamed to "
+                f"{aside.name}, and the run is repeated."
             )
             return None
 
@@ -167,7 +167,7 @@ class Runner:
                 process.start()
         except (ConnectionError, EOFError) as error:
             # The server from which runs are forked has died; the next run starts another.
-            reason = "could not be started, for the server that forks runs was killed"
+            reason = "could not be started, because the server that forks runs was killed"
             raise RunKilledError(f"The run `{_command(job)}` {reason}.", reason) from error
         group = process.pid
         try:
@@ -263,7 +263,7 @@ def _command(job: Job) -> str:
 
 
 def _timed_out(job: Job, limit: float | None) -> RunError:
-    reason = f"was ended after the {limit:g} seconds that `timeout: {{run: {limit:g}}}` gives it"
+    reason = f"was ended after {limit:g} seconds, because of `timeout: {{run: {limit:g}}}`"
     return RunError(
         f"The run `{_command(job)}` {reason}. {_last_words(job.log)} Its log is {job.log}.", reason
     )
@@ -276,17 +276,17 @@ def _failure(job: Job, status: int | None, exitcode: int | None) -> ReconError:
     said = _last_words(job.log)
     if (status is None and exitcode == CANNOT_WRITE) or (code != 0 and said_no_room(said)):
         return MachineError(
-            f"The run `{_command(job)}` could not write, as when a disk is full. {said} Its log is "
-            f"{job.log}. Make room for what it writes. {GOES_ON}"
+            f"The run `{_command(job)}` could not write, for example because a disk is full. "
+            f"{said} Its log is {job.log}. Make room for its files. {GOES_ON}"
         )
     kind = RunError
     if code is not None and code < 0:
         how = f"was killed by {_signal_name(-code)}"
         if code == -signal.SIGKILL:
-            how += " (the system does so when memory runs out)"
+            how += " (the system does this when memory runs out)"
         kind = RunKilledError if code in _FROM_OUTSIDE else RunError
     elif status is None and exitcode == _LOST:
-        how, kind = "was lost, for the server that forks runs was killed", RunKilledError
+        how, kind = "was lost, because the server that forks runs was killed", RunKilledError
     else:
         how = f"failed with exit status {code}"
     text = f"The run `{_command(job)}` {how}. {said} Its log is {job.log}."
@@ -303,9 +303,9 @@ def _last_words(log: Path) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if _ERROR.match(line)]
     if errors:
-        return f"It said: {_ERROR.sub('', errors[-1])}"
+        return f"Its error: {_ERROR.sub('', errors[-1])}"
     if not lines:
-        return "It said nothing."
+        return "It printed nothing."
     return f"Its last lines: {' | '.join(lines[-_LAST_LINES:])} ."
 
 

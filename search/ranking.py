@@ -35,7 +35,7 @@ def best_trials(study: Study, config: Config, judge: Judge) -> list[FrozenTrial]
     """
     trials = complete(study)
     if not trials:
-        raise ReconError("No trial was finished, so there is nothing to report.")
+        raise ReconError("No trial has finished, so there is nothing to report.")
     return finalists(trials, config, judge)
 
 

@@ -37,7 +37,9 @@ def read_record(file: Path, search: str = "") -> Result | None:
         raise Damaged(f"it is damaged from byte {result.notes['damaged at']} on")
     of = result.notes.get("started", {}).get("search", search)
     if search and of != search:
-        raise Damaged("it is of another script, or was made with other versions of the packages")
+        raise Damaged(
+            "it belongs to another script, or was written with other versions of the packages"
+        )
     return result if result.finished else None
 
 

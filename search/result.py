@@ -92,7 +92,7 @@ class Result:
         if place not in self._places["test"]:
             raise ReconError(
                 f"The script measured its {on} data in an epoch in which it did not measure its "
-                "test data, on which the best configuration is compared with EW. Have it hand "
+                "test data, on which the best configuration is compared with EW. Make it pass "
                 "test_dataloaders to Trainer.train."
             )
         return self.epochs["test"][self._places["test"].index(place)]

@@ -37,9 +37,9 @@ _PRUNERS = Kind("pruner", BasePruner, optuna.pruners)
 
 
 _WHY = (
-    "that are below the median of the finished ones after half of their epochs (before that the "
-    "order of plans still changes; on multidigits this saves a fifth of the epochs and loses "
-    "nothing measurable, see docs/results/pruning.md)"
+    "that are below the median of the finished ones after half of their epochs (earlier, the "
+    "order of plans still changes; on multidigits this saves a fifth of the epochs without a "
+    "measurable loss, see docs/results/pruning.md)"
 )
 
 
@@ -84,7 +84,7 @@ def said_of_pruner(config: Config, epochs: int) -> str:
         return "no trials (`prune: false`)"
     if config.pruner is not None:
         args = ", ".join(f"{name}={value!r}" for name, value in config.pruner.args.items())
-        return f"those that {config.pruner.name}({args}) picks out"
+        return f"trials selected by {config.pruner.name}({args})"
     half = max(1, epochs // 2)
     return f"trials {_WHY}: MedianPruner(n_startup_trials=5, n_warmup_steps={half})"
 
@@ -115,10 +115,10 @@ def check_sampler(
     if isinstance(sampler, optuna.samplers.QMCSampler):
         raise UsageError(
             "name",
-            "must be a sampler that chooses by the trials there are",
+            "must be a sampler that chooses from the existing trials",
             chosen.name,
-            "Optuna's QMCSampler goes by how often it was asked, which a search that is gone on "
-            "with, or has many workers, does not tell it. Take RandomSampler or GridSampler.",
+            "Optuna's QMCSampler depends on how often it was called, which is not known in a "
+            "search that is resumed or has many workers. Use RandomSampler or GridSampler.",
         )
     with _refusing(chosen, "choose trials of this search", key):
         made: list[FrozenTrial] = []
@@ -203,7 +203,7 @@ def _refusing(chosen: Sampler | Pruner, aim: str, key: str = "") -> Iterator[Non
             key,
             f"must {aim}",
             chosen.model_dump(exclude_defaults=True),
-            f"{chosen.name} says: {said(error)}.",
+            f"{chosen.name} reports: {said(error)}.",
         ) from error
 
 

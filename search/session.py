@@ -277,10 +277,10 @@ class Session:
         except FileNotFoundError:
             return None
         except (ReconError, UnicodeDecodeError) as error:
-            reason = error if isinstance(error, ReconError) else f"{file} is no text."
+            reason = error if isinstance(error, ReconError) else f"{file} is not a text file."
             aside = set_aside(file)
             self.display.line(
-                f"{reason} It was set aside as {aside.name}; the scores are taken from the cache, "
+                f"{reason} It was renamed to {aside.name}; the scores are taken from the cache, "
                 "or counted again."
             )
             return None
@@ -288,9 +288,9 @@ class Session:
     def _take_scores(self, scored: Result) -> ConflictProfile:
         if "reused" in scored.notes:
             self.display.line(
-                f"The cache has a conflict profile of this very architecture, "
+                f"The cache has a conflict profile of exactly this architecture, "
                 f"{scored.notes['reused']['profile']} over {scored.notes['reused']['steps']} "
-                "steps, so it was not scored again (`score: {reuse: false}` scores it afresh)."
+                "steps, so it was not scored again (`score: {reuse: false}` scores it again)."
             )
         if "not cached" in scored.notes:
             self.display.line(f"Warning: {scored.notes['not cached']['reason']}")
@@ -298,7 +298,7 @@ class Session:
         if profile is None:
             raise ReconError(
                 f"{self.config.script} trained no step while it was scored, so there is no "
-                "conflict profile. Have it train for at least one epoch."
+                "conflict profile. Make it train for at least one epoch."
             )
         self.space.network = Network(profile.architecture, profile, str(self.folder.profile))
         return profile
@@ -326,12 +326,12 @@ class Session:
             except UndefinedMetricError as error:
                 if self.config.metrics.undefined != "leave_out":
                     raise UndefinedMetricError(
-                        f"{error} With `metrics: {{undefined: leave_out}}` the search goes on "
-                        "without such metrics, and says which.",
+                        f"{error} With `metrics: {{undefined: leave_out}}` the search continues "
+                        "without such metrics, and reports them.",
                         error.name,
                     ) from error
                 self.judge.leave_out(error.name)
-                self.note(f"{error.name} is left out, for it is undefined: {error}")
+                self.note(f"{error.name} is left out because it is undefined: {error}")
 
     def note(self, text: str) -> None:
         """Have a reader of the report know something, and whoever looks on."""
@@ -342,8 +342,8 @@ class Session:
     def _say_what_was_found(self, reference: Result) -> None:
         if "another model" in reference.notes:
             self.display.line(
-                f"Warning: {self.config.script} trains several models; the first that it builds is "
-                "scored, and its measurements are those that are compared."
+                f"Warning: {self.config.script} trains several models; only the first one is "
+                "scored and compared."
             )
         if not self.space.searches_flags:
             return
@@ -351,14 +351,15 @@ class Session:
             tuned = [f"EW: {self.reference.title}"]
             tuned += [f"{t} alone: {Plan('EW', flags=f).title}" for t, f in self._flags.items()]
             self.notes.append(
-                f"The baselines were tuned over the same flags, {self.config.trials} runs each, "
-                f"drawn at random. {'; '.join(tuned)}."
+                f"The baselines were tuned over the same flags, with {self.config.trials} random "
+                f"runs each. {'; '.join(tuned)}."
             )
             self.display.line(self.notes[-1])
         else:
             self.note(
                 "flags are searched, but the baselines are not tuned: they train with "
-                f"{self.reference.title}. With `tune_baselines: true` they get as many runs."
+                f"{self.reference.title}. With `tune_baselines: true` they are tuned with as "
+                "many runs."
             )
 
     def _baseline(self, seed: int) -> Baseline:
@@ -389,7 +390,7 @@ class Session:
                     raise
                 self._scales[seed] = less
                 self.note(
-                    f"with seed {seed}, {error.name} is left out of Δm, for it is undefined "
+                    f"with seed {seed}, {error.name} is left out of Δm because it is undefined "
                     f"there: {error}"
                 )
 

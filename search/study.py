@@ -130,9 +130,7 @@ class Study(OwnTrials):
                 self.store.tell(trial, TrialState.FAIL)
         board = self.board
         if board.failures and not board.ended:
-            raise ReconError(
-                f"None of the {len(board.failures)} trials went well. {board.failures[-1]}"
-            )
+            raise ReconError(f"All {len(board.failures)} trials failed. {board.failures[-1]}")
 
     def _next(self) -> tuple[int, Plan] | None:
         """A trial whose plan was never trained; None if there are enough, or no others."""
@@ -199,7 +197,7 @@ class Study(OwnTrials):
         if numbers:
             those = "trial" if len(numbers) == 1 else "trials"
             self._say(
-                f"{those} {in_words(numbers)}: chose what was trained already, or is just being "
+                f"{those} {in_words(numbers)}: chose what was already trained or is being "
                 "trained; not counted"
             )
 
@@ -207,15 +205,15 @@ class Study(OwnTrials):
         self._exhausted = True
         if len(board) < self._config.trials:
             self._say(
-                f"The {self._config.timeout.study:g} s that `timeout.study` gives the search are "
-                f"over, so it ends with fewer than its {self._config.trials} trials."
+                f"The search has reached `timeout.study`, {self._config.timeout.study:g} s, so "
+                f"it ends with fewer than its {self._config.trials} trials."
             )
 
     def _say_exhausted(self) -> None:
         self._exhausted = True
         self._say(
-            "There is nothing in the space that was not trained already, so the search ends with "
-            f"fewer than its {self._config.trials} trials."
+            "Everything in the space was already trained, so the search ends with fewer than "
+            f"its {self._config.trials} trials."
         )
 
     def _asked_for(self, seen: Seen) -> tuple[int, Plan] | None:
@@ -225,8 +223,8 @@ class Study(OwnTrials):
             found = self._chooser.complete(fixed, seen.ours)
             if found is None:
                 self._say(
-                    f"Trial {trial.number}, which another program put into the queue, is left out: "
-                    f"its values ({fixed}) are not of this search's space."
+                    f"Trial {trial.number}, enqueued by another program, is left out: its values "
+                    f"({fixed}) are not in this search's space."
                 )
                 self.store.tell(trial.number, TrialState.FAIL)
                 self._plans[trial.number] = None

@@ -152,8 +152,8 @@ class StudyStore(ABC):
             if number not in self._ended_by_others:
                 self._ended_by_others.add(number)
                 self._say(
-                    f"Trial {number} was ended by another program while this search was at it, and "
-                    "is left as it is."
+                    f"Trial {number} was ended by another program while this search was training "
+                    "it, and is not changed."
                 )
 
     def _write(self, trial_id: int, there: FrozenTrial, chosen: FrozenTrial) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from libmtl_recon import ReconError
 
-GOES_ON = "Nothing that was finished is lost: the same command then goes on where it stopped."
+GOES_ON = "Finished runs are kept: the same command then resumes where it stopped."
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _FULL, _BUSY, _SYSTEM = "full", "busy", "system"
@@ -72,8 +72,8 @@ def explained(folder: Path) -> Iterator[None]:
         if found is not None:
             raise found from error
         raise ReconError(
-            f"The study in {folder} cannot be used any more: {first_line(error)}. {GOES_ON} It "
-            "sets what is damaged aside, and takes the finished runs again."
+            f"The study in {folder} can no longer be used: {first_line(error)}. {GOES_ON} It "
+            "renames damaged files, and reuses the finished runs."
         ) from error
 
 
@@ -104,11 +104,11 @@ def _of_system(error: OSError, where: Path) -> MachineError:
     place = error.filename or where
     if error.errno in _NO_ROOM:
         return MachineError(
-            f"Cannot write to {place}: {said}. Make room there (where a file is too large, raise "
-            f"the limit that `ulimit -f` shows). {GOES_ON}"
+            f"Cannot write to {place}: {said}. Make room there (if a file is too large, raise "
+            f"the limit shown by `ulimit -f`). {GOES_ON}"
         )
     return MachineError(
-        f"Cannot use {place}: {said}. Fix that, or name another folder with --out. {GOES_ON}"
+        f"Cannot use {place}: {said}. Fix that, or give another folder with --out. {GOES_ON}"
     )
 
 
@@ -123,13 +123,13 @@ def _of_database(error: sqlite3.Error, where: Path) -> MachineError | None:
     if kind == _BUSY:
         return MachineError(
             f"The study in {where} is locked by another program ({said}), for example a database "
-            f"browser, a backup, or a study of your own. It is not damaged. End that program, or "
-            f"wait until it lets go. {GOES_ON}"
+            "browser, a backup, or a study of your own. It is not damaged. End that program, or "
+            f"wait until it releases the lock. {GOES_ON}"
         )
     if kind == _SYSTEM:
         return MachineError(
-            f"The study in {where} cannot be read or written ({said}): see that the disk is there, "
-            "that it is not full, that you may write to the folder, and what `ulimit -f` allows. "
-            f"{GOES_ON}"
+            f"The study in {where} cannot be read or written ({said}): check that the disk is "
+            "mounted and not full, that you may write to the folder, and the limit shown by "
+            f"`ulimit -f`. {GOES_ON}"
         )
     return None

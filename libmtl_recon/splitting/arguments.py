@@ -56,10 +56,10 @@ def checked_module(module: Any, parameter: str = "module") -> nn.Module:
 
 
 def checked_task(task: Any, tasks: Sequence[str], parameter: str = "task") -> str:
-    """Check the names of tasks, and return them.
+    """Check the name of a task, and return it.
 
     Raises:
-        UsageError: It is none of them.
+        UsageError: It is not one of the tasks.
     """
     if not isinstance(task, str) or task not in tasks:
         raise unknown_task(task, tasks, parameter)

@@ -34,8 +34,8 @@ def agree(claims: Claims, fingerprint: dict[str, Any]) -> None:
     if changed:
         name = claims.study.study_name.removesuffix("/runs")
         raise ReconError(
-            f"The study {name!r} in {claims.storage.address.shown} was begun for another search: "
-            f"{'; '.join(changed)} changed since then, so what its workers train is not "
-            "comparable with what this one would. Give all workers the same script, configuration "
-            "and packages; or give this search another `name`."
+            f"The study {name!r} in {claims.storage.address.shown} was created for another "
+            f"search: {'; '.join(changed)} changed since then, so the runs of its workers are "
+            "not comparable with those of this one. Give all workers the same script, "
+            "configuration and packages; or give this search another `name`."
         )

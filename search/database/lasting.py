@@ -112,14 +112,14 @@ class Outage:
             said, self._said = self._said, True
         if not said:
             limit = f"{self._patience / 60:g} minutes"
-            self._say(f"{text.split(' See that ')[0]} Waiting for it, for up to {limit}.")
+            self._say(f"{text.split(' Check that ')[0]} Waiting for it, for up to {limit}.")
 
     def _back(self) -> None:
         with self._lock:
             self.last = time.monotonic()
             said, self._said = self._said, False
         if said:
-            self._say("The database is there again.")
+            self._say("The database is available again.")
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds

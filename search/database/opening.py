@@ -70,9 +70,9 @@ def _refuse(error: Exception, address: Address, spent: float) -> None:
     """Raise what is not to be tried again."""
     if isinstance(error, RuntimeError) and "version" in str(error):
         raise ReconError(
-            f"Another version of Optuna made the tables in the database {address.shown}: "
-            f"{address.hide(first_line(error))}. Install that version on this machine, bring the "
-            "tables up to date by `optuna storage upgrade`, or name another database."
+            f"The tables in the database {address.shown} were created by another version of "
+            f"Optuna: {address.hide(first_line(error))}. Install that version on this machine, "
+            "update the tables with `optuna storage upgrade`, or give another database."
         ) from None
     trouble = trouble_of(error, address)
     if trouble is None:

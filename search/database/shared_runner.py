@@ -164,8 +164,9 @@ class SharedRunner:
         result = self._result_here(job)
         if result is None:
             raise ReconError(
-                f"The record of a run that another worker published, {job.events}, cannot be used: "
-                "it is damaged, or of another script. Give this search another `name`."
+                f"The record of a run that another worker published, {job.events}, cannot be "
+                "used: it is damaged, or belongs to another script. Give this search another "
+                "`name`."
             )
         self._there.add(job.events.stem)
         return result
@@ -178,8 +179,8 @@ class SharedRunner:
 
     def _say_lost(self, claim: Claim) -> None:
         self._say(
-            f"The run {claim.key} was taken over by another worker while nothing was heard of this "
-            "one, so what was made of it here is dropped."
+            f"The run {claim.key} was taken over by another worker because this one did not "
+            "respond, so its result here is discarded."
         )
 
     def _stops(self) -> bool:

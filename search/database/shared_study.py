@@ -45,7 +45,7 @@ class SharedStudy(StudyStore):
         if found != list(directions):
             raise ReconError(
                 f"T{self._where[1:]} has other objectives ({', '.join(found)}) than this search "
-                f"({', '.join(directions)}). Give this one another `name`, or name another "
+                f"({', '.join(directions)}). Give this search another `name`, or another "
                 "database."
             )
         self._study_id = storage.get_study_id_from_name(name)
@@ -90,8 +90,8 @@ class SharedStudy(StudyStore):
             ReconError: Always.
         """
         raise ReconError(
-            f"T{self._where[1:]} {why}. Other workers may be at it, so it is left as it is: give "
-            "this search another `name`, or name another database."
+            f"T{self._where[1:]} {why}. Other workers may be using it, so it is not changed: "
+            "give this search another `name`, or another database."
         )
 
     def lost(self, number: int) -> bool:
@@ -107,7 +107,7 @@ class SharedStudy(StudyStore):
 
     def _cannot_be_together(self, error: ValueError) -> ReconError:
         return ReconError(
-            f"Another program has added trials to {self._where} with which this search's cannot "
-            f"be together: {first_line(error)}. Give this search another `name`, or name another "
+            f"Another program has added trials to {self._where} that are incompatible with those "
+            f"of this search: {first_line(error)}. Give this search another `name`, or another "
             f"database. {GOES_ON}"
         )

@@ -70,7 +70,7 @@ def test_other_architectures_are_not_compared(
 def test_add_keeps_the_sum(capsys: pytest.CaptureFixture[str], cache: ProfileCache) -> None:
     ids = [cache.save(profile(w, [5] * 8)) for w in ("EW", "MGDA")]
     assert main(["layers", "add", *ids]) == 0
-    assert "the sum of 2 over 40 steps" in capsys.readouterr().out
+    assert "the sum of 2 profiles over 40 steps" in capsys.readouterr().out
     assert max(entry.profile.scores(-0.1)["bn1"] for entry in cache.list()) == 10
 
 
