@@ -207,7 +207,7 @@ def refuse_idle(params: Any) -> None:
     if start is not None:
         raise UsageError(
             "--recon_from",
-            "requires --arch Recon, which splits the network in the file",
+            "must be given with --arch Recon, which splits the network in the file",
             start,
             "Add --arch Recon, or leave out --recon_from to start a new training.",
         )
