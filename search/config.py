@@ -236,7 +236,7 @@ class Config(Strict):
             ):
                 raise UsageError(
                     "",
-                    "requires a flag with a list or a range, over which baselines and EW are tuned",
+                    "needs a flag with a list or a range, over which baselines and EW are tuned",
                     value,
                     "Write one, e.g. flags: {lr: {low: 0.001, high: 0.1, log: true}}, or leave "
                     "this out.",

@@ -205,7 +205,7 @@ class Sampler(Strict):
         if value is not None and info.data.get("name") == "TPESampler":
             raise UsageError(
                 "",
-                "requires `name`, the name of the sampler in the package",
+                "needs `name`, the name of the sampler in the package",
                 value,
                 "Add it, e.g. sampler: {name: AutoSampler, optunahub: samplers/auto_sampler}.",
             )

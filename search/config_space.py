@@ -153,7 +153,7 @@ class Space(Strict):
         if info.data.get("k", 1) is None:
             raise UsageError(
                 "",
-                "requires `space.k`, without which no layer is split",
+                "needs `space.k`, without which no layer is split",
                 value,
                 "Add the numbers of layers that may be split, e.g. k: {low: 0, high: 10}.",
             )

@@ -119,7 +119,7 @@ class Range(Strict):
         low = info.data.get("low")
         if value and low is not None and low <= 0:
             raise UsageError(
-                "", f"requires a low above 0 (it is {low})", value, "Zero has no logarithm."
+                "", f"needs a low above 0 (it is {low})", value, "Zero has no logarithm."
             )
         return value
 

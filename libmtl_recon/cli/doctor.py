@@ -42,7 +42,7 @@ def _handle(options: argparse.Namespace) -> int:
         return _show_plan(options)
     if options.module:
         raise UsageError(
-            "-m", "must be followed by the name of a module", None, "Add a name, or leave -m out."
+            "-m", "needs the name of a module after it", None, "Add a name, or leave -m out."
         )
     return _show_facts()
 

@@ -251,7 +251,7 @@ def test_optunahub_is_asked_only_where_it_is_named(hub: list[str]) -> None:
 @pytest.mark.parametrize(
     ("chosen", "place", "words"),
     [
-        ({"optunahub": "samplers/one"}, "sampler.optunahub", "requires `name`"),
+        ({"optunahub": "samplers/one"}, "sampler.optunahub", "needs `name`"),
         ({"name": "A", "optunahub": "auto"}, "sampler.optunahub", "samplers/auto_sampler"),
         ({"name": "A", "optunahub": "../../x"}, "sampler.optunahub", "samplers/auto_sampler"),
         ({"name": "Auto", "optunahub": "samplers/two"}, "sampler.name", "Did you mean AutoSampler"),
