@@ -43,4 +43,4 @@ def check_task_names(
             raise UsageError(parameter, rule, task, f"Rename the task, to '{task}_task', say.")
     twice = next((task for task in tasks if list(tasks).count(task) > 1), None)
     if twice is not None:
-        raise UsageError(parameter, "must be names, none twice", twice, "Rename one of the two.")
+        raise UsageError(parameter, "must be different names", twice, "Rename one of the two.")

@@ -1,4 +1,4 @@
-"""Whether a configuration fits the script: seen from what its runs say of themselves."""
+"""Check that a configuration fits the script, from the records of its runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from libmtl_recon.texts import did_you_mean
 
 
 def faults_of(config: Config, result: Result) -> list[UsageError]:
-    """What of the space does not fit the network of a run that has begun."""
+    """Return the values of the space that do not fit the network of a run."""
     faults = []
     if result.weightings:
         for key, names in (
@@ -44,7 +44,7 @@ def faults_of(config: Config, result: Result) -> list[UsageError]:
 
 
 def require_measurements(config: Config, result: Result) -> None:
-    """See that a finished run has something by which configurations can be compared.
+    """Check that a finished run has measurements by which configurations can be compared.
 
     Raises:
         ReconError: It has not.

@@ -1,4 +1,4 @@
-"""What is wrong with a search, seen before anything is trained."""
+"""Report the mistakes in a search, before anything is trained."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def check_search(
 
 
 def _of_script(config: Config, display: Display, asked_to_stop: Callable[[], bool]) -> list[str]:
-    """Start the script; what was seen of it."""
+    """Start the script, and return lines about it."""
     if Path(config.script).is_file():
         # The script may change the working folder.
         config = config.model_copy(update={"script": str(Path(config.script).absolute())})

@@ -1,4 +1,4 @@
-"""A class of Optuna's, of OptunaHub's or of the user's own by its name, and what it is given."""
+"""Find a class of Optuna, OptunaHub or the user by its name, and check its arguments."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Kind:
     module: ModuleType
 
     def within(self, module: ModuleType) -> dict[str, type]:
-        """Those that a module has, but for those that cannot be made."""
+        """Return the classes of a module, without abstract ones."""
         return {
             name: one
             for name in getattr(module, "__all__", vars(module))
@@ -114,7 +114,7 @@ def _hub(kind: Kind, package: str) -> ModuleType:
 
 
 def faults_of_args(args: Mapping[str, Any], found: type) -> list[UsageError]:
-    """What of the arguments a constructor does not take; the parameters are within ``args``."""
+    """Return the arguments that a constructor does not accept, as parameters of ``args``."""
     parameters = inspect.signature(found).parameters
     kinds = [parameter.kind for parameter in parameters.values()]
     takes = [
@@ -145,7 +145,7 @@ def _takes(found: type, names: Sequence[str]) -> str:
 
 
 def _rule_broken(found: type, annotation: Any, value: Any) -> str:
-    """Which rule of an argument's annotation a value breaks; empty if it is not known to."""
+    """Return the rule of an argument's annotation that a value violates; empty if none is known."""
     if annotation is inspect.Parameter.empty:
         return ""
     names = {**vars(typing), **vars(collections.abc), **vars(sys.modules[found.__module__])}
@@ -167,6 +167,6 @@ def _rule_broken(found: type, annotation: Any, value: Any) -> str:
 
 
 def said(error: BaseException) -> str:
-    """What somebody else's code says of itself, in a line without a full stop."""
+    """Return the error of other code, in one line without a full stop."""
     text = " ".join(str(error).split())
     return bounded(printable(f"{type(error).__name__}: {text}"), 220).rstrip(".: ")

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, each finding as a paragraph of this project's."""
+"""Convert pydantic's findings to messages of this project."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _example(places: list[Any]) -> str:
 
 
 def rule_of(finding: Any) -> str:
-    """Which rule a value breaks, of one of pydantic's findings."""
+    """Return the rule that a value violates, from one of pydantic's findings."""
     if finding["type"] in ("model_type", "dict_type"):
         return "must contain keys with values"
     if finding["type"] in ("too_short", "string_too_short"):
@@ -143,7 +143,7 @@ def models_of(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def offer(found: object, known: Collection[str]) -> str:
-    """What there is instead of something that there is not."""
+    """Return the known names in place of an unknown one."""
     names = list(known)
     there = (
         f"Known names: {', '.join(names)}." if len(names) > 1 else (f"The only one is {names[0]}.")

@@ -50,7 +50,7 @@ class FlagSpace:
 def flag_space(
     flags: Mapping[str, Any], several: Collection[str] | None = (), where: str = "flags"
 ) -> FlagSpace:
-    """Tell the flags that are searched from those that are not.
+    """Separate the flags that are searched from the others.
 
     Args:
         flags: Values, lists and ranges by flag.

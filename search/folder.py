@@ -128,7 +128,7 @@ class SearchFolder:
             )
 
     def _before(self, file: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
-        """What the folder's search was; None if nothing tells."""
+        """Return the identity of the folder's search; None if unknown."""
         try:
             before = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -151,7 +151,7 @@ def _digest(value: Any) -> str:
 
 
 def differences(before: Any, now: Any, key: str = "") -> list[str]:
-    """What changed, as ``key (old -> new)``."""
+    """Return the changes, as ``key (old -> new)``."""
     if isinstance(before, dict) and isinstance(now, dict):
         joint = f"{key}." if key else ""
         return [

@@ -1,4 +1,4 @@
-"""Ending trainings early: what Optuna's pruners make of a search's own trials."""
+"""End trainings early, by Optuna's pruners on the search's own trials."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class Watch:
 
 
 def _bare(trial: FrozenTrial) -> FrozenTrial:
-    """What a pruner may know of a trial: the lead after each epoch."""
+    """Return the data of a trial for a pruner: the lead after each epoch."""
     value, curve = None, curve_of(trial)
     if trial.state == TrialState.COMPLETE:
         last = max(curve, default=None)

@@ -1,4 +1,4 @@
-"""What a run comes to: its objectives at its best epoch, and the constraints that it breaks."""
+"""Evaluate a run: its objectives at its best epoch, and the constraints that it violates."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class Judge:
         *,
         held_out: bool = True,
     ) -> Outcome:
-        """What a finished run comes to.
+        """The outcome of a finished run.
 
         Args:
             result: What the run measured.
@@ -237,7 +237,7 @@ class Judge:
         return found
 
     def faults(self) -> list[UsageError]:
-        """What of the configuration names no task or metric of the script."""
+        """Return the entries of the configuration that are not a task or metric of the script."""
         metrics = [f"{task}.{name}" for task, own in self._directions.items() for name in own]
         every = [*self._directions, *metrics]
         found = []
@@ -318,7 +318,7 @@ def _of(values: Mapping[str, Mapping[str, Any]], name: str) -> Any:
 
 
 def _both(names: Sequence[str]) -> str:
-    """Names with a verb: what a number is, or what all are."""
+    """Join names with a verb."""
     if len(names) == 1:
         return f"is {names[0]}"
     return f"are {', '.join(names[:-1])} and {names[-1]}"

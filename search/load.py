@@ -1,4 +1,4 @@
-"""Reading a configuration, and saying in one paragraph what is wrong with it."""
+"""Read a configuration, and report its mistakes in one message."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
 
 
 def as_config(source: Config | Mapping[str, Any] | str | Path) -> Config:
-    """A configuration from what a caller has: itself, a file, a name, or its keys.
+    """Return a configuration from a file, a name, a mapping of its keys, or a configuration.
 
     Args:
         source: See :func:`load_config`. With keys as a mapping a script is relative to the working
@@ -137,7 +137,7 @@ def _read(path: Path) -> dict[Any, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong with a file, in a line."""
+    """Describe the error in a file in one line."""
     if isinstance(error, yaml.MarkedYAMLError):
         said = [str(part) for part in (error.context, error.problem) if part]
         mark = error.problem_mark or error.context_mark

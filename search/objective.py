@@ -29,7 +29,7 @@ class UndefinedMetricError(ReconError):
 
 @dataclass(frozen=True)
 class Scale:
-    """By which metrics, and with which weights, runs are compared.
+    """The metrics by which runs are compared, and their weights.
 
     Attributes:
         weights: Of tasks (``TASK``) in Δm and of metrics (``TASK.METRIC``) in their task; 1 for
@@ -95,7 +95,7 @@ class Scale:
     def undefined(
         self, metrics: Metrics, single_task: Metrics, directions: Directions
     ) -> list[UndefinedMetricError]:
-        """What is wrong with each metric by which nothing can be compared."""
+        """Return the error of each metric that cannot be used for comparisons."""
         found = []
         for task, names in self.counted(directions).items():
             for name in names:

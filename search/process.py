@@ -1,4 +1,4 @@
-"""Starting runs as child processes, following them, and reading what they wrote."""
+"""Start runs as child processes, follow them, and read their records."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class Runner:
             shutil.rmtree(job.scratch, ignore_errors=True)
 
     def _environment(self) -> dict[str, str]:
-        """What a run gets: with whole paths, for a script may change the working folder."""
+        """Return the instructions for a run, with absolute paths."""
         found = dict(os.environ)
         found.pop("LIBMTL_RECON_STORAGE", None)  # the search's, with a password
         for name in _FOLDERS:
@@ -229,7 +229,7 @@ class _Clock:
 
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
-    """Have a child not import the user's program, which may itself be what calls a search.
+    """Keep a child from importing the user's program, which may itself call a search.
 
     What multiprocessing tells a child to import is read from `__main__` while it is started. A run
     needs nothing of that, and a program without `if __name__ == "__main__"` would search again.
@@ -244,7 +244,7 @@ def _without_main() -> Iterator[None]:
 
 
 def _start_server() -> None:
-    """Start the server that is forked from, deaf from its first moment to what a terminal says."""
+    """Start the server from which runs are forked, which ignores the terminal's signals."""
     if threading.current_thread() is not threading.main_thread():
         return  # signals can be set in the main thread only; the first run starts the server
     from multiprocessing import forkserver  # not on every system
@@ -317,7 +317,7 @@ def _signal_name(number: int) -> str:
 
 
 def _end(process: Any, group: int) -> None:
-    """End a run, and whatever it has started, if any of that is still going on."""
+    """End a run, and everything that it has started, if still running."""
     if process.is_alive():
         _signal_group(process, signal.SIGTERM)
         # Its guard gives the run this time, and then needs a moment.
@@ -331,7 +331,7 @@ def _end(process: Any, group: int) -> None:
 
 
 def _end_group(group: int) -> None:
-    """End what is left of a run whose guard was killed, or of whose end nothing is known."""
+    """End the remaining processes of a run whose guard was killed or whose end is unknown."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGTERM)
         until = time.monotonic() + PATIENCE + 1

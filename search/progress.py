@@ -1,4 +1,4 @@
-"""What is shown while a search runs: a bar on a terminal, lines anywhere."""
+"""Show the progress of a search: a bar on a terminal, and lines."""
 
 from __future__ import annotations
 

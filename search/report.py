@@ -1,4 +1,4 @@
-"""What a search ends with: a table, the command for the best, pictures, files."""
+"""The report of a search: a table, the command for the best trial, pictures, files."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ class Report:
 
     @property
     def caption(self) -> str:
-        """What the table shows."""
+        """Return the caption of the table."""
         seeds = ", ".join(map(str, self.seeds))
         text = f"Trained again with seeds {seeds}. Metrics on test data; Δm as mean ± sd."
         return f"{text} {self.failed} of {self.trials} trials failed." if self.failed else text
@@ -224,7 +224,7 @@ class Report:
 
     @property
     def how(self) -> str:
-        """What the command reproduces."""
+        """Return a sentence about what the command reproduces."""
         epoch, gain = self.reached.epoch + 1, self.reached.val
         return f"Reproduce the best trial (Δm {gain:+.2f} % on {self.on} data after epoch {epoch}):"
 

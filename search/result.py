@@ -1,4 +1,4 @@
-"""What a run measured, read from the lines that it wrote."""
+"""Read the measurements of a run from its record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from libmtl_recon import ReconError
 
 @dataclass
 class Result:
-    """What a run measured.
+    """The measurements of a run.
 
     Attributes:
         higher_is_better: For each task and metric, whether more is better.

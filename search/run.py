@@ -44,7 +44,7 @@ from libmtl_recon import ConflictProfile, draw_profile
 
 @dataclass(frozen=True)
 class Found:
-    """What a search came to.
+    """The result of a search.
 
     Attributes:
         report: The comparison of the best with EW.

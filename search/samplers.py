@@ -1,4 +1,4 @@
-"""Optuna's samplers and pruners by name, with what their constructors are given."""
+"""Create Optuna's samplers and pruners by name, with their arguments."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def make_pruner(config: Config, epochs: int) -> BasePruner:
 
 
 def said_of_pruner(config: Config, epochs: int) -> str:
-    """What ends trials early, and why, in words."""
+    """Describe which trials are ended early, and why."""
     if not config.prune:
         return "no trials (`prune: false`)"
     if config.pruner is not None:
@@ -97,7 +97,7 @@ def check_sampler(
     draw: Callable[[optuna.Trial], object] | None = None,
     key: str = "",
 ) -> None:
-    """See that a sampler can be made, and chooses trials of a search.
+    """Check that a sampler can be created and can choose trials of a search.
 
     Args:
         chosen: The sampler.
@@ -139,7 +139,7 @@ def check_sampler(
 
 
 def check_pruner(chosen: Pruner) -> None:
-    """See that a pruner can be made, and looks at trials.
+    """Check that a pruner can be created and can judge trials.
 
     Args:
         chosen: The pruner.
@@ -193,7 +193,7 @@ def _digest(text: str) -> int:
 
 @contextmanager
 def _refusing(chosen: Sampler | Pruner, aim: str, key: str = "") -> Iterator[None]:
-    """Say in words what a sampler or pruner, which may be anybody's, raises; Optuna keeps quiet."""
+    """Convert errors of a sampler or pruner to messages, with Optuna's logging switched off."""
     try:
         with optuna_quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -210,7 +210,7 @@ def _refusing(chosen: Sampler | Pruner, aim: str, key: str = "") -> Iterator[Non
 def _choose(
     trial: optuna.Trial, space: Space | None, flags: Mapping[str, Any], weighting: str
 ) -> None:
-    """Have a trial choose what a search of this space would, as far as the configuration tells."""
+    """Make a trial choose as a search of this space would, as far as known."""
     if space is None:
         return
     trial.suggest_categorical("weighting", space.weighting)

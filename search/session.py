@@ -33,7 +33,7 @@ from libmtl_recon import ConflictProfile, Layer, ReconError
 
 
 class Session:
-    """Runs what a search needs, each thing once.
+    """Run the jobs of a search, each once.
 
     Args:
         config: The search.
@@ -69,7 +69,7 @@ class Session:
         self._waits = ""
 
     def look(self) -> None:
-        """Start the script with what the configuration gives it, and train nothing.
+        """Start the script with the configuration's arguments, and train nothing.
 
         Raises:
             UsageError: What the configuration names does not exist; if several things are wrong,
@@ -177,16 +177,16 @@ class Session:
             raise RunError(f"{error} The run's log is {job.log}.", str(error)) from error
 
     def trained(self, plan: Plan) -> Trained:
-        """What a plan came to that was trained with the search's seed."""
+        """Return the outcome of a plan that was trained with the search's seed."""
         return self._judged(self.runner.run(self.jobs.plan(plan, self.config.seed)))
 
     @cached_property
     def reached_by_reference(self) -> Outcome:
-        """What EW with plain sharing came to with the search's seed, on the data of the search."""
+        """Return the outcome of EW with plain sharing, with the search's seed."""
         return self.searched(self.reference, held_out=False)
 
     def _judged(self, result: Result) -> Trained:
-        """What a finished run with the search's seed comes to."""
+        """Return the outcome of a finished run with the search's seed."""
         outcome = self._measured(result, self.config.seed, held_out=False)
         violations = self.judge.violations(outcome, self.reached_by_reference)
         kept = {
@@ -230,7 +230,7 @@ class Session:
         return self.space.line(plan, seed=seed)
 
     def settings(self) -> list[tuple[str, str]]:
-        """How the search was made, in words."""
+        """Describe how the search was made."""
         config, on = self.config, self._on
         seeds = ", ".join(map(str, config.confirm))
         found = [
@@ -270,7 +270,7 @@ class Session:
         return job
 
     def _profile(self) -> ConflictProfile | None:
-        """The network's scores, if they are there; what cannot be read as such is set aside."""
+        """Return the network's scores, if they exist; unreadable files are renamed."""
         file = self.folder.profile
         try:
             return ConflictProfile.from_json(file.read_text(encoding="utf-8"), str(file))
@@ -304,7 +304,7 @@ class Session:
         return profile
 
     def _tune_alone(self, task: str, results: dict[Flags, Result]) -> None:
-        """Take the flags with which a task alone did best, of those that were tried."""
+        """Choose the flags with which a task alone performed best."""
         first = next(iter(results.values()))
         self._leave_out_undefined(lambda: self.judge.single(first))
         if not self.judge.scale.counted(first.higher_is_better):
@@ -318,7 +318,7 @@ class Session:
         self._flags[task] = max(gains, key=gains.__getitem__)
 
     def _leave_out_undefined(self, measure: Callable[[], object]) -> None:
-        """Measure; what is undefined is left out from now on, where that is allowed."""
+        """Compute a measurement; leave out undefined metrics from now on, if allowed."""
         while True:
             try:
                 measure()
@@ -334,7 +334,7 @@ class Session:
                 self.note(f"{error.name} is left out because it is undefined: {error}")
 
     def note(self, text: str) -> None:
-        """Have a reader of the report know something, and whoever looks on."""
+        """Show a message now and in the report."""
         if text not in self.notes:
             self.notes.append(text)
             self.display.line(f"Warning: {text}")
@@ -377,7 +377,7 @@ class Session:
         return Baseline(val, test, parameters)
 
     def _of_seed(self, plans: Sequence[Plan], seed: int) -> list[Outcome]:
-        """The outcomes of plans with one seed, without what is undefined there."""
+        """Return the outcomes of plans with one seed, without metrics that are undefined there."""
         while True:
             try:
                 self._baselines[seed] = self._baseline(seed)
@@ -400,7 +400,7 @@ class Session:
         return self._measured(result, seed, held_out=held_out)
 
     def _measured(self, result: Result, seed: int, *, held_out: bool) -> Outcome:
-        """What a finished run comes to, at its best epoch."""
+        """Return the outcome of a finished run, at its best epoch."""
         require_measurements(self.config, result)
         return self.judge.outcome(
             result, self.baseline(seed), self._scales.get(seed), held_out=held_out

@@ -70,7 +70,7 @@ class StudyFile(StudyStore):
             self.study.set_user_attr(_SEARCH, identity)
 
     def renew(self, why: str, keep: Sequence[FrozenTrial]) -> None:
-        """Set the file aside, and begin another with these of its trials."""
+        """Rename the file, and create a new one with these of its trials."""
         self._begin_anew(why)
         if self._identity:
             self.study.set_user_attr(_SEARCH, self._identity)
@@ -81,7 +81,7 @@ class StudyFile(StudyStore):
         return False
 
     def sweep(self) -> None:
-        """Do nothing: the folder is locked, so whoever was at a trial before is gone."""
+        """Do nothing: the folder is locked, so no other process is training a trial."""
 
     def close(self) -> None:
         """Let go of the file, which is then whole without its log."""

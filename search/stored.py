@@ -1,4 +1,4 @@
-"""What is there of a search, read without holding it, at any time."""
+"""Read the stored state of a search at any time, without locking it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a failing machine does to a search: a full disk, a locked database, damaged files.
+"""Handle failures of the machine: a full disk, a locked database, damaged files.
 
 These are three things. Where a disk is full or a database locked nothing is damaged, and the same
 command goes on once there is room. What is damaged is set aside and made again.
@@ -39,7 +39,7 @@ class MachineError(ReconError):
 
 
 def machine_error(error: BaseException, where: Path) -> MachineError | None:
-    """What to say of an error that the machine caused; None if it did not.
+    """Return the message for an error that the machine caused; None for other errors.
 
     Args:
         error: What was raised, perhaps because of another error.
@@ -59,7 +59,7 @@ def machine_error(error: BaseException, where: Path) -> MachineError | None:
 
 @contextlib.contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Turn what the machine does to a search into one paragraph.
+    """Convert errors of the machine to one message.
 
     Raises:
         MachineError: A disk is full, or a file cannot be read or written, or is locked.
@@ -78,12 +78,12 @@ def explained(folder: Path) -> Iterator[None]:
 
 
 def said_no_room(text: str) -> bool:
-    """Whether a program's last words are that there was no room for what it wrote."""
+    """Return whether a program's last output reports a full disk."""
     return any(os.strerror(number) in text for number in _NO_ROOM)
 
 
 def set_aside(file: Path) -> Path:
-    """Rename a damaged file, and what belongs to a database, to ``*.damaged-N``; its new name."""
+    """Rename a damaged file, with a database's other files, to ``*.damaged-N``; return the name."""
     taken = (file.with_name(f"{file.name}.damaged-{number}") for number in count(1))
     aside = next(name for name in taken if not name.exists())
     file.replace(aside)
@@ -94,7 +94,7 @@ def set_aside(file: Path) -> Path:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind."""
+    """Return the first line of an error's message, or its type."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
 

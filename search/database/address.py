@@ -1,4 +1,4 @@
-"""A database's URL, which holds a password: what may be shown of it, and what is wrong with it."""
+"""A database's URL, which contains a password: check it, and hide its secrets."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _SHORT = 6  # characters; shorter secrets are hidden as whole words only
 
 @dataclass(frozen=True)
 class Address:
-    """Where a study is kept.
+    """The address of a study's database.
 
     Attributes:
         url: With the password, for SQLAlchemy alone.
@@ -100,7 +100,7 @@ class Address:
         return cls(_template(url), dialect.name, _shown(url), None, _secrets(url, rest))
 
     def hide(self, text: str) -> str:
-        """A text in which nothing is left of what is secret in the URL."""
+        """Return a text without the secrets of the URL."""
         for secret in self._secrets:
             literal = re.escape(secret)
             whole = literal if len(secret) >= _SHORT else rf"(?<!\w){literal}(?!\w)"
@@ -145,7 +145,7 @@ def _check_driver(dialect: _Dialect) -> None:
 
 
 def _template(url: URL) -> str:
-    """The URL as Optuna takes it, which fills in what stands in braces."""
+    """Return the URL for Optuna, which would replace text in braces."""
     whole = url.render_as_string(hide_password=False)
     return whole.replace("{", "{{").replace("}", "}}")
 

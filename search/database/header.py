@@ -1,4 +1,4 @@
-"""What all workers of one study must have in common."""
+"""Check what all workers of one study must have in common."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KEY = "header"
 
 
 def agree(claims: Claims, fingerprint: dict[str, Any]) -> None:
-    """See that this worker's search is the one that the study was begun for.
+    """Check that this worker's search is the one for which the study was created.
 
     The first worker writes down what its search is; whoever comes later and has another leaves the
     study as it is.

@@ -79,7 +79,7 @@ class Outage:
         self.count = 0
 
     def survive(self, operation: Callable[[], T]) -> T:
-        """What an operation gives, tried again while the database is away.
+        """Return the result of an operation, retried while the database is unavailable.
 
         Raises:
             StorageError: It stays away, or refuses the operation.
@@ -180,7 +180,7 @@ class LastingStorage(RDBStorage):
         self.engine.dispose()  # what was opened before knows nothing of it
 
     def lasting(self, operation: Callable[[], T]) -> T:
-        """What an operation gives, which may be made more than once.
+        """Return the result of an operation that may be repeated.
 
         Raises:
             StorageError: The database stays away, or refuses the operation.

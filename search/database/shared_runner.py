@@ -26,7 +26,7 @@ _HOST = "host"
 
 
 class AnyRunner(Protocol):
-    """What makes runs; see :class:`libmtl_recon_search.process.Runner`."""
+    """The runner that makes runs; see :class:`libmtl_recon_search.process.Runner`."""
 
     def run(self, job: Job, follow: Follow = ...) -> Result:
         """Run a job to its end, or take the result that is there."""
@@ -78,7 +78,7 @@ class SharedRunner:
         return claim is not None and claim.state == "running"
 
     def run(self, job: Job, follow: Follow = lambda _: True) -> Result:
-        """Run a job to its end, or take what this or another worker has made of it.
+        """Run a job to its end, or use the result of this or another worker.
 
         Args:
             job: What to run.

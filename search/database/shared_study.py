@@ -84,7 +84,7 @@ class SharedStudy(StudyStore):
         super().tell(number, state, values)
 
     def renew(self, why: str, keep: Sequence[FrozenTrial]) -> None:
-        """Refuse: a study that others are at cannot be set aside.
+        """Refuse: a study that other workers use cannot be renamed.
 
         Raises:
             ReconError: Always.
@@ -103,7 +103,7 @@ class SharedStudy(StudyStore):
         self._beats.sweep(self.study)
 
     def close(self) -> None:
-        """Leave the study to others; the database is closed by whoever opened it."""
+        """Leave the study to other workers; the caller that opened the database closes it."""
 
     def _cannot_be_together(self, error: ValueError) -> ReconError:
         return ReconError(

@@ -1,4 +1,4 @@
-"""What a database's errors mean: whether they pass by themselves, and what to say of them."""
+"""Interpret a database's errors: whether they are temporary, and the message for the user."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StorageError(MachineError):
 
 @dataclass(frozen=True)
 class Trouble:
-    """What is the matter with a database.
+    """A problem with a database.
 
     Attributes:
         passing: Whether it may be over in a while without anybody's doing.
@@ -105,7 +105,7 @@ _UNKNOWN = f"{{Where}} cannot be used: {{said}}. {GOES_ON}"
 
 
 def trouble_of(error: BaseException, address: Address) -> Trouble | None:
-    """What an error of a database means; None if it is none of a database.
+    """Interpret an error of a database; None for other errors.
 
     Args:
         error: What was raised, perhaps because of another error.
@@ -126,7 +126,7 @@ def trouble_of(error: BaseException, address: Address) -> Trouble | None:
 
 
 def driver_errors(address: Address) -> tuple[type[Exception], ...]:
-    """What the database's driver raises, which alone need be installed."""
+    """Return the exceptions of the database's driver."""
     if address.kind == "postgresql":
         import psycopg
 

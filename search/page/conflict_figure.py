@@ -22,7 +22,7 @@ _SCALE = [[(i / (len(_COLORS) - 1)) ** 2, color] for i, color in enumerate(_COLO
 
 
 def conflict_figure(page: Page) -> PageFigure:
-    """Which share of the cosines lies below each severity, layer by layer."""
+    """Show the share of the cosines below each severity, layer by layer."""
     title = "Gradient conflicts"
     profile = page.profile
     if profile is None or not profile.architecture:

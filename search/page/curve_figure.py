@@ -27,7 +27,7 @@ _DASHES = {"finished": "solid", "baseline": "solid", "ended early": "dash"}
 
 
 def curve_figure(page: Page) -> PageFigure:
-    """What was reached after each epoch, one line per trial."""
+    """Show the objective after each epoch, one line per trial."""
     title = "Learning curves"
     trials = [t for t in page.trials if any(map(math.isfinite, t.curve))]
     if not trials:

@@ -1,4 +1,4 @@
-"""The Pareto front, or for a single objective what a parameter buys."""
+"""Show the Pareto front, or a single objective against parameters."""
 
 from __future__ import annotations
 

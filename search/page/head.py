@@ -1,4 +1,4 @@
-"""What stands above the figures: the study, how far it is, what it recommends."""
+"""The top of the page: the study, its progress, and its result."""
 
 from __future__ import annotations
 

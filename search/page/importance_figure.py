@@ -1,4 +1,4 @@
-"""Which parameters matter for which objective."""
+"""Show the importance of each parameter for each objective."""
 
 from __future__ import annotations
 

@@ -255,7 +255,7 @@ def _ticks(
 
 
 def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Those ticks that do not lie upon a lower one."""
+    """Return the ticks that do not overlap a lower one."""
     found: list[tuple[float, str]] = []
     for tick in sorted(ticks):
         if not found or tick[0] - found[-1][0] >= _CLOSEST:

@@ -26,7 +26,7 @@ _MOST = 12  # trials, beside the picked one and the reference
 
 
 def task_figure(page: Page) -> PageFigure:
-    """Stacked bars, up what is gained and down what is lost; they add up to Δm."""
+    """Show stacked bars of gains and losses, which add up to Δm."""
     title = "Each task's share in Δm"
     rows = _rows(page)
     if not rows:
@@ -146,7 +146,7 @@ def _delta(page: Page, trial: PageTrial) -> float:
 
 
 def _shares(per_task: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
-    """What each task adds to the mean; tasks without a value are not in it."""
+    """Return the contribution of each task to the mean, without tasks that have no value."""
     own = {task: value for task, value in per_task.items() if math.isfinite(value)}
     total = sum(weights[task] for task in own)
     return {task: weights[task] * value / total for task, value in own.items()}

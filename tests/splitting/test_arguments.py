@@ -73,7 +73,7 @@ def test_a_parameter_in_the_place_of_its_layer(layers: Any, said: str) -> None:
 @pytest.mark.parametrize(
     ("tasks", "said"),
     [
-        (2, r"tasks must be names, .* \(got 2\)\. Write one name per task"),
+        (2, r"tasks must be different names, .* \(got 2\)\. Write one name per task"),
         ("digit", r"different names \(got 'digit'\)\. Write \['digit', \.\.\.\]"),
         (None, r"tasks must be different names, at least one \(got None\)"),
         ([1, 2], r"tasks must be names \(got 1\)"),
@@ -121,7 +121,7 @@ def test_a_task_that_there_is_not(task: Any) -> None:
         lambda: extract_task(split, task),
         lambda: task_parameters(split, task),
     ):
-        with pytest.raises(UsageError, match=r"must be one of .*They are: digit, article"):
+        with pytest.raises(UsageError, match=r"must be one of .*The tasks are digit, article"):
             act()
     with pytest.raises(UsageError, match=r"Did you mean digit\?"):
         extract_task(split, "digits")

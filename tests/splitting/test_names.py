@@ -109,7 +109,7 @@ def test_all_other_indices_keep_a_tensors_meaning() -> None:
 @pytest.mark.parametrize(
     ("act", "said"),
     [
-        (lambda out: out["digitt"], r"'digitt'.*Did you mean digit\? They are: digit, article"),
+        (lambda out: out["digitt"], r"'digitt'.*Did you mean digit\? The tasks are digit, article"),
         (lambda out: out["digit", 0], r"either a task's name.*out\['digit'\]\[\.\.\.\]"),
         (lambda out: out[["digit"]], "either a task's name"),
         (lambda out: out.__setitem__("digit", 0), "to read that task's tensor"),

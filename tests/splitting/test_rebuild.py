@@ -243,7 +243,7 @@ def test_the_file_of_another_checkpoint_is_refused(dropped: bool, tmp_path: Path
         with pytest.raises(ReconError, match="contradicts this: it belongs to another file"):
             split_from(file, network())
     file_beside(file).write_text("{", encoding="utf-8")
-    with pytest.raises(ReconError, match=r"c.pt.split.json does not say .*not JSON.*Remove it"):
+    with pytest.raises(ReconError, match=r"c.pt.split.json does not record .*not JSON.*Remove it"):
         split_from(file, network())
     file_beside(file).write_bytes(b"\xff\xfe{")
     with pytest.raises(ReconError, match=r"c.pt.split.json cannot be read: it is not a text file"):
@@ -320,5 +320,5 @@ def test_another_checkpoint_is_refused(tmp_path: Path) -> None:
         split_from(tmp_path / "none.pt", network())
     state = split_layers(network(), ["3"], TASKS).state_dict()
     state._metadata[""][KEY]["version"] = 7
-    with pytest.raises(ReconError, match=r"metadata of The checkpoint does not say .*version 7"):
+    with pytest.raises(ReconError, match=r"metadata of The checkpoint does not record .*version 7"):
         split_from(state, network())

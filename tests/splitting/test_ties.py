@@ -330,7 +330,11 @@ def same_memory(heads: nn.ModuleDict, encoder: Any) -> None:
 
 
 def test_ties_by_memory_alone_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"memory.*\(got 'emb'\).*That is decoders\.b\.weight"):
+    with pytest.raises(
+        UsageError,
+        match=r"memory.*\(got 'emb'\).*The other parameter is "
+        r"decoders\.b\.weight",
+    ):
         build(same_memory, tmp_path)
     network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     network[1].weight = nn.Parameter(network[0].weight.detach()[1:])
