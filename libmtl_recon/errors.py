@@ -123,8 +123,8 @@ class MissingPackageError(ReconError, ImportError):
 
     def __init__(self, wanted: str, package: str, extra: str) -> None:
         super().__init__(
-            f"{wanted} needs the package {package}, which is not installed. Install it by "
-            f"`pip install 'libmtl-recon[{extra}]'`."
+            f"{wanted} needs the package {package}, which is not installed. Install it with `pip "
+            f"install 'libmtl-recon[{extra}]'`."
         )
         self._given = wanted, package, extra
 

@@ -86,14 +86,14 @@ def check_writable(parameter: str, file: str | os.PathLike[str]) -> None:
             parameter,
             "must be the name of a file",
             str(file),
-            "This is a folder: name a file in it." if os.fspath(file) else "It is empty.",
+            "This is a folder: give a file in it." if os.fspath(file) else "It is empty.",
         )
     if not is_folder(Path(file).parent):
         raise UsageError(
             parameter,
             "must lie in a folder that exists",
             str(file),
-            f"Make {Path(file).parent} first.",
+            f"Create {Path(file).parent} first.",
         )
     check_name(parameter, file)
 
@@ -115,7 +115,7 @@ def check_name(parameter: str, path: str | os.PathLike[str]) -> None:
     except (OSError, ValueError) as error:
         raise UsageError(
             parameter,
-            "must be a name that a file can have",
+            "must be a valid file name",
             str(path),
-            f"The system says: {refusal(error)}.",
+            f"The system reports: {refusal(error)}.",
         ) from error

@@ -108,7 +108,7 @@ def _refuse_what_is_no_source(path: Path) -> None:
             "SCRIPT",
             "must be a file that can be read",
             str(path),
-            f"The system says: {error.strerror}.",
+            f"The system reports: {error.strerror}.",
         ) from error
     except (SyntaxError, UnicodeDecodeError):  # an unknown encoding is a SyntaxError
         text = "\0"

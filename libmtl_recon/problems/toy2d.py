@@ -248,13 +248,13 @@ def parse_args() -> argparse.Namespace:
         help="exponents of GradOPS (default: -5 -2 -1 0 2)",
     )
     parser.add_argument(
-        "--steps", type=whole(1), default=70_000, help="of Adam (default: %(default)s)"
+        "--steps", type=whole(1), default=70_000, help="steps of Adam (default: %(default)s)"
     )
     parser.add_argument(
         "--repeats",
         type=whole(1),
         default=8,
-        help="paths from each start, all but the first displaced a little (default: %(default)s)",
+        help="paths from each start, all but the first slightly displaced (default: %(default)s)",
     )
     parser.add_argument(
         "--lr", type=positive, default=1e-3, help="Adam's learning rate (default: %(default)s)"

@@ -74,7 +74,7 @@ def test_a_parameter_in_the_place_of_its_layer(layers: Any, said: str) -> None:
     ("tasks", "said"),
     [
         (2, r"tasks must be different names, .* \(got 2\)\. Write one name per task"),
-        ("digit", r"different names \(got 'digit'\)\. Write \['digit', \.\.\.\]"),
+        ("digit", r"at least one \(got 'digit'\)\. Write \['digit', \.\.\.\]"),
         (None, r"tasks must be different names, at least one \(got None\)"),
         ([1, 2], r"tasks must be names \(got 1\)"),
         ([["a"], ["b"]], r"tasks must be names \(got \['a'\]\)"),

@@ -66,7 +66,7 @@ class Redraws(nn.Module):
         (resnet, ["fc"], ["train", "c"], "attribute of nn.Module.*to 'train_task'"),
         (resnet, ["fc"], ["a", "training"], "attribute of nn.Module.*'training'"),
         (resnet, ["fc"], ["a", "_modules"], "attribute of nn.Module.*'_modules'"),
-        (resnet, ["fc"], ["a", ""], "not empty.*Give the task a name"),
+        (resnet, ["fc"], ["a", ""], "non-empty.*Give the task a name"),
         (resnet, ["fc"], ["a", 0], r"must be names \(got 0\)"),
         (resnet, ["fc"], "ab", "different names, at least one"),
         (TiedLayers, ["first"], ["a", "b"], "'second': choose both"),

@@ -72,7 +72,7 @@ def test_the_text_is_for_people_to_read() -> None:
         ({"layers": "conv1"}, "its 'layers' is 'conv1'"),
         ({"layers": [1]}, "layers must be a sequence of names"),
         ({"layers": ["a", "a"]}, "layers must be different names"),
-        ({"tasks": []}, "tasks must name at least one task"),
+        ({"tasks": []}, "tasks must contain at least one task"),
         ({"tasks": ["a", "a"]}, "tasks must be different names"),
         ({"tasks": ["a.b"]}, "tasks must be names fit for modules"),
         ({"bn": "both"}, "bn must be per_task or mixed"),
