@@ -13,7 +13,7 @@ _MOST_BYTES = 2**28
 
 
 def is_file(name: str | os.PathLike[str]) -> bool:
-    """Whether there is such a file; of a text that cannot be a file's name, False.
+    """Return whether there is such a file; of a text that cannot be a file's name, False.
 
     ``pathlib`` raises for a name that is too long, and of some Pythons for one that holds NUL or
     a lone surrogate, or lies in a folder that may not be looked into.
@@ -22,12 +22,12 @@ def is_file(name: str | os.PathLike[str]) -> bool:
 
 
 def is_folder(name: str | os.PathLike[str]) -> bool:
-    """Whether there is such a folder; see :func:`is_file`."""
+    """Return whether there is such a folder; see :func:`is_file`."""
     return os.path.isdir(name)  # noqa: PTH112
 
 
 def exists(name: str | os.PathLike[str]) -> bool:
-    """Whether there is a file, folder or device of this name; see :func:`is_file`."""
+    """Return whether there is a file, folder or device of this name; see :func:`is_file`."""
     return os.path.exists(name)  # noqa: PTH110
 
 

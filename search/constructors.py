@@ -43,7 +43,7 @@ class Kind:
         }
 
     def takes(self, one: Any) -> TypeGuard[type]:
-        """Whether this is a class of this kind."""
+        """Return whether this is a class of this kind."""
         return isinstance(one, type) and issubclass(one, self.base) and not inspect.isabstract(one)
 
 

@@ -98,7 +98,7 @@ def _cost(config: Config, judge: Judge) -> Callable[[FrozenTrial], float]:
 
 
 def within(cost: float, best: float, tolerance: float) -> bool:
-    """Whether a cost is as good as the best, up to a tolerance."""
+    """Return whether a cost is as good as the best, up to a tolerance."""
     return tolerance > 0 and cost <= best + tolerance
 
 

@@ -43,7 +43,7 @@ class Pruning:
         return Watch(self, number)
 
     def comparable(self, trial: FrozenTrial, parameters: int) -> bool:
-        """Whether a training is compared with another trial's.
+        """Return whether a training is compared with another trial's.
 
         Where what a network costs is an objective, it is compared with those of networks that are
         not larger: one that is worse and smaller may still be worth its place.
@@ -94,7 +94,7 @@ class Watch:
     def gives_up(
         self, before: Iterable[FrozenTrial], epoch: int, value: float, parameters: int
     ) -> bool:
-        """Whether the training is to be ended after an epoch.
+        """Return whether the training is to be ended after an epoch.
 
         Args:
             before: The search's trials.

@@ -93,7 +93,7 @@ class Judge:
         return [self.direction(name) for name in self.names]
 
     def direction(self, name: str) -> Direction:
-        """Whether an objective is to ``maximize`` or to ``minimize``."""
+        """Return whether an objective is to ``maximize`` or to ``minimize``."""
         if name in COSTS:
             return "minimize"
         return "maximize" if name in _GAINS or _of(self._directions, name) else "minimize"

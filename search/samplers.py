@@ -171,7 +171,7 @@ def _sampler(chosen: Sampler, seed: int) -> BaseSampler:
 
 
 def is_grid(found: type) -> bool:
-    """Whether a sampler chooses from a list of trials of its own, and takes no others."""
+    """Return whether a sampler chooses from a list of trials of its own, and takes no others."""
     return issubclass(found, optuna.samplers.GridSampler)
 
 

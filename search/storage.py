@@ -161,7 +161,7 @@ def _refuse_what_is_not_damaged(error: Exception, file: Path) -> None:
 
 
 def _has_trials(file: Path) -> bool:
-    """Whether there is anything in a database, whose tables may be Optuna's."""
+    """Return whether there is anything in a database, whose tables may be Optuna's."""
     try:
         with closing(sqlite3.connect(file, timeout=_WAIT)) as connection:
             return bool(connection.execute("SELECT count(*) FROM trials").fetchone()[0])

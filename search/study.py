@@ -184,7 +184,7 @@ class Study(OwnTrials):
         return self._chooser.choose(ours, _place(ours), chosen)
 
     def _late(self, board: Board) -> bool:
-        """Whether no further trial is to be begun; one is in any case."""
+        """Return whether no further trial is to be begun; one is in any case."""
         return len(board) > 0 and time.monotonic() > self._until
 
     def _to_be_made_again(self, board: Board) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""What a census form says of a person's income, marital status and education; a task for each.
+"""A person's income, marital status and education from a census form, one task each.
 
 Census-Income (KDD) of the GradOPS paper (section 4.1, Appendix B): does the income exceed 50,000
 dollars, was the person never married, did the person go to college. The network has two shared

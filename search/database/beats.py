@@ -78,7 +78,7 @@ class Beats:
             self._held.discard(trial_id)
 
     def lost(self, trial_id: int) -> bool:
-        """Whether somebody has ended a trial while this worker was at it."""
+        """Return whether somebody has ended a trial while this worker was at it."""
         return trial_id in self._lost
 
     def sweep(self, study: Study) -> None:

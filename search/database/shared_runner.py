@@ -32,7 +32,7 @@ class AnyRunner(Protocol):
         """Run a job to its end, or take the result that is there."""
 
     def busy(self, job: Job) -> bool:
-        """Whether another process is just running the job."""
+        """Return whether another process is just running the job."""
 
     def stop(self) -> None:
         """End all runs that are going on."""
@@ -72,7 +72,7 @@ class SharedRunner:
         self._runner.stop()
 
     def busy(self, job: Job) -> bool:
-        """Whether another worker is just running the job, so that :meth:`run` would wait."""
+        """Return whether another worker is just running the job, so that :meth:`run` would wait."""
         key = job.events.stem
         claim = None if key in self._there else self._claims.find(key)
         return claim is not None and claim.state == "running"

@@ -207,7 +207,11 @@ def test_a_name_that_no_file_can_have_is_explained(
     with pytest.raises(ReconError, match=r"^Cannot read "):
         cache.import_(cache.folder / name)
     for action in (ProfileCache(cache.folder / name).prepare, lambda: cache.load(name)):
-        with pytest.raises(ReconError, match=r"Cannot write to the folder|must be the id of one"):
+        with pytest.raises(
+            ReconError,
+            match=r"Cannot write to the folder|must be the ID of "
+            r"exactly one",
+        ):
             action()
 
 

@@ -160,7 +160,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, profile: ConflictPr
 def test_a_single_name_that_is_no_layer_and_no_file_is_told_the_layers(
     profile: ConflictProfile,
 ) -> None:
-    with pytest.raises(ReconError, match=r"Cannot read bn11.*Did you mean bn1\? .*called conv1"):
+    with pytest.raises(
+        ReconError,
+        match=r"Cannot read bn11.*Did you mean bn1\? .*layers are "
+        r"conv1",
+    ):
         select_layers(profile.architecture, 1, -0.1, "bn11")
     with pytest.raises(ReconError, match=r"All of them exist without 'encoder\.'"):
         select_layers(profile.architecture, 1, -0.1, "encoder.bn1")
@@ -218,7 +222,7 @@ def test_random_parameters_are_those_of_the_worst(tmp_path: Path, profile: Confl
     for seed in range(5):
         found = select_layers(layers, 2, -0.1, cache=cache, select="random_params", seed=seed)
         assert sum(size[name] for name in found.names) <= size["bn1"] + size["conv1"]
-    assert "44 of the 2 worst" in found.note
+    assert "where the 2 worst have 44" in found.note
 
 
 def test_random_parameters_may_follow_a_published_list(
