@@ -1,4 +1,4 @@
-"""Which trials are the best: the front of several objectives, and the one that is picked."""
+"""Find the best trials: the Pareto front of several objectives, and the trial that is picked."""
 
 from __future__ import annotations
 
@@ -83,21 +83,21 @@ def finalists(trials: Sequence[FrozenTrial], config: Config, judge: Judge) -> li
 
 
 def front_names(names: Sequence[str]) -> list[str]:
-    """The objectives of the front. One alone has none: what a parameter buys is shown then."""
+    """Return the objectives of the front; a single objective is shown against parameters."""
     if len(names) > 1:
         return list(names)
     return ["delta_m" if names[0] == "parameters" else names[0], "parameters"]
 
 
 def _cost(config: Config, judge: Judge) -> Callable[[FrozenTrial], float]:
-    """What ``pick`` ranks trials by; less is better."""
+    """Return the number by which ``pick`` ranks trials; less is better."""
     name = config.pick.best or judge.names[0]
     place = judge.names.index(name)
     return lambda trial: judge.cost(name, trial.values[place])
 
 
 def near_best(order: Sequence[T], cost: Callable[[T], float], tolerance: float) -> list[T]:
-    """The first of an order, and those whose cost is within a tolerance of its cost.
+    """Return the first of an order, and those whose cost is within a tolerance of its cost.
 
     Args:
         order: At least one, the best first.

@@ -1,4 +1,4 @@
-"""Whether the script starts with what a configuration gives it, seen before anything is trained."""
+"""Check that the script starts with a configuration's arguments, before anything is trained."""
 
 from __future__ import annotations
 

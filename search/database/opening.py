@@ -70,13 +70,13 @@ def open_storage(
 
 
 def _refuse(error: Exception, address: Address, spent: float, attempts: int) -> None:
-    """Raise what is not to be tried again."""
+    """Raise an error that must not be retried."""
     crowded = spent <= _CROWDED or attempts < _ATTEMPTS
     if isinstance(error, RuntimeError) and "version" in str(error):
         raise ReconError(
-            f"Another version of Optuna made the tables in the database {address.shown}: "
-            f"{address.hide(first_line(error))}. Install that version on this machine, bring the "
-            "tables up to date by `optuna storage upgrade`, or name another database."
+            f"The tables in the database {address.shown} were created by another version of "
+            f"Optuna: {address.hide(first_line(error))}. Install that version on this machine, "
+            "update the tables with `optuna storage upgrade`, or give another database."
         ) from None
     trouble = trouble_of(error, address)
     if trouble is None:
@@ -116,13 +116,13 @@ def _engine(address: Address) -> dict[str, Any]:
 
 
 def _prepare(address: Address) -> None:
-    """See that a file is SQLite's, and that readers and a writer do not hold each other up."""
+    """Check that a file is an SQLite database, and that readers do not block a writer."""
     with closing(sqlite3.connect(str(address.file), timeout=_HELD)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _write_at_once(storage: LastingStorage) -> None:
-    """Have each transaction that writes hold SQLite's file from its beginning.
+    """Make each writing transaction lock SQLite's file from its start.
 
     One that reads first and then writes would fail, or act on what is no longer so, where another
     process has written in between. One that only reads waits for nobody.
@@ -140,7 +140,7 @@ def _write_at_once(storage: LastingStorage) -> None:
 
 
 def _in_utc(storage: LastingStorage) -> None:
-    """Have all workers, wherever they are, write heartbeats by one clock without summer time."""
+    """Make all workers write heartbeats in UTC."""
     statement = "SET TIME ZONE 'UTC'"
     if storage.engine.name == "mysql":
         statement = "SET time_zone = '+00:00'"

@@ -101,7 +101,7 @@ def test_ones_own_are_found_by_their_import_path() -> None:
         ("sampler", {"name": ":"}, "sampler.name", "import path"),
         ("sampler", {"name": "own_samplers:Carful"}, "sampler.name", "Did you mean Careful?"),
         ("sampler", {"name": "own_samplers:Never"}, "sampler.name", "must be a sampler of"),
-        ("sampler", {"name": "json:JSONDecoder"}, "sampler.name", "There is none in json."),
+        ("sampler", {"name": "json:JSONDecoder"}, "sampler.name", "json has none."),
         ("sampler", {"args": {"n_startup": 2}}, "sampler.args.n_startup", "n_startup_trials?"),
         (
             "sampler",
@@ -172,7 +172,7 @@ def test_cma_es_is_refused_for_several_objectives() -> None:
 @pytest.mark.parametrize(
     ("name", "args", "space", "why"),
     [
-        ("QMCSampler", {}, {}, "must be a sampler that chooses by the trials there are"),
+        ("QMCSampler", {}, {}, "must be a sampler that chooses from the existing trials"),
         (
             "GridSampler",
             {"search_space": {"weighting": ["EW"], "k": [1]}},
