@@ -170,7 +170,7 @@ def _draw_curves(axes: Any, found: Found) -> None:
 def _draw_costs(spent: Any, lost: Any, found: Found) -> None:
     """A row a pruner: the epochs that it spends, and what it loses."""
     rows = list(found.by_seed)
-    colors = {NONE: "0.2", "Median 5, 1/3": _RED, "Median 5, 1/2": _BLUE}
+    colors = {NONE: "0.2", "Median 5, 1/3": _RED, "Median 8, 1/2": _BLUE}
     for row, pruner in enumerate(rows):
         color = colors.get(pruner, _GREY)
         share = 100 * found.mean(pruner, "epochs") / found.budget

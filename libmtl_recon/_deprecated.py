@@ -193,7 +193,7 @@ def stand_in(module: str) -> Callable[[str], Any]:
 
 
 def old_name(module: str, name: str) -> Any:
-    """What a name of the last release stands for, with a warning where it is asked for.
+    """Return the object of a deprecated name, with a warning.
 
     Args:
         module: The module that had it, by its old name.

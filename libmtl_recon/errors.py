@@ -33,7 +33,7 @@ class ReconError(Exception):
         super().__init__(bounded(printable(text, keep="\n"), _LONGEST))
 
     def rename(self, names: Mapping[str, str]) -> None:
-        """Have the message name arguments as another caller knows them; see :func:`naming`."""
+        """Rename arguments in the message; see :func:`naming`."""
         self.args = (renamed(str(self), names),)
 
 
@@ -60,7 +60,7 @@ class UsageError(ReconError, ValueError):
         super().__init__(self._text())
 
     def rename(self, names: Mapping[str, str]) -> None:
-        """Have the error name arguments as another caller knows them; see :func:`naming`."""
+        """Rename arguments in the error; see :func:`naming`."""
         self.parameter = names.get(self.parameter, self.parameter)
         self.rule = renamed(self.rule, names)
         self.way_out = renamed(self.way_out, names)
@@ -81,7 +81,7 @@ class UsageError(ReconError, ValueError):
 
 @contextmanager
 def naming(**names: str) -> Iterator[None]:
-    """Have errors from inside the ``with`` block name arguments as the caller's user knows them.
+    """Rename arguments in errors from inside the ``with`` block to the names that users know.
 
     Library functions name their own arguments. Whoever has them from command-line flags says
     once which flag is which argument: ``with naming(K="--recon_k"): select_layers(...)``.
@@ -123,8 +123,8 @@ class MissingPackageError(ReconError, ImportError):
 
     def __init__(self, wanted: str, package: str, extra: str) -> None:
         super().__init__(
-            f"{wanted} needs the package {package}, which is not installed. Install it by "
-            f"`pip install 'libmtl-recon[{extra}]'`."
+            f"{wanted} needs the package {package}, which is not installed. Install it with `pip "
+            f"install 'libmtl-recon[{extra}]'`."
         )
         self._given = wanted, package, extra
 

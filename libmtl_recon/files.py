@@ -13,7 +13,7 @@ _MOST_BYTES = 2**28
 
 
 def is_file(name: str | os.PathLike[str]) -> bool:
-    """Whether there is such a file; of a text that cannot be a file's name, False.
+    """Return whether there is such a file; of a text that cannot be a file's name, False.
 
     ``pathlib`` raises for a name that is too long, and of some Pythons for one that holds NUL or
     a lone surrogate, or lies in a folder that may not be looked into.
@@ -22,12 +22,12 @@ def is_file(name: str | os.PathLike[str]) -> bool:
 
 
 def is_folder(name: str | os.PathLike[str]) -> bool:
-    """Whether there is such a folder; see :func:`is_file`."""
+    """Return whether there is such a folder; see :func:`is_file`."""
     return os.path.isdir(name)  # noqa: PTH112
 
 
 def exists(name: str | os.PathLike[str]) -> bool:
-    """Whether there is a file, folder or device of this name; see :func:`is_file`."""
+    """Return whether there is a file, folder or device of this name; see :func:`is_file`."""
     return os.path.exists(name)  # noqa: PTH110
 
 
@@ -86,14 +86,14 @@ def check_writable(parameter: str, file: str | os.PathLike[str]) -> None:
             parameter,
             "must be the name of a file",
             str(file),
-            "This is a folder: name a file in it." if os.fspath(file) else "It is empty.",
+            "This is a folder: give a file in it." if os.fspath(file) else "It is empty.",
         )
     if not is_folder(Path(file).parent):
         raise UsageError(
             parameter,
             "must lie in a folder that exists",
             str(file),
-            f"Make {Path(file).parent} first.",
+            f"Create {Path(file).parent} first.",
         )
     check_name(parameter, file)
 
@@ -115,7 +115,7 @@ def check_name(parameter: str, path: str | os.PathLike[str]) -> None:
     except (OSError, ValueError) as error:
         raise UsageError(
             parameter,
-            "must be a name that a file can have",
+            "must be a valid file name",
             str(path),
-            f"The system says: {refusal(error)}.",
+            f"The system reports: {refusal(error)}.",
         ) from error

@@ -36,7 +36,7 @@ _shown = _Shown()
 
 
 def show() -> None:
-    """Have messages from level INFO on appear on stdout and stderr; calling it again is harmless.
+    """Show messages from level INFO on, on stdout and stderr; further calls have no effect.
 
     Nothing changes where the caller has given the logger ``libmtl_recon`` a handler. A level that
     it was given stays, and with our handler it passes nothing on to the root logger, which would

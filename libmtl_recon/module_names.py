@@ -1,4 +1,4 @@
-"""What modules are called: by their paths in a network, whatever has compiled it."""
+"""Names of modules: their paths in a network, independently of compilation."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class OutputError(Exception):
 
     @property
     def quiet(self) -> bool:
-        """Whether there is nothing to say: whoever closes a pipe knows that."""
+        """Whether no message is needed, because a pipe was closed."""
         return self.exit_status == _ENDED_BY_PIPE
 
 
@@ -114,7 +114,7 @@ def released() -> Iterator[None]:
 
 
 def of_stdout(error: BaseException) -> OutputError | None:
-    """What a script's error is if it is stdout that cannot be written to; else None."""
+    """Return a script's error if stdout cannot be written to; None for other errors."""
     if not isinstance(error, OSError) or error.filename is not None:
         return None
     try:
@@ -151,7 +151,7 @@ class _Guard:
         self._do(lambda: self._behind.flush() or 0)
 
     def settle(self) -> None:
-        """See that what is left to be written does not fail once more when Python ends."""
+        """Make sure that remaining output does not fail again when Python ends."""
         try:
             self._behind.flush()
         except (OSError, ValueError):

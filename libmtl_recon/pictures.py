@@ -71,6 +71,6 @@ def write_picture(figure: Figure, file: str | Path) -> None:
         Path(file).write_bytes(picture.getvalue())
     except (OSError, ValueError) as error:
         raise ReconError(
-            f"Cannot write the picture to {file}: {refusal(error)}. Name a file that you "
-            "may write to."
+            f"Cannot write the picture to {file}: {refusal(error)}. Give a file that you may "
+            "write to."
         ) from error

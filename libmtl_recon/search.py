@@ -15,8 +15,9 @@ except ModuleNotFoundError as error:
     if error.name != "libmtl_recon_search":
         raise
     raise ReconError(
-        "The search is not installed: this libmtl_recon was found in the folder of its source, in "
-        "which the search has another name. Install both by `pip install -e .` in that folder."
+        "The search is not installed: this libmtl_recon was imported from its source folder, "
+        "where the search has another name. Install both with `pip install -e .` in that "
+        "folder."
     ) from error
 
 if TYPE_CHECKING:

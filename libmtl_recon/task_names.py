@@ -25,22 +25,26 @@ def check_task_names(
             is an attribute of the holder.
     """
     if not tasks:
-        raise UsageError(parameter, "must name at least one task", tasks, "Name the tasks.")
+        raise UsageError(
+            parameter, "must contain at least one task", tasks, "Give the names of the tasks."
+        )
     rule = (
-        "must be names fit for modules: texts, not empty, without a dot, and none that is an "
-        f"attribute of nn.{holder.__name__}"
+        "must be names fit for modules: non-empty strings without a dot that are not attributes "
+        f"of nn.{holder.__name__}"
     )
     made = holder()
     for task in tasks:
         if not isinstance(task, str):
-            raise UsageError(parameter, rule, task, f"Write it as a text: {str(task)!r}.")
+            raise UsageError(parameter, rule, task, f"Write it as a string: {str(task)!r}.")
         if not task.strip():
             raise UsageError(parameter, rule, task, "Give the task a name.")
         if "." in task:
-            way_out = f"Rename the task, to {task.replace('.', '_')!r}, say."
+            way_out = f"Rename the task, for example to {task.replace('.', '_')!r}."
             raise UsageError(parameter, rule, task, way_out)
         if hasattr(made, task):
-            raise UsageError(parameter, rule, task, f"Rename the task, to '{task}_task', say.")
+            raise UsageError(
+                parameter, rule, task, f"Rename the task, for example to '{task}_task'."
+            )
     twice = next((task for task in tasks if list(tasks).count(task) > 1), None)
     if twice is not None:
-        raise UsageError(parameter, "must be names, none twice", twice, "Rename one of the two.")
+        raise UsageError(parameter, "must be different names", twice, "Rename one of the two.")

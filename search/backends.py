@@ -1,4 +1,4 @@
-"""Where a search is kept while it goes on: in a folder, or in a database for many machines."""
+"""The storage of a running search: a folder, or a database for many machines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Backend:
-    """What runs a search's jobs and keeps its trials.
+    """The runner of a search's jobs, and the store of its trials.
 
     Attributes:
         runner: Runs jobs, each once.

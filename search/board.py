@@ -1,4 +1,4 @@
-"""What the trials of a study come to, plan by plan, whoever made them."""
+"""The state of a study's plans, from the trials of all workers."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ class Board:
                 self.entries.setdefault(plan.key, Entry(plan)).trials.append(trial)
 
     def __len__(self) -> int:
-        """How many plans there are that were, are, or are again to be trained."""
+        """Return the number of plans that were, are being, or will again be trained."""
         return len(self.entries)
 
     def rank(self, plan: Plan) -> int:
-        """How many plans were chosen before this one."""
+        """Return how many plans were chosen before this one."""
         return list(self.entries).index(plan.key)
 
     def cut_off(self, most: int) -> list[Entry]:
@@ -97,11 +97,11 @@ class Board:
 
 
 def repeats(trial: FrozenTrial) -> bool:
-    """Whether a trial chose what another trained."""
+    """Return whether a trial chose a plan that another one trained."""
     return trial.user_attrs.get(SAME_AS) is not None
 
 
 def outcome_of(trial: FrozenTrial) -> Mapping[str, Any]:
-    """What a trial that was trained to its end came to, as it was written down."""
+    """Return the recorded outcome of a trial that was trained to its end."""
     found: Mapping[str, Any] = trial.user_attrs.get(OUTCOME, {})
     return found

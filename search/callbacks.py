@@ -32,7 +32,7 @@ _SECRET = re.compile(r"(?i)([?&][^=&\s]*(?:pass|pwd|token|secret|key)[^=&\s]*=)[
 
 
 class Asked(Protocol):
-    """What is read of a configuration: ``callbacks``, and the names of the objectives."""
+    """The part of a configuration that is used here: ``callbacks`` and the objectives."""
 
     @property
     def callbacks(self) -> Any: ...  # noqa: D102
@@ -41,7 +41,7 @@ class Asked(Protocol):
 
 
 def make_callbacks(config: Asked, say: Callable[[str], None] = warn) -> list[Callback]:
-    """What is to be called with each trial that has ended, as Optuna's callbacks are.
+    """Return the callbacks for trials that have ended, in Optuna's form.
 
     ``callbacks: {mlflow: {tracking_uri: …, experiment: …}, tensorboard: {log_dir: …}}`` asks for
     both; what is null is off. By default, MLflow chooses where it keeps runs, the experiment has
@@ -67,7 +67,7 @@ def make_callbacks(config: Asked, say: Callable[[str], None] = warn) -> list[Cal
 
 
 class _Shielded:
-    """A callback whose failures are no concern of the search."""
+    """A callback whose failures do not affect the search."""
 
     def __init__(self, name: str, callback: Callback, say: Callable[[str], None]) -> None:
         self._name, self._callback, self._say = name, callback, say
@@ -93,13 +93,13 @@ class _Shielded:
         why = " ".join(f"{type(error).__name__}: {error}".split())
         self._say(
             f"The callback {self._name} failed, and trial {trial.number} is missing there: "
-            f"{hide_secrets(why)} The search goes on; after {_TRIES} failures in a row the "
-            "callback is no longer called."
+            f"{hide_secrets(why)} The search continues; after {_TRIES} failures in a row the "
+            "callback is switched off."
         )
 
 
 def hide_secrets(text: str) -> str:
-    """A text with what is secret in its URLs, such as all before an ``@``, as ``***``."""
+    """Return a text with secrets in URLs, such as everything before an ``@``, as ``***``."""
     return _SECRET.sub(r"\1***", _USER.sub("***@", text))
 
 
@@ -118,7 +118,7 @@ class _MLflow:
         except Exception as error:  # of its own, of a missing driver, of what takes URLs apart
             raise UsageError(
                 "callbacks.mlflow.tracking_uri",
-                "must be an address at which MLflow keeps runs",
+                "must be an address that MLflow supports for its runs",
                 hide_secrets(given.get("tracking_uri", "")),
                 hide_secrets(" ".join(str(error).split())),
             ) from error
@@ -237,7 +237,7 @@ def _texts(trial: FrozenTrial) -> dict[str, str]:
 
 
 def _name(name: str) -> str:
-    """A name with what MLflow takes in names."""
+    """Return a name with only the characters that MLflow accepts."""
     return re.sub(r"[^\w\-. /:]", "_", name, flags=re.ASCII)[:_LONGEST_NAME]
 
 

@@ -1,4 +1,4 @@
-"""Whether a configuration fits the script: seen from what its runs say of themselves."""
+"""Check that a configuration fits the script, from the records of its runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from libmtl_recon.texts import did_you_mean
 
 
 def faults_of(config: Config, result: Result) -> list[UsageError]:
-    """What of the space does not fit the network of a run that has begun."""
+    """Return the values of the space that do not fit the network of a run."""
     faults = []
     if result.weightings:
         for key, names in (
@@ -20,9 +20,9 @@ def faults_of(config: Config, result: Result) -> list[UsageError]:
             faults += [
                 UsageError(
                     key,
-                    "must name weightings that are installed",
+                    "must be the name of an installed weighting",
                     name,
-                    f"{did_you_mean(name, result.weightings)}There are "
+                    f"{did_you_mean(name, result.weightings)}Known names: "
                     f"{', '.join(result.weightings)}.",
                 )
                 for name in names
@@ -44,7 +44,7 @@ def faults_of(config: Config, result: Result) -> list[UsageError]:
 
 
 def require_measurements(config: Config, result: Result) -> None:
-    """See that a finished run has something by which configurations can be compared.
+    """Check that a finished run has measurements by which configurations can be compared.
 
     Raises:
         ReconError: It has not.
@@ -52,13 +52,13 @@ def require_measurements(config: Config, result: Result) -> None:
     on = config.objective.on
     if not result.epochs[on]:
         raise ReconError(
-            f"{config.script} measured nothing on its {on} data, by which configurations are "
-            "compared. Have it hand val_dataloaders to Trainer.train; or, if it has no validation "
-            "data, write `objective: {on: test}` into the configuration, knowing that the "
-            "comparison is then not held out."
+            f"{config.script} measured nothing on its {on} data, on which configurations are "
+            "compared. Make it pass val_dataloaders to Trainer.train; or, if it has no validation "
+            "data, write `objective: {on: test}` into the configuration: the comparison then has "
+            "no held-out data."
         )
     if not result.epochs["test"]:
         raise ReconError(
             f"{config.script} measured nothing on its test data, on which the best configuration "
-            "is compared with EW. Have it hand test_dataloaders to Trainer.train."
+            "is compared with EW. Make it pass test_dataloaders to Trainer.train."
         )

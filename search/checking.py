@@ -1,4 +1,4 @@
-"""What is wrong with a search, seen before anything is trained."""
+"""Report the mistakes in a search, before anything is trained."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_search(
         KeyboardInterrupt: It was asked to stop.
     """
     faults: list[ReconError] = []
-    lines = [f"{len(config.model_fields_set)} keys with good values."]
+    lines = [f"{len(config.model_fields_set)} keys with valid values."]
     try:
         with optuna_quiet(), Display() as display:
             try:
@@ -67,11 +67,11 @@ def check_search(
     except Interrupted:
         raise KeyboardInterrupt from None
     raise_all("The configuration", faults)
-    return [*lines, "Nothing is wrong."]
+    return [*lines, "No mistakes found."]
 
 
 def _of_script(config: Config, display: Display, asked_to_stop: Callable[[], bool]) -> list[str]:
-    """Start the script; what was seen of it."""
+    """Start the script, and return lines about it."""
     if Path(config.script).is_file():
         # The script may change the working folder.
         config = config.model_copy(update={"script": str(Path(config.script).absolute())})
@@ -99,7 +99,7 @@ def _of_script(config: Config, display: Display, asked_to_stop: Callable[[], boo
     return [
         f"{Path(config.script).name} starts: {len(session.tasks)} tasks "
         f"({', '.join(session.tasks)}), {layers} shared layers.",
-        f"Searched: {', '.join(_searched(config, session))}; {config.trials} trials by "
+        f"Searched: {', '.join(_searched(config, session))}; {config.trials} trials with "
         f"{config.sampler.name}.",
     ]
 

@@ -39,7 +39,7 @@ from libmtl_recon.profiles.scoring_lock import ScoringLock
 
 @dataclass(frozen=True)
 class Job:
-    """What a run is to do.
+    """The instructions for a run.
 
     Attributes:
         script: A path or a built-in problem.
@@ -77,12 +77,12 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """Where the script's own output goes."""
+        """Redirect the output of the script."""
         return self.events.with_suffix(".log")
 
     @property
     def scratch(self) -> Path:
-        """A folder for what several ranks need while they go on."""
+        """Create a temporary folder for the ranks of a run."""
         return self.events.with_suffix(".ranks")
 
 
@@ -117,7 +117,7 @@ def prepared(job: Job) -> Iterator[None]:
 
 
 def measure(job: Job, *, first: bool = True) -> int:
-    """Run the script of a job, and write down what it measures.
+    """Run the script of a job, and record its measurements.
 
     Args:
         job: What to run.

@@ -66,7 +66,7 @@ class Chooser:
     def choose(
         self, before: Sequence[FrozenTrial], place: int, chosen: Collection[object]
     ) -> tuple[FrozenTrial, Plan]:
-        """What to train next, as a running trial.
+        """Choose what to train next, as a running trial.
 
         Args:
             before: The search's trials so far.
@@ -123,11 +123,11 @@ class Chooser:
 
     @property
     def distributions(self) -> Mapping[str, BaseDistribution]:
-        """Of all parameters that a trial of this search may have."""
+        """Return the distributions of all parameters of this search."""
         return self._distributions
 
     def attributes(self, plan: Plan) -> dict[str, Any]:
-        """What a trial says of itself from its beginning, for people and for reports."""
+        """Return the attributes that a trial has from its start, for users and reports."""
         line = self._space.line(plan, seed=self._config.seed)
         return {
             PLAN: plan.title,
@@ -137,7 +137,7 @@ class Chooser:
         }
 
     def watch(self, number: int) -> Watch | None:
-        """What tells whether a trial's training is to be ended early; None if none is."""
+        """Return the object that ends a trial's training early; None without a pruner."""
         return None if self._pruning is None else self._pruning.watch(number)
 
     def _sampled(
@@ -160,8 +160,8 @@ class Chooser:
                 plan = self._space.suggest(trial)
         except Exception as error:  # a sampler may be anybody's
             raise ReconError(
-                f"The sampler {self._config.sampler.name} could not choose a trial: {said(error)}. "
-                "Name another one, or give it other `args`."
+                f"The sampler {self._config.sampler.name} could not choose a trial: "
+                f"{said(error)}. Use another one, or give it other `args`."
             ) from error
         chosen = storage.get_trial(trial._trial_id)
         made = create_trial(
@@ -203,7 +203,7 @@ class _Lent(FrozenTrial):
 
 
 def _own(trial: FrozenTrial) -> dict[str, Any]:
-    """What a sampler keeps for itself in a trial, for example the state of CMA-ES."""
+    """Return the data that a sampler stores in a trial, for example the state of CMA-ES."""
     return {
         name: value
         for name, value in trial.system_attrs.items()

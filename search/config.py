@@ -1,4 +1,4 @@
-"""What a search is told: one YAML file a problem."""
+"""The configuration of a search: one YAML file per problem."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from libmtl_recon import UsageError
 
 
 def _check_word(value: Any) -> Any:
-    """A positional argument is a text that no parser takes for a flag."""
+    """Check that a positional argument is a string that no parser takes for a flag."""
     if not isinstance(value, str):
-        raise UsageError("", "must be a text", value, f"Write it in quotes: '{value}'.")
+        raise UsageError("", "must be a string", value, f"Write it in quotes: '{value}'.")
     if not value or value.startswith("-"):
         raise UsageError(
             "",
-            "must be a text that is not empty and does not begin with a dash",
+            "must be a non-empty string that does not begin with a dash",
             value,
             "Write flags under `flags`, without the dashes: {epochs: 20} for --epochs 20.",
         )
@@ -48,29 +48,31 @@ Word = Annotated[str, BeforeValidator(_check_word)]
 
 
 OBJECTIVES = ("delta_m", "worst_task", "parameters", "memory", "step_time")
-"""Those that any search has, beside the metrics of its tasks."""
+"""The objectives of every search, in addition to the metrics of its tasks."""
 _LONGEST_NAME = 200
 
 
 def study_name(value: str) -> str:
-    """The name, if it is good for a study and for a folder.
+    """Check that a name is valid for a study and for a folder, and return it.
 
     Raises:
-        UsageError: It is not.
+        UsageError: It is not valid.
     """
     rule = ""
     if not value.strip():
         rule = "must not be empty"
     elif len(value) > _LONGEST_NAME:
-        rule = f"must have {_LONGEST_NAME} characters or fewer"
+        rule = f"must have at most {_LONGEST_NAME} characters"
     elif not value.isprintable():
-        rule = "must have no line breaks, tabs or other characters that cannot be seen"
+        rule = "must not contain line breaks, tabs or other invisible characters"
     elif "/" in value or "\\" in value or value in (".", ".."):
-        rule = "must have no slash, and not be . or .."
+        rule = "must not contain a slash, and must not be . or .."
     elif value != value.strip():
-        rule = "must not begin or end with a blank"
+        rule = "must not begin or end with a space"
     if rule:
-        raise UsageError("", rule, value, "The study, and the folder of its reports, are so named.")
+        raise UsageError(
+            "", rule, value, "It is the name of the study and of the folder of its reports."
+        )
     return value
 
 
@@ -80,14 +82,14 @@ def _objective(value: str) -> str:
         return value
     raise UsageError(
         "",
-        "must be an objective that there is, or one metric of one task as TASK.METRIC",
+        "must be a known objective, or one metric of one task as TASK.METRIC",
         value,
         offer(value, OBJECTIVES),
     )
 
 
 def _seen_before(info: ValidationInfo) -> dict[int, str]:
-    """The seeds of the keys before this one, and the keys; what is wrong itself is left out."""
+    """Return the seeds of the keys before this one, with the keys; without invalid values."""
     seen = {info.data["seed"]: "seed"} if "seed" in info.data else {}
     if "finalists" in info.data:
         seen |= dict.fromkeys(info.data["finalists"].seeds, "finalists.seeds")
@@ -101,10 +103,10 @@ def _refuse_seen(parameter: str, key: str, seeds: list[int], seen: dict[int, str
             faults.append(
                 UsageError(
                     parameter,
-                    f"must hold seeds that are not in {seen[seed]} already",
+                    f"must not contain a seed that is already in {seen[seed]}",
                     seed,
-                    "What was chosen with a seed cannot be confirmed with it: take another here "
-                    "or for `seed` (--seed).",
+                    "A choice made with a seed cannot be confirmed with the same seed: use "
+                    "another one here or for `seed` (--seed).",
                 )
             )
         seen[seed] = key
@@ -115,33 +117,34 @@ class Config(Strict):
     """A search.
 
     Attributes:
-        name: The study's name; by default that of the file, without its ending.
+        name: The name of the study; by default that of the file, without its ending.
         script: Path of a LibMTL script, relative to the file, or a built-in problem's name.
-        arguments: The script's positional arguments, which stand before the flags.
-        flags: LibMTL's and the script's own flags, without the dashes: a value, or a list or a
-            range that is searched. A list is one value of a flag that takes several.
-        objective: On which data configurations are compared.
-        objectives: By what they are compared: ``delta_m``, ``worst_task``, ``parameters``,
+        arguments: The script's positional arguments, before the flags.
+        flags: Flags of LibMTL and of the script, without the dashes: a value, or a list or a range
+        to search. For a flag that accepts several values, a list is one value.
+        objective: The data on which configurations are compared.
+        objectives: The objectives of the search: ``delta_m``, ``worst_task``, ``parameters``,
             ``memory``, ``step_time``, or one metric of one task (TASK.METRIC).
-        metrics: What counts in Δm, and how much.
-        constraints: What a trial must keep to.
-        pick: Which trial of the front is taken for finalists and confirmation.
-        space: What the search may choose.
+        metrics: The metrics that count in Δm, and their weights.
+        constraints: Bounds that a trial must satisfy.
+        pick: Which trial of the Pareto front is picked for finalists and confirmation.
+        space: The choices of the search.
         score: The scoring run.
-        trials: How many configurations are trained.
+        trials: The number of configurations that are trained.
         seed: The seed (``--seed``) of the trials and of Optuna's sampler.
-        finalists: How the best of the trials is chosen.
-        confirm: Fresh seeds, with which the best and EW are trained again and compared on the
-            test data.
-        workers: How many runs are trained at a time.
-        threads: PyTorch's threads in each, and in each of its ranks.
-        launch: By how many processes a run is trained.
-        sampler: Which of Optuna's samplers chooses trials.
-        prune: End trials early that do worse than the others.
-        pruner: Which of Optuna's pruners does so.
-        timeout: After how long something ends.
-        tune_baselines: Tune the baselines and EW over the same flags, with the same budget.
-        callbacks: Who else is told of trials.
+        finalists: How the best trial is chosen among several.
+        confirm: New seeds with which the best trial and EW are trained again and compared on the
+        test data.
+        workers: The number of runs that are trained at a time.
+        threads: The number of PyTorch's threads in each run, and in each of its ranks.
+        launch: The processes that train one run together.
+        sampler: The sampler of Optuna that chooses trials.
+        prune: Whether trials that do worse than the others are ended early.
+        pruner: The pruner of Optuna that ends trials early.
+        timeout: Time limits.
+        tune_baselines: Whether the baselines and EW are tuned over the same flags, with the same
+        budget.
+        callbacks: Other programs to which trials are reported.
     """
 
     name: Annotated[str, AfterValidator(study_name)] = ""
@@ -216,9 +219,9 @@ class Config(Strict):
         if not info.data.get("prune", True):
             raise UsageError(
                 "",
-                "cannot be combined with `prune: false`, by which no trial is ended early",
+                "cannot be combined with `prune: false`, with which no trial is ended early",
                 value.name,
-                "Leave one of the two out.",
+                "Leave out one of the two.",
             )
         check_pruner(value)
         return value

@@ -1,4 +1,4 @@
-"""The parts of a configuration, but for the space."""
+"""The parts of a configuration, except the space."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _named(value: str) -> str:
     if not value or value != value.strip(" .") or "\n" in value or "\t" in value:
         raise UsageError(
             "",
-            "must name a task or, as TASK.METRIC, one of its metrics",
+            "must be the name of a task or, as TASK.METRIC, of one of its metrics",
             value,
             "Write depth, or depth.abs_err.",
         )
@@ -39,10 +39,10 @@ class Score(Strict):
     """The scoring run.
 
     Attributes:
-        weighting: The weighting under which the conflicts are counted.
-        steps: After how many training steps it ends.
-        flags: Flags that differ from the other runs'.
-        reuse: Take a profile of the very same architecture from the cache, if there is one.
+        weighting: The weighting with which the script trains while conflicts are counted.
+        steps: The number of training steps.
+        flags: Flags that differ from those of the other runs.
+        reuse: Whether a profile of exactly the same architecture in the cache is used.
     """
 
     weighting: str = "EW"
@@ -52,25 +52,25 @@ class Score(Strict):
 
 
 class Objective(Strict):
-    """By what configurations are compared.
+    """The data on which configurations are compared.
 
     Attributes:
-        on: The data: ``test`` is for scripts that have no validation data.
+        on: ``val``, or ``test`` for scripts that have no validation data.
     """
 
     on: Literal["val", "test"] = "val"
 
 
 class Metrics(Strict):
-    """What counts in Δm, and how much.
+    """The metrics that count in Δm, and their weights.
 
     Attributes:
-        weights: Weights of tasks (TASK), and of metrics among those of their task (TASK.METRIC);
-            1 where there is none.
+        weights: Weights of tasks (TASK), and of metrics relative to those of the same task
+        (TASK.METRIC); 1 by default.
         leave_out: Tasks and metrics that do not count.
-        undefined: What a metric does of which there is no relative improvement, since the
-            single-task network's is NaN or zero: ``stop`` ends the search, ``leave_out`` goes on
-            without it, which is said.
+        undefined: What happens if the relative improvement of a metric is undefined, because the
+        single-task network's value is NaN or zero: ``stop`` ends the search, ``leave_out``
+        continues without the metric and reports it.
     """
 
     weights: dict[Named, Positive] = Field(default={})
@@ -92,9 +92,9 @@ class Metrics(Strict):
 def _weight_of_nothing(name: str) -> UsageError:
     return UsageError(
         "",
-        "must not hold what has a weight in metrics.weights",
+        "must not contain a task or metric with a weight in metrics.weights",
         name,
-        "Take its weight away, or leave it in.",
+        "Remove its weight, or remove it here.",
     )
 
 
@@ -102,7 +102,7 @@ class AtMost(Strict):
     """An upper bound.
 
     Attributes:
-        at_most: The greatest value, in multiples of the shared network's.
+        at_most: The largest value, as a multiple of that of EW with plain parameter sharing.
     """
 
     at_most: Positive
@@ -112,20 +112,20 @@ class NotBelow(Strict):
     """A lower bound.
 
     Attributes:
-        not_below: The least improvement over the single-task network, in %.
+        not_below: The smallest improvement over the single-task network, in %.
     """
 
     not_below: Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Constraints(Strict):
-    """What a trial must keep to.
+    """Bounds that a trial must satisfy.
 
     Attributes:
-        parameters: Of the network.
-        memory: Of a training.
-        step_time: Of a training step.
-        each_task: Δ of each task.
+        parameters: The number of parameters of the network.
+        memory: The peak memory of a training.
+        step_time: The duration of a training step.
+        each_task: The improvement Δ of each task.
     """
 
     parameters: AtMost | None = None
@@ -135,12 +135,12 @@ class Constraints(Strict):
 
 
 class Pick(Strict):
-    """Which trial of the front is taken for finalists and confirmation.
+    """Which trial of the Pareto front is picked for finalists and confirmation.
 
     Attributes:
-        best: The objective by which trials are ranked; by default the first.
-        within: How far, in this objective's unit, a trial may be from the best: of those, the one
-            with the fewest parameters is taken.
+        best: The objective that ranks the trials; by default the first.
+        within: The largest distance from the best trial, in the unit of this objective: of the
+        trials within it, the one with the fewest parameters is picked.
     """
 
     best: str | None = None
@@ -148,11 +148,12 @@ class Pick(Strict):
 
 
 class Finalists(Strict):
-    """The trials that are trained again before one of them is called the best.
+    """The trials that are trained again before one of them is picked.
 
     Attributes:
-        count: How many; 1 takes the best trial as it is.
-        seeds: With which seeds, beside the search's own. The best mean on validation data wins.
+        count: The number of trials; 1 picks the best trial without training it again.
+        seeds: The seeds, in addition to that of the search. The trial with the best mean on
+        validation data is picked.
     """
 
     count: Count = 3
@@ -160,10 +161,10 @@ class Finalists(Strict):
 
 
 class Launch(Strict):
-    """By how many processes a run is trained.
+    """The processes that train one run together.
 
     Attributes:
-        nproc_per_node: As torchrun's: how many ranks, all on this machine.
+        nproc_per_node: The number of ranks, as for torchrun, all on this machine.
     """
 
     nproc_per_node: Parallel = 1
@@ -173,7 +174,7 @@ def _package(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)+", value):
         raise UsageError(
             "",
-            "must be the path of a package of OptunaHub",
+            "must be the path of an OptunaHub package",
             value,
             "Write it as samplers/auto_sampler.",
         )
@@ -184,14 +185,14 @@ Package = Annotated[str, AfterValidator(_package)]
 
 
 class Sampler(Strict):
-    """Which of Optuna's samplers chooses trials.
+    """The sampler of Optuna that chooses trials.
 
     Attributes:
         name: Its name in ``optuna.samplers``, its import path (``package.module:Class``), or its
             name in the package of OptunaHub.
-        args: What its constructor is given.
-        optunahub: A package of OptunaHub, e.g. ``samplers/auto_sampler``. Its code is fetched from
-            the network and run here.
+        args: The arguments of its constructor.
+        optunahub: A package of OptunaHub, e.g. ``samplers/auto_sampler``. Its code is downloaded
+        and run on this machine.
     """
 
     name: str = "TPESampler"
@@ -204,7 +205,7 @@ class Sampler(Strict):
         if value is not None and info.data.get("name") == "TPESampler":
             raise UsageError(
                 "",
-                "needs `name`, by which the package calls its sampler",
+                "needs `name`, the name of the sampler in the package",
                 value,
                 "Add it, e.g. sampler: {name: AutoSampler, optunahub: samplers/auto_sampler}.",
             )
@@ -212,13 +213,13 @@ class Sampler(Strict):
 
 
 class Pruner(Strict):
-    """Which of Optuna's pruners ends trials early.
+    """The pruner of Optuna that ends trials early.
 
     Attributes:
         name: Its name in ``optuna.pruners``, its import path (``package.module:Class``), or its
             name in the package of OptunaHub.
-        args: What its constructor is given.
-        optunahub: A package of OptunaHub. Its code is fetched from the network and run here.
+        args: The arguments of its constructor.
+        optunahub: A package of OptunaHub. Its code is downloaded and run on this machine.
     """
 
     name: str
@@ -227,11 +228,11 @@ class Pruner(Strict):
 
 
 class Limits(Strict):
-    """After how long something ends.
+    """Time limits.
 
     Attributes:
-        run: Seconds after which a run counts as failed; None sets no limit.
-        study: Seconds after which no further trial is begun; None sets no limit.
+        run: Seconds after which a run is ended and counts as failed; None sets no limit.
+        study: Seconds after which no further trial is started; None sets no limit.
     """
 
     run: Seconds | None = None
@@ -242,7 +243,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class Callbacks(Strict):
-    """Who else is told of trials.
+    """Other programs to which trials are reported.
 
     Attributes:
         mlflow: MLflow, with its ``tracking_uri`` and the name of the ``experiment``.
@@ -260,7 +261,7 @@ class Callbacks(Strict):
                 "",
                 f"needs the package {info.field_name}, which is not installed",
                 value,
-                f"Install it by `pip install 'libmtl-recon[{info.field_name}]'`, or leave the key "
-                "out.",
+                f"Install it with `pip install 'libmtl-recon[{info.field_name}]'`, or leave out "
+                "the key.",
             )
         return value

@@ -1,4 +1,4 @@
-"""What a search may choose."""
+"""The space that a search chooses from."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def _on_the_grid(value: Any) -> Any:
         if not -1 < severity <= 0 or abs(severity / _GRID - round(severity / _GRID)) > 1e-6:
             raise UsageError(
                 "",
-                f"must hold multiples of {_GRID} above -1 and up to 0",
+                f"must contain multiples of {_GRID}, above -1 and at most 0",
                 severity,
-                "Round it; conflicts are counted on this grid.",
+                "Round it: conflicts are counted in bins of this width.",
             )
     return value
 
@@ -42,18 +42,22 @@ def _stepped(value: Range) -> Range:
 
 
 def _of_layers(value: Range) -> Range:
-    """A range of whole numbers within bounds."""
+    """A range of integers within bounds."""
     faults = []
     for key, part in (("low", value.low), ("high", value.high), ("step", value.step or 1)):
         if not isinstance(part, int):
-            faults.append(UsageError(key, "must be a whole number", part, "Layers are counted."))
+            faults.append(
+                UsageError(key, "must be a whole number", part, "It is a number of layers.")
+            )
         elif part < 0:
             faults.append(
-                UsageError(key, "must be greater than or equal to 0", part, "0 splits nothing.")
+                UsageError(
+                    key, "must be greater than or equal to 0", part, "With 0, no layer is split."
+                )
             )
         elif part > _MOST_LAYERS:
             rule = f"must be less than or equal to {_MOST_LAYERS}"
-            faults.append(UsageError(key, rule, part, "No network has so many layers."))
+            faults.append(UsageError(key, rule, part, "No network has that many layers."))
     raise_all("", faults)
     return value
 
@@ -65,9 +69,9 @@ def _selection(value: str) -> str:
     if value not in _SELECTIONS:
         raise UsageError(
             "",
-            "must name selections that there are",
+            "must be the name of a selection",
             value,
-            f"{did_you_mean(value, _SELECTIONS)}There are {', '.join(_SELECTIONS)}.",
+            f"{did_you_mean(value, _SELECTIONS)}Known names: {', '.join(_SELECTIONS)}.",
         )
     return value
 
@@ -79,18 +83,18 @@ _Severities = Annotated[list[Severity], Field(min_length=1), AfterValidator(once
 
 
 class Space(Strict):
-    """What the search may choose.
+    """The choices of the search.
 
     Attributes:
-        weighting: Names of LibMTL's weightings, ours included.
-        flags: For a weighting, flags that only its runs get: a value, or a list or a range that is
-            searched.
-        alpha: GradOPS's exponent, a list or a range; only used where ``weighting`` has GradOPS.
-        k: How many layers are split, a list or a range; 0 is plain hard parameter sharing. Without
-            it nothing is split, and nothing is scored.
-        s: Severities, each a multiple of 0.005 in (-1, 0]: a list, or a range, which has steps of
-            0.005 if it names none.
-        select: How the split layers are chosen, as by ``--recon_select``.
+        weighting: Names of weightings, of LibMTL or of this package.
+        flags: Flags for the runs of one weighting: a value, or a list or a range to search.
+        alpha: The exponent α of GradOPS, a list or a range; only used if ``weighting`` contains
+        GradOPS.
+        k: The number of layers that are split, a list or a range; 0 is plain hard parameter
+        sharing. Without it no layer is split, and nothing is scored.
+        s: Severities, each a multiple of 0.005 in (-1, 0]: a list, or a range, whose default step
+        is 0.005.
+        select: How the split layers are chosen, as with ``--recon_select``.
     """
 
     weighting: list[str] = Field(default=["EW", "GradOPS"], min_length=1)
@@ -149,7 +153,7 @@ class Space(Strict):
         if info.data.get("k", 1) is None:
             raise UsageError(
                 "",
-                "needs `space.k`, without which nothing is split",
+                "needs `space.k`, without which no layer is split",
                 value,
                 "Add the numbers of layers that may be split, e.g. k: {low: 0, high: 10}.",
             )

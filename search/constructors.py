@@ -1,4 +1,4 @@
-"""A class of Optuna's, of OptunaHub's or of the user's own by its name, and what it is given."""
+"""Find a class of Optuna, OptunaHub or the user by its name, and check its arguments."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Kind:
     module: ModuleType
 
     def within(self, module: ModuleType) -> dict[str, type]:
-        """Those that a module has, but for those that cannot be made."""
+        """Return the classes of a module, without abstract ones."""
         return {
             name: one
             for name in getattr(module, "__all__", vars(module))
@@ -43,7 +43,7 @@ class Kind:
         }
 
     def takes(self, one: Any) -> TypeGuard[type]:
-        """Whether this is a class of this kind."""
+        """Return whether this is a class of this kind."""
         return isinstance(one, type) and issubclass(one, self.base) and not inspect.isabstract(one)
 
 
@@ -71,8 +71,8 @@ def class_of(kind: Kind, name: str, package: str | None) -> type:
             "name",
             f"must be the import path of a {kind.name}, as package.module:Class",
             name,
-            f"Importing {path} ends with {said(error)}. A module that is not "
-            "installed is found if its folder is in PYTHONPATH.",
+            f"Importing {path} fails with {said(error)}. A module that is not installed is found "
+            "if its folder is in PYTHONPATH.",
         ) from error
     return _member(kind, module, own, path)
 
@@ -84,10 +84,10 @@ def _member(kind: Kind, module: ModuleType, name: str, title: str) -> type:
         return found
     known = kind.within(module)
     whole = name if name.lower().endswith(kind.name) else f"{name}{kind.name.capitalize()}"
-    there = offer(whole, list(known)) if known else f"There is none in {title}."
+    there = offer(whole, list(known)) if known else f"{title} has none."
     others = ""
     if module is kind.module:
-        others = f" A {kind.name} of your own is named by its import path, package.module:Class."
+        others = f" To use a {kind.name} of your own, give its import path, package.module:Class."
     raise UsageError("name", f"must be a {kind.name} of {title}", name, f"{there}{others}")
 
 
@@ -99,22 +99,22 @@ def _hub(kind: Kind, package: str) -> ModuleType:
             "optunahub",
             "needs the package optunahub, which is not installed",
             package,
-            "Install it by `pip install 'libmtl-recon[optunahub]'`, or name one of Optuna's.",
+            "Install it with `pip install 'libmtl-recon[optunahub]'`, or use one of Optuna's.",
         ) from error
     try:
         module: ModuleType = optunahub.load_module(package)
     except Exception as error:
         raise UsageError(
             "optunahub",
-            f"must name a package of OptunaHub that has a {kind.name}",
+            f"must be an OptunaHub package with a {kind.name}",
             package,
-            f"Fetching it ends with {said(error)}. Write it as samplers/auto_sampler.",
+            f"Downloading it fails with {said(error)}. Write it as samplers/auto_sampler.",
         ) from error
     return module
 
 
 def faults_of_args(args: Mapping[str, Any], found: type) -> list[UsageError]:
-    """What of the arguments a constructor does not take; the parameters are within ``args``."""
+    """Return the arguments that a constructor does not accept, as parameters of ``args``."""
     parameters = inspect.signature(found).parameters
     kinds = [parameter.kind for parameter in parameters.values()]
     takes = [
@@ -145,7 +145,7 @@ def _takes(found: type, names: Sequence[str]) -> str:
 
 
 def _rule_broken(found: type, annotation: Any, value: Any) -> str:
-    """Which rule of an argument's annotation a value breaks; empty if it is not known to."""
+    """Return the rule of an argument's annotation that a value violates; empty if none is known."""
     if annotation is inspect.Parameter.empty:
         return ""
     names = {**vars(typing), **vars(collections.abc), **vars(sys.modules[found.__module__])}
@@ -167,6 +167,6 @@ def _rule_broken(found: type, annotation: Any, value: Any) -> str:
 
 
 def said(error: BaseException) -> str:
-    """What somebody else's code says of itself, in a line without a full stop."""
+    """Return the error of other code, in one line without a full stop."""
     text = " ".join(str(error).split())
     return bounded(printable(f"{type(error).__name__}: {text}"), 220).rstrip(".: ")

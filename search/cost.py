@@ -1,4 +1,4 @@
-"""What training costs in a run: the time of a step, and memory."""
+"""Measure the cost of training in a run: the time of a step, and memory."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class StepClock:
         self.begin()
 
     def begin(self) -> None:
-        """A pass over the data begins or has ended: what the next step waits for is no step."""
+        """Do not count the waiting time at the start or end of a pass over the data."""
         self._last, self._begins = time.perf_counter(), True
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""How each key of a configuration is written: for messages, and for editors."""
+"""An example of each key of a configuration, for messages and editors."""
 
 from __future__ import annotations
 

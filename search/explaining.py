@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, each finding as a paragraph of this project's."""
+"""Convert pydantic's findings to messages of this project."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _explain_one(
         return [
             UsageError(
                 where,
-                "must be one of the keys that there are",
+                "must be a known key",
                 places[-1],
                 offer(places[-1], _keys_at(model, own_places[:-1])),
             )
@@ -84,7 +84,7 @@ def _explain_one(
         return [UsageError(where, "must be given", None, f"Add it{_to(' to ', file)}.")]
     way_out = f"Correct it{_to(' in ', file)}{_example(places)}."
     if on_command_line:
-        way_out = "Give another value, or leave it to the configuration."
+        way_out = "Give another value, or leave it out to use the configuration's."
     return [UsageError(where, rule_of(finding), finding["input"], way_out)]
 
 
@@ -106,9 +106,9 @@ def _example(places: list[Any]) -> str:
 
 
 def rule_of(finding: Any) -> str:
-    """Which rule a value breaks, of one of pydantic's findings."""
+    """Return the rule that a value violates, from one of pydantic's findings."""
     if finding["type"] in ("model_type", "dict_type"):
-        return "must hold keys with values"
+        return "must contain keys with values"
     if finding["type"] in ("too_short", "string_too_short"):
         return "must not be empty"
     message: str = finding["msg"]
@@ -143,7 +143,9 @@ def models_of(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def offer(found: object, known: Collection[str]) -> str:
-    """What there is instead of something that there is not."""
+    """Return the known names in place of an unknown one."""
     names = list(known)
-    there = f"There are {', '.join(names)}." if len(names) > 1 else f"There is only {names[0]}."
+    there = (
+        f"Known names: {', '.join(names)}." if len(names) > 1 else (f"The only one is {names[0]}.")
+    )
     return f"{did_you_mean(found, names)}{there}"

@@ -26,7 +26,7 @@ class FaultsError(UsageError):
         ReconError.__init__(self, self._text())
 
     def rename(self, names: Mapping[str, str]) -> None:
-        """Have all of them name arguments as another caller knows them."""
+        """Rename arguments in all faults to the names that another caller uses."""
         for fault in self.faults:
             fault.rename(names)
         self.args = (self._text(),)
@@ -64,7 +64,7 @@ def _without(subject: str, fault: ReconError) -> ReconError:
 
 
 def raise_all(subject: str, faults: Sequence[ReconError]) -> None:
-    """Raise what there is: nothing, the one fault, or all of them as one.
+    """Raise nothing, the only fault, or all faults as one error.
 
     Raises:
         UsageError: There is a fault.

@@ -1,4 +1,4 @@
-"""Flags of the script: how they are written, what of them is searched, how they are spelled."""
+"""Flags of the script: their values in a configuration, in the search, and on a command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, ValidationError, WithJsonSchema
 from libmtl_recon import UsageError
 
 Choice = list[Any] | Range
-"""What a flag is searched over: a list of scalars, or of lists of scalars, or a range."""
+"""The domain of a flag: a list of scalars, or of lists of scalars, or a range."""
 
 _CHOSEN = (
     *("weighting", "arch", "seed", "gradops_alpha"),
@@ -50,7 +50,7 @@ class FlagSpace:
 def flag_space(
     flags: Mapping[str, Any], several: Collection[str] | None = (), where: str = "flags"
 ) -> FlagSpace:
-    """Tell the flags that are searched from those that are not.
+    """Separate the flags that are searched from the others.
 
     Args:
         flags: Values, lists and ranges by flag.
@@ -100,7 +100,7 @@ def spell(flags: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _spell(flag: str, value: Any) -> list[str]:
     if isinstance(value, Range):
-        raise TypeError(f"{flag} is a range, of which no number was chosen")
+        raise TypeError(f"{flag} is a range, from which no number was chosen")
     if value is True:
         return [f"--{flag}"]
     if value is False:
@@ -119,7 +119,7 @@ def _plain(flag: str) -> str:
 def _takes_one(parameter: str, flag: str, value: Any) -> UsageError:
     return UsageError(
         parameter,
-        "must be a list of single values, for the script's flag takes one value",
+        "must be a list of single values, because the script's flag accepts one value",
         value,
         f"Write {{{flag}: [1, 2]}} to search 1 and 2.",
     )
@@ -135,7 +135,7 @@ def _twice(values: list[Any]) -> Any:
 
 
 def _each_once(parameter: str, twice: list[Any]) -> UsageError:
-    return UsageError(parameter, "must hold each value once", twice[0], "Remove one.")
+    return UsageError(parameter, "must contain each value once", twice[0], "Remove one.")
 
 
 def _check_flags(value: Any) -> Any:
@@ -175,7 +175,7 @@ def _fault_of_name(flag: Any, given: Any) -> UsageError | None:
     if not isinstance(flag, str) or not re.fullmatch(r"[A-Za-z][\w-]*", flag):
         return UsageError(
             "",
-            "must have names of flags as keys, without the dashes in front",
+            "must have names of flags as keys, without the leading dashes",
             flag,
             "Write {epochs: 20} for --epochs 20.",
         )
@@ -200,16 +200,16 @@ def _fault_of_value(flag: str, given: Any, searched: bool) -> UsageError | None:
     if lists and len(lists) < len(given):
         return UsageError(
             flag,
-            "must not hold single values beside lists",
+            "must not contain both single values and lists",
             given,
             f"Write {{{flag}: [[1, 2], [3]]}} to search the values `1 2` and `3`.",
         )
     forms = "a list of these or a range" if searched else "or a list of these"
     return UsageError(
         flag,
-        f"must be a number, a text, true or false, {forms}",
+        f"must be a number, a string, true or false, {forms}",
         given,
-        f"Write {{{flag}: true}} for a flag that takes no value"
+        f"Write {{{flag}: true}} for a flag without a value"
         + (f", and {{{flag}: {{low: 0.1, high: 1.0}}}} for a range." if searched else "."),
     )
 

@@ -73,7 +73,7 @@ class SearchFolder:
             lock.acquire(timeout=0)
         except Timeout as error:
             raise ReconError(
-                f"Another search is at work in {self.path}. Wait for it, or name another folder "
+                f"Another search is running in {self.path}. Wait for it, or give another folder "
                 "with --out."
             ) from error
         except OSError as error:
@@ -121,14 +121,14 @@ class SearchFolder:
         if changed:
             raise UsageError(
                 "--out",
-                "must name a folder whose search had the same configuration",
+                "must be a folder whose search had the same configuration",
                 str(self.path),
                 f"Since then, {'; '.join(changed)} changed, so the earlier runs there are not "
-                "comparable: name another folder with --out, or delete this one.",
+                "comparable: give another folder with --out, or delete this one.",
             )
 
     def _before(self, file: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
-        """What the folder's search was; None if nothing tells."""
+        """Return the identity of the folder's search; None if unknown."""
         try:
             before = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -139,8 +139,9 @@ class SearchFolder:
             return before
         aside = set_aside(file)
         say(
-            f"{file}, which says of which search the folder is, is damaged. It was set aside as "
-            f"{aside.name}. The study and the runs say it, too: those of this search are taken."
+            f"{file}, which identifies the search of this folder, is damaged. It was renamed to "
+            f"{aside.name}. The study and the runs also identify their search: those of this "
+            "search are used."
         )
         return None
 
@@ -150,7 +151,7 @@ def _digest(value: Any) -> str:
 
 
 def differences(before: Any, now: Any, key: str = "") -> list[str]:
-    """What changed, as ``key (old -> new)``."""
+    """Return the changes, as ``key (old -> new)``."""
     if isinstance(before, dict) and isinstance(now, dict):
         joint = f"{key}." if key else ""
         return [

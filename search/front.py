@@ -1,14 +1,17 @@
-"""Which trials are the best: the front of several objectives, and the one that is picked."""
+"""Find the best trials: the Pareto front of several objectives, and the trial that is picked."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from libmtl_recon_search.board import outcome_of
 from libmtl_recon_search.config import Config
 from libmtl_recon_search.judge import Judge
 from optuna.trial import FrozenTrial
+
+T = TypeVar("T")
 
 
 def violation(trial: FrozenTrial) -> float:
@@ -58,9 +61,8 @@ def ranked(trials: Sequence[FrozenTrial], config: Config, judge: Judge) -> list[
     broken = sorted((trial for trial in trials if violation(trial) > 0), key=violation)
     if not kept:
         return broken
-    best, *others = kept
-    near = [trial for trial in others if within(cost(trial), cost(best), config.pick.within)]
-    far = [trial for trial in others if trial not in near]
+    best, *near = near_best(kept, cost, config.pick.within)
+    far = [trial for trial in kept if trial is not best and trial not in near]
     return [best, *sorted(near, key=parameters_of), *far, *broken]
 
 
@@ -77,29 +79,34 @@ def finalists(trials: Sequence[FrozenTrial], config: Config, judge: Judge) -> li
         return order[:1]
     if config.finalists.count > 1:
         return kept[: config.finalists.count]
-    cost = _cost(config, judge)
-    best = cost(kept[0])
-    near = [t for t in kept if t is kept[0] or within(cost(t), best, config.pick.within)]
-    return [min(near, key=parameters_of)]
+    return [min(near_best(kept, _cost(config, judge), config.pick.within), key=parameters_of)]
 
 
 def front_names(names: Sequence[str]) -> list[str]:
-    """The objectives of the front. One alone has none: what a parameter buys is shown then."""
+    """Return the objectives of the front; a single objective is shown against parameters."""
     if len(names) > 1:
         return list(names)
     return ["delta_m" if names[0] == "parameters" else names[0], "parameters"]
 
 
 def _cost(config: Config, judge: Judge) -> Callable[[FrozenTrial], float]:
-    """What ``pick`` ranks trials by; less is better."""
+    """Return the number by which ``pick`` ranks trials; less is better."""
     name = config.pick.best or judge.names[0]
     place = judge.names.index(name)
     return lambda trial: judge.cost(name, trial.values[place])
 
 
-def within(cost: float, best: float, tolerance: float) -> bool:
-    """Whether a cost is as good as the best, up to a tolerance."""
-    return tolerance > 0 and cost <= best + tolerance
+def near_best(order: Sequence[T], cost: Callable[[T], float], tolerance: float) -> list[T]:
+    """Return the first of an order, and those whose cost is within a tolerance of its cost.
+
+    Args:
+        order: At least one, the best first.
+        cost: Of each; less is better.
+        tolerance: With 0, those that are as good are not among them.
+    """
+    best, *others = order
+    limit = cost(best) + tolerance
+    return [best, *(other for other in others if tolerance > 0 and cost(other) <= limit)]
 
 
 def parameters_of(trial: FrozenTrial) -> float:

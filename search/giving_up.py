@@ -1,4 +1,4 @@
-"""Ending trainings early: what Optuna's pruners make of a search's own trials."""
+"""End trainings early, by Optuna's pruners on the search's own trials."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Pruning:
         return Watch(self, number)
 
     def comparable(self, trial: FrozenTrial, parameters: int) -> bool:
-        """Whether a training is compared with another trial's.
+        """Return whether a training is compared with another trial's.
 
         Where what a network costs is an objective, it is compared with those of networks that are
         not larger: one that is worse and smaller may still be worth its place.
@@ -67,8 +67,8 @@ class Pruning:
                 return self._pruner.prune(study, trial)
             except Exception as error:
                 raise ReconError(
-                    f"The pruner {type(self._pruner).__name__} could not look at a trial: "
-                    f"{said(error)}. Name another one, or give it other `args`."
+                    f"The pruner {type(self._pruner).__name__} could not judge a trial: "
+                    f"{said(error)}. Use another one, or give it other `args`."
                 ) from error
 
 
@@ -94,7 +94,7 @@ class Watch:
     def gives_up(
         self, before: Iterable[FrozenTrial], epoch: int, value: float, parameters: int
     ) -> bool:
-        """Whether the training is to be ended after an epoch.
+        """Return whether the training is to be ended after an epoch.
 
         Args:
             before: The search's trials.
@@ -137,7 +137,7 @@ class Watch:
 
 
 def _bare(trial: FrozenTrial) -> FrozenTrial:
-    """What a pruner may know of a trial: the lead after each epoch."""
+    """Return the data of a trial for a pruner: the lead after each epoch."""
     value, curve = None, curve_of(trial)
     if trial.state == TrialState.COMPLETE:
         last = max(curve, default=None)

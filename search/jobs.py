@@ -1,4 +1,4 @@
-"""The runs that a search may need, each known by what it trains."""
+"""The runs of a search, each identified by what it trains."""
 
 from __future__ import annotations
 

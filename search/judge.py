@@ -1,4 +1,4 @@
-"""What a run comes to: its objectives at its best epoch, and the constraints that it breaks."""
+"""Evaluate a run: its objectives at its best epoch, and the constraints that it violates."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Judge:
         return [self.direction(name) for name in self.names]
 
     def direction(self, name: str) -> Direction:
-        """Whether an objective is to ``maximize`` or to ``minimize``."""
+        """Return whether an objective is to ``maximize`` or to ``minimize``."""
         if name in COSTS:
             return "minimize"
         return "maximize" if name in _GAINS or _of(self._directions, name) else "minimize"
@@ -166,7 +166,7 @@ class Judge:
         *,
         held_out: bool = True,
     ) -> Outcome:
-        """What a finished run comes to.
+        """The outcome of a finished run.
 
         Args:
             result: What the run measured.
@@ -228,7 +228,7 @@ class Judge:
                 value = outcome.costs.get(name, math.nan) / reference.costs.get(name, math.nan)
                 if not math.isfinite(value):
                     raise ReconError(
-                        f"The constraint on {name} cannot be seen to: the run did not measure it."
+                        f"The constraint on {name} cannot be checked: the run did not measure it."
                     )
                 found[name] = value - limit.at_most
         if limits.each_task is not None:
@@ -237,7 +237,7 @@ class Judge:
         return found
 
     def faults(self) -> list[UsageError]:
-        """What of the configuration names no task or metric of the script."""
+        """Return the entries of the configuration that are not a task or metric of the script."""
         metrics = [f"{task}.{name}" for task, own in self._directions.items() for name in own]
         every = [*self._directions, *metrics]
         found = []
@@ -254,7 +254,7 @@ class Judge:
             found.append(
                 UsageError(
                     "metrics.leave_out",
-                    "must leave something by which configurations can be compared",
+                    "must leave at least one metric with which configurations can be compared",
                     list(self._config.metrics.leave_out),
                     f"The script measures {', '.join(metrics)}.",
                 )
@@ -318,7 +318,7 @@ def _of(values: Mapping[str, Mapping[str, Any]], name: str) -> Any:
 
 
 def _both(names: Sequence[str]) -> str:
-    """Names with a verb: what a number is, or what all are."""
+    """Join names with a verb."""
     if len(names) == 1:
         return f"is {names[0]}"
     return f"are {', '.join(names[:-1])} and {names[-1]}"
@@ -327,7 +327,7 @@ def _both(names: Sequence[str]) -> str:
 def _no_such(key: str, what: str, name: str, known: Sequence[str]) -> UsageError:
     return UsageError(
         key,
-        f"must name {what} of the script",
+        f"must be the name of {what} of the script",
         name,
-        f"{did_you_mean(name, known)}There are {', '.join(known)}.",
+        f"{did_you_mean(name, known)}Known names: {', '.join(known)}.",
     )

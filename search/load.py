@@ -1,4 +1,4 @@
-"""Reading a configuration, and saying in one paragraph what is wrong with it."""
+"""Read a configuration, and report its mistakes in one message."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
 
 
 def as_config(source: Config | Mapping[str, Any] | str | Path) -> Config:
-    """A configuration from what a caller has: itself, a file, a name, or its keys.
+    """Return a configuration from a file, a name, a mapping of its keys, or a configuration.
 
     Args:
         source: See :func:`load_config`. With keys as a mapping a script is relative to the working
@@ -93,7 +93,10 @@ def _made(path: Path, data: Mapping[Any, Any], overrides: Mapping[str, Any]) -> 
         try:
             study_name(name)
         except UsageError as error:
-            way_out = f"It is the file's name, since none is given: write {EXAMPLES['name']}."
+            way_out = (
+                "It is taken from the file's name, because none is given: write "
+                f"{EXAMPLES['name']}."
+            )
             found.append(UsageError(f"{path}: name", error.rule, name, way_out))
     raise_all(str(path), found)
     return config.model_copy(update={"name": name, "script": script})
@@ -107,7 +110,7 @@ def _find(source: str | Path) -> Path:
     if str(source) in shipped:
         return shipped[str(source)]
     folder = os.path.isdir(path)  # noqa: PTH112
-    reason = "This is a folder." if folder else "There is no such file here."
+    reason = "This is a folder." if folder else "There is no such file."
     raise UsageError(
         "CONFIG",
         "must be a YAML file, or a configuration that comes with the package",
@@ -126,7 +129,7 @@ def _read(path: Path) -> dict[Any, Any]:
     if not isinstance(data, dict):
         raise UsageError(
             str(path),
-            "must hold keys with values",
+            "must contain keys with values",
             data,
             "Write at least `script: main.py` and `space: {k: {low: 0, high: 10}}`.",
         )
@@ -134,7 +137,7 @@ def _read(path: Path) -> dict[Any, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong with a file, in a line."""
+    """Describe the error in a file in one line."""
     if isinstance(error, yaml.MarkedYAMLError):
         said = [str(part) for part in (error.context, error.problem) if part]
         mark = error.problem_mark or error.context_mark
@@ -142,11 +145,11 @@ def _reason(error: Exception) -> str:
             said.append(f"line {mark.line + 1}, column {mark.column + 1}")
     elif isinstance(error, yaml.reader.ReaderError):
         code = error.character if isinstance(error.character, int) else ord(error.character)
-        said = [f"it has the character U+{code:04X}, which YAML does not allow"]
+        said = [f"it contains the character U+{code:04X}, which YAML does not allow"]
     elif isinstance(error, UnicodeDecodeError):
-        said = [f"it is no text in UTF-8 (byte {error.start + 1})"]
+        said = [f"it is not text in UTF-8 (byte {error.start + 1})"]
     elif isinstance(error, OSError):
-        said = [error.strerror or "the system does not say why"]
+        said = [error.strerror or "the system gives no reason"]
     else:
         said = [str(error)]
     return bounded(printable(", ".join(said)), 300)

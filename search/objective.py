@@ -29,7 +29,7 @@ class UndefinedMetricError(ReconError):
 
 @dataclass(frozen=True)
 class Scale:
-    """By which metrics, and with which weights, runs are compared.
+    """The metrics by which runs are compared, and their weights.
 
     Attributes:
         weights: Of tasks (``TASK``) in Δm and of metrics (``TASK.METRIC``) in their task; 1 for
@@ -72,8 +72,8 @@ class Scale:
         if bare or not counted:
             which = f"Task {bare[0]!r}" if bare else "The network"
             raise ReconError(
-                f"{which} has no metric by which configurations could be compared. Name one in "
-                "the script's task_dict, or leave fewer out (`metrics: {leave_out: …}`)."
+                f"{which} has no metric with which configurations could be compared. Add one to "
+                "the script's task_dict, or leave out fewer (`metrics: {leave_out: …}`)."
             )
         found = {}
         for task, names in counted.items():
@@ -95,7 +95,7 @@ class Scale:
     def undefined(
         self, metrics: Metrics, single_task: Metrics, directions: Directions
     ) -> list[UndefinedMetricError]:
-        """What is wrong with each metric by which nothing can be compared."""
+        """Return the error of each metric that cannot be used for comparisons."""
         found = []
         for task, names in self.counted(directions).items():
             for name in names:
@@ -152,13 +152,13 @@ def _value(metrics: Metrics, task: str, name: str, whose: str) -> float:
     if value is None:
         raise UndefinedMetricError(
             f"Metric {name!r} of task {task!r} was not measured{whose}, so configurations cannot "
-            "be compared by it. Have the script's metric give a number in each pass.",
+            "be compared by it. Make the script's metric return a number in each evaluation.",
             f"{task}.{name}",
         )
     if not math.isfinite(value):
         raise UndefinedMetricError(
             f"Metric {name!r} of task {task!r} is {value}{whose}, so configurations cannot be "
-            "compared by it. Look at the script's metric and at its loss, lower --lr, or leave it "
+            "compared by it. Check the script's metric and its loss, lower --lr, or leave it "
             f"out: `metrics: {{leave_out: [{task}.{name}]}}`.",
             f"{task}.{name}",
         )

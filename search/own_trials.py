@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 @dataclass(frozen=True)
 class Seen:
-    """What a study had when it was read.
+    """The contents of a study when it was read.
 
     Attributes:
         ours: The search's own trials.
@@ -31,7 +31,7 @@ class Seen:
 
 
 class OwnTrials:
-    """A study as a search sees it; what is read is always what is there now.
+    """A study as seen by a search; always read in its current state.
 
     Args:
         store: Where the trials are kept.
@@ -63,8 +63,8 @@ class OwnTrials:
                 ours.append(trial)
         if others:
             self._say(
-                "The study has trials that were not made by this search, or do not fit it: "
-                f"{in_words(others)}. They are left out, and left as they are."
+                "The study has trials that were not created by this search, or do not fit it: "
+                f"{in_words(others)}. They are left out and not changed."
             )
         return Seen(ours, waiting, Board(ours, self._plans))
 
@@ -80,7 +80,7 @@ class OwnTrials:
 
     @property
     def finished(self) -> int:
-        """How many trials have ended, repeats not counted.
+        """Return how many trials have ended, without repeats.
 
         Failed ones are counted once a training went well; before that, they are made again.
         """
@@ -88,7 +88,7 @@ class OwnTrials:
         return len(board.ended) and len(board.ended) + len(board.failures)
 
     def plan(self, trial: FrozenTrial) -> Plan:
-        """What a trial of the search stands for."""
+        """Return the kind of a trial of the search."""
         plan = self._plans[trial.number]
         assert plan is not None  # of ours
         return plan
@@ -98,7 +98,7 @@ class OwnTrials:
         self.store.close()
 
     def _without_conflicts(self, ours: list[FrozenTrial]) -> list[FrozenTrial]:
-        """See that trials of ours can be added at all; the trials, with their new numbers."""
+        """Check that trials of this search can be added; return them with their new numbers."""
         numbers = {trial.number for trial in ours}
         expected = self._chooser.distributions
         for trial in self.store.study.get_trials(deepcopy=False):
@@ -108,7 +108,7 @@ class OwnTrials:
                 ):
                     self.store.renew(
                         f"has a trial ({trial.number}) of another program that uses the name "
-                        f"{name!r} in another way, so that this search could add none",
+                        f"{name!r} differently, so this search cannot add trials",
                         ours,
                     )
                     self._plans.clear()

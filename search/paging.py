@@ -1,4 +1,4 @@
-"""The page of a study, from what its trials and its folder say, at any time."""
+"""Write the page of a study from its trials and its folder, at any time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from libmtl_recon_search.session import Session
 
 ABOUT, END = "about", "end"
-"""Attributes of a study: what its trials do not say, and how the search ended, if it has."""
+"""Attributes of a study that its trials lack, and how the search ended, if it has."""
 _REFERENCE = -1  # in the place of a trial's number
 _UNITS = {"delta_m": "%", "worst_task": "%", "memory": "MiB", "step_time": "ms"}
 _SCALES = {"memory": 2.0**-20, "step_time": 1000.0}
@@ -36,7 +36,7 @@ _STATES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "ended early"}
 
 
 def about(session: Session) -> dict[str, Any]:
-    """What a report needs to know of a search beside its trials, as JSON."""
+    """Return the data for a report that the trials lack, as JSON."""
     config, judge = session.config, session.judge
     limits = config.constraints
     return {
@@ -64,7 +64,7 @@ def about(session: Session) -> dict[str, Any]:
 
 
 def end_of(report: Report, arguments: Sequence[str]) -> dict[str, Any]:
-    """What a page shows of the end of a search, as JSON.
+    """Return the data for the end of a search on a page, as JSON.
 
     Args:
         report: The end.
@@ -115,12 +115,12 @@ def make_page(
     name: str,
     profile: ConflictProfile | None,
 ) -> Page:
-    """What the page shows; see :func:`write_page`."""
+    """Return the contents of the page; see :func:`write_page`."""
     known = study.user_attrs.get(ABOUT)
     if known is None:
         raise ReconError(
-            f"The search {name!r} has no trials yet: it trains its baselines, or was never begun. "
-            "Try again when it has come so far."
+            f"The search {name!r} has no trials yet: it is training its baselines, or was never "
+            "started. Try again later."
         )
     objectives = tuple(
         PageObjective(one, direction, _UNITS.get(one, "")) for one, direction in known["objectives"]
@@ -299,9 +299,9 @@ def _unfinished(page: Page) -> list[str]:
         return [number, trial.plan, values or "–", trial.state]
 
     rows = [*([page.reference] if page.reference else []), *page.trials]
-    headings = ["trial", "plan", "what it reaches", "ended"]
+    headings = ["trial", "plan", "result", "ended"]
     return [
-        *(f"# Search {page.name}", "", f"The search is not at its end: {page.status}.", ""),
+        *(f"# Search {page.name}", "", f"The search has not finished: {page.status}.", ""),
         *markdown(headings, [cells(trial) for trial in rows], left=(1, 2, 3)),
         *(
             "",

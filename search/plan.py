@@ -1,4 +1,4 @@
-"""What can be trained: a weighting, its flags, and the layers that are split."""
+"""Plans for a training: a weighting, its flags, and the layers that are split."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Plan:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Equal for plans that train the same network in the same way, whatever S and K say."""
+        """Return a key that is equal for plans with the same training, even with other S and K."""
         return self.weighting, self.alpha, frozenset(self.layers), self.flags
 
     @property
@@ -97,4 +97,4 @@ def shown(value: Any) -> str:
 
 
 REFERENCE = Plan("EW")
-"""Equal weighting with plain hard parameter sharing: what there is without us."""
+"""Return the plan of equal weighting with plain hard parameter sharing."""

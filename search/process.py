@@ -1,4 +1,4 @@
-"""Starting runs as child processes, following them, and reading what they wrote."""
+"""Start runs as child processes, follow them, and read their records."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Runner:
         try:
             return self._run(job, follow)
         except RunKilledError as error:
-            self._say(f"{error} It is run once more.")
+            self._say(f"{error} It will be run once more.")
         return self._run(job, follow)
 
     def busy(self, job: Job) -> bool:
@@ -141,8 +141,8 @@ class Runner:
         except Damaged as damage:
             aside = set_aside(job.events)
             self._say(
-                f"The record of a run, {job.events}, cannot be used: {damage}. It was set aside as "
-                f"{aside.name}, and the run is made again."
+                f"The record of a run, {job.events}, cannot be used: {damage}. It was renamed to "
+                f"{aside.name}, and the run is repeated."
             )
             return None
 
@@ -167,7 +167,7 @@ class Runner:
                 process.start()
         except (ConnectionError, EOFError) as error:
             # The server from which runs are forked has died; the next run starts another.
-            reason = "could not be started, for the server that forks runs was killed"
+            reason = "could not be started, because the server that forks runs was killed"
             raise RunKilledError(f"The run `{_command(job)}` {reason}.", reason) from error
         group = process.pid
         try:
@@ -177,7 +177,7 @@ class Runner:
             shutil.rmtree(job.scratch, ignore_errors=True)
 
     def _environment(self) -> dict[str, str]:
-        """What a run gets: with whole paths, for a script may change the working folder."""
+        """Return the instructions for a run, with absolute paths."""
         found = dict(os.environ)
         found.pop("LIBMTL_RECON_STORAGE", None)  # the search's, with a password
         for name in _FOLDERS:
@@ -229,7 +229,7 @@ class _Clock:
 
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
-    """Have a child not import the user's program, which may itself be what calls a search.
+    """Keep a child from importing the user's program, which may itself call a search.
 
     What multiprocessing tells a child to import is read from `__main__` while it is started. A run
     needs nothing of that, and a program without `if __name__ == "__main__"` would search again.
@@ -244,7 +244,7 @@ def _without_main() -> Iterator[None]:
 
 
 def _start_server() -> None:
-    """Start the server that is forked from, deaf from its first moment to what a terminal says."""
+    """Start the server from which runs are forked, which ignores the terminal's signals."""
     if threading.current_thread() is not threading.main_thread():
         return  # signals can be set in the main thread only; the first run starts the server
     from multiprocessing import forkserver  # not on every system
@@ -263,7 +263,7 @@ def _command(job: Job) -> str:
 
 
 def _timed_out(job: Job, limit: float | None) -> RunError:
-    reason = f"was ended after the {limit:g} seconds that `timeout: {{run: {limit:g}}}` gives it"
+    reason = f"was ended after {limit:g} seconds, because of `timeout: {{run: {limit:g}}}`"
     return RunError(
         f"The run `{_command(job)}` {reason}. {_last_words(job.log)} Its log is {job.log}.", reason
     )
@@ -276,17 +276,17 @@ def _failure(job: Job, status: int | None, exitcode: int | None) -> ReconError:
     said = _last_words(job.log)
     if (status is None and exitcode == CANNOT_WRITE) or (code != 0 and said_no_room(said)):
         return MachineError(
-            f"The run `{_command(job)}` could not write, as when a disk is full. {said} Its log is "
-            f"{job.log}. Make room for what it writes. {GOES_ON}"
+            f"The run `{_command(job)}` could not write, for example because a disk is full. "
+            f"{said} Its log is {job.log}. Make room for its files. {GOES_ON}"
         )
     kind = RunError
     if code is not None and code < 0:
         how = f"was killed by {_signal_name(-code)}"
         if code == -signal.SIGKILL:
-            how += " (the system does so when memory runs out)"
+            how += " (the system does this when memory runs out)"
         kind = RunKilledError if code in _FROM_OUTSIDE else RunError
     elif status is None and exitcode == _LOST:
-        how, kind = "was lost, for the server that forks runs was killed", RunKilledError
+        how, kind = "was lost, because the server that forks runs was killed", RunKilledError
     else:
         how = f"failed with exit status {code}"
     text = f"The run `{_command(job)}` {how}. {said} Its log is {job.log}."
@@ -303,9 +303,9 @@ def _last_words(log: Path) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if _ERROR.match(line)]
     if errors:
-        return f"It said: {_ERROR.sub('', errors[-1])}"
+        return f"Its error: {_ERROR.sub('', errors[-1])}"
     if not lines:
-        return "It said nothing."
+        return "It printed nothing."
     return f"Its last lines: {' | '.join(lines[-_LAST_LINES:])} ."
 
 
@@ -317,7 +317,7 @@ def _signal_name(number: int) -> str:
 
 
 def _end(process: Any, group: int) -> None:
-    """End a run, and whatever it has started, if any of that is still going on."""
+    """End a run, and everything that it has started, if still running."""
     if process.is_alive():
         _signal_group(process, signal.SIGTERM)
         # Its guard gives the run this time, and then needs a moment.
@@ -331,7 +331,7 @@ def _end(process: Any, group: int) -> None:
 
 
 def _end_group(group: int) -> None:
-    """End what is left of a run whose guard was killed, or of whose end nothing is known."""
+    """End the remaining processes of a run whose guard was killed or whose end is unknown."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGTERM)
         until = time.monotonic() + PATIENCE + 1

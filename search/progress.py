@@ -1,4 +1,4 @@
-"""What is shown while a search runs: a bar on a terminal, lines anywhere."""
+"""Show the progress of a search: a bar on a terminal, and lines."""
 
 from __future__ import annotations
 
@@ -70,4 +70,4 @@ class Phase:
         """So many units were done in an earlier session."""
         if units:
             self._progress.advance(self._bar, units)  # type: ignore[arg-type]
-            self._display.line(f"{units} trials are there from an earlier session.")
+            self._display.line(f"{units} trials exist from an earlier session.")

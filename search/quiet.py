@@ -10,7 +10,7 @@ import optuna
 
 @contextmanager
 def optuna_quiet() -> Iterator[None]:
-    """Have Optuna log errors alone; at the end it is as talkative as before."""
+    """Make Optuna log only errors inside the ``with`` block."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""What is searched: a list of values, or a range of numbers."""
+"""Search domains: a list of values, or a range of numbers."""
 
 from __future__ import annotations
 
@@ -31,20 +31,23 @@ _LARGEST = 2**53  # of whole numbers, up to which Optuna, which keeps them as fl
 
 
 class Strict(BaseModel):
-    """A part of a configuration: no keys but its own, no value that has to be converted."""
+    """A part of a configuration: no unknown keys, no conversion of values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def _number(value: Any) -> Any:
-    """A whole number stays one, which a float would not tell."""
+    """Keep an integer an integer, which a float field would not."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageError("", "must be a number", value, "Write it as 3 or 0.5.")
     if isinstance(value, float) and not math.isfinite(value):
-        raise UsageError("", "must be a finite number", value, "Write how far it may go.")
+        raise UsageError("", "must be a finite number", value, "Give a finite bound.")
     if isinstance(value, int) and abs(value) > _LARGEST:
         raise UsageError(
-            "", "must be from -2**53 to 2**53", value, "Greater whole numbers are not told apart."
+            "",
+            "must be from -2**53 to 2**53",
+            value,
+            "Larger integers cannot be represented exactly.",
         )
     return value
 
@@ -55,15 +58,14 @@ Number = Annotated[int | float, BeforeValidator(_number), WithJsonSchema({"type"
 class Range(Strict):
     """Numbers from ``low`` up to ``high``.
 
-    They are whole numbers where ``low``, ``high`` and ``step``, if it is given, are written as
-    whole numbers (``{low: 1, high: 8}``), else real ones (``{low: 0.0, high: 1.0}``).
+    They are integers if ``low``, ``high`` and ``step``, if given, are written as integers (``{low:
+    1, high: 8}``), otherwise real numbers (``{low: 0.0, high: 1.0}``).
 
     Attributes:
-        low: The least.
-        high: The greatest.
-        step: How far they are apart, from ``low`` on.
-        log: Search by the logarithm: as many below as above the geometric middle. Takes no
-            ``step``, and a ``low`` above 0.
+        low: The smallest value.
+        high: The largest value.
+        step: The distance between values, from ``low`` on.
+        log: Whether to search on a logarithmic scale. Requires a ``low`` above 0 and no ``step``.
     """
 
     low: Number
@@ -77,7 +79,7 @@ class Range(Strict):
         low = info.data.get("low")  # missing if it is wrong itself
         if low is not None and value < low:
             raise UsageError(
-                "", f"must not be below low ({low})", value, "A range must hold something."
+                "", f"must not be below low ({low})", value, "A range must not be empty."
             )
         if low is not None and math.isinf(float(value) - float(low)):
             raise UsageError(
@@ -94,13 +96,13 @@ class Range(Strict):
         if value is None:
             return value
         if value <= 0:
-            raise UsageError("", "must be greater than 0", value, "Leave it out for no steps.")
+            raise UsageError("", "must be greater than 0", value, "Without steps, leave it out.")
         if low is not None and high is not None and (high - low) / value > _MOST_STEPS:
             raise UsageError(
                 "",
-                f"must make {_MOST_STEPS} steps or fewer from low ({low:g}) to high ({high:g})",
+                f"must give at most {_MOST_STEPS} steps from low ({low:g}) to high ({high:g})",
                 value,
-                "Take a longer step: results do not differ by so little.",
+                "Use a larger step.",
             )
         return value
 
@@ -112,7 +114,7 @@ class Range(Strict):
                 "",
                 "cannot be combined with `step`",
                 value,
-                "Leave one out: steps are of one length, and a logarithm's are not.",
+                "Leave out one of the two: steps are equidistant, and a logarithmic scale is not.",
             )
         low = info.data.get("low")
         if value and low is not None and low <= 0:
@@ -123,19 +125,19 @@ class Range(Strict):
 
     @property
     def is_int(self) -> bool:
-        """Whether these are whole numbers."""
+        """Whether the values are integers."""
         return all(isinstance(part, int) for part in (self.low, self.high, self.step or 1))
 
     @property
     def values(self) -> Sequence[int | float] | None:
-        """All of them; None where there is one between any two."""
+        """Return all values; None for a continuous range."""
         if self.is_int:
             return range(int(self.low), int(self.high) + 1, int(self.step or 1))
         return None if self.step is None else list(_grid(self.low, self.high, self.step))
 
     @property
     def middle(self) -> int | float:
-        """One in the middle; the geometric one of logarithms, and one that steps come to."""
+        """Return the middle value, on a logarithmic scale the geometric one, at a step."""
         values = self.values
         if values is not None and not self.log:
             return values[len(values) // 2]
@@ -159,7 +161,7 @@ def _grid(low: float, high: float, step: float) -> tuple[float, ...]:
 
 
 def _form(value: Any) -> str | None:
-    """Which form a value has that is a list or a range; None if it is neither."""
+    """Return the form of a value, a list or a range; None if it is neither."""
     if isinstance(value, list):
         return LIST
     return RANGE if isinstance(value, dict | Range) else None
@@ -170,24 +172,24 @@ Forms = Discriminator(
     custom_error_type="form",
     custom_error_message="a list of values, or a range with low and high",
 )
-"""Tells a list from a range, in an annotation that has both."""
+"""Distinguish a list from a range, in an annotation that has both."""
 
 
 def once(values: list[Any]) -> list[Any]:
-    """See that no value is there twice; 1, 1.0 and true are the same value.
+    """Check that no value occurs twice; 1, 1.0 and true are the same value.
 
     Raises:
-        UsageError: One is.
+        UsageError: One does.
     """
     seen: set[Any] = set()
     for value in values:
         if value in seen:
-            raise UsageError("", "must hold each once", value, "Remove one.")
+            raise UsageError("", "must contain each value once", value, "Remove one.")
         seen.add(value)
     return values
 
 
 def real(values: Range) -> Range:
-    """The same range, of real numbers however it is written."""
+    """Return the same range with real numbers."""
     low, high = float(values.low), float(values.high)
     return Range(low=low, high=high, step=values.step and float(values.step), log=values.log)

@@ -35,7 +35,7 @@ def best_trials(study: Study, config: Config, judge: Judge) -> list[FrozenTrial]
     """
     trials = complete(study)
     if not trials:
-        raise ReconError("No trial was finished, so there is nothing to report.")
+        raise ReconError("No trial has finished, so there is nothing to report.")
     return finalists(trials, config, judge)
 
 
@@ -45,7 +45,7 @@ def front_objectives(judge: Judge) -> list[tuple[str, str]]:
 
 
 def values_of(trial: FrozenTrial, judge: Judge) -> dict[str, float]:
-    """The objectives of a trial, and what else it came to that can be one."""
+    """Return the objectives of a trial, and its other values that could be one."""
     kept = outcome_of(trial)
     found = {name: kept[name] for name in ("delta_m", *COSTS) if name in kept}
     return {**found, **dict(zip(judge.names, trial.values, strict=True))}

@@ -15,7 +15,7 @@ _BEGINNING = b'{"event": '  # of each line
 
 
 class Damaged(Exception):  # noqa: N818  # said with the file's name by whoever sets it aside
-    """What a file holds was never written so; says what is wrong with it."""
+    """The contents of a record are invalid; the message gives the reason."""
 
 
 def read_record(file: Path, search: str = "") -> Result | None:
@@ -37,17 +37,14 @@ def read_record(file: Path, search: str = "") -> Result | None:
         raise Damaged(f"it is damaged from byte {result.notes['damaged at']} on")
     of = result.notes.get("started", {}).get("search", search)
     if search and of != search:
-        raise Damaged("it is of another script, or was made with other versions of the packages")
+        raise Damaged(
+            "it belongs to another script, or was written with other versions of the packages"
+        )
     return result if result.finished else None
 
 
-def read_part(file: Path) -> Result:
-    """What a run had measured when it was ended, as far as the record can be read."""
-    return _read(file)[0]
-
-
 def _read(file: Path) -> tuple[Result, bool]:
-    """What a record says up to its end or to the first damage, and whether it reached the end."""
+    """Return the events of a record up to the first damage, and whether it is complete."""
     result, position = Result(), 0
     try:
         content = file.read_bytes()
@@ -71,7 +68,7 @@ def _read(file: Path) -> tuple[Result, bool]:
 
 
 def _check(event: Any, before: bytes) -> None:
-    """See that a line is an event whose values are numbers where they must be."""
+    """Check that a line is an event, with numbers where required."""
     if DIGEST in event and event[DIGEST] != hashlib.sha256(before).hexdigest():
         raise ValueError
     if event["event"] == "measured":

@@ -21,7 +21,7 @@ DIGEST = "digest"
 
 
 class Recorder(TrainerHook):
-    """Writes what the first Trainer does, in all its calls of ``train``, one JSON object a line.
+    """Record the first Trainer's calls of ``train``, one JSON object per line.
 
     The line before the last has what the training cost, where there was one: the median seconds of
     an optimiser's step, and the most bytes held; see :mod:`~libmtl_recon_search.cost`. On several
@@ -71,7 +71,7 @@ class Recorder(TrainerHook):
             give_up(error)
 
     def built(self, trainer: Any) -> None:
-        """Write what the network and its metrics are, and which weightings there are."""
+        """Record the network, its metrics, and the known weightings."""
         if self._trainer is not None:
             return
         self._trainer = trainer
@@ -88,7 +88,7 @@ class Recorder(TrainerHook):
         )
 
     def training(self, trainer: Any) -> None:
-        """Begin to time steps; write that a script trains another model, too."""
+        """Start timing steps; record that a script also trains another model."""
         if not self._is_first(trainer):
             self.write("another model")
             return
@@ -96,7 +96,7 @@ class Recorder(TrainerHook):
         self._clock.follow(getattr(trainer, "optimizer", None))
 
     def measured(self, trainer: Any, measurement: Measurement) -> None:
-        """Write what was measured; NaN and infinity, which JSON lacks, as null."""
+        """Record measurements, with null for NaN and infinity, which JSON lacks."""
         if not self._is_first(trainer):
             return
         self.write(

@@ -1,4 +1,4 @@
-"""What a search ends with: a table, the command for the best, pictures, files."""
+"""The report of a search: a table, the command for the best trial, pictures, files."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from libmtl_recon.files import write_atomically
 from libmtl_recon.texts import printable
 
 _NUMBERS = (
-    "Numbered as in study.db. A trial that chose what was trained already has no line of its own: "
-    "it took over the result, and is not counted."
+    "Numbers are those in study.db. A trial that chose what was already trained has no line of "
+    "its own: it took over the result, and is not counted."
 )
 
 
-_FRONT = "The Pareto front of the trials, on the data by which they were compared:"
-_FRONT_HEADINGS = ["trial", "plan", "what it reaches"]
+_FRONT = "The Pareto front of the trials, on the data on which they were compared:"
+_FRONT_HEADINGS = ["trial", "plan", "result"]
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Report:
         say(f"\n{self.verdict}\n")
         shown = best_and_failed(self.lines)
         if shown:
-            say(f"Its best trials{self._and_failed}, all of which are in report.md:\n")
+            say(f"Its best trials{self._and_failed}; report.md lists all of them:\n")
             rows = [line.cells for line in shown]
             console.print(make_table(self.trial_headings, rows, console, left=(1, 3)))
             say("")
@@ -182,9 +182,9 @@ class Report:
 
     @property
     def caption(self) -> str:
-        """What the table shows."""
+        """Return the caption of the table."""
         seeds = ", ".join(map(str, self.seeds))
-        text = f"Trained anew with seeds {seeds}. Metrics on test data; Δm as mean ± sd."
+        text = f"Trained again with seeds {seeds}. Metrics on test data; Δm as mean ± sd."
         return f"{text} {self.failed} of {self.trials} trials failed." if self.failed else text
 
     @property
@@ -212,7 +212,7 @@ class Report:
     def verdict(self) -> str:
         """Whether the best beats EW on data that the search never saw."""
         better = sum(1 for value in self.gain.values if value > 0)
-        held = "On held-out test data" if self.on != "test" else "On the test data, by which the "
+        held = "On held-out test data" if self.on != "test" else ("On the test data, on which the ")
         held += "" if self.on != "test" else "best was also chosen,"
         if not self.best.layers and self.best.weighting == "EW":
             return "No trial was better than EW with plain sharing."
@@ -224,7 +224,7 @@ class Report:
 
     @property
     def how(self) -> str:
-        """What the command reproduces."""
+        """Return a sentence about what the command reproduces."""
         epoch, gain = self.reached.epoch + 1, self.reached.val
         return f"Reproduce the best trial (Δm {gain:+.2f} % on {self.on} data after epoch {epoch}):"
 

@@ -1,4 +1,4 @@
-"""What a run measured, read from the lines that it wrote."""
+"""Read the measurements of a run from its record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from libmtl_recon import ReconError
 
 @dataclass
 class Result:
-    """What a run measured.
+    """The measurements of a run.
 
     Attributes:
         higher_is_better: For each task and metric, whether more is better.
@@ -92,7 +92,7 @@ class Result:
         if place not in self._places["test"]:
             raise ReconError(
                 f"The script measured its {on} data in an epoch in which it did not measure its "
-                "test data, on which the best configuration is compared with EW. Have it hand "
+                "test data, on which the best configuration is compared with EW. Make it pass "
                 "test_dataloaders to Trainer.train."
             )
         return self.epochs["test"][self._places["test"].index(place)]

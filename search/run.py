@@ -16,7 +16,7 @@ from libmtl_recon_search.choosing import Chooser
 from libmtl_recon_search.config import Config
 from libmtl_recon_search.database.address import Address
 from libmtl_recon_search.folder import SearchFolder
-from libmtl_recon_search.front import violation, within
+from libmtl_recon_search.front import near_best, violation
 from libmtl_recon_search.paging import ABOUT, END, about, end_of, placed, write_page
 from libmtl_recon_search.plots import Dot, draw_improvement
 from libmtl_recon_search.process import Interrupted, Runner
@@ -44,7 +44,7 @@ from libmtl_recon import ConflictProfile, draw_profile
 
 @dataclass(frozen=True)
 class Found:
-    """What a search came to.
+    """The result of a search.
 
     Attributes:
         report: The comparison of the best with EW.
@@ -174,14 +174,14 @@ def _study(
 
 def _optimize(session: Session, study: Study) -> None:
     config = session.config
-    session.display.line(f"Ended early are {said_of_pruner(config, session.epochs)}.")
+    session.display.line(f"Ended early: {said_of_pruner(config, session.epochs)}.")
     with session.display.phase("trials", config.trials) as phase:
         study.optimize(phase, session.runner.stop, config.timeout.study)
     failed = len(study.board.failures)
     if failed:
         session.display.line(
-            f"{failed} of {study.finished} trials failed. They are not made again; with a higher "
-            "--trials others are."
+            f"{failed} of {study.finished} trials failed. They are not repeated; with a higher "
+            "--trials, further trials are trained."
         )
 
 
@@ -191,7 +191,9 @@ def _finalists(session: Session, study: Study) -> list[Finalist]:
     objective = config.pick.best or judge.names[0]
     trials = best_trials(study, config, judge)
     if violation(trials[0]) > 0:
-        session.note("no trial keeps the constraints; the best is the one that breaks them least.")
+        session.note(
+            "no trial satisfies the constraints; the best is the one that violates them least."
+        )
     plans = [study.plan(trial) for trial in trials]
     values = {plan: [session.searched(plan).values[objective]] for plan in plans}
     if len(plans) > 1 and config.finalists.seeds:
@@ -202,8 +204,7 @@ def _finalists(session: Session, study: Study) -> list[Finalist]:
             values[plan] += [outcome.values[objective] for outcome in outcomes]
     costs = {plan: judge.cost(objective, fmean(own)) for plan, own in values.items()}
     order = sorted(plans, key=costs.__getitem__)
-    best = order[0]
-    near = [p for p in order if p == best or within(costs[p], costs[best], config.pick.within)]
+    near = near_best(order, costs.__getitem__, config.pick.within)
     # Of those that are as good, up to `pick.within`, the one with the fewest parameters.
     chosen = min(near, key=lambda plan: session.searched(plan).parameters)
     order.remove(chosen)
@@ -213,10 +214,10 @@ def _finalists(session: Session, study: Study) -> list[Finalist]:
 def _compare(
     session: Session, study: Study, finalists: list[Finalist], pictures: tuple[Path, ...]
 ) -> Report:
-    """Train the best and EW with fresh seeds, and report."""
+    """Train the best trial and EW with new seeds, and report."""
     config, best, reference = session.config, finalists[0].plan, session.reference
     plans = list(dict.fromkeys((reference, best)))
-    outcomes = session.outcomes(plans, config.confirm, "the best and EW with fresh seeds")
+    outcomes = session.outcomes(plans, config.confirm, "the best trial and EW with new seeds")
     fresh = dict(zip(plans, outcomes, strict=True))
     gain = [ours.test - ew.test for ours, ew in zip(fresh[best], fresh[reference], strict=True)]
     return Report(

@@ -1,4 +1,4 @@
-"""Optuna's samplers and pruners by name, with what their constructors are given."""
+"""Create Optuna's samplers and pruners by name, with their arguments."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ _PRUNERS = Kind("pruner", BasePruner, optuna.pruners)
 
 
 _WHY = (
-    "that are below the median of the finished ones after half of their epochs (before that the "
-    "order of plans still changes; on multidigits this saves a fifth of the epochs and loses "
-    "nothing measurable, see docs/results/pruning.md)"
+    "that are below the median of the finished ones after half of their epochs (earlier, the "
+    "order of plans still changes; on two problems this saves a twelfth of the epochs without a "
+    "measurable loss, see docs/results/pruning.md)"
 )
+_STARTUP = 8  # finished trials before the first may be ended
 
 
 def make_sampler(config: Config, seed: int) -> BaseSampler:
@@ -74,19 +75,19 @@ def make_pruner(config: Config, epochs: int) -> BasePruner:
         return optuna.pruners.NopPruner()
     if config.pruner is None:
         # docs/results/pruning.md: in the first half of a training the order of plans still changes.
-        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 2))
+        return optuna.pruners.MedianPruner(_STARTUP, n_warmup_steps=max(1, epochs // 2))
     return _pruner(config.pruner)
 
 
 def said_of_pruner(config: Config, epochs: int) -> str:
-    """What ends trials early, and why, in words."""
+    """Describe which trials are ended early, and why."""
     if not config.prune:
         return "no trials (`prune: false`)"
     if config.pruner is not None:
         args = ", ".join(f"{name}={value!r}" for name, value in config.pruner.args.items())
-        return f"those that {config.pruner.name}({args}) picks out"
+        return f"trials selected by {config.pruner.name}({args})"
     half = max(1, epochs // 2)
-    return f"trials {_WHY}: MedianPruner(n_startup_trials=5, n_warmup_steps={half})"
+    return f"trials {_WHY}: MedianPruner(n_startup_trials={_STARTUP}, n_warmup_steps={half})"
 
 
 def check_sampler(
@@ -97,7 +98,7 @@ def check_sampler(
     draw: Callable[[optuna.Trial], object] | None = None,
     key: str = "",
 ) -> None:
-    """See that a sampler can be made, and chooses trials of a search.
+    """Check that a sampler can be created and can choose trials of a search.
 
     Args:
         chosen: The sampler.
@@ -115,10 +116,10 @@ def check_sampler(
     if isinstance(sampler, optuna.samplers.QMCSampler):
         raise UsageError(
             "name",
-            "must be a sampler that chooses by the trials there are",
+            "must be a sampler that chooses from the existing trials",
             chosen.name,
-            "Optuna's QMCSampler goes by how often it was asked, which a search that is gone on "
-            "with, or has many workers, does not tell it. Take RandomSampler or GridSampler.",
+            "Optuna's QMCSampler depends on how often it was called, which is not known in a "
+            "search that is resumed or has many workers. Use RandomSampler or GridSampler.",
         )
     with _refusing(chosen, "choose trials of this search", key):
         made: list[FrozenTrial] = []
@@ -139,7 +140,7 @@ def check_sampler(
 
 
 def check_pruner(chosen: Pruner) -> None:
-    """See that a pruner can be made, and looks at trials.
+    """Check that a pruner can be created and can judge trials.
 
     Args:
         chosen: The pruner.
@@ -171,7 +172,7 @@ def _sampler(chosen: Sampler, seed: int) -> BaseSampler:
 
 
 def is_grid(found: type) -> bool:
-    """Whether a sampler chooses from a list of trials of its own, and takes no others."""
+    """Return whether a sampler chooses from a list of trials of its own, and takes no others."""
     return issubclass(found, optuna.samplers.GridSampler)
 
 
@@ -193,7 +194,7 @@ def _digest(text: str) -> int:
 
 @contextmanager
 def _refusing(chosen: Sampler | Pruner, aim: str, key: str = "") -> Iterator[None]:
-    """Say in words what a sampler or pruner, which may be anybody's, raises; Optuna keeps quiet."""
+    """Convert errors of a sampler or pruner to messages, with Optuna's logging switched off."""
     try:
         with optuna_quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -203,14 +204,14 @@ def _refusing(chosen: Sampler | Pruner, aim: str, key: str = "") -> Iterator[Non
             key,
             f"must {aim}",
             chosen.model_dump(exclude_defaults=True),
-            f"{chosen.name} says: {said(error)}.",
+            f"{chosen.name} reports: {said(error)}.",
         ) from error
 
 
 def _choose(
     trial: optuna.Trial, space: Space | None, flags: Mapping[str, Any], weighting: str
 ) -> None:
-    """Have a trial choose what a search of this space would, as far as the configuration tells."""
+    """Make a trial choose as a search of this space would, as far as known."""
     if space is None:
         return
     trial.suggest_categorical("weighting", space.weighting)

@@ -25,7 +25,7 @@ _RANGE = {"$ref": "#/$defs/Range"}
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema, with what each key means and an example of it.
+    """Return the schema, with the meaning and an example of each key.
 
     It knows keys, kinds of values and bounds; what lies between keys (a seed that is used twice)
     is for ``libmtl-recon search check``.
@@ -42,7 +42,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _bound(keys: dict[str, Any], parts: dict[str, Any]) -> None:
-    """Add what our own validators refuse, as far as a schema can tell."""
+    """Add the rules of the project's own validators, as far as a schema can express them."""
     keys["name"] |= {"minLength": 1, "maxLength": 200, "pattern": r"^[^/\\]+$"}
     keys["arguments"]["items"] |= {"minLength": 1, "pattern": "^[^-]"}
     keys["objectives"]["items"] = {"anyOf": [{"enum": list(OBJECTIVES)}, {"pattern": r".\.."}]}
@@ -58,7 +58,7 @@ def _bound(keys: dict[str, Any], parts: dict[str, Any]) -> None:
 
 
 def _lists(space: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those of what may be a list or a range."""
+    """Return the list forms of values that may be a list or a range."""
     forms = [space["alpha"], space["s"], space["k"]["anyOf"][0]]
     return [one for form in forms for one in form["oneOf"] if one.get("type") == "array"]
 
@@ -89,7 +89,7 @@ def _simplified(part: Any) -> Any:
 def _describe(
     model: type[BaseModel], schema: dict[str, Any], parts: dict[str, Any], prefix: str
 ) -> None:
-    """Say of a model and of all that it holds what it is, from their docstrings."""
+    """Add descriptions to a model and its parts, from their docstrings."""
     said = inspect.getdoc(model) or ""
     schema["description"] = said.partition("\n\n")[0]
     for name, about in _attributes(said).items():
@@ -103,7 +103,7 @@ def _describe(
 
 
 def _attributes(docstring: str) -> dict[str, str]:
-    """What a docstring says of each attribute."""
+    """Return a docstring's description of each attribute."""
     section = docstring.partition("Attributes:\n")[2].partition("\n\n")[0]
     entries = re.split(r"^    (?=\w+: )", section, flags=re.MULTILINE)[1:]
     pairs = (entry.split(": ", 1) for entry in entries)

@@ -1,4 +1,4 @@
-"""A search from Python: what it found, as values, data frames and an Optuna study."""
+"""The result of a search for Python: values, data frames and an Optuna study."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         study: The Optuna study. It is open to trials of yours: what is put into its queue is
@@ -154,7 +154,7 @@ def write_report(
     *,
     storage: str | None = None,
 ) -> list[Path]:
-    """Write the report of what there is of a search, at any time, and train nothing.
+    """Write the report of a search from its results so far, and train nothing.
 
     Args:
         config: What is searched.

@@ -33,7 +33,7 @@ from libmtl_recon import ConflictProfile, Layer, ReconError
 
 
 class Session:
-    """Runs what a search needs, each thing once.
+    """Run the jobs of a search, each once.
 
     Args:
         config: The search.
@@ -69,7 +69,7 @@ class Session:
         self._waits = ""
 
     def look(self) -> None:
-        """Start the script with what the configuration gives it, and train nothing.
+        """Start the script with the configuration's arguments, and train nothing.
 
         Raises:
             UsageError: What the configuration names does not exist; if several things are wrong,
@@ -177,16 +177,16 @@ class Session:
             raise RunError(f"{error} The run's log is {job.log}.", str(error)) from error
 
     def trained(self, plan: Plan) -> Trained:
-        """What a plan came to that was trained with the search's seed."""
+        """Return the outcome of a plan that was trained with the search's seed."""
         return self._judged(self.runner.run(self.jobs.plan(plan, self.config.seed)))
 
     @cached_property
     def reached_by_reference(self) -> Outcome:
-        """What EW with plain sharing came to with the search's seed, on the data of the search."""
+        """Return the outcome of EW with plain sharing, with the search's seed."""
         return self.searched(self.reference, held_out=False)
 
     def _judged(self, result: Result) -> Trained:
-        """What a finished run with the search's seed comes to."""
+        """Return the outcome of a finished run with the search's seed."""
         outcome = self._measured(result, self.config.seed, held_out=False)
         violations = self.judge.violations(outcome, self.reached_by_reference)
         kept = {
@@ -230,7 +230,7 @@ class Session:
         return self.space.line(plan, seed=seed)
 
     def settings(self) -> list[tuple[str, str]]:
-        """How the search was made, in words."""
+        """Describe how the search was made."""
         config, on = self.config, self._on
         seeds = ", ".join(map(str, config.confirm))
         found = [
@@ -270,17 +270,17 @@ class Session:
         return job
 
     def _profile(self) -> ConflictProfile | None:
-        """The network's scores, if they are there; what cannot be read as such is set aside."""
+        """Return the network's scores, if they exist; unreadable files are renamed."""
         file = self.folder.profile
         try:
             return ConflictProfile.from_json(file.read_text(encoding="utf-8"), str(file))
         except FileNotFoundError:
             return None
         except (ReconError, UnicodeDecodeError) as error:
-            reason = error if isinstance(error, ReconError) else f"{file} is no text."
+            reason = error if isinstance(error, ReconError) else f"{file} is not a text file."
             aside = set_aside(file)
             self.display.line(
-                f"{reason} It was set aside as {aside.name}; the scores are taken from the cache, "
+                f"{reason} It was renamed to {aside.name}; the scores are taken from the cache, "
                 "or counted again."
             )
             return None
@@ -288,9 +288,9 @@ class Session:
     def _take_scores(self, scored: Result) -> ConflictProfile:
         if "reused" in scored.notes:
             self.display.line(
-                f"The cache has a conflict profile of this very architecture, "
+                f"The cache has a conflict profile of exactly this architecture, "
                 f"{scored.notes['reused']['profile']} over {scored.notes['reused']['steps']} "
-                "steps, so it was not scored again (`score: {reuse: false}` scores it afresh)."
+                "steps, so it was not scored again (`score: {reuse: false}` scores it again)."
             )
         if "not cached" in scored.notes:
             self.display.line(f"Warning: {scored.notes['not cached']['reason']}")
@@ -298,13 +298,13 @@ class Session:
         if profile is None:
             raise ReconError(
                 f"{self.config.script} trained no step while it was scored, so there is no "
-                "conflict profile. Have it train for at least one epoch."
+                "conflict profile. Make it train for at least one epoch."
             )
         self.space.network = Network(profile.architecture, profile, str(self.folder.profile))
         return profile
 
     def _tune_alone(self, task: str, results: dict[Flags, Result]) -> None:
-        """Take the flags with which a task alone did best, of those that were tried."""
+        """Choose the flags with which a task alone performed best."""
         first = next(iter(results.values()))
         self._leave_out_undefined(lambda: self.judge.single(first))
         if not self.judge.scale.counted(first.higher_is_better):
@@ -318,7 +318,7 @@ class Session:
         self._flags[task] = max(gains, key=gains.__getitem__)
 
     def _leave_out_undefined(self, measure: Callable[[], object]) -> None:
-        """Measure; what is undefined is left out from now on, where that is allowed."""
+        """Compute a measurement; leave out undefined metrics from now on, if allowed."""
         while True:
             try:
                 measure()
@@ -326,15 +326,15 @@ class Session:
             except UndefinedMetricError as error:
                 if self.config.metrics.undefined != "leave_out":
                     raise UndefinedMetricError(
-                        f"{error} With `metrics: {{undefined: leave_out}}` the search goes on "
-                        "without such metrics, and says which.",
+                        f"{error} With `metrics: {{undefined: leave_out}}` the search continues "
+                        "without such metrics, and reports them.",
                         error.name,
                     ) from error
                 self.judge.leave_out(error.name)
-                self.note(f"{error.name} is left out, for it is undefined: {error}")
+                self.note(f"{error.name} is left out because it is undefined: {error}")
 
     def note(self, text: str) -> None:
-        """Have a reader of the report know something, and whoever looks on."""
+        """Show a message now and in the report."""
         if text not in self.notes:
             self.notes.append(text)
             self.display.line(f"Warning: {text}")
@@ -342,8 +342,8 @@ class Session:
     def _say_what_was_found(self, reference: Result) -> None:
         if "another model" in reference.notes:
             self.display.line(
-                f"Warning: {self.config.script} trains several models; the first that it builds is "
-                "scored, and its measurements are those that are compared."
+                f"Warning: {self.config.script} trains several models; only the first one is "
+                "scored and compared."
             )
         if not self.space.searches_flags:
             return
@@ -351,14 +351,15 @@ class Session:
             tuned = [f"EW: {self.reference.title}"]
             tuned += [f"{t} alone: {Plan('EW', flags=f).title}" for t, f in self._flags.items()]
             self.notes.append(
-                f"The baselines were tuned over the same flags, {self.config.trials} runs each, "
-                f"drawn at random. {'; '.join(tuned)}."
+                f"The baselines were tuned over the same flags, with {self.config.trials} random "
+                f"runs each. {'; '.join(tuned)}."
             )
             self.display.line(self.notes[-1])
         else:
             self.note(
                 "flags are searched, but the baselines are not tuned: they train with "
-                f"{self.reference.title}. With `tune_baselines: true` they get as many runs."
+                f"{self.reference.title}. With `tune_baselines: true` they are tuned with as "
+                "many runs."
             )
 
     def _baseline(self, seed: int) -> Baseline:
@@ -376,7 +377,7 @@ class Session:
         return Baseline(val, test, parameters)
 
     def _of_seed(self, plans: Sequence[Plan], seed: int) -> list[Outcome]:
-        """The outcomes of plans with one seed, without what is undefined there."""
+        """Return the outcomes of plans with one seed, without metrics that are undefined there."""
         while True:
             try:
                 self._baselines[seed] = self._baseline(seed)
@@ -389,7 +390,7 @@ class Session:
                     raise
                 self._scales[seed] = less
                 self.note(
-                    f"with seed {seed}, {error.name} is left out of Δm, for it is undefined "
+                    f"with seed {seed}, {error.name} is left out of Δm because it is undefined "
                     f"there: {error}"
                 )
 
@@ -399,7 +400,7 @@ class Session:
         return self._measured(result, seed, held_out=held_out)
 
     def _measured(self, result: Result, seed: int, *, held_out: bool) -> Outcome:
-        """What a finished run comes to, at its best epoch."""
+        """Return the outcome of a finished run, at its best epoch."""
         require_measurements(self.config, result)
         return self.judge.outcome(
             result, self.baseline(seed), self._scales.get(seed), held_out=held_out

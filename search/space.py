@@ -1,4 +1,4 @@
-"""What the search may choose, and how Optuna chooses from it."""
+"""The search space, and Optuna's choices from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ALPHA_FIRST, _S_FIRST = 0.0, -0.1  # unremarkable values, with which the first 
 
 @dataclass(frozen=True)
 class Network:
-    """What is known of the network whose layers may be split.
+    """The known facts about the network whose layers may be split.
 
     Attributes:
         layers: Its shared layers, in network order.
@@ -70,7 +70,7 @@ class SearchSpace:
         return {**self.flags.fixed, **(self.of(weighting).fixed if weighting else {})}
 
     def defaults(self, weighting: str | None = None) -> Flags:
-        """What runs that are not tuned take for the flags that are searched."""
+        """Return the values of the searched flags for runs that are not tuned."""
         found = _searched(self.flags)
         if weighting is not None:
             found |= _searched(self.of(weighting))
@@ -107,14 +107,14 @@ class SearchSpace:
         return bool(self.flags.searched or any(own.searched for own in self.own.values()))
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Plan:
-        """Have Optuna choose a plan."""
+        """Let Optuna choose a plan."""
         plan = self.draw(trial)
         if not plan.K:
             return plan
         return replace(plan, layers=self._layers(plan.select, plan.S, plan.K))
 
     def draw(self, trial: optuna.trial.BaseTrial) -> Plan:
-        """Have Optuna choose the values of a plan, whose layers are not known yet."""
+        """Let Optuna choose the values of a plan, whose layers are not known yet."""
         space = self._space
         weighting = trial.suggest_categorical("weighting", space.weighting)
         alpha = None
@@ -124,7 +124,7 @@ class SearchSpace:
         return replace(plan, flags=self.suggest_flags(trial, weighting))
 
     def suggest_flags(self, trial: optuna.trial.BaseTrial, weighting: str | None) -> Flags:
-        """Have Optuna choose the flags that are searched.
+        """Let Optuna choose the flags that are searched.
 
         Args:
             trial: The trial.
@@ -288,7 +288,7 @@ class _AskedError(Exception):
 
 
 class _Listing(optuna.trial.FixedTrial):
-    """Has some values, and raises what is asked for beyond them."""
+    """A trial with some values, which raises an error for any other."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         super().__init__(values)

@@ -1,8 +1,8 @@
-"""Whether the script starts with what a configuration gives it, seen before anything is trained."""
+"""Check that the script starts with a configuration's arguments, before anything is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from libmtl_recon_search.check import faults_of
@@ -10,6 +10,7 @@ from libmtl_recon_search.faults import raise_all
 from libmtl_recon_search.judge import Judge
 from libmtl_recon_search.plan import Plan
 from libmtl_recon_search.samplers import check_sampler
+from libmtl_recon_search.space import SearchSpace
 
 from libmtl_recon import ReconError, UsageError
 from libmtl_recon.texts import did_you_mean
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from libmtl_recon_search.child import Job
     from libmtl_recon_search.config import Config
     from libmtl_recon_search.result import Result
-    from libmtl_recon_search.space import SearchSpace
 
 # How the reason of a run begins whose command line was refused, by argparse or by us.
 _REFUSED = "failed with exit status 2"
@@ -61,7 +61,13 @@ def check_starts(
         plain = start(Plan("EW", flags=space.defaults()), True, own=False)
     except ReconError as error:
         if _is_refused(error):
-            raise_all("The configuration", _unknown_flags(config, describe().known))
+            asked = describe()
+            known = asked.known
+            # None if the script reads its command line by itself.
+            unknown = [] if known is None else _unknown_flags(config, known)
+            if known is not None and unknown:
+                others = _others(_without_unknown(config, known), make, run, asked)
+                raise_all("The configuration", [*unknown, *others])
         raise
     faults: list[ReconError] = [
         *faults_of(config, plain),
@@ -107,10 +113,44 @@ def _is_refused(error: ReconError) -> bool:
     return True
 
 
-def _unknown_flags(config: Config, known: Collection[str] | None) -> list[UsageError]:
-    """The flags that the script does not have; its parser takes beginnings of names, too."""
-    if known is None:
-        return []
+def _others(
+    config: Config,
+    make: Callable[[tuple[str, ...], bool], Job],
+    run: Callable[[Job], Result],
+    asked: Result,
+) -> Sequence[ReconError]:
+    """What else is wrong, seen without the flags that the script does not have."""
+    try:
+        check_starts(config, SearchSpace(config, asked.several), make, run, lambda: asked)
+    except ReconError as error:
+        found: Sequence[ReconError] = getattr(error, "faults", [error])
+        return found
+    return ()
+
+
+def _without_unknown(config: Config, known: Collection[str]) -> Config:
+    """The configuration without the flags that the script does not have."""
+
+    def among(flags: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in flags.items() if _is_known(name, known)}
+
+    own = {name: among(flags) for name, flags in config.space.flags.items()}
+    return config.model_copy(
+        update={
+            "flags": among(config.flags),
+            "space": config.space.model_copy(update={"flags": own}),
+            "score": config.score.model_copy(update={"flags": among(config.score.flags)}),
+        }
+    )
+
+
+def _is_known(name: str, known: Collection[str]) -> bool:
+    """Whether the script's parser takes a flag; it takes beginnings of names, too."""
+    return any(one.startswith(name) for one in known)
+
+
+def _unknown_flags(config: Config, known: Collection[str]) -> list[UsageError]:
+    """The flags that the script does not have."""
     given = [
         *(("flags", name) for name in config.flags),
         *((f"space.flags.{own}", name) for own, its in config.space.flags.items() for name in its),
@@ -124,5 +164,5 @@ def _unknown_flags(config: Config, known: Collection[str] | None) -> list[UsageE
             f"{did_you_mean(name, known)}Correct its name, or leave it out.",
         )
         for key, name in given
-        if not any(one.startswith(name) for one in known)
+        if not _is_known(name, known)
     ]

@@ -20,7 +20,8 @@ _SEARCH = "search"
 _WAIT = 30.0  # seconds for which another program may hold the database
 _HELD = 20.0  # the same while the study is at work; Optuna tries some things five times
 _TAKEN = (
-    "What the new one chooses is trained unless it was trained before: finished runs are taken."
+    "The choices of the new study are trained unless they were trained before: finished runs "
+    "are reused."
 )
 _TURN = 1.0  # seconds between looks while it does, in which Ctrl-C is not heard
 
@@ -55,7 +56,7 @@ class StudyFile(StudyStore):
         self._file, self._identity, self._directions = file, identity, list(directions)
         self._name = name
         if file.exists() and not file.stat().st_size:
-            say(f"The study {file} is empty, so it is begun again. {_TAKEN}")
+            say(f"The study {file} is empty, so it is created again. {_TAKEN}")
         _wait_for(file, say)
         try:
             self._open()
@@ -69,7 +70,7 @@ class StudyFile(StudyStore):
             self.study.set_user_attr(_SEARCH, identity)
 
     def renew(self, why: str, keep: Sequence[FrozenTrial]) -> None:
-        """Set the file aside, and begin another with these of its trials."""
+        """Rename the file, and create a new one with these of its trials."""
         self._begin_anew(why)
         if self._identity:
             self.study.set_user_attr(_SEARCH, self._identity)
@@ -80,7 +81,7 @@ class StudyFile(StudyStore):
         return False
 
     def sweep(self) -> None:
-        """Do nothing: the folder is locked, so whoever was at a trial before is gone."""
+        """Do nothing: the folder is locked, so no other process is training a trial."""
 
     def close(self) -> None:
         """Let go of the file, which is then whole without its log."""
@@ -90,8 +91,8 @@ class StudyFile(StudyStore):
 
     def _cannot_be_together(self, error: ValueError) -> ReconError:
         return ReconError(
-            f"Another program has just added trials to {self._file} with which this search's "
-            f"cannot be together: {first_line(error)}. {GOES_ON} It sets that study aside."
+            f"Another program has just added trials to {self._file} that are incompatible with "
+            f"those of this search: {first_line(error)}. {GOES_ON} It then renames that study."
         )
 
     def _open(self) -> None:
@@ -113,7 +114,11 @@ class StudyFile(StudyStore):
         if self._found_directions != self._directions:
             return "has other objectives"
         of = self.study.user_attrs.get(_SEARCH)
-        return "is of another search" if self._identity and of not in (None, self._identity) else ""
+        return (
+            "belongs to another search"
+            if self._identity and of not in (None, self._identity)
+            else ""
+        )
 
     def _begin_anew(self, why: str) -> None:
         # SQLite would take away the new file's log where it closes the old one later.
@@ -121,7 +126,7 @@ class StudyFile(StudyStore):
         self._ids.clear()
         gc.collect()
         aside = set_aside(self._file)
-        self._say(f"The study {self._file} {why}. It was set aside as {aside.name}. {_TAKEN}")
+        self._say(f"The study {self._file} {why}. It was renamed to {aside.name}. {_TAKEN}")
         self._open()
 
 
@@ -151,12 +156,12 @@ def _refuse_what_is_not_damaged(error: Exception, file: Path) -> None:
     if isinstance(error, RuntimeError) and "version" in str(error) and _has_trials(file):
         raise ReconError(
             f"{file} was written by another version of Optuna: {first_line(error)}. Install that "
-            "version, or name another folder with --out."
+            "version, or give another folder with --out."
         ) from error
 
 
 def _has_trials(file: Path) -> bool:
-    """Whether there is anything in a database, whose tables may be Optuna's."""
+    """Return whether there is anything in a database, whose tables may be Optuna's."""
     try:
         with closing(sqlite3.connect(file, timeout=_WAIT)) as connection:
             return bool(connection.execute("SELECT count(*) FROM trials").fetchone()[0])

@@ -1,4 +1,4 @@
-"""What is there of a search, read without holding it, at any time."""
+"""Read the stored state of a search at any time, without locking it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _of_folder(name: str, path: Path) -> Iterator[Stored]:
     folder = SearchFolder(path)
     if not folder.study.exists():
         raise ReconError(
-            f"{path} holds no search that has come to its trials. Name its folder with --out."
+            f"{path} contains no search that has trials. Give the folder of the search with --out."
         )
     with explained(path):
         kept = optuna.storages.RDBStorage(f"sqlite:///{folder.study}")
@@ -87,10 +87,10 @@ def _study(name: str, kept: optuna.storages.RDBStorage, where: str) -> optuna.St
         return optuna.load_study(study_name=name, storage=kept)
     except KeyError as error:
         there = [one for one in optuna.get_all_study_names(kept) if not one.endswith("/runs")]
-        others = f"There are {', '.join(map(repr, there))}" if there else "There is none"
+        others = f"It contains {', '.join(map(repr, there))}" if there else "It contains none"
         raise ReconError(
-            f"{where} holds no search {name!r} that has come to its trials. {others}; the `name` "
-            "in the configuration says which is meant."
+            f"{where} contains no search {name!r} that has trials. {others}; the `name` in the "
+            "configuration selects the search."
         ) from error
 
 

@@ -130,9 +130,7 @@ class Study(OwnTrials):
                 self.store.tell(trial, TrialState.FAIL)
         board = self.board
         if board.failures and not board.ended:
-            raise ReconError(
-                f"None of the {len(board.failures)} trials went well. {board.failures[-1]}"
-            )
+            raise ReconError(f"All {len(board.failures)} trials failed. {board.failures[-1]}")
 
     def _next(self) -> tuple[int, Plan] | None:
         """A trial whose plan was never trained; None if there are enough, or no others."""
@@ -186,11 +184,11 @@ class Study(OwnTrials):
         return self._chooser.choose(ours, _place(ours), chosen)
 
     def _late(self, board: Board) -> bool:
-        """Whether no further trial is to be begun; one is in any case."""
+        """Return whether no further trial is to be begun; one is in any case."""
         return len(board) > 0 and time.monotonic() > self._until
 
     def _to_be_made_again(self, board: Board) -> list[Entry]:
-        """Plans whose training another worker was at, and is no longer."""
+        """Return plans that another worker was training and no longer is."""
         if not self.store.shared or self._late(board):
             return []
         return board.cut_off(self._config.trials)
@@ -199,7 +197,7 @@ class Study(OwnTrials):
         if numbers:
             those = "trial" if len(numbers) == 1 else "trials"
             self._say(
-                f"{those} {in_words(numbers)}: chose what was trained already, or is just being "
+                f"{those} {in_words(numbers)}: chose what was already trained or is being "
                 "trained; not counted"
             )
 
@@ -207,15 +205,15 @@ class Study(OwnTrials):
         self._exhausted = True
         if len(board) < self._config.trials:
             self._say(
-                f"The {self._config.timeout.study:g} s that `timeout.study` gives the search are "
-                f"over, so it ends with fewer than its {self._config.trials} trials."
+                f"The search has reached `timeout.study`, {self._config.timeout.study:g} s, so "
+                f"it ends with fewer than its {self._config.trials} trials."
             )
 
     def _say_exhausted(self) -> None:
         self._exhausted = True
         self._say(
-            "There is nothing in the space that was not trained already, so the search ends with "
-            f"fewer than its {self._config.trials} trials."
+            "Everything in the space was already trained, so the search ends with fewer than "
+            f"its {self._config.trials} trials."
         )
 
     def _asked_for(self, seen: Seen) -> tuple[int, Plan] | None:
@@ -225,8 +223,8 @@ class Study(OwnTrials):
             found = self._chooser.complete(fixed, seen.ours)
             if found is None:
                 self._say(
-                    f"Trial {trial.number}, which another program put into the queue, is left out: "
-                    f"its values ({fixed}) are not of this search's space."
+                    f"Trial {trial.number}, enqueued by another program, is left out: its values "
+                    f"({fixed}) are not in this search's space."
                 )
                 self.store.tell(trial.number, TrialState.FAIL)
                 self._plans[trial.number] = None
@@ -236,7 +234,7 @@ class Study(OwnTrials):
         return None
 
     def _enter(self, trial: int | FrozenTrial, plan: Plan, board: Board) -> tuple[int, str | None]:
-        """Have a plan trained by a trial, a new one or one that is there.
+        """Train a plan in a new or an existing trial.
 
         Returns:
             The trial's number, and why it is not to be trained: it repeats another, or is one too
@@ -287,7 +285,7 @@ class Study(OwnTrials):
         return self._begin(number, plan)
 
     def _begin(self, number: int, plan: Plan) -> str | None:
-        """Have a plan trained here; if it just is, for another trial, both end together."""
+        """Train a plan here; if another trial is training it, both end together."""
         there = self._waiting.get(plan.key)
         if there is None:
             self._waiting[plan.key] = []
@@ -305,7 +303,7 @@ class Study(OwnTrials):
         return SAME_AS
 
     def _end(self, number: int, ending: Ending) -> None:
-        """Write how a trial ends; of one that is still to go on only what is known of it."""
+        """Record how a trial ended, or what is known of one that continues."""
         for name, value in ending.attributes.items():
             self.store.note(number, name, value)
         if ending.state.is_finished():
@@ -313,7 +311,7 @@ class Study(OwnTrials):
             self.store.tell(number, ending.state, ending.values)
 
     def _ending(self, known: Trained | None, first: FrozenTrial | None) -> Ending | None:
-        """How a trial ends that repeats a baseline or another trial; None if it repeats none."""
+        """Return the outcome of a trial that repeats a baseline or a trial; None otherwise."""
         if known is not None:
             return Ending(
                 TrialState.COMPLETE,
@@ -353,7 +351,7 @@ class Study(OwnTrials):
         return self._train(plan, report)
 
     def _conclude(self, number: int, plan: Plan, future: Future[Trained], phase: Phase) -> None:
-        """Tell Optuna, and the user, how a training ended."""
+        """Report to Optuna and the user how a training ended."""
         error = future.exception()
         if error is None:
             found = future.result()
@@ -391,7 +389,7 @@ class Study(OwnTrials):
             callback(self.store.study, self.store.study.get_trials(deepcopy=False)[number])
 
     def _others_at_work(self) -> bool:
-        """Wait a moment for what other processes train; false if nothing is left to be trained."""
+        """Wait briefly for other processes; return False if nothing is left to train."""
         if not self.store.shared:
             return False
         board = self.board
@@ -403,7 +401,7 @@ class Study(OwnTrials):
         return True
 
     def _recover(self) -> None:
-        """Take up what an earlier session left: trials cut off in between, and failed ones."""
+        """Continue with interrupted and failed trials of an earlier session."""
         ours = self._without_conflicts(self.trials)
         board = Board(ours, self._plans)
         for trial in ours:
@@ -431,12 +429,12 @@ class Study(OwnTrials):
 
 
 def _place(ours: Sequence[FrozenTrial]) -> int:
-    """How many times was chosen before."""
+    """Return how many times a trial was chosen before."""
     return sum(
         AGAIN not in trial.user_attrs and "fixed_params" not in trial.system_attrs for trial in ours
     )
 
 
 def _streak(ours: Sequence[FrozenTrial]) -> int:
-    """How many times in a row what was trained already was chosen last."""
+    """Return how many of the last choices in a row were already trained."""
     return next((n for n, trial in enumerate(reversed(ours)) if not repeats(trial)), len(ours))

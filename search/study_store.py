@@ -1,4 +1,4 @@
-"""Where a search keeps its Optuna study, and what Optuna's study has no method for."""
+"""The store of a search's Optuna study, with operations that Optuna's study lacks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def open_study(storage: RDBStorage, name: str, directions: Sequence[str]) -> opt
 
 
 def name_objectives(study: optuna.Study, names: Sequence[str]) -> None:
-    """Have figures and dashboards show the objectives by their names."""
+    """Make figures and dashboards show the names of the objectives."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names(list(names))
@@ -75,7 +75,7 @@ class StudyStore(ABC):
         return number
 
     def report(self, number: int, value: float, epoch: int) -> None:
-        """Write down what a trial had reached after an epoch."""
+        """Record the lead of a trial after an epoch."""
         if len(self.study.directions) > 1:
             self._curves[number] = longer(self._curves.get(number), epoch, value)
             self.note(number, CURVE, self._curves[number])
@@ -95,7 +95,7 @@ class StudyStore(ABC):
         self.keep(number, made.system_attrs)
 
     def keep(self, number: int, attributes: Mapping[str, Any]) -> None:
-        """Write what a sampler or a pruner keeps for itself in a trial."""
+        """Record the data that a sampler or a pruner stores in a trial."""
         with self._unless_ended(number):
             for key, value in attributes.items():
                 self._storage.set_trial_system_attr(self._trial(number), key, value)
@@ -117,7 +117,7 @@ class StudyStore(ABC):
 
     @abstractmethod
     def renew(self, why: str, keep: Sequence[FrozenTrial]) -> None:
-        """Begin another study with these of the trials, for no more can be added to this one.
+        """Create another study with these trials, because none can be added to this one.
 
         Raises:
             ReconError: Others are at work in it.
@@ -137,7 +137,7 @@ class StudyStore(ABC):
 
     @abstractmethod
     def _cannot_be_together(self, error: ValueError) -> Exception:
-        """What to raise where another program's trials are in the way of ours."""
+        """Return the error for incompatible trials of another program."""
 
     @property
     def _found_directions(self) -> list[str]:
@@ -152,12 +152,12 @@ class StudyStore(ABC):
             if number not in self._ended_by_others:
                 self._ended_by_others.add(number)
                 self._say(
-                    f"Trial {number} was ended by another program while this search was at it, and "
-                    "is left as it is."
+                    f"Trial {number} was ended by another program while this search was training "
+                    "it, and is not changed."
                 )
 
     def _write(self, trial_id: int, there: FrozenTrial, chosen: FrozenTrial) -> None:
-        """Write what was chosen for a trial and is not there yet."""
+        """Record the choices of a trial that are not recorded yet."""
         for name in chosen.params.keys() - there.params.keys():
             distribution = chosen.distributions[name]
             value = distribution.to_internal_repr(chosen.params[name])

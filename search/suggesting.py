@@ -1,4 +1,4 @@
-"""How Optuna is asked for a value of a list or a range."""
+"""Ask Optuna for a value of a list or a range."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from libmtl_recon_search.ranges import Range
 
 
 def suggest(trial: optuna.trial.BaseTrial, name: str, among: Sequence[Any] | Range) -> Any:
-    """Have Optuna choose a value.
+    """Let Optuna choose a value.
 
     Raises:
         ValueError: The trial has a fixed value that is not among these.
@@ -39,7 +39,7 @@ def suggest(trial: optuna.trial.BaseTrial, name: str, among: Sequence[Any] | Ran
 
 
 def label(value: Any, among: Sequence[Any] | Range) -> Any:
-    """A value as Optuna takes it: a list is no category."""
+    """Return a value in Optuna's form, in which a list cannot be a category."""
     if isinstance(among, Range) or not isinstance(value, list | tuple):
         return value
     return " ".join(map(str, value))

@@ -1,4 +1,4 @@
-"""How a trial's training goes, and ends."""
+"""The course and the end of a trial's training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Pruned(Exception):  # noqa: N818  # no error, but how a training may end
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training went.
+    """The result of a training.
 
     Attributes:
         values: The objectives.
@@ -46,7 +46,7 @@ Train = Callable[[Plan, Reached], Trained]
 
 @dataclass(frozen=True)
 class Ending:
-    """How a trial ends."""
+    """The end of a trial."""
 
     state: TrialState
     values: Sequence[float] | None = None

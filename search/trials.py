@@ -1,4 +1,4 @@
-"""The trials of a search in words: what each trained, how it ended, why numbers are left out."""
+"""Describe the trials of a search: plan, state, and why numbers are left out."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TrialLine:
 def trial_lines(
     trials: Sequence[FrozenTrial], plans: Callable[[FrozenTrial], Plan]
 ) -> list[TrialLine]:
-    """All trials in words, each plan once; what was made again, or cut off, is left out.
+    """Describe all trials, each plan once, without repeated and interrupted ones.
 
     Args:
         trials: A search's own.
@@ -87,7 +87,7 @@ def trial_lines(
 
 
 def best_and_failed(lines: Sequence[TrialLine]) -> list[TrialLine]:
-    """What of the trials is worth a terminal's space: the best, and those that failed."""
+    """Return the trials to print on a terminal: the best, and those that failed."""
     failed = [line for line in lines if line.ended == "failed"]
     whole = [line for line in lines if line.value is not None]
     return sorted(whole, key=lambda line: -(line.value or 0.0))[:_SHOWN] + failed[-_SHOWN:]

@@ -1,4 +1,4 @@
-"""What a failing machine does to a search: a full disk, a locked database, damaged files.
+"""Handle failures of the machine: a full disk, a locked database, damaged files.
 
 These are three things. Where a disk is full or a database locked nothing is damaged, and the same
 command goes on once there is room. What is damaged is set aside and made again.
@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from libmtl_recon import ReconError
 
-GOES_ON = "Nothing that was finished is lost: the same command then goes on where it stopped."
+GOES_ON = "Finished runs are kept: the same command then resumes where it stopped."
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _FULL, _BUSY, _SYSTEM = "full", "busy", "system"
@@ -39,7 +39,7 @@ class MachineError(ReconError):
 
 
 def machine_error(error: BaseException, where: Path) -> MachineError | None:
-    """What to say of an error that the machine caused; None if it did not.
+    """Return the message for an error that the machine caused; None for other errors.
 
     Args:
         error: What was raised, perhaps because of another error.
@@ -59,7 +59,7 @@ def machine_error(error: BaseException, where: Path) -> MachineError | None:
 
 @contextlib.contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Turn what the machine does to a search into one paragraph.
+    """Convert errors of the machine to one message.
 
     Raises:
         MachineError: A disk is full, or a file cannot be read or written, or is locked.
@@ -72,18 +72,18 @@ def explained(folder: Path) -> Iterator[None]:
         if found is not None:
             raise found from error
         raise ReconError(
-            f"The study in {folder} cannot be used any more: {first_line(error)}. {GOES_ON} It "
-            "sets what is damaged aside, and takes the finished runs again."
+            f"The study in {folder} can no longer be used: {first_line(error)}. {GOES_ON} It "
+            "renames damaged files, and reuses the finished runs."
         ) from error
 
 
 def said_no_room(text: str) -> bool:
-    """Whether a program's last words are that there was no room for what it wrote."""
+    """Return whether a program's last output reports a full disk."""
     return any(os.strerror(number) in text for number in _NO_ROOM)
 
 
 def set_aside(file: Path) -> Path:
-    """Rename a damaged file, and what belongs to a database, to ``*.damaged-N``; its new name."""
+    """Rename a damaged file, with a database's other files, to ``*.damaged-N``; return the name."""
     taken = (file.with_name(f"{file.name}.damaged-{number}") for number in count(1))
     aside = next(name for name in taken if not name.exists())
     file.replace(aside)
@@ -94,7 +94,7 @@ def set_aside(file: Path) -> Path:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind."""
+    """Return the first line of an error's message, or its type."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
 
@@ -104,11 +104,11 @@ def _of_system(error: OSError, where: Path) -> MachineError:
     place = error.filename or where
     if error.errno in _NO_ROOM:
         return MachineError(
-            f"Cannot write to {place}: {said}. Make room there (where a file is too large, raise "
-            f"the limit that `ulimit -f` shows). {GOES_ON}"
+            f"Cannot write to {place}: {said}. Make room there (if a file is too large, raise "
+            f"the limit shown by `ulimit -f`). {GOES_ON}"
         )
     return MachineError(
-        f"Cannot use {place}: {said}. Fix that, or name another folder with --out. {GOES_ON}"
+        f"Cannot use {place}: {said}. Fix that, or give another folder with --out. {GOES_ON}"
     )
 
 
@@ -123,13 +123,13 @@ def _of_database(error: sqlite3.Error, where: Path) -> MachineError | None:
     if kind == _BUSY:
         return MachineError(
             f"The study in {where} is locked by another program ({said}), for example a database "
-            f"browser, a backup, or a study of your own. It is not damaged. End that program, or "
-            f"wait until it lets go. {GOES_ON}"
+            "browser, a backup, or a study of your own. It is not damaged. End that program, or "
+            f"wait until it releases the lock. {GOES_ON}"
         )
     if kind == _SYSTEM:
         return MachineError(
-            f"The study in {where} cannot be read or written ({said}): see that the disk is there, "
-            "that it is not full, that you may write to the folder, and what `ulimit -f` allows. "
-            f"{GOES_ON}"
+            f"The study in {where} cannot be read or written ({said}): check that the disk is "
+            "mounted and not full, that you may write to the folder, and the limit shown by "
+            f"`ulimit -f`. {GOES_ON}"
         )
     return None

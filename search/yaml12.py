@@ -61,7 +61,7 @@ class _Loader(yaml.SafeLoader):
             self._sizes[id(node)] = 1 + sum(self._sizes[id(part)] for part in _parts(node))
         if self._sizes[id(node)] > _MOST:
             raise yaml.composer.ComposerError(
-                None, None, f"it stands for more than {_MOST} values", mark
+                None, None, f"it expands to more than {_MOST} values", mark
             )
         return node
 
@@ -71,7 +71,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen and key.value != "<<":
-                    raise _wrong(key, f"the key {_shown(key.value)} is there twice")
+                    raise _wrong(key, f"the key {_shown(key.value)} occurs twice")
                 seen.add((key.tag, key.value))
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
@@ -81,7 +81,7 @@ class _Loader(yaml.SafeLoader):
         text = str(self.construct_scalar(node))
         for character in text:
             if unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n":
-                raise _wrong(node, f"a text has the character U+{ord(character):04X}")
+                raise _wrong(node, f"a string contains the character U+{ord(character):04X}")
         return text
 
     def construct_whole(self, node: yaml.ScalarNode) -> int:
@@ -100,12 +100,11 @@ class _Loader(yaml.SafeLoader):
     def _literal(self, node: yaml.ScalarNode, kind: str) -> str:
         text = str(self.construct_scalar(node))
         if not _RULES[kind].match(text):
-            raise _wrong(node, f"{_shown(text)} is no {kind}")
+            raise _wrong(node, f"{_shown(text)} is not a valid {kind}")
         if len(text) > _DIGITS:
             raise _wrong(
                 node,
-                f"a number has {len(text)} digits, which must be {_DIGITS} or fewer (in quotes it "
-                "is a text)",
+                f"a number has {len(text)} digits, more than {_DIGITS} (in quotes it is a string)",
             )
         return text
 

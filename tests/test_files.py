@@ -32,9 +32,13 @@ def test_what_is_there_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", IMPOSSIBLE[:4:3] + IMPOSSIBLE[2:3], ids=lambda n: ascii(n[:6]))
 def test_a_name_that_no_file_can_have_is_refused(name: str, tmp_path: Path) -> None:
-    rule = "must be a name that a file can have"
+    rule = "must be a valid file name"
     for check in (check_name, check_writable):
-        with pytest.raises(UsageError, match=rf"^--out {rule} \(got .*\)\. The system says: .+\.$"):
+        with pytest.raises(
+            UsageError,
+            match=rf"^--out {rule} \(got .*\)\. The system reports: "
+            r".+\.$",
+        ):
             check("--out", f"{tmp_path}/{name}")
 
 

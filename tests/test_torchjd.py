@@ -172,7 +172,7 @@ def split_problem() -> tuple[nn.Module, torch.Tensor]:
 @pytest.mark.parametrize("batch_dim", [0, None])
 def test_the_engine_would_leave_out_task_specific_layers(batch_dim: int | None) -> None:
     split, x = split_problem()
-    with pytest.raises(ReconError, match=r"before the first split alone, or take .* torchjd"):
+    with pytest.raises(ReconError, match=r"before the first split, or compute .* torchjd"):
         Engine(split, batch_dim=batch_dim)
     # What it advises first ...
     engine = Engine(split[0], batch_dim=batch_dim)
@@ -207,7 +207,11 @@ def test_an_engine_over_what_stands_behind_the_split_is_told_what_to_do() -> Non
     network = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
     split = split_layers(network, ["0"], ["a", "b"])
     engine = Engine(split[2], batch_dim=0)
-    with pytest.raises(ReconError, match=r"Engine takes the modules .* before the first split"):
+    with pytest.raises(
+        ReconError,
+        match=r"Engine supports only the modules .*before the first "
+        r"split",
+    ):
         split(torch.randn(8, 4))
     del engine
 

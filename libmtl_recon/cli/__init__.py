@@ -15,23 +15,25 @@ from libmtl_recon.errors import ReconError
 from libmtl_recon.output import INTERRUPTED, end_by_pipe, guarded, warn
 
 _EPILOG = """\
-a typical session:
-  libmtl-recon run main.py --weighting EW              your LibMTL script, unchanged
-  libmtl-recon score main.py --weighting EW            where do its tasks conflict?
-  libmtl-recon layers show                             the ranking of its layers
+a typical session (main.py is a LibMTL script):
+  libmtl-recon run main.py --weighting EW              run the script, unchanged
+  libmtl-recon score main.py --weighting EW            measure in which layers its tasks conflict
+  libmtl-recon layers show                             show the ranking of its layers
   libmtl-recon run main.py --weighting GradOPS --gradops_alpha -1 --arch Recon --recon_k 12
-  libmtl-recon search study.yaml                       let Optuna find S, K, alpha, weighting
+  libmtl-recon search study.yaml                       search for S, K, alpha and the weighting
 
-`libmtl-recon search` alone runs a search of two minutes on embedded data.
+S is the severity below which a cosine counts as a conflict, K the number of layers to split, alpha
+the exponent of GradOPS. `libmtl-recon search` without a file runs a search of two minutes on
+included data.
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command."""
+    """Return the parser of the whole command."""
     parser = Parser(
         prog="libmtl-recon",
         description="Find the layers in which the tasks of a LibMTL network conflict, give each "
-        "task its own copy of the worst, and search for the dose.",
+        "task its own copy of the layers that conflict most, and search for the best settings.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -83,7 +85,7 @@ def _run(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
 
 
 def _refuse_ranks() -> None:
-    """Refuse, under torchrun, what several processes would only do several times."""
+    """Refuse, under torchrun, commands that each process would only repeat."""
     if "RANK" not in os.environ:
         return
     from libmtl_recon.integrations.libmtl.data_parallel.environment import world
@@ -91,13 +93,13 @@ def _refuse_ranks() -> None:
     if world() is not None:
         raise ReconError(
             "torchrun can start `libmtl-recon run` and `libmtl-recon score`; any other command "
-            "would be done once per rank. Run it without torchrun. A search starts its trials by "
-            "torchrun where its file says `launch: {nproc_per_node: 2}`."
+            "would be run once per rank. Run it without torchrun. A search starts its trials "
+            "with torchrun if its file contains `launch: {nproc_per_node: 2}`."
         )
 
 
 def _says_why(error: ReconError) -> bool:
-    """Whether this process is to say an error: under torchrun one rank does."""
+    """Return whether this process reports an error: under torchrun, one rank does."""
     if "RANK" not in os.environ:
         return True
     from libmtl_recon.integrations.libmtl.data_parallel.endings import says_why

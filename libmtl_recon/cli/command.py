@@ -1,4 +1,4 @@
-"""What all commands have in common."""
+"""Functions that all commands use."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def add_command(commands: Any, name: str, summary: str, description: str, epilog
 
 
 def add_script(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    """Add ``script`` and ``args``: a script's name and, untouched, everything behind it.
+    """Add ``script`` and ``args``: a script's name and, unchanged, everything after it.
 
     Args:
         parser: The command's.
-        optional: Without one ``script`` is None.
+        optional: Whether the script may be left out; ``script`` is then None.
     """
     parser.add_argument(
         "-m",
@@ -56,8 +56,8 @@ def add_script(parser: argparse.ArgumentParser, *, optional: bool = False) -> No
         # Not a positional and a REMAINDER: of these two, argparse takes a `--` between them away.
         nargs=argparse.REMAINDER if optional else argparse.PARSER,
         action=_ScriptAndArgs,
-        help=f"path of a LibMTL script, or a built-in problem: {', '.join(BUILT_IN)}; "
-        "everything behind it goes to the script" + (" (default: none)" if optional else ""),
+        help=f"path of a LibMTL script, or a built-in problem: {', '.join(BUILT_IN)}; everything "
+        "after it is passed to the script" + (" (default: none)" if optional else ""),
     )
     if optional:  # argparse would show three dots
         parser.usage = "%(prog)s [-h] [-m] [SCRIPT ...]"
@@ -66,14 +66,14 @@ def add_script(parser: argparse.ArgumentParser, *, optional: bool = False) -> No
 
 
 def target_of(options: argparse.Namespace) -> Target:
-    """What the options of :func:`add_script` name."""
+    """Return the target that the options of :func:`add_script` name."""
     from libmtl_recon.launcher import Target
 
     return Target(options.script, options.module)
 
 
 def launch(options: argparse.Namespace, hooks: Sequence[TrainerHook]) -> int:
-    """Run what the options of :func:`add_script` name; returns its exit status."""
+    """Run the target that the options of :func:`add_script` name, and return its exit status."""
     from libmtl_recon.launcher import run
 
     with released():
@@ -81,8 +81,8 @@ def launch(options: argparse.Namespace, hooks: Sequence[TrainerHook]) -> int:
     ours = [word for word in options.args if word.partition("=")[0] in options.own_flags]
     if status == _NO_SUCH_FLAG and ours:
         warn(
-            f"libmtl-recon: {ours[0]} stands behind {options.script}, so that the script got it. "
-            f"A flag of libmtl-recon's own stands in front of {options.script}."
+            f"libmtl-recon: {ours[0]} was given after {options.script} and therefore passed to "
+            f"the script. Put flags of libmtl-recon before {options.script}."
         )
     return status
 
@@ -95,7 +95,7 @@ class _ScriptAndArgs(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        """Tell the script from its arguments."""
+        """Separate the script from its arguments."""
         # Only some versions of argparse take away a `--` that stands first.
         given = values[1:] if values[:1] == ["--"] else values
         if not values and self.nargs == argparse.REMAINDER:

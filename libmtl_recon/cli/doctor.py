@@ -1,4 +1,4 @@
-"""``libmtl-recon doctor``: what was found, and what is done about it."""
+"""``libmtl-recon doctor``: report versions, the device, and the state of each patch."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from libmtl_recon.errors import ReconError, UsageError
 _PACKAGES = ("libmtl-recon", "torch", "torchvision", "numpy", "optuna")
 _SUMMARY = "show versions, device, what is patched in LibMTL, and how gradients are computed"
 _DESCRIPTION = """\
-Show which LibMTL was found, on what it would train, where profiles are kept, and which of LibMTL's
-defects are patched. LIBMTL_RECON_PATCHES=none switches all patches off; with
-LIBMTL_RECON_PATCHES=NAME,NAME those alone are applied, also to a LibMTL of an unknown version, for
+Show which LibMTL was found, on which device it would train, where profiles are kept, and which of
+LibMTL's defects are patched. LIBMTL_RECON_PATCHES=none switches all patches off; with
+LIBMTL_RECON_PATCHES=NAME,NAME only these are applied, also to an unknown version of LibMTL, for
 which the others are not checked.
 
 With a script, show instead how the inner products of the tasks' gradients will be computed in each
-shared layer (--recon_gradients): the script is run up to its first training step, of which nothing
-is learned.
+shared layer (--recon_gradients): the script is run up to its first training step, which does not
+change the network.
 """
 _EPILOG = """\
 examples:
   libmtl-recon doctor
   libmtl-recon doctor main.py --weighting GradOPS
-  libmtl-recon doctor main.py --weighting EW --recon_gradients ghost     of scoring
+  libmtl-recon doctor main.py --weighting EW --recon_gradients ghost     for scoring
 """
 
 
@@ -42,7 +42,7 @@ def _handle(options: argparse.Namespace) -> int:
         return _show_plan(options)
     if options.module:
         raise UsageError(
-            "-m", "needs a module's name behind it", None, "Name one, or leave it out."
+            "-m", "needs the name of a module after it", None, "Add a name, or leave -m out."
         )
     return _show_facts()
 
@@ -59,7 +59,7 @@ def _show_plan(options: argparse.Namespace) -> int:
         if status == 0:
             raise ReconError(
                 f"{target_of(options)} ended before it called the backward of a LibMTL model, so "
-                "there is nothing to show. Have its Trainer train."
+                "there is nothing to show. Make its Trainer train."
             )
         return status
     say(f"--weighting {found.weighting} {found.what}")
@@ -74,12 +74,12 @@ def _show_plan(options: argparse.Namespace) -> int:
     say("")
     numbers, held = found.plan.numbers, found.plan.held
     say(
-        f"Of {found.tasks} tasks' gradients of {numbers:,} numbers each, {held:,} each are held at "
-        f"a time ({100 * held / max(numbers, 1):.3g} %). "
+        f"{found.tasks} task gradients have {numbers:,} numbers each, of which {held:,} are held "
+        f"at a time ({100 * held / max(numbers, 1):.3g} %). "
         + (
             "The update is their weighted sum."
             if found.plan.stored
-            else "The update is one backward pass more."
+            else "The update is one additional backward pass."
         )
     )
     return status
@@ -113,7 +113,7 @@ def _show_facts() -> int:
         table.add_row(patch.name, found.get(patch.name, "not needed"), patch.reason)
     show_table(console, table)
     for name, functions in unknown_functions(libmtl).items():
-        say(f"{name}: of an unknown version of LibMTL, and left alone: {', '.join(functions)}")
+        say(f"{name}: left unchanged, from an unknown version of LibMTL: {', '.join(functions)}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""``libmtl-recon extract``: one task's plain network, out of a trained model."""
+"""``libmtl-recon extract``: extract one task's plain network from a trained model."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from libmtl_recon.files import check_writable
 
 _DESCRIPTION = """\
 Write one task's network of a trained model as a plain state dict: the encoder's own keys under
-`encoder.`, the decoder's under `decoder.`, no trace of task-specific layers. The script is run with
-the flags that it was trained with, to build the model and to get one batch, on which the network
-is compared with the model; nothing is trained.
+`encoder.`, the decoder's under `decoder.`, without task-specific layers. The script is run with
+the flags with which the model was trained, to build the model and to get one batch, on which the
+network is compared with the model; nothing is trained.
 """
 _EPILOG = """\
 examples:
   libmtl-recon extract --task digit best.pt main.py --arch Recon
   libmtl-recon extract --task digit --export digit.pt2 best.pt main.py --arch Recon
 
-CHECKPOINT is what torch.save(trainer.model.state_dict(), FILE) or LibMTL's --save_path wrote. The
-network is built again from its own classes alone:
+CHECKPOINT is a file written by torch.save(trainer.model.state_dict(), FILE) or LibMTL's
+--save_path. To load the result, only the network's own classes are needed:
 
   net = torch.nn.Sequential()
   net.add_module("encoder", Encoder())
@@ -36,18 +36,20 @@ def add_parser(commands: Any) -> None:
     parser = add_command(
         commands,
         "extract",
-        "write one task's plain network of a trained model",
+        "write one task's plain network from a trained model",
         _DESCRIPTION,
         _EPILOG,
     )
-    parser.add_argument("--task", metavar="NAME", required=True, help="whose network")
+    parser.add_argument(
+        "--task", metavar="NAME", required=True, help="the task whose network is written"
+    )
     parser.add_argument(
         "--out", metavar="FILE", help="where to write the state dict (default: NAME.pt)"
     )
     parser.add_argument(
         "--export",
         metavar="FILE.pt2",
-        help="write the network as a program of torch.export, too, for batches of any size",
+        help="also write the network as a torch.export program, for batches of any size",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the trained model's state dict")
     add_script(parser)
@@ -78,7 +80,7 @@ def _handle(options: argparse.Namespace) -> int:
         if status == 0 and hook.attached:
             raise ReconError(
                 f"{target_of(options)} built a Trainer, but no batch reached its model, so the "
-                "network could not be compared with it. Have the script train or test."
+                "network could not be compared with it. Make the script train or test."
             )
         return status
     network = network.cpu()

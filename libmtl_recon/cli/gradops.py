@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from libmtl_recon.weighting.gradops_log import GradOPSLog
 
 _DESCRIPTION = """\
-Look into runs of --weighting GradOPS that were logged by --gradops_log FILE.
+Analyse runs of --weighting GradOPS that were logged with --gradops_log FILE.
 """
 _EPILOG = """\
 a session:
@@ -22,18 +22,18 @@ a session:
   libmtl-recon gradops plot plain.csv minus3.csv
 """
 _PLOT_DESCRIPTION = """\
-Draw logs of --gradops_log against the training steps, and print their means:
+Plot logs written by --gradops_log against the training steps, and print their means:
 
-  weight w             what the task's deconflicted gradient is multiplied by (Eq. 5 of the
-                       GradOPS paper); 1 on average over the tasks, always 1 for alpha = 0
-  relative speed r     how fast the plain sum of the deconflicted gradients would move along the
-                       task's own gradient (Eq. 4): above 1 for dominating tasks, below 1 for
-                       dominated; alpha < 0 gives weight to the latter
-  pairs in conflict    the share of pairs of tasks whose gradients have a negative dot product
+  weight w             factor of the task's deconflicted gradient (Eq. 5 of the GradOPS paper);
+                       1 on average over the tasks, always 1 for alpha = 0
+  relative speed r     how far the plain sum of the deconflicted gradients moves along the task's
+                       own gradient (Eq. 4): above 1 for dominating tasks, below 1 for dominated
+                       tasks; alpha < 0 favours the latter
+  pairs in conflict    share of pairs of tasks whose gradients have a negative dot product
 
-One log gives a line per task. Several logs of the same tasks, e.g. with different alphas, give a
-column per task and a line per run (Figure 6 of the paper). Logs of runs that still train can be
-drawn.
+One log gives one line per task. Several logs of the same tasks, e.g. with different alphas, give
+one column per task and one line per run (Figure 6 of the paper). Logs of runs that are still
+training can be plotted.
 """
 _PLOT_EPILOG = """\
 examples:
@@ -45,17 +45,17 @@ examples:
 def add_parser(commands: Any) -> None:
     """Add the subcommand."""
     parser = add_command(
-        commands, "gradops", "draw the logs of GradOPS runs", _DESCRIPTION, _EPILOG
+        commands, "gradops", "plot the logs of GradOPS runs", _DESCRIPTION, _EPILOG
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     plot = add_command(
         actions,
         "plot",
-        "weights, speeds and conflicts of one run or several, as a picture",
+        "plot weights, speeds and conflicts of one or several runs",
         _PLOT_DESCRIPTION,
         _PLOT_EPILOG,
     )
-    plot.add_argument("logs", metavar="LOG", nargs="+", help="a .csv file of --gradops_log")
+    plot.add_argument("logs", metavar="LOG", nargs="+", help="a .csv file written by --gradops_log")
     plot.add_argument(
         "--out",
         metavar="FILE",
@@ -66,7 +66,7 @@ def add_parser(commands: Any) -> None:
         "--smooth",
         type=int,
         metavar="N",
-        help="draw running means over N steps; 1 draws each step (default: a fiftieth of the run)",
+        help="plot running means over N steps; 1 plots each step (default: a fiftieth of the run)",
     )
     plot.set_defaults(handle=_plot)
 
@@ -81,7 +81,10 @@ def _plot(options: argparse.Namespace) -> int:
     check_picture("--out", options.out)
     if options.smooth is not None and options.smooth < 1:
         raise UsageError(
-            "--smooth", "must be a whole number from 1 up", options.smooth, "1 draws each step."
+            "--smooth",
+            "must be a whole number from 1 up",
+            options.smooth,
+            "Use 1 to plot each step.",
         )
     logs = [read_log(file) for file in options.logs]
     draw_logs(logs, options.out, names=options.logs, smooth=options.smooth)

@@ -1,4 +1,4 @@
-"""``libmtl-recon layers``: the conflict profiles kept on this machine."""
+"""``libmtl-recon layers``: work with the conflict profiles kept on this machine."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from libmtl_recon.texts import bounded
 # Characters of a line about a profile's origin; of profiles that were added up, lines.
 _LONGEST, _MOST_ADDED = 1000, 100
 _DESCRIPTION = """\
-List, show, compare, add up, tabulate, draw, export, import and remove the conflict profiles that
+List, show, compare, add, tabulate, draw, export, import and remove the conflict profiles that
 `libmtl-recon score` keeps, one JSON file each, in the user's cache folder (or the folder in
 LIBMTL_RECON_CACHE).
 """
 _EPILOG = """\
 examples:
   libmtl-recon layers list
-  libmtl-recon layers show                      the newest profile's ranking
+  libmtl-recon layers show                      the ranking of the newest profile
   libmtl-recon layers show 3f2a --s -0.05 --k 12 --plot conflicts.png
   libmtl-recon layers export 3f2a resnet18.json
   libmtl-recon run main.py --arch Recon --recon_k 12 --recon_layers resnet18.json
-  libmtl-recon layers compare 3f2a 90cd         are two rankings alike?
-  libmtl-recon layers add 3f2a 90cd             one profile of two runs
-  libmtl-recon layers table 3f2a 90cd --layers  shares of cosines before and after
+  libmtl-recon layers compare 3f2a 90cd         how similar are two rankings?
+  libmtl-recon layers add 3f2a 90cd             the sum of two profiles
+  libmtl-recon layers table 3f2a 90cd --layers  shares of cosines, per layer
   libmtl-recon layers plot 3f2a 90cd --out cosines.png
 
 An ID may be shortened to its first characters.
@@ -37,22 +37,22 @@ def add_parser(commands: Any) -> None:
     parser = add_command(
         commands,
         "layers",
-        "show, compare, add up, draw, export and import conflict profiles",
+        "show, compare, add, draw, export and import conflict profiles",
         _DESCRIPTION,
         _EPILOG,
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    actions.add_parser("list", help="all profiles, newest first").set_defaults(handle=_list)
+    actions.add_parser("list", help="list all profiles, newest first").set_defaults(handle=_list)
 
-    show = actions.add_parser("show", help="a profile's origin and its ranking of layers")
+    show = actions.add_parser("show", help="show a profile's origin and its ranking of layers")
     show.add_argument("id", metavar="ID", nargs="?", help="the profile (default: the newest)")
     show.add_argument(
         "--s", type=float, default=-0.1, metavar="S", help="severity (default: %(default)s)"
     )
     show.add_argument(
-        "--k", type=int, metavar="K", help="only the K worst, which --recon_k K splits"
+        "--k", type=int, metavar="K", help="show only the K worst layers, which --recon_k K splits"
     )
-    show.add_argument("--plot", metavar="FILE", help="draw it, as .png, .svg or .pdf")
+    show.add_argument("--plot", metavar="FILE", help="draw the profile, as .png, .svg or .pdf")
     show.set_defaults(handle=_show)
 
     export = actions.add_parser("export", help="write a profile to a file")
@@ -60,7 +60,7 @@ def add_parser(commands: Any) -> None:
     export.add_argument("file", metavar="FILE")
     export.set_defaults(handle=_export)
 
-    import_ = actions.add_parser("import", help="keep the profile in a file")
+    import_ = actions.add_parser("import", help="copy the profile in a file into the cache")
     import_.add_argument("file", metavar="FILE")
     import_.set_defaults(handle=_import)
 
@@ -82,7 +82,7 @@ def _list(_: argparse.Namespace) -> int:
         say(f"libmtl-recon: {left}", error=True)
     entries = cache.list()
     if not entries:
-        say(f"No conflict profiles in {cache.folder}. Make one with `libmtl-recon score SCRIPT`.")
+        say(f"No conflict profiles in {cache.folder}. Create one with `libmtl-recon score SCRIPT`.")
         return 0
     console = make_console()
     headings = ("id", "data set", "encoder", "layers", "tasks", "weighting", "steps", "date")
@@ -113,8 +113,8 @@ def _show(options: argparse.Namespace) -> int:
     entries = cache.list() if options.id is None else [cache.load(options.id)]
     if not entries:
         raise ReconError(
-            f"There is no conflict profile in {cache.folder} to show. Make one with `libmtl-recon "
-            "score SCRIPT`."
+            f"There is no conflict profile in {cache.folder} to show. Create one with "
+            "`libmtl-recon score SCRIPT`."
         )
     entry = entries[0]
     if options.k is not None:

@@ -1,4 +1,4 @@
-"""The command's argument parser: no shortened flags, and "Did you mean" for names that are none."""
+"""The command's argument parser: no abbreviated flags, and "Did you mean" for unknown names."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LONGEST = 1000  # characters of a message
 
 
 class Parser(argparse.ArgumentParser):
-    """Parses the words of the command or of a subcommand, whose parsers are of this class too.
+    """Parse the words of the command or of a subcommand, whose parsers are also of this class.
 
-    Flags are not completed: one that is added later, or one of the script's that stands in front
-    of its name, would silently become another.
+    Abbreviated flags are not accepted: a flag that is added later, or a flag of the script that is
+    given before its name, would silently become another flag.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -26,12 +26,12 @@ class Parser(argparse.ArgumentParser):
         self._others: dict[str, Parser] = {}
 
     def add_subparsers(self, **kwargs: Any) -> Any:
-        """Add the place of a subcommand, as ``argparse`` does."""
+        """Add subcommands, as ``argparse`` does."""
         self._commands = super().add_subparsers(**kwargs)
         return self._commands
 
     def add_other(self, word: str, **kwargs: Any) -> Parser:
-        """Add a parser that takes this one's place where a word stands first; any other may, too.
+        """Add a parser that replaces this one if the first word is ``word``.
 
         Args:
             word: The word; a file of this name is given as ``./word``.
@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
         return self._others[word]
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse words; ends the program where one is no flag or no subcommand of this parser."""
+        """Parse words; end the program if one is not a flag or subcommand of this parser."""
         words = sys.argv[1:] if args is None else list(args)
         if words and words[0] in self._others:
             return self._others[words[0]].parse_known_args(words[1:], namespace)
@@ -53,7 +53,7 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
     def error(self, message: str) -> Any:
-        """End the program with a usage line and a message, whose length is bounded."""
+        """End the program with a usage line and a message of bounded length."""
         super().error(bounded(printable(message), _LONGEST))
 
     def _refuse_unknown_command(self, words: Sequence[str]) -> None:
@@ -67,17 +67,17 @@ class Parser(argparse.ArgumentParser):
             kind = str(self._commands.metavar).lower()
             known = list(self._commands.choices)
             self.error(
-                f"There is no {kind} {bounded(repr(name), 100)}. {did_you_mean(name, known)}"
-                f"There are: {', '.join(known)}."
+                f"Unknown {kind} {bounded(repr(name), 100)}. {did_you_mean(name, known)}Known "
+                f"{kind}s: {', '.join(known)}."
             )
 
     def _refuse_unknown_flag(self, unknown: Sequence[str], found: argparse.Namespace) -> None:
         word = unknown[0]
         if not word.startswith("-"):
-            self.error(f"There is no place for {bounded(repr(word), 100)} here.")
+            self.error(f"Unexpected argument {bounded(repr(word), 100)}.")
         flag = word.partition("=")[0]
         hint = did_you_mean(
             flag, (known for known in self._option_string_actions if len(known) > 2)
         )
-        where = "A script's own flags stand behind its name." if hasattr(found, "script") else ""
-        self.error(f"There is no flag {bounded(flag, 100)} here. {hint}{where}".rstrip())
+        where = "Flags of the script must follow its name." if hasattr(found, "script") else ""
+        self.error(f"Unknown flag {bounded(flag, 100)}. {hint}{where}".rstrip())

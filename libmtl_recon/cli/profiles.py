@@ -1,4 +1,4 @@
-"""``libmtl-recon layers compare``, ``add``, ``table`` and ``plot``: several profiles at once."""
+"""``libmtl-recon layers compare``, ``add``, ``table`` and ``plot``: work with several profiles."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
 
     from libmtl_recon.conflicts.profile import ConflictProfile
 
-_SOURCE = "a profile's ID, or the file of an exported one"
+_SOURCE = "the ID of a profile, or the file of an exported one"
 
 
 def add_actions(actions: Any) -> None:
     """Add the actions to those of ``libmtl-recon layers``."""
     compare = actions.add_parser(
         "compare",
-        help="how alike two rankings are: Eq. 22 distance and overlap of the worst layers",
-        description="The distance of Eq. 22 of the Recon paper is the mean over all layers of the "
-        "difference in rank. Beside it stands what rankings that measure nothing would give: one "
-        "at random, and norms first, then network order.",
+        help="compare two rankings: Eq. 22 distance and overlap of the worst layers",
+        description="The distance of Eq. 22 of the Recon paper is the mean over all layers of "
+        "the difference in rank. For reference, the table also shows two rankings that need no "
+        "measurement: a random one, and normalisation layers first, then network order.",
     )
     compare.add_argument("profiles", metavar="PROFILE", nargs=2, help=_SOURCE)
     _add_severity(compare)
@@ -28,38 +28,44 @@ def add_actions(actions: Any) -> None:
 
     add = actions.add_parser(
         "add",
-        help="add profiles of one architecture up: several seeds, weightings or data sets",
+        help="add profiles of one architecture: several seeds, weightings or data sets",
     )
     add.add_argument("profiles", metavar="PROFILE", nargs="+", help=_SOURCE)
     add.set_defaults(handle=_add)
 
     table = actions.add_parser(
         "table",
-        help="shares of cosines in intervals, and their reduction: Tables 6 and 8 to 10",
-        description="Where the cosines of the tasks' gradients lie, in percent of steps and pairs "
-        "of tasks. Reduction is the percentage by which the share below the second edge is smaller "
-        "than in the first profile.",
+        help="show the shares of cosines in intervals, and their reduction: Tables 6 and 8 to "
+        "10 of the paper",
+        description="Show the distribution of the cosines of the tasks' gradients, in percent "
+        "of steps and pairs of tasks. Reduction is the percentage by which the share below the "
+        "second edge is smaller than in the first profile.",
     )
     table.add_argument("profiles", metavar="PROFILE", nargs="+", help=_SOURCE)
     table.add_argument(
         "--edges",
         type=_numbers,
         metavar="E,E,...",
-        help="from 0 down, multiples of 0.005 (default: 0,-0.01,-0.02,-0.03; write --edges=...)",
+        help="edges of the intervals, descending from 0, multiples of 0.005 (default: "
+        "0,-0.01,-0.02,-0.03; write --edges=...)",
     )
     table.add_argument(
         "--layers",
         action="store_true",
-        help="count each layer that is in all the profiles for itself, instead of the whole shared "
-        "gradient",
+        help="count each layer that all the profiles contain separately, instead of the whole "
+        "shared gradient",
     )
     table.set_defaults(handle=_table)
 
     plot = actions.add_parser(
-        "plot", help="draw how the cosines of several profiles are distributed: Figures 1 and 4"
+        "plot",
+        help="draw the distribution of the cosines of several profiles: Figures 1 and 4 "
+        "of the paper",
     )
     plot.add_argument("profiles", metavar="PROFILE", nargs="+", help=_SOURCE)
-    plot.add_argument("--out", metavar="FILE", required=True, help="a .png, .svg or .pdf file")
+    plot.add_argument(
+        "--out", metavar="FILE", required=True, help="the .png, .svg or .pdf file to write"
+    )
     _add_severity(plot)
     plot.set_defaults(handle=_plot)
 
@@ -75,7 +81,7 @@ def _numbers(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"must be numbers with commas between them (got {text!r})"
+            f"must be a comma-separated list of numbers (got {text!r})"
         ) from None
 
 
@@ -99,7 +105,7 @@ def _compare(options: argparse.Namespace) -> int:
         profiles = _load(options.profiles)
         found = compare_profiles(profiles[0], profiles[1], options.s)
     for letter, profile, agreement in zip("AB", profiles, found.agreements, strict=True):
-        say(f"{letter}: {describe(profile)}; its ranking agrees to {agreement:.0%} with itself")
+        say(f"{letter}: {describe(profile)}; agreement of its ranking with itself: {agreement:.0%}")
     said = f"{found.layers} layers; distances by Eq. 22 (0: the same ranking)"
     say(f"\nAt S = {options.s:g}, {said}:")
     console = make_console()
@@ -124,7 +130,7 @@ def _add(options: argparse.Namespace) -> int:
     profiles = _load(options.profiles)
     total = add_profiles(profiles)
     name = ProfileCache().save(total)
-    say(f"Kept as profile {name}, the sum of {len(profiles)} over {total.steps} steps.")
+    say(f"Kept as profile {name}, the sum of {len(profiles)} profiles over {total.steps} steps.")
     return 0
 
 
@@ -148,7 +154,7 @@ def _table(options: argparse.Namespace) -> int:
     table.add_row("reduction (%)", *reductions)
     if found.undefined.any():
         table.add_row("undefined (% of all)", *(f"{share:.2f}" for share in found.undefined))
-    what = f"{len(layers)} layers, each for itself" if layers else "the whole shared gradient"
+    what = f"{len(layers)} layers, counted separately" if layers else "the whole shared gradient"
     say(f"Percentages of steps and pairs of tasks, {what}:")
     show_table(console, table)
     return 0

@@ -1,4 +1,4 @@
-"""``libmtl-recon score``: where do the tasks of a script conflict?"""
+"""``libmtl-recon score``: measure in which layers the tasks of a script conflict."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ if TYPE_CHECKING:
     from libmtl_recon.conflicts.schedule import Schedule
 
 _DESCRIPTION = """\
-Train a LibMTL script, unmodified, and count in every shared layer how often the gradients of two
-tasks point apart. The counts are kept as a conflict profile, from which --arch Recon takes its
-layers for any severity S and number K, on any data set, with any weighting.
+Train a LibMTL script, unmodified, and count the cosines of the gradients of each pair of tasks in
+every shared layer. The counts are kept as a conflict profile, from which --arch Recon takes its
+layers for any severity S (the cosine below which tasks conflict) and number K of layers, on any
+data set, with any weighting.
 """
 _EPILOG = """\
 examples:
   libmtl-recon score main.py --weighting EW --epochs 40
-  libmtl-recon score --k 25 main.py --weighting CAGrad         until the 25 worst are sure
+  libmtl-recon score --k 25 main.py --weighting CAGrad         until the 25 worst are certain
   libmtl-recon score --steps 500 main.py --weighting EW
   libmtl-recon score --score-from 1000 --score-to 2000 main.py --weighting EW
   libmtl-recon score --score-trainer 2 folds.py                the second of several Trainers
   libmtl-recon score --steps 300 --plot conflicts.png multidigits
 
 Scoring ends when the choice of layers would hardly change any more (see --score-until-stable), or
-with the script. All calls of a Trainer's `train` count. Ctrl-C, SIGTERM and a closed terminal keep
-what was scored so far; of a process that is killed otherwise, the next command keeps all but the
-last minute. Several profiles can be added up afterwards by `libmtl-recon layers add`. Training is
-what it would be without being scored, up to rounding.
+with the script. All calls of a Trainer's `train` count. After Ctrl-C, SIGTERM and a closed
+terminal, what was scored so far is kept; if the process is killed in another way, the next command
+keeps all but the last minute. Several profiles can be added with `libmtl-recon layers add`.
+Training gives the same results as without scoring, up to rounding.
 """
 
 
@@ -53,25 +54,30 @@ def add_parser(commands: Any) -> None:
         "--score-trainer",
         type=int,
         metavar="N",
-        help="which Trainer to score, where a script builds several, in the order in which it "
-        "builds them (default: 1, the first)",
+        help="which Trainer to score if a script builds several, counted in the order in which "
+        "it builds them (default: 1, the first)",
     )
     parser.add_argument(
         "--s",
         type=float,
         default=-0.1,
         metavar="S",
-        help="severity of the ranking that is printed (default: %(default)s); the profile has all",
+        help="severity of the ranking that is printed (default: %(default)s); the profile "
+        "contains all severities",
     )
     parser.add_argument(
-        "--top", type=int, default=25, metavar="N", help="layers to print (default: %(default)s)"
+        "--top",
+        type=int,
+        default=25,
+        metavar="N",
+        help="number of layers to print (default: %(default)s)",
     )
-    parser.add_argument("--out", metavar="FILE", help="write the profile to this file as well")
+    parser.add_argument("--out", metavar="FILE", help="also write the profile to this file")
     parser.add_argument("--plot", metavar="FILE", help="draw the profile, as .png, .svg or .pdf")
     parser.add_argument(
         "--dataset-name",
         metavar="NAME",
-        help="the data set's name in the profile (default: the script's --dataset, or its name)",
+        help="name of the data set in the profile (default: the script's --dataset, or its name)",
     )
     add_script(parser)
     parser.set_defaults(handle=_handle, on_ranks=True)
@@ -122,7 +128,7 @@ def _handle(options: argparse.Namespace) -> int:
         schedule,
         tell,
         on_recovered=lambda left: tell(
-            f"{left} `libmtl-recon layers add` joins them to those of this run."
+            f"{left} `libmtl-recon layers add` adds them to those of this run."
         ),
         on_step=lambda step: advance(step),
         on_other=lambda: None if options.score_trainer else tell(OTHERS),
@@ -149,7 +155,7 @@ def _handle(options: argparse.Namespace) -> int:
 
 
 def _score_along(options: argparse.Namespace, schedule: Schedule) -> int:
-    """Score on a rank that neither keeps nor shows anything."""
+    """Score on a rank that does not save or print anything."""
     from libmtl_recon.cli.score_ending import ended_like_interrupted
     from libmtl_recon.integrations.libmtl.scoring import ScoringHook
 
@@ -160,7 +166,7 @@ def _score_along(options: argparse.Namespace, schedule: Schedule) -> int:
 
 @contextmanager
 def _progress(steps: int | None, stream: Any) -> Iterator[Any]:
-    """A progress bar on stderr, if that is a terminal; yields what to call with the step."""
+    """Show a progress bar, if stderr is a terminal; yields a function that takes the step."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -1,4 +1,4 @@
-"""Signals that end ``libmtl-recon score``: what was scored is kept first."""
+"""Handle signals that end ``libmtl-recon score``, after saving what was scored."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LIKE_CTRL_C = tuple(
 
 @contextmanager
 def ended_like_interrupted(own_process: bool) -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end a run as Ctrl-C does.
+    """Make SIGTERM and SIGHUP end a run as Ctrl-C does.
 
     Args:
-        own_process: Whether the process is the command's own; if not, nothing is done.
+        own_process: Whether the process belongs to the command; if not, nothing is done.
     """
     with _handled(_LIKE_CTRL_C if own_process else (), signal.default_int_handler):
         yield
@@ -27,7 +27,7 @@ def ended_like_interrupted(own_process: bool) -> Iterator[None]:
 
 @contextmanager
 def held_back() -> Iterator[list[int]]:
-    """Inside the ``with`` block a signal is only noted; a second one raises all the same.
+    """Only record a signal inside the ``with`` block; a second one raises.
 
     Yields:
         The signals that came.

@@ -1,4 +1,4 @@
-"""What ``libmtl-recon score`` keeps and prints once the script has ended."""
+"""Save and print the results of ``libmtl-recon score`` once the script has ended."""
 
 from __future__ import annotations
 
@@ -28,27 +28,28 @@ if TYPE_CHECKING:
 
 # One line, for the terminal.
 OTHERS = (
-    "the script trains several models; the first that it builds is scored, the others are only "
-    "trained (--score-trainer N scores the N-th)."
+    "the script trains several models; the first one is scored, the others are only trained "
+    "(--score-trainer N scores the N-th)."
 )
 
 
 def keep(
     session: ScoringSession, status: int, cache: ProfileCache, options: argparse.Namespace
 ) -> Entry | None:
-    """Keep what was scored, before anything is said of it.
+    """Save what was scored, before anything is printed.
 
     Args:
-        session: Has scored, or has found what another process kept meanwhile.
+        session: The session that scored, or that found a profile saved by another process
+        meanwhile.
         status: The script's.
         cache: Where to keep the profile.
         options: The command's.
 
     Returns:
-        What is kept; None where the launcher has said why there is nothing.
+        The saved profile; None if the launcher has reported why there is none.
 
     Raises:
-        ReconError: Nothing was scored, or it cannot be kept.
+        ReconError: Nothing was scored, or the profile cannot be saved.
         UsageError: The Trainer that was to be scored was not built.
     """
     if session.found is not None:
@@ -70,16 +71,16 @@ def keep(
 
 
 def show(kept: Entry, session: ScoringSession, status: int, options: argparse.Namespace) -> None:
-    """Print the ranking and what to do next; write and draw the profile where asked for.
+    """Print the ranking and what to do next; write and draw the profile if requested.
 
     Args:
-        kept: What was scored, here or by another process.
-        session: Has scored it, or found it.
+        kept: The profile, scored here or by another process.
+        session: The session that scored or found it.
         status: The script's.
         options: The command's.
 
     Raises:
-        ReconError: A file could not be written, which is raised after all else was done.
+        ReconError: A file could not be written; raised after everything else was done.
         OutputError: Standard output cannot be written to.
     """
     from libmtl_recon.integrations.libmtl.score_report import score_report
@@ -96,7 +97,7 @@ def show(kept: Entry, session: ScoringSession, status: int, options: argparse.Na
         how = (
             f", scored over {report.steps} steps{but}."
             if here
-            else " by the other process; nothing was scored here."
+            else " by the other process; no step was scored in this run."
         )
         say(f"\nKept as profile {report.id}{how}")
         for line in written:
@@ -105,25 +106,25 @@ def show(kept: Entry, session: ScoringSession, status: int, options: argparse.Na
             _tell_next(report, options)
         if here and status != 0:
             warn(
-                f"libmtl-recon: the script did not end well (exit status {status}); the profile "
-                f"rests on the {report.steps} steps before that."
+                f"libmtl-recon: the script failed (exit status {status}); the profile contains "
+                f"the {report.steps} steps before that."
             )
     if problems:
-        raise ReconError(f"{' '.join(problems)} What was scored is kept as profile {report.id}.")
+        raise ReconError(f"{' '.join(problems)} The scored steps are kept as profile {report.id}.")
 
 
 @contextlib.contextmanager
 def _never_unnamed(id: str) -> Iterator[None]:
-    """Where stdout fails, or the user has seen enough, the profile is named on stderr."""
+    """Print the profile's ID on stderr if stdout fails or the user interrupts."""
     try:
         yield
     except (OutputError, KeyboardInterrupt):
-        warn(f"libmtl-recon: what was scored is kept as profile {id}.")
+        warn(f"libmtl-recon: the scored steps are kept as profile {id}.")
         raise
 
 
 def _write_files(report: ScoreReport, options: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """Write and draw the profile where asked for; what was done, and what could not be."""
+    """Write and draw the profile if requested; return messages about successes and failures."""
     done, problems = [], []
     if options.out:
         try:
@@ -143,14 +144,15 @@ def _write_files(report: ScoreReport, options: argparse.Namespace) -> tuple[list
             problems.append(str(error))
         except Exception as error:  # noqa: BLE001  # a picture must not cost what was scored
             problems.append(
-                f"Cannot draw {options.plot}: Matplotlib fails by {type(error).__name__}: {error}. "
-                f"`libmtl-recon layers show {report.id} --plot FILE` draws it once that is right."
+                f"Cannot draw {options.plot}: Matplotlib fails with {type(error).__name__}: "
+                f"{error}. Once that is fixed, `libmtl-recon layers show {report.id} --plot "
+                "FILE` draws the profile."
             )
     return done, problems
 
 
 def _refuse_nothing(hook: ScoringHook, options: argparse.Namespace) -> None:
-    """Say why a script that ended well was not scored."""
+    """Report why a script that ended without an error was not scored."""
     if hook.attached:
         raise ReconError(_why_nothing(hook, options))
     if hook.trainers:
@@ -167,50 +169,53 @@ def _why_nothing(hook: ScoringHook, options: argparse.Namespace) -> str:
     first, trained = hook.schedule.start, hook.trained_steps
     if 0 < trained <= first:
         return (
-            f"{target_of(options)} trained {trained} steps, so that --score-from {first} left none "
-            "to be scored. Lower it, or train longer."
+            f"{target_of(options)} trained {trained} steps, so --score-from {first} left none to "
+            "be scored. Lower it, or train longer."
         )
     if hook.trainers > 1 and hook.calls:
         return (
-            f"{target_of(options)} built {hook.trainers} Trainers, but no step of the one that "
-            "was to be scored was seen. Name another one by --score-trainer; it must update the "
-            "network through its weighting's backward method, as EW does (of LibMTL's, MOML, "
-            "FORUM and AutoLambda do not)."
+            f"{target_of(options)} built {hook.trainers} Trainers, but no training step of the "
+            "one to be scored was detected. Select another one with --score-trainer; it must "
+            "update the network through its weighting's backward method, as EW does (LibMTL's "
+            "MOML, FORUM and AutoLambda do not)."
         )
     return (
-        f"{target_of(options)} built a Trainer but no step of it was seen, so nothing was scored. "
-        "Have the script train, e.g. with --mode train and at least one epoch, with a weighting "
-        "that updates the network through its backward method, such as EW (of LibMTL's, MOML, "
-        "FORUM and AutoLambda do not)."
+        f"{target_of(options)} built a Trainer but no training step was detected, so nothing was "
+        "scored. Make the script train, e.g. with --mode train and at least one epoch, with a "
+        "weighting that updates the network through its backward method, such as EW (LibMTL's "
+        "MOML, FORUM and AutoLambda do not)."
     )
 
 
 def _rescued(profile: ConflictProfile, error: ReconError, out: str | None) -> ReconError:
-    """The error, and where the profile is instead: hours of training may be in it."""
+    """Return the error with the file in which the profile is saved instead."""
     file = out or str(Path(tempfile.gettempdir()) / f"libmtl-recon-{profile.id}.json")
     try:
         export_profile(profile, file)
     except ReconError as second:
-        return ReconError(f"{error} {second} What was scored is lost.")
+        return ReconError(f"{error} {second} The scored steps are lost.")
     return ReconError(
-        f"{error} What was scored is in {file}: `libmtl-recon layers import {shlex.quote(file)}` "
-        "keeps it once that is set right."
+        f"{error} The profile was written to {file}. Once the problem is fixed, import it with "
+        f"`libmtl-recon layers import {shlex.quote(file)}`."
     )
 
 
 def _tell_next(report: ScoreReport, options: argparse.Namespace) -> None:
-    """How sure the profile is, and what to do next."""
+    """Print how certain the profile is, and what to do next."""
     from libmtl_recon.integrations.libmtl.score_report import Next
 
     if report.on.sentence:
         say(report.on.sentence)
     if report.next is Next.COMPARE:
-        say("These are the layers that stayed shared: compare them by `libmtl-recon layers table`.")
+        say(
+            "These are the layers that stayed shared: compare them with `libmtl-recon layers "
+            "table`."
+        )
     elif report.next is Next.LOWER:
         say(f"No layer conflicts at S = {options.s:g}. For an S closer to 0:")
         say(f"  libmtl-recon layers show {report.id} --s 0")
     elif report.next is Next.NOTHING:
-        say("The network shares a single layer, so that there is none to split beside it.")
+        say("The network has a single shared layer; splitting it would leave no shared layer.")
     else:
         _propose(report, options)
 
@@ -222,13 +227,13 @@ def _propose(report: ScoreReport, options: argparse.Namespace) -> None:
     )
     layers = "layer" if split == 1 else f"{split} layers"
     half = ", which reach half of the worst score" if split == severe > 1 else ""
-    say(f"Next, with the worst {layers} split{half} (K is yours):")
+    say(f"Next step, with the worst {layers} split{half} (choose K freely):")
     base = "" if report.base is None else f" --recon_base {report.base}"
     say(f"  {again} --arch Recon{base} --recon_s {options.s:g} --recon_k {split}")
 
 
 def _without_arch(args: list[str]) -> list[str]:
-    """The script's arguments without ``--arch NAME``, which argparse takes in two forms."""
+    """Return the arguments without ``--arch NAME``, which argparse accepts in two forms."""
     kept: list[str] = []
     for index, word in enumerate(args):
         if word == "--arch" or word.startswith("--arch="):

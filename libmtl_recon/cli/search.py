@@ -1,4 +1,4 @@
-"""``libmtl-recon search``: let Optuna find S, K, α, the weighting and values of flags."""
+"""``libmtl-recon search``: search for S, K, α, the weighting and values of flags with Optuna."""
 
 from __future__ import annotations
 
@@ -19,44 +19,45 @@ from libmtl_recon.output import INTERRUPTED, warn
 VARIABLE = "LIBMTL_RECON_STORAGE"
 
 _DESCRIPTION = """\
-Search for the weighting, GradOPS's alpha, the number of split layers K and how they are chosen,
-and the values of any flag with which a LibMTL script does best. The search trains each task alone
-and EW with plain sharing as baselines, scores the network's layers once, and then has Optuna choose
-what to train; each run is a process of its own. Configurations are compared on validation data by
-the average relative improvement over single-task training, or by several objectives; the best is
-compared with EW on the test data, with fresh seeds.
+Search for the weighting, the exponent alpha of GradOPS, the number K of layers that Recon splits
+and how they are chosen, and the values of any flag with which a LibMTL script performs best. The
+search trains each task alone and EW (equal weights) with plain parameter sharing as baselines,
+scores the network's layers once, and then lets Optuna choose what to train; each run is a separate
+process. Configurations are compared on validation data by Delta_m, the average relative
+improvement over single-task training, or by several objectives; the best is compared with EW on
+the test data, with new seeds.
 """
 _EPILOG = """\
 examples:
-  libmtl-recon search                              two digits an image; embedded, minutes on a CPU
-  libmtl-recon search check study.yaml             all mistakes at once; trains nothing
+  libmtl-recon search                              included data, some minutes on a CPU
+  libmtl-recon search check study.yaml             report all mistakes; train nothing
   libmtl-recon search study.yaml --out runs/nyu
-  libmtl-recon search --trials 60                  go on with the search above, up to 60 trials
-  libmtl-recon search study.yaml --report          the report of what there is, while it runs, too
+  libmtl-recon search --trials 60                  resume the first search, up to 60 trials
+  libmtl-recon search study.yaml --report          write the report of the results so far
   libmtl-recon search study.yaml --storage postgresql+psycopg://me@host/studies
-                                                   started N times anywhere, N workers of one search
-  libmtl-recon search schema > schema.json         the JSON Schema of a configuration, for editors
+                                                   started N times: N workers of one search
+  libmtl-recon search schema > schema.json         print the JSON Schema of a configuration
 
-Ctrl-C loses nothing: the same command goes on where the search stopped. Its folder has the report,
-the pictures, every run's log, and Optuna's study (study.db, readable by optuna-dashboard). A file
-that is really called check or schema is given as ./check.
+After Ctrl-C, the same command resumes where the search stopped. Its folder contains the report,
+the pictures, the log of every run, and Optuna's study (study.db, readable by optuna-dashboard). To
+use a file named check or schema, write ./check.
 
 a configuration:
   script: main.py                 # relative to this file, or a built-in problem
   arguments: [train]              # the script's positional arguments, before the flags
-  flags:                          # LibMTL's and the script's own: a value, a list or a range
+  flags:                          # of LibMTL and of the script: a value, a list or a range
     {epochs: 40, bs: [64, 128], lr: {low: 1.0e-4, high: 0.1, log: true}}
   space:
     weighting: [EW, GradOPS, RotoGrad]
     flags: {RotoGrad: {rotograd_lr: {low: 1.0e-4, high: 0.01, log: true}}}
     alpha: {low: -3, high: 2, step: 0.5}  # or a list
-    k: {low: 0, high: 20}         # 0: nothing is split; may be left out
+    k: {low: 0, high: 20}         # 0: no layer is split; may be left out
     s: [-0.2, -0.1, -0.05, 0]
-    select: [conflict, first]     # as --recon_select
+    select: [conflict, first]     # as for --recon_select
   objectives: [delta_m, parameters]  # worst_task, memory, step_time, TASK.METRIC
   metrics: {weights: {depth: 0.5}, leave_out: [segmentation.pixAcc]}
   constraints: {parameters: {at_most: 1.5}, each_task: {not_below: 0.0}}
-  pick: {best: delta_m, within: 0.5}  # of the front: the smallest near the best
+  pick: {best: delta_m, within: 0.5}  # the smallest network near the best
   sampler: {name: TPESampler, args: {n_startup_trials: 12}}  # of Optuna, or package.module:Class
   pruner: {name: MedianPruner, args: {n_warmup_steps: 5}}
   score: {weighting: EW, steps: 300, reuse: false}
@@ -64,13 +65,13 @@ a configuration:
   trials: 30
   timeout: {run: 3600, study: 86400}  # seconds
 
-docs/search.md has all keys. What is wrong in the file is said at once; what the script does not
-accept (weightings, flags, K) before anything is trained.
+docs/search.md describes all keys. Mistakes in the file are reported immediately; values that the
+script does not accept (weightings, flags, K) before anything is trained.
 """
 _CHECK = """\
-Say all that is wrong with a configuration, and train nothing: its keys and values, then the script,
-which is started up to its network with what the configuration gives it. Ends with status 0 if
-nothing is wrong, with 2 if the configuration is.
+Report all mistakes in a configuration, and train nothing: first its keys and values, then the
+script, which is started with the configuration's arguments up to the point where it builds its
+network. The exit status is 0 if there is no mistake, and 2 if the configuration has one.
 """
 
 
@@ -91,12 +92,15 @@ def add_parser(commands: Any) -> None:
     )
     _add_config(parser)
     parser.add_argument(
-        "--out", metavar="DIR", help="the search's folder (default: runs/NAME, of the study)"
+        "--out",
+        metavar="DIR",
+        help="the folder of the search (default: runs/NAME, with the study's name)",
     )
     parser.add_argument(
         "--report",
         action="store_true",
-        help="write the report of what there is, and train nothing; also while the search runs",
+        help="write the report of the results so far, and train nothing; also possible while "
+        "the search runs",
     )
     parser.set_defaults(handle=_handle)
     more = {"formatter_class": argparse.RawDescriptionHelpFormatter}
@@ -104,7 +108,7 @@ def add_parser(commands: Any) -> None:
     _add_config(check)
     check.set_defaults(handle=_check)
     schema = parser.add_other(
-        "schema", description="Print the JSON Schema of a configuration, for editors.", **more
+        "schema", description="Print print the JSON Schema of a configuration, for editors.", **more
     )
     schema.set_defaults(handle=_schema)
 
@@ -119,15 +123,17 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
         "%(default)s)",
     )
     parser.add_argument(
-        "--trials", type=int, metavar="N", help="how many to train, all sessions together"
+        "--trials", type=int, metavar="N", help="number of trials, in all sessions together"
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="how many runs at a time")
-    parser.add_argument("--seed", type=int, metavar="N", help="of the trials and of the sampler")
+    parser.add_argument("--workers", type=int, metavar="N", help="number of runs at a time")
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="seed of the trials and of the sampler"
+    )
     parser.add_argument(
         "--storage",
         metavar="URL",
-        help=f"the database that all workers of the search share (default: {VARIABLE}, which no "
-        "list of processes shows; else a file in the search's folder)",
+        help=f"the database that all workers of the search share (default: {VARIABLE}, which is "
+        "not visible in lists of processes, or else a file in the folder of the search)",
     )
 
 
@@ -139,7 +145,7 @@ def _handle(options: argparse.Namespace) -> int:
             "--out",
             "must be the name of a folder",
             options.out,
-            "It is empty; without --out the folder is runs/ with the study's name.",
+            "It is empty; without --out, the folder is runs/ followed by the study's name.",
         )
     storage = _storage(options)
     config = _config(options)
@@ -156,7 +162,7 @@ def _handle(options: argparse.Namespace) -> int:
             report = run_search(config, out, lambda: bool(signals), storage=storage)
     except KeyboardInterrupt:
         where = "" if storage else f", in {out}"
-        warn(f"libmtl-recon: interrupted; the same command goes on where it stopped{where}")
+        warn(f"libmtl-recon: interrupted; the same command resumes where it stopped{where}")
         return INTERRUPTED
     report.print()
     if out is not None:
@@ -196,12 +202,12 @@ def _config(options: argparse.Namespace) -> Any:
 
 
 def _named(options: argparse.Namespace) -> AbstractContextManager[None]:
-    """Have errors name what the user gave the database's URL by."""
+    """Make errors name the flag or variable with which the user gave the database's URL."""
     return naming(storage="--storage" if options.storage is not None else VARIABLE)
 
 
 def _storage(options: argparse.Namespace) -> str | None:
-    """The URL of the study's database, if it has one of its own."""
+    """Return the URL of the study's database, if it has its own."""
     name, given = "--storage", options.storage
     if given is None:
         name, given = VARIABLE, os.environ.get(VARIABLE)
@@ -210,8 +216,8 @@ def _storage(options: argparse.Namespace) -> str | None:
             name,
             "must be the address of a database",
             given,
-            "It is empty: write postgresql+psycopg://USER@HOST/DATABASE, or leave it out and have "
-            "the study in a file of the search's folder.",
+            "It is empty: write postgresql+psycopg://USER@HOST/DATABASE, or leave it out to "
+            "keep the study in a file in the folder of the search.",
         )
     address: str | None = given
     return address
@@ -219,10 +225,10 @@ def _storage(options: argparse.Namespace) -> str | None:
 
 @contextmanager
 def _told_to_stop(own_process: bool) -> Iterator[list[int]]:
-    """Have SIGTERM and a closed terminal stop the search as Ctrl-C does; yields what has come.
+    """Make SIGTERM and a closed terminal stop the search as Ctrl-C does; yields the signals.
 
-    Runs are then told to end, which may take some seconds. A second signal ends this process at
-    once, which loses nothing either: the runs' guards see it.
+    Runs are then ended, which may take some seconds. A second signal ends this process
+    immediately; finished runs are kept, and the runs' guards end the others.
     """
     signals: list[int] = []
     if not own_process or threading.current_thread() is not threading.main_thread():
@@ -233,7 +239,7 @@ def _told_to_stop(own_process: bool) -> Iterator[list[int]]:
         signals.append(number)
         for known in before:
             signal.signal(known, end)
-        _write(b"\nlibmtl-recon: ending the runs; once more ends at once\n")
+        _write(b"\nlibmtl-recon: ending the runs; a second Ctrl-C ends them immediately\n")
 
     def end(number: int, frame: object) -> None:
         if sys.stderr.isatty():

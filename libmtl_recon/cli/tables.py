@@ -1,4 +1,4 @@
-"""What more than one command prints."""
+"""Print tables and lines, for several commands."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _LONGEST_CELL = 500  # characters
 def say(text: str, *, error: bool = False) -> None:
     """Print a line: to stdout, or to stderr.
 
-    Names in it may come from outside. What a terminal would obey, and what the stream's encoding
-    does not have, is escaped.
+    Names in it may come from outside: control characters, and characters that the stream's
+    encoding lacks, are escaped.
     """
     _write(printable(text, keep="\n"), sys.stderr if error else sys.stdout)
 
@@ -36,7 +36,7 @@ def show_table(console: Console, table: Table) -> None:
 
 
 class NameTable(Table):
-    """A table whose cells are names, shown as they are: markup in them means nothing."""
+    """A table whose cells are shown literally: markup in them has no effect."""
 
     def add_row(self, *cells: Any, **kwargs: Any) -> None:
         """Add a row; see :func:`say`."""
@@ -49,12 +49,12 @@ def _write(text: str, stream: TextIO) -> None:
 
 
 def make_table(console: Console, *headings: str, right: tuple[str, ...] = ()) -> NameTable:
-    """An empty table: framed on a terminal, plain columns elsewhere.
+    """Return an empty table: framed on a terminal, plain columns elsewhere.
 
     Args:
         console: Where it will be printed.
         *headings: Of the columns.
-        right: Those whose columns are aligned at the right.
+        right: The headings of right-aligned columns.
     """
     plain = not console.is_terminal
     table = NameTable(**frame_for(console))
@@ -70,7 +70,7 @@ def print_ranking(report: ProfileReport, top: int | None = None) -> None:
 
     Args:
         report: On the profile.
-        top: How many; None prints all, up to a thousand.
+        top: The number of layers; None prints all, up to a thousand.
     """
     top = _MOST_ROWS if top is None else top
     undefined = report.any_undefined
@@ -83,7 +83,7 @@ def print_ranking(report: ProfileReport, top: int | None = None) -> None:
         cells = [str(rank), layer.title, layer.type, f"{layer.parameters:,}"]
         cells += [str(row.score), f"{row.share:.1%}"]
         table.add_row(*cells, *([str(row.undefined)] if undefined else []))
-    of = "; shares are of those in which both had a gradient" if undefined else ""
+    of = "; shares are relative to those in which both tasks had a gradient" if undefined else ""
     counted = f"{report.counted} steps and pairs of tasks"
     say(f"Layers by conflict score at S = {report.S:g} (of {counted}{of}):")
     show_table(console, table)

@@ -1,4 +1,4 @@
-"""Choices of layers to compare Recon's with: the paper's (section 5.3, Appendix C), and norms."""
+"""Baselines for Recon's choice of layers: the paper's (section 5.3, Appendix C), and norms."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ SEEDED = ("random", "random_params")
 
 
 def random_layers(layers: Sequence[Layer], K: int, seed: int) -> list[str]:
-    """RSL: K layers at random."""
+    """Return K layers at random (RSL)."""
     return [layer.name for layer in random.Random(seed).sample(list(layers), K)]
 
 
 def random_parameters(layers: Sequence[Layer], parameters: int, seed: int) -> list[str]:
-    """RSP: layers at random whose parameters are close to a given number, and not more.
+    """Return random layers with close to a given number of parameters, and not more (RSP).
 
     In random order each layer is taken that still fits. The small ones fill what the large ones
     leave, so that the number is met up to the smallest layer that was not taken.
@@ -42,17 +42,17 @@ def random_parameters(layers: Sequence[Layer], parameters: int, seed: int) -> li
 
 
 def first_layers(layers: Sequence[Layer], K: int) -> list[str]:
-    """FSK: the first K, in network order."""
+    """Return the first K layers, in network order (FSK)."""
     return [layer.name for layer in layers[:K]]
 
 
 def last_layers(layers: Sequence[Layer], K: int) -> list[str]:
-    """LSK: the last K, in network order."""
+    """Return the last K layers, in network order (LSK)."""
     return [layer.name for layer in layers[-K:]]
 
 
 def norms_first(layers: Sequence[Layer], K: int | None = None) -> list[str]:
-    """The first K of normalisation layers, in network order, and then all others, in that order.
+    """Return the first K of: normalisation layers, then all others, each in network order.
 
     Args:
         layers: The network's, in its order; :attr:`Layer.norm` says which are norms. Without any,

@@ -1,4 +1,4 @@
-"""How alike two rankings of the same layers are."""
+"""Compare two rankings of the same layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def ranking_distance(one: Sequence[str], other: Sequence[str]) -> float:
-    """Eq. 22 of the Recon paper: the mean over all layers of the difference in rank.
+    """Return the mean over all layers of the difference in rank (Eq. 22 of the Recon paper).
 
     Args:
         one: All layers, worst first.
@@ -22,7 +22,7 @@ def ranking_distance(one: Sequence[str], other: Sequence[str]) -> float:
 
 
 def chance_distance(layers: int) -> float:
-    """The distance of Eq. 22 to be expected between a ranking and a random one.
+    """Return the expected distance of Eq. 22 between a ranking and a random one.
 
     |i - j| for two places drawn independently from ``layers`` has this mean.
     """
@@ -30,5 +30,5 @@ def chance_distance(layers: int) -> float:
 
 
 def overlap(one: Sequence[str], other: Sequence[str], K: int) -> float:
-    """The share of the first K layers of one ranking that are among the first K of the other."""
+    """Return the share of the first K layers of one ranking among the first K of the other."""
     return len(set(one[:K]) & set(other[:K])) / K

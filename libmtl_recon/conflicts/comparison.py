@@ -1,4 +1,4 @@
-"""Two profiles' rankings beside each other, and beside rankings that measure nothing."""
+"""Compare the rankings of two profiles, also with rankings that need no measurement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOPS = (5, 10, 15, 25, 40)
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike two rankings are.
+    """The similarity of two rankings.
 
     Attributes:
         distance: By Eq. 22 of the Recon paper; 0 for the same ranking.
@@ -31,7 +31,7 @@ class Likeness:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two profiles A and B of the same layers at one severity.
+    """The comparison of two profiles A and B of the same layers at one severity.
 
     Attributes:
         layers: How many.
@@ -52,7 +52,7 @@ class Comparison:
 
 
 def compare_profiles(one: ConflictProfile, other: ConflictProfile, S: float) -> Comparison:
-    """How alike the rankings of two profiles are.
+    """Compare the rankings of two profiles.
 
     Args:
         one: A.

@@ -1,4 +1,4 @@
-"""The picture of Figures 1 and 4: how the cosines of several profiles are distributed."""
+"""Draw the distributions of the cosines of several profiles, as in Figures 1 and 4."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TAIL = 0.002  # of the cosines at each side, left out of the range that is show
 def draw_distributions(
     profiles: Mapping[str, ConflictProfile], file: str | Path, S: float = -0.1
 ) -> None:
-    """Draw the distribution of the whole shared gradient's cosines, a line a profile.
+    """Draw the distribution of the cosines of the whole shared gradient, one line per profile.
 
     At the right stands the share of severe conflicts, those below S.
 
@@ -42,8 +42,8 @@ def draw_distributions(
     below = check_severity("S", S)
     if len(profiles) > len(_COLOURS):
         raise ReconError(
-            f"{len(profiles)} lines in one picture cannot be told apart. Draw {len(_COLOURS)} "
-            "profiles at most."
+            f"{len(profiles)} lines in one picture cannot be distinguished. Draw at most "
+            f"{len(_COLOURS)} profiles."
         )
     counts = {title: _counts(title, profile) for title, profile in profiles.items()}
     write_picture(_draw(counts, S, below), file)
@@ -52,8 +52,8 @@ def draw_distributions(
 def _counts(title: str, profile: ConflictProfile) -> NDArray[np.int64]:
     if profile.whole is None:
         raise ReconError(
-            f"The profile {title!r} has no counts of the whole shared gradient: it was made by an "
-            "older version. Score the network again."
+            f"The profile {title!r} has no counts for the whole shared gradient, because an "
+            "older version wrote it. Score the network again."
         )
     total: NDArray[np.int64] = profile.whole[:, :BINS].sum(axis=0)
     return total

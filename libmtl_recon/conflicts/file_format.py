@@ -1,4 +1,4 @@
-"""A conflict profile as JSON that people can read: one line per layer, only the filled bins."""
+"""Read and write conflict profiles as readable JSON: one line per layer, only the filled bins."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOST_CELLS = 2**19
 
 
 class Contents(NamedTuple):
-    """What a profile consists of; see :class:`~libmtl_recon.ConflictProfile`."""
+    """The contents of a profile; see :class:`~libmtl_recon.ConflictProfile`."""
 
     architecture: tuple[Layer, ...]
     tasks: tuple[str, ...]
@@ -43,7 +43,7 @@ class Contents(NamedTuple):
 
 
 def encode(contents: Contents) -> str:
-    """The JSON text; ``provenance`` must be representable in JSON."""
+    """Return the JSON text; ``provenance`` must be representable in JSON."""
     head = {
         "format": FORMAT,
         "version": VERSION,
@@ -60,7 +60,7 @@ def encode(contents: Contents) -> str:
 
 
 def decode(text: str) -> Contents:
-    """Read what :func:`encode` wrote.
+    """Read a text written by :func:`encode`.
 
     Raises:
         ValueError: It is no profile or a damaged one; says what is wrong.
@@ -80,7 +80,7 @@ def decode(text: str) -> Contents:
         raise ValueError("two of its layers have the same name")
     tasks = tuple(_of_type(task, str, "a task") for task in _get(data, "tasks", list))
     if len(set(tasks)) != len(tasks) or len(tasks) < 2:
-        raise ValueError("it needs two tasks or more, each with a name of its own")
+        raise ValueError("it needs at least two tasks with different names")
     counts = np.zeros((len(blocks), len(row), BINS), np.int64)
     undefined = np.zeros((len(blocks), len(row)), np.int64)
     steps = np.zeros(len(blocks), np.int64)
@@ -98,7 +98,7 @@ def decode(text: str) -> Contents:
             for edge, count in _get(block, "whole", dict).items():
                 whole[index, BINS if edge == _UNDEFINED else _known(_BIN_OF, edge)] = _whole(count)
     if int(sum(map(int, steps))) * len(tasks) ** 2 > _MOST_COUNTS:
-        raise ValueError("it has more steps and pairs of tasks than any run")
+        raise ValueError("it has more steps and pairs of tasks than is possible")
     for array in (counts, undefined, steps, whole):
         if array is not None:
             array.setflags(write=False)  # so that a profile takes it as it is
@@ -152,7 +152,7 @@ def _decode_layer(data: Any) -> Layer:
     norm = _get(data, "norm", bool) if "norm" in data else None
     layer = Layer(_get(data, "name", str), _get(data, "type", str), shapes, norm)
     if layer.parameters > _LARGEST:
-        raise ValueError(f"the layer {layer.name[:100]!r} has more parameters than any")
+        raise ValueError(f"the layer {layer.name[:100]!r} has more parameters than is possible")
     return layer
 
 
@@ -187,7 +187,9 @@ def _of_type(value: Any, kind: type, what: str) -> Any:
 def _known(numbers: Mapping[str, int], name: str) -> int:
     name = layer_name(name)  # it was empty for the root
     if name not in numbers:
-        raise ValueError(f"{name[:100]!r} is no layer of its architecture and no edge of a bin")
+        raise ValueError(
+            f"{name[:100]!r} is neither a layer of its architecture nor an edge of a bin"
+        )
     return numbers[name]
 
 

@@ -1,4 +1,4 @@
-"""Which architecture a set of layers is: a strict and a loose fingerprint, and how two differ."""
+"""Identify architectures by a strict and a loose fingerprint, and describe how two differ."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _NAMED = 3  # layers of each kind of difference; the others are counted
 
 
 def fingerprint(layers: Sequence[Layer]) -> str:
-    """Equal for networks whose layers have the same names, types and shapes."""
+    """Return a hash that is equal if all layers have the same names, types and shapes."""
     return _digest([[layer.name, layer.type, layer.shapes] for layer in layers])
 
 
 def loose_fingerprint(layers: Sequence[Layer]) -> str:
-    """Equal for networks whose layers have the same names and types.
+    """Return a hash that is equal if all layers have the same names and types.
 
     A ResNet18 for images of one channel has that of one for three.
     """
@@ -25,7 +25,7 @@ def loose_fingerprint(layers: Sequence[Layer]) -> str:
 
 
 def differences(theirs: Sequence[Layer], ours: Sequence[Layer]) -> str:
-    """In words, in which layers another network differs from this one; empty if in none.
+    """Describe in which layers another network differs from this one; empty if in none.
 
     Shapes are spoken of only where names and types are the same.
     """

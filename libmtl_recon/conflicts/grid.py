@@ -1,4 +1,4 @@
-"""The grid on which cosines are counted: 400 bins of 1/200 from -1 to 1."""
+"""The grid of 400 bins of 1/200, from -1 to 1, in which cosines are counted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EDGES: NDArray[np.float64] = np.array([(b - PER_UNIT) / PER_UNIT for b in range(
 
 
 def check_severity(parameter: str, severity: float) -> int:
-    """The number of bins below a severity S.
+    """Return the number of bins below a severity S.
 
     Args:
         parameter: The name under which the caller gave S, for the message.
@@ -33,13 +33,13 @@ def check_severity(parameter: str, severity: float) -> int:
             parameter,
             rule,
             severity,
-            "The severity S of Definition 3 is a cosine from which on a conflict is counted, such "
-            "as -0.1; closer to 0 counts more conflicts.",
+            "The severity S of Definition 3 is the cosine below which two tasks conflict, such "
+            "as -0.1; a value closer to 0 counts more conflicts.",
         )
     below = round((severity + 1.0) * PER_UNIT)
     if not math.isclose(EDGES[below], severity, rel_tol=0, abs_tol=1e-9):
         near = f"{EDGES[below]:g}"
         raise UsageError(
-            parameter, rule, severity, f"Cosines are counted in steps of 0.005: try {near}."
+            parameter, rule, severity, f"Cosines are counted in bins of 0.005: try {near}."
         )
     return below

@@ -1,4 +1,4 @@
-"""Shares of cosines in intervals, before and after: Tables 6 and 8 to 10 of the Recon paper."""
+"""Compute the shares of cosines in intervals, as in Tables 6 and 8 to 10 of the Recon paper."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EDGES = (0.0, -0.01, -0.02, -0.03)
 
 @dataclass(frozen=True)
 class Intervals:
-    """Where the cosines of N profiles lie.
+    """The shares of the cosines of N profiles in intervals.
 
     Attributes:
         titles: The I intervals, from 1 down to -1, as the paper writes them.
@@ -41,7 +41,7 @@ def intervals(
     edges: Sequence[float] = EDGES,
     layers: Sequence[str] | None = None,
 ) -> Intervals:
-    """How the cosines of several profiles are distributed.
+    """Return the distributions of the cosines of several profiles.
 
     Args:
         profiles: The first is what the others are compared with.
@@ -56,7 +56,7 @@ def intervals(
     if len(below) < 2 or any(low >= high for high, low in itertools.pairwise(below)):
         raise UsageError(
             "edges",
-            "must be two numbers or more, falling",
+            "must be at least two numbers in descending order",
             list(edges),
             "Try 0,-0.01,-0.02,-0.03.",
         )
@@ -79,7 +79,7 @@ def intervals(
 
 
 def common_layers(profiles: Sequence[ConflictProfile]) -> list[str]:
-    """The layers that all profiles have, in the first one's order.
+    """Return the layers that all profiles have, in the order of the first one.
 
     Args:
         profiles: At least one.
@@ -89,12 +89,12 @@ def common_layers(profiles: Sequence[ConflictProfile]) -> list[str]:
 
 
 def _counts(profile: ConflictProfile, layers: Sequence[str] | None) -> NDArray[np.int64]:
-    """``[401]``, the undefined ones last."""
+    """Return the counts ``[401]``, the undefined cosines last."""
     if layers is None:
         if profile.whole is None:
             raise ReconError(
-                "This profile has no counts of the whole shared gradient: it was made by an older "
-                "version. Score the network again, or ask for its layers."
+                "This profile has no counts for the whole shared gradient, because an older "
+                "version wrote it. Score the network again, or use its layers."
             )
         total: NDArray[np.int64] = profile.whole.sum(axis=0)
         return total
@@ -105,7 +105,7 @@ def _counts(profile: ConflictProfile, layers: Sequence[str] | None) -> NDArray[n
                 "layers",
                 "must be layers of every profile",
                 name,
-                "Those of a split network are the ones that stayed shared.",
+                "In a split network, these are the layers that stayed shared.",
             )
         rows.append(profile.layer_names.index(name))
     undefined = profile.undefined[:, rows].sum()

@@ -1,4 +1,4 @@
-"""What a layer is: a module that holds parameters of its own, named by its path."""
+"""The layers of a network: modules that hold parameters of their own, named by their paths."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ class Layer:
 
     @property
     def title(self) -> str:
-        """The name as it is shown, which is that by which it is chosen."""
+        """The name shown to users, with which the layer is also selected."""
         return self.name
 
 
 def named_norm(type: str) -> bool:
-    """Whether a class is a normalisation layer by its name.
+    """Return whether a class is a normalisation layer by its name.
 
     It is where the name has ``Norm`` or ``Normalization`` in it, in whatever case, as in
     ``BatchNorm2d`` or ``LlamaRMSNorm``; ``Normal…``, ``Normed…`` and norms of weights are none.
@@ -79,7 +79,7 @@ def named_norm(type: str) -> bool:
 def layers_of(
     module: nn.Module, shared: Collection[nn.Parameter] | None = None
 ) -> tuple[Layer, ...]:
-    """The layers of a network, in network order.
+    """Return the layers of a network, in network order.
 
     Frozen parameters do not count, and a parameter that several modules hold counts for the
     first of them.
@@ -104,7 +104,7 @@ def layers_of(
 def owned_parameters(
     module: nn.Module, shared: Collection[nn.Parameter] | None = None
 ) -> list[tuple[str, nn.Module, list[nn.Parameter]]]:
-    """Each layer's name, module and trainable parameters, in network order.
+    """Return each layer's name, module and trainable parameters, in network order.
 
     Args:
         module: The network.
@@ -129,7 +129,7 @@ def _plain_class(module: nn.Module) -> type[nn.Module]:
 
 
 def _normalizes(module: type[nn.Module]) -> bool:
-    """Whether a class is a normalisation layer: that of PyTorch which it is made from decides."""
+    """Return whether a class is a normalisation layer, by the PyTorch class it derives from."""
     for base in module.__mro__:
         if base.__module__.startswith("torch.nn.modules.") and base.__name__ not in _GENERAL:
             return named_norm(base.__name__)

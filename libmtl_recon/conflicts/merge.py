@@ -1,4 +1,4 @@
-"""Adding profiles up: several seeds, weightings or data sets of one architecture."""
+"""Add profiles of several seeds, weightings or data sets of one architecture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from libmtl_recon.errors import ReconError
 
 
 def add_profiles(profiles: Sequence[ConflictProfile]) -> ConflictProfile:
-    """One profile with the steps of all, whose scores are the sums of theirs.
+    """Return one profile with the steps of all, whose scores are the sums of theirs.
 
     Args:
         profiles: At least one. Their layers have the same names and types; the shapes are those
@@ -28,21 +28,22 @@ def add_profiles(profiles: Sequence[ConflictProfile]) -> ConflictProfile:
     first = profiles[0]
     if len({profile.id for profile in profiles}) < len(profiles):
         raise ReconError(
-            "A profile cannot be added to itself: its steps would count twice, and seem surer than "
-            "they are. Name each profile once."
+            "A profile cannot be added to itself: its steps would count twice, and the result "
+            "would seem more certain than it is. Give each profile once."
         )
     _refuse_same_run(profiles)
     for other in profiles[1:]:
         if loose_fingerprint(other.architecture) != loose_fingerprint(first.architecture):
             raise ReconError(
-                "Only profiles of one architecture can be added up, and these have "
-                f"{len(first.architecture)} and {len(other.architecture)} layers of other names or "
-                "types. `libmtl-recon layers list` shows which belong together."
+                "Only profiles of one architecture can be added, and these have "
+                f"{len(first.architecture)} and {len(other.architecture)} layers with other "
+                "names or types. `libmtl-recon layers list` shows which profiles belong "
+                "together."
             )
         if len(other.tasks) != len(first.tasks):
             raise ReconError(
-                "Only profiles of equally many tasks can be added up, and these have "
-                f"{len(first.tasks)} and {len(other.tasks)}: a step of the one counts more pairs "
+                "Only profiles with the same number of tasks can be added, and these have "
+                f"{len(first.tasks)} and {len(other.tasks)}: a step of one counts more pairs "
                 "than a step of the other. Compare them with `libmtl-recon layers compare`."
             )
     same_tasks = all(other.tasks == first.tasks for other in profiles)
@@ -60,21 +61,21 @@ def add_profiles(profiles: Sequence[ConflictProfile]) -> ConflictProfile:
 
 
 def _refuse_same_run(profiles: Sequence[ConflictProfile]) -> None:
-    """Refuse profiles that differ, and yet have the steps of one run twice."""
+    """Refuse different profiles that contain the steps of the same run."""
     holder: dict[str, ConflictProfile] = {}
     for profile in profiles:
         for run in runs_of(profile.provenance):
             other = holder.setdefault(run, profile)
             if other is not profile:
                 raise ReconError(
-                    f"Profiles {other.id} and {profile.id} both have the steps of one scoring run "
-                    f"({run}), which would count twice, and seem surer than they are. Leave one of "
-                    "them out."
+                    f"Profiles {other.id} and {profile.id} both contain the steps of one scoring "
+                    f"run ({run}), which would count twice, and the result would seem more "
+                    "certain than it is. Leave one of them out."
                 )
 
 
 def _provenance(origins: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all have in common, and a list of the origins themselves."""
+    """Return the common provenance, with a list of the individual ones."""
     found: dict[str, Any] = {}
     for key in ("dataset", "weighting", "architecture", "encoder", "seed"):
         values = list(dict.fromkeys(str(origin[key]) for origin in origins if key in origin))

@@ -1,4 +1,4 @@
-"""The picture of a conflict profile: a heat map of layers and cosines."""
+"""Draw a conflict profile as a heat map of layers and cosines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _INK, _FAINT, _SEVERE, _MILD = "#222222", "#8a8a8a", "#b3360b", "#d8c3b4"
 def draw_profile(
     profile: ConflictProfile, file: str | Path, S: float = -0.1, K: int | None = None
 ) -> None:
-    """Draw how often the gradients of two tasks point apart, layer by layer.
+    """Draw the distribution of the cosines of two tasks' gradients, layer by layer.
 
     Each row is a layer, in network order; the colour is the share of its cosines (all steps and
     pairs of tasks in which it is defined) in a column of width 0.025, on a square-root scale, so
@@ -89,18 +89,18 @@ def _draw(profile: ConflictProfile, S: float, K: int | None) -> Any:
 
 
 def _order(profile: ConflictProfile, S: float) -> list[int]:
-    """The layers' places in the network, worst first."""
+    """Return the layers' positions in the network, worst first."""
     place = {name: index for index, name in enumerate(profile.layer_names)}
     return [place[name] for name in profile.ranking(S)]
 
 
 def _above_half(scores: NDArray[np.float64]) -> int:
-    """How many layers have more than half of the worst score."""
+    """Return how many layers have more than half of the worst score."""
     return int((scores > scores.max(initial=0.0) / 2).sum())
 
 
 def _with_room(order: Sequence[int], apart: int) -> list[int]:
-    """The rows that get a label: as many as are so many rows apart, the first of an order first."""
+    """Return the rows that get a label, at a minimum distance, the first of an order first."""
     taken = np.zeros(len(order) + 2 * apart, bool)
     found = []
     for place in order:
@@ -171,7 +171,7 @@ def _draw_cosines(
 
 
 def _columns(profile: ConflictProfile, S: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The columns' edges, of which S is one, and ``[L, columns]``, the percentages in them."""
+    """Return the columns' edges, of which S is one, and the percentages, ``[L, columns]``."""
     first = check_severity("S", S) % _POOLED
     starts = np.arange(first, BINS, _POOLED)
     starts = starts if first == 0 else np.concatenate([[0], starts])
@@ -227,7 +227,7 @@ def _draw_legend(axes: Any, text: str) -> None:
 
 
 def _percent(counts: NDArray[np.int64], profile: ConflictProfile) -> NDArray[np.float64]:
-    """``[L]`` or ``[L, columns]``: of the steps and pairs in which a layer's cosine is defined."""
+    """Return percentages, ``[L]`` or ``[L, columns]``, of the defined cosines."""
     defined = np.maximum(profile.steps * profile.pairs - profile.undefined.sum(axis=0), 1)
     shares: NDArray[np.float64] = (100.0 * counts.T / defined).T
     return shares

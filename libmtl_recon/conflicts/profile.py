@@ -1,4 +1,4 @@
-"""The conflict profile: how often task gradients point apart, layer by layer."""
+"""The conflict profile: counts of the cosines between task gradients, layer by layer."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ConflictProfile:
         try:
             check_size(layers, blocks)
         except ValueError as error:
-            raise ReconError(f"This conflict profile cannot be kept: {error}.") from error
+            raise ReconError(f"This conflict profile is invalid: {error}.") from error
         found = self.counts.shape, self.undefined.shape
         if found != ((blocks, layers, BINS), (blocks, layers)):
             raise ReconError(
@@ -112,11 +112,11 @@ class ConflictProfile:
 
     @property
     def id(self) -> str:
-        """Twelve characters that tell this profile from any other."""
+        """Twelve characters that identify this profile."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
 
     def scores(self, S: float) -> dict[str, int]:
-        """The S-conflict score of each layer, summed over the steps (Definition 3, Algorithm 1).
+        """Return each layer's S-conflict score, summed over the steps (Definition 3, Algorithm 1).
 
         Args:
             S: The severity, a multiple of 0.005 with -1 < S ≤ 0.
@@ -132,7 +132,7 @@ class ConflictProfile:
         return dict(zip(self.layer_names, scores.tolist(), strict=True))
 
     def ranking(self, S: float) -> list[str]:
-        """The layers from worst to best; those with equal scores stay in network order.
+        """Return the layers from worst to best; those with equal scores stay in network order.
 
         Args:
             S: The severity, as for :meth:`scores`.
@@ -141,7 +141,7 @@ class ConflictProfile:
         return sorted(scores, key=lambda name: -scores[name])
 
     def layers(self, S: float, K: int) -> list[str]:
-        """The K layers with the highest S-conflict scores, worst first (Algorithm 1).
+        """Return the K layers with the highest S-conflict scores, worst first (Algorithm 1).
 
         Args:
             S: The severity, as for :meth:`scores`.
@@ -154,7 +154,7 @@ class ConflictProfile:
         return self.ranking(S)[:K]
 
     def to_json(self) -> str:
-        """The profile as a JSON text that people can read."""
+        """Return the profile as a readable JSON text."""
         return encode(
             Contents(
                 self.architecture,
@@ -169,7 +169,7 @@ class ConflictProfile:
 
     @classmethod
     def from_json(cls, text: str, source: str = "the text") -> ConflictProfile:
-        """Read what :meth:`to_json` wrote.
+        """Create a profile from a text written by :meth:`to_json`.
 
         Args:
             text: The JSON text.
@@ -209,7 +209,7 @@ def check_count(parameter: str, count: object, layers: int) -> None:
 
 
 def check_split_count(parameter: str, count: object, layers: int) -> None:
-    """Check a number of layers that are to be split, which must leave one shared.
+    """Check the number of layers to split, which must leave one shared.
 
     Args:
         parameter: The name under which the caller gave it, for the message.
@@ -225,5 +225,5 @@ def check_split_count(parameter: str, count: object, layers: int) -> None:
             parameter,
             f"must leave a layer shared, so be below {layers}, the number of shared layers",
             count,
-            "Lower it; a network of which nothing is shared is a training of each task alone.",
+            "Lower it: if nothing is shared, each task is trained on its own.",
         )

@@ -1,4 +1,4 @@
-"""What a conflict profile says, as data: its layers worst first, and how sure that is."""
+"""Report on a conflict profile, as data: its layers, worst first, and how certain that is."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RankedLayer:
 
 @dataclass(frozen=True)
 class ProfileReport:
-    """What a profile says at one severity; made once, by :func:`report_on`.
+    """A profile's ranking at one severity; created by :func:`report_on`.
 
     Attributes:
         profile: Of which this is the report.
@@ -60,7 +60,7 @@ class ProfileReport:
 
     @property
     def sentence(self) -> str:
-        """How sure the choice is, for the user; empty if none was asked about."""
+        """How certain the choice is, for the user; empty if not requested."""
         return "" if self.stability is None else in_words(self.stability, self.confidence)
 
 
@@ -70,7 +70,7 @@ def report_on(
     K: int | range | None = None,
     asked: UntilStable | None = None,
 ) -> ProfileReport:
-    """What a profile says at a severity.
+    """Report on a profile at a severity.
 
     Args:
         profile: Of N steps and L layers.

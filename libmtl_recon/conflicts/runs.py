@@ -1,4 +1,4 @@
-"""Which scoring runs a profile holds the steps of."""
+"""The scoring runs whose steps a profile contains."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def runs_of(provenance: Mapping[str, Any]) -> list[str]:
-    """The runs' names: one of a run's own profile, several of a sum; one may come twice.
+    """Return the names of the runs: one for a run's own profile, several for a sum.
 
     Args:
         provenance: The profile's. One that was kept before runs had names has none.

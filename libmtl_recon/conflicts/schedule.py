@@ -1,4 +1,4 @@
-"""Which training steps are scored, and when enough of them were."""
+"""Decide which training steps are scored, and when enough were."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEFAULT_CONFIDENCE, DEFAULT_RANKING_CONFIDENCE = 0.97, 0.9
 
 @dataclass(frozen=True)
 class UntilStable:
-    """Scoring stops when the choice of layers would hardly change any more.
+    """Stop scoring when the choice of layers would hardly change any more.
 
     Attributes:
         S: The severity at which layers are chosen.
@@ -38,7 +38,7 @@ class UntilStable:
 
     @classmethod
     def usual(cls, S: float, K: int | range | None) -> UntilStable:
-        """With the usual confidence for this choice: a ranking is held to less than K layers."""
+        """Create one with the usual confidence for this choice, which is lower for a ranking."""
         return cls(S, K, DEFAULT_RANKING_CONFIDENCE if K is None else DEFAULT_CONFIDENCE)
 
     def __post_init__(self) -> None:
@@ -55,13 +55,13 @@ class UntilStable:
             check_split_count("K", count, layers)
 
     def look(self, profile: ConflictProfile) -> Stability:
-        """How sure the choice is by now."""
+        """Return how certain the choice is by now."""
         return stability(profile, self.S, self.K)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which steps of a training to score.
+    """The steps of a training that are scored.
 
     Attributes:
         steps: End the run after so many scored steps; None scores to its end.
@@ -91,34 +91,34 @@ class Schedule:
                 )
 
     def wants(self, step: int) -> bool:
-        """Whether to score this training step, counted from 0."""
+        """Return whether to score this training step, counted from 0."""
         return step >= self.start and (step - self.start) % self.every == 0
 
     def ends(self, step: int) -> bool:
-        """Whether nothing is left to be scored from this training step on."""
+        """Return whether no step is left to score from this training step on."""
         return self.stop is not None and step >= self.stop
 
 
 class Stopping:
-    """Looks now and then whether scoring has gone on long enough."""
+    """Check at intervals whether enough steps were scored."""
 
     def __init__(self, until: UntilStable) -> None:
         self.until = until
         self._in_a_row = 0
 
     def due(self, scored: int) -> bool:
-        """Whether it is time for a look after so many scored steps."""
+        """Return whether a check is due after this number of scored steps."""
         return scored >= _FEWEST and scored % LOOK_EVERY == 0
 
     def enough(self, profile: ConflictProfile) -> bool:
-        """Look; whether the choice has been stable often enough in a row."""
+        """Check, and return whether the choice was stable often enough in a row."""
         stable = self.until.look(profile).holds(self.until.confidence)
         self._in_a_row = self._in_a_row + 1 if stable else 0
         return self._in_a_row >= _LOOKS_IN_A_ROW
 
 
 def described(until: UntilStable, found: Stability) -> dict[str, object]:
-    """What a profile keeps of how sure it is, for its provenance."""
+    """Return the certainty of the choice, for the profile's provenance."""
     values = dataclasses.asdict(found)
     K = values.pop("K")
     return {
@@ -132,7 +132,7 @@ def described(until: UntilStable, found: Stability) -> dict[str, object]:
 
 
 def check_confidence(parameter: str, confidence: object) -> None:
-    """Check an agreement that is to be reached.
+    """Check the required agreement.
 
     Raises:
         UsageError: It is not a number above 0 and below 1.
@@ -144,5 +144,5 @@ def check_confidence(parameter: str, confidence: object) -> None:
             "must be a number above 0 and below 1, the share of the chosen layers that would be "
             "chosen again",
             confidence,
-            f"Leave it out for {DEFAULT_CONFIDENCE}, or give a fixed number of steps by `steps`.",
+            f"Leave it out for {DEFAULT_CONFIDENCE}, or give a fixed number of steps with `steps`.",
         )

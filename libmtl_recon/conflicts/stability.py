@@ -1,4 +1,4 @@
-"""How sure a ranking of layers is: a bootstrap over blocks of training steps."""
+"""Estimate how certain a ranking of layers is, by a bootstrap over blocks of training steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Scores = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Stability:
-    """How much of a choice of layers would be chosen again.
+    """The share of a choice of layers that would be chosen again.
 
     Agreement is a number from 0 (as good as chance, or worse) to 1 (always the same). For the K
     worst layers it is the share of them that conflict at all and are chosen again; for a whole
@@ -43,7 +43,7 @@ class Stability:
     known: bool = True
 
     def holds(self, confidence: float) -> bool:
-        """Whether the agreement is at least this, and the trend explains no more than chance does.
+        """Return whether the agreement is at least this, and the trend is no larger than chance.
 
         The later half rests on half of the steps, so it may disagree by more: four times as much.
         """
@@ -58,7 +58,7 @@ def stability(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Stability:
-    """How sure a profile's choice of layers is.
+    """Estimate how certain a profile's choice of layers is.
 
     Steps that follow one another are alike, so whole blocks of them are drawn, with replacement.
 
@@ -93,7 +93,7 @@ def stability(
 
 
 def in_words(found: Stability, confidence: float) -> str:
-    """How sure a choice is, as a sentence for the user, which says whether that is enough.
+    """Return a sentence on how certain a choice is, and whether that is enough.
 
     Args:
         found: How sure.
@@ -105,20 +105,19 @@ def in_words(found: Stability, confidence: float) -> str:
     what = "ranking" if not found.K else "worst layer" if one else f"{number} worst layers"
     if not found.known:
         verb = "is" if one else "are"
-        return f"How sure the {what} {verb} cannot be told: {found.steps} steps are too few."
+        return f"The certainty of the {what} cannot be estimated: {found.steps} steps are too few."
     verb = "agrees" if one else "agree"
     sure = f"The {what} {verb} to {found.agreement:.1%} with what other such steps would have given"
     if found.holds(confidence):
         return f"{sure}."
     return (
-        f"{sure}, and to {found.drift:.1%} with the later half alone: {found.steps} steps are too "
-        f"few for {100 * confidence:g}%. More of them, or profiles of several seeds added up, make "
-        "it surer."
+        f"{sure}, and to {found.drift:.1%} with the later half alone: {found.steps} steps are "
+        f"too few for {100 * confidence:g}%. Score more steps, or add profiles of several seeds."
     )
 
 
 def _places(scores: Scores) -> Scores:
-    """``[N, L]``: each layer's place in the ranking; of equal scores the earlier layer is first."""
+    """Return each layer's rank, ``[N, L]``; of equal scores the earlier layer is first."""
     order = np.argsort(-scores, axis=1, kind="stable")
     places = np.empty_like(order)
     np.put_along_axis(places, order, np.arange(scores.shape[1])[None, :], axis=1)

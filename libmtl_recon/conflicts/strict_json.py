@@ -1,4 +1,4 @@
-"""JSON from a file that may be damaged: what Python's reader takes silently is refused, too."""
+"""Read JSON strictly: errors that Python's reader accepts silently are refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _DIGITS = 1000  # Python itself refuses some thousand, by advice for programmers
 
 
 def parse(text: str) -> Any:
-    """What a JSON text says.
+    """Parse a JSON text.
 
     Raises:
         ValueError: It is no JSON, names a key of an object twice, has a number of too many

@@ -49,8 +49,8 @@ def run_script(
     Args:
         script: A path, or the name of a built-in problem.
         args: Its command-line arguments.
-        hooks: Told what happens in LibMTL's Trainer.
-        observers: The former name of ``hooks``, which still works, with a DeprecationWarning.
+        hooks: Hooks that LibMTL's Trainer calls.
+        observers: The deprecated name of ``hooks``.
 
     Returns:
         The exit status: the script's own; 0 if a hook ended the run by :class:`StopRun`;
@@ -76,8 +76,8 @@ def run_module(
     Args:
         module: Its dotted name, or that of a package with a ``__main__``.
         args: Its command-line arguments.
-        hooks: Told what happens in LibMTL's Trainer.
-        observers: The former name of ``hooks``, which still works, with a DeprecationWarning.
+        hooks: Hooks that LibMTL's Trainer calls.
+        observers: The deprecated name of ``hooks``.
     """
     return run(Target(module, module=True), args, hooks=_hooks_in(hooks, observers))
 
@@ -88,8 +88,8 @@ def _hooks_in(
     if observers is None:
         return hooks
     warnings.warn(
-        "The argument observers is called hooks now, and its old name will be removed in the next "
-        "release: write hooks=[...].",
+        "The argument observers was renamed to hooks, and the old name will be removed in the "
+        "next release: write hooks=[...].",
         DeprecationWarning,
         stacklevel=3,
     )
@@ -108,9 +108,9 @@ def run(
     Args:
         target: What to run.
         args: Its command-line arguments.
-        hooks: Told what happens in LibMTL's Trainer.
-        until_exit: Leave all as the script knows it until this process ends, for the threads
-            and the ``atexit`` handlers that it leaves behind.
+        hooks: Hooks that LibMTL's Trainer calls.
+        until_exit: Keep the script's environment until this process ends, for the threads and the
+        ``atexit`` handlers that it leaves behind.
     """
     quiet.be_quiet()
     libmtl_recon.integrations.libmtl.activate()
@@ -128,26 +128,26 @@ def run(
         if target.demonstration and environment.world() is not None:
             raise UsageError(
                 "SCRIPT",
-                "must be one that trains by LibMTL's Trainer under torchrun",
+                "must be a script that trains with LibMTL's Trainer under torchrun",
                 target.name,
                 f"Run `libmtl-recon run {target}` without torchrun.",
             )
         if target.demonstration and hooks:
             raise UsageError(
                 "SCRIPT",
-                "must be one that trains by LibMTL's Trainer here",
+                "must be a script that trains with LibMTL's Trainer here",
                 target.name,
-                f"Only `libmtl-recon run {target}`, without --single-task, takes this one.",
+                f"This one can only be run as `libmtl-recon run {target}`, without --single-task.",
             )
         surroundings.enter_context(trainer_hooks(trainer, *hooks))
         code, main = surroundings.enter_context(as_main(target, args))
         exec(code, vars(main))
         if not (trainer.seen or target.demonstration or _left_running(before)):
             raise ReconError(
-                f"{target} ran to its end without building a LibMTL Trainer, so nothing was "
-                "trained. A LibMTL script builds one with LibMTL.Trainer(...), or a class of its "
-                "own that calls Trainer's __init__ or train; see `libmtl-recon run multidigits` "
-                "for a script that does."
+                f"{target} ended without building a LibMTL Trainer, so nothing was trained. A "
+                "LibMTL script builds one with LibMTL.Trainer(...), or with a subclass that "
+                "calls Trainer's __init__ or train; see `libmtl-recon run multidigits` for an "
+                "example."
             )
     except StopRun:
         return 0
@@ -175,7 +175,7 @@ def run(
 
 
 def _left_running(before: set[threading.Thread]) -> bool:
-    """Whether the script has left threads behind for which Python waits before it ends."""
+    """Return whether the script has left threads for which Python waits before it ends."""
     return any(not t.daemon for t in threading.enumerate() if t not in before)
 
 
@@ -201,7 +201,7 @@ def _report(error: BaseException) -> int:
 
 
 def _status(request: SystemExit) -> int:
-    """The exit status that Python itself would give for this ``SystemExit``."""
+    """Return the exit status that Python would use for this ``SystemExit``."""
     if request.code is None or request.code == 0:
         return 0
     if isinstance(request.code, int):

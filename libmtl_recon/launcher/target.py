@@ -1,4 +1,4 @@
-"""What to run, found and put into the main module's place as Python itself does it."""
+"""Find the script to run and make it the main module, as Python does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Target:
     """A script, or a module as for ``python -m``.
 
     Attributes:
-        name: A path or a built-in problem; of a module, its dotted name.
+        name: A path or a built-in problem; for a module, its dotted name.
         module: Whether it is a module.
     """
 
@@ -33,7 +33,7 @@ class Target:
 
     @property
     def words(self) -> list[str]:
-        """How it is named on the command line."""
+        """The words that name it on the command line."""
         return ["-m", self.name] if self.module else [self.name]
 
     @property
@@ -47,14 +47,14 @@ class Target:
 
 @contextmanager
 def as_main(target: Target, args: Sequence[str]) -> Iterator[tuple[CodeType, ModuleType]]:
-    """Inside the ``with`` block ``sys.argv``, ``sys.path[0]`` and ``__main__`` are the target's.
+    """Set ``sys.argv``, ``sys.path[0]`` and ``__main__`` to the target's inside the ``with`` block.
 
     Yields:
-        Its code, and the fresh main module to run it in.
+        Its code, and the new main module in which to run it.
 
     Raises:
-        UsageError: There is no such script or module, or it is not Python source.
-        SyntaxError: It is, but cannot be compiled.
+        UsageError: The script or module does not exist, or it is not Python source.
+        SyntaxError: It is Python source, but cannot be compiled.
     """
     saved = sys.argv, sys.path[:], sys.modules["__main__"]
     try:
@@ -64,10 +64,10 @@ def as_main(target: Target, args: Sequence[str]) -> Iterator[tuple[CodeType, Mod
 
 
 def find_script(script: str | Path) -> Path:
-    """The file of a script given by its path or, for a built-in problem, by its name.
+    """Return the file of a script given by its path or, for a built-in problem, by its name.
 
     Raises:
-        UsageError: There is no such file or problem, or it is not Python source.
+        UsageError: The file or problem does not exist, or it is not Python source.
     """
     path = Path(script)
     if is_file(path):
@@ -81,23 +81,22 @@ def find_script(script: str | Path) -> Path:
             "SCRIPT",
             "must be a Python source file",
             name,
-            "This is a folder: name the script in it, e.g. its main.py.",
+            "This is a folder: give the script in it, e.g. its main.py.",
         )
     if name == "-" or exists(path):
         raise UsageError(
             "SCRIPT",
-            "must be a file on disk, which the processes that a script starts can read again",
+            "must be a file on disk, because the processes that a script starts read it again",
             name,
-            "Write what comes from standard input, or through a pipe, to a .py file first.",
+            "Write the text from standard input, or from a pipe, to a .py file first.",
         )
     problems = [*BUILT_IN, *DEMONSTRATIONS]
     raise UsageError(
         "SCRIPT",
         "must be the path of a LibMTL script or the name of a built-in problem",
         name,
-        f"{did_you_mean(name, problems)}There is no such file here; the built-in problems are "
-        f"{', '.join(problems)}. "
-        "A module goes by -m and its dotted name.",
+        f"{did_you_mean(name, problems)}There is no such file; the built-in problems are "
+        f"{', '.join(problems)}. To run a module, use -m and its dotted name.",
     )
 
 
@@ -109,7 +108,7 @@ def _refuse_what_is_no_source(path: Path) -> None:
             "SCRIPT",
             "must be a file that can be read",
             str(path),
-            f"The system says: {error.strerror}.",
+            f"The system reports: {error.strerror}.",
         ) from error
     except (SyntaxError, UnicodeDecodeError):  # an unknown encoding is a SyntaxError
         text = "\0"
@@ -118,7 +117,7 @@ def _refuse_what_is_no_source(path: Path) -> None:
             "SCRIPT",
             "must be a Python source file",
             str(path),
-            "This is no text in UTF-8 or in the encoding that it declares: name the script's "
+            "This is not text in UTF-8 or in the encoding that it declares: give the script's "
             ".py file.",
         )
 
@@ -140,7 +139,7 @@ def _module(name: str, args: Sequence[str]) -> tuple[CodeType, ModuleType]:
     get_code = getattr(spec.loader, "get_code", None)
     code = None if get_code is None else get_code(spec.name)
     if code is None:
-        raise _no_module(name, "It is there, but is not written in Python.")
+        raise _no_module(name, "It exists, but is not written in Python.")
     file = str(spec.origin)
     sys.argv[0] = file
     main = _new_main(file, spec.loader)
@@ -149,7 +148,7 @@ def _module(name: str, args: Sequence[str]) -> tuple[CodeType, ModuleType]:
 
 
 def _find_spec(name: str) -> ModuleSpec:
-    """Where a module is, or a package's ``__main__``; the packages around it are imported."""
+    """Find a module or a package's ``__main__``; the packages that contain it are imported."""
     try:
         # Neither a relative name nor a path, which `find_spec` takes amiss.
         spec = importlib.util.find_spec(name) if _may_be_dotted(name) else None
@@ -163,8 +162,8 @@ def _find_spec(name: str) -> ModuleSpec:
     if spec is None:
         raise _no_module(
             name,
-            "None is found from the working folder or among the installed packages. A file goes "
-            "by its path, without -m.",
+            "It was not found in the working directory or among the installed packages. To run "
+            "a file, give its path without -m.",
         )
     if spec.submodule_search_locations is None:
         return spec
@@ -172,7 +171,9 @@ def _find_spec(name: str) -> ModuleSpec:
         raise _no_module(name, "It is a package.")
     inner = importlib.util.find_spec(f"{name}.__main__")
     if inner is None:
-        raise _no_module(name, f"It is a package without a __main__; name a module, as {name}.main")
+        raise _no_module(
+            name, f"It is a package without a __main__; give a module, e.g. {name}.main"
+        )
     return inner
 
 

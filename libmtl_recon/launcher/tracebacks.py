@@ -1,4 +1,4 @@
-"""A script's tracebacks without the frames in which we only pass calls on."""
+"""Remove the frames in which this package only passes calls on from a script's tracebacks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PROBLEMS = os.path.join(_OURS, "problems", "")  # noqa: PTH118
 
 
 def strip_our_frames(error: BaseException) -> None:
-    """Take the frames that only pass calls on out of an exception and those that led to it."""
+    """Remove the frames that only pass calls on from an exception and from those that led to it."""
     waiting: list[BaseException | None] = [error]
     seen: set[int] = set()
     while waiting:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 BUILT_IN = {
-    "multidigits": "two overlapping handwritten digits an image; embedded data, seconds on a CPU",
+    "multidigits": "two overlapping handwritten digits per image; included data, seconds on a CPU",
     "census_income": "income, marital status and education from a census form; UCI's public files",
-    "multi_fashion_mnist": "a MNIST digit and a Fashion-MNIST article an image, ResNet18",
+    "multi_fashion_mnist": "an MNIST digit and a Fashion-MNIST article per image, ResNet18",
 }
 # These train no network by LibMTL's Trainer: they can be run, not scored or searched.
 DEMONSTRATIONS = {
-    "toy2d": "the paths of GradOPS and five other methods on two losses in the plane, as a picture",
+    "toy2d": "a picture of the paths of GradOPS and five other methods on two losses in the plane",
 }
 
 

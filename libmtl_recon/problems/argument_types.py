@@ -9,7 +9,7 @@ from contextlib import suppress
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Whole numbers from ``low`` to ``high``, or from ``low`` up."""
+    """Return a type for whole numbers from ``low`` to ``high``, or from ``low`` up."""
     rule = f"from {low} up" if high is None else f"from {low} to {high}"
 
     def read(text: str) -> int:

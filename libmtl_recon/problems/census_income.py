@@ -1,4 +1,4 @@
-"""What a census form says of a person's income, marital status and education; a task for each.
+"""A person's income, marital status and education from a census form, one task each.
 
 Census-Income (KDD) of the GradOPS paper (section 4.1, Appendix B): does the income exceed 50,000
 dollars, was the person never married, did the person go to college. The network has two shared
@@ -55,9 +55,12 @@ def parse_args() -> argparse.Namespace:
     own.add_argument("--epochs", type=whole(1), default=200, help="training epochs")
     own.add_argument("--bs", type=whole(2), default=1024, help="batch size")
     own.add_argument("--width", type=whole(1), default=192, help="units of each shared layer")
-    own.add_argument("--dropout", type=share, default=0.3, help="share of units that are dropped")
+    own.add_argument("--dropout", type=share, default=0.3, help="dropout probability")
     own.add_argument(
-        "--data_seed", type=whole(0), default=0, help="seed of the division into parts"
+        "--data_seed",
+        type=whole(0),
+        default=0,
+        help="seed of the division into training, validation and test data",
     )
     LibMTL_args.set_defaults(lr=1e-4, weight_decay=0.0)  # the paper names no weight decay
     params: argparse.Namespace = LibMTL_args.parse_args()

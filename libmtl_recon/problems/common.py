@@ -1,4 +1,4 @@
-"""What the scripts of this folder share in handing their problem to LibMTL."""
+"""Common functions with which the scripts of this folder pass their problem to LibMTL."""
 
 from __future__ import annotations
 

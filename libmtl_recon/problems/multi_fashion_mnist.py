@@ -74,20 +74,20 @@ def parse_args() -> argparse.Namespace:
         "--width",
         type=whole(1),
         default=64,
-        help="channels of the first stage: 64 is a ResNet18, 16 does for a CPU",
+        help="channels of the first stage: 64 for a ResNet18; 16 is suitable for a CPU",
     )
     own.add_argument(
         "--head",
         choices=("two", "one"),
         default="two",
-        help="linear layers of a task: two as in the Recon paper, one as in its authors' code",
+        help="linear layers per task: two as in the Recon paper, one as in its authors' code",
     )
     own.add_argument(
         "--pair",
         choices=PAIRS,
         default="digit+article",
-        help="what is in an image: the paper's pair, or two of one kind, as other data sets for "
-        "the same network (default: %(default)s)",
+        help="content of an image: the paper's pair, or two of one kind, as further data sets "
+        "for the same network (default: %(default)s)",
     )
     own.add_argument("--train_size", type=whole(2), default=120_000, help="training images")
     own.add_argument("--val_size", type=whole(1), default=10_000, help="validation images")

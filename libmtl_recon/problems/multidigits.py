@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     own.add_argument("--bs", type=whole(2), default=256, help="batch size")
     own.add_argument("--width", type=whole(1), default=4, help="channels of the first stage")
     own.add_argument(
-        "--shift", type=whole(0, DIGIT), default=3, help="pixels from one digit to the other"
+        "--shift", type=whole(0, DIGIT), default=3, help="distance between the digits in pixels"
     )
     own.add_argument("--train_size", type=whole(2), default=4000, help="training images")
     own.add_argument("--val_size", type=whole(1), default=2000, help="validation images")
@@ -57,7 +57,7 @@ def parse_args() -> argparse.Namespace:
         "--missing",
         type=share,
         default=0.0,
-        help="share of the training labels that are taken away, of each task by itself",
+        help="share of the training labels to remove, independently for each task",
     )
     # LibMTL's own flags, with which this network learns fast and in the end calmly.
     LibMTL_args.set_defaults(lr=0.01, weight_decay=0.0, scheduler="step", step_size=4, gamma=0.3)

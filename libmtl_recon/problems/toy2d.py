@@ -57,7 +57,7 @@ NEAR = 0.1
 
 @dataclass(frozen=True)
 class Paths:
-    """Where each method went.
+    """The paths of each method.
 
     Attributes:
         methods: Their names, M of them.
@@ -72,12 +72,12 @@ class Paths:
     arrived: NDArray[np.bool_]
 
     def at_front(self, method: str) -> list[int]:
-        """How many repeats of each start came to the front."""
+        """Return how many repeats of each start reached the front."""
         counts: list[int] = self.arrived[self.methods.index(method)].sum(axis=1).tolist()
         return counts
 
     def place(self, method: str, start: int) -> float:
-        """Where on the front a method ends in the mean: x from -7 to 7; NaN if it never does."""
+        """Return the mean position on the front where a method ends, x in -7 to 7, or NaN."""
         row = self.methods.index(method)
         found = self.ends[row, start, self.arrived[row, start], 0]
         return float(found.mean()) if len(found) else math.nan
@@ -90,7 +90,7 @@ class Paths:
 
 
 def title(alpha: float) -> str:
-    """What GradOPS is called in the picture."""
+    """Return the name of GradOPS in the picture."""
     return f"GradOPS α={alpha:g}"
 
 
@@ -215,7 +215,7 @@ def listed(words: Sequence[str]) -> str:
 
 
 def table(paths: Paths) -> str:
-    """Where the paths of each method end, in Markdown."""
+    """Return a Markdown table of the ends of each method's paths."""
     lines = ["| method | " + " | ".join(NAMES) + " |", "|---|" + "---:|" * len(NAMES)]
     repeats = paths.arrived.shape[-1]
     for row, method in enumerate(paths.methods):
@@ -248,13 +248,13 @@ def parse_args() -> argparse.Namespace:
         help="exponents of GradOPS (default: -5 -2 -1 0 2)",
     )
     parser.add_argument(
-        "--steps", type=whole(1), default=70_000, help="of Adam (default: %(default)s)"
+        "--steps", type=whole(1), default=70_000, help="steps of Adam (default: %(default)s)"
     )
     parser.add_argument(
         "--repeats",
         type=whole(1),
         default=8,
-        help="paths from each start, all but the first displaced a little (default: %(default)s)",
+        help="paths from each start, all but the first slightly displaced (default: %(default)s)",
     )
     parser.add_argument(
         "--lr", type=positive, default=1e-3, help="Adam's learning rate (default: %(default)s)"

@@ -1,4 +1,4 @@
-"""Conflict profiles kept on disk, per architecture, for the next run that needs them."""
+"""The cache of conflict profiles on disk, one or more per architecture."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Match:
-    """A profile that was found for a network.
+    """A profile found for a network.
 
     Attributes:
         entry: The newest that fits.
@@ -63,11 +63,11 @@ class ProfileCache:
 
     @property
     def folder(self) -> Path | str:
-        """Where it is."""
+        """The location of the cache."""
         return self.store.place
 
     def prepare(self) -> None:
-        """Make the folder, and see that it can be written to: best before a long run.
+        """Create the folder, and check that it is writable. Call it before a long run.
 
         Raises:
             ReconError: It cannot.
@@ -76,24 +76,24 @@ class ProfileCache:
             self.store.prepare()
 
     def save(self, profile: ConflictProfile) -> str:
-        """Keep a profile; returns its id."""
+        """Save a profile and return its ID."""
         name = profile.id
         with explained("write to", self.store, VARIABLE):
             self.store.write(f"{name}{_ENDING}", profile.to_json())
         return name
 
     def list(self) -> list[Entry]:
-        """All profiles, newest first."""
+        """Return all profiles, newest first."""
         names = self.names(_ENDING)
         return [entry for name in names if (entry := self._read(name)) is not None]
 
     def names(self, ending: str) -> Sequence[str]:
-        """The names of all texts that end so, newest first, whether they are profiles or not."""
+        """Return the names of all texts with this ending, newest first, also of non-profiles."""
         with explained("read", self.store, VARIABLE):
             return [name for name in self.store.names() if name.endswith(ending)]
 
     def load(self, id: str, parameter: str = "ID") -> Entry:
-        """The profile with this id, which may be shortened as long as it is unique.
+        """Return the profile with this ID, which may be shortened as long as it is unique.
 
         Args:
             id: Of the profile.
@@ -108,15 +108,15 @@ class ProfileCache:
             hint = "" if found else did_you_mean(id, (entry.id for entry in entries))
             raise UsageError(
                 parameter,
-                "must be the id of one profile, or its first characters",
+                "must be the ID of exactly one profile, or its first characters",
                 id,
-                f"{hint}{len(found)} profiles have such an id; `libmtl-recon layers list` shows "
-                "them.",
+                f"{hint}{len(found)} profiles have such an ID; `libmtl-recon layers list` shows "
+                "all profiles.",
             )
         return found[0]
 
     def load_or_read(self, source: str, parameter: str = "source") -> ConflictProfile:
-        """The profile in a file of this name, else the one with this (possibly shortened) id.
+        """Return the profile in this file, or else the one with this (possibly shortened) ID.
 
         Args:
             source: The file's name, or the id.
@@ -128,10 +128,10 @@ class ProfileCache:
         """
         if files.exists(source) and not files.is_folder(source):
             return read_profile(source)
-        return self.load(source, f"{parameter}, if there is no such file,").profile
+        return self.load(source, f"{parameter} is not a file, and therefore").profile
 
     def find(self, layers: Sequence[Layer]) -> Match | None:
-        """The newest profile for a network with these layers.
+        """Return the newest profile for a network with these layers.
 
         One whose layers agree in names, types and shapes comes before one that agrees in names
         and types only.
@@ -145,20 +145,20 @@ class ProfileCache:
         return None
 
     def remove(self, id: str) -> Entry:
-        """Delete the profile with this (possibly shortened) id; returns what was deleted."""
+        """Delete the profile with this (possibly shortened) ID and return it."""
         entry = self.load(id)
         with explained("delete from", self.store, VARIABLE):
             self.store.remove(f"{entry.id}{_ENDING}")
         return entry
 
     def export(self, id: str, file: str | Path) -> Entry:
-        """Write the profile with this (possibly shortened) id to a file of its own."""
+        """Write the profile with this (possibly shortened) ID to a file."""
         entry = self.load(id)
         export_profile(entry.profile, file)
         return entry
 
     def import_(self, file: str | Path) -> str:
-        """Keep the profile in a file; returns its id.
+        """Import the profile in a file and return its ID.
 
         Raises:
             ReconError: The file cannot be read as a profile.
@@ -172,18 +172,18 @@ class ProfileCache:
         except FileNotFoundError:
             return None  # removed by another process since the folder was listed
         except UnicodeDecodeError:
-            _logger.warning("%s is no text. %s", printable(file), self._set_aside(name))
+            _logger.warning("%s is not a text file. %s", printable(file), self._set_aside(name))
             return None
         except ReconError as error:
             _logger.warning("%s %s", error, self._set_aside(name))
             return None
         except OSError as error:
-            _logger.warning("%s was passed over: %s.", printable(file), refusal(error))
+            _logger.warning("%s was ignored: %s.", printable(file), refusal(error))
             return None
         return Entry(name.removesuffix(_ENDING), profile)
 
     def _set_aside(self, name: str) -> str:
-        """Rename a text that is no profile; says what became of it."""
+        """Rename a text that is not a profile, and return a sentence about it."""
         stem = name.removesuffix(_ENDING)
         aside, number = f"{stem}.damaged", 1
         try:
@@ -193,14 +193,14 @@ class ProfileCache:
                 aside = f"{stem}.{number}.damaged"
             self.store.rename(name, aside)
         except FileNotFoundError:
-            return "Another process has set it aside."
+            return "Another process has renamed it."
         except OSError as error:
-            return f"It could not be set aside ({refusal(error)}) and was passed over."
-        return f"It was set aside as {self.store.where(aside)}."
+            return f"It could not be renamed ({refusal(error)}) and was ignored."
+        return f"It was renamed to {self.store.where(aside)}."
 
 
 def default_folder() -> Path | str:
-    """Where profiles are kept: ``LIBMTL_RECON_CACHE``, else the user's cache folder."""
+    """Return the location of profiles: ``LIBMTL_RECON_CACHE``, or else the user's cache folder."""
     given = os.environ.get(VARIABLE)
     if given:
         return given
@@ -210,24 +210,24 @@ def default_folder() -> Path | str:
 
 
 def read_profile(file: str | Path) -> ConflictProfile:
-    """The profile in a file.
+    """Read the profile in a file.
 
     Raises:
         ReconError: The file cannot be read, or is no profile.
     """
-    way_out = "Name a file that `libmtl-recon layers export` wrote."
+    way_out = "Give a file written by `libmtl-recon layers export`."
     text = read_text(file, way_out)
     try:
         return ConflictProfile.from_json(text, str(file))
     except ReconError as error:
         raise ReconError(
-            f"{error} {way_out} Scores or lists of layers are no profiles, but Recon takes "
-            "its layers from them as they are."
+            f"{error} {way_out} Files with scores or lists of layers are not profiles, but Recon "
+            "can take its layers from them."
         ) from error
 
 
 def export_profile(profile: ConflictProfile, file: str | Path) -> None:
-    """Write a profile to a file, as a whole.
+    """Write a profile to a file, atomically.
 
     Raises:
         ReconError: The file cannot be written.
@@ -236,13 +236,13 @@ def export_profile(profile: ConflictProfile, file: str | Path) -> None:
         write_atomically(Path(file), profile.to_json())
     except (OSError, ValueError) as error:
         raise ReconError(
-            f"Cannot write the profile to {file}: {refusal(error)}. Name a file in a "
-            "folder that exists and that you may write to."
+            f"Cannot write the profile to {file}: {refusal(error)}. Give a file in an existing "
+            "folder that you may write to."
         ) from error
 
 
 def read_text(file: str | Path, way_out: str) -> str:
-    """A text file's content.
+    """Return the contents of a text file.
 
     Args:
         file: Which.
@@ -254,5 +254,7 @@ def read_text(file: str | Path, way_out: str) -> str:
     try:
         return files.read_text(file)
     except (OSError, ValueError) as error:
-        reason = "it is no text" if isinstance(error, UnicodeDecodeError) else refusal(error)
+        reason = (
+            "it is not a text file" if isinstance(error, UnicodeDecodeError) else refusal(error)
+        )
         raise ReconError(f"Cannot read {file}: {reason}. {way_out}") from error

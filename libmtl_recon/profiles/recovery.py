@@ -1,4 +1,4 @@
-"""What a run has scored so far, written now and then: a process that is killed loses a minute."""
+"""Save scored steps regularly during a run, so that a killed process loses at most a minute."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Recovered:
-    """What a killed run had scored, which is kept as a profile now.
+    """A profile recovered from a killed run.
 
     Attributes:
         id: The profile's.
@@ -40,13 +40,13 @@ class Recovered:
 
     def __str__(self) -> str:
         return (
-            f"A run that was killed had scored {self.steps} steps, which are kept as profile "
+            f"A run that was killed had scored {self.steps} steps, which are now kept as profile "
             f"{self.id}."
         )
 
 
 class RecoveryFile:
-    """Writes a run's profile every minute, until the run ends by itself.
+    """Write a run's profile every minute, until the run ends.
 
     Args:
         cache: Where profiles are kept; this process must hold the network's scoring lock.
@@ -63,7 +63,7 @@ class RecoveryFile:
         self._next = time.monotonic() + _SECONDS
 
     def note(self, profile: Callable[[], ConflictProfile | None]) -> None:
-        """Write the profile, if the last time is a minute ago; a run goes on if it cannot be.
+        """Write the profile if the last time was a minute ago; a failure does not stop the run.
 
         Args:
             profile: Gives it; is called only if it is written.
@@ -78,22 +78,22 @@ class RecoveryFile:
         except OSError as error:
             self._next = float("inf")
             self._say(
-                "What is scored cannot be kept while the run goes on, only at its end: "
+                "Scored steps cannot be saved during the run, only at its end: "
                 f"{error.strerror or error}."
             )
         except ReconError:
             return  # a gradient was not finite, which the run itself says
 
     def end(self) -> None:
-        """The run has ended by itself; what it scored is kept, or is not to be."""
+        """Delete the file, once the run has ended and its profile is saved or not wanted."""
         try:
             self._store.remove(self._name)
         except OSError as error:
-            self._say(f"{self._store.where(self._name)} was left behind: {error}.")
+            self._say(f"{self._store.where(self._name)} could not be deleted: {error}.")
 
 
 def recover(cache: ProfileCache, layers: Sequence[Layer]) -> Recovered | None:
-    """Keep what a killed run had scored of a network as a profile.
+    """Save the steps that a killed run had scored for a network as a profile.
 
     Args:
         cache: Where profiles are kept; this process must hold the network's scoring lock, so
@@ -111,7 +111,7 @@ def recover(cache: ProfileCache, layers: Sequence[Layer]) -> Recovered | None:
 
 
 def recover_all(cache: ProfileCache) -> list[Recovered]:
-    """The same for every network that no process is scoring now.
+    """Recover the steps of killed runs for every network that no process is scoring now.
 
     Raises:
         ReconError: It cannot be kept.
@@ -142,11 +142,11 @@ def _recover(cache: ProfileCache, name: str) -> Recovered | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, ReconError) as error:
-        why = "The file is no text." if isinstance(error, UnicodeDecodeError) else str(error)
+        why = "It is not a text file." if isinstance(error, UnicodeDecodeError) else str(error)
         if isinstance(error, OSError):
-            why = f"The system says: {error.strerror or error}."
+            why = f"The system reports: {error.strerror or error}."
         _logger.warning(
-            "%s, which a killed run left, cannot be kept. %s %s",
+            "%s, left by a killed run, cannot be recovered. %s %s",
             printable(str(store.where(name))),
             why,
             _set_aside(cache, name),
@@ -164,11 +164,11 @@ def _recover(cache: ProfileCache, name: str) -> Recovered | None:
 
 
 def _set_aside(cache: ProfileCache, name: str) -> str:
-    """Rename what cannot be read, so that it is asked about once; says what became of it."""
+    """Rename an unreadable file, so that it is reported once; return a sentence about it."""
     aside = f"{name}.damaged"
     with explained("write to", cache.store, VARIABLE):
         cache.store.rename(name, aside)
-    return f"It was set aside as {cache.store.where(aside)}."
+    return f"It was renamed to {cache.store.where(aside)}."
 
 
 def _name(layers: Sequence[Layer]) -> str:

@@ -1,4 +1,4 @@
-"""One process at a time scores an architecture; the others wait, and take what it found."""
+"""A lock by which one process at a time scores an architecture; others wait and use its profile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from libmtl_recon.profiles.cache import VARIABLE, Entry, ProfileCache
 
 
 def lock_name(architecture: str) -> str:
-    """The name of the lock file of the architecture with this fingerprint."""
+    """Return the name of the lock file of the architecture with this fingerprint."""
     return f".{architecture}.lock"
 
 
@@ -52,8 +52,8 @@ class ScoringLock:
             lock.acquire(timeout=0)
         except Timeout:
             self._say(
-                "Another process is just scoring this architecture; waiting for what it finds "
-                f"(Ctrl-C ends the waiting; with another folder in {VARIABLE} both score)."
+                "Another process is scoring this architecture; waiting for its profile (Ctrl-C "
+                f"stops waiting; to score in both processes, set {VARIABLE} to another folder)."
             )
             lock.acquire()
             self._lock = lock
@@ -61,8 +61,8 @@ class ScoringLock:
         except (OSError, NotImplementedError) as error:
             # Not every network's file system knows locks, and not every user may open the file.
             self._say(
-                "Cannot tell whether another process is just scoring this architecture, so none "
-                f"is waited for: {getattr(error, 'strerror', None) or error}."
+                "Cannot determine whether another process is scoring this architecture, so this "
+                f"one does not wait: {getattr(error, 'strerror', None) or error}."
             )
             return None
         self._lock = lock
@@ -70,11 +70,11 @@ class ScoringLock:
 
     @property
     def held(self) -> bool:
-        """Whether no other process scores the architecture until :meth:`release`."""
+        """Return whether this process holds the lock, until :meth:`release`."""
         return self._lock is not None
 
     def release(self) -> None:
-        """Let the next one in."""
+        """Release the lock for the next process."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None

@@ -1,4 +1,4 @@
-"""Which layers become task-specific: the K worst, or, for comparison, as many not measured."""
+"""Choose the layers that become task-specific: the K worst or, for comparison, a baseline."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def select_layers(
     seed: int = 0,
     tasks: Sequence[str] | None = None,
 ) -> Selection:
-    """The K layers of a network that conflict most, or those of a baseline.
+    """Return the K layers of a network that conflict most, or those of a baseline.
 
     Args:
         layers: The network's layers.
@@ -68,23 +68,23 @@ def select_layers(
     if not names:
         raise UsageError(
             "select",
-            f"can be random_params only if a layer has at most {wanted:,} parameters, as many as "
-            f"the {K} worst have together",
+            f"can be random_params only if a layer has at most {wanted:,} parameters, the number "
+            f"of the {K} worst together",
             select,
             "Raise `K`.",
         )
     found = sum(size[name] for name in names)
     return Selection(
         names,
-        f"layers chosen at random (seed {seed}) with {found:,} parameters in place of {wanted:,} "
-        f"of the {K} worst ({worst.note})",
+        f"layers chosen at random (seed {seed}) with {found:,} parameters, where the {K} worst "
+        f"have {wanted:,} ({worst.note})",
         worst.doubt,
         worst.profile,
     )
 
 
 def check_select(parameter: str, select: object) -> None:
-    """Check a way of choosing layers.
+    """Check the name of a selection.
 
     Raises:
         UsageError: There is none of this name.
@@ -106,14 +106,15 @@ _UNMEASURED: dict[str, Callable[[Sequence[Layer], int, int], tuple[tuple[str, ..
     ),
     "first": lambda layers, K, _: (
         tuple(baselines.first_layers(layers, K)),
-        f"the first {K} layers, whatever their conflicts",
+        f"the first {K} layers, independently of conflicts",
     ),
     "last": lambda layers, K, _: (
         tuple(baselines.last_layers(layers, K)),
-        f"the last {K} layers, whatever their conflicts",
+        f"the last {K} layers, independently of conflicts",
     ),
     "norms": lambda layers, K, _: (
         tuple(baselines.norms_first(layers, K)),
-        f"{K} layers, norms first and then in network order, whatever their conflicts",
+        f"{K} layers, normalisation layers first and then in network order, independently of "
+        "conflicts",
     ),
 }

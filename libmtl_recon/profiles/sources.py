@@ -1,4 +1,4 @@
-"""Where the worst layers come from: the cache, a profile, published scores, or a list of layers."""
+"""Read the worst layers from the cache, a profile, published scores, or a list of layers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from libmtl_recon.profiles.cache import ProfileCache, read_text
 from libmtl_recon.texts import did_you_mean
 
 _FILES = (
-    "a profile that `libmtl-recon layers export` wrote, a JSON object {layer: score}, or a JSON "
+    "a profile written by `libmtl-recon layers export`, a JSON object {layer: score}, or a JSON "
     "list of layers"
 )
 _WAY_OUT = (
-    f"Name a file with {_FILES}; or give the ID of a profile in the cache, or the layers' own "
-    "names with commas between them."
+    f"Give a file with {_FILES}; or the ID of a profile in the cache; or the comma-separated "
+    "names of the layers."
 )
 
 
@@ -54,7 +54,7 @@ def from_cache(
     command: str,
     tasks: Sequence[str] | None = None,
 ) -> Selection:
-    """The K worst by the newest profile that fits the network.
+    """Return the K worst layers by the newest profile that fits the network.
 
     Args:
         layers: The network's.
@@ -71,10 +71,9 @@ def from_cache(
     match = cache.find(layers)
     if match is None:
         raise ReconError(
-            f"No conflict profile is kept for this network of {len(layers)} layers, so Recon "
-            "cannot know which of them conflict."
-            f"{_nearest(layers, cache)} Make one with `{command}`, or name another source by "
-            "`source`."
+            f"There is no conflict profile for this network of {len(layers)} layers, so it is "
+            f"not known which of them conflict.{_nearest(layers, cache)} Create one with "
+            f"`{command}`, or give another source with `source`."
         )
     found = _by_profile(layers, K, S, f"profile {match.entry.id}", match.entry.profile, tasks)
     if not match.others:
@@ -91,7 +90,7 @@ def from_source(
     cache: ProfileCache,
     tasks: Sequence[str] | None = None,
 ) -> Selection:
-    """The K worst by what ``source`` names.
+    """Return the K worst layers by ``source``.
 
     Args:
         layers: The network's.
@@ -110,7 +109,7 @@ def from_source(
     """
     way_out = _WAY_OUT
     if not source.strip():
-        raise UsageError("source", "must name layers, or where they are", source, _WAY_OUT)
+        raise UsageError("source", "must name layers, or a source of layers", source, _WAY_OUT)
     if not is_file(source):
         names = [name.strip() for name in source.split(",")]
         if len(names) > 1 or any(layer.name == source for layer in layers):
@@ -133,11 +132,11 @@ def from_source(
         return _by_list(layers, K, source, data)
     if isinstance(data, dict) and data and all(map(_is_score, data.values())):
         return _by_scores(layers, K, source, data)
-    raise ReconError(f"`source` {source} holds none of what it may: {_FILES}.")
+    raise ReconError(f"`source` {source} must contain {_FILES}, and contains none of these.")
 
 
 def describe(profile: ConflictProfile, tasks: Sequence[str] | None = None) -> str:
-    """Where a profile came from, in a few words.
+    """Describe the origin of a profile in a few words.
 
     Args:
         profile: Whose origin.
@@ -150,7 +149,7 @@ def describe(profile: ConflictProfile, tasks: Sequence[str] | None = None) -> st
 
 
 def origin(provenance: Mapping[str, Any], steps: int | None = None) -> str:
-    """The data set, weighting, seed, number of steps and date of a profile, as far as known."""
+    """Return a profile's data set, weighting, seed, number of steps and date, as far as known."""
     parts = [
         str(provenance.get("dataset", "unknown data")),
         str(provenance.get("weighting", "unknown weighting")),
@@ -162,7 +161,7 @@ def origin(provenance: Mapping[str, Any], steps: int | None = None) -> str:
 
 
 def titles(profiles: Sequence[ConflictProfile]) -> list[str]:
-    """What tells profiles apart, one title each: data set, weighting, architecture, seed.
+    """Return one title per profile that distinguishes it: data set, weighting, architecture, seed.
 
     Where all of these are the same, or not enough, they are numbered from 1.
     """
@@ -186,16 +185,16 @@ def _by_profile(
     theirs = profile.architecture
     if loose_fingerprint(theirs) != loose_fingerprint(layers):
         raise ReconError(
-            f"`source` {title} is the profile of another architecture, or this one has changed "
-            f"since: it has {len(theirs)} layers and this network {len(layers)} "
+            f"`source` {title} is the profile of another architecture, or the network has "
+            f"changed since: it has {len(theirs)} layers and this network {len(layers)} "
             f"({differences(theirs, layers)}). Score this network with `libmtl-recon score`, or "
-            "name the profile that belongs to it."
+            "give the profile that belongs to it."
         )
     note = f"layers from {title} ({describe(profile, tasks)})"
     if fingerprint(theirs) != fingerprint(layers):
         note += (
-            ", which was scored on a network whose layers have the same names and types but other "
-            f"shapes ({differences(theirs, layers)})"
+            ", scored on a network whose layers have the same names and types but other shapes "
+            f"({differences(theirs, layers)})"
         )
     chosen = tuple(profile.layers(S, K))
     sure = stability(profile, S, K)
@@ -204,7 +203,7 @@ def _by_profile(
 
 
 def _nearest(layers: Sequence[Layer], cache: ProfileCache) -> str:
-    """A sentence about the profile that has the most layers of this network, if it has half."""
+    """Return a sentence about the profile with the most layers of this network, if it has half."""
     ours = {layer.name for layer in layers}
 
     def common(profile: ConflictProfile) -> int:
@@ -214,8 +213,8 @@ def _nearest(layers: Sequence[Layer], cache: ProfileCache) -> str:
     if entry is None or 2 * common(entry.profile) < len(ours):
         return ""
     return (
-        f" The nearest, {entry.id} ({describe(entry.profile)}), is of a network that differs "
-        f"({differences(entry.profile.architecture, layers)})."
+        f" The most similar one, {entry.id} ({describe(entry.profile)}), is of a network that "
+        f"differs ({differences(entry.profile.architecture, layers)})."
     )
 
 
@@ -225,7 +224,7 @@ def _by_scores(
     order = {layer.name: position for position, layer in enumerate(layers)}
     _check_names(list(data), order, K, source)
     ranked = sorted(data, key=lambda name: (-data[name], order[name]))
-    note = f"layers from {source}, by its published scores (`S` does not apply to them)"
+    note = f"layers from {source}, by the scores in it (to which `S` does not apply)"
     return Selection(tuple(ranked[:K]), note)
 
 
@@ -254,7 +253,7 @@ def _check_names(names: list[str], order: dict[str, int], K: int, title: str) ->
             "K",
             f"must be at most {len(names)}, the number of layers that {title} ranks",
             K,
-            "Lower it, or give more layers by `source`.",
+            "Lower it, or give more layers with `source`.",
         )
 
 
@@ -265,15 +264,15 @@ def _is_score(value: object) -> bool:
 
 
 def _hint(names: list[str], known: dict[str, int]) -> str:
-    """The way out: a prefix that all the names lack or have too much, else some true names."""
+    """Suggest a prefix to add to or remove from all names, or else some existing names."""
     longer = [k.removesuffix(names[0]) for k in known if k.endswith(f".{names[0]}")]
     for prefix in longer:
         if all(prefix + name in known for name in names):
-            return f"All of them do under {prefix!r}: put this before each name."
+            return f"All of them exist under {prefix!r}: add this prefix to each name."
     parts = names[0].split(".")
     for cut in range(1, len(parts)):
         prefix = ".".join(parts[:cut]) + "."
         if all(n.startswith(prefix) and n.removeprefix(prefix) in known for n in names):
-            return f"All of them do without {prefix!r}: remove this from each name."
+            return f"All of them exist without {prefix!r}: remove this prefix from each name."
     hint = did_you_mean(next(name for name in names if name not in known), known)
-    return f"{hint}The network's layers are called {', '.join(list(known)[:4])}, ..."
+    return f"{hint}The network's layers are {', '.join(list(known)[:4])}, ..."

@@ -1,4 +1,4 @@
-"""Where texts are kept: a folder of this machine, or one behind a URL."""
+"""Store texts in a folder of this machine, or at a URL."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from libmtl_recon.files import exists, is_file, read_text, refusal, write_atomic
 
 
 class Store(Protocol):
-    """A flat set of named texts, each of which is there whole or not at all."""
+    """A flat set of named texts, written atomically."""
 
     @property
     def place(self) -> Path | str:
-        """Where it is."""
+        """The location of the store."""
 
     def prepare(self) -> None:
-        """See that it can be written to."""
+        """Check that the store is writable."""
 
     def names(self) -> list[str]:
-        """All names, newest first; none if nothing was ever kept."""
+        """Return all names, newest first; none if nothing was ever stored."""
 
     def where(self, name: str) -> Path | str:
-        """Where a text is, for messages."""
+        """Return the location of a text, for messages."""
 
     def read(self, name: str) -> str:
-        """A text. Raises ``OSError`` or ``UnicodeDecodeError``."""
+        """Return a text. Raises ``OSError`` or ``UnicodeDecodeError``."""
 
     def write(self, name: str, text: str) -> None:
-        """Keep a text."""
+        """Store a text."""
 
     def rename(self, name: str, to: str) -> None:
-        """Give a text another name."""
+        """Rename a text."""
 
     def remove(self, name: str) -> None:
-        """Forget a text, if it is there."""
+        """Delete a text, if it exists."""
 
     def lock(self, name: str) -> Any:
-        """A lock between processes: a ``filelock`` lock; None where there can be none."""
+        """Return a lock between processes, a ``filelock`` lock; None where locks are impossible."""
 
 
 class FolderStore:
@@ -53,43 +53,43 @@ class FolderStore:
         self.place = folder
 
     def prepare(self) -> None:
-        """See that it can be written to."""
+        """Check that the store is writable."""
         self.place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.place):
             pass
 
     def names(self) -> list[str]:
-        """All names, newest first."""
+        """Return all names, newest first."""
         if not self.place.exists():
             return []
         return [file.name for file in sorted(self.place.iterdir(), key=_age, reverse=True)]
 
     def where(self, name: str) -> Path:
-        """Where a text is."""
+        """Return the location of a text."""
         return self.place / name
 
     def read(self, name: str) -> str:
-        """A text."""
+        """Return a text."""
         file = self.where(name)
         if exists(file) and not is_file(file):  # a pipe would be waited for
-            raise OSError("it is no ordinary file")
+            raise OSError("it is not a regular file")
         return read_text(file)
 
     def write(self, name: str, text: str) -> None:
-        """Keep a text."""
+        """Store a text."""
         self.place.mkdir(parents=True, exist_ok=True)
         write_atomically(self.where(name), text)
 
     def rename(self, name: str, to: str) -> None:
-        """Give a text another name."""
+        """Rename a text."""
         self.where(name).replace(self.where(to))
 
     def remove(self, name: str) -> None:
-        """Forget a text."""
+        """Delete a text."""
         self.where(name).unlink(missing_ok=True)
 
     def lock(self, name: str) -> Any:
-        """A lock that ends with its process."""
+        """Return a lock that ends with its process."""
         from filelock import FileLock
 
         self.place.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ class FolderStore:
 
 
 class UrlStore:
-    """A folder behind a URL that ``fsspec`` knows: ``s3://``, ``gs://``, ``ssh://``, ``memory://``.
+    """A folder at a URL that ``fsspec`` supports: ``s3://``, ``gs://``, ``ssh://``, ``memory://``.
 
     Whatever its package raises (that there are no credentials, no network) is an ``OSError`` here.
 
@@ -117,17 +117,17 @@ class UrlStore:
             self._system, self._folder = url_to_fs(url)
         except Exception as error:
             raise ReconError(
-                f"The folder of conflict profiles, {url}, cannot be reached: {error}. Install the "
-                "package that fsspec needs for it, or name another folder."
+                f"The folder of conflict profiles, {url}, cannot be reached: {error}. Install "
+                "the package that fsspec needs for it, or give another folder."
             ) from error
 
     def prepare(self) -> None:
-        """See that it can be written to."""
+        """Check that the store is writable."""
         self.write(".probe", "")
         self.remove(".probe")
 
     def names(self) -> list[str]:
-        """All names, newest first."""
+        """Return all names, newest first."""
         with _as_os_error():
             try:
                 # What other machines have written since the last look counts, too.
@@ -147,17 +147,17 @@ class UrlStore:
         return sorted(paths, key=age, reverse=True)
 
     def where(self, name: str) -> str:
-        """Where a text is."""
+        """Return the location of a text."""
         return f"{self.place.rstrip('/')}/{name}"
 
     def read(self, name: str) -> str:
-        """A text."""
+        """Return a text."""
         with _as_os_error():
             content: bytes = self._system.cat_file(self._path(name))
         return content.decode("utf-8")
 
     def write(self, name: str, text: str) -> None:
-        """Keep a text."""
+        """Store a text."""
         temporary = self._path(f".{name}.{uuid.uuid4().hex}.part")
         with _as_os_error():
             self._system.makedirs(self._folder, exist_ok=True)
@@ -171,24 +171,24 @@ class UrlStore:
                 raise
 
     def rename(self, name: str, to: str) -> None:
-        """Give a text another name."""
+        """Rename a text."""
         with _as_os_error():
             self._system.mv(self._path(name), self._path(to))
 
     def remove(self, name: str) -> None:
-        """Forget a text."""
+        """Delete a text."""
         with _as_os_error(), contextlib.suppress(FileNotFoundError):
             self._system.rm_file(self._path(name))
 
     def lock(self, name: str) -> None:
-        """None: behind a URL nothing tells that a process has died."""
+        """Return None: at a URL, the death of a process cannot be detected."""
 
     def _path(self, name: str) -> str:
         return f"{self._folder}/{name}"
 
 
 def open_store(place: str | Path) -> Store:
-    """The store at a path or URL."""
+    """Return the store at a path or URL."""
     if isinstance(place, str) and "://" in place:
         kind, _, path = place.partition("://")
         if kind not in ("file", "local"):
@@ -209,7 +209,7 @@ def _as_os_error() -> Iterator[None]:
 
 @contextlib.contextmanager
 def explained(action: str, store: Store, variable: str) -> Iterator[None]:
-    """Turn what a system says of a store into one paragraph.
+    """Convert an error of a store into one paragraph.
 
     Args:
         action: What was to be done, as in "Cannot ... the folder".
@@ -220,9 +220,8 @@ def explained(action: str, store: Store, variable: str) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         raise ReconError(
-            f"Cannot {action} the folder of conflict profiles, {store.place}: "
-            f"{refusal(error)}. Fix that, or name another folder in the environment "
-            f"variable {variable}."
+            f"Cannot {action} the folder of conflict profiles, {store.place}: {refusal(error)}. "
+            f"Fix that, or set the environment variable {variable} to another folder."
         ) from error
 
 

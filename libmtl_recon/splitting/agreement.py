@@ -1,4 +1,4 @@
-"""Whether the tasks' results are one: then they are no task's own."""
+"""Compare the tasks' results: if they are the same, they do not differ between tasks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def agree(first: Any, value: Any) -> bool:
-    """Whether two results that are no tensors are the same."""
+    """Return whether two results that are not tensors are the same."""
     if value is first:
         return True
     if type(value) is not type(first):
@@ -21,7 +21,7 @@ def agree(first: Any, value: Any) -> bool:
 
 
 def is_one(values: Sequence[Tensor], parts: Sequence[Tensor]) -> bool:
-    """Whether all tasks got one tensor, or the same view of it.
+    """Return whether all tasks got the same tensor, or the same view of it.
 
     Args:
         values: One result per task.

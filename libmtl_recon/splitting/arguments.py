@@ -1,4 +1,4 @@
-"""The kinds of things that the library's functions take, refused by name where they are others."""
+"""Check the types of arguments of the library's functions, and refuse others by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from libmtl_recon.splitting.names import unknown_task
 def checked_arguments(
     module: Any, layers: Any, tasks: Any
 ) -> tuple[nn.Module, list[str], tuple[str, ...]]:
-    """What :func:`~libmtl_recon.split_layers` was given, of the right kinds.
+    """Check the arguments of :func:`~libmtl_recon.split_layers`.
 
     Whether there are such layers, and whether the tasks' names are fit, is not looked at.
 
@@ -29,7 +29,7 @@ def checked_arguments(
     """
     network, checked = checked_module(module), _checked_tasks(tasks)
     if isinstance(layers, str | bytes) or not isinstance(layers, Iterable):
-        rule = "must be a sequence of layers' names"
+        rule = "must be a sequence of layer names"
         raise UsageError("layers", rule, layers, f"Write [{_layer(layers, network)!r}].")
     # A set has no order of its own, and copies that are drawn anew are drawn one after the other.
     names = sorted(layers, key=repr) if isinstance(layers, set | frozenset) else list(layers)
@@ -41,7 +41,7 @@ def checked_arguments(
 
 
 def checked_module(module: Any, parameter: str = "module") -> nn.Module:
-    """A network.
+    """Check that an argument is a network, and return it.
 
     Raises:
         UsageError: It is something else.
@@ -56,10 +56,10 @@ def checked_module(module: Any, parameter: str = "module") -> nn.Module:
 
 
 def checked_task(task: Any, tasks: Sequence[str], parameter: str = "task") -> str:
-    """One of the tasks' names.
+    """Check the name of a task, and return it.
 
     Raises:
-        UsageError: It is none of them.
+        UsageError: It is not one of the tasks.
     """
     if not isinstance(task, str) or task not in tasks:
         raise unknown_task(task, tasks, parameter)
@@ -67,24 +67,27 @@ def checked_task(task: Any, tasks: Sequence[str], parameter: str = "task") -> st
 
 
 def _checked_tasks(tasks: Any) -> tuple[str, ...]:
-    rule, example = "must be names, at least one and none twice", "['digit', 'article']"
+    rule, example = "must be different names, at least one", "['digit', 'article']"
     if isinstance(tasks, str):
-        raise UsageError("tasks", rule, tasks, f"Write [{tasks!r}, ...], a name for each task.")
+        raise UsageError("tasks", rule, tasks, f"Write [{tasks!r}, ...], one name per task.")
     if isinstance(tasks, set | frozenset):
         raise UsageError(
-            "tasks", "must be names in an order", tasks, f"Write a list, such as {example}."
+            "tasks",
+            "must be an ordered sequence of names",
+            tasks,
+            f"Write a list, such as {example}.",
         )
     if isinstance(tasks, bytes) or not isinstance(tasks, Iterable):
-        raise UsageError("tasks", rule, tasks, f"Write a name for each task, such as {example}.")
+        raise UsageError("tasks", rule, tasks, f"Write one name per task, such as {example}.")
     names = tuple(tasks)
     for name in names:
         if not isinstance(name, str):
-            raise UsageError("tasks", "must be names", name, f"Write them as words, {example}.")
+            raise UsageError("tasks", "must be names", name, f"Write them as strings, {example}.")
     return names
 
 
 def _layer(given: Any, network: nn.Module) -> str:
-    """The name by which a layer was meant; some layer's, if that cannot be told."""
+    """Return the name of the layer that was meant, or of some layer if that is unknown."""
     if isinstance(given, str):
         return given
     paths = {id(part): layer_name(path) for path, part in network.named_modules()}

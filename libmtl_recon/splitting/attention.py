@@ -1,4 +1,4 @@
-"""Attention in evaluation: by the function that training computes, not by torch's other one.
+"""Make attention in evaluation compute the same function as in training, without the fast path.
 
 In evaluation without gradients ``nn.TransformerEncoder``, ``nn.TransformerEncoderLayer`` and
 ``nn.MultiheadAttention`` may take a way of their own (torch's fast path), which gives zeros at
@@ -20,7 +20,7 @@ _known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def evaluate_as_trained(network: nn.Module | None = None) -> bool:
-    """Have attention modules compute in evaluation what they compute in training.
+    """Make attention modules compute the same function in evaluation as in training.
 
     It holds in the whole process, since what is compared with a split network must be evaluated
     like it.

@@ -1,4 +1,4 @@
-"""Undoing what a call changes in a network's buffers.
+"""Undo the changes of a call to a network's buffers.
 
 Autograd may have kept a buffer for an earlier call, so a call that is not to count goes by copies.
 """
@@ -19,7 +19,7 @@ Kept = tuple[tuple[dict[str, Any], str, Tensor], ...]
 
 
 def set_aside(module: nn.Module, tasks: Sequence[str]) -> Kept:
-    """Have a call go by copies of the statistics of tasks for which it does not count.
+    """Make a call use copies of the statistics of tasks for which it does not count.
 
     What autograd keeps of a call must not be written to afterwards, so these stay as they are.
     """
@@ -41,14 +41,14 @@ def set_aside(module: nn.Module, tasks: Sequence[str]) -> Kept:
 
 
 def put_back(kept: Kept) -> None:
-    """Have a module's buffers again that :func:`set_aside` took."""
+    """Restore a module's buffers that :func:`set_aside` replaced."""
     for table, name, tensor in kept:
         table[name] = tensor
 
 
 @contextmanager
 def undone_unless(network: nn.Module, stays: Callable[[], bool]) -> Iterator[None]:
-    """Undo what a pass changes: the network's buffers, and torch's random state.
+    """Undo the changes of a forward pass to the network's buffers and torch's random state.
 
     The pass goes by copies of the buffers, since autograd may have kept them for earlier passes.
     """

@@ -1,4 +1,4 @@
-"""Which calls of modules what a network returns was made by: found by watching torch functions."""
+"""Track which module calls computed the output of a network, by watching torch functions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OF_ANY = frozenset(
 
 
 class Follower(TorchFunctionMode):
-    """Inside its ``with`` block, notes which calls each tensor was made by.
+    """Record, inside its ``with`` block, which calls computed each tensor.
 
     A set of calls is a number, whose bit k stands for call k.
 
@@ -51,12 +51,12 @@ class Follower(TorchFunctionMode):
         self._written: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def enter(self, number: int) -> None:
-        """A module's call begins."""
+        """Record the start of a module's call."""
         self.calls.append((number, self._open[-1] if self._open else None))
         self._open.append(len(self.calls) - 1)
 
     def leave(self, given: Any, output: Any) -> None:
-        """The call that began last ends.
+        """Record the end of the call that began last.
 
         Args:
             given: What the module was given.
@@ -70,7 +70,7 @@ class Follower(TorchFunctionMode):
                 self._note(tensor, bits | self.behind(given))
 
     def behind(self, value: Any) -> int:
-        """The calls that a value was made by."""
+        """Return the calls that computed a value."""
         bits = 0
         for tensor in _tensors(value):
             bits |= self._of(tensor)
@@ -83,7 +83,7 @@ class Follower(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run a function, and note what it made of what."""
+        """Run a function, and record its inputs and outputs."""
         kwargs = kwargs or {}
         given = _tensors((args, kwargs))
         bits = self.behind(given)
@@ -115,7 +115,7 @@ class Follower(TorchFunctionMode):
         self._made[id(tensor)] = tensor, bits | self._made.get(id(tensor), (tensor, 0))[1]
 
     def _note_write(self, tensor: Tensor, bits: int) -> None:
-        """Into memory that other tensors, of which it may be a view, may have in common."""
+        """Record a write into memory that other tensors may share."""
         for memory in _memory(tensor):
             before = self._written.get(memory.cdata, (memory, 0))[1]
             self._written[memory.cdata] = (memory, before | bits)

@@ -1,4 +1,4 @@
-"""Checkpoints: read, loaded strictly into a split network, an optimiser's state split along."""
+"""Read checkpoints and load them strictly into a split network, with the optimiser's state."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NO_MOMENTUM = ("momentum_buffer", None)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds.
+    """The contents of a checkpoint file.
 
     Attributes:
         source: The flag and the file, for messages.
@@ -51,21 +51,21 @@ class Checkpoint:
 
     @property
     def split(self) -> SplitSpec | None:
-        """How the one network in it was split; None if that is not known.
+        """Return how the only network in it was split; None if unknown.
 
         Raises:
             ReconError: There are several.
         """
         if len(self.splits) > 1:
             raise ReconError(
-                f"{self.source} holds {len(self.splits)} networks that were split "
-                f"({', '.join(self.splits)}), where one is wanted. Save that one alone."
+                f"{self.source} holds {len(self.splits)} split networks "
+                f"({', '.join(self.splits)}) instead of one. Save only the one that you need."
             )
         return next(iter(self.splits.values()), None)
 
     @property
     def unsaid(self) -> list[str]:
-        """The layers that have values per task, where it does not say how they were split."""
+        """Return the layers with values per task, if there is no record of the split."""
         parts = [] if self.splits else [plain_name(key).split(".") for key in self.model]
         found = [
             ".".join(names[:-3]) or ROOT
@@ -76,7 +76,7 @@ class Checkpoint:
 
 
 def read_checkpoint(parameter: str, file: str | os.PathLike[str]) -> Checkpoint:
-    """Read a file that ``torch.save`` wrote, and what says how its network was split.
+    """Read a file written by ``torch.save``, with the record of how its network was split.
 
     Runs no code from it.
 
@@ -95,7 +95,7 @@ def read_checkpoint(parameter: str, file: str | os.PathLike[str]) -> Checkpoint:
 def checkpoint_in(
     source: str, found: Any, beside: Callable[[], SplitSpec | None] = lambda: None
 ) -> Checkpoint:
-    """The checkpoint that something is: a state dict, or one of a model and one of an optimiser.
+    """Interpret an object as a checkpoint: one state dict, or those of a model and an optimiser.
 
     Args:
         source: What it is called in messages.
@@ -110,7 +110,7 @@ def checkpoint_in(
         found, optimizer = found["model"], found.get("optimizer")
     model = state_dict_in(source, found)
     if optimizer is not None and not _is_optimizers(optimizer):
-        raise ReconError(f"{source} holds an optimiser's state that is no state dict. {FORMAT}")
+        raise ReconError(f"{source} holds an optimiser's state that is not a state dict. {FORMAT}")
     splits = agreed(source, model, specs_in(source, model), beside())
     return Checkpoint(source, dict(model), optimizer, splits)
 
@@ -132,7 +132,7 @@ def _is_optimizers(state: Any) -> bool:
 def load_model(
     model: nn.Module, checkpoint: Checkpoint, left_out: Callable[[str], bool]
 ) -> list[str]:
-    """Load a state dict, split or not, into a model; one without tasks gives each task a copy.
+    """Load a state dict, split or not, into a model; values without a task are copied to each task.
 
     Args:
         model: With split layers, or none.
@@ -162,7 +162,7 @@ def load_model(
             if keys
         ]
         raise ReconError(
-            f"{checkpoint.source} does not fit this network. {' '.join(parts)} It must be of the "
+            f"{checkpoint.source} does not fit this network. {' '.join(parts)} It must have the "
             "same encoder, decoders and architecture."
         )
     return [*found.missing_keys, *found.unexpected_keys]
@@ -171,7 +171,7 @@ def load_model(
 def load_optimizer(
     model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint
 ) -> None:
-    """Give each parameter its state; each task's copies a copy of that of one yet unsplit.
+    """Load an optimiser's state; the state of an unsplit parameter is copied for each task.
 
     The optimiser keeps its own hyperparameters.
 
@@ -216,7 +216,7 @@ def load_optimizer(
 def _refuse_unfit_state(
     source: str, parameter: nn.Parameter, state: Mapping[str, Any], names: Collection[str]
 ) -> None:
-    """Refuse a parameter's state that would end the optimiser's next step, or change it.
+    """Refuse a parameter's state with which the optimiser's next step would fail or differ.
 
     Args:
         source: See :class:`Checkpoint`.
@@ -233,18 +233,18 @@ def _refuse_unfit_state(
         if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
             fault = f"{name} of the shape {list(value.shape)} for one of {list(parameter.shape)}"
         elif not isinstance(value, Tensor | int | float) and (name, value) != _NO_MOMENTUM:
-            fault = f"{name} that is no number, or none at all"
+            fault = f"{name} that is missing or not a number"
     if fault:
         raise ReconError(
             f"{source} has an optimiser's state that does not fit its model: for a parameter, "
-            f"{fault}. Save both of one training."
+            f"{fault}. Save both in the same training run."
         )
 
 
 def _saved_parameters(
     model: nn.Module, state: Mapping[str, Any], count: int
 ) -> list[tuple[nn.Parameter, ...]]:
-    """For each parameter of the saved model, in its order, those that it has become.
+    """Return, for each parameter of the saved model in order, the parameters that replaced it.
 
     Args:
         model: Split.

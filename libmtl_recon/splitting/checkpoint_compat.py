@@ -1,4 +1,4 @@
-"""What a non-reentrant ``torch.utils.checkpoint`` computes again in a backward pass.
+"""Make the recomputation of a non-reentrant ``torch.utils.checkpoint`` use the same tasks.
 
 That runs after the ``with`` block that chose a task has ended, and on a GPU in another thread, so
 the network would compute other tasks than it did: at best an error, at worst, where the first
@@ -25,7 +25,7 @@ GENERATORS = (
 def recomputing_alike(
     generator: Callable[..., Any], block: Callable[[], AbstractContextManager[Any]]
 ) -> Callable[..., Any]:
-    """One of the ``GENERATORS``, which has a backward pass compute for the tasks chosen now.
+    """Wrap one of the ``GENERATORS``, so that the backward pass computes for the current tasks.
 
     Args:
         generator: PyTorch's own.

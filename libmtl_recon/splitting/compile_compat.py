@@ -1,4 +1,4 @@
-"""Networks that ``torch.compile`` compiled, which are not split as they are.
+"""Handle networks compiled by ``torch.compile``, which are split in their uncompiled form.
 
 The compiler traces a network with plain tensors in mind; of the task tensors between
 task-specific layers it makes errors that name nothing.
@@ -25,24 +25,24 @@ _untraced: list[Callable[..., Any]] = []
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether this very module was compiled, by ``torch.compile`` or its own ``compile``."""
+    """Return whether this module itself was compiled, by either way of compiling."""
     return COMPILED in module._modules or module._compiled_call_impl is not None
 
 
 def uncompiled(network: nn.Module) -> nn.Module:
-    """The network itself, of what ``torch.compile`` may have wrapped; its parts as they are."""
+    """Return the network that ``torch.compile`` may have wrapped, without unwrapping parts."""
     while COMPILED in network._modules:
         network = network._modules[COMPILED]  # type: ignore[assignment]  # is never None
     return network
 
 
 def compiled_parts(network: nn.Module) -> list[str]:
-    """The paths of the modules of a network that were compiled; the network's own is empty."""
+    """Return the paths of the compiled modules of a network; the network's own path is empty."""
     return [name for name, module in network.named_modules() if is_compiled(module)]
 
 
 def without_compilation(network: nn.Module) -> nn.Module:
-    """The network that was compiled, wholly or in parts; it then runs as it was written.
+    """Return the uncompiled network of one that was compiled, wholly or in parts.
 
     Args:
         network: Changed in its parts.
@@ -60,14 +60,14 @@ def without_compilation(network: nn.Module) -> nn.Module:
 
 
 class OwnForward(functools.partial[Any]):
-    """A network's own ``forward``, before that of its class.
+    """A ``forward`` of one network, which takes precedence over that of its class.
 
     It goes with deep copies of the network, and is pickled, unlike a bound method, as what it is.
     """
 
 
 def run_uncompiled(network: nn.Module) -> None:
-    """Have a network run as it was written, also inside of what ``torch.compile`` compiled.
+    """Make a network run uncompiled, also inside code that ``torch.compile`` compiled.
 
     The compiler breaks its graph before the network and goes on behind it. Functions that the
     network's code calls, and that are compiled, run as they were written, too.
@@ -79,7 +79,7 @@ def run_uncompiled(network: nn.Module) -> None:
 
 
 def leave_to_python() -> None:
-    """Have ``torch.compile`` leave our files, through which task tensors go, to Python; once."""
+    """Exclude this package's files, which handle task tensors, from ``torch.compile``; once."""
     if not _untraced:
         # For single functions there is `disable`, for files nothing that is public.
         torch._dynamo.trace_rules.add(__name__.rpartition(".")[0])
@@ -87,7 +87,7 @@ def leave_to_python() -> None:
 
 
 def run_untraced(network: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """Run a network's code for task tensors, in which ``torch.compile`` changes nothing."""
+    """Run a network's code for task tensors, excluded from ``torch.compile``."""
     return _untraced[0](network, *args, **kwargs)
 
 

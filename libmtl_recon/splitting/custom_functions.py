@@ -1,4 +1,4 @@
-"""Custom autograd functions (``torch.autograd.Function``), which are no torch functions.
+"""Run custom autograd functions (``torch.autograd.Function``) once per task.
 
 A gradient reversal or a memory-saving activation that met a task tensor would compute a task's
 values without their gradients.
@@ -16,7 +16,7 @@ from libmtl_recon.splitting.task_tensor import cut_off, per_task, task_tensors_i
 
 
 class _Depth(local):
-    """How many functions this thread is inside of that run once per task."""
+    """The number of functions that run once per task and that this thread is inside of."""
 
     value = 0
 
@@ -25,12 +25,12 @@ _depth = _Depth()
 
 
 def inside_custom_function() -> bool:
-    """Whether what runs now is called once per task by a custom function, on plain tensors."""
+    """Return whether a custom function is being called once per task, on plain tensors."""
     return _depth.value > 0
 
 
 def applying_per_task(original: Any) -> Callable[..., Any]:
-    """``Function.apply``, which runs once per task where it meets a task tensor.
+    """Replace ``Function.apply``: run once per task if an argument is a task tensor.
 
     Args:
         original: The class method as it stands in its class.

@@ -19,7 +19,7 @@ _PASSES = frozenset({Tensor.backward, torch.autograd.backward, torch.autograd.gr
 
 
 class _Inside(local):
-    """How many blocks of :func:`~libmtl_recon.splitting.per_task_calls` this thread is in."""
+    """The number of blocks of :func:`~libmtl_recon.splitting.per_task_calls` entered."""
 
     depth = 0
 
@@ -28,12 +28,12 @@ inside = _Inside()
 
 
 def is_backward(func: Callable[..., Any]) -> bool:
-    """Whether a torch function is a backward pass."""
+    """Return whether a torch function is a backward pass."""
     return func in _PASSES
 
 
 def keep_graph_until_last(func: Callable[..., Any], passes: int) -> Callable[..., Any]:
-    """A backward pass to be called once per task, by keyword but for the tensors.
+    """Return a backward pass to call once per task, with keyword arguments except the tensors.
 
     What the tasks share stays until the last of them has gone through it; the caller says
     whether it stays longer.
@@ -52,18 +52,19 @@ def keep_graph_until_last(func: Callable[..., Any], passes: int) -> Callable[...
 
 
 def of_one_tensor(name: str) -> ReconError:
-    """The error for code that asks for what there is of each task's tensor and none for all."""
+    """Return the error for code that reads an attribute that only a task's tensor has."""
     return ReconError(
-        f"What a split network returns has one {name} for each task and none for all, so that code "
-        "which goes by it (DistributedDataParallel with find_unused_parameters or static_graph, "
-        "torch.export) cannot take it. Give it one tensor per task: wrap the split network in a "
-        "module whose forward returns libmtl_recon.by_task(split(x)). TorchJD's Engine takes the "
-        "modules that stand before the first split alone; for others use torchjd.autojac."
+        f"The output of a split network has one {name} per task and none for all tasks, so code "
+        "that uses it (DistributedDataParallel with find_unused_parameters or static_graph, "
+        "torch.export) cannot handle the output. Give it one tensor per task: wrap the split "
+        "network in a module whose forward returns libmtl_recon.by_task(split(x)). TorchJD's "
+        "Engine supports only the modules before the first split; for others use "
+        "torchjd.autojac."
     )
 
 
 def refuse_traced_duals() -> None:
-    """Refuse forward-mode derivatives that are being traced, as by ``torch.func.linearize``.
+    """Refuse tracing of forward-mode derivatives, as by ``torch.func.linearize``.
 
     The tracer takes what differs between tasks for a constant, without a word.
 
@@ -72,13 +73,13 @@ def refuse_traced_duals() -> None:
     """
     if get_proxy_mode() is not None:
         raise ReconError(
-            "torch.func.linearize cannot trace a tensor that differs between tasks. Call it with "
-            "each of `.by_task()`, or use torch.func.jvp."
+            "torch.func.linearize cannot trace a tensor that differs between tasks. Call it "
+            "with each value of `.by_task()`, or use torch.func.jvp."
         )
 
 
 def refuse_transform_around() -> None:
-    """Refuse a transform of ``torch.func`` that would get task tensors to unwrap.
+    """Refuse a transform of ``torch.func`` that would have to unwrap task tensors.
 
     Raises:
         ReconError: One is at work, and this thread is in no block of
@@ -86,14 +87,15 @@ def refuse_transform_around() -> None:
     """
     if torch._C._are_functorch_transforms_active() and not inside.depth:
         raise ReconError(
-            "A transform of torch.func (vmap, grad, jvp, ...) around a split network, or over what "
-            "it returned, must stand inside of `with libmtl_recon.splitting.per_task_calls():`. "
-            "Or transform each of `.by_task()`, or each network that extract_task takes out."
+            "A transform of torch.func (vmap, grad, jvp, ...) around a split network, or of its "
+            "output, must be inside `with libmtl_recon.splitting.per_task_calls():`. "
+            "Alternatively, transform each value of `.by_task()`, or each network from "
+            "extract_task."
         )
 
 
 class HandleOfAll(RemovableHandle):
-    """Removes a hook from the tensors of all tasks.
+    """The handle of a hook on the tensors of all tasks.
 
     Args:
         handles: One per task.
@@ -103,6 +105,6 @@ class HandleOfAll(RemovableHandle):
         self._handles = tuple(handles)
 
     def remove(self) -> None:
-        """Remove it from each."""
+        """Remove the hook from each tensor."""
         for handle in self._handles:
             handle.remove()

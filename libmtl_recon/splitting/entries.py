@@ -1,4 +1,4 @@
-"""What a network returns that has an entry for each task: a list, a tuple, or a dict."""
+"""Handle outputs with one entry per task: a list, a tuple, or a dict."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from libmtl_recon.splitting.task_tensor import TaskTensor
 
 
 def looks_per_task(output: Any, tasks: tuple[str, ...]) -> bool:
-    """Whether an output has an entry for each task: a dict by their names, or so long a list."""
+    """Return whether an output has one entry per task: a dict with their names, or a list."""
     if type(output) is dict:
         return set(output) == set(tasks)
     return isinstance(output, list) and len(output) >= len(tasks)
 
 
 def entries_of(output: Any, tasks: tuple[str, ...]) -> list[Any]:
-    """The tasks' entries in what a network returns, in the tasks' order.
+    """Return the tasks' entries in a network's output, in the tasks' order.
 
     Raises:
         ReconError: It is no list or tuple with an entry for each task, and no dict of them.
@@ -33,13 +33,13 @@ def entries_of(output: Any, tasks: tuple[str, ...]) -> list[Any]:
     if isinstance(output, Mapping | list | tuple):
         found += f" of {len(output)}"
     raise ReconError(
-        "The network was said to return one entry per task, so a list or tuple of "
-        f"{len(tasks)}, or a dict with the keys {', '.join(tasks)}; it returned a {found}."
+        "With per_task_output=True, the network must return one entry per task: a list or tuple "
+        f"of {len(tasks)}, or a dict with the keys {', '.join(tasks)}; it returned a {found}."
     )
 
 
 def diagonal(output: Any, selection: TaskSelection) -> Any:
-    """What a network returns, entry t as task t has it."""
+    """Return a network's output with entry t as computed for task t."""
     tasks, chosen = selection.tasks, selection.chosen_place
     found: list[Any] = []
     for place, entry in enumerate(entries_of(output, tasks)):
@@ -62,7 +62,7 @@ def _part(place: int, leaf: Any) -> Any:
 
 
 def only_entry(output: Any, task: str, tasks: Iterable[str]) -> Any:
-    """What a decoder is given of a dict of the tasks' representations: its own."""
+    """A dict of the tasks' representations of which a decoder may read only its own."""
     keyed = type(output) is dict and set(output) == set(tasks)
     return _OwnEntry(task, output[task]) if keyed else output
 
@@ -74,16 +74,16 @@ class _OwnEntry(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         raise ReconError(
-            f"The decoder of task {self._task!r} reads {key!r} of what the encoder returns, which "
-            "is a dict of the tasks, so that each entry is computed for its own task alone. Have "
-            "the encoder return a tuple, all of which each task then computes for itself."
+            f"The decoder of task {self._task!r} reads {key!r} of the encoder's output, which is "
+            "a dict with the tasks as keys, so that each entry is computed for its own task "
+            "only. Make the encoder return a tuple, which is computed as a whole for each task."
         )
 
 
 def mixed() -> ReconError:
-    """The error for an entry that is made of another task's values."""
+    """Return the error for an entry that is computed from another task's values."""
     return ReconError(
-        "An entry of what the network returns was made of values of another task's entry. Each "
-        "must be computed for its own task alone; what the tasks have in common must be computed "
-        "by torch functions that PyTorch's modes see."
+        "An entry of the network's output was computed from values of another task's entry. "
+        "Each must be computed for its own task only; values that the tasks have in common must "
+        "be computed by torch functions that PyTorch's modes can intercept."
     )

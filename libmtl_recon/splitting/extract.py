@@ -1,4 +1,4 @@
-"""One task's plain network, taken out of a split one: its own classes, no trace of the split."""
+"""Extract one task's plain network from a split one: its own classes, without the split."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOOK_TABLES = {
 
 
 def extract_task(network: nn.Module, task: str) -> nn.Module:
-    """One task's network as a plain module, which shares no memory with the split one.
+    """Return one task's network as a plain module, which shares no memory with the split one.
 
     Its parameters and buffers are the task's, under the names that they had before the split, and
     all its classes are those from before it. Its outputs are the split network's for that task.
@@ -43,15 +43,15 @@ def extract_task(network: nn.Module, task: str) -> nn.Module:
     evaluate_as_trained(network)  # what is taken out is compared with the network, and exported
     if not is_split(network):
         raise ReconError(
-            f"{type(network).__name__} is neither a network that split_layers was applied to nor "
-            "one around such a network, so no task's network can be taken out of it."
+            f"{type(network).__name__} is neither a network that split_layers has split nor one "
+            "that contains such a network, so no task's network can be extracted from it."
         )
     checked_task(task, selection_of(network).tasks)
     return taken_out(copy.deepcopy(network), task)
 
 
 def taken_out(copied: nn.Module, task: str) -> nn.Module:
-    """Take all that is ours off a copy, in place."""
+    """Remove everything that this package added from a copy, in place."""
     for module in list(copied.modules()):
         if isinstance(module, TaskSpecific):
             make_plain(module, task)
@@ -66,7 +66,7 @@ def taken_out(copied: nn.Module, task: str) -> nn.Module:
 
 
 def drop_hooks(module: nn.Module) -> None:
-    """Take the hooks that are ours off a module."""
+    """Remove the hooks of this package from a module."""
     for table, more in HOOK_TABLES.items():
         hooks: dict[int, Any] = vars(module).get(table, {})
         for key, hook in list(hooks.items()):

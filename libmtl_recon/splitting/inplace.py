@@ -1,4 +1,4 @@
-"""Writing a task's values into tensors that all tasks share.
+"""Handle in-place writes of a task's values into tensors that all tasks share.
 
 What such a function writes to becomes a task tensor itself, under all its names: the object stays,
 and has T tensors from then on. Where the old values would still be read, it is refused.
@@ -31,7 +31,7 @@ _STATISTICS: dict[Callable[..., Any], str] = {
 
 
 class _Running(local):
-    """The networks whose code this thread runs, each with what it was given."""
+    """The networks whose code this thread runs, each with its inputs."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[nn.Module, Any]] = []
@@ -42,7 +42,7 @@ _running = _Running()
 
 @contextmanager
 def running(network: nn.Module, given: Any) -> Iterator[None]:
-    """Inside the ``with`` block, what a network keeps and was given is not written to.
+    """Protect a network's parameters, buffers and inputs from writes inside the ``with`` block.
 
     Args:
         network: It runs in this block.
@@ -56,13 +56,13 @@ def running(network: nn.Module, given: Any) -> Iterator[None]:
 
 
 def writes(name: str) -> bool:
-    """Whether a torch function of this name writes into its first argument."""
+    """Return whether a torch function of this name writes into its first argument."""
     in_place = name.endswith("_") and not name.endswith("__")
     return in_place or name == "__setitem__" or name in _OPERATORS
 
 
 def refuse_kept(tensor: Tensor, name: str) -> None:
-    """Refuse to write a task's values into what outlives the call that does so.
+    """Refuse to write a task's values into a tensor that outlives the call.
 
     Args:
         tensor: All tasks share it.
@@ -79,7 +79,7 @@ def refuse_kept(tensor: Tensor, name: str) -> None:
 
 
 def memory_of(tensor: Tensor, name: str) -> StorageWeakRef:
-    """What tells whether a tensor's memory is still read by anything.
+    """Return an object that tells whether a tensor's memory is still in use.
 
     Raises:
         ReconError: That cannot be told: it is sparse, or inside of a ``torch.func`` transform.
@@ -91,7 +91,7 @@ def memory_of(tensor: Tensor, name: str) -> StorageWeakRef:
 
 
 def swap(old: Tensor, new: Tensor, name: str) -> None:
-    """Have what is an old tensor by all its names be a new one, and the other way round.
+    """Swap an old and a new tensor under all their names.
 
     Raises:
         ReconError: A view of the old one, or autograd, holds it below Python.
@@ -105,7 +105,7 @@ def swap(old: Tensor, new: Tensor, name: str) -> None:
 
 
 def versions(tensors: Sequence[Tensor]) -> list[int]:
-    """A count of the writes into each tensor, to be compared later."""
+    """Return the number of writes into each tensor, to be compared later."""
     if torch.compiler.is_compiling():
         return []
     return [tensor._version for tensor in tensors if not tensor.is_inference()]
@@ -114,7 +114,7 @@ def versions(tensors: Sequence[Tensor]) -> list[int]:
 def refuse_shared_statistics(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    """Refuse a norm that would mix the tasks in running statistics that they share.
+    """Refuse a norm that would mix the tasks in shared running statistics.
 
     Raises:
         ReconError: They are plain tensors, and it is called to update them.
@@ -129,7 +129,7 @@ def refuse_shared_statistics(
 
 
 def into_shared(name: str) -> ReconError:
-    """The error for a write of one task's values where all tasks read."""
+    """Return the error for a write of one task's values into a tensor that all tasks read."""
     return ReconError(
         f"{name} would write values that differ between tasks into a tensor that all tasks share. "
         "Write it as a new tensor, such as `x = x + y` instead of `x += y` or `x.add_(y)`, or "
@@ -138,11 +138,11 @@ def into_shared(name: str) -> ReconError:
 
 
 def held_elsewhere(name: str) -> ReconError:
-    """The error for such a write into memory that would be read by other tensors afterwards."""
+    """Return the error for such a write into memory that other tensors would read afterwards."""
     return ReconError(
         f"{name} would write values that differ between tasks into memory that all tasks share, "
-        "and that is held elsewhere too, where the new values would not arrive: by the tensor of "
-        "which this is a view, by a view or a detached tensor made of it, or for the backward "
-        "pass. Write it as a new tensor, such as `x = x + y` instead of `x += y`, or torch.where "
-        "instead of assigning to an index; or leave the layer before it shared."
+        "and that is also used elsewhere, where the new values would be missing: by the tensor "
+        "of which this is a view, by a view or a detached tensor made from it, or in the "
+        "backward pass. Write it as a new tensor, such as `x = x + y` instead of `x += y`, or "
+        "torch.where instead of assigning to an index; or leave the layer before it shared."
     )

@@ -1,4 +1,4 @@
-"""Finding the layers to split, and refusing by name what cannot be."""
+"""Find the layers to split, and refuse by name those that cannot be split."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def checked_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
-    """The tasks' names.
+    """Return the tasks' names, checked.
 
     Raises:
         UsageError: See :func:`~libmtl_recon.task_names.check_task_names`.
@@ -29,7 +29,7 @@ def checked_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
 
 
 def find_layers(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
-    """The modules of the named layers, in the order of the names.
+    """Return the modules of the named layers, in the order of the names.
 
     Raises:
         UsageError: One does not exist, holds no trainable parameters, or cannot be split.
@@ -59,7 +59,7 @@ def find_layers(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]
 def tied_parameters(
     module: nn.Module, owners: Mapping[str, nn.Module], besides: Collection[nn.Module] = ()
 ) -> list[tuple[nn.Module, list[str]]]:
-    """The modules beside the chosen layers that hold some of their parameters, and which.
+    """Return other modules that hold parameters of the chosen layers, and which.
 
     Args:
         module: The network.
@@ -102,10 +102,12 @@ def _find(name: str, owners: Mapping[str, nn.Module], every: Mapping[str, nn.Mod
         path, _, last = name.rpartition(".")
         owner = every.get(layer_name(path))
         if owner is not None and last in owner._parameters:
-            way_out = f"It is a parameter of {layer_name(path)!r}: name that."
+            way_out = f"It is a parameter of {layer_name(path)!r}: give that name."
             raise UsageError("layers", rule, name, way_out)
         close = nearest(name, owners, most=3, likeness=0.4) or list(owners)[:3]
-        raise UsageError("layers", rule, name, f"There is none; similar ones: {', '.join(close)}.")
+        raise UsageError(
+            "layers", rule, name, f"There is no such module; similar names: {', '.join(close)}."
+        )
     wanted = every[name]
     if any(wanted is owner for owner in owners.values()):
         return wanted
@@ -113,10 +115,13 @@ def _find(name: str, owners: Mapping[str, nn.Module], every: Mapping[str, nn.Mod
         holder = next((n for n, o in owners.items() if _holds(o, parameter)), None)
         if holder is not None:
             raise UsageError(
-                "layers", rule, name, f"Its parameters count for {holder!r}, which shares them."
+                "layers",
+                rule,
+                name,
+                f"Its parameters belong to the layer {holder!r}, which shares them.",
             )
     inner = [n for n in owners if n.startswith(f"{name}.") or name == ROOT][:3]
-    way_out = f"Inside it there are {', '.join(inner)}." if inner else "It has none."
+    way_out = f"It contains {', '.join(inner)}." if inner else "It holds no parameters."
     raise UsageError("layers", rule, name, way_out)
 
 
@@ -128,7 +133,7 @@ def _refuse_unfit(name: str, owner: nn.Module) -> None:
     if any(p is not None and is_lazy(p) for p in owner._parameters.values()):
         raise UsageError(
             "layers",
-            "must have been initialised, which a lazy module is by its first input",
+            "must be initialised; a lazy module is initialised by its first input",
             name,
             "Run the network once before splitting it.",
         )

@@ -1,4 +1,4 @@
-"""The tasks' names at what differs between tasks, and the errors about them."""
+"""Names of tasks in values that differ between tasks, and the errors about them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from libmtl_recon.texts import did_you_mean
 
 
 class ByTask:
-    """What lets a task tensor's parts be taken by their tasks' names."""
+    """Access to a task tensor's parts by the tasks' names."""
 
     _task: int | None
     _tasks: tuple[str, ...] | None
@@ -24,13 +24,13 @@ class ByTask:
 
     @property
     def tasks(self) -> tuple[str, ...] | None:
-        """The names of the tasks whose parts these are, in their order; None without names."""
+        """The names of the tasks of the parts, in order; None without names."""
         if self._tasks is None or self._task is None:
             return self._tasks
         return (self._tasks[self._task],)
 
     def by_task(self) -> dict[str, Tensor]:
-        """Each task's tensor, by its name, in the order of the tasks.
+        """Return each task's tensor, by its name, in the order of the tasks.
 
         Raises:
             ReconError: The task tensor was made without the tasks' names.
@@ -41,7 +41,7 @@ class ByTask:
         return dict(zip(names, self.parts, strict=True))
 
     def __getitem__(self, index: Any) -> Any:
-        """A task's tensor, by its name; by anything else, what a tensor gives, once per task.
+        """Return a task's tensor, by its name; any other index is applied once per task.
 
         Raises:
             UsageError: There is no task of this name.
@@ -57,7 +57,7 @@ class ByTask:
 
 
 def place_of(task: str, tasks: Sequence[str] | None, only: int | None) -> int:
-    """The place among a value's parts of a task's own.
+    """Return the position of a task's part among a value's parts.
 
     Args:
         task: Its name.
@@ -77,33 +77,33 @@ def place_of(task: str, tasks: Sequence[str] | None, only: int | None) -> int:
     if tasks[only] != task:
         raise UsageError(
             "task",
-            f"must be {tasks[only]!r}, whose value this is alone",
+            f"must be {tasks[only]!r}, because this is the value of that task only",
             task,
-            "What the network returns outside of only_task has every task's.",
+            "Outside of only_task, the network's output has the values of all tasks.",
         )
     return 0
 
 
 def unknown_task(task: Any, tasks: Sequence[str], parameter: str = "task") -> UsageError:
-    """The error for a task that there is not, which names those that there are."""
+    """Return the error for an unknown task, which lists the known ones."""
     return UsageError(
         parameter,
         "must be one of the tasks",
         task,
-        f"{did_you_mean(task, tasks)}They are: {', '.join(tasks)}.",
+        f"{did_you_mean(task, tasks)}The tasks are {', '.join(tasks)}.",
     )
 
 
 def nameless() -> ReconError:
-    """The error for a value whose tasks have no names."""
+    """Return the error for a value whose tasks have no names."""
     return ReconError(
-        "This value was made without the tasks' names. Take its `.parts`, which are in the order "
-        "of the tasks, or make it by TaskTensor(parts, tasks=[...])."
+        "This value was created without the tasks' names. Use its `.parts`, which are in the "
+        "order of the tasks, or create it with TaskTensor(parts, tasks=[...])."
     )
 
 
 def checked_names(tasks: Sequence[str], parts: int, only: int | None) -> tuple[str, ...]:
-    """The names of all tasks of a value.
+    """Return the names of all tasks of a value.
 
     Args:
         tasks: As they were given.
@@ -120,7 +120,9 @@ def checked_names(tasks: Sequence[str], parts: int, only: int | None) -> tuple[s
             "tasks",
             "must be a different name for each task",
             tasks,
-            f"There are {parts} parts." if only is None else f"The part is the one of task {only}.",
+            f"There are {parts} parts."
+            if only is None
+            else f"The only part is that of task {only}.",
         )
     return names
 
@@ -128,7 +130,7 @@ def checked_names(tasks: Sequence[str], parts: int, only: int | None) -> tuple[s
 def common_names(
     names: Iterable[tuple[str, ...] | None], meeting_in: str
 ) -> tuple[str, ...] | None:
-    """The tasks' names that values which meet have; None if none of them has any.
+    """Return the common task names of several values; None if none of them has names.
 
     Args:
         names: Those of each value.
@@ -141,14 +143,14 @@ def common_names(
     if len(found) > 1:
         said = " and ".join(f"({', '.join(one)})" for one in sorted(found))
         raise ReconError(
-            f"{meeting_in} met task-specific tensors of different tasks at once: {said}. All "
-            "layers of a network must be split for the same tasks, in the same order."
+            f"{meeting_in} received task-specific tensors of different tasks: {said}. All layers "
+            "of a network must be split for the same tasks, in the same order."
         )
     return found.pop() if found else None
 
 
 def refuse_names_in_index(index: Any) -> None:
-    """Refuse a task's name beside other indices, and to assign by it.
+    """Refuse a task's name together with other indices, and assignment to it.
 
     Raises:
         UsageError: There is one.
@@ -158,7 +160,7 @@ def refuse_names_in_index(index: Any) -> None:
     if names:
         raise UsageError(
             "index",
-            "must be a task's name alone, to read that task's tensor, or a tensor's index",
+            "must be either a task's name, to read that task's tensor, or an index of a tensor",
             names[0],
-            f"Write out[{names[0]!r}][...] for an index into that task's tensor.",
+            f"Write out[{names[0]!r}][...] to index that task's tensor.",
         )

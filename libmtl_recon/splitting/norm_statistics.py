@@ -1,4 +1,4 @@
-"""What a network keeps of the activations that it sees, in modules that stay shared.
+"""Running statistics of activations in modules that stay shared.
 
 Their input may differ between tasks, and what they keep of it must then be a task's own.
 """
@@ -29,7 +29,7 @@ def follow_statistics(
     mixed: bool = False,
     besides: Collection[nn.Module] = (),
 ) -> None:
-    """Have the norms of a network keep running statistics per task once they see task tensors.
+    """Make the norms of a network keep running statistics per task once they receive task tensors.
 
     What stands before the first split sees none and keeps plain statistics. A spectral norm keeps
     the singular vectors of each task's own weight in the same way. Other modules that put a task's
@@ -66,10 +66,10 @@ def _split_on_task_tensor(module: nn.Module, args: tuple[Any, ...], kwargs: dict
         return
     if inside_custom_function() and module.training and not isinstance(module, _SpectralNorm):
         raise ReconError(
-            f"A {type(module).__name__} behind the first split keeps statistics for each task, and "
-            "inside a custom autograd function it cannot tell whose activations it is given. With "
-            "torch.utils.checkpoint use use_reentrant=False; else call the norm outside of that "
-            "function, or split with bn='mixed'."
+            f"A {type(module).__name__} behind the first split keeps statistics per task, and "
+            "inside a custom autograd function it cannot determine the task of its input. With "
+            "torch.utils.checkpoint use use_reentrant=False; otherwise call the norm outside of "
+            "that function, or split with bn='mixed'."
         )
     if task_tensors_in((args, kwargs)):
         make_task_specific(module, buffer_names(module), vars(module)[_SELECTION])
@@ -80,6 +80,6 @@ def _refuse_task_tensors_in_buffers(module: nn.Module, _: Any, __: Any) -> None:
         if type(buffer) is TaskTensor:
             raise ReconError(
                 f"{type(module).__name__} keeps a value that differs between tasks in its buffer "
-                f"{name!r}, which all tasks share. Split this layer too, which gives each task a "
-                "buffer of its own, or leave the layers before it shared."
+                f"{name!r}, which all tasks share. Split this layer too, so that each task has "
+                "its own buffer, or leave the layers before it shared."
             )

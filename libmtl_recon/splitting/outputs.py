@@ -1,4 +1,4 @@
-"""What a split network returned, task by task, however deep inside it stands."""
+"""Return the output of a split network by task, at any depth of nesting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from libmtl_recon.splitting.task_tensor import TaskTensor, task_tensors_in
 
 
 def by_task(output: Any) -> dict[str, Any]:
-    """What each task's plain network would have returned, by the task's name.
+    """Return the output of each task's plain network, by the task's name.
 
     Args:
         output: What a split network returned, or was computed from that: a task tensor, or any
@@ -40,9 +40,9 @@ def by_task(output: Any) -> dict[str, Any]:
     if not task_tensors:
         raise UsageError(
             "output",
-            "must hold a tensor that a task-specific layer computed",
+            "must contain a tensor that depends on a task-specific layer",
             type(output).__name__,
-            "What met none is the same for every task, and is used as it is.",
+            "A value that depends on none is the same for every task; use it directly.",
         )
     tasks = common_names((each._tasks for each in task_tensors), "by_task")
     if tasks is None:
@@ -57,7 +57,7 @@ def by_task(output: Any) -> dict[str, Any]:
 
 
 def _seen(leaf: Any, place: int) -> Any:
-    """A leaf as one task sees it."""
+    """Return a leaf as one task sees it."""
     if type(leaf) is not TaskTensor:
         return leaf
     if leaf._task is None:

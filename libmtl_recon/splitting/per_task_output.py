@@ -1,4 +1,4 @@
-"""Networks that return one representation per task: entry t is computed for task t alone.
+"""Networks that return one representation per task: entry t is computed for task t only.
 
 Behind a split each layer would run once per task for each entry, T times T in all, and norms would
 take in what other tasks' entries are made of. Which call of a module serves which entry is found
@@ -46,21 +46,21 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class Station:
-    """What a module of such a network knows: its number, and who chooses its tasks."""
+    """The state of a module in such a network: its number, and the choice of tasks."""
 
     selection: TaskSelection
     number: int
 
 
 class _Frame(NamedTuple):
-    """A call that has begun: the task chosen before it, and what to put back after it."""
+    """A call that has begun: the task chosen before it, and what to restore after it."""
 
     before: str | None
     kept: Kept = ()
 
 
 class _Progress(NamedTuple):
-    """Where a pass has come to; immutable, so that a recomputation begins where it was."""
+    """The progress of a pass; immutable, so that a recomputation can start at the same point."""
 
     plan: tuple[Call, ...]
     position: int = 0
@@ -69,7 +69,7 @@ class _Progress(NamedTuple):
 
 @dataclass(eq=False)
 class Entries:
-    """How a network's entries are kept apart.
+    """The assignment of a network's calls to its entries.
 
     Attributes:
         selection: The network's.
@@ -85,7 +85,7 @@ class Entries:
 def keep_entries_apart(
     network: nn.Module, selection: TaskSelection, *, declared: bool = True
 ) -> None:
-    """Have a split network compute entry t of what it returns for task t alone.
+    """Make a split network compute entry t of its output for task t only.
 
     Args:
         network: It was split. It returns a list or tuple of T entries, in the order of the tasks,
@@ -108,7 +108,7 @@ def keep_entries_apart(
 
 
 def _watch(network: nn.Module, selection: TaskSelection) -> None:
-    """Have a network's modules ask, in each call, whose entry it serves."""
+    """Make a network's modules look up, in each call, for which entry it is made."""
     vars(network)[_ENTRIES].per_task = True
     for number, module in enumerate(network.modules()):
         if module is network or isinstance(module, TaskValues | Tasks):
@@ -148,7 +148,7 @@ def _forward(network: Any, *args: Any, **kwargs: Any) -> Any:
 def _explored(
     network: nn.Module, selection: TaskSelection, run: Callable[[], Any]
 ) -> tuple[Call, ...]:
-    """Run the network for one task, undo what that changed, and see which call served what."""
+    """Run the network for one task, undo the changes, and record the calls for each entry."""
     with undone_unless(network, lambda: False), selection.only(selection.tasks[0]):
         known = [tensor for module in network.modules() for tensor in _own_tensors(module)]
         follower = Follower(known)
@@ -176,7 +176,7 @@ def _own_tensors(module: nn.Module) -> list[Tensor]:
 
 
 def _way_through(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What may change the way that a call takes through a network."""
+    """Return everything that may change how a network calls its layers."""
     # Of the modules that were there before the first norm was split.
     training = tuple(m.training for m in network.modules() if _STATION in vars(m))
     given = tuple(
@@ -257,7 +257,7 @@ def _leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
 
 
 def _alone(place: int, leaf: Any) -> Any:
-    """One task's part of a task tensor, which says whose it is."""
+    """Return one task's part of a task tensor, marked with the task."""
     if type(leaf) is not TaskTensor or leaf.task == place:
         return leaf
     if leaf.task is not None:
@@ -266,20 +266,20 @@ def _alone(place: int, leaf: Any) -> Any:
 
 
 def entries_apart(network: nn.Module | None) -> bool | None:
-    """Whether a split network returns one entry per task; None if its first call is to tell."""
+    """Return whether a split network returns one entry per task; None before its first call."""
     entries = None if network is None else vars(network).get(_ENTRIES)
     return False if entries is None else entries.per_task or None
 
 
 def is_per_task(network: nn.Module | None) -> bool:
-    """Whether a split network is known to return one entry per task."""
+    """Return whether a split network is known to return one entry per task."""
     entries = None if network is None else vars(network).get(_ENTRIES)
     return entries is not None and entries.per_task
 
 
 def _lost() -> ReconError:
     return ReconError(
-        "The network took another way through its layers than in an earlier call with inputs of "
-        "the same shapes, so it cannot be told which layer serves which task's entry. A network "
-        "that returns one entry per task must not choose its layers at random or by values."
+        "The network called its layers differently than in an earlier call with inputs of the "
+        "same shapes, so the layers cannot be assigned to the tasks' entries. A network that "
+        "returns one entry per task must not choose its layers at random or by values."
     )

@@ -1,4 +1,4 @@
-"""Values inside tuples, lists, dicts and dataclasses, as modules take and give them."""
+"""Traverse values inside tuples, lists, dicts and dataclasses."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LEAVES = (Tensor, int, float, str, NoneType, torch.dtype, torch.device)
 
 
 def leaves(value: Any) -> list[Any]:
-    """What a value holds that holds no further values; the value itself, if it is such a one."""
+    """Return the leaves of a value; the value itself if it is a leaf."""
     found: list[Any] = []
     _collect(value, found)
     return found
 
 
 def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A value with each of its leaves changed; the same object, if none was.
+    """Return a value with each of its leaves replaced; the same object if none was.
 
     Args:
         value: Not changed.
@@ -44,13 +44,13 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def rebuilt(like: Any, items: Iterable[Any]) -> Any:
-    """A tuple or list of the type of another one."""
+    """Return a tuple or list of the type of another one."""
     # Named tuples take their items one by one, all other sequences as one iterable.
     return getattr(type(like), "_make", type(like))(items)
 
 
 def updated(like: Any, items: dict[Any, Any]) -> Any:
-    """A copy of a dict or dataclass with other items."""
+    """Return a copy of a dict or dataclass with other items."""
     made = copy.copy(like)
     for name, item in items.items():
         if isinstance(made, dict):
@@ -77,7 +77,7 @@ def _collect(value: Any, found: list[Any]) -> None:
 
 
 def _named(value: Any) -> dict[Any, Any] | None:
-    """The items of a dict or dataclass."""
+    """Return the items of a dict or dataclass."""
     if isinstance(value, dict):
         return value
     if not is_dataclass(value) or isinstance(value, type):

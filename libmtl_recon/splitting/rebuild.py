@@ -1,4 +1,4 @@
-"""Building a split network again, exactly as its checkpoint says that it was split."""
+"""Rebuild a split network exactly as recorded in its checkpoint."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SHOWN = 3  # differences; a network has hundreds of names
 def split_from(
     checkpoint: str | os.PathLike[str] | Mapping[str, Any], network: nn.Module
 ) -> nn.Module:
-    """Split a network, in place, as that of a checkpoint was split, and load the checkpoint.
+    """Split a network, in place, in the same way as that of a checkpoint, and load the checkpoint.
 
     What the checkpoint says of itself is what counts: its state dict's metadata, or
     ``FILE.split.json`` beside the file. Whatever was scored or chosen since does not matter.
@@ -67,7 +67,7 @@ def split_from(
 
 
 def given_checkpoint(checkpoint: Any) -> Checkpoint:
-    """The checkpoint that a caller gave, as a file's name or as a state dict.
+    """Return the checkpoint that a caller gave as a file name or as a state dict.
 
     Raises:
         UsageError: It is neither.
@@ -81,12 +81,12 @@ def given_checkpoint(checkpoint: Any) -> Checkpoint:
         "checkpoint",
         "must be the name of a file or a state dict",
         checkpoint,
-        "Give what torch.save(network.state_dict(), FILE) wrote, or network.state_dict().",
+        "Give a file written by torch.save(network.state_dict(), FILE), or network.state_dict().",
     )
 
 
 def rebuilt(checkpoint: Checkpoint, network: nn.Module, *, part_only: bool = False) -> nn.Module:
-    """What :func:`split_from` does.
+    """Implement :func:`split_from`.
 
     Args:
         checkpoint: As it was read.
@@ -101,9 +101,9 @@ def rebuilt(checkpoint: Checkpoint, network: nn.Module, *, part_only: bool = Fal
     if any(isinstance(part, TaskSpecific) for part in network.modules()):
         raise UsageError(
             "network",
-            "must be a network from before its split",
+            "must be a network that is not split",
             type(network).__name__,
-            "Build it anew; a state dict of the same split loads by load_state_dict.",
+            "Build it again; to load a state dict of the same split, use load_state_dict.",
         )
     if not checkpoint.splits:
         raise _unsaid(checkpoint)
@@ -124,7 +124,7 @@ def rebuilt(checkpoint: Checkpoint, network: nn.Module, *, part_only: bool = Fal
 
 @dataclass(frozen=True)
 class _Part:
-    """What a checkpoint has of one of the modules in it.
+    """Return the values of one module in a checkpoint.
 
     Attributes:
         values: Its state dict.
@@ -135,7 +135,7 @@ class _Part:
     splits: dict[str, SplitSpec]
 
     def plain(self, own: Mapping[str, Tensor]) -> dict[str, dict[str | None, Tensor]]:
-        """The values under each key of the network before its split, by task; None for all.
+        """Return the values under each key of the unsplit network, by task; None for shared values.
 
         Args:
             own: The network's state dict; what is called so is nothing per task.
@@ -147,11 +147,11 @@ class _Part:
         return found
 
     def tasks_at(self, key: str) -> tuple[str, ...]:
-        """The tasks of the network that has a key."""
+        """Return the tasks of the network that has a key."""
         return self._split_of(key)[1].tasks
 
     def kept_apart(self, key: str) -> bool:
-        """Whether a norm that stayed shared has, against its split, such a value per task."""
+        """Return whether a shared norm has a value per task, contrary to its split."""
         path, spec = self._split_of(key)
         layer = layer_name(key.rpartition(".")[0][len(f"{path}.") if path else 0 :])
         return spec.bn == "mixed" and layer not in spec.layers and key.endswith(STATISTICS)
@@ -173,7 +173,7 @@ class _Part:
 
 
 def _matching(checkpoint: Checkpoint, network: nn.Module, *, part_only: bool) -> _Part:
-    """What a checkpoint has of a network.
+    """Return the values of a network in a checkpoint.
 
     Raises:
         ReconError: It is not in there.
@@ -195,7 +195,7 @@ def _matching(checkpoint: Checkpoint, network: nn.Module, *, part_only: bool) ->
 
 
 def _paths(splits: Iterable[str], *, part_only: bool) -> Sequence[str]:
-    """Where in a checkpoint a network may be: at what was split, or around it."""
+    """Return where in a checkpoint a network may be: at the split module, or around it."""
     found: list[str] = []
     for path in splits:
         parts = path.split(".") if path else []
@@ -255,12 +255,12 @@ def _split(part: nn.Module, spec: SplitSpec) -> None:
 def _unsaid(checkpoint: Checkpoint) -> ReconError:
     if not any(f".{CHILD}." in f".{key}" for key in checkpoint.model):
         return ReconError(
-            f"{checkpoint.source} is of a network that was not split, as far as it says. Load it "
-            "by load_state_dict; split_layers splits the network."
+            f"{checkpoint.source} has no record of a split and no values per task. Load it with "
+            "load_state_dict; split_layers splits the network."
         )
     return ReconError(
-        f"{checkpoint.source} does not say how its network was split: it was saved before "
-        "libmtl-recon wrote that, or by a tool that keeps the tensors alone, and there is no "
-        "FILE.split.json beside it. Split the network by split_layers as it was, and load the "
-        "state dict into that."
+        f"{checkpoint.source} does not record how its network was split: it was saved by an "
+        "older version of libmtl-recon, or by a tool that keeps only tensors, and there is no "
+        "FILE.split.json next to it. Split the network with split_layers in the same way, and "
+        "load the state dict into it."
     )

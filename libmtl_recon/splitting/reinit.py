@@ -1,4 +1,4 @@
-"""Task-specific layers that each start from an initialization of their own."""
+"""Initialize the tasks' copies of a layer independently."""
 
 from __future__ import annotations
 
@@ -42,13 +42,16 @@ def reinitialize(name: str, layer: nn.Module) -> None:
     layer_: Any = layer
     layer_.reset_parameters()
     if [parameter._version for parameter in inside] != before:
-        raise _refused(name, f"that of {type(layer).__name__} draws the modules inside it too")
+        raise _refused(
+            name, f"that of {type(layer).__name__} also initialises the modules inside it"
+        )
 
 
 def _refused(name: str, reason: str) -> UsageError:
     return UsageError(
         "init",
-        "can be fresh only for layers with a reset_parameters that draws their own parameters",
+        "can be fresh only for layers with a reset_parameters that initialises their own "
+        "parameters",
         name,
         f"Here {reason}. Let the copies start equal (copy), or leave this layer shared.",
     )

@@ -1,4 +1,4 @@
-"""Calls that meet task tensors without being torch functions, made to run once per task.
+"""Make calls that are not torch functions run once per task for task tensors.
 
 PyTorch has no hook for these: ``torch.autograd.Function.apply``, what a non-reentrant
 ``torch.utils.checkpoint`` computes again, and the borders of the ``torch.func`` transforms. They
@@ -28,7 +28,7 @@ _ABSENT = object()
 
 
 class _Replacement:
-    """An attribute that has another value for a while.
+    """An attribute that is temporarily replaced.
 
     Args:
         owner: A module or a class.
@@ -41,7 +41,7 @@ class _Replacement:
         self.before = self.wrapped = self.ours = _ABSENT
 
     def make(self) -> None:
-        """Have the attribute be ours."""
+        """Replace the attribute."""
         self.before = vars(self.owner).get(self.name, _ABSENT)
         now = _inherited(self.owner, self.name) if self.before is _ABSENT else self.before
         if now is not self.wrapped:  # else as the last time
@@ -49,7 +49,7 @@ class _Replacement:
         setattr(self.owner, self.name, self.ours)
 
     def undo(self) -> None:
-        """Have the attribute be what it was."""
+        """Restore the attribute."""
         if vars(self.owner).get(self.name) is not self.ours:
             return  # somebody else put theirs around ours, which does nothing to plain tensors
         if self.before is _ABSENT:
@@ -59,7 +59,7 @@ class _Replacement:
 
 
 class _Replacements:
-    """Those in force, and how many ``with`` blocks of all threads ask for them."""
+    """The replacements in force, and the number of ``with`` blocks that use them."""
 
     def __init__(self) -> None:
         self.lock, self.blocks = Lock(), 0
@@ -88,7 +88,7 @@ _all = _Replacements()
 
 @contextmanager
 def per_task_calls() -> Iterator[None]:
-    """Inside the ``with`` block, calls that are no torch functions take task tensors, too.
+    """Make calls that are not torch functions accept task tensors inside the ``with`` block.
 
     These are custom autograd functions (``torch.autograd.Function``), ``torch.utils.checkpoint``
     and the transforms of ``torch.func`` (``vmap``, ``grad``, ``jvp`` ...). A split network opens
@@ -117,12 +117,12 @@ def per_task_calls() -> Iterator[None]:
 
 
 def begin_per_task_calls(*_: Any) -> None:
-    """Begin what :func:`per_task_calls` does; to be ended once, by the other."""
+    """Begin the effect of :func:`per_task_calls`; end it with :func:`end_per_task_calls`."""
     _all.enter()
 
 
 def end_per_task_calls(*_: Any) -> None:
-    """End what :func:`begin_per_task_calls` began."""
+    """End the effect of :func:`begin_per_task_calls`."""
     _all.leave()
 
 
@@ -131,9 +131,9 @@ def _replacements() -> Iterator[_Replacement]:
     generator = next((name for name in GENERATORS if hasattr(torch.utils.checkpoint, name)), None)
     if generator is None:
         raise ReconError(
-            f"PyTorch {torch.__version__} keeps torch.utils.checkpoint in another way than a split "
-            "network knows, so that it could compute another task again than it did. Install an "
-            "earlier version of PyTorch."
+            f"PyTorch {torch.__version__} implements torch.utils.checkpoint differently from the "
+            "supported versions, so a split network might recompute another task than in the "
+            "forward pass. Install an earlier version of PyTorch."
         )
     alike = functools.partial(recomputing_alike, block=per_task_calls)
     yield _Replacement(torch.utils.checkpoint, generator, alike)

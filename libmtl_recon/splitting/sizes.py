@@ -1,4 +1,4 @@
-"""What a network's size is: the shared parameters, and each task's own."""
+"""Count a network's shared parameters, and those of each task."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MEGA = 2**20
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose a parameter is, and where.
+    """The owner of a parameter, and its part of the network.
 
     Attributes:
         task: The task's name; None for what all share, and for a weighting's.
@@ -46,18 +46,18 @@ class Row:
 
     @property
     def parameters(self) -> int:
-        """How many numbers they have together; a complex one has two."""
+        """The number of real numbers in the parameters; a complex number counts as two."""
         return sum(self.parts.values())
 
     @property
     def megabytes(self) -> float:
-        """Their size in float32, in MB of 2^20 bytes, whatever their type is now."""
+        """Their size in float32, in MB of 2^20 bytes, independently of their dtype."""
         return self.parameters * _BYTES / _MEGA
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The size of a network, as the papers' tables give it; printed, it is such a table.
+    """The size of a network, as in the papers' tables; it prints as such a table.
 
     Attributes:
         shared: What all tasks share.
@@ -73,13 +73,13 @@ class Summary:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """All rows, the total last. The papers' tables leave out the weighting, as it does."""
+        """All rows, the total last, which excludes the weighting, as in the papers' tables."""
         more = () if self.weighting is None else (self.weighting,)
         return (self.shared, *self.tasks, *more, self.total)
 
     @property
     def total(self) -> Row:
-        """The network's parameters together, without the weighting's."""
+        """The network's parameters in total, without the weighting's."""
         parts: dict[str, int] = {}
         for row in (self.shared, *self.tasks):
             for part, count in row.parts.items():
@@ -88,7 +88,7 @@ class Summary:
 
     @property
     def growth(self) -> float:
-        """The total, in units of the network before its split; 1 for an empty one."""
+        """The total relative to the network before its split; 1 for an empty one."""
         return self.total.parameters / self.unsplit if self.unsplit else 1.0
 
     def __str__(self) -> str:
@@ -113,7 +113,7 @@ class Summary:
 
 
 def summary(network: nn.Module) -> Summary:
-    """How many parameters of a network all tasks share, and how many are each task's own.
+    """Count the parameters that all tasks of a network share, and those of each task.
 
     A parameter that several modules hold counts once; buffers, such as a norm's statistics, do
     not count. Frozen parameters do.
@@ -144,7 +144,7 @@ def summary(network: nn.Module) -> Summary:
 
 
 def copies_of(network: nn.Module) -> dict[int, str]:
-    """The task whose copy a parameter of a split layer is, by the parameter's identity."""
+    """Return the task of each parameter of the split layers, by the parameter's identity."""
     return {
         id(parameter): task
         for _, task, values in _task_values(network)
@@ -157,7 +157,7 @@ def counted(
     tasks: Iterable[str],
     owner_of: Callable[[str, nn.Parameter], Owner],
 ) -> Summary:
-    """The summary of a network whose parameters' owners are known.
+    """Return the summary of a network whose parameters' owners are known.
 
     Args:
         network: Which.
@@ -199,7 +199,7 @@ def counted(
 
 
 def _task_values(network: nn.Module) -> Iterator[tuple[int, str, nn.Module]]:
-    """Of each split layer each task's place, name and values."""
+    """Return each task's position, name and values, for each split layer."""
     for module in network.modules():
         if isinstance(module, TaskSpecific):
             tasks = module._modules[CHILD]

@@ -1,4 +1,4 @@
-"""How a network was split: what a checkpoint of it holds, so that the same one is built again."""
+"""The record of how a network was split, from which the same network is built again."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ INIT = ("copy", "fresh")
 
 
 def own_versions() -> dict[str, str]:
-    """The versions that a split made in this process depends on."""
+    """Return the versions of the packages on which a split made in this process depends."""
     return {"libmtl-recon": __version__, "torch": str(torch.__version__)}
 
 
 @dataclass(frozen=True)
 class SplitSpec:
-    """How a network was split, as :func:`~libmtl_recon.split_layers` was told.
+    """The specification of a split, with the arguments of :func:`~libmtl_recon.split_layers`.
 
     The state dict of a split network has it in its metadata, and
     :func:`~libmtl_recon.split_from` builds the network again by it.
@@ -72,12 +72,12 @@ class SplitSpec:
         check_task_names("tasks", self.tasks)
         twice = next((one for one in self.layers if self.layers.count(one) > 1), None)
         if twice is not None:
-            raise UsageError("layers", "must be names, none twice", twice, "Name it once.")
+            raise UsageError("layers", "must be different names", twice, "Give it once.")
         check_choice("bn", self.bn, BN)
         check_choice("init", self.init, INIT)
 
     def same_network(self, other: SplitSpec) -> bool:
-        """Whether two splits of one network give the same one; its origin does not matter."""
+        """Return whether two splits give the same network; the origin is not compared."""
         return (
             set(self.layers) == set(other.layers)
             and self.tasks == other.tasks
@@ -86,7 +86,7 @@ class SplitSpec:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """What :meth:`to_json` writes, as Python has it."""
+        """Return the contents of :meth:`to_json` as Python objects."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -102,7 +102,7 @@ class SplitSpec:
 
     @classmethod
     def from_dict(cls, data: Any, source: str = "the split") -> SplitSpec:
-        """Read what :meth:`to_dict` gave.
+        """Create a specification from the result of :meth:`to_dict`.
 
         Args:
             data: Should be that.
@@ -115,15 +115,17 @@ class SplitSpec:
             return cls(**_values(data))
         except ValueError as error:
             reason = str(error).rstrip(".")
-            raise ReconError(f"{source} does not say how a network was split: {reason}.") from error
+            raise ReconError(
+                f"{source} does not record how a network was split: {reason}."
+            ) from error
 
     def to_json(self) -> str:
-        """The specification as a JSON text that people can read."""
+        """Return the specification as a readable JSON text."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, source: str = "the text") -> SplitSpec:
-        """Read what :meth:`to_json` wrote.
+        """Create a specification from a text written by :meth:`to_json`.
 
         Args:
             text: The JSON text.
@@ -136,13 +138,13 @@ class SplitSpec:
             data = parse(text)
         except ValueError as error:
             raise ReconError(
-                f"{source} does not say how a network was split: it is not JSON ({error})."
+                f"{source} does not record how a network was split: it is not JSON ({error})."
             ) from error
         return cls.from_dict(data, source)
 
 
 def check_choice(parameter: str, value: object, known: tuple[str, ...]) -> None:
-    """Check that a value is one of those that there are.
+    """Check that a value is one of the known ones.
 
     Raises:
         UsageError: It is not.
@@ -166,7 +168,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 
 
 def _values(data: Any) -> dict[str, Any]:
-    """The checked values of a specification.
+    """Check the values of a specification and return them.
 
     Raises:
         ValueError: Something is missing, of another kind, or unknown.

@@ -1,4 +1,4 @@
-"""Where the specification of a split lies: in its network's state dict, and beside the file.
+"""Store the specification of a split in the network's state dict, and next to the file.
 
 In the state dict it is metadata, as PyTorch keeps the versions of modules: ``torch.save`` writes
 it along, and ``load_state_dict`` passes it by. Tools that make a plain dict of a state dict lose
@@ -28,11 +28,11 @@ from libmtl_recon.splitting.task_specific import CHILD
 # The key in the metadata of a state dict.
 KEY = "libmtl_recon_split"
 _ENDING = ".split.json"
-_OUT = "Remove it to split by other means, or put the right one in its place."
+_OUT = "Remove it to split in another way, or replace it by the right one."
 
 
 def keep_in_state_dicts(network: nn.Module, selection: TaskSelection) -> None:
-    """Have every state dict of a split network, or of what holds it, say how it was split.
+    """Add the record of the split to every state dict of a split network or of a module around it.
 
     Args:
         network: The one whose layers the names in the specification are of.
@@ -42,13 +42,13 @@ def keep_in_state_dicts(network: nn.Module, selection: TaskSelection) -> None:
 
 
 def spec_of(network: nn.Module) -> SplitSpec | None:
-    """How a network was split, or the one part of it that was; None if none or several were."""
+    """Return how a network, or its only split part, was split; None if none or several were."""
     found = specs_in("The network", network.state_dict())
     return next(iter(found.values())) if len(found) == 1 else None
 
 
 def specs_in(source: str, state_dict: Any) -> dict[str, SplitSpec]:
-    """How the networks in a state dict were split, by their paths in it.
+    """Return how the networks in a state dict were split, by their paths in it.
 
     Args:
         source: What it is called in messages.
@@ -66,14 +66,14 @@ def specs_in(source: str, state_dict: Any) -> dict[str, SplitSpec]:
             spec = replace(spec, root=root)
             if not found.setdefault(root, spec).same_network(spec):
                 raise ReconError(
-                    f"The metadata of {source} says of {root or 'the network'} in two ways how it "
-                    "was split. Save it anew."
+                    f"The metadata of {source} contain two contradictory splits of "
+                    f"{root or 'the network'}. Save it again."
                 )
     return found
 
 
 def carry_over(state_dict: Any, made: Any) -> None:
-    """Have what was made of a state dict say how its network was split, as that does.
+    """Copy the record of the split from a state dict to one derived from it.
 
     Args:
         state_dict: A state dict.
@@ -85,12 +85,12 @@ def carry_over(state_dict: Any, made: Any) -> None:
 
 
 def file_beside(file: str | os.PathLike[str]) -> Path:
-    """The file in which a checkpoint's split is kept beside it."""
+    """Return the file next to a checkpoint that records its split."""
     return Path(f"{os.fspath(file)}{_ENDING}")
 
 
 def write_beside(file: str | os.PathLike[str], spec: SplitSpec) -> None:
-    """Write ``FILE.split.json``, as a whole, unless it says the same already.
+    """Write ``FILE.split.json``, atomically, unless it has the same contents already.
 
     Raises:
         ReconError: It cannot be written.
@@ -105,7 +105,7 @@ def write_beside(file: str | os.PathLike[str], spec: SplitSpec) -> None:
 
 
 def read_beside(file: str | os.PathLike[str]) -> SplitSpec | None:
-    """What ``FILE.split.json`` says; None if there is none.
+    """Read ``FILE.split.json``; None if there is none.
 
     Raises:
         ReconError: It cannot be read, is damaged, or of a newer version of this package.
@@ -116,7 +116,9 @@ def read_beside(file: str | os.PathLike[str]) -> SplitSpec | None:
     try:
         text = read_text(beside)
     except (OSError, ValueError) as error:
-        reason = "it is no text" if isinstance(error, UnicodeDecodeError) else refusal(error)
+        reason = (
+            "it is not a text file" if isinstance(error, UnicodeDecodeError) else refusal(error)
+        )
         raise ReconError(f"{beside} cannot be read: {reason}. {_OUT}") from error
     try:
         return SplitSpec.from_json(text, str(beside))
@@ -130,7 +132,7 @@ def agreed(
     inside: Mapping[str, SplitSpec],
     beside: SplitSpec | None,
 ) -> dict[str, SplitSpec]:
-    """How the networks in a checkpoint were split, by both that say it.
+    """Return how the networks in a checkpoint were split, from both records.
 
     Args:
         source: What the checkpoint is called in messages.
@@ -143,26 +145,31 @@ def agreed(
     """
     if beside is not None and inside and not _agree(beside, inside):
         raise ReconError(
-            f"{source} says in its metadata how its network was split, and {_ENDING} beside it "
-            "says otherwise: that is of another file. Remove it, or put the right one in its place."
+            f"{source} records in its metadata how its network was split, and the {_ENDING} file "
+            "next to it contradicts this: it belongs to another file. Remove it, or replace it "
+            "by the right one."
         )
     found = dict(inside) if inside or beside is None else {plain_name(beside.root): beside}
     plain = {plain_name(key) for key in keys}
     for root, spec in found.items():
         amiss = _without_values(root, spec, plain)
         if amiss:
-            where = "its metadata" if inside else f"{_ENDING} beside it"
+            where = "its metadata" if inside else f"the {_ENDING} file next to it"
             raise ReconError(
-                f"{source} is not the checkpoint that {where} tells of: that names "
-                f"{len(spec.layers)} task-specific layers, and {amiss[0]} has no values of its own "
+                f"{source} is not the checkpoint that {where} describes: of the "
+                f"{len(spec.layers)} task-specific layers listed there, {amiss[0]} has no values "
                 f"for the task {amiss[1]!r}. "
-                + ("Save it anew." if inside else "Remove that, or put the right one in its place.")
+                + (
+                    "Save it again."
+                    if inside
+                    else "Remove that file, or replace it by the right one."
+                )
             )
     return found
 
 
 def _without_values(root: str, spec: SplitSpec, keys: Collection[str]) -> tuple[str, str] | None:
-    """A layer and a task of which there is no value; None if there are all."""
+    """Return a layer and a task without a value; None if all values are present."""
     holders = {key.rpartition(".")[0] for key in keys}
     for layer in spec.layers:
         path = _joined(root, "" if layer == ROOT else layer)

@@ -1,4 +1,4 @@
-"""Making any network's layers task-specific, without touching its code."""
+"""Make layers of any network task-specific, without changing its code."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def split_beside(
     besides: Collection[nn.Module] = (),
     copies: Copies | None = None,
 ) -> nn.Module:
-    """Split a network that has parts which are one task's already.
+    """Split a network with parts that already belong to one task.
 
     Args:
         module: See :func:`split_layers`.
@@ -130,8 +130,8 @@ def split_beside(
     check_choice("init", init, INIT)
     if any(isinstance(part, TaskSpecific) for part in module.modules()):
         raise ReconError(
-            "This network was split before; a second split is not defined. Build the network anew "
-            "and split all layers at once."
+            "This network is already split; a second split is not supported. Build the network "
+            "again and split all layers at once."
         )
     owners = find_layers(module, list(dict.fromkeys(layers)))
     refuse_untold(module, names_of_parameters(owners))
@@ -161,7 +161,7 @@ def split_beside(
 
 @contextmanager
 def only_task(module: nn.Module, task: str) -> Iterator[nn.Module]:
-    """Inside the ``with`` block the network computes one task's branch alone.
+    """Compute only one task's branch of the network inside the ``with`` block.
 
     The network, called, then returns plain tensors, that task's. Holds for the calling thread,
     also for what it runs inside the network's own modules.
@@ -179,12 +179,12 @@ def only_task(module: nn.Module, task: str) -> Iterator[nn.Module]:
 
 
 def is_split(module: nn.Module) -> bool:
-    """Whether :func:`split_layers` was applied to this network."""
+    """Return whether :func:`split_layers` was applied to this network."""
     return _find_selection(checked_module(module)) is not None
 
 
 def shared_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters that all tasks share, in network order; all of them, if nothing is split."""
+    """Return the parameters that all tasks share, in network order; all if nothing is split."""
     own = {
         id(parameter)
         for values in checked_module(module).modules()
@@ -195,7 +195,7 @@ def shared_parameters(module: nn.Module) -> list[nn.Parameter]:
 
 
 def task_parameters(module: nn.Module, task: str) -> dict[str, Tensor]:
-    """One task's values of the split layers, under the names that the plain network has for them.
+    """Return one task's values of the split layers, under their names in the plain network.
 
     Raises:
         UsageError: The network was not split for this task.
@@ -209,7 +209,7 @@ def task_parameters(module: nn.Module, task: str) -> dict[str, Tensor]:
 
 
 def selection_of(module: nn.Module) -> TaskSelection:
-    """By which a network that was split chooses its tasks.
+    """Return the object with which a split network chooses its tasks.
 
     Raises:
         UsageError: The network was not split.
@@ -218,7 +218,7 @@ def selection_of(module: nn.Module) -> TaskSelection:
     if found is None:
         raise UsageError(
             "module",
-            "must be a network that split_layers was applied to",
+            "must be a network that split_layers has split",
             type(module).__name__,
             "Call split_layers(module, layers, tasks) first.",
         )
@@ -226,7 +226,7 @@ def selection_of(module: nn.Module) -> TaskSelection:
 
 
 def mark_split(module: nn.Module, selection: TaskSelection) -> None:
-    """Have a network be one that :func:`only_task` takes.
+    """Register a network for :func:`only_task`.
 
     Args:
         module: It is split, or holds the network that is.

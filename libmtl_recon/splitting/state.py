@@ -1,4 +1,4 @@
-"""State dicts of split modules: their own, and those of the network before its split."""
+"""State dicts of split modules, and of the network before its split."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COUNTER = "num_batches_tracked"
 
 
 def accept_plain_state(module: nn.Module, selection: TaskSelection) -> None:
-    """Have a module that is split, or may be, load either kind of state dict.
+    """Make a module that is split, or may be, load either kind of state dict.
 
     One without tasks gives each task a copy of its values. One with statistics per task splits a
     norm whose statistics are not split yet.
@@ -30,7 +30,7 @@ def accept_plain_state(module: nn.Module, selection: TaskSelection) -> None:
 
 
 def plain_names(module: nn.Module) -> dict[str, tuple[str, ...]]:
-    """The keys of the state dict before the split, and those that each has become.
+    """Return the keys of the state dict before the split, and those that replaced each.
 
     Example:
         >>> from libmtl_recon import split_layers
@@ -54,7 +54,7 @@ def plain_names(module: nn.Module) -> dict[str, tuple[str, ...]]:
 
 
 def split_statistics(network: nn.Module, keys: Collection[str]) -> None:
-    """Have norms keep statistics per task where a state dict has them so, as loading it does.
+    """Make norms keep statistics per task where a state dict does, as when it is loaded.
 
     Norms learn that their input differs between tasks by the first one that does. Who compares the
     keys of a network with those of a state dict before it is loaded calls this first.
@@ -100,5 +100,5 @@ def _match_state_dict(
 
 
 def buffer_names(module: nn.Module) -> tuple[str, ...]:
-    """The names of the buffers that a module holds itself."""
+    """Return the names of the buffers that a module holds itself."""
     return tuple(name for name, buffer in module._buffers.items() if buffer is not None)

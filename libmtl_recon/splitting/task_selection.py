@@ -1,4 +1,4 @@
-"""Which tasks a split network computes at the moment."""
+"""The choice of the tasks that a split network computes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _NONE = _Choice()
 
 
 class _Choices(local):
-    """What this thread has chosen, in each network; those without an entry compute all tasks."""
+    """The tasks that this thread has chosen in each network; all if there is no entry."""
 
     def __init__(self) -> None:
         self.of: dict[TaskSelection, _Choice] = {}
 
 
 class TaskSelection:
-    """Which tasks a split network computes at the moment; shared by all its split modules.
+    """The tasks that a split network computes at the moment; shared by all its split modules.
 
     Each thread has its own choice, and computes all tasks unless it chose.
 
@@ -53,7 +53,7 @@ class TaskSelection:
 
     @property
     def chosen(self) -> str | None:
-        """The only task wanted, if there is one."""
+        """The only task to compute, if there is one."""
         return _choices.of.get(self, _NONE).task
 
     @property
@@ -64,13 +64,13 @@ class TaskSelection:
 
     @property
     def chosen_place(self) -> int | None:
-        """The place of the only task wanted among all tasks."""
+        """The position of the only task to compute among all tasks."""
         chosen = self.chosen
         return None if chosen is None else self.tasks.index(chosen)
 
     @contextmanager
     def only(self, task: str) -> Iterator[None]:
-        """Inside the ``with`` block this thread computes one task."""
+        """Compute one task in this thread inside the ``with`` block."""
         before = self.chosen
         self.choose(task)
         try:
@@ -79,18 +79,18 @@ class TaskSelection:
             self.choose(before)
 
     def choose(self, task: str | None) -> None:
-        """Compute this task alone in this thread from now on, or all of them."""
+        """Compute only this task in this thread from now on, or all tasks."""
         self._note(_choices.of.get(self, _NONE)._replace(task=task))
 
     @property
     def one_by_one(self) -> bool:
-        """Whether loops over the tasks choose each in turn, in this thread."""
+        """Return whether loops over the tasks choose each in turn, in this thread."""
         choice = _choices.of.get(self, _NONE)
         return choice.in_loops and choice.task is None
 
     @contextmanager
     def choosing_in_loops(self) -> Iterator[None]:
-        """Inside the ``with`` block loops over the tasks choose each in turn."""
+        """Make loops over the tasks choose each in turn inside the ``with`` block."""
         before = _choices.of.get(self, _NONE)
         self._note(before._replace(in_loops=True))
         try:
@@ -100,7 +100,7 @@ class TaskSelection:
 
     @property
     def progress(self) -> Any:
-        """How far this thread has come in a pass that goes by a plan; None outside of one."""
+        """The progress of this thread in a planned pass; None outside of one."""
         return _choices.of.get(self, _NONE).progress
 
     @progress.setter
@@ -121,13 +121,13 @@ _choices = _Choices()
 
 
 def all_choices() -> Mapping[TaskSelection, _Choice]:
-    """What this thread has chosen at the moment, in all networks."""
+    """Return this thread's current choices in all networks."""
     return dict(_choices.of)
 
 
 @contextmanager
 def choosing(choices: Mapping[TaskSelection, _Choice]) -> Iterator[None]:
-    """Inside the ``with`` block this thread has chosen what :func:`all_choices` gave."""
+    """Apply choices returned by :func:`all_choices` in this thread inside the ``with`` block."""
     before = _choices.of
     _choices.of = dict(choices)
     try:

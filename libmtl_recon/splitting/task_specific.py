@@ -1,4 +1,4 @@
-"""Modules whose parameters or buffers are a task's own: the machinery under `split`."""
+"""Modules with one set of parameters or buffers per task: the implementation of `split`."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class TaskValues(nn.Module):
     """One task's parameters and buffers of one module; never called."""
 
     def register_forward_hook(self, hook: Any, **kwargs: Any) -> Any:
-        """As of any module, but for TorchJD's Engine, which would leave these parameters out.
+        """Register a forward hook; refuses that of TorchJD's Engine, which would miss parameters.
 
         Raises:
             ReconError: It is the Engine's.
         """
         if type(hook).__module__.startswith("torchjd."):
             raise ReconError(
-                "TorchJD's Engine takes a Gramian from the calls of the modules that hold "
-                "parameters, and a task's copies in a split layer are used without a call, so that "
-                "it would leave them out. Give it the modules before the first split alone, or "
-                "take the Jacobian by torchjd.autojac."
+                "TorchJD's Engine computes a Gramian from the calls of the modules that hold "
+                "parameters, and would leave out a task's copies in a split layer, which are "
+                "used without a call. Give it only the modules before the first split, or "
+                "compute the Jacobian with torchjd.autojac."
             )
         return super().register_forward_hook(hook, **kwargs)
 
@@ -43,7 +43,7 @@ class Tasks(nn.Module):
     """The values of all tasks; a child that is never called."""
 
     def forward(self, *_: Any, **__: Any) -> Any:
-        """Refused: the split module's code took this for one of its layers.
+        """Refuse a call: the split module's code used this as one of its layers.
 
         Raises:
             ReconError: Always.
@@ -55,7 +55,7 @@ class Tasks(nn.Module):
 
 
 class TaskSpecific(nn.Module):
-    """What a module's class becomes: its named parameters and buffers are read as task tensors.
+    """The class of a split module: its split parameters and buffers are read as task tensors.
 
     The values live in the child ``tasks``, one :class:`TaskValues` per task, so that the keys of
     the state dict read ``layer1.0.bn1.tasks.digit.weight``.
@@ -104,7 +104,7 @@ class TaskSpecificRNN(TaskSpecific):
 
     @_flat_weights.setter
     def _flat_weights(self, _: list[Any]) -> None:
-        """The list always follows from the weights."""
+        """Ignored: the list always follows from the weights."""
 
     _flat_weights_names: list[str]
 
@@ -112,7 +112,7 @@ class TaskSpecificRNN(TaskSpecific):
         return False
 
     def flatten_parameters(self) -> None:
-        """Nothing: cuDNN's packing is for one set of weights."""
+        """Do nothing: cuDNN's packing is for one set of weights."""
 
 
 class TaskSpecificNorm(TaskSpecific):
@@ -145,7 +145,7 @@ _classes: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 def task_specific_class(plain: type[nn.Module]) -> type[nn.Module]:
-    """The class of modules of a plain class after their split; a subclass of it, made once."""
+    """Return the split subclass of a plain class, which is created once."""
     if plain not in _classes:
         _classes[plain] = _derive(plain)
     return _classes[plain]
@@ -165,7 +165,7 @@ def _derive(plain: type[nn.Module]) -> type[nn.Module]:
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
-    """The class that a module has, or had before its split."""
+    """Return the class that a module has, or had before its split."""
     found: type[nn.Module] = vars(type(module)).get("_plain_class", type(module))
     return found
 
@@ -210,7 +210,7 @@ def make_task_specific(
 
 
 def make_plain(module: nn.Module, task: str) -> None:
-    """Undo a module's split, in place: it keeps one task's values, and its class is what it was.
+    """Undo a module's split, in place: it keeps one task's values and gets its former class.
 
     Args:
         module: It is split; its other tasks' values are dropped.
@@ -231,7 +231,7 @@ def make_plain(module: nn.Module, task: str) -> None:
 
 
 def values_of(module: nn.Module, task: str) -> dict[str, Tensor]:
-    """A split module's parameters and buffers of one task; empty if it is not split."""
+    """Return a split module's parameters and buffers of one task; empty if it is not split."""
     if not isinstance(module, TaskSpecific):
         return {}
     values = module._modules[CHILD]._modules[task]  # type: ignore[union-attr]

@@ -74,7 +74,7 @@ class TaskTensor(ByTask, Tensor):
         task: int | None = None,
         tasks: Sequence[str] | None = None,
     ) -> TaskTensor:
-        """Make a tensor without storage that stands for the parts."""
+        """Create a tensor without storage that represents the parts."""
         parts = tuple(parts) if isinstance(parts, Iterable) else ()
         if not parts or any(type(p) is TaskTensor or not isinstance(p, Tensor) for p in parts):
             found = ", ".join(sorted({type(part).__name__ for part in parts})) or repr(parts)
@@ -83,7 +83,7 @@ class TaskTensor(ByTask, Tensor):
                 f"(got {found})."
             )
         if task is not None and len(parts) > 1:
-            raise ReconError("A task tensor that is one task's has one part.")
+            raise ReconError("A task tensor of a single task must have one part.")
         # Without the shape, C++ that reads it raises errors of its own before ours is reached.
         shape = () if parts[0].is_nested else parts[0].shape
         requires_grad = any(part.requires_grad for part in parts)
@@ -105,7 +105,7 @@ class TaskTensor(ByTask, Tensor):
 
     @property
     def task(self) -> int | None:
-        """The place of the only task whose part this is; None if there is a part for each."""
+        """The position of the only task with a part; None if there is one part per task."""
         return self._task
 
     @property
@@ -157,12 +157,12 @@ class TaskTensor(ByTask, Tensor):
     def __torch_dispatch__(  # type: ignore[override]  # torch's stub takes it for a method
         cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Refuse what would take the task tensor for a tensor with values."""
+        """Refuse operations that would use the task tensor as a tensor with values."""
         raise ReconError(
-            f"{func} got at a tensor that differs between tasks below the torch functions, where "
-            "no task can be chosen (as C++ extensions do, and transforms of torch.func outside of "
-            "`with libmtl_recon.splitting.per_task_calls():`). Call what does so with each of "
-            "`.by_task()`, or leave the layers before it shared."
+            f"{func} accessed a tensor that differs between tasks below the level of torch "
+            "functions, where no task can be chosen (C++ extensions do so, and transforms of "
+            "torch.func outside of `with libmtl_recon.splitting.per_task_calls():`). Call that "
+            "code with each value of `.by_task()`, or leave the layers before it shared."
         )
 
     def __reduce_ex__(self, protocol: Any) -> tuple[type, tuple[Any, ...]]:
@@ -174,12 +174,12 @@ class TaskTensor(ByTask, Tensor):
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise ReconError(
-            "A tensor that differs between tasks cannot become a NumPy array. Take one of its "
-            "`.parts`."
+            "A tensor that differs between tasks cannot be converted to a NumPy array. Convert "
+            "one of its `.parts`."
         )
 
     def numpy(self, *_: Any, **__: Any) -> Any:
-        """Refused: a NumPy array is one task's."""
+        """Refuse the conversion, because a NumPy array cannot differ between tasks."""
         return self.__array__()
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]  # torch's own is untyped
@@ -221,18 +221,18 @@ def per_task(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
 def _meet(
     func: Callable[..., Any], task_tensors: Sequence[TaskTensor]
 ) -> tuple[Sequence[int], int | None]:
-    """The tasks to run a function for, and the only task if the result is one task's."""
+    """Return the tasks for which to run a function, and the only task if there is one."""
     common_names((each._tasks for each in task_tensors), name_of(func))
     single = {each._task for each in task_tensors if each._task is not None}
     counts = {len(each._parts) for each in task_tensors if each._task is None}
     if len(single) > 1:
         raise ReconError(
-            f"{name_of(func)} met values of different tasks ({sorted(single)}), each of which is "
-            "one task's alone. What the tasks compute for themselves cannot be mixed."
+            f"{name_of(func)} received values of different single tasks ({sorted(single)}). "
+            "Values that the tasks compute separately cannot be mixed."
         )
     if len(counts) > 1 or (single and counts and max(single) >= min(counts)):
         raise ReconError(
-            f"{name_of(func)} met task-specific tensors of {sorted(counts)} tasks at once. All "
+            f"{name_of(func)} received task-specific tensors of {sorted(counts)} tasks. All "
             "layers of a network must be split for the same tasks."
         )
     if single:
@@ -243,7 +243,7 @@ def _meet(
 def _write(
     func: Callable[..., Any], shared: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """Write tasks' values into a shared tensor, which becomes a task tensor by that."""
+    """Write tasks' values into a shared tensor, which thereby becomes a task tensor."""
     name = name_of(func)
     inplace.refuse_kept(shared, name)
     memory = inplace.memory_of(shared, name)
@@ -259,7 +259,7 @@ def _write(
 
 
 def name_of(func: Callable[..., Any]) -> str:
-    """A torch function's name, for a message; an attribute's, if it gets or sets one."""
+    """Return a torch function's name, for a message, or the attribute that it gets or sets."""
     name = getattr(func, "__name__", repr(func))
     if name in ("__get__", "__set__"):
         name = getattr(getattr(func, "__self__", None), "__name__", name)
@@ -267,12 +267,12 @@ def name_of(func: Callable[..., Any]) -> str:
 
 
 def task_tensors_in(value: Any) -> list[TaskTensor]:
-    """The task tensors in a value, also inside tuples, lists, dicts and dataclasses."""
+    """Return the task tensors in a value, also inside tuples, lists, dicts and dataclasses."""
     return [leaf for leaf in leaves(value) if type(leaf) is TaskTensor]
 
 
 def pick(value: Any, task: int) -> Any:
-    """A value as one task sees it: each task tensor in it replaced by that task's part."""
+    """Return a value with each task tensor in it replaced by one task's part."""
     if type(value) is TaskTensor:
         return value._parts[task if value._task is None else 0]
     if isinstance(value, LEAVES):
@@ -286,7 +286,7 @@ def combine(
     given: Sequence[TaskTensor] = (),
     task: int | None = None,
 ) -> Any:
-    """The results of all tasks as one value; the counterpart of :func:`pick`.
+    """Combine the results of all tasks into one value; the inverse of :func:`pick`.
 
     Args:
         values: One result per task.
@@ -311,13 +311,15 @@ def combine(
         if name_of(func) in OF_ONE_TENSOR:
             raise of_one_tensor(name_of(func))
         raise ReconError(
-            f"{name_of(func)} gave a different value for each task "
-            f"({', '.join(map(str, values))}), so the network would have to take a different way "
-            "for each, which a split network cannot. Split only layers whose results do not steer "
-            "Python's control flow."
+            f"{name_of(func)} returned different values for the tasks "
+            f"({', '.join(map(str, values))}), so the network's code would have to branch "
+            "differently for each task, which a split network cannot do. Split only layers "
+            "whose results do not determine Python's control flow."
         )
     if len({len(value) for value in values}) != 1:
-        raise ReconError(f"{name_of(func)} gave results of different lengths for different tasks.")
+        raise ReconError(
+            f"{name_of(func)} returned results of different lengths for different tasks."
+        )
     if isinstance(first, dict):
         return updated(
             first, {k: combine([v[k] for v in values], func, given, task) for k in first}
@@ -327,12 +329,12 @@ def combine(
 
 
 def cut_off(name: str) -> ReconError:
-    """The error for split layers inside a custom autograd function of this name."""
+    """Return the error for split layers inside a custom autograd function of this name."""
     return ReconError(
         f"{name} computed a tensor that differs between tasks inside a custom autograd function, "
-        "which cuts it off from its gradient. With torch.utils.checkpoint use use_reentrant=False; "
-        "give such a function what a split network returned inside of `with "
-        "libmtl_recon.splitting.per_task_calls():`; or leave the layers inside of it shared."
+        "where it has no gradient. With torch.utils.checkpoint use use_reentrant=False; apply "
+        "such a function to the output of a split network inside `with "
+        "libmtl_recon.splitting.per_task_calls():`; or leave the layers inside it shared."
     )
 
 
@@ -347,7 +349,7 @@ def _refuse_cut_off(tensor: TaskTensor) -> None:
 
 
 def _one_each(value: Any, owner: Any) -> Any:
-    """What to set an attribute to: a plain tensor is copied, so that the parts stay apart."""
+    """Return the value to set an attribute to; a plain tensor is copied for each part."""
     if isinstance(value, Tensor) and type(value) is not TaskTensor and type(owner) is TaskTensor:
         return TaskTensor([value.detach().clone() for _ in owner._parts], owner._task, owner._tasks)
     return value

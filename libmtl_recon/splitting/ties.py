@@ -1,4 +1,4 @@
-"""Parameters of layers to split that one task's own part of a model holds, too.
+"""Handle parameters of layers to split that a single task's part of a model also holds.
 
 A decoder's output layer may be the encoder's embedding. Each task's part of the model keeps the
 tie, with that task's copy.
@@ -24,7 +24,7 @@ _TABLES = ("_parameters", "_buffers", "_modules")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a model holds a part that is one task's.
+    """The position of a part of a model that belongs to one task.
 
     Attributes:
         holder: The module whose child it is.
@@ -48,7 +48,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Tie:
-    """A parameter that a task's part holds, and that is to become that task's copy."""
+    """A parameter in a task's part that will be replaced by that task's copy."""
 
     module: nn.Module
     name: str
@@ -57,7 +57,7 @@ class Tie:
 
 
 def common_modules(model: nn.Module, places: Collection[Place]) -> set[int]:
-    """The identities of the modules that are reached without entering one task's part."""
+    """Return the identities of the modules that are reached without entering one task's part."""
     apart = {(id(place.holder), place.key) for place in places}
     found: set[int] = set()
 
@@ -74,7 +74,7 @@ def common_modules(model: nn.Module, places: Collection[Place]) -> set[int]:
 def part_ways(
     model: nn.Module, root: nn.Module, layers: Mapping[str, nn.Module], places: Collection[Place]
 ) -> list[Tie]:
-    """Find what tasks' parts of a model share with layers to split, before these are split.
+    """Find the parameters that tasks' parts of a model share with layers to split.
 
     A module that a task's part shares as a whole (with the network, or with another task's part)
     is replaced there by one of the task's own, which holds the same parameters.
@@ -110,7 +110,7 @@ def part_ways(
 
 
 def tie(ties: Collection[Tie], copies: Copies) -> None:
-    """Have tasks' parts hold their tasks' copies, after the layers were split."""
+    """Replace parameters in tasks' parts by the tasks' copies, after the layers were split."""
     for one in ties:
         one.module._parameters[one.name] = copies[one.parameter][one.task]
         if isinstance(one.module, nn.RNNBase):
@@ -118,12 +118,12 @@ def tie(ties: Collection[Tie], copies: Copies) -> None:
 
 
 def names_of_parameters(layers: Mapping[str, nn.Module]) -> dict[int, str]:
-    """The names of layers, by the identities of their own parameters."""
+    """Return the names of layers, by the identities of their own parameters."""
     return {id(p): name for name, layer in layers.items() for p in layer.parameters(recurse=False)}
 
 
 def refuse_untold(model: nn.Module, names: Mapping[int, str]) -> None:
-    """Refuse parameters of layers to split that are held in ways that torch does not know of.
+    """Refuse parameters of layers to split that are held without being registered with torch.
 
     Args:
         model: What holds the layers.
@@ -142,12 +142,12 @@ def refuse_untold(model: nn.Module, names: Mapping[int, str]) -> None:
             if held is not None:
                 raise UsageError(
                     "layers",
-                    "must not have parameters that are held outside of torch's registration, "
-                    "where the tasks' copies would not arrive",
+                    "must not have parameters that are also held without being registered with "
+                    "torch, where they would not be replaced by the tasks' copies",
                     held,
                     f"The attribute {attribute!r} of {path or type(model).__name__} holds one: "
-                    "register it there (assign it to an attribute, or use nn.ParameterList), or "
-                    "leave the layer shared.",
+                    "register it (assign it to an attribute, or use nn.ParameterList), or leave "
+                    "the layer shared.",
                 )
 
 
@@ -167,10 +167,10 @@ def _refuse_same_memory(model: nn.Module, names: Mapping[int, str]) -> None:
             if first < end and start < last:
                 raise UsageError(
                     "layers",
-                    "must not have parameters whose memory another parameter has, too",
+                    "must not have parameters that share memory with another parameter",
                     name,
-                    f"That is {path}. Tie them by assigning the parameter itself (a.weight = "
-                    "b.weight), or leave the layer shared.",
+                    f"The other parameter is {path}. Tie them by assigning the parameter itself "
+                    "(a.weight = b.weight), or leave the layer shared.",
                 )
 
 
@@ -185,8 +185,8 @@ def _refuse_elsewhere(
             if id(parameter) in names:
                 raise UsageError(
                     "layers",
-                    "must not share their parameters with a part of the model that is neither "
-                    "theirs nor one task's",
+                    "must not share their parameters with a part of the model that belongs "
+                    "neither to them nor to a single task",
                     names[id(parameter)],
                     f"It shares {key!r} of {path or type(model).__name__}: leave it shared.",
                 )
@@ -200,7 +200,7 @@ def _own(
     made: dict[tuple[int, str], nn.Module],
     ties: list[Tie],
 ) -> nn.Module:
-    """A task's part, or a part of that, which no other task's changes reach."""
+    """Return a task's part, or a part of it, separated from those of other tasks."""
     known = made.get((id(module), place.task))
     if known is not None:
         return known
@@ -218,14 +218,14 @@ def _own(
 
 
 def _twin(module: nn.Module, place: Place, names: Mapping[int, str]) -> nn.Module:
-    """Another module of the same kind that holds the same parameters and children."""
+    """Return a new module of the same class that holds the same parameters and children."""
     if any(buffer is not None for buffer in module._buffers.values()):
         held = next(names[id(p)] for p in module.parameters() if id(p) in names)
         raise UsageError(
             "layers",
-            "must not be in a module with buffers that a task's part of the model shares",
+            "must not be in a module with buffers that is shared with a task's part of the model",
             held,
-            f"{place.path} shares {type(module).__name__}. Give it a module of its own, or leave "
+            f"{place.path} shares {type(module).__name__}. Use a separate module there, or leave "
             "the layer shared.",
         )
     twin = module.__new__(type(module))
@@ -241,7 +241,7 @@ def _rebound(value: Any, module: nn.Module, twin: nn.Module) -> Any:
 
 
 def own_modules(model: nn.Module, places: Collection[Place]) -> list[nn.Module]:
-    """The modules of tasks' parts that the rest of the model does not hold, too."""
+    """Return the modules of tasks' parts that the rest of the model does not hold."""
     common = common_modules(model, places)
     return [
         module for place in places for module in place.module.modules() if id(module) not in common

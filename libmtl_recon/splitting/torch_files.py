@@ -1,4 +1,4 @@
-"""Reading what ``torch.save`` wrote: what is damaged, or something else, is said in a sentence."""
+"""Read files written by ``torch.save``, with readable errors for damaged or other files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from libmtl_recon.errors import ReconError
 
 FORMAT = (
-    "A checkpoint is what torch.save(model.state_dict(), FILE) writes, or torch.save({'model': "
+    "A checkpoint is written by torch.save(model.state_dict(), FILE) or torch.save({'model': "
     "model.state_dict(), 'optimizer': optimizer.state_dict()}, FILE)."
 )
 _CHUNK = 1 << 20
@@ -23,7 +23,7 @@ _EXTRA = "_extra_state"  # what a module of its own making keeps beside tensors,
 
 
 def read_saved(source: str, file: str | os.PathLike[str]) -> Any:
-    """What ``torch.save`` wrote into a file; runs no code from it.
+    """Read a file written by ``torch.save``, without running code from it.
 
     Args:
         source: What the file is called in messages.
@@ -38,7 +38,7 @@ def read_saved(source: str, file: str | os.PathLike[str]) -> Any:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise ReconError(f"{source} cannot be read: it is a device or a pipe, not a file.")
         if path.is_file() and not path.stat().st_size:
-            raise ReconError(f"{source} is empty, as after a full disk. {FORMAT}")
+            raise ReconError(f"{source} is empty, perhaps because a disk was full. {FORMAT}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # whatever is wrong becomes an error below
             found = torch.load(path, map_location="cpu", weights_only=True)
@@ -49,13 +49,13 @@ def read_saved(source: str, file: str | os.PathLike[str]) -> Any:
         raise
     except Exception as error:  # torch's reader raises anything on a damaged file
         raise ReconError(
-            f"{source} is no checkpoint of tensors alone, or a damaged one. {FORMAT}"
+            f"{source} is damaged, or is not a checkpoint that contains only tensors. {FORMAT}"
         ) from error
     return found
 
 
 def state_dict_in(source: str, found: Any) -> Mapping[str, Tensor]:
-    """A state dict, of names and tensors alone, as it was read.
+    """Check that a loaded object is a state dict of names and tensors only, and return it.
 
     Args:
         source: What it is called in messages.
@@ -68,24 +68,24 @@ def state_dict_in(source: str, found: Any) -> Mapping[str, Tensor]:
     versions = getattr(found, "_metadata", {})  # what torch keeps beside the tensors
     fits = fits and isinstance(versions, Mapping)
     if not fits or not all(isinstance(value, Mapping) for value in versions.values()):
-        raise ReconError(f"{source} holds no state dict. {FORMAT}")
+        raise ReconError(f"{source} does not contain a state dict. {FORMAT}")
     other = [key for key, value in found.items() if not _is_value(key, value)]
     if not other:
         kept: Mapping[str, Tensor] = found
         return kept
     inside = [key for key in other if _looks_like_one(found[key])]
     if inside:
-        way_out = f"Its entry {inside[0]!r} looks like one; save that alone."
+        way_out = f"Its entry {inside[0]!r} looks like one; save only that entry."
     else:
         kind = type(found[other[0]]).__name__
-        way_out = f"Its entry {other[0]!r} is no tensor (it is of type {kind}). {FORMAT}"
-    raise ReconError(f"{source} holds no state dict. {way_out}")
+        way_out = f"Its entry {other[0]!r} is not a tensor (its type is {kind}). {FORMAT}"
+    raise ReconError(f"{source} does not contain a state dict. {way_out}")
 
 
 def refuse_other_numbers(
     source: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]
 ) -> None:
-    """Refuse values of another kind (whole, real or complex numbers) than the network's.
+    """Refuse values of another kind (integer, real or complex numbers) than the network's.
 
     Torch would convert them, and lose what does not fit.
 
@@ -101,7 +101,8 @@ def refuse_other_numbers(
         if name in own and _numbers(value) != _numbers(own[name]):
             raise ReconError(
                 f"{source} does not fit this network. {name} has {_numbers(value)} numbers "
-                f"({value.dtype}), and the network {_numbers(own[name])} ones ({own[name].dtype})."
+                f"({value.dtype}), but the network has {_numbers(own[name])} numbers "
+                f"({own[name].dtype})."
             )
 
 
@@ -120,7 +121,7 @@ def _looks_like_one(value: Any) -> bool:
 
 
 def _check_sums(path: Path) -> None:
-    """Compare the check sums of the records, which torch does not.
+    """Verify the checksums of the records, which torch does not do.
 
     Raises:
         zipfile.BadZipFile: One does not hold.

@@ -1,4 +1,4 @@
-"""The transforms of ``torch.func`` (vmap, grad, jvp …) over activations that differ between tasks.
+"""Support transforms of ``torch.func`` (vmap, grad, jvp …) of values that differ between tasks.
 
 A transform wraps its inputs and unwraps its outputs by C++ functions that torch functions do not
 reach. Between these, it calls torch functions, which run once per task as ever.
@@ -23,7 +23,7 @@ BORDERS: tuple[tuple[ModuleType, tuple[str, ...]], ...] = (
 
 
 def crossing_per_task(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """One of the ``BORDERS``, which wraps or unwraps each task's tensor."""
+    """Wrap one of the ``BORDERS``, which wraps or unwraps each task's tensor."""
 
     @functools.wraps(plain)
     def run(*args: Any) -> Any:

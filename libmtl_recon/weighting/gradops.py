@@ -32,7 +32,7 @@ STATIONARY: tuple[Stationary, ...] = get_args(Stationary)
 
 @dataclass(frozen=True)
 class GradOPSStep:
-    """What GradOPS makes of one step's gradients.
+    """The result of GradOPS for one step.
 
     Attributes:
         weights: ``[T]``, float64: the update is Σ weights[i] gᵢ, a combination of the *original*
@@ -115,7 +115,7 @@ def gradops_step(
     static: Sequence[float] | None = None,
     stationary: Stationary = "stop",
 ) -> GradOPSStep:
-    """As :func:`gradops_weights`, with wᵢ, rᵢ and the conflict rate; all on the CPU.
+    """Like :func:`gradops_weights`, but also return wᵢ, rᵢ and the conflict rate; all on the CPU.
 
     The Gramian is fetched from its device once; nothing else waits for that.
     """
@@ -142,7 +142,7 @@ def gradops_step(
 
 @dataclass(frozen=True)
 class Projection:
-    """The projected gradients g'ᵢ in terms of the original ones.
+    """Return the projected gradients g'ᵢ as combinations of the original ones.
 
     Attributes:
         coefficients: ``[T, T]``, float64: g'ᵢ = Σⱼ coefficients[i, j] gⱼ. Row i is the unit row
@@ -202,7 +202,7 @@ def scalar_projections(projection: Projection, gramian: Tensor) -> Tensor:
 
 
 def tradeoff(pulls: Tensor, alpha: float) -> Tensor:
-    """The factors wᵢ of the projected gradients (Eq. 4 and 5).
+    """Return the factors wᵢ of the projected gradients (Eq. 4 and 5).
 
     Args:
         pulls: ``[T]``, float64: Rᵢ, or 0 where g'ᵢ is zero.
@@ -241,7 +241,7 @@ def check_alpha(parameter: str, alpha: object) -> float:
 
 
 def check_stationary(parameter: str, value: object) -> None:
-    """Check what is done where all projected gradients are zero.
+    """Check the behaviour for projected gradients that are all zero.
 
     Raises:
         UsageError: It is neither of the two.
@@ -251,7 +251,7 @@ def check_stationary(parameter: str, value: object) -> None:
             parameter,
             f"must be {' or '.join(STATIONARY)}",
             value,
-            "The paper's is stop; min_norm takes the shortest convex combination of the gradients.",
+            "The paper uses stop; min_norm uses the shortest convex combination of the gradients.",
         )
 
 
@@ -278,7 +278,7 @@ def check_static(parameter: str, given: Sequence[float], tasks: int, alpha: floa
                 parameter,
                 "must be finite numbers above 0",
                 given,
-                "Leave a task out of the training instead of giving it weight 0.",
+                "Leave a task out of the training instead of giving it a weight of 0.",
             )
     if len(found) != tasks:
         raise UsageError(
@@ -290,7 +290,7 @@ def check_static(parameter: str, given: Sequence[float], tasks: int, alpha: floa
     if alpha != 0:
         raise UsageError(
             parameter,
-            f"cannot be combined with `alpha` {alpha:g}, whose weights these would replace",
+            f"cannot be combined with `alpha` {alpha:g}, because they replace its weights",
             given,
             "Leave one of the two out.",
         )
@@ -298,7 +298,7 @@ def check_static(parameter: str, given: Sequence[float], tasks: int, alpha: floa
 
 
 def _orthogonal_rows(cosine: Tensor) -> tuple[Tensor, Tensor]:
-    """The part of each vector that is orthogonal to all the others.
+    """Return the component of each vector orthogonal to all the others.
 
     Args:
         cosine: The vectors' Gramian ``[n, n]``, with unit diagonal.

@@ -1,4 +1,4 @@
-"""The log of a GradOPS run: a row of weights wᵢ, speeds rᵢ and conflicts a step, as CSV."""
+"""The log of a GradOPS run as CSV: weights wᵢ, speeds rᵢ and conflicts, one row per step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COMMON = ("step", "epoch", "alpha", "conflict_rate")
 
 
 def check_log(parameter: str, file: str | Path) -> None:
-    """Check that a log can be begun under this name, or next to it.
+    """Check that a log with this name, or a numbered one, can be created.
 
     A file that this process has written is no obstacle: the next log gets a number.
 
@@ -42,14 +42,14 @@ def check_log(parameter: str, file: str | Path) -> None:
     if exists(file) and not is_ours(path):
         raise UsageError(
             parameter,
-            "must name a new file, so that no run writes over the log of another",
+            "must be a new file, so that no run overwrites the log of another",
             str(file),
             "Give another name, or move the old log away.",
         )
 
 
 class CSVLog:
-    """Writes a row a step, each at once to the file, so that a crash loses none.
+    """Write one row per step, immediately, so that a crash loses none.
 
     The file is made with the first row: a run that never trains leaves none. Where another model
     of this process has a log of this name, this one's is FILE-2, FILE-3, …, which is logged.
@@ -100,7 +100,7 @@ class CSVLog:
             )
 
     def close(self) -> None:
-        """Close the file; what was written stays readable without that, too."""
+        """Close the file; its rows are readable even if it is not closed."""
         if self._stream is not None:
             self._stream.close()
 
@@ -136,7 +136,7 @@ class CSVLog:
 
 @dataclass(frozen=True)
 class GradOPSLog:
-    """A log as it was read: N steps of T tasks; NaN stands for an empty cell.
+    """The contents of a log: N steps of T tasks; NaN stands for an empty cell.
 
     Attributes:
         tasks: Their names.
@@ -155,7 +155,7 @@ class GradOPSLog:
     speeds: NDArray[np.float64]
 
     def means(self) -> GradOPSMeans:
-        """The means over the steps, empty cells left out."""
+        """Return the means over the steps, without empty cells."""
         return GradOPSMeans(
             factors=tuple(map(_mean, self.factors.T)),
             speeds=tuple(map(_mean, self.speeds.T)),
@@ -165,7 +165,7 @@ class GradOPSLog:
 
 @dataclass(frozen=True)
 class GradOPSMeans:
-    """Means over a log's steps; NaN where no step has a value.
+    """The means over a log's steps; NaN if no step has a value.
 
     Attributes:
         factors: wᵢ of the T tasks.
@@ -179,7 +179,7 @@ class GradOPSMeans:
 
 
 def read_log(file: str | Path) -> GradOPSLog:
-    """Read a log, also one that is still being written or whose run was killed.
+    """Read a log, also of a run that is still training or was killed.
 
     Raises:
         ReconError: It cannot be read, is no such log, or holds no step.
@@ -189,24 +189,26 @@ def read_log(file: str | Path) -> GradOPSLog:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         no_text = isinstance(error, UnicodeDecodeError)
-        reason = "it is no text in UTF-8" if no_text else refusal(error)
+        reason = "it is not text in UTF-8" if no_text else refusal(error)
         raise ReconError(
-            f"Cannot read the log {path}: {reason}. Name the log of a run with GradOPS."
+            f"Cannot read the log {path}: {reason}. Give the log of a run with GradOPS."
         ) from error
     # A row that a crash cut off has no end of line.
     try:
         rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
     except csv.Error as error:
-        raise ReconError(f"{path} is no log of GradOPS: {error}.") from error
+        raise ReconError(f"{path} is not a log of GradOPS: {error}.") from error
     tasks = _tasks_of(rows[0]) if rows else ()
     if not tasks:
-        raise ReconError(f"{path} is no log of GradOPS: its first line is not that of one.")
+        raise ReconError(f"{path} is not a log of GradOPS: its first line is not that of a log.")
     if len(rows) == 1:
-        raise ReconError(f"The log {path} has no step yet. Try again when the run has begun.")
+        raise ReconError(
+            f"The log {path} contains no step yet. Try again once the run has started."
+        )
     try:
         table = np.array([list(_numbers(row, len(rows[0]))) for row in rows[1:]])
     except ValueError as error:
-        raise ReconError(f"The log {path} is damaged: {error}. Take the line out.") from error
+        raise ReconError(f"The log {path} is damaged: {error}. Remove that line.") from error
     start, count = len(_COMMON), len(tasks)
     return GradOPSLog(
         tasks=tasks,
@@ -219,7 +221,7 @@ def read_log(file: str | Path) -> GradOPSLog:
 
 
 def _tasks_of(header: Sequence[str]) -> tuple[str, ...]:
-    """The tasks in a log's first line; none if it is not one."""
+    """Return the tasks in a log's first line; none if the line is not that of a log."""
     names = header[len(_COMMON) :]
     half = len(names) // 2
     tasks = tuple(name[2:] for name in names[:half])

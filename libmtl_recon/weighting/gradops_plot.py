@@ -1,4 +1,4 @@
-"""The picture of GradOPS's logs: weights, speeds and conflicts against the steps (Figure 6)."""
+"""Plot logs of GradOPS: weights, speeds and conflicts against the steps (Figure 6)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def draw_logs(
     names: Sequence[str] = (),
     smooth: int | None = None,
 ) -> None:
-    """Draw the logs of one run, or of several with different exponents α.
+    """Plot the logs of one run, or of several with different exponents α.
 
     One run: the weights wᵢ, the speeds rᵢ and the conflict rate below one another, a line per task.
     Several runs, as in Figure 6: a column per task, a line per run, blue for α < 0 and orange for
@@ -109,7 +109,7 @@ def _runs(
 
 
 def _lines(logs: Sequence[GradOPSLog], names: Sequence[str]) -> list[_Line]:
-    """The runs by rising α, static weights last, each with its label and colour."""
+    """Return the runs by increasing α, static weights last, each with its label and colour."""
     alphas = [_alpha(log) for log in logs]
     # One α for all of them, or twice the same, or static weights: then it is no name.
     told_apart = all(alphas) and len(set(alphas)) == len(alphas)
@@ -149,14 +149,14 @@ def _trace(
     *,
     behind: bool = False,
 ) -> None:
-    """One curve, smoothed; the steps as they are faintly behind it where there is room."""
+    """Plot a smoothed curve, with the individual steps faintly behind it if there is room."""
     if behind and window > 1:
         axes.plot(steps, values, color=color, linewidth=0.5, alpha=0.18, rasterized=True)
     axes.plot(steps, running_mean(values, window), color=color, linewidth=1.7, label=label)
 
 
 def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """The mean over ``window`` values around each, fewer at the ends.
+    """Return the mean over ``window`` values around each value, fewer at the ends.
 
     Args:
         values: ``[N]``; NaN counts as missing.
@@ -212,14 +212,14 @@ def _finish(figure: Any, title: str, window: int, handles: Any, labels: Any) -> 
 
 def _same_tasks(logs: Sequence[GradOPSLog], names: Sequence[str]) -> tuple[str, ...]:
     if not logs:
-        raise UsageError("logs", "must hold at least one log", [], "Read one by read_log.")
+        raise UsageError("logs", "must contain at least one log", [], "Read one with read_log.")
     tasks = logs[0].tasks
     for place, log in enumerate(logs):
         if log.tasks != tasks:
             raise UsageError(
                 names[place] if names else f"log {place + 1}",
-                f"must be of the same tasks as the first log ({', '.join(tasks)})",
+                f"must have the same tasks as the first log ({', '.join(tasks)})",
                 ", ".join(log.tasks),
-                "Draw logs of different problems one by one.",
+                "Draw logs of different problems separately.",
             )
     return tasks

@@ -21,7 +21,7 @@ _FLUSH_SECONDS = 10
 
 
 def check_tensorboard(parameter: str, folder: str | Path) -> None:
-    """Check that events can be logged to this folder, or next to it.
+    """Check that events can be logged to this folder, or to a numbered one.
 
     Events that this process has written are no obstacle: the next log's folder gets a number.
 
@@ -31,7 +31,7 @@ def check_tensorboard(parameter: str, folder: str | Path) -> None:
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise ReconError(
-            f"{parameter} needs the package tensorboard, which is not installed. Install it by "
+            f"{parameter} needs the package tensorboard, which is not installed. Install it with "
             "`pip install 'libmtl-recon[tensorboard]'`, or log to a .csv file instead."
         )
     path = Path(folder)
@@ -41,14 +41,14 @@ def check_tensorboard(parameter: str, folder: str | Path) -> None:
     if _has_events(path) and not is_ours(path):
         raise UsageError(
             parameter,
-            "must be a folder without events, so that no run mixes with another",
+            "must be a folder without events, so that runs do not mix",
             str(folder),
-            "Name a new folder for each run, next to the others: TensorBoard compares them.",
+            "Give each run a new folder next to the others: TensorBoard compares them.",
         )
 
 
 class TensorBoardLog:
-    """Writes the scalars ``gradops/w/TASK``, ``gradops/r/TASK`` and ``gradops/conflict_rate``.
+    """Write the scalars ``gradops/w/TASK``, ``gradops/r/TASK`` and ``gradops/conflict_rate``.
 
     The folder is made with the first step. Where another model of this process logs to it, this
     one's is DIR-2, DIR-3, …, which is printed.
@@ -81,7 +81,7 @@ class TensorBoardLog:
                 self._writer.add_scalar(name, value, number)
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write pending events."""
         if self._writer is not None:
             self._writer.close()
 

@@ -1,4 +1,4 @@
-"""One learned rotation of a representation's channels, and its way into the layer behind it."""
+"""A learned rotation of a representation's channels, which can be merged into the next layer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class Rotation(FullPrecision):
-    """A rotation R ``[m, m]`` of the first m channels, started at the identity.
+    """A rotation R ``[m, m]`` of the first m channels, initialised to the identity.
 
     It is parametrised by :func:`torch.nn.utils.parametrizations.orthogonal`. Under the Cayley map
     and the matrix exponential R is a product of rotations, so that det R = 1 is never lost. Its
@@ -59,7 +59,7 @@ class Rotation(FullPrecision):
 
     @property
     def parameter(self) -> nn.Parameter:
-        """What is learned: ``[m, m]``, of which the part below the diagonal counts."""
+        """The learned parameters ``[m, m]``, of which the part below the diagonal is used."""
         return self.parametrizations.weight.original  # type: ignore[union-attr, return-value]
 
     def matrix(self) -> Tensor:
@@ -84,8 +84,8 @@ class Rotation(FullPrecision):
                 "matrix",
                 f"must be a rotation of {len(eye)} channels",
                 list(matrix.shape),
-                "Make one by `torch.linalg.qr` and turn the sign of a column if its determinant "
-                "is -1.",
+                "Create one with `torch.linalg.qr`, and change the sign of a column if its "
+                "determinant is -1.",
             )
         self.weight = wanted
 
@@ -103,7 +103,7 @@ class Rotation(FullPrecision):
         self.parameter.grad = found if grad is None else grad + found
 
     def _live(self) -> Tensor:
-        """R with its graph down to the parameters."""
+        """Return R with its graph to the parameters."""
         parameter, base = self.parameter, self.parametrizations.weight[0].base  # type: ignore[index, union-attr]
         state = (id(parameter), parameter._version, id(base), base._version)
         if self._computed.live is None or self._computed.state != state:
@@ -122,9 +122,9 @@ class Rotation(FullPrecision):
         if other is not None and bool(other) != (self.map == "cayley"):
             raise UsageError(
                 "map",
-                "must be that of the rotations that are loaded, the other one",
+                "must be the other one, that of the loaded rotations",
                 self.map,
-                "The same parameters are another rotation under another map.",
+                "The same parameters give another rotation under another map.",
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -134,7 +134,7 @@ class Rotation(FullPrecision):
 
 
 class _Computed:
-    """What was computed from a module's parameters; a copy of the module computes it anew."""
+    """A value computed from a module's parameters; a copy of the module computes it again."""
 
     def __init__(self) -> None:
         self.live: Tensor | None = None
@@ -145,7 +145,7 @@ class _Computed:
 
 
 def channel_axis(dimensions: int) -> int:
-    """Which axis of a representation its channels are.
+    """Return the axis of a representation's channels.
 
     The last one of rows ``[B, d]`` and of tokens ``[B, L, d]``, and the one after the batch of
     images ``[B, C, H, W]`` and volumes.
@@ -154,7 +154,7 @@ def channel_axis(dimensions: int) -> int:
 
 
 def rotate(representation: Tensor, matrix: Tensor) -> Tensor:
-    """Rotate the first m channels; those of images at each pixel.
+    """Rotate the first m channels, for images at each pixel.
 
     Args:
         representation: ``[B, C]``, ``[B, L, C]`` or ``[B, C, ...]``, C ≥ m.
@@ -176,13 +176,13 @@ def rotate(representation: Tensor, matrix: Tensor) -> Tensor:
 
 
 def rows(representation: Tensor) -> Tensor:
-    """A representation, or its gradient, as rows of channels ``[N, C]``: one a sample and pixel."""
+    """Return a representation, or its gradient, as rows of channels ``[N, C]``, one per pixel."""
     axis = channel_axis(representation.ndim)
     return representation.movedim(axis, -1).flatten(0, -2)
 
 
 def fold_rotation(layer: nn.Module, rotation: Tensor, *, channels: int | None = None) -> nn.Module:
-    """Merge a rotation into the linear layer that stands behind it.
+    """Merge a rotation into the linear layer after it.
 
     Args:
         layer: ``nn.Linear``, or a convolution or transposed convolution in one group.
@@ -212,7 +212,7 @@ def fold_rotation(layer: nn.Module, rotation: Tensor, *, channels: int | None = 
             "rotation",
             "must be a square matrix [m, m], a tensor of floating-point numbers",
             list(rotation.shape) if isinstance(rotation, Tensor) else type(rotation).__name__,
-            "RotoGrad.rotation(task) gives that of a task, or None while that is the identity.",
+            "RotoGrad.rotation(task) returns that of a task, or None for the identity.",
         )
     if not isinstance(layer, (nn.Linear, *_CONVOLUTIONS, *_TRANSPOSED)):
         raise ReconError(
@@ -222,7 +222,7 @@ def fold_rotation(layer: nn.Module, rotation: Tensor, *, channels: int | None = 
     if getattr(layer, "groups", 1) != 1:
         raise ReconError(
             f"A rotation mixes channels, which {type(layer).__name__} with groups={layer.groups} "
-            "keeps apart, so it cannot be merged into that. Keep the rotation."
+            "processes separately, so it cannot be merged into this layer. Keep the rotation."
         )
     # The axis of the inputs comes second in all of these, but for the transposed convolutions.
     transposed = isinstance(layer, _TRANSPOSED)
@@ -233,7 +233,7 @@ def fold_rotation(layer: nn.Module, rotation: Tensor, *, channels: int | None = 
     if size > channels or inputs % channels:
         raise UsageError(
             "channels",
-            f"must be at least the {size} that are rotated, and divide the layer's {inputs} inputs",
+            f"must be at least the {size} rotated channels, and divide the layer's {inputs} inputs",
             channels,
             "Give the number of channels of the representation.",
         )

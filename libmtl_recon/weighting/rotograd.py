@@ -32,7 +32,7 @@ from libmtl_recon.weighting.rotograd_settings import RotoGradSettings, check_cha
 
 
 class RotoGrad(Following):
-    """Rotations between a shared representation and its heads, and the backward pass with them.
+    """Rotations between a shared representation and its heads, with their backward pass.
 
     Each head k gets r = Rₖ z instead of the representation z. In :meth:`backward`, heads get the
     gradients of their own losses; what lies before z gets, depending on the mode, with gₖ the
@@ -110,11 +110,11 @@ class RotoGrad(Following):
 
     @property
     def steps(self) -> int:
-        """How many steps were made."""
+        """The number of steps."""
         return int(self.history.steps)
 
     def rotation(self, task: str) -> Tensor | None:
-        """The rotation ``[m, m]`` of a task; None while there is none, which is the identity.
+        """Return the rotation ``[m, m]`` of a task; None stands for the identity.
 
         Raises:
             UsageError: There is no such task.
@@ -123,7 +123,7 @@ class RotoGrad(Following):
         return self._of(task).matrix() if task in self.rotations else None
 
     def rotate(self, representation: Tensor, task: str) -> Tensor:
-        """What a task's head gets. Call it once per task and step.
+        """Return the rotated input of a task's head. Call it once per task and step.
 
         In training the graph is cut here; :meth:`backward` goes on behind the cut.
 
@@ -156,7 +156,7 @@ class RotoGrad(Following):
         ranks: Ranks | None = None,
         samples: int | None = None,
     ) -> Tensor:
-        """Compute all gradients: of the heads, of what lies before z, and of the rotations.
+        """Compute all gradients: of the heads, of the network before z, and of the rotations.
 
         The heads' graphs are walked once, from the sum of the losses, and so is the encoder's, from
         the representations.
@@ -222,7 +222,7 @@ class RotoGrad(Following):
         seen: Seen,
         compare: Callable[..., Compared],
     ) -> Tensor:
-        """The factors of the gradients ``[P]``; what is learned gets its gradient."""
+        """Return the factors of the gradients ``[P]``; learned parameters get their gradients."""
         mode = self.settings.mode
         moving = seen.norms > 0
         weights = scaling_weights(seen.norms, seen.first_norms)
@@ -259,7 +259,7 @@ class RotoGrad(Following):
         return weights
 
     def _learn_weights(self, names: list[str], compared: Compared, rates: Tensor) -> Tensor:
-        """GradNorm's weights ``[P]``; their parameters get a gradient."""
+        """Return GradNorm's weights ``[P]``; their parameters get a gradient."""
         if not self.log_weights:
             self._make_log_weights()
         parameters = [self.log_weights[task] for task in names]
@@ -298,7 +298,7 @@ class RotoGrad(Following):
         return self.rotations[task]  # type: ignore[return-value]  # no others are put there
 
     def _refuse_others(self) -> None:
-        """Refuse rotations, of a checkpoint, that are not those of the settings."""
+        """Refuse rotations of a checkpoint that do not match the settings."""
         if not self.rotations:
             return
         rotation, settings = self._of(self.tasks[0]), self.settings
@@ -311,13 +311,13 @@ class RotoGrad(Following):
             if found != wanted:
                 raise UsageError(
                     parameter,
-                    f"must be {found}, as the rotations that were loaded have it",
+                    f"must be {found}, as for the rotations that were loaded",
                     wanted,
                     "Use the settings with which they were trained.",
                 )
 
     def follow(self, source: RotoGrad) -> None:
-        """Make the rotations, and GradNorm's weights, that the module that was copied has."""
+        """Create the rotations, and GradNorm's weights, of the module that was copied."""
         here = self.history.steps.device
         if source.rotations and not self.rotations:
             for task in self.tasks:
@@ -330,7 +330,7 @@ class RotoGrad(Following):
             self._make_log_weights()
 
     def make_room(self, state_dict: Mapping[str, Tensor], prefix: str = "") -> None:
-        """Make what a state has and this module has not yet; loading a state does so first.
+        """Create the parameters of a state that this module lacks, before the state is loaded.
 
         Args:
             state_dict: The state to come.
@@ -348,7 +348,8 @@ class RotoGrad(Following):
         if found and set(found) != set(self.tasks):
             raise ReconError(
                 f"The checkpoint has rotations for the tasks {', '.join(sorted(found))}, but the "
-                f"model's tasks are {', '.join(sorted(self.tasks))}. Name the tasks as before."
+                f"model's tasks are {', '.join(sorted(self.tasks))}. Use the same names for the "
+                "tasks."
             )
         if found and not self.rotations:
             for task in self.tasks:

@@ -1,4 +1,4 @@
-"""How RotoGrad compares the tasks' gradients, row by row, and what the rotations get from that."""
+"""Compare the tasks' gradients row by row, and compute the gradients of the rotations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Compared:
     ranks: Ranks | None = None
 
     def mean_norm(self, weights: Sequence[float]) -> Tensor:
-        """‖mean wₖ gₖ‖, a scalar.
+        """Return ‖mean wₖ gₖ‖, a scalar.
 
         Args:
             weights: wₖ, P of them.
@@ -40,11 +40,11 @@ class Compared:
         return norms_of([mean], self.ranks)[0]
 
     def norms(self) -> list[Tensor]:
-        """‖gₖ‖, P scalars."""
+        """Return ‖gₖ‖, P scalars."""
         return norms_of(self.plain, self.ranks)
 
     def target(self, size: int, rates: Sequence[float]) -> Tensor:
-        """The directions vₙ that the rotations should turn all gradients to (section 4.2).
+        """Return the directions vₙ with which the rotations align all gradients (section 4.2).
 
         Args:
             size: m, how many channels are rotated.
@@ -61,7 +61,7 @@ class Compared:
         return target
 
     def pulls(self, target: Tensor) -> list[Tensor]:
-        """The gradients ``[m, m]`` of -Σₙ ⟨Rₖᵀ g̃ₙₖ, vₙ⟩ for Rₖ, P of them.
+        """Return the P gradients ``[m, m]`` of -Σₙ ⟨Rₖᵀ g̃ₙₖ, vₙ⟩ with respect to Rₖ.
 
         Args:
             target: vₙ ``[N, m]``.
@@ -74,7 +74,7 @@ class Compared:
 def norms_of(
     gradients: Sequence[Tensor], ranks: Ranks | None, dtype: torch.dtype | None = None
 ) -> list[Tensor]:
-    """The Euclidean norms of gradients, or of those of which each rank has some rows.
+    """Return the Euclidean norms of gradients, also of those whose rows are divided among ranks.
 
     Args:
         gradients: Any shapes.
@@ -88,7 +88,7 @@ def norms_of(
 
 
 def added_up(tensors: Sequence[Tensor], ranks: Ranks) -> list[Tensor]:
-    """The sums over the ranks of some tensors of one dtype, in one message."""
+    """Return the sums over the ranks of some tensors of one dtype, in one message."""
     together = torch.cat([tensor.reshape(-1) for tensor in tensors])
     with ranks.sending("representations"):
         sums = ranks.add_up(together).split([tensor.numel() for tensor in tensors])

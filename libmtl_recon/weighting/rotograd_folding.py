@@ -1,4 +1,4 @@
-"""A checkpoint without rotations: each merged into the first layer of its decoder."""
+"""Merge the rotations of a checkpoint into the first layers of the decoders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OURS = ("rotograd.", "rotograd_leader.")
 def fold_decoders(
     state: Mapping[str, Tensor], decoders: Mapping[str, nn.Module], rotograd: RotoGrad
 ) -> dict[str, Tensor]:
-    """A model's state with the rotations merged into the decoders, and without RotoGrad's own.
+    """Return a model's state with the rotations merged into the decoders.
 
     Args:
         state: The model's ``state_dict()``, in which the decoders are under ``decoders``.

@@ -1,4 +1,4 @@
-"""The formulas of RotoGrad on T numbers: how much of each task's gradient is used.
+"""The formulas of RotoGrad for the factors of the T gradients.
 
 Notation: gₖ is the gradient of task k's loss for its representation, ‖gₖ‖ the norm over the whole
 batch, ‖gₖ⁰‖ that at the start of training.
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def scaling_weights(norms: Tensor, first_norms: Tensor) -> Tensor:
-    """The factors of gₖ in C Σ gₖ/‖gₖ‖ (RotoGrad, ICLR 2022, section 4.1).
+    """Return the factors of gₖ in C Σ gₖ/‖gₖ‖ (RotoGrad, ICLR 2022, section 4.1).
 
     C = Σ αₖ‖gₖ‖ is a mean of the norms in which those count more that fell less since the start:
     αₖ ∝ ‖gₖ‖/‖gₖ⁰‖, Σ αₖ = 1.
@@ -49,14 +49,14 @@ def training_rates(losses: Tensor, first_losses: Tensor, alpha: float) -> Tensor
 
 
 def gradnorm_weights(log_weights: Tensor) -> Tensor:
-    """The weights wₖ = T softmax(ω)ₖ, ``[T]``, of T numbers ω."""
+    """Return the weights wₖ = T softmax(ω)ₖ, ``[T]``, for T numbers ω."""
     return len(log_weights) * torch.softmax(log_weights, dim=0)
 
 
 def gradnorm_gradient(weights: Tensor, norms: Tensor, common: Tensor, rates: Tensor) -> Tensor:
-    """The gradient of Σ |wₖ‖gₖ‖ - ‖mean wg‖ rₖ| for ω, the normaliser of wₖ held fixed.
+    """Return the gradient of Σ |wₖ‖gₖ‖ - ‖mean wg‖ rₖ| for ω, with a fixed normaliser of wₖ.
 
-    That is how the authors' first program has it (rotograd 0.1.4).
+    The authors' first program (rotograd 0.1.4) computes it in the same way.
 
     Args:
         weights: wₖ ``[T]``.

@@ -1,4 +1,4 @@
-"""What RotoGrad remembers of the start of training, and reads of each step."""
+"""The numbers that RotoGrad keeps from the start of training, and reads in each step."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class History(FullPrecision):
         burn_in: int,
         ranks: Ranks | None = None,
     ) -> Seen:
-        """Fetch a step's numbers from the device, which is the only time that it is waited for.
+        """Fetch a step's numbers from the device; the only synchronisation of the step.
 
         Args:
             names: The P tasks that are present.
@@ -110,5 +110,5 @@ def _refuse_broken(names: Sequence[str], norms: Tensor) -> None:
     if broken:
         raise ReconError(
             f"The gradient of task {', '.join(map(repr, broken))} is not finite (NaN or inf), so "
-            "training stops here. Look at this task's loss and labels, or lower the learning rate."
+            "training stops. Check this task's loss and labels, or lower the learning rate."
         )

@@ -1,4 +1,4 @@
-"""What can be chosen of RotoGrad, checked."""
+"""The settings of RotoGrad, checked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 @dataclass(frozen=True)
 class RotoGradSettings:
-    """The choices, as :class:`libmtl_recon.RotoGrad` explains them.
+    """The settings; see :class:`libmtl_recon.RotoGrad`.
 
     Raises:
         UsageError: One of them breaks its rule.
@@ -39,8 +39,8 @@ class RotoGradSettings:
         _check_choice("mode", self.mode, MODES)
         _check_choice("map", self.map, MAPS)
         _check_choice("objective", self.objective, OBJECTIVES)
-        _check_whole("burn_in", self.burn_in, 0, "It is a number of steps; 20 is the authors'.")
-        _check_whole("every", self.every, 1, "At 1 the rotations are updated in every step.")
+        _check_whole("burn_in", self.burn_in, 0, "It is a number of steps; the authors use 20.")
+        _check_whole("every", self.every, 1, "With 1, the rotations are updated in every step.")
         if self.size is not None:
             _check_whole("size", self.size, 2, "Leave it out to rotate all channels.")
         number = isinstance(self.alpha, numbers.Real) and not isinstance(self.alpha, bool)
@@ -49,12 +49,13 @@ class RotoGradSettings:
                 "alpha",
                 "must be a finite number from 0 up",
                 self.alpha,
-                "0 asks for equal gradient norms; above it, tasks that learn slowly get more.",
+                "With 0, all gradient norms are equal; above 0, tasks that learn slowly get "
+                "larger ones.",
             )
 
 
 def check_channels(size: int | None, representation: Tensor) -> int:
-    """How many channels a representation has, of which ``size`` are rotated.
+    """Return the number of channels of a representation, of which ``size`` are rotated.
 
     Raises:
         UsageError: It has no channels, or fewer than are rotated.
@@ -64,7 +65,7 @@ def check_channels(size: int | None, representation: Tensor) -> int:
             "the representation",
             "must be floating-point numbers with a batch and channels",
             f"{representation.dtype} {list(representation.shape)}",
-            "RotoGrad rotates what comes into the decoders, [B, d] or [B, C, H, W].",
+            "RotoGrad rotates the input of the decoders, [B, d] or [B, C, H, W].",
         )
     channels = representation.shape[channel_axis(representation.ndim)]
     if size is not None and channels < size:
@@ -83,7 +84,7 @@ def _check_choice(parameter: str, value: object, choices: tuple[str, ...]) -> No
             parameter,
             f"must be one of {', '.join(choices)}",
             value,
-            f"{did_you_mean(value, choices)}The first is the default.",
+            f"{did_you_mean(value, choices)}The first one is the default.",
         )
 
 

@@ -1,4 +1,4 @@
-"""A database's URL, which holds a password: what may be shown of it, and what is wrong with it."""
+"""A database's URL, which contains a password: check it, and hide its secrets."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from libmtl_recon import UsageError
 from libmtl_recon.errors import MissingPackageError
 
 _WAY_OUT = (
-    "Give postgresql://USER:PASSWORD@HOST/DATABASE, mysql://USER:PASSWORD@HOST/DATABASE (which is "
-    "also for MariaDB), or sqlite:///FILE for several workers on one machine."
+    "Give postgresql://USER:PASSWORD@HOST/DATABASE, mysql://USER:PASSWORD@HOST/DATABASE (also "
+    "for MariaDB), or sqlite:///FILE for several workers on one machine."
 )
 
 
@@ -45,7 +45,7 @@ _SHORT = 6  # characters; shorter secrets are hidden as whole words only
 
 @dataclass(frozen=True)
 class Address:
-    """Where a study is kept.
+    """The address of a study's database.
 
     Attributes:
         url: With the password, for SQLAlchemy alone.
@@ -94,11 +94,13 @@ class Address:
             return _sqlite(url, parameter)
         _check_driver(dialect)
         if not url.database:
-            raise UsageError(parameter, "must name a database", _shown(url), _WAY_OUT)
+            raise UsageError(
+                parameter, "must contain the name of a database", _shown(url), _WAY_OUT
+            )
         return cls(_template(url), dialect.name, _shown(url), None, _secrets(url, rest))
 
     def hide(self, text: str) -> str:
-        """A text in which nothing is left of what is secret in the URL."""
+        """Return a text without the secrets of the URL."""
         for secret in self._secrets:
             literal = re.escape(secret)
             whole = literal if len(secret) >= _SHORT else rf"(?<!\w){literal}(?!\w)"
@@ -106,7 +108,7 @@ class Address:
         return text
 
 
-_RULE = "must be a URL whose parts can be told apart"
+_RULE = "must be a URL that can be parsed"
 _ESCAPED = (
     "In a user name or a password, write `@` as %40, `:` as %3A, `/` as %2F, `?` as %3F and `%` as "
     "%25; the port is a number."
@@ -119,14 +121,14 @@ def _sqlite(url: URL, parameter: str) -> Address:
     if database in ("", ":memory:") or url.query.get("mode") == "memory" or ":memory:" in database:
         raise UsageError(
             parameter,
-            "must name a file where the database is SQLite",
+            "must contain a file name for an SQLite database",
             shown,
-            "A database in memory is seen by one process alone: give sqlite:///FILE.",
+            "A database in memory is visible to one process only: give sqlite:///FILE.",
         )
     if url.host or url.query or database.startswith("file:"):
         raise UsageError(
-            parameter, "must be sqlite:///FILE and nothing more", shown, "Four slashes begin a "
-            "whole path: sqlite:////home/me/study.db."
+            parameter, "must be sqlite:///FILE and nothing more", shown, "An absolute path has "
+            "four slashes: sqlite:////home/me/study.db."
         )  # fmt: skip
     file = Path(database).expanduser().absolute()
     whole = URL.create("sqlite", database=str(file))
@@ -143,7 +145,7 @@ def _check_driver(dialect: _Dialect) -> None:
 
 
 def _template(url: URL) -> str:
-    """The URL as Optuna takes it, which fills in what stands in braces."""
+    """Return the URL for Optuna, which would replace text in braces."""
     whole = url.render_as_string(hide_password=False)
     return whole.replace("{", "{{").replace("}", "}}")
 

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from libmtl_recon import ReconError
 
 STARTED = "started"
-"""The attribute of a trial that has had a heartbeat: what has none is never stale for Optuna."""
+"""The attribute of a trial with a heartbeat; for Optuna, a trial without one is never stale."""
 EVERY, GRACE = 15.0, 120.0
 
 # Without the warning that it may change, which each call would give, from several threads.
@@ -25,7 +25,7 @@ _fail_stale_trials = inspect.unwrap(fail_stale_trials)
 
 
 class Beats:
-    """Tells other workers that the trials of this one are being worked on.
+    """Report to other workers that this one is working on its trials.
 
     A worker that was stopped for a while, or had no database, does not know what others could have
     told in the meantime, nor do they of it. So for some time after that it fails nobody's trials.
@@ -78,7 +78,7 @@ class Beats:
             self._held.discard(trial_id)
 
     def lost(self, trial_id: int) -> bool:
-        """Whether somebody has ended a trial while this worker was at it."""
+        """Return whether somebody has ended a trial while this worker was at it."""
         return trial_id in self._lost
 
     def sweep(self, study: Study) -> None:
@@ -105,7 +105,7 @@ class Beats:
         self._thread.join(1.0)
 
     def _fail_unstarted(self, study: Study, now: float) -> None:
-        """Fail what was added by a worker that died before its first heartbeat.
+        """Fail trials of a worker that died before its first heartbeat.
 
         Trials of other programs have no token, and perhaps no heartbeats: those are left alone.
         """

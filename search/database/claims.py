@@ -1,4 +1,4 @@
-"""Who does which work: claims in a database, with the work's outcome."""
+"""Claims in a database that assign work to workers, with the outcome of the work."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STATES = {TrialState.COMPLETE: "finished", TrialState.FAIL: "failed"}
 
 @dataclass(frozen=True)
 class Claim:
-    """Somebody's work at what a key names.
+    """A worker's claim of the work with a key.
 
     Attributes:
         number: The number of its trial.
@@ -141,7 +141,7 @@ class Claims:
         self._end(claim.trial_id, TrialState.FAIL)
 
     def content(self, claim: Claim) -> bytes:
-        """What was published with a finished claim."""
+        """Return the data published with a finished claim."""
         attrs = claim.trial.user_attrs
         outcome = attrs[_OUTCOME]
         more = (attrs[f"{_MORE}:{place}"] for place in range(1, outcome[_CHUNKS]))

@@ -1,4 +1,4 @@
-"""What all workers of one study must have in common."""
+"""Check what all workers of one study must have in common."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KEY = "header"
 
 
 def agree(claims: Claims, fingerprint: dict[str, Any]) -> None:
-    """See that this worker's search is the one that the study was begun for.
+    """Check that this worker's search is the one for which the study was created.
 
     The first worker writes down what its search is; whoever comes later and has another leaves the
     study as it is.
@@ -34,8 +34,8 @@ def agree(claims: Claims, fingerprint: dict[str, Any]) -> None:
     if changed:
         name = claims.study.study_name.removesuffix("/runs")
         raise ReconError(
-            f"The study {name!r} in {claims.storage.address.shown} was begun for another search: "
-            f"{'; '.join(changed)} changed since then, so what its workers train is not "
-            "comparable with what this one would. Give all workers the same script, configuration "
-            "and packages; or give this search another `name`."
+            f"The study {name!r} in {claims.storage.address.shown} was created for another "
+            f"search: {'; '.join(changed)} changed since then, so the runs of its workers are "
+            "not comparable with those of this one. Give all workers the same script, "
+            "configuration and packages; or give this search another `name`."
         )

@@ -79,7 +79,7 @@ class Outage:
         self.count = 0
 
     def survive(self, operation: Callable[[], T]) -> T:
-        """What an operation gives, tried again while the database is away.
+        """Return the result of an operation, retried while the database is unavailable.
 
         Raises:
             StorageError: It stays away, or refuses the operation.
@@ -112,14 +112,14 @@ class Outage:
             said, self._said = self._said, True
         if not said:
             limit = f"{self._patience / 60:g} minutes"
-            self._say(f"{text.split(' See that ')[0]} Waiting for it, for up to {limit}.")
+            self._say(f"{text.split(' Check that ')[0]} Waiting for it, for up to {limit}.")
 
     def _back(self) -> None:
         with self._lock:
             self.last = time.monotonic()
             said, self._said = self._said, False
         if said:
-            self._say("The database is there again.")
+            self._say("The database is available again.")
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -180,7 +180,7 @@ class LastingStorage(RDBStorage):
         self.engine.dispose()  # what was opened before knows nothing of it
 
     def lasting(self, operation: Callable[[], T]) -> T:
-        """What an operation gives, which may be made more than once.
+        """Return the result of an operation that may be repeated.
 
         Raises:
             StorageError: The database stays away, or refuses the operation.

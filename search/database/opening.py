@@ -19,7 +19,9 @@ from sqlalchemy import event
 from libmtl_recon import ReconError
 
 _UNREACHABLE = 5.0  # seconds for which a database may be away when it is opened
-_CROWDED = 30.0  # seconds in which tables can be made that others are just making
+# Seconds and attempts in which tables can be made that others are just making; where all cores are
+# busy, one attempt takes many seconds.
+_CROWDED, _ATTEMPTS = 30.0, 8
 _HELD = 60  # seconds for which another process may hold an SQLite file
 _CONNECT = 10  # seconds in which a server answers
 _SILENT = 30  # seconds after which a server that says nothing is taken as gone
@@ -45,8 +47,9 @@ def open_storage(
         Interrupted: It is time to stop.
     """
     outage = Outage(address, say, stopped, patience)
-    began = time.monotonic()
+    began, attempts = time.monotonic(), 0
     while True:
+        attempts += 1
         try:
             if address.file is not None:
                 _prepare(address)
@@ -54,7 +57,7 @@ def open_storage(
             break
         # Whatever another worker, which is at the same work, may have us stumble over.
         except Exception as error:  # noqa: BLE001
-            _refuse(error, address, time.monotonic() - began)
+            _refuse(error, address, time.monotonic() - began, attempts)
         if stopped():
             raise Interrupted
         time.sleep(random.uniform(0.05, 0.5))
@@ -66,24 +69,25 @@ def open_storage(
     return storage
 
 
-def _refuse(error: Exception, address: Address, spent: float) -> None:
-    """Raise what is not to be tried again."""
+def _refuse(error: Exception, address: Address, spent: float, attempts: int) -> None:
+    """Raise an error that must not be retried."""
+    crowded = spent <= _CROWDED or attempts < _ATTEMPTS
     if isinstance(error, RuntimeError) and "version" in str(error):
         raise ReconError(
-            f"Another version of Optuna made the tables in the database {address.shown}: "
-            f"{address.hide(first_line(error))}. Install that version on this machine, bring the "
-            "tables up to date by `optuna storage upgrade`, or name another database."
+            f"The tables in the database {address.shown} were created by another version of "
+            f"Optuna: {address.hide(first_line(error))}. Install that version on this machine, "
+            "update the tables with `optuna storage upgrade`, or give another database."
         ) from None
     trouble = trouble_of(error, address)
     if trouble is None:
-        if not isinstance(error, AssertionError) or spent > _CROWDED:
+        if not isinstance(error, AssertionError) or not crowded:
             raise StorageError(
                 f"The database {address.shown} cannot be opened: {address.hide(first_line(error))}."
             ) from None
     elif trouble.passing:
         if spent > _UNREACHABLE and (address.file is None or spent > _CROWDED):
             raise StorageError(trouble.text) from None
-    elif trouble.known or spent > _CROWDED:
+    elif trouble.known or not crowded:
         raise StorageError(trouble.text) from None
 
 
@@ -112,13 +116,13 @@ def _engine(address: Address) -> dict[str, Any]:
 
 
 def _prepare(address: Address) -> None:
-    """See that a file is SQLite's, and that readers and a writer do not hold each other up."""
+    """Check that a file is an SQLite database, and that readers do not block a writer."""
     with closing(sqlite3.connect(str(address.file), timeout=_HELD)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _write_at_once(storage: LastingStorage) -> None:
-    """Have each transaction that writes hold SQLite's file from its beginning.
+    """Make each writing transaction lock SQLite's file from its start.
 
     One that reads first and then writes would fail, or act on what is no longer so, where another
     process has written in between. One that only reads waits for nobody.
@@ -136,7 +140,7 @@ def _write_at_once(storage: LastingStorage) -> None:
 
 
 def _in_utc(storage: LastingStorage) -> None:
-    """Have all workers, wherever they are, write heartbeats by one clock without summer time."""
+    """Make all workers write heartbeats in UTC."""
     statement = "SET TIME ZONE 'UTC'"
     if storage.engine.name == "mysql":
         statement = "SET time_zone = '+00:00'"

@@ -26,13 +26,13 @@ _HOST = "host"
 
 
 class AnyRunner(Protocol):
-    """What makes runs; see :class:`libmtl_recon_search.process.Runner`."""
+    """The runner that makes runs; see :class:`libmtl_recon_search.process.Runner`."""
 
     def run(self, job: Job, follow: Follow = ...) -> Result:
         """Run a job to its end, or take the result that is there."""
 
     def busy(self, job: Job) -> bool:
-        """Whether another process is just running the job."""
+        """Return whether another process is just running the job."""
 
     def stop(self) -> None:
         """End all runs that are going on."""
@@ -72,13 +72,13 @@ class SharedRunner:
         self._runner.stop()
 
     def busy(self, job: Job) -> bool:
-        """Whether another worker is just running the job, so that :meth:`run` would wait."""
+        """Return whether another worker is just running the job, so that :meth:`run` would wait."""
         key = job.events.stem
         claim = None if key in self._there else self._claims.find(key)
         return claim is not None and claim.state == "running"
 
     def run(self, job: Job, follow: Follow = lambda _: True) -> Result:
-        """Run a job to its end, or take what this or another worker has made of it.
+        """Run a job to its end, or use the result of this or another worker.
 
         Args:
             job: What to run.
@@ -164,8 +164,9 @@ class SharedRunner:
         result = self._result_here(job)
         if result is None:
             raise ReconError(
-                f"The record of a run that another worker published, {job.events}, cannot be used: "
-                "it is damaged, or of another script. Give this search another `name`."
+                f"The record of a run that another worker published, {job.events}, cannot be "
+                "used: it is damaged, or belongs to another script. Give this search another "
+                "`name`."
             )
         self._there.add(job.events.stem)
         return result
@@ -178,8 +179,8 @@ class SharedRunner:
 
     def _say_lost(self, claim: Claim) -> None:
         self._say(
-            f"The run {claim.key} was taken over by another worker while nothing was heard of this "
-            "one, so what was made of it here is dropped."
+            f"The run {claim.key} was taken over by another worker because this one did not "
+            "respond, so its result here is discarded."
         )
 
     def _stops(self) -> bool:

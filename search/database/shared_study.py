@@ -45,7 +45,7 @@ class SharedStudy(StudyStore):
         if found != list(directions):
             raise ReconError(
                 f"T{self._where[1:]} has other objectives ({', '.join(found)}) than this search "
-                f"({', '.join(directions)}). Give this one another `name`, or name another "
+                f"({', '.join(directions)}). Give this search another `name`, or another "
                 "database."
             )
         self._study_id = storage.get_study_id_from_name(name)
@@ -84,14 +84,14 @@ class SharedStudy(StudyStore):
         super().tell(number, state, values)
 
     def renew(self, why: str, keep: Sequence[FrozenTrial]) -> None:
-        """Refuse: a study that others are at cannot be set aside.
+        """Refuse: a study that other workers use cannot be renamed.
 
         Raises:
             ReconError: Always.
         """
         raise ReconError(
-            f"T{self._where[1:]} {why}. Other workers may be at it, so it is left as it is: give "
-            "this search another `name`, or name another database."
+            f"T{self._where[1:]} {why}. Other workers may be using it, so it is not changed: "
+            "give this search another `name`, or another database."
         )
 
     def lost(self, number: int) -> bool:
@@ -103,11 +103,11 @@ class SharedStudy(StudyStore):
         self._beats.sweep(self.study)
 
     def close(self) -> None:
-        """Leave the study to others; the database is closed by whoever opened it."""
+        """Leave the study to other workers; the caller that opened the database closes it."""
 
     def _cannot_be_together(self, error: ValueError) -> ReconError:
         return ReconError(
-            f"Another program has added trials to {self._where} with which this search's cannot "
-            f"be together: {first_line(error)}. Give this search another `name`, or name another "
+            f"Another program has added trials to {self._where} that are incompatible with those "
+            f"of this search: {first_line(error)}. Give this search another `name`, or another "
             f"database. {GOES_ON}"
         )

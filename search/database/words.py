@@ -1,4 +1,4 @@
-"""What a database's errors mean: whether they pass by themselves, and what to say of them."""
+"""Interpret a database's errors: whether they are temporary, and the message for the user."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StorageError(MachineError):
 
 @dataclass(frozen=True)
 class Trouble:
-    """What is the matter with a database.
+    """A problem with a database.
 
     Attributes:
         passing: Whether it may be over in a while without anybody's doing.
@@ -47,12 +47,12 @@ _KNOWN: tuple[tuple[Kinds, str], ...] = (
             "28P01", "28000", 1045, 1698, "password authentication failed", "no password supplied",
             "no pg_hba.conf entry", 'role "[^"]*" does not exist', 'role "[^"]*" is not permitted',
         ),
-        "{Where} does not let this user in: {said}. Correct the user name and the password in the "
-        "URL, or have the database's administrator allow it.",
+        "{Where} does not accept this user: {said}. Correct the user name and the password in "
+        "the URL, or ask the administrator of the database for access.",
     ),
     (
         ("3D000", 1049, 'database "[^"]*" does not exist'),
-        "{Where} does not exist: {said}. Have it made (`CREATE DATABASE`), or correct its name, "
+        "{Where} does not exist: {said}. Create it (`CREATE DATABASE`), or correct its name, "
         "the last part of the URL.",
     ),
     (
@@ -64,24 +64,24 @@ _KNOWN: tuple[tuple[Kinds, str], ...] = (
     ),
     (
         ("42501", 1142, 1044, 1143, 1227, "permission denied for"),
-        "The user of {where} may not do there what a study needs: {said}. Have it made the owner "
-        "of the database (`ALTER DATABASE … OWNER TO …` in PostgreSQL, `GRANT ALL` in MySQL), or "
-        "name another.",
+        "The user of {where} lacks permissions that a study needs: {said}. Make the user the "
+        "owner of the database (`ALTER DATABASE … OWNER TO …` in PostgreSQL, `GRANT ALL` in "
+        "MySQL), or give another one.",
     ),
     (
         (14,),
-        "{Where} cannot be opened: {said}. See that its folder exists, and that you may write "
+        "{Where} cannot be opened: {said}. Check that its folder exists, and that you may write "
         "there.",
     ),
     (
         (26, 11),
-        "{Where} is no sound SQLite database: {said}. Name another file, or one that does not "
-        "exist yet.",
+        "{Where} is not a valid SQLite database: {said}. Give another file, or one that does "
+        "not exist yet.",
     ),
     (
         (8, "25006", 1290, 1836),
-        "{Where} cannot be written: {said}. See that you may write to it (and, for SQLite, to its "
-        "folder), or name another.",
+        "{Where} cannot be written: {said}. Check that you may write to it (and, for SQLite, to "
+        "its folder), or give another one.",
     ),
     (
         (13, "53100", 1021, 1114),
@@ -98,14 +98,14 @@ _PASSING: Kinds = (
     "lost synchronization", "network is unreachable", "no route to host", "connection reset",
 )  # fmt: skip
 _AWAY = (
-    "{Where} cannot be reached: {said}. See that it is running and that this machine may connect "
+    "{Where} cannot be reached: {said}. Check that it is running and that this machine may connect "
     f"to it. {GOES_ON}"
 )
 _UNKNOWN = f"{{Where}} cannot be used: {{said}}. {GOES_ON}"
 
 
 def trouble_of(error: BaseException, address: Address) -> Trouble | None:
-    """What an error of a database means; None if it is none of a database.
+    """Interpret an error of a database; None for other errors.
 
     Args:
         error: What was raised, perhaps because of another error.
@@ -126,7 +126,7 @@ def trouble_of(error: BaseException, address: Address) -> Trouble | None:
 
 
 def driver_errors(address: Address) -> tuple[type[Exception], ...]:
-    """What the database's driver raises, which alone need be installed."""
+    """Return the exceptions of the database's driver."""
     if address.kind == "postgresql":
         import psycopg
 

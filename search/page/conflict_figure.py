@@ -22,14 +22,14 @@ _SCALE = [[(i / (len(_COLORS) - 1)) ** 2, color] for i, color in enumerate(_COLO
 
 
 def conflict_figure(page: Page) -> PageFigure:
-    """Which share of the cosines lies below each severity, layer by layer."""
+    """Show the share of the cosines below each severity, layer by layer."""
     title = "Gradient conflicts"
     profile = page.profile
     if profile is None or not profile.architecture:
         return PageFigure(
             *("conflicts", title, "", ""),
             None,
-            "No conflicts were measured: the search did not score layers, or has not done so yet.",
+            "No conflicts were measured: the search does not score layers, or has not done so yet.",
         )
     severities, shares = _shares(profile, page.severity)
     scores = profile.scores(page.severity)
@@ -102,16 +102,16 @@ def conflict_figure(page: Page) -> PageFigure:
         )
     )
     total = len(profile.architecture)
-    left_out = f" Of {total:,} layers the {_MOST} worst are drawn." if total > high else ""
+    left_out = f" Of {total:,} layers, the {_MOST} worst are shown." if total > high else ""
     first = plain(profile.ranking(page.severity)[0], 60)
     return PageFigure(
         "conflicts",
         title,
         "Rows are layers in network order. The darker a cell, the larger the share of steps and "
-        "pairs of tasks in which the cosine of the two gradients is below the severity S beneath "
-        f"it. The frame marks S = {page.severity:g}; layers in bold have more than half of the "
-        f"worst layer's conflicts there, and are the first that Recon splits.{left_out} Measured "
-        f"in {profile.steps:,} steps with {len(profile.tasks)} tasks.",
+        "pairs of tasks in which the cosine of the two gradients is below the severity S on the "
+        f"horizontal axis. The frame marks S = {page.severity:g}; layers in bold have more than "
+        "half of the worst layer's conflicts there, and are the first that Recon "
+        f"splits.{left_out} Measured in {profile.steps:,} steps with {len(profile.tasks)} tasks.",
         f"Heat map of {high} layers by severity. Most conflicts below {page.severity:g}: {first}, "
         f"{shares_at(profile, page.severity):.1f} %.",
         figure,

@@ -27,14 +27,14 @@ _DASHES = {"finished": "solid", "baseline": "solid", "ended early": "dash"}
 
 
 def curve_figure(page: Page) -> PageFigure:
-    """What was reached after each epoch, one line per trial."""
+    """Show the objective after each epoch, one line per trial."""
     title = "Learning curves"
     trials = [t for t in page.trials if any(map(math.isfinite, t.curve))]
     if not trials:
         return PageFigure(
             *("curves", title, "", ""),
             None,
-            "No trial has ended an epoch yet: this figure appears with the first one.",
+            "No trial has completed an epoch yet: this figure appears with the first one.",
         )
     look = styles(page)
     faint = 0.85 if len(trials) <= 12 else 0.55 if len(trials) <= 60 else 0.3
@@ -93,14 +93,16 @@ def curve_figure(page: Page) -> PageFigure:
         figure.update_xaxes(dtick=1)
     early = sum(1 for trial in trials if trial.state == "ended early")
     said = [f"{plain(page.curve_of, 60)} after each epoch, coloured by weighting."]
-    said += ["Dashed lines were ended early."] if early else []
+    said += ["Dashed lines: trials that were ended early."] if early else []
     if any(trial.state not in _DASHES for trial in trials):
-        said += ["Dotted ones failed, were cut off or still run."]
-    said += ["The thick line is the picked trial."] if any(t.picked for t in trials) else []
-    said += ["EW with plain sharing is black."] if page.reference is not None else []
-    said += ["Point at a line for its plan."]
+        said += ["Dotted lines: trials that failed, were interrupted or are still running."]
+    said += ["Thick line: the picked trial."] if any(t.picked for t in trials) else []
+    said += ["Black: EW with plain sharing."] if page.reference is not None else []
+    said += ["Hover over a line to see its plan."]
     if zoomed:
-        said += ["The scale shows where curves end up; double-click for everything."]
+        said += [
+            "The axis shows the range in which the curves end; double-click to show everything."
+        ]
     return PageFigure(
         "curves",
         title,

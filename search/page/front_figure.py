@@ -1,4 +1,4 @@
-"""The Pareto front, or for a single objective what a parameter buys."""
+"""Show the Pareto front, or a single objective against parameters."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def front_figure(page: Page) -> PageFigure:
     """Trials by two quantities at a time, with those marked that no other beats."""
     axes = _axes(page)
     several = len(page.objectives) > 1
-    title = "Pareto front" if several else "What does a parameter buy?"
+    title = "Pareto front" if several else "Objective against parameters"
     trials = [
         trial
         for trial in measured(page.trials, [one.name for one in page.objectives])
@@ -287,28 +287,28 @@ def _caption(page: Page, axes: Sequence[_Axis], count: int, hidden: int) -> str:
     if len(page.objectives) == 1:
         said = [
             "Each mark is a finished trial.",
-            "The step line joins those that no trial of equal or smaller size beats: where it is "
-            "flat, more parameters buy nothing.",
+            "The step line joins the trials that no trial of equal or smaller size surpasses: "
+            "where it is flat, more parameters bring no improvement.",
         ]
         if axes[0].name == "number":
             said[1:] = []
     elif len(axes) == 2:
-        said += ["The step line joins the trials that no other beats in both objectives."]
+        said += ["The step line joins the trials that no other trial surpasses in both objectives."]
     else:
         said += [
             "Trials with a thick rim are on the front: no other is at least as good in all "
-            "objectives and better in one. Choose above which two objectives are drawn."
+            "objectives and better in one. Select the two objectives above the figure."
         ]
     if any(not trial.feasible for trial in page.trials):
-        said += ["Hollow marks break a constraint, which the box at the pointer names."]
+        said += ["Hollow marks violate a constraint; hover over a mark to see which."]
     others = len(page.trials) - count
     if others:
         are = "is" if others == 1 else "are"
         said += [
-            f"{plural(others, 'trial')} without all values (failed, ended early or not at an end) "
-            f"{are} not drawn."
+            f"{plural(others, 'trial')} without all values (failed, ended early or not finished) "
+            f"{are} not shown."
         ]
     if hidden:
         lie = "lies" if hidden == 1 else "lie"
-        said += [f"{plural(hidden, 'trial')} {lie} far out of view: double-click to see all."]
+        said += [f"{plural(hidden, 'trial')} {lie} outside of the view: double-click to show all."]
     return " ".join(said)

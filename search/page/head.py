@@ -1,4 +1,4 @@
-"""What stands above the figures: the study, how far it is, what it recommends."""
+"""The top of the page: the study, its progress, and its result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def head(page: Page) -> str:
             f'<p class="verdict">{text(page.verdict)}</p>' if page.verdict else "",
             ""
             if page.verdict or page.table or page.command
-            else '<p class="empty">The search has not come to a result yet.</p>',
+            else '<p class="empty">The search has no result yet.</p>',
             _command(page),
             table(page.headings, page.table) if page.table else "",
             _notes(page),

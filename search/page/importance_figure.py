@@ -1,4 +1,4 @@
-"""Which parameters matter for which objective."""
+"""Show the importance of each parameter for each objective."""
 
 from __future__ import annotations
 
@@ -86,19 +86,23 @@ def importance_figure(page: Page) -> PageFigure:
     too_few = ""
     if missing:
         too_few = (
-            f" Without a bar, for fewer than {FEWEST} finished trials have them or they did not "
-            f"vary: {', '.join(plain(name, 24) for name in missing)}."
+            f" Without a bar, because fewer than {FEWEST} finished trials have them or they did "
+            f"not vary: {', '.join(plain(name, 24) for name in missing)}."
         )
     finished = sum(1 for trial in page.trials if trial.values)
-    few = f" With only {finished} finished trials these shares are rough." if finished < 30 else ""
+    few = (
+        f" With only {finished} finished trials, these shares are rough estimates."
+        if finished < 30
+        else ""
+    )
     best = plain(ordered[-1])
     return PageFigure(
         "importances",
         title,
         "How much of the differences between trials each parameter alone explains, by fANOVA "
         "(random forests, logarithmic scales where the search has them). A parameter that only "
-        "some trials have, such as α of GradOPS, is judged among those trials, so bars need not "
-        f"add up to 100.{too_few}{few}",
+        "some trials have, such as α of GradOPS, is evaluated on those trials, so the bars need "
+        f"not add up to 100.{too_few}{few}",
         f"Bar chart of {len(ordered)} parameters. The most important is {best}.",
         figure,
         printed={"height": max(90 + len(ordered) * (8 + 12 * len(drawn)), 200)},

@@ -1,4 +1,4 @@
-"""Which parameters matter: fANOVA, each parameter among the trials that have it."""
+"""Compute the importance of parameters by fANOVA, each among the trials that have it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page of a study shows, in plain values: no run, database or sampler is asked for it."""
+"""The contents of a study's page, as plain values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from libmtl_recon import ConflictProfile
 
 @dataclass(frozen=True)
 class PageObjective:
-    """What was optimised.
+    """An objective of the search.
 
     Attributes:
         name: As in the configuration: ``delta_m``, ``parameters``, ``TASK.METRIC`` …
@@ -40,7 +40,7 @@ class PageLimit:
 
 @dataclass(frozen=True)
 class PageTrial:
-    """A plan that was chosen, and what became of it.
+    """A trial: its plan, and its outcome.
 
     Attributes:
         number: Optuna's; None for a baseline.

@@ -80,17 +80,18 @@ def parallel_figure(page: Page) -> PageFigure:
     figure = _drawn(page, trials, dimensions)
     absent = any(len(trial.params) < len(names) for trial in trials)
     said = [
-        f"Each line is a finished trial, {len(trials)} in all, from its parameters at the left to "
-        f"what came of them at the right; the darker, the better its {name_of(first)}. The picked "
-        "trial is the thick line. Point at a line, where it meets an axis, for its plan."
+        f"Each line is a finished trial, {len(trials)} in all, from its parameters on the left "
+        f"to its objectives on the right; the darker the line, the better its {name_of(first)}. "
+        "The picked trial is the thick line. Hover over a line where it meets an axis to see "
+        "its plan."
     ]
     if absent:
         said += [
-            f"A line at “{_ABSENT}”, below the axis's values, has no such parameter: α is "
-            "GradOPS's alone, and without a split there is no severity."
+            f"A line at “{_ABSENT}”, below the values of the axis, has no such parameter: only "
+            "GradOPS has an α, and without a split there is no severity."
         ]
     if constant:
-        said += [f"The same in all trials: {', '.join(constant)}."]
+        said += [f"Equal in all trials: {', '.join(constant)}."]
     return PageFigure(
         "parallel",
         title,
@@ -254,7 +255,7 @@ def _ticks(
 
 
 def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Those ticks that do not lie upon a lower one."""
+    """Return the ticks that do not overlap a lower one."""
     found: list[tuple[float, str]] = []
     for tick in sorted(ticks):
         if not found or tick[0] - found[-1][0] >= _CLOSEST:

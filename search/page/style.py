@@ -1,4 +1,4 @@
-"""How figures look: colours that all eyes tell apart, texts that no browser reads as markup."""
+"""The style of the figures: distinguishable colours, and escaped texts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Style:
-    """How a weighting is drawn wherever it is drawn."""
+    """The style of a weighting in all figures."""
 
     color: str
     symbol: str
@@ -123,7 +123,7 @@ def paragraph(text: str, width: int = 56, longest: int = 280) -> str:
 
 
 def layout(height: int, **more: Any) -> dict[str, Any]:
-    """What all figures have in common."""
+    """Return the layout common to all figures."""
     common: dict[str, Any] = {
         "template": "none",
         "height": height,
@@ -153,7 +153,7 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
 
 
 PRINTED = {"height": 330}
-"""What changes on paper in all figures that need not be higher: two of them fit on a page."""
+"""Return the changes for print, with which two figures fit on a page."""
 
 NARROW = {
     "font.size": 11,
@@ -166,7 +166,7 @@ NARROW = {
     "legend.y": -0.22,
     "legend.yanchor": "top",
 }
-"""What changes on a phone in all figures with a legend."""
+"""Return the changes for phones, for figures with a legend."""
 
 
 def name_of(objective: PageObjective) -> str:
@@ -194,7 +194,7 @@ def number(value: float | None, name: str = "") -> str:
 
 
 def label(trial: PageTrial) -> str:
-    """How a trial is called."""
+    """Return the name of a trial."""
     return "baseline" if trial.number is None else f"trial {trial.number}"
 
 

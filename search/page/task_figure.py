@@ -26,7 +26,7 @@ _MOST = 12  # trials, beside the picked one and the reference
 
 
 def task_figure(page: Page) -> PageFigure:
-    """Stacked bars, up what is gained and down what is lost; they add up to Δm."""
+    """Show stacked bars of gains and losses, which add up to Δm."""
     title = "Each task's share in Δm"
     rows = _rows(page)
     if not rows:
@@ -100,16 +100,16 @@ def task_figure(page: Page) -> PageFigure:
     )
     weighed = ","
     if page.task_weights:
-        weighed = ", weighed as the configuration says,"
+        weighed = ", weighted as in the configuration,"
     hurt = [task for task in tasks if (rows[0][1].per_task.get(task) or 0.0) < 0]
-    losing = f" There, {', '.join(plain(task, 24) for task in hurt[:5])} lose." if hurt else ""
+    losing = f" In it, {', '.join(plain(task, 24) for task in hurt[:5])} lose." if hurt else ""
     return PageFigure(
         "tasks",
         title,
-        f"Δm is the mean over tasks of their improvement on training alone{weighed} so each task "
-        "contributes a part: to the right it is better than the network trained for it alone, to "
-        "the left worse. The parts add up to Δm, the diamond. Shown are the trials with the "
-        "highest Δm that keep the constraints"
+        f"Δm is the mean over tasks of their improvement over single-task training{weighed} so "
+        "each task contributes a part: to the right if it is better than its single-task "
+        "network, to the left if it is worse. The parts add up to Δm, the diamond. The figure "
+        "shows the trials with the highest Δm that satisfy the constraints"
         + (", the picked one, and EW with plain sharing." if page.reference else "."),
         f"Stacked bars of {plural(len(tasks), 'task')} for {plural(len(rows), 'trial')}. The "
         f"first has a Δm of {sums[0]:+.2f} %.{losing}",
@@ -146,7 +146,7 @@ def _delta(page: Page, trial: PageTrial) -> float:
 
 
 def _shares(per_task: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
-    """What each task adds to the mean; tasks without a value are not in it."""
+    """Return the contribution of each task to the mean, without tasks that have no value."""
     own = {task: value for task, value in per_task.items() if math.isfinite(value)}
     total = sum(weights[task] for task in own)
     return {task: weights[task] * value / total for task, value in own.items()}

@@ -16,7 +16,7 @@ def trial_table(page: Page) -> str:
     trials = (*([page.reference] if page.reference else []), *page.trials)
     title = '<section id="trials"><h2>All trials</h2>'
     if not trials:
-        return f'{title}<p class="empty">No trial has begun yet.</p></section>'
+        return f'{title}<p class="empty">No trial has started yet.</p></section>'
     own_parameters = all(one.name != "parameters" for one in page.objectives)
     headings = [
         ("trial", True),
@@ -37,8 +37,8 @@ def trial_table(page: Page) -> str:
         f"<option>{text(state)}</option>" for state in dict.fromkeys(t.state for t in trials)
     )
     return (
-        f"{title}<p>Press a heading to sort. Numbered as in the study; a trial that chose a plan "
-        "that was trained already has no line of its own.</p>"
+        f"{title}<p>Click a heading to sort. Numbers are those in the study; a trial that chose "
+        "a plan that was already trained has no line of its own.</p>"
         '<div class="filters"><label>Search <input type="search" id="needle" '
         'placeholder="plan, reason, setting"></label> <label>State <select id="state">'
         f'<option value="">all</option>{states}</select></label> '
@@ -69,7 +69,7 @@ def _row(page: Page, trial: PageTrial, own_parameters: bool) -> str:
         parameters = "–" if trial.parameters is None else f"{trial.parameters:,}"
         cells.append(_cell(parameters, _sortable(trial.parameters)))
     cells += [_cell(_state(trial), text(trial.state), False)]
-    kept = "kept" if trial.feasible else f"broken: {trial.violated}".rstrip(": ")
+    kept = "kept" if trial.feasible else f"violated: {trial.violated}".rstrip(": ")
     known = trial.state in ("finished", "baseline") or not trial.feasible
     cells += [_cell(text(kept) if known else "–", text(kept) if known else "", False)]
     seconds = "–" if trial.seconds is None else f"{trial.seconds:,.0f}"

@@ -41,7 +41,7 @@ def test_shows_each_layer_with_its_reason_and_trains_nothing(tmp_path: Path) -> 
     assert layers["norm"] == ["rows", "no products known"]
     assert layers["one"][0] == "rows"
     assert layers["one"][1].startswith("products would cost ")
-    assert "212 each are held at a time (100 %)" in done.stdout
+    assert "212 are held at a time (100 %)" in done.stdout
     assert not (tmp_path / "dump.pt").exists()
 
 
@@ -50,7 +50,7 @@ def test_ghost_holds_less(tmp_path: Path) -> None:
     done = doctor(str(SCRIPT), *flags, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "--weighting EW takes one backward pass; while it is scored" in done.stdout
-    assert "The update is one backward pass more." in done.stdout
+    assert "The update is one additional backward pass." in done.stdout
 
 
 def test_a_script_that_does_not_train(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_show_ranks_the_newest_profile(
         ["1", "conv1", "Conv2d", "216", "3", "30.0%", "0"],
         ["2", "bn1", "BatchNorm2d", "16", "2", "22.2%", "1"],
     ]
-    assert out.endswith("How sure the ranking is cannot be told: 10 steps are too few.\n")
+    assert out.endswith("The certainty of the ranking cannot be estimated: 10 steps are too few.\n")
 
 
 def test_show_follows_s_and_k_and_draws(
@@ -139,7 +139,7 @@ def test_an_unknown_id_is_named(
     file = [str(tmp_path / "x.json")] if action == ["export"] else []
     assert main(["layers", *action, "zzz", *file]) == 2
     said = capsys.readouterr().err
-    assert "ID must be the id of one profile" in said
+    assert "ID must be the ID of exactly one profile" in said
     assert "'zzz'" in said
     assert len(cache.list()) == 1
 
@@ -189,4 +189,6 @@ def test_show_has_a_line_for_each_profile_that_was_added(
     out = capsys.readouterr().out.splitlines()
     assert "  added 1: a, EW, 2026-01-02" in out
     assert "  added 2: b, EW, 2026-01-02" in out
-    assert out[-1] == "How sure the worst layer is cannot be told: 20 steps are too few."
+    assert out[-1] == (
+        "The certainty of the worst layer cannot be estimated: 20 steps are too few."
+    )

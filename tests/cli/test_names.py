@@ -145,7 +145,7 @@ def test_a_console_knows_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["layers", "show", ""], "ID must be the id of one profile"),
+        (["layers", "show", ""], "ID must be the ID of exactly one profile"),
         (["layers", "show", "--plot", ""], "--plot must be a file name that ends in"),
         (["score", "--out", "", "main.py"], "--out must be the name of a file"),
         (["score", "--plot", "", "main.py"], "--plot must be a file name that ends in"),

@@ -12,27 +12,27 @@ from libmtl_recon.cli import build_parser, main
     [
         (
             ["serch"],
-            "libmtl-recon: error: There is no command 'serch'. Did you mean search? There are: run,"
-            " score, search, layers, extract, gradops, doctor.",
+            "libmtl-recon: error: Unknown command 'serch'. Did you mean search? Known commands: "
+            "run, score, search, layers, extract, gradops, doctor.",
         ),
-        (["layers", "shw"], "There is no action 'shw'. Did you mean show? There are: list, show,"),
-        (["gradops", "plto", "x.csv"], "There is no action 'plto'. Did you mean plot?"),
-        (["--versoin"], "There is no flag --versoin here. Did you mean --version?"),
+        (["layers", "shw"], "Unknown action 'shw'. Did you mean show? Known actions: list, show,"),
+        (["gradops", "plto", "x.csv"], "Unknown action 'plto'. Did you mean plot?"),
+        (["--versoin"], "Unknown flag --versoin. Did you mean --version?"),
         (
             ["score", "--step", "5", "main.py"],
-            "libmtl-recon score: error: There is no flag --step here. Did you mean --steps? A "
-            "script's own flags stand behind its name.",
+            "libmtl-recon score: error: Unknown flag --step. Did you mean --steps? Flags of the "
+            "script must follow its name.",
         ),
-        (["score", "--scroe-every", "3", "x"], "--scroe-every here. Did you mean --score-every?"),
-        (["score", "--score_every=3", "x"], "--score_every here. Did you mean --score-every?"),
-        (["run", "--single", "digit", "x"], "--single here. Did you mean --single-task?"),
+        (["score", "--scroe-every", "3", "x"], "--scroe-every. Did you mean --score-every?"),
+        (["score", "--score_every=3", "x"], "--score_every. Did you mean --score-every?"),
+        (["run", "--single", "digit", "x"], "--single. Did you mean --single-task?"),
         (
             ["run", "--epochs", "3", "main.py"],
-            "There is no flag --epochs here. A script's own flags stand behind its name.",
+            "Unknown flag --epochs. Flags of the script must follow its name.",
         ),
-        (["layers", "show", "3f2a", "more"], "There is no place for 'more' here."),
-        (["layers", "show", "3f2a", "--kk", "3"], "There is no flag --kk here. Did you mean --k?"),
-        (["search", "--outt", "x"], "There is no flag --outt here. Did you mean --out?"),
+        (["layers", "show", "3f2a", "more"], "Unexpected argument 'more'."),
+        (["layers", "show", "3f2a", "--kk", "3"], "Unknown flag --kk. Did you mean --k?"),
+        (["search", "--outt", "x"], "Unknown flag --outt. Did you mean --out?"),
     ],
 )
 def test_a_typo_is_told_what_it_may_have_meant(
@@ -76,8 +76,8 @@ def test_an_own_flag_behind_the_script_is_told_where_it_stands(
     error = capsys.readouterr().err
     flag = flag or words[-1]
     assert (
-        f"libmtl-recon: {flag} stands behind {script}, so that the script got it. A flag of "
-        f"libmtl-recon's own stands in front of {script}." in error
+        f"libmtl-recon: {flag} was given after {script} and therefore passed to the script. Put "
+        f"flags of libmtl-recon before {script}." in error
     )
     assert main(["score", script, "--plotted", "x"]) == 2
-    assert "stands behind" not in capsys.readouterr().err
+    assert "was given after" not in capsys.readouterr().err

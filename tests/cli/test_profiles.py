@@ -70,7 +70,7 @@ def test_other_architectures_are_not_compared(
 def test_add_keeps_the_sum(capsys: pytest.CaptureFixture[str], cache: ProfileCache) -> None:
     ids = [cache.save(profile(w, [5] * 8)) for w in ("EW", "MGDA")]
     assert main(["layers", "add", *ids]) == 0
-    assert "the sum of 2 over 40 steps" in capsys.readouterr().out
+    assert "the sum of 2 profiles over 40 steps" in capsys.readouterr().out
     assert max(entry.profile.scores(-0.1)["bn1"] for entry in cache.list()) == 10
 
 
@@ -83,7 +83,7 @@ def test_table_has_the_reduction(capsys: pytest.CaptureFixture[str], cache: Prof
     assert "reduction (%) - 75.00" in out
     assert main(["layers", "table", *ids, "--layers", "--edges=0,-0.1"]) == 0
     out = rows(capsys.readouterr().out)
-    assert out[0].endswith("8 layers, each for itself:")
+    assert out[0].endswith("8 layers, counted separately:")
     assert "(-0.1, -1] 40.00 10.00" in out
 
 
@@ -106,4 +106,4 @@ def test_older_profiles_say_what_they_lack(
     name = cache.save(old)
     for words in (["table", name], ["plot", name, "--out", str(tmp_path / "x.png")]):
         assert main(["layers", *words]) == 1
-        assert "older version. Score" in capsys.readouterr().err
+        assert "older version wrote it. Score" in capsys.readouterr().err

@@ -74,7 +74,7 @@ def test_a_script_that_trains_no_step_is_explained(
     script: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["score", script, "--step_size", "4"]) == 1
-    assert "no step of it was seen" in capsys.readouterr().err
+    assert "no training step was detected" in capsys.readouterr().err
     assert ProfileCache().list() == []
 
 
@@ -132,10 +132,10 @@ def test_a_cache_that_cannot_be_written_is_said_before_training(
 def test_the_run_says_how_sure_it_is(script: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", script, "--weighting", "EW"]) == 0
     out = capsys.readouterr().out
-    assert "How sure the ranking is cannot be told: 4 steps are too few." in out
+    assert "The certainty of the ranking cannot be estimated: 4 steps are too few." in out
     for flags in ([], ["--steps", "3"], ["--score-until-stable", "off"]):
         assert main(["score", "--k", "1-2", *flags, script, "--weighting", "EW"]) == 0
-        assert "How sure the 1 to 2 worst layers are cannot" in capsys.readouterr().out
+        assert "The certainty of the 1 to 2 worst layers cannot" in capsys.readouterr().out
         entry = max(ProfileCache().list(), key=lambda entry: entry.profile.provenance["date"])
         assert entry.profile.provenance["stability"]["K"] == [1, 2]
 
@@ -179,7 +179,7 @@ def test_a_training_that_ends_before_it_is_to_be_scored_is_explained(
     script: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["score", "--score-from", "100", script]) == 1
-    assert "trained 4 steps, so that --score-from 100 left none" in capsys.readouterr().err
+    assert "trained 4 steps, so --score-from 100 left none" in capsys.readouterr().err
 
 
 def test_a_split_network_is_not_proposed_to_be_split_again(

@@ -28,13 +28,13 @@ def test_a_crash_keeps_the_steps_before_it(script: str, capsys: pytest.CaptureFi
     assert main(["score", script, "--step_size", "1"]) == 1
     said = capsys.readouterr()
     assert "ValueError: a mishap of the script's own" in said.err
-    assert "(exit status 1); the profile rests on the 3 steps before that" in said.err
+    assert "(exit status 1); the profile contains the 3 steps before that" in said.err
     assert kept().steps == 3
 
 
 def test_ctrl_c_keeps_the_steps_before_it(script: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", script, "--step_size", "2"]) == 130
-    assert "the profile rests on the 3 steps before that" in capsys.readouterr().err
+    assert "the profile contains the 3 steps before that" in capsys.readouterr().err
     assert kept().steps == 3
 
 
@@ -64,7 +64,7 @@ def test_of_two_that_score_one_network_the_second_waits(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     )
     assert other.stderr is not None
-    assert "Another process is just scoring this architecture" in other.stderr.readline()
+    assert "Another process is scoring this architecture" in other.stderr.readline()
     found = dataclasses.replace(first, provenance={"dataset": "found meanwhile"})
     name = cache.save(found)
     lock.release()
@@ -129,7 +129,7 @@ def test_a_job_that_is_ended_keeps_the_steps_before_it(script: str, tmp_path: Pa
     out, err = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGINT
     assert "Kept as profile" in out
-    assert "the script did not end well (exit status 130)" in err
+    assert "the script failed (exit status 130)" in err
     assert kept().steps >= 4
 
 

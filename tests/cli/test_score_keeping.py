@@ -61,7 +61,7 @@ def test_output_that_fails_after_the_training(
     (entry,) = ProfileCache().list()
     assert entry.profile.steps == (3 if interrupted else 4)
     assert left_behind() == []
-    assert f"what was scored is kept as profile {entry.id}." in capsys.readouterr().err
+    assert f"the scored steps are kept as profile {entry.id}." in capsys.readouterr().err
     assert recover_all(ProfileCache()) == []
 
 
@@ -106,7 +106,9 @@ def test_a_file_that_cannot_be_written_costs_only_itself(
     said = capsys.readouterr()
     assert f"Kept as profile {ProfileCache().list()[0].id}" in said.out
     assert says in said.err
-    assert said.err.endswith(f"What was scored is kept as profile {ProfileCache().list()[0].id}.\n")
+    assert said.err.endswith(
+        f"The scored steps are kept as profile {ProfileCache().list()[0].id}.\n"
+    )
     assert kept().steps == 4
     assert left_behind() == []
 
@@ -125,7 +127,7 @@ def test_matplotlib_may_fail_as_it_likes(
     said = capsys.readouterr()
     assert "Cannot draw" in said.err
     assert "TypeError: no font" in said.err
-    assert "the profile rests on the 3 steps" in said.err
+    assert "the profile contains the 3 steps" in said.err
     assert "Drawn in" not in said.out
     assert kept().steps == 3
     assert left_behind() == []
@@ -196,8 +198,8 @@ def test_of_several_models_the_first_is_scored_which_is_said_once(
     assert main(["score", folds]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if "several models" in line] == [
-        "libmtl-recon: the script trains several models; the first that it builds is scored, the "
-        "others are only trained (--score-trainer N scores the N-th)."
+        "libmtl-recon: the script trains several models; the first one is scored, the others "
+        "are only trained (--score-trainer N scores the N-th)."
     ]
     assert kept().steps == 4
     assert "trainer" not in kept().provenance
@@ -247,4 +249,4 @@ def test_a_first_model_of_which_no_step_is_seen_leads_to_another(
     text = Path(folds).read_text()
     Path(folds).write_text(text.replace("    trainer.train", "    if fold: trainer.train"))
     assert main(["score", folds]) == 1
-    assert "built 2 Trainers, but no step of the one" in capsys.readouterr().err
+    assert "built 2 Trainers, but no training step of the one" in capsys.readouterr().err

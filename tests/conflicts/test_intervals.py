@@ -69,7 +69,7 @@ def test_layers_are_counted_each_for_itself(make_profile: Make) -> None:
 
 def test_what_cannot_be_counted_is_refused(make_profile: Make) -> None:
     profile = make_profile([[0.1], [0.1], [0.1]])
-    with pytest.raises(ReconError, match="no counts of the whole"):
+    with pytest.raises(ReconError, match="no counts for the whole"):
         intervals([profile])
     with pytest.raises(UsageError, match="layers must be layers of every profile"):
         intervals([profile], layers=["conv9"])

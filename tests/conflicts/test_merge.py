@@ -45,7 +45,7 @@ def test_more_tasks_are_refused(profile: ConflictProfile) -> None:
         profile.undefined * 3,
         profile.block_steps,
     )
-    with pytest.raises(ReconError, match=r"equally many tasks .* 2 and 3"):
+    with pytest.raises(ReconError, match=r"same number of tasks .* 2 and 3"):
         add_profiles([profile, three])
 
 
@@ -76,6 +76,10 @@ def test_one_run_is_not_counted_twice_wherever_it_is(
         ([add_profiles([both, c]), killed], "a"),
         ([add_profiles([both, c]), add_profiles([b])], "b"),
     ):
-        with pytest.raises(ReconError, match=rf"both have the steps of one scoring run \({run}\)"):
+        with pytest.raises(
+            ReconError,
+            match="both contain the steps of one scoring run "
+            rf"\({run}\)",
+        ):
             add_profiles(parts)
     assert add_profiles([both, c]).steps == 3 * profile.steps

@@ -182,8 +182,8 @@ def _damaged(change: Callable[[dict[str, Any]], object], profile: ConflictProfil
         (lambda d: d.update(version=99), "version is 99"),
         (lambda d: d.pop("tasks"), "'tasks' is missing"),
         (lambda d: d.update(tasks=["only"]), "two tasks"),
-        (lambda d: d.update(tasks=["left", "left"]), "a name of its own"),
-        (lambda d: d["architecture"].pop(), "'block.0.fc' is no layer"),
+        (lambda d: d.update(tasks=["left", "left"]), "with different names"),
+        (lambda d: d["architecture"].pop(), "'block.0.fc' is neither a layer"),
         (lambda d: d["architecture"].append(d["architecture"][0]), "same name"),
         (lambda d: d["blocks"][0]["cosines"]["bn1"].update({"-0.3001": 1}), "-0.3001"),
         (lambda d: d["blocks"][0]["cosines"]["bn1"].update({"-0.300": 7}), "do not add up"),
@@ -200,7 +200,7 @@ def _damaged(change: Callable[[dict[str, Any]], object], profile: ConflictProfil
         (lambda d: d["architecture"][0].update(shapes=[[2**40, 2**40]]), "more parameters than"),
         (lambda d: d["blocks"][0].update(steps=float("nan")), "whole number from 0 up (got nan)"),
         (lambda d: d["blocks"][0].update(steps=2**53 + 1), "whole number from 0 up (got 9"),
-        (lambda d: d.update(blocks=[{**d["blocks"][0], "steps": 2**53}] * 512), "than any run"),
+        (lambda d: d.update(blocks=[{**d["blocks"][0], "steps": 2**53}] * 512), "than is possible"),
     ],
 )
 def test_a_damaged_file_is_named_with_what_is_wrong(
@@ -238,7 +238,7 @@ def test_a_profile_that_no_memory_holds_is_refused_before_it_is_made(
     monkeypatch.setattr(file_format, "MOST_CELLS", 6)
     assert len(ConflictProfile.from_json(text).block_steps) == 2
     monkeypatch.setattr(file_format, "MOST_CELLS", 5)
-    with pytest.raises(ReconError, match=r"cannot be kept: it has 3 layers in 2 blocks"):
+    with pytest.raises(ReconError, match=r"is invalid: it has 3 layers in 2 blocks"):
         dataclasses.replace(
             profile,
             counts=np.concatenate([profile.counts] * 2),

@@ -99,10 +99,10 @@ def test_scoring_that_is_interrupted_keeps_what_was_scored(tmp_path: Path) -> No
     ("words", "says"),
     [
         (("layers", "show"), "torchrun can start `libmtl-recon run`"),
-        (("run", "nowhere.py"), "There is no such file here"),
-        (("run", "toy2d"), "must be one that trains by LibMTL's Trainer under torchrun"),
+        (("run", "nowhere.py"), "There is no such file"),
+        (("run", "toy2d"), "must be a script that trains with LibMTL's Trainer under torchrun"),
         (("run", str(SCRIPT), "--recon_sync_bn", "sometimes"), "--recon_sync_bn must be on or off"),
-        (("run", str(SCRIPT), "--arch", "Recon", "--recon_k", "1"), "No conflict profile is kept"),
+        (("run", str(SCRIPT), "--arch", "Recon", "--recon_k", "1"), "There is no conflict profile"),
         (("score", "--s", "7", str(SCRIPT)), "--s must be"),
     ],
 )

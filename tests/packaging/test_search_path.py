@@ -46,7 +46,7 @@ def test_a_source_tree_that_is_not_installed_says_what_to_do(
     for name in ("libmtl_recon_search", "libmtl_recon.search"):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
-    with pytest.raises(ReconError, match=r"Install both by `pip install -e \.`"):
+    with pytest.raises(ReconError, match=r"Install both with `pip install -e \.`"):
         importlib.import_module("libmtl_recon.search")
 
 

@@ -195,4 +195,4 @@ def test_bad_arguments_are_explained(
 
 def test_it_cannot_be_scored(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_script("toy2d", hooks=[TrainerHook()]) == 2
-    assert "must be one that trains by LibMTL's Trainer" in capsys.readouterr().err
+    assert "must be a script that trains with LibMTL's Trainer" in capsys.readouterr().err

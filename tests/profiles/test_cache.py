@@ -90,7 +90,7 @@ def test_ids_may_be_shortened_if_unique(cache: ProfileCache, make_profile: Make)
     starts = [id[0] for id in ids]
     doubled = next(s for s in starts if starts.count(s) > 1)
     for id in (doubled, "", "nothing", "../x"):
-        with pytest.raises(UsageError, match="ID must be the id of one profile"):
+        with pytest.raises(UsageError, match="ID must be the ID of exactly one profile"):
             cache.load(id)
 
 
@@ -122,7 +122,7 @@ def test_an_imported_file_that_is_no_profile_is_named(cache: ProfileCache, tmp_p
 
 def test_published_scores_are_no_profile_to_import(cache: ProfileCache, tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text('{"bn1": 4427}')
-    with pytest.raises(ReconError, match=r"Recon takes its layers from them as they are"):
+    with pytest.raises(ReconError, match="Recon can take its layers from them"):
         cache.import_(tmp_path / "scores.json")
 
 
@@ -150,7 +150,7 @@ def test_damaged_files_are_named_and_set_aside(
     for name in ("torn", "foreign", "binary"):
         assert str(cache.folder / f"{name}.json") in said
         assert (cache.folder / f"{name}.damaged").exists()
-    assert "folder.json was passed over" in said
+    assert "folder.json was ignored" in said
     # Named once, not at every call.
     assert [entry.id for entry in cache.list()] == [id]
     assert "torn" not in capsys.readouterr().err
@@ -167,7 +167,7 @@ def test_what_was_set_aside_before_is_kept(
     said = capsys.readouterr().err
     for number, name in enumerate(("bad.damaged", "bad.2.damaged", "bad.3.damaged")):
         assert (cache.folder / name).read_text() == f"{{{number}"
-        assert f"set aside as {cache.folder / name}." in said
+        assert f"renamed to {cache.folder / name}." in said
 
 
 @pytest.mark.usefixtures("shown")
@@ -184,8 +184,8 @@ def test_no_kind_of_entry_blocks_the_others(
         stream.truncate(2**40)  # takes no room on the disk
     assert [entry.id for entry in cache.list()] == [id]
     said = capsys.readouterr().err
-    assert "pipe.json was passed over: it is no ordinary file." in said
-    assert "huge.json was passed over: it is larger than 256 MB." in said
+    assert "pipe.json was ignored: it is not a regular file." in said
+    assert "huge.json was ignored: it is larger than 256 MB." in said
     assert (cache.folder / "zeros.damaged").exists()
     assert (cache.folder / "wide.damaged").exists()
 
@@ -207,7 +207,11 @@ def test_a_name_that_no_file_can_have_is_explained(
     with pytest.raises(ReconError, match=r"^Cannot read "):
         cache.import_(cache.folder / name)
     for action in (ProfileCache(cache.folder / name).prepare, lambda: cache.load(name)):
-        with pytest.raises(ReconError, match=r"Cannot write to the folder|must be the id of one"):
+        with pytest.raises(
+            ReconError,
+            match=r"Cannot write to the folder|must be the ID of "
+            r"exactly one",
+        ):
             action()
 
 
@@ -331,7 +335,7 @@ def test_a_file_of_the_name_comes_before_an_id(
     file = tmp_path / "resnet18.json"
     cache.export(id, file)
     assert cache.load_or_read(id[:4]).id == cache.load_or_read(str(file)).id == profile.id
-    with pytest.raises(UsageError, match="source, if there is no such file, must be the id of one"):
+    with pytest.raises(UsageError, match="source is not a file, and therefore must be the ID of"):
         cache.load_or_read(str(tmp_path / "none.json"))
     with pytest.raises(UsageError, match=r"\(got '.*'\)"):
         cache.load_or_read(str(tmp_path))  # a folder is no file

@@ -115,8 +115,8 @@ def test_what_is_no_profile_is_named_and_set_aside(
     Path(cache.store.where(name)).write_bytes(content)
     assert recover(cache, LAYERS) is None
     said = capsys.readouterr().err
-    assert f"{name}, which a killed run left, cannot be kept. The file is" in said
-    assert f"It was set aside as {cache.store.where(name)}.damaged." in said
+    assert f"{name}, left by a killed run, cannot be recovered. It is" in said
+    assert f"It was renamed to {cache.store.where(name)}.damaged." in said
     assert recover_all(cache) == []
     assert capsys.readouterr().err == ""
     assert Path(f"{cache.store.where(name)}.damaged").read_bytes() == content
@@ -183,5 +183,5 @@ def test_the_list_of_profiles_has_it(
     assert main(["layers", "list"]) == 0
     said = capsys.readouterr()
     (entry,) = cache.list()
-    assert f"had scored 12 steps, which are kept as profile {entry.id}." in said.err
+    assert f"had scored 12 steps, which are now kept as profile {entry.id}." in said.err
     assert entry.id in said.out

@@ -37,5 +37,5 @@ def test_a_folder_that_knows_no_locks_keeps_nobody_from_scoring(
     assert lock.acquire(profile.architecture) is None
     lock.release()
     assert len(said) == 1
-    assert "none is waited for" in said[0]
+    assert "this one does not wait" in said[0]
     assert str(getattr(error, "strerror", None) or error) in said[0]

@@ -132,11 +132,11 @@ def test_a_prefix_that_all_names_lack_is_named(tmp_path: Path, profile: Conflict
     inside = tuple(
         dataclasses.replace(a, name=f"resnet_network.{a.name}") for a in profile.architecture
     )
-    with pytest.raises(UsageError, match=r"All of them do under 'resnet_network\.'"):
+    with pytest.raises(UsageError, match=r"All of them exist under 'resnet_network\.'"):
         select_layers(inside, 1, -0.1, source)
     # And the other way round.
     source = write(tmp_path, {"net.bn1": 3, "net.conv1": 7})
-    with pytest.raises(UsageError, match=r"All of them do without 'net\.'"):
+    with pytest.raises(UsageError, match=r"All of them exist without 'net\.'"):
         select_layers(profile.architecture, 1, -0.1, source)
 
 
@@ -146,7 +146,7 @@ def test_a_prefix_that_all_names_lack_is_named(tmp_path: Path, profile: Conflict
 )
 def test_what_is_neither_is_named(tmp_path: Path, profile: ConflictProfile, data: Any) -> None:
     source = write(tmp_path, data)
-    with pytest.raises(ReconError, match=r"layers\.json holds none of what it may"):
+    with pytest.raises(ReconError, match=r"layers\.json must contain .*contains none of these"):
         select_layers(profile.architecture, 1, -0.1, source)
 
 
@@ -160,9 +160,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, profile: ConflictPr
 def test_a_single_name_that_is_no_layer_and_no_file_is_told_the_layers(
     profile: ConflictProfile,
 ) -> None:
-    with pytest.raises(ReconError, match=r"Cannot read bn11.*Did you mean bn1\? .*called conv1"):
+    with pytest.raises(
+        ReconError,
+        match=r"Cannot read bn11.*Did you mean bn1\? .*layers are "
+        r"conv1",
+    ):
         select_layers(profile.architecture, 1, -0.1, "bn11")
-    with pytest.raises(ReconError, match=r"All of them do without 'encoder\.'"):
+    with pytest.raises(ReconError, match=r"All of them exist without 'encoder\.'"):
         select_layers(profile.architecture, 1, -0.1, "encoder.bn1")
 
 
@@ -200,7 +204,8 @@ def test_norms_need_no_profile(tmp_path: Path, profile: ConflictProfile) -> None
         chosen = select_layers(layers, K, -0.1, cache=empty, select="norms")
         assert chosen.names == names
         assert chosen.note == (
-            f"{K} layers, norms first and then in network order, whatever their conflicts"
+            f"{K} layers, normalisation layers first and then in network order, independently of "
+            "conflicts"
         )
         assert (chosen.doubt, chosen.profile) == ("", None)
     sourced = select_layers(layers, 1, -0.1, "some.json", empty, select="norms")
@@ -217,7 +222,7 @@ def test_random_parameters_are_those_of_the_worst(tmp_path: Path, profile: Confl
     for seed in range(5):
         found = select_layers(layers, 2, -0.1, cache=cache, select="random_params", seed=seed)
         assert sum(size[name] for name in found.names) <= size["bn1"] + size["conv1"]
-    assert "44 of the 2 worst" in found.note
+    assert "where the 2 worst have 44" in found.note
 
 
 def test_random_parameters_may_follow_a_published_list(
@@ -276,7 +281,9 @@ def test_too_few_steps_are_told(
     source = write(tmp_path, profile.to_json())
     for where, select in ((None, "conflict"), (source, "conflict"), (None, "random_params")):
         chosen = select_layers(profile.architecture, 1, -0.1, where, cache, select=select)
-        assert chosen.doubt == "How sure the worst layer is cannot be told: 4 steps are too few."
+        assert chosen.doubt == (
+            "The certainty of the worst layer cannot be estimated: 4 steps are too few."
+        )
     sure = dataclasses.replace(
         profile,
         counts=profile.counts.repeat(10, axis=0),
@@ -292,11 +299,14 @@ def test_a_network_that_has_changed_is_told_from_its_profile(
 ) -> None:
     id = cache.save(profile)
     changed = (*profile.architecture[:2], Layer("head", "Linear", ((2, 4), (2,))))
-    nearest = rf"The nearest, {id} \(digits, .*\(only there: block\.0\.fc; only here: head\)"
+    nearest = (
+        rf"The most similar one, {id} \(digits, .*\(only there: block\.0\.fc; only here: "
+        r"head\)"
+    )
     with pytest.raises(ReconError, match=nearest):
         select_layers(changed, 1, -0.1, cache=cache)
     other = tuple(Layer(f"l{i}", "Linear", ((2, 2),)) for i in range(4))
-    with pytest.raises(ReconError, match=r"know which of them conflict\. Make one"):
+    with pytest.raises(ReconError, match=r"known which of them conflict\. Create one"):
         select_layers(other, 1, -0.1, cache=cache)
 
 

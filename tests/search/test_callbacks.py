@@ -105,8 +105,8 @@ def test_a_failure_is_said_once_and_the_callback_goes_on(monkeypatch: pytest.Mon
     assert called == list(range(9))
     assert said == [
         "The callback mlflow failed, and trial 1 is missing there: OSError: no way to "
-        "http://***@host/runs?token=***&x=1 The search goes on; after 3 failures in a row the "
-        "callback is no longer called."
+        "http://***@host/runs?token=***&x=1 The search continues; after 3 failures in a row the "
+        "callback is switched off."
     ]
 
 

@@ -38,11 +38,11 @@ def test_a_good_search_is_said_in_a_few_lines_and_trains_nothing(
     assert main(["search", "check", str(file), "--storage", f"sqlite:///{own_temp}/s.db"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said == [
-        f"{file}: 9 keys with good values.",
+        f"{file}: 9 keys with valid values.",
         "tiny.py starts: 2 tasks (up, down), 5 shared layers.",
         "Searched: weighting, alpha, k, s, flags.bs, flags.tags; 4 trials by TPESampler.",
         f"The database sqlite:///{own_temp}/s.db can be used.",
-        "Nothing is wrong.",
+        "No mistakes found.",
     ]
     assert set(tmp_path.iterdir()) == before
     assert not list(own_temp.glob("libmtl-recon-*"))

@@ -64,7 +64,7 @@ def test_the_name_is_the_files_unless_one_is_given(tmp_path: Path) -> None:
 def test_a_file_whose_name_is_no_studys_asks_for_one(tmp_path: Path) -> None:
     file = tmp_path / f"{'n' * 220}.yaml"
     file.write_text(yaml.safe_dump(GOOD), encoding="utf-8")
-    with pytest.raises(UsageError, match=r"200 characters or fewer .*write name: digits") as caught:
+    with pytest.raises(UsageError, match=r"at most 200 characters .*write name: digits") as caught:
         load_config(file)
     assert caught.value.value == "n" * 220
     file.write_text(yaml.safe_dump({**GOOD, "name": "n"}), encoding="utf-8")
@@ -113,20 +113,20 @@ LR = {"low": 1e-4, "high": 0.1, "log": True}
     [
         ({"name": ""}, "name", "must not be empty"),
         ({"name": "  "}, "name", "must not be empty"),
-        ({"name": "a/b"}, "name", "must have no slash"),
-        ({"name": "a\\b"}, "name", "must have no slash"),
-        ({"name": ".."}, "name", "must have no slash"),
-        ({"name": " a"}, "name", "begin or end with a blank"),
-        ({"name": "a\tb"}, "name", "no line breaks, tabs"),
-        ({"name": "a\u202eb"}, "name", "cannot be seen"),
-        ({"name": "n" * 201}, "name", "200 characters or fewer"),
+        ({"name": "a/b"}, "name", "must not contain a slash"),
+        ({"name": "a\\b"}, "name", "must not contain a slash"),
+        ({"name": ".."}, "name", "must not contain a slash"),
+        ({"name": " a"}, "name", "begin or end with a space"),
+        ({"name": "a\tb"}, "name", "not contain line breaks, tabs"),
+        ({"name": "a\u202eb"}, "name", "invisible characters"),
+        ({"name": "n" * 201}, "name", "at most 200 characters"),
         ({"name": 3}, "name", "valid string"),
         ({"flags": {"lr": {"low": 1, "high": 0.1}}}, "flags.lr.high", "must not be below low"),
         ({"flags": {"lr": {"low": 1}}}, "flags.lr.high", "must be given"),
         ({"flags": {"lr": {"low": 1, "hihg": 2}}}, "flags.lr.hihg", "Did you mean high?"),
         ({"flags": {"lr": {**LR, "step": 0.1}}}, "flags.lr.log", "combined with `step`"),
         ({"flags": {"lr": {"low": 0.0, "high": 1, "log": True}}}, "flags.lr.log", "a low above 0"),
-        ({"flags": {"lr": [[0.1], 0.2]}}, "flags.lr", "single values beside lists"),
+        ({"flags": {"lr": [[0.1], 0.2]}}, "flags.lr", "both single values and lists"),
         ({"flags": {"lr": [[0.1], []]}}, "flags.lr", "a list of these or a range"),
         ({"flags": {"lr": [[1, 2], [1, 2]]}}, "flags.lr", "each value once"),
         ({"flags": {"lr": [[[1]]]}}, "flags.lr", "a list of these or a range"),
@@ -134,44 +134,48 @@ LR = {"low": 1e-4, "high": 0.1, "log": True}
         ({"flags": {"lr": [0.1, math.nan]}}, "flags.lr", "a list of these or a range"),
         ({"flags": {"recon_select": "first"}}, "flags.recon_select", "must not be set here"),
         ({"flags": {"seed": {"low": 0, "high": 3}}}, "flags.seed", "must not be set here"),
-        ({"flags": {"--lr": LR}}, "flags", "without the dashes"),
+        ({"flags": {"--lr": LR}}, "flags", "without the leading dashes"),
         ({"score": {"flags": {"lr": LR}}}, "score.flags.lr", "or a list of these (got"),
         ({"score": {"reuse": 0}}, "score.reuse", "valid boolean"),
         ({"space": {"s": [-0.1]}}, "space.s", "needs `space.k`"),
         ({"space": {"select": ["first"]}}, "space.select", "needs `space.k`"),
         ({"space": {"k": [1], "select": ["frist"]}}, "space.select[0]", "Did you mean first?"),
         ({"space": {"k": [1], "select": []}}, "space.select", "must not be empty"),
-        ({"space": {"k": [1], "select": ["last", "last"]}}, "space.select", "each once"),
+        ({"space": {"k": [1], "select": ["last", "last"]}}, "space.select", "each value once"),
         ({"space": {"k": []}}, "space.k", "must not be empty"),
-        ({"space": {"k": [1, 1]}}, "space.k", "each once"),
+        ({"space": {"k": [1, 1]}}, "space.k", "each value once"),
         ({"space": {"k": [1, -1]}}, "space.k[1]", "greater than or equal to 0"),
         ({"space": {"k": [0.5]}}, "space.k[0]", "valid integer"),
         ({"space": {"k": [True]}}, "space.k[0]", "valid integer"),
         ({"space": {"k": 3}}, "space.k", "a list of values, or a range"),
         ({"space": {"k": {"low": 0, "high": 3.5}}}, "space.k.high", "must be a whole number"),
         ({"space": {"k": {"low": 0, "high": 4, "step": 0.5}}}, "space.k.step", "a whole number"),
-        ({"space": {"alpha": [0.5, 0.5]}}, "space.alpha", "each once"),
+        ({"space": {"alpha": [0.5, 0.5]}}, "space.alpha", "each value once"),
         ({"space": {"alpha": [math.nan]}}, "space.alpha[0]", "finite number"),
         ({"space": {"alpha": 0.5}}, "space.alpha", "e.g. alpha: {low: -2.0"),
         ({"space": {"flags": {"EW": {"lr": {"low": 1}}}}}, "space.flags.EW.lr.high", "be given"),
-        ({"space": {"flags": {"EW": {"lr": [1, [2]]}}}}, "space.flags.EW.lr", "beside lists"),
+        (
+            {"space": {"flags": {"EW": {"lr": [1, [2]]}}}},
+            "space.flags.EW.lr",
+            "both single values and lists",
+        ),
         ({"objectives": []}, "objectives", "must not be empty"),
         ({"objectives": ["delta"]}, "objectives[0]", "Did you mean delta_m?"),
         ({"objectives": ["seg."]}, "objectives[0]", "TASK.METRIC"),
         ({"objectives": [".IoU"]}, "objectives[0]", "TASK.METRIC"),
-        ({"objectives": ["memory", "memory"]}, "objectives", "each once"),
+        ({"objectives": ["memory", "memory"]}, "objectives", "each value once"),
         ({"objectives": "delta_m"}, "objectives", "e.g. objectives: [delta_m, parameters]"),
         ({"metrics": {"weights": {"a": 0}}}, "metrics.weights.a", "greater than 0"),
         ({"metrics": {"weights": {"a": math.inf}}}, "metrics.weights.a", "finite number"),
         ({"metrics": {"weights": {"a": True}}}, "metrics.weights.a", "valid number"),
-        ({"metrics": {"weights": {"": 1}}}, "metrics.weights", "must name a task"),
+        ({"metrics": {"weights": {"": 1}}}, "metrics.weights", "must be the name of a task"),
         ({"metrics": {"weights": ["a"]}}, "metrics.weights", "e.g. weights: {depth: 0.5"),
-        ({"metrics": {"leave_out": ["a", "a"]}}, "metrics.leave_out", "each once"),
-        ({"metrics": {"leave_out": ["a."]}}, "metrics.leave_out[0]", "must name a task"),
+        ({"metrics": {"leave_out": ["a", "a"]}}, "metrics.leave_out", "each value once"),
+        ({"metrics": {"leave_out": ["a."]}}, "metrics.leave_out[0]", "must be the name of a task"),
         (
             {"metrics": {"weights": {"seg.IoU": 2}, "leave_out": ["seg"]}},
             "metrics.leave_out",
-            "has a weight in metrics.weights (got 'seg.IoU')",
+            "task or metric with a weight in metrics.weights (got 'seg.IoU')",
         ),
         ({"metrics": {"undefined": "go on"}}, "metrics.undefined", "'stop' or 'leave_out'"),
         ({"constraints": {"parameters": {}}}, "constraints.parameters.at_most", "must be given"),
@@ -180,7 +184,7 @@ LR = {"low": 1e-4, "high": 0.1, "log": True}
         (
             {"constraints": {"parameters": {"not_below": 1}}},
             "constraints.parameters.not_below",
-            "There is only at_most.",
+            "The only one is at_most.",
         ),
         (
             {"constraints": {"each_task": {"not_below": math.nan}}},
@@ -188,7 +192,7 @@ LR = {"low": 1e-4, "high": 0.1, "log": True}
             "finite number",
         ),
         ({"constraints": {"size": {"at_most": 1}}}, "constraints.size", "There are parameters"),
-        ({"pick": {"best": "memory"}}, "pick.best", "There is only delta_m."),
+        ({"pick": {"best": "memory"}}, "pick.best", "The only one is delta_m."),
         ({"pick": {"within": -0.1}}, "pick.within", "greater than or equal to 0"),
         ({"pick": {"within": math.inf}}, "pick.within", "finite number"),
         ({"timeout": {"study": 0}}, "timeout.study", "greater than 0"),
@@ -296,8 +300,8 @@ def test_keys_that_no_model_has_are_offered_where_they_stand(tmp_path: Path) -> 
             constraints={"each_task": {"at_most": 1}},
         )
     said = str(caught.value)
-    assert "space.flags.EW.lr.lo must be one of the keys" in said
-    assert "space.k.hi must be one of the keys" in said
+    assert "space.flags.EW.lr.lo must be a known key" in said
+    assert "space.k.hi must be a known key" in said
     assert said.count("There are low, high, step, log.") == 2
-    assert "There is only not_below." in said
+    assert "The only one is not_below." in said
     assert "must be given" not in said

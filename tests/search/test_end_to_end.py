@@ -175,7 +175,7 @@ def test_goes_on_after_it_was_stopped(
     # After Ctrl-C too it ends by the signal itself, so that a shell's loop around it ends as well.
     assert process.returncode == -number, said
     if number == signal.SIGINT:
-        assert "the same command goes on" in said
+        assert "the same command resumes" in said
 
     report = run_search(load_config(config), out)
     assert report.seeds == (1,)

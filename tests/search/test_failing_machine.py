@@ -166,7 +166,7 @@ def test_a_study_that_stays_locked_is_not_called_damaged(
     monkeypatch.setattr(storage, "_WAIT", 0.1)
     with (
         locked(folder.file),
-        pytest.raises(MachineError, match=r"locked by another program.*not damaged.*goes on"),
+        pytest.raises(MachineError, match=r"locked by another program.*not damaged.*resumes"),
     ):
         folder.open(trials=2)
     assert [file.name for file in folder.file.parent.glob("*damaged*")] == []
@@ -228,7 +228,7 @@ def test_a_limit_of_file_sizes_is_no_damage_of_the_study(folder: Folder, tmp_pat
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
-        said = r"study.*(disk I/O|disk is full).*goes on"
+        said = r"study.*(disk I/O|disk is full).*resumes"
         with pytest.raises(MachineError, match=said), explained(tmp_path):
             folder.search(trials=4)
     finally:
@@ -330,7 +330,7 @@ def test_the_study_of_another_search_is_set_aside(folder: Folder) -> None:
     assert folder.said == []
     folder.open(identity="other")
     assert folder.trials == []
-    assert "of another search" in folder.said[0]
+    assert "belongs to another search" in folder.said[0]
 
 
 # Trials of other programs.
@@ -387,7 +387,7 @@ def test_trials_of_other_programs_are_left_out_and_said(
     # Chosen as if they were not there, and never trained twice.
     assert folder.trained == alone.trained
     numbers = range(first, first + len(OTHERS))
-    said = f"not made by this search, or do not fit it: {in_words(numbers)}."
+    said = f"not created by this search, or do not fit it: {in_words(numbers)}."
     assert len(folder.said) == 1
     assert said in folder.said[0]
     kept = folder.trials
@@ -416,7 +416,7 @@ def test_a_name_that_is_taken_while_the_search_goes_on_stops_it_and_loses_nothin
                 study.add_trial(a_trial(alpha="much", lr=0.1))
         return folder.train(plan, report)
 
-    with pytest.raises(ReconError, match=r"just added trials to .* sets that study aside"):
+    with pytest.raises(ReconError, match=r"just added trials to .* renames that study"):
         folder.search(train=train)
     folder.close()
     trained = len(folder.trained)
@@ -478,7 +478,7 @@ def test_what_does_not_fit_the_space_is_taken_out_of_the_queue(folder: Folder) -
     assert {trial.state for trial in folder.trials[:8]} == {TrialState.FAIL}
     assert len(folder.said) == 8
     for number, text in enumerate(folder.said):
-        assert f"Trial {number}, which another program put into the queue, is left out" in text
+        assert f"Trial {number}, enqueued by another program, is left out" in text
     assert (found.finished, found.board.failures) == (6, [])
 
 
@@ -631,7 +631,7 @@ def test_a_study_in_which_nothing_worked_is_an_error(folder: Folder) -> None:
         with Display() as display, display.phase("trials", 2) as phase:
             study.optimize(phase, lambda: None)
 
-    with pytest.raises(ReconError, match=r"None of the 2 trials went well.*no data.*x\.log"):
+    with pytest.raises(ReconError, match=r"All 2 trials failed.*no data.*x\.log"):
         open_with_baseline()
 
 

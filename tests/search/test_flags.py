@@ -65,7 +65,7 @@ def test_lists_of_a_flag_that_takes_one_value_are_refused_all_at_once() -> None:
         "space.flags.EW.bs",
         "space.flags.EW.lr",
     ]
-    assert "takes one value" in str(caught.value)
+    assert "accepts one value" in str(caught.value)
 
 
 def test_flags_are_spelled_as_on_a_command_line() -> None:

@@ -56,7 +56,7 @@ def test_all_that_is_damaged_is_set_aside_and_the_search_comes_to_the_same(
     assert run_search_forking(config, out) == report
     said = capsys.readouterr().err
     for file in damaged:
-        assert f"set aside as {file.name}.damaged-1" in said
+        assert f"renamed to {file.name}.damaged-1" in said
         assert not any(file.with_name(f"{file.name}.damaged-1").read_bytes())
     # The scoring run reads the profile from the cache; the others are there.
     changed = [file.name for file, content in whole.items() if file.read_bytes() != content]
@@ -119,7 +119,7 @@ def test_four_searches_with_one_cache_score_once(tmp_path: Path) -> None:
         thread.join(120)
     reused = [result for result in results.values() if "reused" in result.notes]
     assert (len(results), len(reused)) == (4, 3)
-    assert all("Another process is just scoring" in r.notes["waiting"]["text"] for r in reused)
+    assert all("Another process is scoring" in r.notes["waiting"]["text"] for r in reused)
     (entry,) = ProfileCache().list()
     texts = {(tmp_path / str(n) / "profile.json").read_text(encoding="utf-8") for n in range(4)}
     assert texts == {entry.profile.to_json()}
@@ -174,7 +174,9 @@ def test_a_trial_that_hangs_is_ended_and_the_search_goes_on(
     report = run_search_forking(load_config(write_config(**more)), tmp_path / "out")
     said = capsys.readouterr().err
     assert report.best.weighting == "EW"
-    assert report.failed == said.count("was ended after the 6 seconds that `timeout: {run: 6}`") > 0
+    assert (
+        report.failed == said.count("was ended after 6 seconds, because of `timeout: {run: 6}`") > 0
+    )
     assert f"{report.failed} of {report.trials} trials failed." in report.caption
     found = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert (found["failed"], found["trials"]) == (report.failed, report.trials)

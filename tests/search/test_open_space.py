@@ -433,7 +433,7 @@ def test_of_trials_that_all_break_constraints_the_nearest_is_taken_and_said(
         monkeypatch, tmp_path, constraints=limits, finalists=finalists, space=space, trials=4
     )
     assert len(found.report.best.layers) == 4
-    assert "no trial keeps the constraints" in found.report.notes[0]
+    assert "no trial satisfies the constraints" in found.report.notes[0]
 
 
 def test_the_smallest_of_those_that_are_as_good_is_picked_as_the_only_finalist(
@@ -588,7 +588,7 @@ def test_a_queued_trial_with_a_name_that_there_is_not_is_left_out(
     wrong, right = again.trials[-2:]
     assert (wrong.state, right.state) == (TrialState.FAIL, TrialState.COMPLETE)
     assert right.params == {"weighting": "GradOPS", "alpha": -1.0, "flags.bs": 128}
-    assert f"Trial {wrong.number}, which another program put" in capfd.readouterr().err
+    assert f"Trial {wrong.number}, enqueued by another program" in capfd.readouterr().err
 
 
 def test_the_report_of_a_database_is_written_to_a_folder_that_is_not_there_yet(
@@ -602,5 +602,5 @@ def test_the_report_of_a_database_is_written_to_a_folder_that_is_not_there_yet(
         write_report(tmp_path / "study.yaml", tmp_path / "main.py", storage=url)
     other = tmp_path / "other.yaml"
     other.write_bytes((tmp_path / "study.yaml").read_bytes())
-    with pytest.raises(ReconError, match=r"holds no search 'other' .*There are 'study';"):
+    with pytest.raises(ReconError, match=r"contains no search 'other' .*It contains 'study';"):
         write_report(other, folder, storage=url)

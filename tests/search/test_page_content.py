@@ -301,7 +301,7 @@ def test_of_many_layers_the_worst_are_drawn() -> None:
     names = list(drawn(one).data[0].y)
     assert set(names) == set(profile.ranking(-0.1)[:150])
     assert names == [name for name in profile.layer_names if name in set(names)]
-    assert "Of 200 layers the 150 worst are drawn" in one.caption
+    assert "Of 200 layers, the 150 worst are shown" in one.caption
 
 
 def test_every_figure_has_a_caption_and_a_description() -> None:

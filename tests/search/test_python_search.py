@@ -74,7 +74,7 @@ def test_the_keys_may_be_a_mapping(
     assert found.folder == tmp_path / "runs" / "main"
     assert (tmp_path / "runs" / "main" / "report.html").exists()
     close(found)
-    with pytest.raises(UsageError, match="configuration: trails must be one of the keys"):
+    with pytest.raises(UsageError, match="configuration: trails must be a known key"):
         optimize({"script": "main.py", "space": space, "trails": 2})
 
 
@@ -95,7 +95,7 @@ def test_trials_of_the_user_are_trained_by_the_next_session(
 
 def test_the_report_is_written_at_any_time(runner: FakeRunner, tmp_path: Path) -> None:
     file, out = write_search(tmp_path, trials=6), tmp_path / "out"
-    with pytest.raises(ReconError, match=r"holds no search that has come to its trials"):
+    with pytest.raises(ReconError, match=r"contains no search that has trials"):
         write_report(file, out)
     seen: list[Asked] = []
 
@@ -109,7 +109,7 @@ def test_the_report_is_written_at_any_time(runner: FakeRunner, tmp_path: Path) -
     files = write_report(file, out)
     assert [one.name for one in files] == ["report.html", "report.md"]
     text = (out / "report.md").read_text(encoding="utf-8")
-    assert "not at its end" in text
+    assert "has not finished" in text
     assert "EW, Recon S=-0.1 K=6" in text
     runner.interrupt = lambda _: False
     close(optimize(file, out))

@@ -184,7 +184,7 @@ def test_every_number_of_the_study_is_accounted_for(
     # Plain sharing is a baseline, so the space has two plans that can be trained.
     said = capsys.readouterr().err
     assert "the search ends with fewer than its 3 trials" in said
-    assert "chose what was trained already" in said
+    assert "chose what was already trained" in said
     numbers = [line.number for line in report.lines if line.number is not None]
     again = [number for line in report.lines for number in line.again]
     assert sorted([*numbers, *again]) == list(range(len(numbers) + len(again)))

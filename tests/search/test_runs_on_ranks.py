@@ -263,7 +263,7 @@ sys.exit(0)
     assert Forking(1, say=said.append, ranks=2).run(job).finished
     assert len(said) == 1
     assert "was killed by SIGKILL" in said[0]
-    assert "It is run once more." in said[0]
+    assert "It will be run once more." in said[0]
 
 
 def test_of_a_rank_that_is_killed_while_it_trains_the_other_loses_no_word(

@@ -11,7 +11,7 @@ import own_samplers
 import pytest
 from libmtl_recon_search.config import Config, Space
 from libmtl_recon_search.explaining import explain
-from libmtl_recon_search.samplers import make_pruner, make_sampler
+from libmtl_recon_search.samplers import make_pruner, make_sampler, said_of_pruner
 from pydantic import ValidationError
 
 from libmtl_recon import UsageError
@@ -68,7 +68,10 @@ def test_optunas_samplers_are_found_by_name(name: str, objectives: list[str]) ->
 def test_without_a_pruner_the_median_of_the_second_half_decides_and_none_if_not_wanted() -> None:
     made = make_pruner(search(), 30)
     assert type(made) is optuna.pruners.MedianPruner
-    assert made._n_warmup_steps == 15
+    assert (made._n_startup_trials, made._n_warmup_steps) == (8, 15)
+    assert said_of_pruner(search(), 30).endswith(
+        "MedianPruner(n_startup_trials=8, n_warmup_steps=15)"
+    )
     assert type(make_pruner(search(prune=False), 30)) is optuna.pruners.NopPruner
     named = search(pruner={"name": "PercentilePruner", "args": {"percentile": 25}})
     assert type(make_pruner(named, 30)) is optuna.pruners.PercentilePruner
@@ -98,7 +101,7 @@ def test_ones_own_are_found_by_their_import_path() -> None:
         ("sampler", {"name": ":"}, "sampler.name", "import path"),
         ("sampler", {"name": "own_samplers:Carful"}, "sampler.name", "Did you mean Careful?"),
         ("sampler", {"name": "own_samplers:Never"}, "sampler.name", "must be a sampler of"),
-        ("sampler", {"name": "json:JSONDecoder"}, "sampler.name", "There is none in json."),
+        ("sampler", {"name": "json:JSONDecoder"}, "sampler.name", "json has none."),
         ("sampler", {"args": {"n_startup": 2}}, "sampler.args.n_startup", "n_startup_trials?"),
         (
             "sampler",
@@ -169,7 +172,7 @@ def test_cma_es_is_refused_for_several_objectives() -> None:
 @pytest.mark.parametrize(
     ("name", "args", "space", "why"),
     [
-        ("QMCSampler", {}, {}, "must be a sampler that chooses by the trials there are"),
+        ("QMCSampler", {}, {}, "must be a sampler that chooses from the existing trials"),
         (
             "GridSampler",
             {"search_space": {"weighting": ["EW"], "k": [1]}},

@@ -35,7 +35,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
     def check_search(config: Config, *given: Any) -> list[str]:
         found.append(("check", config, given, {}))
-        return ["good.", "Nothing is wrong."]
+        return ["good.", "No mistakes found."]
 
     def write_report(config: Config, *given: Any, **more: Any) -> list[Path]:
         found.append(("report", config, given, more))
@@ -131,7 +131,7 @@ def test_check_takes_a_file_and_overrides(
     assert main(["search", "check", file, "--trials", "7", "--seed", "50"]) == 0
     ((kind, config, given, _),) = calls
     assert (kind, config.trials, config.seed, given[0]) == ("check", 7, 50, None)
-    assert capsys.readouterr().out == f"{file}: good.\nNothing is wrong.\n"
+    assert capsys.readouterr().out == f"{file}: good.\nNo mistakes found.\n"
     assert main(["search", "check", "--storage", URL]) == 0
     assert calls[1][2][0] == URL
     assert calls[1][1].name == "multidigits"
@@ -153,11 +153,11 @@ def test_a_file_of_this_name_is_given_by_its_path(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["check", "--out", "x"], "There is no flag --out here."),
-        (["check", "--report"], "There is no flag --report here."),
-        (["check", "a", "b"], "There is no place for 'b' here."),
-        (["schema", "a"], "There is no place for 'a' here."),
-        (["chek", "a"], "There is no place for 'a' here."),
+        (["check", "--out", "x"], "Unknown flag --out."),
+        (["check", "--report"], "Unknown flag --report."),
+        (["check", "a", "b"], "Unexpected argument 'b'."),
+        (["schema", "a"], "Unexpected argument 'a'."),
+        (["chek", "a"], "Unexpected argument 'a'."),
         (["--storge", "x"], "Did you mean --storage?"),
     ],
 )

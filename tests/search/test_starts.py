@@ -109,6 +109,18 @@ def test_flags_that_the_script_does_not_have_are_all_named(tmp_path: Path) -> No
     assert "Did you mean steps?" in str(caught.value)
 
 
+def test_what_else_is_wrong_is_named_beside_unknown_flags(tmp_path: Path) -> None:
+    space = {"weighting": ["EW", "PCGard"], "k": [0, LAYERS], "flags": {"EW": {"batch": 1}}}
+    with pytest.raises(FaultsError) as caught:
+        prepare(tmp_path, ("epochs",), space=space, flags={"refused": 1, "epochs": 2})
+    assert [fault.parameter for fault in caught.value.faults] == [
+        "flags.refused",
+        "space.flags.EW.batch",
+        "space.weighting",
+        "space.k",
+    ]
+
+
 def test_what_a_parser_refuses_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
     for changes in ({"flags": {"refused": 1}}, {"score": {"flags": {"refused": 1}}}):
         with pytest.raises(ReconError, match=r"--refused 1 .*failed") as caught:

@@ -22,15 +22,15 @@ def network() -> nn.Sequential:
 @pytest.mark.parametrize(
     ("layers", "said"),
     [
-        ("0", r"layers must be a sequence of layers' names \(got '0'\)\. Write \['0'\]\.$"),
+        ("0", r"layers must be a sequence of layer names \(got '0'\)\. Write \['0'\]\.$"),
         ("conv1", r"\(got 'conv1'\)\. Write \['conv1'\]\.$"),
         (b"0", "layers must be a sequence"),
-        (None, r"sequence of layers' names \(got None\)\. Write \['0'\]"),
-        (2, r"sequence of layers' names \(got 2\)"),
+        (None, r"sequence of layer names \(got None\)\. Write \['0'\]"),
+        (2, r"sequence of layer names \(got 2\)"),
         ([0], r"layers must be names \(got 0\)"),
         (["0", None], r"layers must be names \(got None\)"),
         ([["0"]], "layers must be names"),
-        (["00"], r"must name modules .*\(got '00'\)\. There is none; similar ones: 0"),
+        (["00"], r"must name modules .*\(got '00'\)\. There is no such module; similar names: 0"),
         (["1"], "must name modules that hold trainable parameters"),
     ],
 )
@@ -58,9 +58,9 @@ class WithToken(nn.Module):
     ("layers", "said"),
     [
         ([0], r"such as '\(root\)'\."),
-        (["token"], r"got 'token'\)\. It is a parameter of '\(root\)': name that\."),
-        (["last.bias"], r"got 'last\.bias'\)\. It is a parameter of 'last': name that\."),
-        (["tokens"], r"There is none; similar ones: \(root\), last"),
+        (["token"], r"got 'token'\)\. It is a parameter of '\(root\)': give that name\."),
+        (["last.bias"], r"got 'last\.bias'\)\. It is a parameter of 'last': give that name\."),
+        (["tokens"], r"There is no such module; similar names: \(root\), last"),
     ],
 )
 def test_a_parameter_in_the_place_of_its_layer(layers: Any, said: str) -> None:
@@ -73,13 +73,13 @@ def test_a_parameter_in_the_place_of_its_layer(layers: Any, said: str) -> None:
 @pytest.mark.parametrize(
     ("tasks", "said"),
     [
-        (2, r"tasks must be names, .* \(got 2\)\. Write a name for each task"),
-        ("digit", r"none twice \(got 'digit'\)\. Write \['digit', \.\.\.\]"),
-        (None, r"tasks must be names, at least one and none twice \(got None\)"),
+        (2, r"tasks must be different names, .* \(got 2\)\. Write one name per task"),
+        ("digit", r"at least one \(got 'digit'\)\. Write \['digit', \.\.\.\]"),
+        (None, r"tasks must be different names, at least one \(got None\)"),
         ([1, 2], r"tasks must be names \(got 1\)"),
         ([["a"], ["b"]], r"tasks must be names \(got \['a'\]\)"),
-        ({"a", "b"}, "in an order"),
-        (["a", "a"], "none twice"),
+        ({"a", "b"}, "ordered sequence"),
+        (["a", "a"], "different names"),
         ([], "at least one"),
     ],
 )
@@ -121,7 +121,7 @@ def test_a_task_that_there_is_not(task: Any) -> None:
         lambda: extract_task(split, task),
         lambda: task_parameters(split, task),
     ):
-        with pytest.raises(UsageError, match=r"must be one of .*They are: digit, article"):
+        with pytest.raises(UsageError, match=r"must be one of .*The tasks are digit, article"):
             act()
     with pytest.raises(UsageError, match=r"Did you mean digit\?"):
         extract_task(split, "digits")

@@ -114,7 +114,7 @@ def test_a_norm_inside_a_reentrant_checkpoint_does_not_mix_the_tasks() -> None:
     network = split_layers(NormInside(), ["first"], ["a", "b"])
     before = copy.deepcopy(network.state_dict())
     with pytest.raises(
-        ReconError, match=r"BatchNorm1d behind .* use_reentrant=False; else .*mixed"
+        ReconError, match=r"BatchNorm1d behind .* use_reentrant=False; otherwise .*mixed"
     ):
         network(rows())
     with only_task(network, "b"), pytest.raises(ReconError, match="use_reentrant=False"):

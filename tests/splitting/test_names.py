@@ -82,7 +82,9 @@ def test_one_tasks_values_have_its_name() -> None:
     assert alone.tasks == ("article",)
     assert [*alone.by_task()] == ["article"]
     assert alone["article"].tolist() == [3, 3]
-    with pytest.raises(UsageError, match="must be 'article', whose value this is alone"):
+    with pytest.raises(
+        UsageError, match="must be 'article', because this is the value of that task only"
+    ):
         alone["digit"]
     split = apart(normed(), ["0"])
     with only_task(split, "digit"):
@@ -107,9 +109,9 @@ def test_all_other_indices_keep_a_tensors_meaning() -> None:
 @pytest.mark.parametrize(
     ("act", "said"),
     [
-        (lambda out: out["digitt"], r"'digitt'.*Did you mean digit\? They are: digit, article"),
-        (lambda out: out["digit", 0], r"task's name alone.*out\['digit'\]\[\.\.\.\]"),
-        (lambda out: out[["digit"]], "task's name alone"),
+        (lambda out: out["digitt"], r"'digitt'.*Did you mean digit\? The tasks are digit, article"),
+        (lambda out: out["digit", 0], r"either a task's name.*out\['digit'\]\[\.\.\.\]"),
+        (lambda out: out[["digit"]], "either a task's name"),
         (lambda out: out.__setitem__("digit", 0), "to read that task's tensor"),
     ],
 )
@@ -201,7 +203,9 @@ def test_what_one_task_alone_computed_is_none_for_the_others() -> None:
 
 @pytest.mark.parametrize("output", [torch.ones(2), 3, None, [], {"x": torch.ones(2)}])
 def test_what_is_the_same_for_all_tasks_is_not_split(output: Any) -> None:
-    with pytest.raises(UsageError, match="must hold a tensor that a task-specific layer computed"):
+    with pytest.raises(
+        UsageError, match="must contain a tensor that depends on a task-specific layer"
+    ):
         by_task(output)
 
 

@@ -235,26 +235,26 @@ def test_the_file_of_another_checkpoint_is_refused(dropped: bool, tmp_path: Path
     for other in others:
         write_beside(file, other)
         net = network()
-        with pytest.raises(ReconError, match=r"split.json beside it .*Remove"):
+        with pytest.raises(ReconError, match=r"split.json file next to it .*Remove"):
             split_from(file, net)
         assert not is_split(net)
     write_beside(file, SplitSpec(("3",), TASKS, bn="mixed"))
     if not dropped:
-        with pytest.raises(ReconError, match="says otherwise: that is of another file"):
+        with pytest.raises(ReconError, match="contradicts this: it belongs to another file"):
             split_from(file, network())
     file_beside(file).write_text("{", encoding="utf-8")
-    with pytest.raises(ReconError, match=r"c.pt.split.json does not say .*not JSON.*Remove it"):
+    with pytest.raises(ReconError, match=r"c.pt.split.json does not record .*not JSON.*Remove it"):
         split_from(file, network())
     file_beside(file).write_bytes(b"\xff\xfe{")
-    with pytest.raises(ReconError, match=r"c.pt.split.json cannot be read: it is no text"):
+    with pytest.raises(ReconError, match=r"c.pt.split.json cannot be read: it is not a text file"):
         split_from(file, network())
 
 
 def test_a_checkpoint_that_does_not_say_it_is_refused(tmp_path: Path) -> None:
     split = split_layers(network(), ["3"], TASKS)
-    with pytest.raises(ReconError, match="does not say how its network was split"):
+    with pytest.raises(ReconError, match="does not record how its network was split"):
         split_from(saved(dict(split.state_dict()), tmp_path / "c.pt"), network())
-    with pytest.raises(ReconError, match="of a network that was not split"):
+    with pytest.raises(ReconError, match="has no record of a split"):
         split_from(network().state_dict(), network())
 
 
@@ -301,7 +301,7 @@ def test_statistics_per_task_contradict_mixed_ones() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "said"),
     [
-        (lambda: split_layers(network(), ["3"], TASKS), UsageError, "from before its split"),
+        (lambda: split_layers(network(), ["3"], TASKS), UsageError, "that is not split"),
         (lambda: torch.compile(network()), ReconError, "compiled by torch.compile"),
         (lambda: nn.Linear(2, 2), ReconError, "does not fit this network: it has no weight"),
         (lambda: network, UsageError, "network must be a torch.nn.Module"),
@@ -320,5 +320,5 @@ def test_another_checkpoint_is_refused(tmp_path: Path) -> None:
         split_from(tmp_path / "none.pt", network())
     state = split_layers(network(), ["3"], TASKS).state_dict()
     state._metadata[""][KEY]["version"] = 7
-    with pytest.raises(ReconError, match=r"metadata of The checkpoint does not say .*version 7"):
+    with pytest.raises(ReconError, match=r"metadata of The checkpoint does not record .*version 7"):
         split_from(state, network())

@@ -59,18 +59,18 @@ class Redraws(nn.Module):
     [
         (resnet, ["layer1.0.bn9"], ["a", "b"], "layer1.0.bn1"),
         (resnet, ["layer1.0"], ["a", "b"], "layer1.0.conv1"),
-        (resnet, ["relu"], ["a", "b"], "It has none"),
+        (resnet, ["relu"], ["a", "b"], "It holds no parameters"),
         (resnet, ["fc"], [], "at least one"),
-        (resnet, ["fc"], ["a", "a"], r"none twice \(got 'a'\)"),
+        (resnet, ["fc"], ["a", "a"], r"different names \(got 'a'\)"),
         (resnet, ["fc"], ["v1.0", "c"], r"without a dot.*\(got 'v1\.0'\).*to 'v1_0'"),
         (resnet, ["fc"], ["train", "c"], "attribute of nn.Module.*to 'train_task'"),
         (resnet, ["fc"], ["a", "training"], "attribute of nn.Module.*'training'"),
         (resnet, ["fc"], ["a", "_modules"], "attribute of nn.Module.*'_modules'"),
-        (resnet, ["fc"], ["a", ""], "not empty.*Give the task a name"),
+        (resnet, ["fc"], ["a", ""], "non-empty.*Give the task a name"),
         (resnet, ["fc"], ["a", 0], r"must be names \(got 0\)"),
-        (resnet, ["fc"], "ab", "at least one and none twice"),
+        (resnet, ["fc"], "ab", "different names, at least one"),
         (TiedLayers, ["first"], ["a", "b"], "'second': choose both"),
-        (Tied, ["output"], ["a", "b"], "count for 'embedding'"),
+        (Tied, ["output"], ["a", "b"], "belong to the layer 'embedding'"),
         (lambda: nn.Sequential(nn.LazyLinear(2)), ["0"], ["a", "b"], "Run the network once"),
         (Container, [""], ["a", "b"], "containers"),
         (lambda: nn.Sequential(HasTasks(2, 2)), ["0"], ["a", "b"], "attribute 'tasks'"),
@@ -87,7 +87,7 @@ def test_refuses_by_name(
     ("network", "layer", "changes", "said"),
     [
         (vit, "encoder.layers.encoder_layer_0.self_attention", {"init": "fresh"}, "has none"),
-        (Redraws, "", {"init": "fresh"}, "draws the modules inside it too"),
+        (Redraws, "", {"init": "fresh"}, "also initialises the modules inside it"),
         (resnet, "fc", {"init": "zeros"}, "must be copy or fresh"),
         (resnet, "fc", {"bn": "shared"}, "must be per_task or mixed"),
     ],
@@ -101,9 +101,9 @@ def test_ways_that_there_are_not_are_refused(
 
 def test_refuses_a_second_split_and_unknown_tasks() -> None:
     split = split_layers(resnet(), ["fc"], ["a", "b"])
-    with pytest.raises(ReconError, match="split before"):
+    with pytest.raises(ReconError, match="already split"):
         split_layers(split, ["conv1"], ["a", "b"])
-    with pytest.raises(ReconError, match="split before"):
+    with pytest.raises(ReconError, match="already split"):
         split_layers(nn.Sequential(split), ["0.conv1"], ["a", "b"])
     with pytest.raises(UsageError, match="'c'"), only_task(split, "c"):
         pass

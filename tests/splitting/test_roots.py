@@ -116,11 +116,11 @@ def test_trains_and_is_taken_out(tmp_path: Path) -> None:
 
 
 def test_messages_name_it(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"\(got '\(root\)'\).*Inside it there are 0"):
+    with pytest.raises(UsageError, match=r"\(got '\(root\)'\).*It contains 0"):
         split_layers(nn.Sequential(nn.Linear(2, 2)), [ROOT], ["a", "b"])
     with pytest.raises(UsageError, match=r"reset_parameters.*\(got '\(root\)'\)"):
         build(tmp_path, ROOT, arch_args={"recon_init": "fresh"})
-    with pytest.raises(UsageError, match=r"layers are called \(root\), embed"):
+    with pytest.raises(UsageError, match=r"layers are \(root\), embed"):
         build(tmp_path, "root,last")
     network: Any = Tokens()
     network.embed.bias = nn.Parameter(torch.zeros(8))

@@ -71,9 +71,9 @@ def test_the_text_is_for_people_to_read() -> None:
         ({"heads": 1}, "it has the unknown key 'heads'"),
         ({"layers": "conv1"}, "its 'layers' is 'conv1'"),
         ({"layers": [1]}, "layers must be a sequence of names"),
-        ({"layers": ["a", "a"]}, "layers must be names, none twice"),
-        ({"tasks": []}, "tasks must name at least one task"),
-        ({"tasks": ["a", "a"]}, "tasks must be names, none twice"),
+        ({"layers": ["a", "a"]}, "layers must be different names"),
+        ({"tasks": []}, "tasks must contain at least one task"),
+        ({"tasks": ["a", "a"]}, "tasks must be different names"),
         ({"tasks": ["a.b"]}, "tasks must be names fit for modules"),
         ({"bn": "both"}, "bn must be per_task or mixed"),
         ({"init": "zero"}, "init must be copy or fresh"),
@@ -85,7 +85,9 @@ def test_the_text_is_for_people_to_read() -> None:
 )
 def test_what_is_damaged_or_newer_is_a_sentence(change: dict[str, Any], said: str) -> None:
     data = {**SPEC.to_dict(), **change}
-    with pytest.raises(ReconError, match=f"x.json does not say how a network was split: .*{said}"):
+    with pytest.raises(
+        ReconError, match=f"x.json does not record how a network was split: .*{said}"
+    ):
         SplitSpec.from_json(json.dumps(data), "x.json")
 
 
@@ -99,7 +101,7 @@ def test_what_is_missing_is_named(key: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"format": 1, "format": 2}', "NaN"])
 def test_what_is_something_else_is_a_sentence(text: str) -> None:
-    with pytest.raises(ReconError, match=r"x.json does not say how a network was split: .*\.$"):
+    with pytest.raises(ReconError, match=r"x.json does not record how a network was split: .*\.$"):
         SplitSpec.from_json(text, "x.json")
 
 

@@ -153,7 +153,7 @@ def test_trains_on_by_its_flag(tmp_path: Path) -> None:
         (lambda state: state.pop("encoder.two.bias"), r"lacks 1 .*\(encoder.two.bias, ...\)"),
         (lambda state: state.update({"encoder.six": torch.ones(1)}), "has beyond 1 .*encoder.six"),
         (lambda state: state.update({"encoder.two.bias": torch.ones(9)}), "size mismatch for enc"),
-        (lambda state: state.clear(), "holds no state dict"),
+        (lambda state: state.clear(), "does not contain a state dict"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(change: Any, said: str, tmp_path: Path) -> None:
@@ -168,10 +168,10 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReconError, match="cannot be read: No such file"):
         split_from(tmp_path, str(tmp_path / "none.pt"))
     (tmp_path / "text.pt").write_text("weights")
-    with pytest.raises(ReconError, match="no checkpoint of tensors alone"):
+    with pytest.raises(ReconError, match="not a checkpoint that contains only tensors"):
         split_from(tmp_path, str(tmp_path / "text.pt"))
     torch.save(Encoder(), tmp_path / "code.pt")
-    with pytest.raises(ReconError, match="no checkpoint of tensors alone"):
+    with pytest.raises(ReconError, match="not a checkpoint that contains only tensors"):
         split_from(tmp_path, str(tmp_path / "code.pt"))
 
 

@@ -100,10 +100,10 @@ def test_what_is_no_tensor_is_returned_as_it_is() -> None:
 
 
 def test_refuses_control_flow_on_which_tasks_disagree() -> None:
-    with pytest.raises(ReconError, match="different value for each task"):
+    with pytest.raises(ReconError, match="different values for the tasks"):
         bool((pair() > 5).any())
     assert bool((pair() >= 0).all())
-    with pytest.raises(ReconError, match="different value for each task"):
+    with pytest.raises(ReconError, match="different values for the tasks"):
         pair().sum().item()
 
 

@@ -24,12 +24,12 @@ def read(folder: Path, saved: Any = GOOD) -> Any:
 @pytest.mark.parametrize(
     ("saved", "said"),
     [
-        ({"state_dict": GOOD}, "Its entry 'state_dict' looks like one; save that alone"),
-        ({**GOOD, "epoch": 3}, r"'epoch' is no tensor \(it is of type int\)"),
-        ({float("nan"): torch.ones(1)}, "holds no state dict"),
-        ([torch.ones(1)], "holds no state dict"),
+        ({"state_dict": GOOD}, "Its entry 'state_dict' looks like one; save only that entry"),
+        ({**GOOD, "epoch": 3}, r"'epoch' is not a tensor \(its type is int\)"),
+        ({float("nan"): torch.ones(1)}, "does not contain a state dict"),
+        ([torch.ones(1)], "does not contain a state dict"),
         ({"model": GOOD, "optimizer": {"state": {}, "param_groups": []}}, "an optimiser's state"),
-        ({"model": GOOD, "optimizer": 3}, "an optimiser's state that is no state dict"),
+        ({"model": GOOD, "optimizer": 3}, "an optimiser's state that is not a state dict"),
     ],
 )
 def test_what_is_saved_is_no_state_dict(saved: Any, said: str, tmp_path: Path) -> None:
@@ -40,14 +40,14 @@ def test_what_is_saved_is_no_state_dict(saved: Any, said: str, tmp_path: Path) -
 def test_what_is_no_file_of_a_checkpoint(tmp_path: Path) -> None:
     file = tmp_path / "c.pt"
     file.touch()
-    with pytest.raises(ReconError, match="is empty, as after a full disk"):
+    with pytest.raises(ReconError, match="is empty, perhaps because a disk was full"):
         read_checkpoint("CHECKPOINT", file)
     with pytest.raises(ReconError, match="cannot be read: Is a directory"):
         read_checkpoint("CHECKPOINT", tmp_path)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ReconError, match="it is a device or a pipe"):
         read_checkpoint("CHECKPOINT", tmp_path / "pipe")
-    with pytest.raises(ReconError, match="is no checkpoint"):
+    with pytest.raises(ReconError, match="is not a checkpoint"):
         read_checkpoint("CHECKPOINT", "a\0b")
 
 
@@ -66,7 +66,11 @@ def test_numbers_of_another_kind_are_refused(tmp_path: Path) -> None:
         network = split_layers(nn.Sequential(nn.Linear(3, 2)), layers, ["a", "b"])
         for dtype, kind in ((torch.complex64, "complex"), (torch.int32, "whole")):
             checkpoint = read(tmp_path, {**GOOD, "0.weight": torch.ones(2, 3, dtype=dtype)})
-            with pytest.raises(ReconError, match=rf"0\.weight has {kind} .* the network real ones"):
+            with pytest.raises(
+                ReconError,
+                match=rf"0\.weight has {kind} .* the network has real "
+                r"numbers",
+            ):
                 load_model(network, checkpoint, lambda _: False)
         half = read(tmp_path, {key: value.half() for key, value in GOOD.items()})
         assert load_model(network, half, lambda _: False) == []
@@ -76,9 +80,9 @@ def test_numbers_of_another_kind_are_refused(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"exp_avg": torch.ones(9)}, r"exp_avg of the shape \[9\] for one of \[2, 3\]"),
-        ({"exp_avg": None}, "exp_avg that is no number"),
-        ({"step": "3"}, "step that is no number"),
-        ({"other": torch.ones(())}, "other that is no number, or none at all"),
+        ({"exp_avg": None}, "exp_avg that is missing or not a number"),
+        ({"step": "3"}, "step that is missing or not a number"),
+        ({"other": torch.ones(())}, "other that is missing or not a number"),
     ],
 )
 def test_an_optimisers_state_must_fit(change: dict[str, Any], said: str, tmp_path: Path) -> None:

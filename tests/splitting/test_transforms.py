@@ -89,14 +89,14 @@ def test_over_a_split_network(name: str, layer: str, x: Tensor) -> None:
 @pytest.mark.parametrize("name", OF_OUTPUTS)
 def test_over_an_activation_outside_of_the_block_is_refused(name: str, x: Tensor) -> None:
     out = apart(network(), ["2"])(x)
-    with pytest.raises(ReconError, match=r"per_task_calls\(\):`.* each of `\.by_task\(\)`"):
+    with pytest.raises(ReconError, match=r"per_task_calls\(\):`.* each value of `\.by_task\(\)`"):
         OF_OUTPUTS[name](out)
 
 
 @pytest.mark.parametrize("name", OF_NETWORKS)
 def test_over_a_network_outside_of_the_block_is_refused(name: str, x: Tensor) -> None:
     split = apart(network(), ["0"])
-    with pytest.raises(ReconError, match=r"per_task_calls\(\):`.* each of `\.by_task\(\)`"):
+    with pytest.raises(ReconError, match=r"per_task_calls\(\):`.* each value of `\.by_task\(\)`"):
         OF_NETWORKS[name](split, x)
 
 
@@ -136,5 +136,5 @@ def test_what_would_take_it_for_a_constant_is_refused(x: Tensor) -> None:
 
 def test_below_the_torch_functions_the_way_out_is_named(x: Tensor) -> None:
     both = TaskTensor([x, x + 1], tasks=TASKS)
-    with pytest.raises(ReconError, match=r"each of `\.by_task\(\)`"):
+    with pytest.raises(ReconError, match=r"each value of `\.by_task\(\)`"):
         func.functionalize(torch.sin)(both)

@@ -143,7 +143,7 @@ def test_an_unknown_version_of_checkpoints_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr(replacements, "GENERATORS", ("_another_name",))
     monkeypatch.setattr(replacements, "_all", replacements._Replacements())
     before = functions()
-    with pytest.raises(ReconError, match=r"keeps torch\.utils\.checkpoint in another way"):
+    with pytest.raises(ReconError, match=r"implements torch\.utils\.checkpoint differently"):
         split_layers(normed(0.1), ["0"], ["a", "b"])(rows())
     monkeypatch.undo()
     assert_same(before)

@@ -87,10 +87,10 @@ def test_a_row_that_a_crash_cut_off_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "is no log of GradOPS"),
-        ("step,loss\n1,2\n", "is no log of GradOPS"),
-        ("step,epoch,alpha,conflict_rate,w a,r b\n", "is no log of GradOPS"),
-        ("step,epoch,alpha,conflict_rate,w a,r a\n", "has no step yet"),
+        ("", "is not a log of GradOPS"),
+        ("step,loss\n1,2\n", "is not a log of GradOPS"),
+        ("step,epoch,alpha,conflict_rate,w a,r b\n", "is not a log of GradOPS"),
+        ("step,epoch,alpha,conflict_rate,w a,r a\n", "contains no step yet"),
         ("step,epoch,alpha,conflict_rate,w a,r a\n1,0,0\n", "is damaged: a line has 3 cells"),
         ("step,epoch,alpha,conflict_rate,w a,r a\n1,0,0,x,1,1\n", "is damaged"),
     ],
@@ -106,7 +106,7 @@ def test_a_log_that_is_missing_or_no_text_is_named(tmp_path: Path) -> None:
     with pytest.raises(ReconError, match="No such file"):
         read_log(tmp_path / "none.csv")
     (tmp_path / "run.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ReconError, match="it is no text in UTF-8"):
+    with pytest.raises(ReconError, match="it is not text in UTF-8"):
         read_log(tmp_path / "run.csv")
 
 
@@ -115,11 +115,11 @@ def test_no_run_writes_over_another(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(numbered, "note_ours", lambda path: None)
     monkeypatch.setattr(gradops_log, "note_ours", lambda path: None)
     write_some(tmp_path / "run.csv")
-    with pytest.raises(UsageError, match="file must name a new file"):
+    with pytest.raises(UsageError, match="file must be a new file"):
         CSVLog(tmp_path / "run.csv", TASKS, 0.0)
     late = CSVLog(tmp_path / "late.csv", TASKS, 0.0)
     write_some(tmp_path / "late.csv")  # by another run, meanwhile
-    with pytest.raises(UsageError, match="must name a new file"):
+    with pytest.raises(UsageError, match="must be a new file"):
         late.write(1, 0, step([1, 1, 1], [1, 1, 1]), [0, 1, 2])
     assert read_log(tmp_path / "late.csv").alpha == -1.5
 

@@ -68,7 +68,7 @@ def test_short_and_long_runs_are_drawn(tmp_path: Path, steps: int) -> None:
 
 def test_runs_of_other_tasks_are_refused(tmp_path: Path) -> None:
     logs = [make(0.0), make(1.0, tasks=("left", "other"))]
-    with pytest.raises(UsageError, match=r"two.csv must be of the same tasks .*left, right"):
+    with pytest.raises(UsageError, match=r"two.csv must have the same tasks .*left, right"):
         draw_logs(logs, tmp_path / "p.png", names=["one.csv", "two.csv"])
     with pytest.raises(UsageError, match="at least one"):
         draw_logs([], tmp_path / "p.png")

@@ -53,12 +53,12 @@ def test_static_weights_are_scaled_and_events_written(tmp_path: Path) -> None:
     ("flags", "says"),
     [
         (("--gradops_weights", "1,2,3"), "--gradops_weights must be 2 numbers"),
-        (("--gradops_weights", "1;2"), "must be numbers with commas"),
+        (("--gradops_weights", "1;2"), "must be a comma-separated list of numbers"),
         (("--gradops_weights", "1,0"), "must be finite numbers above 0"),
         (("--gradops_weights", "1,2", "--gradops_alpha", "1"), "Leave one of the two out"),
         (("--gradops_alpha", "nan"), "--gradops_alpha must be a finite number"),
         (("--gradops_log", "run.txt"), "--gradops_log must be a file name that ends in .csv"),
-        (("--gradops_log", "old.csv"), "--gradops_log must name a new file"),
+        (("--gradops_log", "old.csv"), "--gradops_log must be a new file"),
         (("--gradops_tensorboard", "old.csv"), "--gradops_tensorboard must be a folder"),
     ],
 )

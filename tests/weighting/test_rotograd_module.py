@@ -62,7 +62,7 @@ def test_a_second_call_of_a_head_is_refused_where_it_matters() -> None:
     twice = sum(rotograd.rotate(z, "t0").sum() for _ in range(2))
     with pytest.raises(ReconError, match="several calls of the head of task 't0'"):
         rotograd.backward({"t0": twice})
-    with pytest.raises(ReconError, match="got nothing"):
+    with pytest.raises(ReconError, match="received no input"):
         rotograd.backward({"t1": twice})
 
 
@@ -157,7 +157,7 @@ def test_the_state_can_be_loaded_into_a_new_module() -> None:
     assert new.steps == 3
     train(new, problem, 1)
     other = RotoGrad(problem.tasks, 4).double()
-    with pytest.raises(UsageError, match="map must be that of the rotations"):
+    with pytest.raises(UsageError, match="map must be the other one"):
         other.load_state_dict(rotograd.state_dict())
     with pytest.raises(ReconError, match="rotations for the tasks t0, t1, t2, but"):
         RotoGrad(["t0", "other"]).load_state_dict(rotograd.state_dict())

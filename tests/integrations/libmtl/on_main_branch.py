@@ -118,7 +118,7 @@ def checkpoints() -> dict[str, Any]:
         )
         split = Path(folder) / "split.pt"
         torch.save(make(*recon(folder)).model.state_dict(), split)
-        found["split before"] = refusal(lambda: make(*flags, load_path=split))
+        found["already split"] = refusal(lambda: make(*flags, load_path=split))
     return found
 
 

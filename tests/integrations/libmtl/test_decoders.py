@@ -90,7 +90,7 @@ def test_a_plain_dict_of_decoders_is_trained(capsys: pytest.CaptureFixture[str])
         (["a", "forward"], r"attribute of nn\.ModuleDict \(got 'forward'\).*'forward_task'"),
         (["a", "training"], r"\(got 'training'\)"),
         (["a", "keys"], r"\(got 'keys'\)"),
-        (["", "b"], r"not empty.*\(got ''\)"),
+        (["", "b"], r"non-empty.*\(got ''\)"),
         ([0, 1], r"texts.*\(got 0\)"),
         ([], "at least one task"),
     ],
@@ -130,7 +130,7 @@ def test_a_scripts_own_container_names_its_tasks_as_it_likes() -> None:
 
 
 def test_the_library_says_the_same() -> None:
-    said = re.escape("(got 'v1.0'). Rename the task, to 'v1_0', say.")
+    said = re.escape("(got 'v1.0'). Rename the task, for example to 'v1_0'.")
     with pytest.raises(UsageError, match=f"tasks must be names fit for modules.*{said}"):
         split_layers(Encoder(), ["one"], ["v1.0", "b"])
     with pytest.raises(UsageError, match=f"tasks must be names fit for modules.*{said}"):

@@ -77,16 +77,17 @@ PLAIN = "with --weighting EW, --arch HPS, --optim adam and no --scheduler"
         ),
         (
             "--arch Recon --recon_k 3 --recon_select_seed 4",
-            "--recon_select_seed has no effect with --recon_select conflict, which draws nothing",
+            "--recon_select_seed has no effect with --recon_select conflict, which is not random",
         ),
         (
             "--arch Recon --recon_k 3 --recon_select last --recon_s -0.05",
-            "--recon_s has no effect with --recon_select last, which looks at no conflicts",
+            "--recon_s has no effect with --recon_select last, which does not use conflicts",
         ),
         (
             "--arch Recon --recon_k 3 --recon_select norms --recon_layers a --recon_select_seed 4",
-            "--recon_layers has no effect with --recon_select norms, which looks at no conflicts; "
-            "--recon_select_seed has no effect with --recon_select norms, which draws nothing",
+            "--recon_layers has no effect with --recon_select norms, which does not use "
+            "conflicts; --recon_select_seed has no effect with --recon_select norms, which is "
+            "not random",
         ),
         (
             "--weighting RotoGrad --rotograd_mode scale --rotograd_map matrix_exp",

@@ -132,7 +132,7 @@ def test_a_checkpoint_fits_or_is_refused(answers: dict[str, Any]) -> None:
     assert found["other weighting"] == found["split anew"] == ""
     assert "missing: encoder.0.weight" in found["other encoder"]
     assert "unexpected: encoder.one.weight" in found["other encoder"]
-    assert "1 task-specific layers (encoder.two)" in found["split before"]
+    assert "1 task-specific layers (encoder.two)" in found["already split"]
 
 
 def test_a_solver_that_is_not_installed_is_named(answers: dict[str, Any]) -> None:

@@ -164,7 +164,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--load_path must be a checkpoint.*nowhere"):
         load_strictly(Network(), tmp_path / "nowhere.pt")
     torch.save({"epoch": 3}, tmp_path / "other.pt")
-    with pytest.raises(ReconError, match=r"holds no state dict.*'epoch' is no tensor"):
+    with pytest.raises(ReconError, match=r"does not contain a state dict.*'epoch' is not a tensor"):
         load_strictly(Network(), tmp_path / "other.pt")
 
 

@@ -56,6 +56,7 @@ def test_the_hook_tells_what_was_missed_and_what_was_asked() -> None:
     found = report((8, 6, 1), 2, hook)
     assert found.missed == 3
     assert (
-        found.on.sentence == "How sure the 2 worst layers are cannot be told: 8 steps are too few."
+        found.on.sentence == "The certainty of the 2 worst layers cannot be estimated: 8 steps "
+        "are too few."
     )
     assert report((8, 6, 1)).on.sentence == ""

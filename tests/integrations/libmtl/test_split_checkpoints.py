@@ -310,7 +310,7 @@ def test_a_split_that_a_file_tells_of_wrongly_is_refused(tmp_path: Path) -> None
     other = spec_of(make(arch_args=recon(recon_layers="two,one")).model)
     assert other is not None
     write_beside(file, other)
-    with pytest.raises(ReconError, match="two has no values of its own for the task 'a'"):
+    with pytest.raises(ReconError, match="two has no values for the task 'a'"):
         make(arch_args={"recon_from": str(file)})
 
 

@@ -74,7 +74,7 @@ def test_late_joiner_that_differs_is_refused_in_words(
     before = trials(first)
     with pytest.raises(ReconError) as raised:
         agree(late, fingerprint(**changes))
-    assert f"was begun for another search: {says} changed since then" in str(raised.value)
+    assert f"was created for another search: {says} changed since then" in str(raised.value)
     assert str(raised.value).startswith("The study 'digits' in ")
     assert late.storage.address.shown in str(raised.value)
     assert trials(first) == before

@@ -112,10 +112,10 @@ def test_escaped_secrets_are_hidden_in_each_spelling() -> None:
         (f"redis://:{SECRET}@h", "must begin with one of"),
         (f"postgresql://u:p@{SECRET}@h/d", "write `@` as %40"),
         (f"postgresql://u:p@h:{SECRET}/d", "the port is a number"),
-        (f"postgresql://u:{SECRET}@h", "must name a database"),
-        ("sqlite://", "must name a file"),
-        ("sqlite:///:memory:", "must name a file"),
-        ("sqlite:///file:x?mode=memory&uri=true", "must name a file"),
+        (f"postgresql://u:{SECRET}@h", "must contain the name of a database"),
+        ("sqlite://", "must contain a file name"),
+        ("sqlite:///:memory:", "must contain a file name"),
+        ("sqlite:///file:x?mode=memory&uri=true", "must contain a file name"),
         ("sqlite://host/study.db", "must be sqlite:///FILE"),
         ("sqlite:///study.db?timeout=1", "must be sqlite:///FILE"),
     ],
@@ -177,7 +177,7 @@ class TestSQLite:
         file = tmp_path / "notes.txt"
         file.write_text("Buy milk. " * 200)
         said = refusal(f"sqlite:///{file}")
-        assert f"The database sqlite:///{file} is no sound SQLite database: file is not" in said
+        assert f"The database sqlite:///{file} is not a valid SQLite database: file is not" in said
         assert file.read_text() == "Buy milk. " * 200
 
     @pytest.mark.parametrize("name", ["none/study.db", "."])
@@ -197,7 +197,9 @@ class TestSQLite:
             with closing(sqlite3.connect(file)) as connection, connection:
                 connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
             said = refusal(sqlite_url)
-            assert f"Another version of Optuna made the tables in the database {sqlite_url}" in said
+            assert (
+                f"The tables in the database {sqlite_url} were created by another version of Optuna"
+            ) in said
             assert way_out in said
 
 
@@ -207,7 +209,7 @@ class TestPostgreSQL:
     def test_user_without_rights(self, guarded: Postgres, postgres_url: str) -> None:
         name = postgres_url.partition("/study_")[2].partition("?")[0]
         said = refusal(guarded.url(f"study_{name}", GUARDED))
-        assert "may not do there what a study needs: permission denied for schema public" in said
+        assert "lacks permissions that a study needs: permission denied for schema public" in said
         assert "guarded:***@" in said
 
     def test_user_with_rights(self, guarded: Postgres, opened: Open) -> None:
@@ -220,13 +222,13 @@ class TestPostgreSQL:
 
     def test_wrong_password(self, guarded: Postgres) -> None:
         said = refusal(guarded.url("postgres", f"guarded:{SECRET}x"))
-        assert "does not let this user in: connection failed: connection to server on" in said
+        assert "does not accept this user: connection failed: connection to server on" in said
         assert 'password authentication failed for user "guarded"' in said
-        assert "does not let this user in" in refusal(guarded.url("postgres", "guarded:"))
+        assert "does not accept this user" in refusal(guarded.url("postgres", "guarded:"))
 
     def test_unknown_user_and_database(self, guarded: Postgres) -> None:
         said = refusal(guarded.url("postgres", f"nobody:{SECRET}"))
-        assert "does not let this user in" in said
+        assert "does not accept this user" in said
         assert 'role "nobody" does not exist' in said
         assert "does not exist: connection failed" in refusal(guarded.url("none"))
 
@@ -263,11 +265,11 @@ class TestMariaDB:
             "GRANT ALL ON theirs.* TO guarded@localhost",
         )
         said = refusal(mariadb.url("reading", GUARDED))
-        assert "may not do there what a study needs: CREATE command denied" in said
+        assert "lacks permissions that a study needs: CREATE command denied" in said
         said = refusal(mariadb.url("closed", GUARDED))
-        assert "may not do there what a study needs: Access denied" in said
+        assert "lacks permissions that a study needs: Access denied" in said
         said = refusal(mariadb.url("theirs", f"guarded:{SECRET}x"))
-        assert "does not let this user in: Access denied for user 'guarded'@'localhost'" in said
+        assert "does not accept this user: Access denied for user 'guarded'@'localhost'" in said
         assert "does not exist: Unknown database 'none'" in refusal(mariadb.url("none"))
         with opened(mariadb.url("theirs", GUARDED)).engine.connect() as connection:
             assert connection.exec_driver_sql("SELECT @@time_zone").scalar() == "+00:00"

@@ -62,7 +62,7 @@ def _survived(
         assert first.read_bytes() == second.read_bytes()
     said = crew.said()
     assert "Traceback" not in said
-    assert said.count("cannot be reached") == said.count("is there again") == 2
+    assert said.count("cannot be reached") == said.count("is available again") == 2
     storage = open_storage(Address.parse(url))
     study = optuna.load_study(study_name="digits/runs", storage=storage)
     counted = [t.state for t in study.get_trials() if "outcome" in t.user_attrs]
@@ -116,7 +116,7 @@ def test_database_that_stays_away_is_given_up(own_postgres: Postgres, worker: Wo
     with pytest.raises(StorageError) as raised:
         claims.find("k")
     assert "cannot be reached: connection" in str(raised.value)
-    assert "the same command then goes on" in str(raised.value)
+    assert "the same command then resumes" in str(raised.value)
     assert "psycopg" not in "".join(traceback.format_exception(raised.value)).split("Error: ")[0]
     assert len(said) == 1
     assert said[0].endswith("Waiting for it, for up to 0.00833333 minutes.")

@@ -209,8 +209,8 @@ def test_result_of_a_run_that_was_taken_over_is_dropped(hire: Hire, diary: Path)
     assert slow.run("plan-1", follow) == taken_over[0]
     assert slow.record("plan-1") == other.record("plan-1")
     assert slow.said == [
-        "The run plan-1 was taken over by another worker while nothing was heard of this one, so "
-        "what was made of it here is dropped."
+        "The run plan-1 was taken over by another worker because this one did not respond, so "
+        "its result here is discarded."
     ]
     assert begun(diary) == ["plan-1", "plan-1"]
 
@@ -238,5 +238,5 @@ def test_run_is_ended_as_soon_as_it_is_known_to_be_taken_over(hire: Hire, diary:
 def test_record_of_another_script_is_refused(hire: Hire) -> None:
     one, other = hire(), hire()
     one.run("plan-1")
-    with pytest.raises(ReconError, match="damaged, or of another script"):
+    with pytest.raises(ReconError, match="damaged, or belongs to another script"):
         other.runner.run(Job("main.py", (), other.folder / "runs" / "plan-1.jsonl", "else"))

@@ -126,11 +126,11 @@ def test_trials_of_others_that_do_not_fit_are_refused_in_words(url: str, join: J
     one.study.add_trial(
         create_trial(params={"alpha": "a"}, distributions={"alpha": other}, value=1.0)
     )
-    with pytest.raises(ReconError, match="cannot be together"):
+    with pytest.raises(ReconError, match="incompatible"):
         one.add(running())
     with pytest.raises(ReconError, match=r"'digits' in .* has a trial") as raised:
         one.renew("has a trial (0) of another program", [])
-    assert "left as it is" in str(raised.value)
+    assert "not changed" in str(raised.value)
     assert len(one.study.get_trials()) == 1
 
 
@@ -146,5 +146,5 @@ def test_file_of_other_objectives_is_set_aside(tmp_path: Path) -> None:
     assert not two.lost(0)
     two.close()
     assert len(said) == 1
-    assert "has other objectives. It was set aside as study.db.damaged-1." in said[0]
+    assert "has other objectives. It was renamed to study.db.damaged-1." in said[0]
     assert isinstance(two.study, optuna.Study)

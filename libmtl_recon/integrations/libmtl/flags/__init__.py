@@ -1,10 +1,10 @@
-"""Our command-line flags, added to LibMTL's parser: one file a method.
+"""The command-line flags of this package, added to LibMTL's parser: one file per method.
 
 Each of these modules has ``add(parser)``, ``values(params)`` (checked, as LibMTL's ``weight_args``
 or ``arch_args``) and ``HOME``, the module of the LibMTL class of the method's name. Those of
-architectures have ``refuse_idle(params)`` for what makes no sense without them; where some of the
-method's flags have no effect in some of its ways, ``idle(params)`` says why, by dest. Flags for
-any method are in ``training``.
+architectures have ``refuse_idle(params)``, which refuses flags that make no sense without them; if
+some of the method's flags have no effect in some of its modes, ``idle(params)`` returns the
+reasons, by dest. Flags for any method are in ``training``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ARCHITECTURES: dict[str, ModuleType] = {"Recon": recon}
 
 
 def add_flags(libmtl: ModuleType) -> None:
-    """Add our flags to ``LibMTL_args``, once.
+    """Add the flags of this package to ``LibMTL_args``, once.
 
     Raises:
         UsageError: A script has added one of them before.

@@ -1,4 +1,4 @@
-"""A script's own flags must not be ours: told once, by name, instead of by argparse's traceback."""
+"""Refuse a script's flag that this package also adds, in one message that names it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _dests: dict[str, str] = {}  # by flag
 
 @contextmanager
 def claiming(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """Take the flags that are added inside the ``with`` block for ours, and guard them.
+    """Register the flags that are added inside the ``with`` block as ours, and guard them.
 
     Args:
         parser: LibMTL's.
 
     Raises:
-        UsageError: One of them is there already.
+        UsageError: One of them exists already.
     """
     before = frozenset(parser._option_string_actions)
     try:
@@ -38,7 +38,7 @@ def claiming(parser: argparse.ArgumentParser) -> Iterator[None]:
 
 
 def found_in(error: argparse.ArgumentError) -> UsageError | None:
-    """What to say instead of this error, if one of its flags is ours."""
+    """Return the error to show instead of this one, if one of its flags is ours."""
     names = (error.argument_name or "").split("/")
     ours = [name for name in names if name in _dests]
     return _taken(ours[0], _dests[ours[0]]) if ours else None
@@ -82,14 +82,14 @@ def _add_mutually_exclusive_group(container: Any, **kwargs: Any) -> Any:
 def _taken(flag: str, dest: str) -> UsageError:
     return UsageError(
         flag,
-        "must be left to libmtl-recon, whose flag it is",
+        "must not be added by a script, because libmtl-recon adds this flag",
         f"added by {Path(sys.argv[0]).name}",
-        "Give the script's own flag another name, and another dest; to give ours another default, "
-        f"use LibMTL_args.set_defaults({dest}=...).",
+        "Give the script's flag another name and another dest; to change the default of "
+        f"libmtl-recon's flag, use LibMTL_args.set_defaults({dest}=...).",
     )
 
 
 def _end(error: UsageError) -> NoReturn:
-    """End the program as argparse ends it for a wrong value."""
+    """End the program as argparse does for a wrong value."""
     warn(f"{Path(sys.argv[0]).name}: error: {error}")
     raise SystemExit(error.exit_status)

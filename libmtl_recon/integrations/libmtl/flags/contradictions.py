@@ -1,4 +1,4 @@
-"""Flags of ``--arch Recon`` that contradict the checkpoint by which the network is built."""
+"""Refuse flags of ``--arch Recon`` that contradict the checkpoint of the network."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from libmtl_recon.integrations.libmtl.splits import base_of
 
 
 def refuse_contradictions(split: SplitSource, params: Any) -> None:
-    """Refuse flags that were given, and say otherwise than a checkpoint.
+    """Refuse flags that were given and contradict a checkpoint.
 
-    The layers that ``--recon_layers`` names are compared once the network is there.
+    The layers in ``--recon_layers`` are compared once the network is built.
 
     Args:
-        split: What the checkpoint says.
+        split: The split recorded in the checkpoint.
         params: A script's arguments.
 
     Raises:
-        UsageError: There is one.
+        UsageError: A flag contradicts the checkpoint.
     """
     spec, origin = split.spec, split.spec.origin
     known = {
@@ -38,17 +38,17 @@ def refuse_contradictions(split: SplitSource, params: Any) -> None:
         if value is not None and given(params, dest) and getattr(params, dest) != value:
             raise UsageError(
                 f"--{dest}",
-                f"must be {value}, as it was of the network in {split.source}",
+                f"must be {value}, as for the network in {split.source}",
                 getattr(params, dest),
-                "Leave it out: the network is built as the checkpoint says.",
+                "Leave it out: the network is built as recorded in the checkpoint.",
             )
 
 
 def given(params: Any, dest: str) -> bool:
-    """Whether a flag was given, so that its value is meant.
+    """Return whether a flag was given explicitly.
 
-    It was if its value is not the default, or if it stands on the command line; or if the script
-    wrote its arguments by hand, without ``prepare_args``.
+    It was if its value is not the default, if it is on the command line, or if the script creates
+    its arguments without ``prepare_args``.
 
     Args:
         params: A script's arguments.

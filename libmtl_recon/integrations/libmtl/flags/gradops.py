@@ -19,44 +19,44 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--gradops_alpha",
         type=float,
         default=DEFAULT_ALPHA,
-        help="exponent of the trade-off between tasks: above 0 the dominating tasks gain, below "
-        "0 the dominated; useful from -5 to 5 (default: %(default)s, a plain sum of the "
-        "deconflicted gradients)",
+        help="exponent alpha of the trade-off between tasks: above 0 the dominating tasks gain, "
+        "below 0 the dominated tasks; useful values are from -5 to 5 (default: %(default)s, the "
+        "plain sum of the deconflicted gradients)",
     )
     group.add_argument(
         "--gradops_weights",
         metavar="W,W,...",
-        help="static weights of the deconflicted gradients instead of those that alpha makes, one "
-        "a task in the order of the tasks, above 0; they are scaled to a mean of 1",
+        help="static weights of the deconflicted gradients, which replace those computed from "
+        "alpha: one per task in the order of the tasks, above 0; they are scaled to a mean of 1",
     )
     group.add_argument(
         "--gradops_stationary",
         metavar="WHAT",
         default=DEFAULT_STATIONARY,
-        help="what is done where all deconflicted gradients are zero, though some direction may "
-        "help all tasks: stop, as in the paper, or min_norm, the shortest convex combination of "
-        "the gradients (default: %(default)s)",
+        help="update if all deconflicted gradients are zero, although some direction may "
+        "improve all tasks: stop (none, as in the paper) or min_norm (the shortest convex "
+        "combination of the gradients) (default: %(default)s)",
     )
     group.add_argument(
         "--gradops_log",
         metavar="FILE",
-        help="write each step's weights, speeds and conflict rate to this new .csv file; "
-        "`libmtl-recon gradops plot` draws it",
+        help="write the weights, relative speeds and conflict rate of each step to this new "
+        ".csv file; `libmtl-recon gradops plot` plots it",
     )
     group.add_argument(
         "--gradops_tensorboard",
         metavar="DIR",
-        help="log the same to this folder for TensorBoard",
+        help="log the same values to this folder for TensorBoard",
     )
 
 
 def values(params: argparse.Namespace) -> dict[str, Any]:
-    """The checked values that the weighting's ``backward`` gets; only those that were given.
+    """Check the flags; return those that were given, for the weighting's ``backward``.
 
     Raises:
-        UsageError: A value breaks its rule; of the static weights, their number is looked at when
-            the tasks are known.
-        ReconError: TensorBoard is asked for and not installed.
+        UsageError: A value is invalid. The number of static weights is checked once the tasks are
+        known.
+        ReconError: TensorBoard is requested but not installed.
     """
     from libmtl_recon.weighting.gradops import check_alpha, check_stationary
     from libmtl_recon.weighting.gradops_log import check_log
@@ -92,9 +92,9 @@ def _static(given: Any, alpha: float) -> list[float]:
     except (TypeError, ValueError) as error:
         raise UsageError(
             "--gradops_weights",
-            "must be numbers with commas between them",
+            "must be a comma-separated list of numbers",
             given,
-            "Write them as in 0.5,1,1.5.",
+            "Write them as, for example, 0.5,1,1.5.",
         ) from error
     with naming(alpha="--gradops_alpha"):
         check_static("--gradops_weights", weights, len(weights), alpha)

@@ -1,7 +1,7 @@
-"""Flags that were given and change nothing are said: a row of a table may rest on one.
+"""Report flags that were given and have no effect: results may wrongly be attributed to one.
 
-Only what stands on the command line counts. What a script sets by itself, in its parser's defaults
-or in the arguments that it made of it, is its own affair.
+Only flags on the command line are considered, not values that a script sets itself, in its
+parser's defaults or in the parsed arguments.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _said: set[str] = set()
 
 
 def remember_libmtls(parser: argparse.ArgumentParser) -> None:
-    """Remember which flags are LibMTL's: before any of ours is added, or a script's."""
+    """Remember which flags are LibMTL's, before this package or a script adds any."""
     _libmtls.update(action.dest for action in parser._actions)
 
 
 def add_owned(
     parser: argparse.ArgumentParser, chooser: str, methods: Mapping[str, ModuleType]
 ) -> None:
-    """Add the flags of some methods to a parser, and remember whose they are.
+    """Add the flags of some methods to a parser, and remember to which method each belongs.
 
     Args:
         parser: LibMTL's.
@@ -62,13 +62,13 @@ def say_idle(
     methods: Mapping[str, ModuleType],
     read: Collection[str],
 ) -> None:
-    """Say on stderr, once, which flags of the command line have no effect.
+    """Report on stderr, once, which flags of the command line have no effect.
 
     Args:
         parser: LibMTL's.
-        params: What the script made of the command line.
+        params: The script's parsed arguments.
         methods: The modules of our flags, by the methods' names.
-        read: The dests of LibMTL's flags of which it makes arguments in this run.
+        read: The dests of LibMTL's flags that ``prepare_args`` uses in this run.
     """
     line = idle_line(given_flags(parser, sys.argv[1:]), params, methods, read)
     if line and line not in _said:
@@ -77,15 +77,15 @@ def say_idle(
 
 
 def forget_said() -> None:
-    """Forget what was said of a script that has ended, for the next one in this process."""
+    """Forget the messages about a script that has ended, for the next one in this process."""
     _said.clear()
 
 
 def given_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, str]:
-    """The dests of the flags on a command line, and how each is called; argparse's rules.
+    """Return the dests of the flags on a command line and their names, by argparse's rules.
 
     Args:
-        parser: Knows the flags.
+        parser: The parser that defines the flags.
         words: The command line.
     """
     known = parser._option_string_actions
@@ -109,11 +109,11 @@ def idle_line(
     methods: Mapping[str, ModuleType],
     read: Collection[str],
 ) -> str:
-    """What is to be said of the flags without effect; empty where each has one.
+    """Return the message about flags without effect; empty if each has one.
 
     Args:
         given: The given flags, by dest.
-        params: What the script made of them.
+        params: The script's parsed arguments.
         methods: See :func:`say_idle`.
         read: See :func:`say_idle`.
     """
@@ -140,7 +140,7 @@ def idle_line(
 
 
 def _rest(params: Any) -> str:
-    """What LibMTL's own flags are for."""
+    """Describe what LibMTL's own flags are for."""
     scheduler = getattr(params, "scheduler", None)
     last = "no --scheduler" if scheduler is None else f"--scheduler {scheduler}"
     chosen = f"--weighting {params.weighting}, --arch {params.arch}, --optim {params.optim}"

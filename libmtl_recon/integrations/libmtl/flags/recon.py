@@ -27,14 +27,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--recon_k",
         type=int,
-        help="how many of the worst layers become task-specific; required with --arch Recon",
+        help="number of layers, of those that conflict most, that become task-specific; "
+        "required with --arch Recon",
     )
     group.add_argument(
         "--recon_s",
         type=float,
         default=DEFAULT_S,
-        help="severity: a conflict counts where the cosine of two tasks' gradients is below it; "
-        "a multiple of 0.005 above -1 and up to 0 (default: %(default)s)",
+        help="severity S: two tasks conflict in a layer if the cosine of their gradients is "
+        "below S; a multiple of 0.005, above -1 and at most 0 (default: %(default)s)",
     )
     group.add_argument(
         "--recon_select",
@@ -46,14 +47,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--recon_select_seed",
         type=int,
         metavar="N",
-        help="seed of a choice at random (default: that of --seed)",
+        help="seed of a random choice (default: that of --seed)",
     )
     group.add_argument(
         "--recon_layers",
         metavar="FROM",
         help="where the layers come from, instead of the newest profile that fits: the ID of a "
-        "profile in the cache; a file with an exported one, a JSON object {layer: score} or a JSON "
-        "list of layers; or the layers' names with commas between them, worst first",
+        "profile in the cache; a file with an exported profile, a JSON object {layer: score} or "
+        "a JSON list of layers; or the comma-separated names of the layers, worst first",
     )
     group.add_argument(
         "--recon_base",
@@ -66,33 +67,34 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--recon_bn",
         metavar="|".join(BN),
         default=BN[0],
-        help="running statistics of batch norms that stay shared but stand behind a split: a "
-        "task's own, or one buffer that all tasks feed, as the program of the paper's authors has "
-        "it (default: %(default)s)",
+        help="running statistics of batch norms that stay shared but are behind a split: one "
+        "set per task, or one buffer that all tasks update, as in the program of the paper's "
+        "authors (default: %(default)s)",
     )
     group.add_argument(
         "--recon_init",
         metavar="|".join(INIT),
         default=INIT[0],
-        help="the tasks' copies start equal, or each is drawn anew (default: %(default)s)",
+        help="the tasks' copies start equal, or each is initialised anew (default: %(default)s)",
     )
     group.add_argument(
         "--recon_from",
         metavar="FILE",
-        help="split a trained network and go on: a state dict of the network before its split "
-        "(the model's or the encoder's), or {'model': state dict, 'optimizer': state dict}, saved "
-        "by torch.save; or go on with one that is split, whose file says how",
+        help="split a trained network and continue training: a state dict of the network before "
+        "its split (the model's or the encoder's), or {'model': state dict, 'optimizer': state "
+        "dict}, saved by torch.save; or continue with a network that is already split, whose "
+        "file records how",
     )
 
 
 def values(params: argparse.Namespace) -> dict[str, Any]:
-    """The checked values that the architecture's constructor gets.
+    """Check the flags and return the values for the architecture's constructor.
 
-    Where a checkpoint says how the network is split, that counts; flags that were left out follow.
+    If a checkpoint records how the network is split, flags that were left out take its values.
 
     Raises:
-        UsageError: K is missing or below 1, S is no severity, a name is none that there is, or a
-            flag contradicts the checkpoint.
+        UsageError: K is missing or below 1, S is not a valid severity, a name is unknown, or a
+        flag contradicts the checkpoint.
         ReconError: The checkpoint cannot be read.
     """
     from libmtl_recon.conflicts.profile import check_severity
@@ -112,8 +114,8 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
             "--recon_k",
             "must be given with --arch Recon, as a whole number of layers from 1 up",
             wanted,
-            "Say how many of the worst layers each task gets for itself, e.g. --recon_k 12; "
-            "`libmtl-recon layers show` has the ranking.",
+            "It is the number of layers of which each task gets its own copy, e.g. --recon_k "
+            "12; `libmtl-recon layers show` shows the ranking.",
         )
     check_severity("--recon_s", severity)
     select = getattr(params, "recon_select", "conflict")
@@ -143,16 +145,16 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
         if found.get("recon_init") == "fresh":
             raise UsageError(
                 "--recon_init",
-                "must be copy with --recon_from, whose trained values the copies are to have",
+                "must be copy with --recon_from, because the copies get its trained values",
                 "fresh",
-                "Leave one of the two out.",
+                "Leave out one of the two.",
             )
         found["recon_from"] = start
     return found
 
 
 def _split(params: Any) -> Any:
-    """What a checkpoint says of how the network is split; None if none does."""
+    """Return the split recorded in a checkpoint; None if there is none."""
     from libmtl_recon.integrations.libmtl.split_source import split_source
 
     made = getattr(params, "recon_split", None)  # by `values`, of the flags before
@@ -162,7 +164,7 @@ def _split(params: Any) -> Any:
 
 
 def _files(params: Any) -> tuple[Any, Any]:
-    """The checkpoints of ``--load_path`` and ``--recon_from``; None for what is not given."""
+    """Return the checkpoints of ``--load_path`` and ``--recon_from``; None for those not given."""
     from libmtl_recon.integrations.libmtl.split_source import loads_models
 
     load_path = getattr(params, "load_path", None) if loads_models() else None
@@ -184,19 +186,19 @@ def _as_saved(split: Any, params: Any) -> dict[str, Any]:
 
 
 def idle(params: Any) -> dict[str, str]:
-    """Why some of the flags have no effect with ``--arch Recon``, by dest."""
+    """Return why some of the flags have no effect with ``--arch Recon``, by dest."""
     select = getattr(params, "recon_select", "conflict")
     found = {}
     if select not in SEEDED:
-        found["recon_select_seed"] = f"with --recon_select {select}, which draws nothing"
+        found["recon_select_seed"] = f"with --recon_select {select}, which is not random"
     if select not in MEASURED:
         for dest in ("recon_s", "recon_layers"):
-            found[dest] = f"with --recon_select {select}, which looks at no conflicts"
+            found[dest] = f"with --recon_select {select}, which does not use conflicts"
     return found
 
 
 def refuse_idle(params: Any) -> None:
-    """Refuse a trained network that another architecture would not start from.
+    """Refuse a trained network for an architecture that does not use it.
 
     Raises:
         UsageError: It is given.
@@ -205,17 +207,17 @@ def refuse_idle(params: Any) -> None:
     if start is not None:
         raise UsageError(
             "--recon_from",
-            "must be given with --arch Recon, which splits the network in it",
+            "must be given with --arch Recon, which splits the network in the file",
             start,
-            "Add --arch Recon, or leave --recon_from out to start anew.",
+            "Add --arch Recon, or leave out --recon_from to start a new training.",
         )
 
 
 def base_of(params: Any) -> str:
-    """The architecture that is split.
+    """Return the architecture that is split.
 
     Raises:
-        UsageError: LibMTL has none of this name, or it shares no layers.
+        UsageError: LibMTL has no architecture with this name, or it shares no layers.
     """
     from libmtl_recon.integrations.libmtl.architectures.recon import recon_over
     from libmtl_recon.integrations.libmtl.flags.contradictions import refuse_contradictions

@@ -31,32 +31,32 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--rotograd_mode",
         metavar="MODE",
         default=_SETTINGS["mode"],
-        help="full: rotations, and one magnitude for all gradients; rotate: rotations alone; "
-        "scale: the magnitude alone; gradnorm: rotations and GradNorm's learned weights, as in "
-        "the first version of the paper (default: %(default)s)",
+        help="full: one rotation per task, and a common magnitude for all gradients; rotate: "
+        "only the rotations; scale: only the magnitude; gradnorm: rotations and GradNorm's "
+        "learned weights, as in the first version of the paper (default: %(default)s)",
     )
     group.add_argument(
         "--rotograd_lr",
         type=float,
         metavar="LR",
-        help="learning rate of the rotations, which have an Adam of their own; at most the "
-        f"network's --lr (default: {DEFAULT_LR:g}, or half of --lr where that is lower)",
+        help="learning rate of the rotations, which have their own Adam optimiser; at most the "
+        f"network's --lr (default: {DEFAULT_LR:g}, or half of --lr if that is lower)",
     )
     group.add_argument(
         "--rotograd_decay",
         type=float,
         metavar="D",
         default=DEFAULT_DECAY,
-        help="factor of that learning rate from step to step, below 1: the rotations must learn "
-        "more slowly than the network throughout the run (default: %(default)s)",
+        help="factor of that learning rate per step, below 1: the rotations must learn more "
+        "slowly than the network throughout the run (default: %(default)s)",
     )
     group.add_argument(
         "--rotograd_burn_in",
         type=int,
         metavar="N",
         default=_SETTINGS["burn_in"],
-        help="the first norms and losses, with which the later ones are compared, are taken at the "
-        "first step and again after this many (default: %(default)s)",
+        help="the initial norms and losses, with which later ones are compared, are taken in "
+        "the first step and again after N steps (default: %(default)s)",
     )
     group.add_argument(
         "--rotograd_every",
@@ -69,13 +69,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--rotograd_size",
         type=int,
         metavar="M",
-        help="rotate the first M channels of the representation only (default: all)",
+        help="rotate only the first M channels of the representation (default: all)",
     )
     group.add_argument(
         "--rotograd_map",
         metavar="MAP",
         default=_SETTINGS["map"],
-        help="how the rotations are parametrised: cayley, or matrix_exp, which costs ten times as "
+        help="parametrisation of the rotations: cayley, or matrix_exp, which costs ten times as "
         "much (default: %(default)s)",
     )
     group.add_argument(
@@ -89,10 +89,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def values(params: argparse.Namespace) -> dict[str, Any]:
-    """The checked values that the weighting's ``backward`` gets.
+    """Check the flags and return the values for the weighting's ``backward``.
 
     Raises:
-        UsageError: A value breaks its rule.
+        UsageError: A value is invalid.
     """
     from libmtl_recon.weighting.rotograd_settings import RotoGradSettings
 
@@ -116,7 +116,7 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
 
 
 def idle(params: Any) -> dict[str, str]:
-    """Why some of the flags have no effect with ``--weighting RotoGrad``, by dest."""
+    """Return why some of the flags have no effect with ``--weighting RotoGrad``, by dest."""
     mode = getattr(params, "rotograd_mode", _SETTINGS["mode"])
     no_rotations = ("lr", "decay", "map", "every", "size") if mode == "scale" else ()
     no_magnitude = ("burn_in",) if mode == "rotate" else ()
@@ -132,9 +132,9 @@ def _check_lr(lr: Any, network: float) -> None:
         raise UsageError(
             "--rotograd_lr",
             f"must be above 0 and at most the network's --lr, {network:g}: RotoGrad converges if "
-            "the rotations, which lead, learn more slowly than the network that follows",
+            "the rotations learn more slowly than the network",
             lr,
-            "Half of --lr is a good start.",
+            "Half of --lr is a good initial choice.",
         )
 
 
@@ -142,10 +142,10 @@ def _check_decay(decay: Any) -> None:
     if not _is_positive(decay) or decay >= 1:
         raise UsageError(
             "--rotograd_decay",
-            "must be a number above 0 and below 1: RotoGrad converges if the learning rate of the "
-            "rotations, which lead, vanishes beside that of the network",
+            "must be a number above 0 and below 1: RotoGrad converges if the learning rate of "
+            "the rotations becomes negligible compared with that of the network",
             decay,
-            "Try 0.9999 for some ten thousand steps, and a number closer to 1 for more.",
+            "Try 0.9999 for about ten thousand steps, and a number closer to 1 for more.",
         )
 
 

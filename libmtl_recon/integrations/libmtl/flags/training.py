@@ -1,4 +1,4 @@
-"""The flags of training itself, whatever the method."""
+"""The flags of training, for all methods."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--recon_amp",
         metavar="bf16",
-        help="run the forward pass in bfloat16 where PyTorch's autocast holds that to be safe; "
+        help="run the forward pass in bfloat16 where PyTorch's autocast considers it safe; "
         "parameters, losses and gradients stay in float32 (default: off)",
     )
     group.add_argument(
@@ -25,26 +25,26 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="WAY",
         default="auto",
         help="how weightings and scoring compute the inner products of the tasks' gradients: "
-        "stored keeps each task's gradient of all shared parameters; ghost keeps none, and makes "
-        "the update by one backward pass; auto takes the faster way per layer (default: auto; "
-        "libmtl-recon doctor SCRIPT shows which)",
+        "stored keeps each task's gradient of all shared parameters; ghost keeps none, and "
+        "computes the update with one backward pass; auto uses the faster method for each layer "
+        "(default: auto; libmtl-recon doctor SCRIPT shows which)",
     )
     group.add_argument(
         "--recon_sync_bn",
         metavar="on|off",
         default="on",
-        help="under torchrun, have batch norms use the statistics of all ranks, as in one process "
-        "(on), or each rank its own part's (off, which sends less and trains otherwise); without "
-        "effect in one process (default: on)",
+        help="under torchrun: batch norms use the statistics of the whole batch, as in one "
+        "process (on), or of each rank's part of it (off, which sends less data and changes "
+        "training); no effect in one process (default: on)",
     )
 
 
 def values(params: argparse.Namespace) -> dict[str, Any]:
-    """The checked values.
+    """Check the flags and return their values.
 
     Raises:
-        UsageError: The precision is none that can be trained in, there is no such way, or batch
-            norms are neither to be synchronised nor not.
+        UsageError: The precision, the method or the value for batch norms is not one of those
+        supported.
     """
     return {
         "recon_amp": _precision(params),
@@ -56,7 +56,7 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
 def _sync_bn(params: argparse.Namespace) -> str:
     wanted = getattr(params, "recon_sync_bn", None) or "on"
     if wanted not in ("on", "off"):
-        raise UsageError("--recon_sync_bn", "must be on or off", wanted, "Leave it out for on.")
+        raise UsageError("--recon_sync_bn", "must be on or off", wanted, "The default is on.")
     return str(wanted)
 
 
@@ -64,7 +64,7 @@ def _way(params: argparse.Namespace) -> str:
     way = getattr(params, "recon_gradients", None) or "auto"
     if way not in WAYS:
         raise UsageError(
-            "--recon_gradients", f"must be one of {', '.join(WAYS)}", way, "Leave it out for auto."
+            "--recon_gradients", f"must be one of {', '.join(WAYS)}", way, "The default is auto."
         )
     return str(way)
 
@@ -79,7 +79,7 @@ def _precision(params: argparse.Namespace) -> str | None:
             "--recon_amp",
             "must be bf16 or off",
             precision,
-            "fp16 needs its losses scaled, which no weighting of gradients takes into account; "
-            "bf16 has the range of float32 and does not.",
+            "fp16 requires scaled losses, which weightings of gradients do not support; bf16 "
+            "has the range of float32 and needs no scaling.",
         )
     return "bf16"
