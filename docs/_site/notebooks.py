@@ -22,23 +22,24 @@ def as_markdown(notebook: str, folder: str) -> tuple[str, dict[str, bytes]]:
             parts.append(cell.source)
             continue
         parts.append(f"```python\n{cell.source}\n```")
+        printed = ""
         for output in cell.outputs:
             data = output.get("data", {})
             if "image/png" in data:
                 place = f"{folder}/{len(pictures) + 1}.png"
                 pictures[place] = base64.b64decode(data["image/png"])
-                parts.append(f"![{_alternative(cell, output)}]({place})")
-            elif "text/html" in data:
+                parts.append(f"![{_about(cell)}]({place})")
+            elif "<table" in data.get("text/html", ""):
                 # Markdown is read again below an empty line.
                 lines = (line for line in data["text/html"].splitlines() if line.strip())
                 parts.append("\n".join(lines))
             else:
-                text = output.get("text") or data.get("text/plain") or output.get("evalue", "")
-                parts.append(f"```text\n{text.rstrip()}\n```")
+                printed += output.get("text") or f"{data['text/plain'].rstrip()}\n"
+        if printed:
+            parts.append(f"```text\n{printed.rstrip()}\n```")
     return "\n\n".join(parts), pictures
 
 
-def _alternative(cell: Any, output: Any) -> str:
-    """What a picture shows, in words: the first line of its cell, if that is a comment."""
-    first = cell.source.partition("\n")[0]
-    return first.lstrip("# ") if first.startswith("#") else output["data"].get("text/plain", "")
+def _about(cell: Any) -> str:
+    """What a cell's picture shows, in words: the comment in its first line."""
+    return str(cell.source.partition("\n")[0].lstrip("# "))
