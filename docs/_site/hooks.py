@@ -20,7 +20,7 @@ from notebooks import as_markdown
 from reference import GENERATED
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOK = "examples/notebook.ipynb"
+NOTEBOOK, PICTURES = "examples/notebook.ipynb", "notebook_files"
 # Files of the repository that are pages of their own, by where they are on the site.
 PAGES = {
     "index.md": "README.md",
@@ -44,7 +44,7 @@ def on_files(files: Files, config: Any) -> Files:
     for place, origin in PAGES.items():
         content = (ROOT / origin).read_text(encoding="utf-8")
         if origin == NOTEBOOK:
-            content, pictures = as_markdown(content, "notebook_files")
+            content, pictures = as_markdown(content, PICTURES)
             for name, picture in pictures.items():
                 add(name, picture, InclusionLevel.INCLUDED)
         hidden = "---\nhide: [navigation]\n---\n\n" if place == "index.md" else ""
@@ -103,7 +103,8 @@ def _each_link(markdown: str, changed: Callable[[str], str]) -> str:
 
     def link(found: re.Match[str]) -> str:
         before, target, after = found.groups()
-        return found[0] if ":" in target else f"{before}{changed(target)}{after}"
+        elsewhere = ":" in target or target.startswith(f"{PICTURES}/")
+        return found[0] if elsewhere else f"{before}{changed(target)}{after}"
 
     parts, end = [], 0
     for code in _FENCED.finditer(markdown):
