@@ -47,8 +47,7 @@ def on_files(files: Files, config: Any) -> Files:
             content, pictures = as_markdown(content, PICTURES)
             for name, picture in pictures.items():
                 add(name, picture, InclusionLevel.INCLUDED)
-        hidden = "---\nhide: [navigation]\n---\n\n" if place == "index.md" else ""
-        add(place, hidden + content, InclusionLevel.INCLUDED)
+        add(place, content, InclusionLevel.INCLUDED)
     for origin in _outside(files):
         add(_place(origin), _shown(ROOT / origin), InclusionLevel.NOT_IN_NAV)
     return files
@@ -66,6 +65,13 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return posixpath.relpath(_place(_resolved(_origin(place), target)), here or ".")
 
     return _each_link(markdown, moved)
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """Leave the list of a tab's pages out where there is one page."""
+    if page.parent is None:
+        page.meta.setdefault("hide", ["navigation"])
+    return html
 
 
 def _generated(place: str, name: str, rest: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 import nbformat
@@ -30,14 +31,21 @@ def as_markdown(notebook: str, folder: str) -> tuple[str, dict[str, bytes]]:
                 pictures[place] = base64.b64decode(data["image/png"])
                 parts.append(f"![{_about(cell)}]({place})")
             elif "<table" in data.get("text/html", ""):
-                # Markdown is read again below an empty line.
-                lines = (line for line in data["text/html"].splitlines() if line.strip())
-                parts.append("\n".join(lines))
+                parts.append(_plain(data["text/html"]))
             else:
                 printed += output.get("text") or f"{data['text/plain'].rstrip()}\n"
         if printed:
             parts.append(f"```text\n{printed.rstrip()}\n```")
     return "\n\n".join(parts), pictures
+
+
+def _plain(html: str) -> str:
+    """A data frame's table without the looks that it brings along."""
+    table = re.sub(
+        r"<style.*?</style>| (?:border|class|style)=\"[^\"]*\"", "", html, flags=re.DOTALL
+    )
+    # Markdown is read again below an empty line.
+    return "\n".join(line for line in table.splitlines() if line.strip())
 
 
 def _about(cell: Any) -> str:
