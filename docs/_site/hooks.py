@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.exceptions import PluginError
+from mkdocs.plugins import get_plugin_logger
 from mkdocs.structure.files import File, Files, InclusionLevel
 from notebooks import as_markdown
 from reference import GENERATED
 
+_log = get_plugin_logger("libmtl-recon")
 ROOT = Path(__file__).parents[2]
 NOTEBOOK, PICTURES = "examples/notebook.ipynb", "notebook_files"
 # Files of the repository that are pages of their own, by where they are on the site.
@@ -62,7 +64,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     here = posixpath.dirname(place)
 
     def moved(target: str) -> str:
-        return posixpath.relpath(_place(_resolved(_origin(place), target)), here or ".")
+        found = _resolved(_origin(place), target)
+        if not (ROOT / found).exists():
+            _log.warning("%s links to %s, which does not exist.", _origin(place), target)
+            return target
+        return posixpath.relpath(_place(found), here or ".")
 
     return _each_link(markdown, moved)
 
@@ -98,10 +104,7 @@ def _place(origin: str) -> str:
 
 
 def _resolved(origin: str, target: str) -> str:
-    found = posixpath.normpath(posixpath.join(posixpath.dirname(origin), target))
-    if not (ROOT / found).exists():
-        raise PluginError(f"{origin} links to {target}, which does not exist.")
-    return found
+    return posixpath.normpath(posixpath.join(posixpath.dirname(origin), target))
 
 
 def _each_link(markdown: str, changed: Callable[[str], str]) -> str:
@@ -134,7 +137,8 @@ def _outside(files: Files) -> list[str]:
     found: dict[str, None] = {}
     while waiting:
         origin = waiting.pop()
-        if origin.startswith("docs/") or origin in (*PAGES.values(), *found):
+        known = origin.startswith("docs/") or origin in (*PAGES.values(), *found)
+        if known or not (ROOT / origin).exists():
             continue
         found[origin] = None
         if (ROOT / origin).is_dir():
