@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("griffe", reason="the extra `docs`")
+
 from flag_pages import command, script_flags
 from key_page import search_keys
 from name_pages import PAGES, asked_for, chosen, names, names_index
