@@ -1,0 +1,120 @@
+"""The flags of the command and those that are added to LibMTL's, as their parsers have them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+from libmtl_recon.cli import build_parser
+from libmtl_recon.integrations.libmtl.flags import add_flags
+
+_DEFAULT = re.compile(r"\s*\(default: ((?:[^()]|\([^()]*\))*)\)")
+_CODE = re.compile(r"(`[^`]*`)|((?<![\w-])--[a-z][\w-]*|\{[^{}]*\}|LIBMTL_RECON_[A-Z]+)")
+_OPTIONAL = (argparse.OPTIONAL, argparse.ZERO_OR_MORE, argparse.REMAINDER)
+
+
+def script_flags() -> str:
+    """Every flag that LibMTL's parser gets, group by group."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_flags(SimpleNamespace(config=SimpleNamespace(LibMTL_args=parser)))
+    groups = [group for group in parser._action_groups if group._group_actions]
+    return "\n\n".join(
+        f"## {_title(str(group.title))}\n\n{_entries(parser, group._group_actions, 3)}"
+        for group in groups
+    )
+
+
+def command() -> str:
+    """The command, each of its subcommands and of their actions, with all that they take."""
+    return "\n\n".join(
+        _section(parser, "##" if parser.prog.count(" ") < 2 else "###")
+        for parser in _parsers(build_parser())
+    )
+
+
+def _parsers(parser: Any) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for below in getattr(parser, "_others", {}).values():
+        yield from _parsers(below)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in dict.fromkeys(action.choices.values()):
+                yield from _parsers(below)
+
+
+def _section(parser: argparse.ArgumentParser, mark: str) -> str:
+    formatter = argparse.HelpFormatter(parser.prog, width=84)
+    formatter.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups, prefix="")
+    shown = [action for action in parser._actions if _is_shown(action)]
+    parts = [
+        f"{mark} {parser.prog}",
+        f"```text\n{formatter.format_help().strip()}\n```",
+        _text(" ".join((parser.description or "").split())),
+        _entries(parser, shown, len(mark) + 1),
+        f"```text\n{parser.epilog.strip()}\n```" if parser.epilog else "",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _is_shown(action: argparse.Action) -> bool:
+    hidden = argparse._SubParsersAction | argparse._HelpAction
+    return not isinstance(action, hidden) and action.help is not argparse.SUPPRESS
+
+
+def _entries(
+    parser: argparse.ArgumentParser, actions: Iterable[argparse.Action], level: int
+) -> str:
+    return "\n\n".join(_entry(parser, action, level) for action in actions)
+
+
+def _entry(parser: argparse.ArgumentParser, action: argparse.Action, level: int) -> str:
+    said = argparse.HelpFormatter(parser.prog)._expand_help(action) if action.help else ""
+    named = _DEFAULT.search(said)
+    default = _default(action, named[1] if named else None)
+    anchor = re.sub(r"\W+", "-", f"{parser.prog.partition(' ')[2]} {_name(action)}".strip("- "))
+    # The script that a reader will write has no prog.
+    anchor = _name(action).strip("-") if parser.add_help is False else anchor
+    heading = f"{'#' * level} `{_form(action)}` {{ #{anchor} .entry }}"
+    text = _text(_DEFAULT.sub("", said).strip())
+    return "\n\n".join(part for part in (heading, text, default) if part)
+
+
+def _name(action: argparse.Action) -> str:
+    return (
+        action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest)
+    )
+
+
+def _form(action: argparse.Action) -> str:
+    if action.nargs == 0:
+        return ", ".join(action.option_strings)
+    kinds = {int: "N", float: "X"}
+    value = action.metavar or kinds.get(action.type, action.dest.upper())  # type: ignore[call-overload]
+    if action.choices and action.metavar is None:
+        value = "|".join(map(str, action.choices))
+    if action.nargs in ("+", "*", argparse.REMAINDER, argparse.PARSER):
+        value = f"{value} ..."
+    return " ".join((", ".join(action.option_strings), str(value))).strip()
+
+
+def _default(action: argparse.Action, said: str | None) -> str:
+    if said is not None:
+        bare = re.fullmatch(r"[\w.+-]+", said)
+        return f"*Default:* `{said}`" if bare else f"*Default:* {_text(said)}"
+    if action.required and action.nargs not in _OPTIONAL:
+        return "*Required.*"
+    if action.nargs == 0 or action.default in (None, argparse.SUPPRESS):
+        return "" if action.nargs == 0 or not action.option_strings else "*Default:* none"
+    return f"*Default:* `{action.default}`"
+
+
+def _title(title: str) -> str:
+    return re.sub(r"\((--[^)]*)\)", r"(`\1`)", title)
+
+
+def _text(text: str) -> str:
+    """A help text as Markdown, with flags and braces as code."""
+    return _CODE.sub(lambda found: found[1] or f"`{found[2]}`", text.replace("<", "&lt;"))

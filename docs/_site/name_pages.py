@@ -1,0 +1,115 @@
+"""The public names, on pages by subject; what they are is read from their docstrings.
+
+The code is read and not imported, so that the site needs none of the packages of the extras.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import griffe
+
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs" / "reference" / "python"
+_MARKER = re.compile(r"^<!-- generated: names (\S+)(.*?) -->$", re.MULTILINE)
+
+
+def names(module: str, *rooms: str) -> str:
+    """The documentation of a module's public names.
+
+    Args:
+        module: Its import path; ``PACKAGE.*`` is all public modules in a package.
+        *rooms: Of the package itself, those alone that are from these rooms, and not from a part of
+            them that another page asks for.
+    """
+    parts = []
+    for one in _modules(module):
+        if one != module:
+            parts.append(f"## `{one}`")
+        parts += [_documented(one, name) for name in chosen(one, *rooms)]
+    return "\n\n".join(parts)
+
+
+def chosen(module: str, *rooms: str) -> list[str]:
+    """The public names of a module that a line of a page asks for."""
+    public = exports(module)
+    if not rooms:
+        return public
+    all_rooms = [one for page in _pages() for _, asked in asked_for(page) for one in asked]
+
+    def room(name: str) -> str:
+        home = _target(module, name).removeprefix("libmtl_recon.")
+        return max((one for one in all_rooms if home.startswith(one)), key=len, default="")
+
+    return [name for name in public if room(name) in rooms]
+
+
+def names_index() -> str:
+    """Tables of all public names, each with its first sentence and a link to where it stands."""
+    parts = []
+    for page in _pages():
+        rows = [
+            f"| [`{f'{module}.{name}'.removeprefix('libmtl_recon.')}`][{module}.{name}] "
+            f"| {_first_sentence(module, name)} |"
+            for module, rooms in asked_for(page)
+            for name in chosen(module, *rooms)
+        ]
+        if rows:
+            title = page.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+            parts.append("\n".join((f"## [{title}]({page.name})\n", "| | |", "|---|---|", *rows)))
+    return "\n\n".join(parts)
+
+
+def asked_for(page: Path) -> list[tuple[str, list[str]]]:
+    """What the lines of a page ask for: modules, and rooms."""
+    found = _MARKER.findall(page.read_text(encoding="utf-8"))
+    return [(one, rooms.split()) for module, rooms in found for one in _modules(module)]
+
+
+def exports(module: str) -> list[str]:
+    """The names in a module's ``__all__``; none if it has none."""
+    return [str(name) for name in _code()[module].exports or ()]
+
+
+@cache
+def _code() -> griffe.ModulesCollection:
+    loader = griffe.GriffeLoader(search_paths=[ROOT, *griffe.ModuleFinder().search_paths])
+    for package in ("libmtl_recon", "libmtl_recon_search"):
+        loader.load(package)
+    return loader.modules_collection
+
+
+def _modules(path: str) -> list[str]:
+    if not path.endswith(".*"):
+        return [path]
+    package = _code()[path.removesuffix(".*")]
+    return [one.path for one in package.modules.values() if one.exports]
+
+
+def _pages() -> list[Path]:
+    return sorted(PAGES.glob("*.md"))
+
+
+def _target(module: str, name: str) -> str:
+    """Where a name is defined."""
+    found = _code()[module][name]
+    return str(found.final_target.path if found.is_alias else found.path)
+
+
+def _documented(module: str, name: str) -> str:
+    """Its documentation, or where that is if the package itself lists the same thing."""
+    path, twin = f"{module}.{name}", f"libmtl_recon.{name}"
+    doubled = module != "libmtl_recon" and name in exports("libmtl_recon")
+    if not doubled or _target(module, name) != _target("libmtl_recon", name):
+        return f"::: {path}"
+    return f"## `{name}` {{ #{path} }}\n\nThe same as [`{twin}`][{twin}]."
+
+
+def _first_sentence(module: str, name: str) -> str:
+    found = _code()[module][name]
+    docstring = (found.final_target if found.is_alias else found).docstring
+    text = " ".join((docstring.value if docstring else "").partition("\n\n")[0].split())
+    text = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", text.replace("``", "`"))
+    return text.replace("|", "\\|").replace("[", "\\[")
