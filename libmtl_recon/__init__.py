@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from libmtl_recon.weighting.gradops import gradops_weights
     from libmtl_recon.weighting.rotation import fold_rotation
     from libmtl_recon.weighting.rotograd import RotoGrad
+    from libmtl_recon.weighting.step import StepResult, step
 
 __all__ = [
     "ConflictProfile",
@@ -51,6 +52,7 @@ __all__ = [
     "ScriptFlags",
     "SingleTask",
     "SplitSpec",
+    "StepResult",
     "StopRun",
     "TaskTensor",
     "TrainerHook",
@@ -72,6 +74,7 @@ __all__ = [
     "select_layers",
     "split_from",
     "split_layers",
+    "step",
     "summary",
 ]
 
@@ -88,6 +91,7 @@ _HOMES = {
     "ScriptFlags": "integrations.libmtl.script_flags",
     "SingleTask": "integrations.libmtl.single_task",
     "SplitSpec": "splitting.spec",
+    "StepResult": "weighting.step",
     "StopRun": "integrations.libmtl.hooks",
     "by_task": "splitting.outputs",
     "draw_profile": "conflicts.plot",
@@ -104,6 +108,7 @@ _HOMES = {
     "select_layers": "profiles.selection",
     "split_from": "integrations.libmtl.splits",
     "split_layers": "splitting.split",
+    "step": "weighting.step",
     "summary": "integrations.libmtl.sizes",
 }
 

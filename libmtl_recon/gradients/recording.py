@@ -65,22 +65,49 @@ def recording(
         >>> M.shape, encoder.weight.grad.shape
         (torch.Size([3, 3]), torch.Size([4, 8]))
     """
+    if way not in WAYS:
+        raise UsageError("way", f"must be one of {', '.join(WAYS)}", way, "Leave it out for auto.")
+    given = _checked(network, shared)
+    with noted(network) as calls:
+        yield Record(network, calls, given, way)
+
+
+def record_afterwards(
+    network: nn.Module, *, shared: Iterable[nn.Parameter] | None = None
+) -> Record:
+    """The record of a forward pass that has run already, of what its graph has kept.
+
+    Products are taken of the operations that are found there: see
+    :mod:`libmtl_recon.gradients.graph_operations`. Cuts are known of modules' outputs alone, so that
+    there are none.
+
+    Args:
+        network: As for :func:`recording`, as is ``shared``.
+        shared: As there.
+
+    Raises:
+        UsageError: As there.
+    """
+    return Record(network, Calls(), _checked(network, shared), "auto")
+
+
+def _checked(
+    network: nn.Module, shared: Iterable[nn.Parameter] | None
+) -> list[nn.Parameter] | None:
     if not isinstance(network, nn.Module):
         raise UsageError(
             "network", "must be a torch.nn.Module", network, "Pass the network itself."
         )
-    if way not in WAYS:
-        raise UsageError("way", f"must be one of {', '.join(WAYS)}", way, "Leave it out for auto.")
-    given = None if shared is None else list(shared)
-    if given is not None:
-        columns.check_shared(given)
-        for one in given:
-            if not isinstance(one, Tensor):
-                raise UsageError(
-                    "shared", "must be parameters", one, "Pass e.g. network.parameters()."
-                )
-    with noted(network) as calls:
-        yield Record(network, calls, given, way)
+    if shared is None:
+        return None
+    given = list(shared)
+    columns.check_shared(given)
+    for one in given:
+        if not isinstance(one, Tensor):
+            raise UsageError(
+                "shared", "must be parameters", one, "Pass e.g. network.parameters()."
+            )
+    return given
 
 
 class Record:
