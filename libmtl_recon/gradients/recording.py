@@ -78,8 +78,8 @@ def record_afterwards(
     """The record of a forward pass that has run already, of what its graph has kept.
 
     Products are taken of the operations that are found there: see
-    :mod:`libmtl_recon.gradients.graph_operations`. Cuts are known of modules' outputs alone, so that
-    there are none.
+    :mod:`libmtl_recon.gradients.graph_operations`. The passes are not cut, for which modules'
+    outputs would have to be known.
 
     Args:
         network: As for :func:`recording`, as is ``shared``.
@@ -104,9 +104,7 @@ def _checked(
     columns.check_shared(given)
     for one in given:
         if not isinstance(one, Tensor):
-            raise UsageError(
-                "shared", "must be parameters", one, "Pass e.g. network.parameters()."
-            )
+            raise UsageError("shared", "must be parameters", one, "Pass e.g. network.parameters().")
     return given
 
 

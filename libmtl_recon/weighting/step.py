@@ -14,8 +14,8 @@ from torch.amp.grad_scaler import GradScaler
 
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.gradients.recording import Record, record_afterwards
+from libmtl_recon.weighting.step_losses import Losses, named_losses
 
-Losses = Mapping[Any, Tensor | None] | Sequence[Tensor | None]
 # Wrappers that send what a backward pass leaves in `.grad`, before it could be weighed for all.
 _SENDING = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
 
@@ -26,12 +26,12 @@ class StepResult:
 
     Attributes:
         tasks: The T tasks' names: the keys of ``losses``, or ``"0"``, ``"1"``, … of a list.
-        weights: ``[T]``, float64, on the CPU: what each task's gradient of the shared parameters was
-            multiplied by. It is 0 for a task that was absent.
+        weights: ``[T]``, float64, on the CPU: what each task's gradient of the shared parameters
+            was multiplied by. It is 0 for a task that was absent.
         gramian: ``[T, T]``, float64, on the CPU: the inner products of these gradients, with zeros
             for a task that was absent. A gradient scaler's scale is taken out of it.
-        finite: False where a scaled gradient was not finite. The weights are then NaN, and ``.grad``
-            is not finite, so that the scaler leaves the step out.
+        finite: False where a scaled gradient was not finite. The weights are then NaN, and
+            ``.grad`` is not finite, so that the scaler leaves the step out.
     """
 
     tasks: tuple[str, ...]
@@ -61,8 +61,8 @@ def step(
     freed.
 
     The Gramian is computed from the graph that the forward pass has left, layer by layer in the
-    cheaper of two ways; see ``docs/gradients.md``. With fewer than two tasks present no weighting is
-    asked, and the step is ``loss.backward()``.
+    cheaper of two ways; see ``docs/gradients.md``. With one task present no weighting is asked, and
+    the step is ``loss.backward()``.
 
     Args:
         losses: A dict by task, or a list in the order of the tasks, of T scalars with their graphs.
@@ -72,8 +72,8 @@ def step(
             changed.
         weighting: A function of the Gramian ``[T, T]`` (float64, of the tasks that are present, on
             the gradients' device) that returns T weights, such as
-            :func:`libmtl_recon.gradops_weights`; an object with such a method ``weights``, which may
-            keep a state; or a TorchJD ``Weighting`` of the Gramian.
+            :func:`libmtl_recon.gradops_weights`; an object with such a method ``weights``, which
+            may keep a state; or a TorchJD ``Weighting`` of the Gramian.
         shared: The shared parameters; None: those of the network that at least two losses reach.
         scaler: The gradient scaler of mixed precision, if there is one. The losses are then given
             unscaled, and ``.grad`` is scaled, as :meth:`torch.amp.GradScaler.step` takes it.
@@ -97,37 +97,74 @@ def step(
         >>> found.tasks, encoder.weight.grad.shape
         (('a', 'b'), torch.Size([4, 8]))
     """
-    weigh = _function(weighting)
-    named = _named(losses)
+    factor = 1.0
+    named = named_losses(losses)
+    if scaler is not None:
+        factor = float(scaler.scale(torch.ones((), device=_device_of(named))))
+    return weigh(
+        named, network, weighting, shared=shared, factor=factor, may_overflow=scaler is not None
+    )
+
+
+def weigh(
+    named: Mapping[str, Tensor | None],
+    network: nn.Module,
+    weighting: Any,
+    *,
+    shared: Iterable[nn.Parameter] | None = None,
+    factor: float = 1.0,
+    may_overflow: bool = False,
+) -> StepResult:
+    """As :func:`step`, for losses that are checked already and of which ``.grad`` has a multiple.
+
+    Args:
+        named: By task.
+        network: As there, as are ``weighting`` and ``shared``.
+        weighting: As there.
+        shared: As there.
+        factor: What the losses are multiplied by before they are differentiated; the Gramian is
+            that of the losses themselves.
+        may_overflow: Whether a scaler leaves steps out whose gradients are not finite.
+
+    Raises:
+        UsageError: As there.
+        ReconError: As there.
+    """
+    function = _function(weighting)
     places = [place for place, loss in enumerate(named.values()) if loss is not None]
     present = {name: loss for name, loss in named.items() if loss is not None}
-    _check(present)
+    if not present:
+        raise UsageError(
+            "losses", "must be of at least one task", list(named), "Leave such a step out."
+        )
     record = record_afterwards(network, shared=shared)
     _refuse_sending(network)
-    scaled = list(present.values())
-    factor = 1.0
-    if scaler is not None:
-        scaled = [scaler.scale(loss) for loss in scaled]
-        factor = float(scaler.get_scale())
-    matrix = _gramian(record, scaled) / factor**2
+    losses = list(present.values())
+    if factor != 1.0:
+        losses = [(loss.float() if loss.itemsize < 4 else loss) * factor for loss in losses]
+    matrix = _gramian(record, losses) / factor**2
     finite = bool(matrix.isfinite().all())
-    if len(present) == 1 or not finite:
-        if not finite and scaler is None:
-            raise _not_finite(record, list(present))
-        weights = torch.ones(len(present), dtype=torch.float64)
+    if not finite and not may_overflow:
+        raise _not_finite(record, list(present))
+    if len(present) > 1 and not record.layers:
+        raise ReconError(
+            f"None of the parameters that train is reached by two of the losses of the tasks "
+            f"{', '.join(map(repr, present))}, so that there is nothing to weigh. Pass the network "
+            "that these losses were computed with; where its shared layers are frozen, call "
+            "sum(losses).backward()."
+        )
+    if len(present) > 1 and finite:
+        weights = _weights(function, matrix, list(present))
     else:
-        if not record.layers:
-            raise ReconError(
-                f"None of the parameters that train is reached by two of the losses of the tasks "
-                f"{', '.join(map(repr, present))}, so that there is nothing to weigh. Pass the "
-                "network that these losses were computed with; of one whose shared layers are "
-                "frozen, call sum(losses).backward()."
-            )
-        weights = _weights(weigh, matrix, list(present))
+        weights = torch.ones(len(present), dtype=torch.float64)
     record.backward(weights)
     if not finite:
         weights = torch.full_like(weights, float("nan"))
     return _result(tuple(named), places, weights, matrix.cpu(), finite)
+
+
+def _device_of(named: Mapping[str, Tensor | None]) -> torch.device | None:
+    return next((loss.device for loss in named.values() if loss is not None), None)
 
 
 def _function(weighting: Any) -> Callable[[Tensor], Any]:
@@ -151,58 +188,6 @@ def _function(weighting: Any) -> Callable[[Tensor], Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _named(losses: Losses) -> dict[str, Tensor | None]:
-    way_out = "Pass {task: loss}, or the losses in the order of the tasks."
-    if isinstance(losses, Mapping):
-        named = {str(name): loss for name, loss in losses.items()}
-        if len(named) < len(losses):
-            raise UsageError("losses", "must have tasks of different names", list(losses), way_out)
-    elif isinstance(losses, Sequence) and not isinstance(losses, str | bytes):
-        named = {str(place): loss for place, loss in enumerate(losses)}
-    else:
-        # Also of a tensor, whose entries would reach what any of the losses does.
-        shown = f"a tensor {list(losses.shape)}" if isinstance(losses, Tensor) else losses
-        raise UsageError("losses", "must be a dict or a list of losses", shown, way_out)
-    return named
-
-
-def _check(present: Mapping[str, Tensor]) -> None:
-    if not present:
-        raise UsageError(
-            "losses", "must be of at least one task", dict(present), "Leave the step out."
-        )
-    for name, loss in present.items():
-        of_task = f"The loss of task {name!r}"
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            shape = list(loss.shape) if isinstance(loss, Tensor) else loss
-            way_out = "Take the mean over the samples; None stands for a task that is absent."
-            raise UsageError(of_task, "must be a tensor of one number", shape, way_out)
-        if not loss.requires_grad:
-            raise UsageError(
-                of_task,
-                "must have a graph, since it is to be differentiated",
-                "a constant",
-                "Compute it of the network's outputs, without detach() and no_grad(); for a task "
-                "that is absent in this step pass None.",
-            )
-        if loss.is_complex():
-            raise UsageError(of_task, "must be real", loss.dtype, "Take its absolute value.")
-    device = next(iter(present.values())).device
-    values = torch.stack([loss.detach().reshape(()).to(device).double() for loss in present.values()])
-    if not bool(values.isfinite().all()):
-        name, value = next(
-            (name, value)
-            for name, value in zip(present, values.tolist(), strict=True)
-            if not torch.tensor(value).isfinite()
-        )
-        raise UsageError(
-            f"The loss of task {name!r}",
-            "must be finite",
-            value,
-            "Look at its inputs and labels; for a task without labels in this step pass None.",
-        )
-
-
 def _refuse_sending(network: nn.Module) -> None:
     for path, module in network.named_modules():
         for kind in type(module).__mro__:
@@ -223,8 +208,8 @@ def _gramian(record: Record, losses: Sequence[Tensor]) -> Tensor:
             raise
         raise ReconError(
             "The network was compiled so that a backward pass may go through its graph once, and "
-            "weighing needs one per task. Set torch._functorch.config.donated_buffer = False before "
-            "the network is called for the first time."
+            "weighing needs one per task. Set torch._functorch.config.donated_buffer = False "
+            "before the network is called for the first time."
         ) from error
 
 
@@ -244,14 +229,14 @@ def _weights(weigh: Callable[[Tensor], Any], gramian: Tensor, tasks: Sequence[st
     if not fit:
         raise ReconError(
             f"The weighting must return {len(tasks)} real numbers, one for each of the tasks "
-            f"{', '.join(map(repr, tasks))}, and has returned {shown}. If it keeps a state of another "
-            "number of tasks, make a new one."
+            f"{', '.join(map(repr, tasks))}, and has returned {shown}. If it keeps a state of "
+            "another number of tasks, make a new one."
         )
     if not bool(found.isfinite().all()):
         raise ReconError(
             f"The weighting must return finite numbers, and has returned {found.tolist()} for the "
-            f"tasks {', '.join(map(repr, tasks))}. Look for gradients in the Gramian that are zero, "
-            f"or nearly the same: {gramian.tolist()}."
+            f"tasks {', '.join(map(repr, tasks))}. Look for gradients in the Gramian that are "
+            f"zero, or nearly the same: {gramian.tolist()}."
         )
     return found
 
