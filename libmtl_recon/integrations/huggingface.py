@@ -184,11 +184,11 @@ class MultiTaskTrainer(Trainer):
         arguments = self.args
         kind = self.accelerator.distributed_type
         if arguments.world_size > 1 or arguments.n_gpu > 1 or kind != DistributedType.NO:
-            found = f"{arguments.world_size} processes and {arguments.n_gpu} GPUs ({kind.value})"
             raise ReconError(
                 "The tasks' gradients are weighed and scored in one process on at most one GPU, "
-                f"and this training has {found}. Start it without a launcher of several processes, "
-                "and set CUDA_VISIBLE_DEVICES to one GPU."
+                f"and this training has the world size {arguments.world_size} and "
+                f"{arguments.n_gpu} GPUs ({kind.value}). Start it without a launcher of several "
+                "processes, and set CUDA_VISIBLE_DEVICES to one GPU."
             )
         optimizer = str(getattr(arguments.optim, "value", arguments.optim))
         if any(name in optimizer for name in _INSIDE):

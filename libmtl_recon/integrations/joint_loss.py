@@ -61,6 +61,7 @@ class TaskLosses:
         self.result: StepResult | None = None
         self._shared = None if shared is None else list(shared)
         self._named: dict[str, Tensor | None] = {}
+        self._listed = False
         self._leaf: Tensor | None = None
 
     def join(self, losses: Losses) -> Tensor:
@@ -79,6 +80,7 @@ class TaskLosses:
         if not torch.is_grad_enabled():
             return _sum(dict(losses) if isinstance(losses, Mapping) else dict(enumerate(losses)))
         named = named_losses(losses)
+        self._listed = not isinstance(losses, Mapping)
         if self.weighting is None and self.probe is None:
             return _sum(named)
         self._named, self._leaf = named, _sum(named).detach().requires_grad_()
@@ -113,7 +115,10 @@ class TaskLosses:
         if not present:
             return None
         if self.probe is not None:
-            self.probe.backward({name: loss * factor for name, loss in present.items()})
+            scaled = {
+                name: None if loss is None else _wide(loss) * factor for name, loss in named.items()
+            }
+            self.probe.backward(list(scaled.values()) if self._listed else scaled)
             return None
         self.result = weigh(
             named,
@@ -151,7 +156,11 @@ class TaskLosses:
 
 
 def _sum(losses: Mapping[Any, Tensor | None]) -> Tensor:
-    present = [loss for loss in losses.values() if loss is not None]
-    # A scale of 2^16 is beyond float16.
-    wide = [(loss.float() if loss.itemsize < 4 else loss).reshape(()) for loss in present]
-    return torch.stack([one.to(wide[0].device) for one in wide]).sum() if wide else torch.zeros(())
+    present = [_wide(loss).reshape(()) for loss in losses.values() if loss is not None]
+    if not present:
+        return torch.zeros(())
+    return torch.stack([loss.to(present[0].device) for loss in present]).sum()
+
+
+def _wide(loss: Tensor) -> Tensor:
+    return loss.float() if loss.itemsize < 4 else loss  # a scale may be beyond float16
