@@ -19,7 +19,7 @@ from libmtl_recon.gradients import cosines, exact_device, layer_gramians
 _MOST_BLOCKS = 20
 
 
-class ConflictProbe:
+class ConflictCounter:
     """Counts, for each layer and step, the cosine of each pair of task gradients.
 
     It counts that of all layers together, too.
@@ -80,13 +80,20 @@ class ConflictProbe:
         self._refuse_another_shape(gradients, present)
         self.record_gramians(layer_gramians(gradients, self._widths), present)
 
-    def record_gramians(self, gramians: Tensor, present: Sequence[int] | None = None) -> None:
+    def record_gramians(
+        self,
+        gramians: Tensor,
+        present: Sequence[int] | None = None,
+        counted: Tensor | None = None,
+    ) -> None:
         """Count one step whose gradients' inner products are known.
 
         Args:
             gramians: ``[L, P, P]``, float64: those of the layers, in their order; of a layer that
                 no task reaches zeros.
             present: As for :meth:`record`.
+            counted: ``[L]``, bool: the layers of which the gradient of all layers consists; None
+                if these are all.
         """
         gramians = gramians.to(self.device)
         if present is not None and len(present) < len(self.tasks):
@@ -94,7 +101,8 @@ class ConflictProbe:
         # Kept from the first bad step only: its update spoils all the tasks in the next.
         broken = ~torch.isfinite(gramians.diagonal(dim1=1, dim2=2))
         self._broken = torch.where(self._broken.any(), self._broken, broken)
-        cosine = cosines(torch.cat([gramians, gramians.sum(dim=0, keepdim=True)]))
+        parts = gramians if counted is None else gramians * counted[:, None, None]
+        cosine = cosines(torch.cat([gramians, parts.sum(dim=0, keepdim=True)]))
         # `right` puts a cosine that lies on an edge into the bin above it: bins are [low, high).
         bins = torch.bucketize(cosine, self._edges, right=True)
         bins = torch.where(torch.isnan(cosine), BINS, bins)
@@ -111,7 +119,7 @@ class ConflictProbe:
         raise UsageError(
             "gradients",
             f"must have {rows} rows, one per task, and {width} columns, those of the parameters of "
-            "the probe's layers, which are the parameters that train",
+            "the counter's layers, which are the parameters that train",
             list(gradients.shape),
             "Take the gradients of these alone, without frozen ones: "
             "task_gradients(losses, [p for p in net.parameters() if p.requires_grad]).",
