@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from libmtl_recon import ReconError, UsageError
+from libmtl_recon.conflicts.counter import ConflictCounter
 from libmtl_recon.conflicts.grid import EDGES
 from libmtl_recon.conflicts.layers import Layer, layers_of
-from libmtl_recon.conflicts.counter import ConflictCounter
 from libmtl_recon.gradients import task_gradients
 
 LAYERS = (

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from libmtl_recon.conflicts.layers import layers_of, owned_parameters
 from libmtl_recon.conflicts.counter import ConflictCounter
+from libmtl_recon.conflicts.layers import layers_of, owned_parameters
 from libmtl_recon.gradients import (
     TaskRows,
     cosines,

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from libmtl_recon.conflicts.layers import Layer
 from libmtl_recon.conflicts.counter import ConflictCounter
+from libmtl_recon.conflicts.layers import Layer
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.conflicts.schedule import Schedule, Stopping, described
 from libmtl_recon.errors import ReconError, naming
