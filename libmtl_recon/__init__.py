@@ -16,6 +16,7 @@ from libmtl_recon.integrations.libmtl import activate, register_when_imported
 if TYPE_CHECKING:
     from libmtl_recon.conflicts.layers import Layer
     from libmtl_recon.conflicts.plot import draw_profile
+    from libmtl_recon.conflicts.probe import ConflictProbe
     from libmtl_recon.conflicts.profile import ConflictProfile
     from libmtl_recon.integrations.libmtl.architectures.extract import extract_task
     from libmtl_recon.integrations.libmtl.arguments import known_weightings
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from libmtl_recon.weighting.step import StepResult, step
 
 __all__ = [
+    "ConflictProbe",
     "ConflictProfile",
     "Layer",
     "Masked",
@@ -80,6 +82,7 @@ __all__ = [
 
 _HOMES = {
     "TaskTensor": "splitting.task_tensor",
+    "ConflictProbe": "conflicts.probe",
     "ConflictProfile": "conflicts.profile",
     "Layer": "conflicts.layers",
     "Masked": "integrations.libmtl.missing_labels.masked",

@@ -12,6 +12,7 @@ from torch.autograd.function import BackwardCFunction
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.gradients import columns
 from libmtl_recon.gradients.calls import Calls, has_hooks, noted
+from libmtl_recon.gradients.dominators import Walk
 from libmtl_recon.gradients.plan import WAYS, Plan, make_plan
 from libmtl_recon.gradients.ranks import Ranks
 from libmtl_recon.gradients.rows import TaskRows
@@ -19,7 +20,7 @@ from libmtl_recon.gradients.sweep import Sweep
 from libmtl_recon.gradients.ways import Way
 from libmtl_recon.module_names import layer_name, plain_name
 
-_REENTRANT = "CheckpointFunctionBackward"
+REENTRANT = "CheckpointFunctionBackward"
 
 
 @contextmanager
@@ -229,17 +230,9 @@ class Record:
         unsure = self._hooked() if way == "auto" else ""
         first = "stored" if unsure else way
         plan = make_plan(nodes, self._calls, names, self._shared, first, self._ranks)
-        custom = [
-            node.name()
-            for node in plan.walk.order
-            if isinstance(node, BackwardCFunction) and not hasattr(node._forward_cls, "is_linear")
-        ]
-        if _REENTRANT in custom:
-            raise ReconError(
-                "The network has a checkpoint with use_reentrant=True, which hides the parameters "
-                "inside it from autograd's graph. Use torch.utils.checkpoint with "
-                "use_reentrant=False."
-            )
+        custom = custom_functions(plan.walk)
+        if REENTRANT in custom:
+            raise reentrant_checkpoint()
         if way == "auto" and custom and not plan.stored:
             unsure = f"the autograd.Function {custom[0]}"
             plan = make_plan(nodes, self._calls, names, self._shared, "stored", self._ranks)
@@ -279,6 +272,24 @@ class Record:
             f"The gradient of loss {task} is not finite in the layer {self.layers[layer]}. Look at "
             "that loss and its inputs; a smaller learning rate, or clipping, may keep it finite."
         )
+
+
+def custom_functions(walk: Walk) -> list[str]:
+    """The custom functions of a graph that need not be linear in the gradient."""
+    return [
+        node.name()
+        for node in walk.order
+        if isinstance(node, BackwardCFunction) and not hasattr(node._forward_cls, "is_linear")
+    ]
+
+
+def reentrant_checkpoint() -> ReconError:
+    """The error for a graph with :data:`REENTRANT` in it."""
+    return ReconError(
+        "The network has a checkpoint with use_reentrant=True, which hides the parameters "
+        "inside it from autograd's graph. Use torch.utils.checkpoint with "
+        "use_reentrant=False."
+    )
 
 
 def _check_losses(losses: Sequence[Tensor | None]) -> None:

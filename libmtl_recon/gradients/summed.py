@@ -1,0 +1,169 @@
+"""The backward pass of the sum of several losses, as one pass per loss, with their Gramians."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+
+from libmtl_recon.gradients import columns
+from libmtl_recon.gradients.dominators import Walk
+from libmtl_recon.gradients.gramian import exact_device, layer_gramians
+from libmtl_recon.gradients.recording import (
+    REENTRANT,
+    custom_functions,
+    reentrant_checkpoint,
+)
+
+# Columns of which rows are copied at a time, so that no second matrix [T, d] is held.
+_AT_ONCE = 1 << 22
+
+
+class SummedLosses:
+    """The graph of P losses, and the backward pass of their sum.
+
+    Args:
+        losses: P scalars, each with a graph.
+
+    Attributes:
+        tasks: For each leaf that they reach, by its identity: the places of the losses, as bits.
+
+    Raises:
+        ReconError: There is a reentrant checkpoint.
+    """
+
+    def __init__(self, losses: Sequence[Tensor]) -> None:
+        self._losses = list(losses)
+        walk = Walk([get_gradient_edge(loss).node for loss in losses])
+        self._leaves: dict[int, Tensor] = {}
+        self.tasks: dict[int, int] = {}
+        for node, leaf in walk.leaves():
+            self._leaves[id(leaf)] = leaf
+            self.tasks[id(leaf)] = self.tasks.get(id(leaf), 0) | walk.bits_of(node)
+        custom = custom_functions(walk)
+        if REENTRANT in custom:
+            raise reentrant_checkpoint()
+        # Neither need make of a sum of gradients the sum of what it makes of each.
+        self._linear = not custom and not any(
+            leaf._backward_hooks for leaf in self._leaves.values()
+        )
+        self._kept = _kept_graphs(walk, self._leaves)
+
+    def backward(
+        self,
+        layers: Sequence[Sequence[Tensor]],
+        *,
+        linear: bool = True,
+        retain_graph: bool = False,
+    ) -> Tensor:
+        """Add to all leaves' ``.grad`` what the backward pass of the sum of the losses adds.
+
+        It is made as P passes, one per loss, whose gradients are summed before they arrive at the
+        leaves; so hooks of where they arrive see the sum, once. Where a leaf has a hook of its
+        gradient, and where the graph has a custom ``autograd.Function``, which need not be linear
+        in the gradient, the pass of the sum is made after those P.
+
+        Args:
+            layers: The leaves of each of the L layers whose Gramians are wanted; of one that has
+                none here they are zeros.
+            linear: Whether nothing else is known that is not linear in the gradient.
+            retain_graph: Keep the graph, as for :meth:`torch.Tensor.backward`.
+
+        Returns:
+            ``[L, P, P]``, float64, on the device of the first layer's leaves (see
+            :func:`exact_device`): the inner products of the losses' gradients, layer by layer.
+        """
+        wanted = {id(leaf) for layer in layers for leaf in layer}
+        linear = linear and self._linear
+        found: dict[int, list[Tensor | None]] = {}
+        for place, loss in enumerate(self._losses):
+            leaves = [
+                leaf
+                for identity, leaf in self._leaves.items()
+                if self.tasks[identity] >> place & 1 and (linear or identity in wanted)
+            ]
+            if leaves:
+                keep = retain_graph or not linear or bool(self._kept >> place & 1)
+                gradients = torch.autograd.grad(loss, leaves, retain_graph=keep, allow_unused=True)
+                for leaf, gradient in zip(leaves, gradients, strict=True):
+                    _put(found, id(leaf), place, gradient, len(self._losses))
+        with torch.no_grad():
+            gramians = self._gramians(layers, found)
+            if linear:
+                sums = [(self._leaves[one], _sum(found.pop(one))) for one in list(found)]
+        if linear:
+            there = [(leaf, gradient) for leaf, gradient in sums if gradient is not None]
+            if there:
+                torch.autograd.backward(*zip(*there, strict=True))
+        else:
+            del found
+            torch.autograd.backward(self._losses, retain_graph=retain_graph)
+        return gramians
+
+    def _gramians(
+        self, layers: Sequence[Sequence[Tensor]], found: Mapping[int, Sequence[Tensor | None]]
+    ) -> Tensor:
+        losses = len(self._losses)
+        first = next((leaf for leaves in layers for leaf in leaves), None)
+        device = torch.device("cpu") if first is None else exact_device(first.device)
+        total = torch.zeros(len(layers), losses, losses, dtype=torch.float64, device=device)
+        for own, leaves in zip(total, layers, strict=True):
+            for leaf in leaves:
+                gradients = found.get(id(leaf), ())
+                if any(gradient is not None for gradient in gradients):
+                    # What is called inside of autocast is not to be computed in half precision.
+                    with torch.autocast(leaf.device.type, enabled=False):
+                        own += _gramian(gradients, leaf).to(device)
+        return total
+
+
+def _put(
+    found: dict[int, list[Tensor | None]],
+    leaf: int,
+    place: int,
+    gradient: Tensor | None,
+    losses: int,
+) -> None:
+    if gradient is not None:
+        found.setdefault(leaf, [None] * losses)[place] = gradient
+
+
+def _gramian(gradients: Sequence[Tensor | None], leaf: Tensor) -> Tensor:
+    """The inner products of the gradients ``[P, P]`` that a leaf has; None: zeros."""
+    rows = [None if one is None else columns.flat(one) for one in gradients]
+    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=exact_device(leaf.device))
+    width = columns.width(leaf)
+    for start in range(0, width, _AT_ONCE):
+        some = min(_AT_ONCE, width - start)
+        zeros = leaf.new_zeros(some, dtype=leaf.dtype.to_real())
+        part = [zeros if row is None else row[start : start + some] for row in rows]
+        total += layer_gramians(torch.stack(part), [some])[0]
+    return total
+
+
+def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:
+    there = [gradient for gradient in gradients if gradient is not None]
+    if len(there) < 2:
+        return there[0] if there else None
+    # Not in place at first: autograd may hand one tensor out for two leaves.
+    total = _added(there[0], there[1])
+    for gradient in there[2:]:
+        total = _added(total, gradient) if total.is_sparse else total.add_(gradient)
+    return total
+
+
+def _added(first: Tensor, second: Tensor) -> Tensor:
+    # A sparse tensor cannot take a dense one in.
+    return second + first if first.is_sparse and not second.is_sparse else first + second
+
+
+def _kept_graphs(walk: Walk, leaves: Mapping[int, Tensor]) -> int:
+    """The losses, as bits, whose graph is needed again by that of a later one."""
+    kept = 0
+    for node in walk.order:
+        if id(getattr(node, "variable", None)) not in leaves:
+            reached = walk.bits_of(node)
+            kept |= reached ^ 1 << reached.bit_length() - 1
+    return kept
