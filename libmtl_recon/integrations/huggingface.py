@@ -27,9 +27,16 @@ except ModuleNotFoundError as error:
         raise
     raise MissingPackageError(
         "libmtl_recon.integrations.huggingface",
-        "transformers>=5.0, or accelerate>=1.1",
+        "transformers>=5.22 or accelerate>=1.1",
         "huggingface",
     ) from error
+
+if not hasattr(Trainer, "loss_is_scaled_for_ga"):
+    raise ReconError(
+        "libmtl_recon.integrations.huggingface needs transformers>=5.22, whose Trainer can be told "
+        "that losses are to be divided by the number of accumulated batches. Install it by "
+        "`pip install 'libmtl-recon[huggingface]'`."
+    )
 
 __all__ = ["MultiTaskTrainer"]
 

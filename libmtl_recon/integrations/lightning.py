@@ -143,7 +143,7 @@ class MultiTaskModule(LightningModule):
                 self.configure_weighting(), self.configure_probe(), self.configure_shared()
             )
             self.__dict__["_libmtl_recon"] = found
-        return found  # type: ignore[no-any-return]
+        return found
 
     def _refuse_strategies(self) -> None:
         used = self._task_losses.weighting is not None or self._task_losses.probe is not None

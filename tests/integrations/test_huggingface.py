@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
+from libmtl_recon.conflicts.probe import ConflictProbe
 from libmtl_recon.errors import MissingPackageError, ReconError, UsageError
 from libmtl_recon.weighting.step import step
 
@@ -134,7 +135,13 @@ def trained(folder: Path, model: nn.Module, data: Any = None, **kwargs: Any) -> 
 
 
 def plain_loop(
-    model: Any, data: Any, weighting: Any, *, accumulated: int = 1, clip: float = 0.0
+    model: Any,
+    data: Any,
+    weighting: Any,
+    *,
+    accumulated: int = 1,
+    clip: float = 0.0,
+    probe: Any = None,
 ) -> Iterator[Any]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.0)
     model.train()
@@ -143,7 +150,10 @@ def plain_loop(
     ):
         losses = model(words, labels)["losses"]
         scaled = {t: None if one is None else one / accumulated for t, one in losses.items()}
-        yield step(scaled, model, weighting)
+        if probe is None:
+            yield step(scaled, model, weighting)
+        else:
+            probe.backward(scaled)
         if index % accumulated == 0:
             if clip:
                 assert nn.utils.clip_grad_norm_(model.parameters(), clip) > clip
@@ -192,6 +202,23 @@ def test_without_a_weighting_losses_are_added(tmp_path: Path) -> None:
     list(plain_loop(twin, Sentences(), lambda m: torch.ones(len(m))))
     assert_same(model, twin)
     assert made.step_result is None
+
+
+def test_conflicts_are_counted(tmp_path: Path) -> None:
+    """The profile is that of the plain loop, and so is the training."""
+    data = Sentences((4, 5, 6, 7))
+    model = TwoHeads()
+    twin = copy.deepcopy(model)
+    made = trained(tmp_path, model, data, probe=ConflictProbe(model.bert, TASKS))
+    probe = ConflictProbe(twin.bert, TASKS)
+    list(plain_loop(twin, data, None, probe=probe))
+    assert_same(model, twin)
+    assert made.probe.steps == 4
+    found, wanted = made.probe.profile(), probe.profile()
+    assert found.layer_names == wanted.layer_names
+    assert "encoder.layer.1.output.dense" in found.layer_names
+    assert abs(found.counts - wanted.counts).sum() <= 2  # a cosine at the edge of a bin
+    assert (found.undefined == wanted.undefined).all()
 
 
 def test_autocast(tmp_path: Path) -> None:
@@ -287,7 +314,7 @@ class TestRefusals:
 
     def test_both(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="weighting cannot be combined with `probe`"):
-            self.made(tmp_path, probe=object())
+            self.made(tmp_path, probe=ConflictProbe(TwoHeads(), TASKS))
 
     def test_a_model_without_losses_by_task(self, tmp_path: Path) -> None:
         made = self.made(tmp_path)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from libmtl_recon.conflicts.probe import ConflictProbe
 from libmtl_recon.errors import MissingPackageError, ReconError, UsageError
 from libmtl_recon.weighting.step import step
 
@@ -253,6 +254,41 @@ def test_a_step_without_any_label_moves_nothing(tmp_path: Path) -> None:
     assert_same(model, before, rtol=0.0, atol=0.0)
 
 
+@pytest.mark.parametrize("scale", [None, 256.0, 2.0**40], ids=["full", "half", "overflow"])
+def test_conflicts_are_counted(tmp_path: Path, scale: float | None) -> None:
+    """The profile is that of the plain loop, and so is the training."""
+
+    class Scored(Network):
+        def configure_probe(self) -> Any:
+            return ConflictProbe(self, TASKS)
+
+    model, twin = Scored(None), Network(None)
+    model.absent = twin.absent = {2}
+    plugins = []
+    if scale is not None:
+        plugins = [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", scale))]
+    trainer(tmp_path, plugins=plugins, accumulate_grad_batches=2).fit(model, loader())
+    probe = ConflictProbe(twin, TASKS)
+    optimizer = twin.configure_optimizers()
+    for index, x in enumerate(batches()):
+        losses = twin.losses(x, index)
+        probe.backward({task: None if one is None else one / 2 for task, one in losses.items()})
+        if index % 2:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert model.probe.steps == 4
+    if scale == 2.0**40:
+        with pytest.raises(ReconError, match="In all 4 steps a gradient was not finite"):
+            model.probe.profile()
+        return
+    found, wanted = model.probe.profile(), probe.profile()
+    assert found.layer_names == wanted.layer_names == ("encoder.0",)
+    if scale is None:
+        assert_same(model, twin)
+        assert (found.counts == wanted.counts).all()
+    assert (found.undefined == wanted.undefined).all()
+
+
 class TestRefusals:
     def test_several_processes(self, tmp_path: Path) -> None:
         model = Network()
@@ -274,7 +310,7 @@ class TestRefusals:
     def test_both(self, tmp_path: Path) -> None:
         class Both(Network):
             def configure_probe(self) -> Any:
-                return nn.Identity()
+                return ConflictProbe(self, TASKS)
 
         with pytest.raises(UsageError, match="weighting cannot be combined with `probe`"):
             trainer(tmp_path).fit(Both(), loader())
