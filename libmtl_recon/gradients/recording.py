@@ -74,7 +74,7 @@ def recording(
 
 
 def record_afterwards(
-    network: nn.Module, *, shared: Iterable[nn.Parameter] | None = None
+    network: nn.Module, *, shared: Iterable[nn.Parameter] | None = None, way: str = "auto"
 ) -> Record:
     """The record of a forward pass that has run already, of what its graph has kept.
 
@@ -83,13 +83,14 @@ def record_afterwards(
     outputs would have to be known.
 
     Args:
-        network: As for :func:`recording`, as is ``shared``.
+        network: As for :func:`recording`, as are the others.
         shared: As there.
+        way: As there.
 
     Raises:
         UsageError: As there.
     """
-    return Record(network, Calls(), _checked(network, shared), "auto")
+    return Record(network, Calls(), _checked(network, shared), way)
 
 
 def _checked(

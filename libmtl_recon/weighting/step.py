@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.gradients.recording import Record, record_afterwards
 from libmtl_recon.weighting.step_losses import Losses, named_losses
+from libmtl_recon.weighting.step_weights import Asked
 
 # Wrappers that send what a backward pass leaves in `.grad`, before it could be weighed for all.
 _SENDING = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
@@ -70,10 +69,12 @@ def step(
             entry of ``torch.stack(losses)`` reaches what any of them does.
         network: The module that has the shared parameters. It may have the heads as well. Not
             changed.
-        weighting: A function of the Gramian ``[T, T]`` (float64, of the tasks that are present, on
-            the gradients' device) that returns T weights, such as
-            :func:`libmtl_recon.gradops_weights`; an object with such a method ``weights``, which
-            may keep a state; or a TorchJD ``Weighting`` of the Gramian.
+        weighting: A function of the Gramian ``[T, T]`` (float64, on the gradients' device) that
+            returns T weights, such as :func:`libmtl_recon.gradops_weights`; a TorchJD ``Weighting``
+            of the Gramian; or an object with such a method ``weights``, which may keep a state,
+            and is given the losses ``[T]`` as well if it has a parameter ``losses``. A function is
+            asked about the tasks that are present alone; a method, whose state is of all tasks,
+            about all, and an absent one has a gradient of zero.
         shared: The shared parameters; None: those of the network that at least two losses reach.
         scaler: The gradient scaler of mixed precision, if there is one. The losses are then given
             unscaled, and ``.grad`` is scaled, as :meth:`torch.amp.GradScaler.step` takes it.
@@ -130,14 +131,15 @@ def weigh(
         UsageError: As there.
         ReconError: As there.
     """
-    function = _function(weighting)
-    places = [place for place, loss in enumerate(named.values()) if loss is not None]
+    asked = Asked(weighting)
     present = {name: loss for name, loss in named.items() if loss is not None}
     if not present:
         raise UsageError(
             "losses", "must be of at least one task", list(named), "Leave such a step out."
         )
-    record = record_afterwards(network, shared=shared)
+    record = record_afterwards(
+        network, shared=shared, way="stored" if len(present) == 1 else "auto"
+    )
     _refuse_sending(network)
     losses = list(present.values())
     if factor != 1.0:
@@ -153,39 +155,21 @@ def weigh(
             "that these losses were computed with; where its shared layers are frozen, call "
             "sum(losses).backward()."
         )
+    places = torch.tensor([place for place, loss in enumerate(named.values()) if loss is not None])
+    gramian = torch.zeros(len(named), len(named), dtype=torch.float64)
+    gramian[places[:, None], places] = matrix.cpu()
+    weights = torch.zeros(len(named), dtype=torch.float64)
+    weights[places] = 1.0
     if len(present) > 1 and finite:
-        weights = _weights(function, matrix, list(present))
-    else:
-        weights = torch.ones(len(present), dtype=torch.float64)
-    record.backward(weights)
+        weights[places] = asked.weights(gramian.to(matrix.device), named)
+    record.backward(weights[places])
     if not finite:
-        weights = torch.full_like(weights, float("nan"))
-    return _result(tuple(named), places, weights, matrix.cpu(), finite)
+        weights[places] = float("nan")
+    return StepResult(tuple(named), weights, gramian, finite)
 
 
 def _device_of(named: Mapping[str, Tensor | None]) -> torch.device | None:
     return next((loss.device for loss in named.values() if loss is not None), None)
-
-
-def _function(weighting: Any) -> Callable[[Tensor], Any]:
-    way_out = (
-        "Pass a function of the Gramian [T, T], such as libmtl_recon.gradops_weights, or an object "
-        "with a method `weights`."
-    )
-    if isinstance(weighting, type):
-        raise UsageError(
-            "weighting", "must be an object, not a class", weighting, "Make one before the loop."
-        )
-    if any(kind.__module__.partition(".")[0] == "torchjd" for kind in type(weighting).__mro__):
-        # Looked up by name, for this room knows no adapters: that of TorchJD refuses what takes
-        # the matrix of the gradients, which would take the Gramian for one.
-        adapter = import_module("libmtl_recon.torchjd")
-        return partial(adapter.gramian_weights, weighting)
-    method = getattr(weighting, "weights", None)
-    found = method if callable(method) else weighting
-    if not callable(found):
-        raise UsageError("weighting", "must be a function of the Gramian", weighting, way_out)
-    return found  # type: ignore[no-any-return]
 
 
 def _refuse_sending(network: nn.Module) -> None:
@@ -213,34 +197,6 @@ def _gramian(record: Record, losses: Sequence[Tensor]) -> Tensor:
         ) from error
 
 
-def _weights(weigh: Callable[[Tensor], Any], gramian: Tensor, tasks: Sequence[str]) -> Tensor:
-    with torch.no_grad():
-        given = weigh(gramian.clone())
-    try:
-        if isinstance(given, tuple):
-            raise TypeError("a tuple")
-        found = torch.as_tensor(given).detach().cpu()
-        found = found if found.is_complex() else found.double()
-    except (TypeError, ValueError, RuntimeError):
-        shown, fit = type(given).__name__, False
-    else:
-        shown, fit = str(list(found.shape)), found.shape == (len(tasks),)
-        shown, fit = (str(found.dtype), False) if found.is_complex() else (shown, fit)
-    if not fit:
-        raise ReconError(
-            f"The weighting must return {len(tasks)} real numbers, one for each of the tasks "
-            f"{', '.join(map(repr, tasks))}, and has returned {shown}. If it keeps a state of "
-            "another number of tasks, make a new one."
-        )
-    if not bool(found.isfinite().all()):
-        raise ReconError(
-            f"The weighting must return finite numbers, and has returned {found.tolist()} for the "
-            f"tasks {', '.join(map(repr, tasks))}. Look for gradients in the Gramian that are "
-            f"zero, or nearly the same: {gramian.tolist()}."
-        )
-    return found
-
-
 def _not_finite(record: Record, tasks: Sequence[str]) -> ReconError:
     found = record.layer_gramians
     bad = ~found.diagonal(dim1=1, dim2=2).isfinite()
@@ -251,16 +207,3 @@ def _not_finite(record: Record, tasks: Sequence[str]) -> ReconError:
         "Look at this task's loss and inputs. If the losses are scaled by a gradient scaler, which "
         "leaves such steps out, pass them unscaled, and the scaler as `scaler`."
     )
-
-
-def _result(
-    tasks: tuple[str, ...], places: Sequence[int], weights: Tensor, gramian: Tensor, finite: bool
-) -> StepResult:
-    if len(places) == len(tasks):
-        return StepResult(tasks, weights, gramian, finite)
-    of_all = torch.zeros(len(tasks), dtype=torch.float64)
-    between = torch.zeros(len(tasks), len(tasks), dtype=torch.float64)
-    where = torch.tensor(places)
-    of_all[where] = weights
-    between[where[:, None], where] = gramian
-    return StepResult(tasks, of_all, between, finite)
