@@ -189,7 +189,9 @@ class ReachedLayers:
         self._reached = [list(row) for row in state["reached"]]
         self._trained = [list(row) for row in state["trained"]]
         nonzero = state["nonzero"]
-        self._nonzero = None if nonzero is None else nonzero.to(exact_device(self.device), copy=True)
+        self._nonzero = (
+            None if nonzero is None else nonzero.to(exact_device(self.device), copy=True)
+        )
         held = owned_parameters(self._network, frozen=True)
         for row, (name, owner, parameters) in enumerate(held):
             own = [p for p, one in zip(parameters, self._trained[row], strict=True) if one]
