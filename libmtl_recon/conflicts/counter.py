@@ -148,6 +148,21 @@ class ConflictCounter:
             counts[:, -1].copy(),
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was counted so far: tensors and whole numbers."""
+        return {
+            "blocks": [block.to("cpu", copy=True) for block in self._blocks],
+            "block_steps": list(self._block_steps),
+            "block_length": self._block_length,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` of a counter for the same layers returned."""
+        self._blocks = [block.to(self.device, copy=True) for block in state["blocks"]]
+        self._block_steps = list(state["block_steps"])
+        self._block_length = state["block_length"]
+        self.steps = sum(self._block_steps)
+
     def _among_all(self, gramians: Tensor, present: Sequence[int]) -> Tensor:
         """Gramians ``[L, P, P]`` as ``[L, T, T]``, with zeros for tasks that are absent."""
         places = torch.tensor(list(present), dtype=torch.int64, device=gramians.device)

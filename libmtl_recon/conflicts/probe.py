@@ -122,7 +122,12 @@ class ConflictProbe:
         self._watch(there, present)
         graph = SummedLosses(there)
         layers = self._layers.reached(graph.tasks, present)
-        gramians = graph.backward(layers, linear=self._layers.linear, retain_graph=retain_graph)
+        gramians = graph.backward(
+            layers,
+            modules=self._layers.modules,
+            linear=self._layers.linear,
+            retain_graph=retain_graph,
+        )
         with torch.no_grad():
             self._count(gramians, present)
         if self.steps % _CHECK_EVERY == 0:
@@ -197,6 +202,45 @@ class ConflictProbe:
             return asked.too_early(self.steps)
         return asked.check(self.profile())
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was counted so far, for a checkpoint of the training.
+
+        Returns:
+            Plain values and tensors, which ``torch.load`` reads with ``weights_only=True``.
+        """
+        return {
+            "tasks": list(self.tasks),
+            "run": self._run,
+            "passed_over": 0 if self._passed_over is None else int(self._passed_over),
+            "layers": self._layers.state_dict(),
+            "counts": None if self._counter is None else self._counter.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned: in the same training, after a pause.
+
+        Args:
+            state: That of a probe of the same network and tasks.
+
+        Raises:
+            ReconError: It is that of other tasks or of a network with other layers.
+        """
+        if list(state["tasks"]) != list(self.tasks):
+            raise ReconError(
+                f"The state of this ConflictProbe is that of the tasks {state['tasks']}, and the "
+                f"probe is for {list(self.tasks)}. Make it with the same tasks in the same order."
+            )
+        self._layers.load_state_dict(state["layers"])
+        self._run, self._counter, self._finite = state["run"], None, None
+        if state["counts"] is not None:
+            self._begin(state["passed_over"]).load_state_dict(state["counts"])
+
+    def _begin(self, passed_over: int = 0) -> ConflictCounter:
+        layers = self._layers
+        self._counter = ConflictCounter(layers.layers, self.tasks, layers.device)
+        self._passed_over = torch.tensor(passed_over, device=self._counter.device)
+        return self._counter
+
     def _watch(self, losses: Sequence[Tensor], present: Sequence[int]) -> None:
         """Note which losses are finite; of those on the CPU no others are taken."""
         if all(loss.device.type == "cpu" for loss in losses):
@@ -223,10 +267,7 @@ class ConflictProbe:
             )
 
     def _count(self, gramians: Tensor, present: Sequence[int]) -> None:
-        if self._counter is None:
-            self._counter = ConflictCounter(self._layers.layers, self.tasks, self._layers.device)
-            self._passed_over = torch.zeros((), dtype=torch.int64, device=self._counter.device)
-        counter = self._counter
+        counter = self._counter or self._begin()
         gramians = gramians.to(counter.device)
         fine = gramians.diagonal(dim1=1, dim2=2).isfinite().all()
         self._passed_over += ~fine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from libmtl_recon.conflicts.layers import Layer, layer_of, owned_parameters
 from libmtl_recon.conflicts.profile import check_count
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.gradients import exact_device
 
 # Wrappers whose one module is the network.
 _AROUND = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -61,6 +63,11 @@ class ReachedLayers:
         return list(self._layers)
 
     @property
+    def modules(self) -> Iterable[nn.Module]:
+        """The network's, itself among them."""
+        return self._network.modules()
+
+    @property
     def device(self) -> torch.device:
         """The network's."""
         return next(self._network.parameters()).device
@@ -71,7 +78,7 @@ class ReachedLayers:
         everywhere = nn.modules.module
         if everywhere._global_backward_hooks or everywhere._global_backward_pre_hooks:
             return False
-        return not any(m._backward_hooks or m._backward_pre_hooks for m in self._network.modules())
+        return not any(m._backward_hooks or m._backward_pre_hooks for m in self.modules)
 
     def check_count(self, parameter: str, K: int | range | None) -> None:
         """Check numbers of layers against all that there could be.
@@ -158,6 +165,38 @@ class ReachedLayers:
             )
         return rows, tuple(self._layers[row] for row in rows)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What is known of the layers so far, of plain values and tensors."""
+        return {
+            "names": list(self._names),
+            "reached": [list(row) for row in self._reached],
+            "trained": [list(row) for row in self._trained],
+            "nonzero": None if self._nonzero is None else self._nonzero.to("cpu", copy=True),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Know what :meth:`state_dict` told.
+
+        Raises:
+            ReconError: It is that of a network with other layers.
+        """
+        sizes = [len(row) for row in self._reached]
+        if state["names"] != self._names or [len(row) for row in state["reached"]] != sizes:
+            raise ReconError(
+                "The state of this ConflictProbe is that of a network with other layers. Make the "
+                "probe of the network whose conflicts were counted."
+            )
+        self._reached = [list(row) for row in state["reached"]]
+        self._trained = [list(row) for row in state["trained"]]
+        nonzero = state["nonzero"]
+        self._nonzero = (
+            None if nonzero is None else nonzero.to(exact_device(self.device), copy=True)
+        )
+        held = owned_parameters(self._network, frozen=True)
+        for row, (name, owner, parameters) in enumerate(held):
+            own = [p for p, one in zip(parameters, self._trained[row], strict=True) if one]
+            self._layers[row] = layer_of(name, owner, own)
+
     def _counted(self, nonzero: Tensor) -> Tensor:
         if self._wanted is None:
             # Behind losses that were stacked, and in compiled networks, the graph leads from each
@@ -194,6 +233,14 @@ def _plain(network: nn.Module) -> nn.Module:
                     "Count conflicts in one process, before the network is wrapped: the layers "
                     "belong to the network, however it is trained.",
                 )
+    if getattr(network, "static_graph", False):
+        raise UsageError(
+            "network",
+            "must not be wrapped with static_graph=True, for which each backward pass must be one "
+            "of all gradients",
+            type(network).__name__,
+            "Leave static_graph out while conflicts are counted.",
+        )
     return network.module if isinstance(network, _AROUND) else network
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from libmtl_recon.gradients import columns
 from libmtl_recon.gradients.dominators import Walk
 from libmtl_recon.gradients.gramian import exact_device, layer_gramians
+from libmtl_recon.gradients.recomputed import RecomputedBuffers
 from libmtl_recon.gradients.recording import (
     REENTRANT,
     custom_functions,
@@ -55,6 +56,7 @@ class SummedLosses:
         self,
         layers: Sequence[Sequence[Tensor]],
         *,
+        modules: Iterable[nn.Module] = (),
         linear: bool = True,
         retain_graph: bool = False,
     ) -> Tensor:
@@ -68,6 +70,7 @@ class SummedLosses:
         Args:
             layers: The leaves of each of the L layers whose Gramians are wanted; of one that has
                 none here they are zeros.
+            modules: Those whose buffers checkpoints may change, which they do once.
             linear: Whether nothing else is known that is not linear in the gradient.
             retain_graph: Keep the graph, as for :meth:`torch.Tensor.backward`.
 
@@ -77,6 +80,7 @@ class SummedLosses:
         """
         wanted = {id(leaf) for layer in layers for leaf in layer}
         linear = linear and self._linear
+        buffers = RecomputedBuffers(modules)
         found: dict[int, list[Tensor | None]] = {}
         for place, loss in enumerate(self._losses):
             leaves = [
@@ -89,6 +93,7 @@ class SummedLosses:
                 gradients = torch.autograd.grad(loss, leaves, retain_graph=keep, allow_unused=True)
                 for leaf, gradient in zip(leaves, gradients, strict=True):
                     _put(found, id(leaf), place, gradient, len(self._losses))
+                buffers.after_pass()
         with torch.no_grad():
             gramians = self._gramians(layers, found)
             if linear:
@@ -100,6 +105,7 @@ class SummedLosses:
         else:
             del found
             torch.autograd.backward(self._losses, retain_graph=retain_graph)
+            buffers.after_pass()
         return gramians
 
     def _gramians(
