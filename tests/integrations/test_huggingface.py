@@ -221,6 +221,37 @@ def test_conflicts_are_counted(tmp_path: Path) -> None:
     assert (found.undefined == wanted.undefined).all()
 
 
+def test_the_counts_of_a_probe_are_kept(tmp_path: Path) -> None:
+    straight, first, second = TwoHeads(), TwoHeads(), TwoHeads()
+    whole = trained(tmp_path / "whole", straight, probe=ConflictProbe(straight, TASKS))
+    half = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
+    trained(tmp_path / "two", first, probe=ConflictProbe(first, TASKS), **half)
+    made = InOrder(
+        second,
+        arguments(tmp_path / "two"),
+        train_dataset=Sentences(),
+        probe=ConflictProbe(second, TASKS),
+    )
+    made.train(resume_from_checkpoint=True)
+    assert made.probe.steps == whole.probe.steps == 4
+    found, wanted = made.probe.profile(), whole.probe.profile()
+    assert abs(found.counts.sum(axis=0) - wanted.counts.sum(axis=0)).sum() <= 2
+
+
+@pytest.mark.parametrize("kind", ["weighting", "probe"])
+def test_checkpoints_of_activations(tmp_path: Path, kind: str) -> None:
+    model = TwoHeads()
+    model.gradient_checkpointing_enable = model.bert.gradient_checkpointing_enable
+    model.activation_checkpointing_enable = model.bert.activation_checkpointing_enable
+    twin = copy.deepcopy(model)
+    part: Any = by_length if kind == "weighting" else ConflictProbe(model, TASKS)
+    trained(tmp_path, model, activation_checkpointing=True, **{kind: part})
+    assert model.bert.is_gradient_checkpointing
+    own = by_length if kind == "weighting" else lambda m: torch.ones(len(m))
+    list(plain_loop(twin, Sentences(), own))
+    assert_same(model, twin)
+
+
 def test_autocast(tmp_path: Path) -> None:
     model = TwoHeads()
     twin = copy.deepcopy(model)

@@ -230,6 +230,22 @@ def test_the_state_of_a_weighting_is_kept(tmp_path: Path) -> None:
         trainer(tmp_path, max_epochs=2).fit(Network(), loader(), ckpt_path=tmp_path / "half.ckpt")
 
 
+def test_the_counts_of_a_probe_are_kept(tmp_path: Path) -> None:
+    class Scored(Network):
+        def configure_probe(self) -> Any:
+            return ConflictProbe(self, TASKS)
+
+    straight, first, second = Scored(None), Scored(None), Scored(None)
+    trainer(tmp_path, max_epochs=2).fit(straight, loader())
+    made = trainer(tmp_path)
+    made.fit(first, loader())
+    made.save_checkpoint(tmp_path / "half.ckpt")
+    trainer(tmp_path, max_epochs=2).fit(second, loader(), ckpt_path=tmp_path / "half.ckpt")
+    assert second.probe.steps == straight.probe.steps == 8
+    found, wanted = second.probe.profile(), straight.probe.profile()
+    assert (found.counts.sum(axis=0) == wanted.counts.sum(axis=0)).all()
+
+
 def test_without_a_weighting_losses_are_added(tmp_path: Path) -> None:
     model = Network(None)
     twin = copy.deepcopy(model)
