@@ -101,6 +101,10 @@ def step(
     factor = 1.0
     named = named_losses(losses)
     if scaler is not None:
+        if not isinstance(scaler, GradScaler):
+            raise UsageError(
+                "scaler", "must be a torch.amp.GradScaler", scaler, "Leave it out if there is none."
+            )
         factor = float(scaler.scale(torch.ones((), device=_device_of(named))))
     return weigh(
         named, network, weighting, shared=shared, factor=factor, may_overflow=scaler is not None
@@ -131,7 +135,7 @@ def weigh(
         UsageError: As there.
         ReconError: As there.
     """
-    asked = Asked(weighting)
+    asked, shared = Asked(weighting), None if shared is None else list(shared)
     present = {name: loss for name, loss in named.items() if loss is not None}
     if not present:
         raise UsageError(
@@ -150,10 +154,10 @@ def weigh(
         raise _not_finite(record, list(present))
     if len(present) > 1 and not record.layers:
         raise ReconError(
-            f"None of the parameters that train is reached by two of the losses of the tasks "
-            f"{', '.join(map(repr, present))}, so that there is nothing to weigh. Pass the network "
-            "that these losses were computed with; where its shared layers are frozen, call "
-            "sum(losses).backward()."
+            f"None of {'the network' if shared is None else '`shared`'}'s parameters that train is "
+            f"reached by {'two' if shared is None else 'any'} of the losses of the tasks "
+            f"{', '.join(map(repr, present))}, so that there is nothing to weigh. Pass those that "
+            "these losses were computed with; where they are frozen, call sum(losses).backward()."
         )
     places = torch.tensor([place for place, loss in enumerate(named.values()) if loss is not None])
     gramian = torch.zeros(len(named), len(named), dtype=torch.float64)
@@ -188,13 +192,18 @@ def _gramian(record: Record, losses: Sequence[Tensor]) -> Tensor:
     try:
         return record.gramian_as_it_is(record.plan(losses), losses)
     except RuntimeError as error:
-        if "donated buffers" not in str(error):
-            raise
-        raise ReconError(
-            "The network was compiled so that a backward pass may go through its graph once, and "
-            "weighing needs one per task. Set torch._functorch.config.donated_buffer = False "
-            "before the network is called for the first time."
-        ) from error
+        if "donated buffers" in str(error):
+            raise ReconError(
+                "The network was compiled so that a backward pass may go through its graph once, "
+                "and weighing needs one per task. Set torch._functorch.config.donated_buffer = "
+                "False before the network is called for the first time."
+            ) from error
+        if "a second time" in str(error):
+            raise ReconError(
+                "The graph of the losses was freed by a backward pass before. Call step in the place "
+                "of loss.backward(), once for each forward pass."
+            ) from error
+        raise
 
 
 def _not_finite(record: Record, tasks: Sequence[str]) -> ReconError:

@@ -478,8 +478,25 @@ class TestRefusals:
 
     def test_nothing_shared(self) -> None:
         model, x = made()
-        with pytest.raises(ReconError, match="None of the parameters that train is reached by two"):
+        with pytest.raises(
+            ReconError, match="None of the network's parameters that train is reach"
+        ):
             step(model.losses(x), model.heads, lambda m: WEIGHTS)
+        other = iter([nn.Parameter(torch.ones(2))])
+        with pytest.raises(ReconError, match="None of `shared`'s parameters that train is reached"):
+            step(model.losses(x), model, lambda m: WEIGHTS, shared=other)
+
+    def test_a_graph_that_was_freed(self) -> None:
+        model, x = made()
+        losses = model.losses(x)
+        step(losses, model, lambda m: WEIGHTS)
+        with pytest.raises(ReconError, match="was freed by a backward pass before"):
+            step(losses, model, lambda m: WEIGHTS)
+
+    def test_no_scaler(self) -> None:
+        model, x = made()
+        with pytest.raises(UsageError, match="scaler must be a"):
+            step(model.losses(x), model, lambda m: WEIGHTS, scaler=2.0)  # type: ignore[arg-type]
 
     def test_a_checkpoint_that_hides_its_parameters(self) -> None:
         torch.manual_seed(0)
