@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
@@ -15,7 +16,7 @@ from libmtl_recon.gradients.recording import Record, record_afterwards
 from libmtl_recon.weighting.step_losses import Losses, named_losses
 from libmtl_recon.weighting.step_weights import Asked
 
-# Wrappers that send what a backward pass leaves in `.grad`, before it could be weighed for all.
+# Wrappers that send gradients to other processes as soon as a backward pass makes them.
 _SENDING = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
 
 
@@ -177,15 +178,20 @@ def _device_of(named: Mapping[str, Tensor | None]) -> torch.device | None:
 
 
 def _refuse_sending(network: nn.Module) -> None:
+    where = ""
     for path, module in network.named_modules():
         for kind in type(module).__mro__:
             if kind.__name__ in _SENDING:
-                where = f"Its module {path!r}" if path else "The network"
-                raise ReconError(
-                    f"{where} is a {kind.__name__}, which averages gradients over processes before "
-                    "they could be weighed by what all processes have found. Train in one process. "
-                    "LibMTL's weightings train on several by `torchrun -m libmtl_recon run`."
-                )
+                where = f"{f'The module {path!r}' if path else 'The network'} is a {kind.__name__}"
+    # Also where the module inside of a wrapper was passed.
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        where = where or f"This is one of {dist.get_world_size()} processes of a process group"
+    if where:
+        raise ReconError(
+            f"{where}, so that each process would weigh by the gradients of its own part of a "
+            "batch. Train in one process. LibMTL's weightings train on several by "
+            "`torchrun -m libmtl_recon run`."
+        )
 
 
 def _gramian(record: Record, losses: Sequence[Tensor]) -> Tensor:
@@ -200,8 +206,8 @@ def _gramian(record: Record, losses: Sequence[Tensor]) -> Tensor:
             ) from error
         if "a second time" in str(error):
             raise ReconError(
-                "The graph of the losses was freed by a backward pass before. Call step in the place "
-                "of loss.backward(), once for each forward pass."
+                "The graph of the losses was freed by a backward pass before. Call step in the "
+                "place of loss.backward(), once for each forward pass."
             ) from error
         raise
 

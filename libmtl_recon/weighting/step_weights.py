@@ -55,13 +55,10 @@ class Asked:
         places = [place for place, loss in enumerate(losses.values()) if loss is not None]
         present = [task for task, loss in losses.items() if loss is not None]
         with torch.no_grad():
-            if self._with_losses:
-                given = self._ask(gramian.clone(), losses=_values(losses))
-            elif self._of_all:
-                given = self._ask(gramian.clone())
-            else:
-                where = torch.tensor(places, device=gramian.device)
-                given = self._ask(gramian[where[:, None], where])
+            where = torch.tensor(places, device=gramian.device)
+            own = gramian.clone() if self._of_all else gramian[where[:, None], where]
+            more = {"losses": _values(losses)} if self._with_losses else {}
+            given = self._ask(own, **more)
         found = _checked(given, list(losses) if self._of_all else present, gramian)
         return found[places] if self._of_all else found
 

@@ -302,6 +302,16 @@ class TestAbsentTasks:
         squared = sum(float(g.square().sum()) for g in grads(twin))
         assert float(found.gramian[0, 0]) == pytest.approx(squared, rel=1e-12)
 
+    def test_one_alone_takes_one_pass(self) -> None:
+        """Also where products would be the cheaper way, which take two."""
+        torch.manual_seed(0)
+        wide = nn.Sequential(nn.Linear(6, 64), nn.Linear(64, 64), nn.Linear(64, 6))
+        model, passes = Model(wide), []
+        losses = model.losses(torch.randn(2, 6))
+        losses["shape"].register_hook(passes.append)
+        step({"shape": losses["shape"]}, model, lambda m: WEIGHTS)
+        assert len(passes) == 1
+
 
 class TestWeightings:
     def test_an_object_with_a_state(self) -> None:
@@ -329,15 +339,19 @@ class TestWeightings:
         assert found.weights.tolist() == [1.0, 2.0, 3.0]
         assert found.weights.dtype == torch.float64
 
-    def test_one_that_writes_into_the_gramian_writes_into_its_own(self) -> None:
+    @pytest.mark.parametrize("kind", ["function", "method"])
+    def test_one_that_writes_into_the_gramian_writes_into_its_own(self, kind: str) -> None:
         model, x = made()
 
         def spoil(matrix: Tensor) -> Tensor:
             matrix.zero_()
             return torch.ones(len(matrix))
 
+        class Spoiling:
+            weights = staticmethod(spoil)
+
         gramian, _ = oracle(model, model.losses(x))
-        found = step(model.losses(x), model, spoil)
+        found = step(model.losses(x), model, spoil if kind == "function" else Spoiling())
         torch.testing.assert_close(found.gramian, gramian)
 
     def test_gradops(self) -> None:
@@ -515,4 +529,12 @@ class TestRefusals:
         model = wrapper(NETWORKS["layers"]()).double()
         with pytest.raises(ReconError, match="The network is a DistributedDataParallel"):
             step(model.losses(torch.randn(4, 6).double()), model, lambda m: WEIGHTS)
+        assert not grads(model)
+
+    def test_one_of_several_processes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model, x = made()
+        monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+        monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+        with pytest.raises(ReconError, match="This is one of 2 processes of a process group"):
+            step(model.losses(x), model, lambda m: WEIGHTS)
         assert not grads(model)
