@@ -309,7 +309,7 @@ class TestAbsentTasks:
         model, passes = Model(wide), []
         losses = model.losses(torch.randn(2, 6))
         losses["shape"].register_hook(passes.append)
-        step({"shape": losses["shape"]}, model, lambda m: WEIGHTS)
+        step({"shape": losses["shape"]}, model, lambda m: WEIGHTS, shared=wide.parameters())
         assert len(passes) == 1
 
 
