@@ -148,7 +148,8 @@ def weigh(
     _refuse_sending(network)
     losses = list(present.values())
     if factor != 1.0:
-        losses = [(loss.float() if loss.itemsize < 4 else loss) * factor for loss in losses]
+        with torch.enable_grad():
+            losses = [loss * factor for loss in losses]
     matrix = _gramian(record, losses) / factor**2
     finite = bool(matrix.isfinite().all())
     if not finite and not may_overflow:
@@ -189,8 +190,7 @@ def _refuse_sending(network: nn.Module) -> None:
     if where:
         raise ReconError(
             f"{where}, so that each process would weigh by the gradients of its own part of a "
-            "batch. Train in one process. LibMTL's weightings train on several by "
-            "`torchrun -m libmtl_recon run`."
+            "batch. Train in one process, without the wrapper."
         )
 
 

@@ -419,6 +419,22 @@ class TestScaler:
         optimizers[1].step()
         assert_same(list(model.parameters()), list(twin.parameters()))
 
+    def test_a_caller_that_records_no_gradients(self) -> None:
+        model, x = made()
+        losses = model.losses(x)
+        with torch.no_grad():
+            found = step(losses, model, lambda m: WEIGHTS, scaler=self.scaler())
+        gramian, _ = oracle(model, model.losses(x))
+        torch.testing.assert_close(found.gramian, gramian)
+
+    def test_losses_in_half_precision(self) -> None:
+        """The scaled losses are beyond float16, which their gradients are not."""
+        model, x = made()
+        losses = {task: 8 + loss.half() for task, loss in model.losses(x).items()}
+        found = step(losses, model, lambda m: WEIGHTS, scaler=self.scaler(2.0**15))
+        gramian, _ = oracle(model, model.losses(x))
+        torch.testing.assert_close(found.gramian, gramian, rtol=5e-3, atol=1e-3)
+
     def test_losses_that_were_scaled_before(self) -> None:
         model, x = made()
         twin = copy.deepcopy(model)
