@@ -77,7 +77,7 @@ class ConflictProbe:
         self._counter: ConflictCounter | None = None
         self._run = uuid.uuid4().hex[:16]
         self._finite: Tensor | None = None
-        self._passed_over: Tensor | None = None
+        self._passed_over = torch.zeros((), dtype=torch.int64)
 
     @property
     def steps(self) -> int:
@@ -154,7 +154,6 @@ class ConflictProbe:
                 "There is no profile yet, for no step was counted. Call probe.backward(losses) in "
                 "the training loop first."
             )
-        assert self._passed_over is not None
         passed_over = int(self._passed_over)
         if passed_over == counter.steps:
             raise ReconError(
@@ -211,7 +210,7 @@ class ConflictProbe:
         return {
             "tasks": list(self.tasks),
             "run": self._run,
-            "passed_over": 0 if self._passed_over is None else int(self._passed_over),
+            "passed_over": int(self._passed_over),
             "layers": self._layers.state_dict(),
             "counts": None if self._counter is None else self._counter.state_dict(),
         }

@@ -88,25 +88,29 @@ class SummedLosses:
                 for identity, leaf in self._leaves.items()
                 if self.tasks[identity] >> place & 1 and (linear or identity in wanted)
             ]
-            if leaves:
-                keep = retain_graph or not linear or bool(self._kept >> place & 1)
-                gradients = torch.autograd.grad(loss, leaves, retain_graph=keep, allow_unused=True)
-                for leaf, gradient in zip(leaves, gradients, strict=True):
-                    _put(found, id(leaf), place, gradient, len(self._losses))
-                buffers.after_pass()
+            keep = retain_graph or not linear or bool(self._kept >> place & 1)
+            for leaf, gradient in _gradients(loss, leaves, keep):
+                found.setdefault(id(leaf), [None] * len(self._losses))[place] = gradient
+            buffers.after_pass()
         with torch.no_grad():
             gramians = self._gramians(layers, found)
-            if linear:
-                sums = [(self._leaves[one], _sum(found.pop(one))) for one in list(found)]
         if linear:
-            there = [(leaf, gradient) for leaf, gradient in sums if gradient is not None]
-            if there:
-                torch.autograd.backward(*zip(*there, strict=True))
+            self._deliver(found)
         else:
-            del found
+            found.clear()
             torch.autograd.backward(self._losses, retain_graph=retain_graph)
             buffers.after_pass()
         return gramians
+
+    def _deliver(self, found: dict[int, list[Tensor | None]]) -> None:
+        """Have each leaf take the sum of its gradients as the end of one backward pass."""
+        leaves, sums = [], []
+        with torch.no_grad():
+            for identity in list(found):
+                leaves.append(self._leaves[identity])
+                sums.append(_sum(found.pop(identity)))
+        if leaves:
+            torch.autograd.backward(leaves, sums)
 
     def _gramians(
         self, layers: Sequence[Sequence[Tensor]], found: Mapping[int, Sequence[Tensor | None]]
@@ -125,15 +129,13 @@ class SummedLosses:
         return total
 
 
-def _put(
-    found: dict[int, list[Tensor | None]],
-    leaf: int,
-    place: int,
-    gradient: Tensor | None,
-    losses: int,
-) -> None:
-    if gradient is not None:
-        found.setdefault(leaf, [None] * losses)[place] = gradient
+def _gradients(loss: Tensor, leaves: list[Tensor], keep: bool) -> list[tuple[Tensor, Tensor]]:
+    """Those of the leaves that have one."""
+    if not leaves:
+        return []
+    found = torch.autograd.grad(loss, leaves, retain_graph=keep, allow_unused=True)
+    pairs = zip(leaves, found, strict=True)
+    return [(leaf, gradient) for leaf, gradient in pairs if gradient is not None]
 
 
 def _gramian(gradients: Sequence[Tensor | None], leaf: Tensor) -> Tensor:
@@ -149,10 +151,11 @@ def _gramian(gradients: Sequence[Tensor | None], leaf: Tensor) -> Tensor:
     return total
 
 
-def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:
+def _sum(gradients: Sequence[Tensor | None]) -> Tensor:
+    """That of those that there are, at least one."""
     there = [gradient for gradient in gradients if gradient is not None]
-    if len(there) < 2:
-        return there[0] if there else None
+    if len(there) == 1:
+        return there[0]
     # Not in place at first: autograd may hand one tensor out for two leaves.
     total = _added(there[0], there[1])
     for gradient in there[2:]:
