@@ -77,6 +77,8 @@ class ConflictProbe:
         self._counter: ConflictCounter | None = None
         self._run = uuid.uuid4().hex[:16]
         self._finite: Tensor | None = None
+        # Graphs in which nothing is saved by products: it is not looked for again.
+        self._by_rows: set[tuple[int, ...]] = set()
         self._passed_over = torch.zeros((), dtype=torch.int64)
 
     @property
@@ -122,12 +124,16 @@ class ConflictProbe:
         self._watch(there, present)
         graph = SummedLosses(there)
         layers = self._layers.reached(graph.tasks, present)
+        shape = (graph.nodes, *present)
         gramians = graph.backward(
             layers,
             modules=self._layers.modules,
             linear=self._layers.linear,
+            products=shape not in self._by_rows,
             retain_graph=retain_graph,
         )
+        if graph.by_rows:
+            self._by_rows.add(shape)
         with torch.no_grad():
             self._count(gramians, present)
         if self.steps % _CHECK_EVERY == 0:
