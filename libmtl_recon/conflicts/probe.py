@@ -77,7 +77,9 @@ class ConflictProbe:
         self._counter: ConflictCounter | None = None
         self._run = uuid.uuid4().hex[:16]
         self._finite: Tensor | None = None
-        self._passed_over: Tensor | None = None
+        # Graphs in which nothing is saved by products: it is not looked for again.
+        self._by_rows: set[tuple[int, ...]] = set()
+        self._passed_over = torch.zeros((), dtype=torch.int64)
 
     @property
     def steps(self) -> int:
@@ -122,12 +124,16 @@ class ConflictProbe:
         self._watch(there, present)
         graph = SummedLosses(there)
         layers = self._layers.reached(graph.tasks, present)
+        shape = (graph.nodes, *present)
         gramians = graph.backward(
             layers,
             modules=self._layers.modules,
             linear=self._layers.linear,
+            products=shape not in self._by_rows,
             retain_graph=retain_graph,
         )
+        if graph.by_rows:
+            self._by_rows.add(shape)
         with torch.no_grad():
             self._count(gramians, present)
         if self.steps % _CHECK_EVERY == 0:
@@ -154,7 +160,6 @@ class ConflictProbe:
                 "There is no profile yet, for no step was counted. Call probe.backward(losses) in "
                 "the training loop first."
             )
-        assert self._passed_over is not None
         passed_over = int(self._passed_over)
         if passed_over == counter.steps:
             raise ReconError(
@@ -211,7 +216,7 @@ class ConflictProbe:
         return {
             "tasks": list(self.tasks),
             "run": self._run,
-            "passed_over": 0 if self._passed_over is None else int(self._passed_over),
+            "passed_over": int(self._passed_over),
             "layers": self._layers.state_dict(),
             "counts": None if self._counter is None else self._counter.state_dict(),
         }

@@ -153,7 +153,7 @@ def test_each_loss_is_differentiated_once(monkeypatch: pytest.MonkeyPatch) -> No
     node = losses[0].grad_fn
     assert node is not None
     node.register_hook(lambda *_: calls.append(1))
-    SummedLosses(losses).backward([[*network.trunk.parameters()]])
+    SummedLosses(losses).backward([[*network.trunk.parameters()]], products=False)
     assert passes == [6, 6, 6]  # the trunk's parameters and one head's
     assert len(calls) == 1  # no second pass through a head
 
@@ -233,7 +233,12 @@ def test_a_tensor_that_retains_its_gradient_has_that_of_the_sum() -> None:
     network, plain = pair()
     kept = []
     for one, differentiate in (
-        (network, lambda losses: SummedLosses(losses).backward([[*network.trunk.parameters()]])),
+        (
+            network,
+            lambda losses: SummedLosses(losses).backward(
+                [[*network.trunk.parameters()]], products=False
+            ),
+        ),
         (plain, lambda losses: sum(losses).backward()),
     ):
         z = one.trunk(samples())
@@ -267,8 +272,8 @@ def test_graphs_of_their_own_are_freed_one_by_one() -> None:
         patch.setattr(
             torch.autograd, "grad", lambda *a, **k: kept.append(k["retain_graph"]) or grad(*a, **k)
         )
-        SummedLosses(losses).backward([[*network.trunk.parameters()]])
-        SummedLosses(network(samples())).backward([[*network.trunk.parameters()]])
+        for some in (losses, network(samples())):
+            SummedLosses(some).backward([[*network.trunk.parameters()]], products=False)
     assert kept == [False, False, False, True, True, False]
 
 
@@ -324,16 +329,58 @@ def test_a_parameter_with_sparse_and_dense_gradients() -> None:
     torch.testing.assert_close(*grads)
 
 
-def test_checkpoints_change_buffers_once() -> None:
+def wide() -> list[nn.Module]:
+    """A trunk of which products are cheaper than rows."""
+    return [nn.Linear(4, 300), nn.BatchNorm1d(300), nn.Tanh(), nn.Linear(300, 5)]
+
+
+@pytest.mark.parametrize("way", ["function", "leaves", "plain"])
+def test_products_of_inputs_give_the_same_and_the_sum_is_differentiated(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = [*wide(), *([ClampedLayer()] if way == "function" else [])]
+    network, plain = pair(*layers)
+    if way == "leaves":
+        for one in (network, plain):
+            one.trunk[1].weight.register_hook(lambda gradient: gradient.clamp(-1e-3, 1e-3))
+    shared = [[*layer.parameters()] for layer in network.trunk]
+    rows = SummedLosses(network(samples())).backward(shared, products=False)
+    network.zero_grad()
+    asked: list[list[Any]] = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(
+        torch.autograd, "grad", lambda *a, **k: asked.append(list(a[1])) or grad(*a, **k)
+    )
+    for step in range(2):
+        graph = SummedLosses(network(samples(0 if step == 0 else 1)))
+        gramians = graph.backward(shared)
+        assert not graph.by_rows
+        if step == 0:
+            torch.testing.assert_close(gramians, rows, rtol=1e-10, atol=1e-15)
+    assert len(asked) == 2 * TASKS
+    weight = network.trunk[3].weight
+    assert not any(one is weight for inputs in asked for one in inputs)
+    for seed in range(2):
+        sum(plain(samples(seed))).backward()
+    check_gradients(network, plain, bits=lambda _: True)
+    for mine, theirs in zip(network.trunk[1].buffers(), plain.trunk[1].buffers(), strict=True):
+        if mine.ndim:  # one forward pass more was made
+            continue
+        assert int(mine) == int(theirs) + 1
+
+
+@pytest.mark.parametrize("products", [False, True])
+def test_checkpoints_change_buffers_once(products: bool) -> None:
     class Checkpointed(Network):
         def forward(self, x: Tensor) -> list[Tensor]:
-            z = checkpoint(self.trunk, x, use_reentrant=False)
+            z = checkpoint(self.trunk[1:3], self.trunk[0](x), use_reentrant=False)
+            z = self.trunk[3](z)
             return [
                 checkpoint(nn.Sequential(norm, head), z, use_reentrant=False).square().mean()
                 for norm, head in zip(self.norms, self.heads, strict=True)
             ]
 
-    trunk = (nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 5))
+    trunk = (nn.Linear(4, 300), nn.BatchNorm1d(300), nn.Dropout(0.5), nn.Linear(300, 5))
     torch.manual_seed(3)
     network = Checkpointed(*trunk)
     network.norms = nn.ModuleList(nn.BatchNorm1d(5) for _ in range(TASKS)).double()
@@ -341,7 +388,11 @@ def test_checkpoints_change_buffers_once() -> None:
     for seed in range(2):
         torch.manual_seed(seed)
         losses = network(samples(seed))
-        SummedLosses(losses).backward([[*network.trunk.parameters()]], modules=network.modules())
+        graph = SummedLosses(losses)
+        graph.backward(
+            [[*network.trunk.parameters()]], modules=network.modules(), products=products
+        )
+        assert graph.by_rows is not products
         torch.manual_seed(seed)
         sum(plain(samples(seed))).backward()
         check_gradients(network, plain)
@@ -391,7 +442,7 @@ def test_long_gradients_are_multiplied_in_parts(monkeypatch: pytest.MonkeyPatch)
     network, _ = pair()
     layers = [[*network.trunk.parameters()]]
     whole = SummedLosses(network(samples())).backward(layers)
-    monkeypatch.setattr("libmtl_recon.gradients.summed._AT_ONCE", 7)
+    monkeypatch.setattr("libmtl_recon.gradients.summed._CACHED", 21)
     parts = SummedLosses(network(samples())).backward(layers)
     torch.testing.assert_close(whole, parts, rtol=1e-12, atol=0.0)
 
