@@ -142,8 +142,9 @@ def plain_loop(
     accumulated: int = 1,
     clip: float = 0.0,
     probe: Any = None,
+    optimizer: Any = None,
 ) -> Iterator[Any]:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.0)
+    optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.0)
     model.train()
     for index, (words, labels) in enumerate(
         zip(data.words.split(4), data.labels.split(4), strict=True), 1
@@ -186,12 +187,15 @@ def test_training_is_the_plain_loop(tmp_path: Path, absent: tuple[int, ...]) -> 
             assert log[f"weight_{task}"] == pytest.approx(expected, rel=1e-3)
 
 
-def test_accumulated_and_clipped_gradients(tmp_path: Path) -> None:
+@pytest.mark.parametrize("clip", [0.0, 0.3], ids=["as they are", "clipped"])
+def test_accumulated_gradients(tmp_path: Path, clip: float) -> None:
     """The model takes any keyword, of which the Trainer would conclude that losses are scaled."""
     model = TwoHeads()
     twin = copy.deepcopy(model)
-    trained(tmp_path, model, weighting=by_length, gradient_accumulation_steps=2, max_grad_norm=0.3)
-    list(plain_loop(twin, Sentences(), by_length, accumulated=2, clip=0.3))
+    given = {"gradient_accumulation_steps": 2, "max_grad_norm": clip, "optim": "sgd"}
+    trained(tmp_path, model, weighting=by_length, **given)
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.01)
+    list(plain_loop(twin, Sentences(), by_length, accumulated=2, clip=clip, optimizer=optimizer))
     assert_same(model, twin)
 
 
