@@ -100,7 +100,7 @@ def main():
         for layer in probe.profile({"dataset": "made up"}).layers(S=-0.1, K=3):
             print(f"  {layer}")
         trainer = train(epochs, folder, weighting=libmtl_recon.gradops_weights)
-        print(trainer.step_result)
+        print(trainer.step_result.named_weights())
 
 
 if __name__ == "__main__":

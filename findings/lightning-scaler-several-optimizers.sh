@@ -3,7 +3,7 @@
 # `optimizer.step()` also calls the gradient scaler's `update()`. Where the first optimizer's gradients
 # overflow, the scale is halved before those of the second are unscaled, which come out twice as
 # large; its step is made with them. PyTorch documents `update()` once per iteration, after the steps
-# of all optimizers, and so does the second parameter's step have the right size.
+# of all optimizers: then the second step has the right size.
 #
 # Output seen, of a parameter whose gradient is 1 and whose learning rate is 1:
 #     Lightning: moved by 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 from pathlib import Path
@@ -18,10 +19,10 @@ pytestmark = [
 
 
 @pytest.mark.parametrize(
-    ("script", "packages", "steps", "layers"),
+    ("script", "packages", "steps", "layers", "weights"),
     [
-        ("lightning_loop.py", ["lightning"], 29, 2),
-        ("huggingface_trainer.py", ["transformers", "accelerate"], 40, 3),
+        ("lightning_loop.py", ["lightning"], 29, 2, {"weight/digit", "weight/ink"}),
+        ("huggingface_trainer.py", ["transformers", "accelerate"], 40, 3, {"topic", "tone"}),
     ],
 )
 def test_it_scores_and_weighs(
@@ -29,6 +30,7 @@ def test_it_scores_and_weighs(
     packages: list[str],
     steps: int,
     layers: int,
+    weights: set[str],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -41,5 +43,5 @@ def test_it_scores_and_weighs(
     shown = capsys.readouterr().out
     assert f"{steps} steps; the layers" in shown
     assert len(re.findall(r"^  \w\S*$", shown, re.MULTILINE)) == layers
-    assert "weight" in shown.splitlines()[-1] or "weights" in shown
+    assert weights <= set(ast.literal_eval(shown.splitlines()[-1]))
     assert not list(tmp_path.iterdir())
