@@ -16,6 +16,7 @@ from libmtl_recon.integrations.libmtl import activate, register_when_imported
 if TYPE_CHECKING:
     from libmtl_recon.conflicts.layers import Layer
     from libmtl_recon.conflicts.plot import draw_profile
+    from libmtl_recon.conflicts.probe import ConflictProbe
     from libmtl_recon.conflicts.profile import ConflictProfile
     from libmtl_recon.integrations.libmtl.architectures.extract import extract_task
     from libmtl_recon.integrations.libmtl.arguments import known_weightings
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
     from libmtl_recon.weighting.gradops import gradops_weights
     from libmtl_recon.weighting.rotation import fold_rotation
     from libmtl_recon.weighting.rotograd import RotoGrad
+    from libmtl_recon.weighting.step import StepResult, step
 
 __all__ = [
+    "ConflictProbe",
     "ConflictProfile",
     "Layer",
     "Masked",
@@ -51,6 +54,7 @@ __all__ = [
     "ScriptFlags",
     "SingleTask",
     "SplitSpec",
+    "StepResult",
     "StopRun",
     "TaskTensor",
     "TrainerHook",
@@ -72,11 +76,13 @@ __all__ = [
     "select_layers",
     "split_from",
     "split_layers",
+    "step",
     "summary",
 ]
 
 _HOMES = {
     "TaskTensor": "splitting.task_tensor",
+    "ConflictProbe": "conflicts.probe",
     "ConflictProfile": "conflicts.profile",
     "Layer": "conflicts.layers",
     "Masked": "integrations.libmtl.missing_labels.masked",
@@ -88,6 +94,7 @@ _HOMES = {
     "ScriptFlags": "integrations.libmtl.script_flags",
     "SingleTask": "integrations.libmtl.single_task",
     "SplitSpec": "splitting.spec",
+    "StepResult": "weighting.step",
     "StopRun": "integrations.libmtl.hooks",
     "by_task": "splitting.outputs",
     "draw_profile": "conflicts.plot",
@@ -104,6 +111,7 @@ _HOMES = {
     "select_layers": "profiles.selection",
     "split_from": "integrations.libmtl.splits",
     "split_layers": "splitting.split",
+    "step": "weighting.step",
     "summary": "integrations.libmtl.sizes",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
@@ -93,28 +93,42 @@ def layers_of(
         >>> [layer.name for layer in layers_of(nn.Sequential(nn.Linear(2, 3), nn.ReLU()))]
         ['0']
     """
-    found = []
-    for name, owner, parameters in owned_parameters(module, shared):
-        shapes = tuple((*p.shape, 2) if p.is_complex() else tuple(p.shape) for p in parameters)
-        plain = _plain_class(owner)
-        found.append(Layer(name, plain.__name__, shapes, _normalizes(plain)))
-    return tuple(found)
+    return tuple(layer_of(*one) for one in owned_parameters(module, shared))
+
+
+def layer_of(name: str, owner: nn.Module, parameters: Sequence[nn.Parameter]) -> Layer:
+    """The layer of a module.
+
+    Args:
+        name: The layer's.
+        owner: The module.
+        parameters: Those of its own that count.
+    """
+    shapes = tuple((*p.shape, 2) if p.is_complex() else tuple(p.shape) for p in parameters)
+    plain = _plain_class(owner)
+    return Layer(name, plain.__name__, shapes, _normalizes(plain))
 
 
 def owned_parameters(
-    module: nn.Module, shared: Collection[nn.Parameter] | None = None
+    module: nn.Module,
+    shared: Collection[nn.Parameter] | None = None,
+    *,
+    frozen: bool = False,
 ) -> list[tuple[str, nn.Module, list[nn.Parameter]]]:
     """Return each layer's name, module and trainable parameters, in network order.
 
     Args:
         module: The network.
         shared: Leave only the layers whose parameters are all among these.
+        frozen: Return the frozen parameters as well.
     """
     wanted = None if shared is None else {id(parameter) for parameter in shared}
     seen: set[int] = set()
     found = []
     for path, owner in module.named_modules():
-        own = [p for p in owner._parameters.values() if p is not None and p.requires_grad]
+        own = [
+            p for p in owner._parameters.values() if p is not None and (frozen or p.requires_grad)
+        ]
         fresh = [p for p in own if id(p) not in seen]
         seen.update(id(p) for p in fresh)
         if fresh and (wanted is None or all(id(p) in wanted for p in own)):

@@ -1,185 +1,293 @@
-"""Counting cosines while a network trains."""
+"""Counting conflicts in any training loop."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import datetime
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from libmtl_recon.conflicts.file_format import check_size
-from libmtl_recon.conflicts.grid import BINS, EDGES
-from libmtl_recon.conflicts.layers import Layer
+from libmtl_recon.conflicts.counter import ConflictCounter
+from libmtl_recon.conflicts.probe_arguments import (
+    check_provenance,
+    check_tasks,
+    losses_in_order,
+    refuse_not_finite,
+)
 from libmtl_recon.conflicts.profile import ConflictProfile
-from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.gradients import cosines, exact_device, layer_gramians
+from libmtl_recon.conflicts.reached_layers import ReachedLayers
+from libmtl_recon.conflicts.schedule import FEWEST_STEPS, StabilityCheck, UntilStable
+from libmtl_recon.errors import ReconError
+from libmtl_recon.gradients.summed import SummedLosses
 
-_MOST_BLOCKS = 20
+# How often a device other than the CPU is waited for, to see that all losses were finite.
+_CHECK_EVERY = 50
 
 
 class ConflictProbe:
-    """Counts, for each layer and step, the cosine of each pair of task gradients.
+    """Counts how often the gradients of tasks point apart, layer by layer, in any training loop.
 
-    It counts that of all layers together, too.
+    :meth:`backward` takes the place of ``sum(losses).backward()``. Each call is one step: of each
+    layer that at least two tasks reach, and of all these layers together, it counts the cosine of
+    each pair of task gradients.
 
-    Everything stays on the device until :meth:`profile` is called.
+    Layers are those of ``network``, by its modules' names, as
+    :func:`~libmtl_recon.split_layers` knows them. A layer counts if two tasks have had a gradient
+    in it, in the same step or in different ones, and if none of its parameters belongs to one task
+    alone; so heads inside the network need no naming. In the steps in which a layer is frozen, not
+    reached by a task, or the task is absent, its cosines are counted as undefined.
 
     Args:
-        layers: The L layers.
+        network: Any module: the network, or the part of it whose layers may be split. Not changed.
         tasks: The T tasks' names, at least two.
-        device: Where the gradients are.
+        shared: The parameters of the network that the tasks share, whole layers; None: they are
+            found in the graph of the losses.
 
     Raises:
-        ReconError: There are fewer than two tasks, no layers, or more than a profile holds.
+        UsageError: ``network`` is no network, or wrapped for distributed training; ``tasks`` are
+            not at least two different names; or ``shared`` are no parameters of the network, or
+            only a part of a layer's.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from libmtl_recon import ConflictProbe
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> probe = ConflictProbe(network, ["left", "right"])
+        >>> for _ in range(3):
+        ...     left, right = network(torch.randn(5, 4)).square().mean(dim=0)
+        ...     probe.backward({"left": left, "right": right})
+        >>> probe.steps, probe.profile().layer_names
+        (3, ('0', '2'))
     """
 
     def __init__(
-        self, layers: Sequence[Layer], tasks: Sequence[str], device: torch.device | str = "cpu"
+        self,
+        network: nn.Module,
+        tasks: Sequence[str],
+        *,
+        shared: Iterable[nn.Parameter] | None = None,
     ) -> None:
-        if len(tasks) < 2:
-            raise ReconError(
-                f"A conflict is between two tasks, and this run has {len(tasks)}: {list(tasks)}. "
-                "Score a network that at least two tasks train together."
-            )
-        if not layers:
-            raise ReconError(
-                "This network has no shared layer that trains, so there is nothing to score."
-            )
-        try:
-            check_size(len(layers), _MOST_BLOCKS)
-        except ValueError as error:
-            raise ReconError(f"The profile of this network could not be kept: {error}.") from error
-        self.layers = tuple(layers)
-        self.tasks = tuple(tasks)
-        self.steps = 0
-        self._widths = [layer.parameters for layer in layers]
-        self.device = exact_device(torch.device(device))
-        self._edges = torch.from_numpy(EDGES[1:-1].copy()).to(self.device)
-        self._block_length = 1
-        # One more column than bins: the last counts the undefined ones; and one more row than
-        # layers: the last counts the gradient of all of them.
-        self._blocks: list[Tensor] = []
-        self._block_steps: list[int] = []
-        self._broken = torch.zeros(len(layers), len(tasks), dtype=torch.bool, device=self.device)
-
-    def record(self, gradients: Tensor, present: Sequence[int] | None = None) -> None:
-        """Count one step.
-
-        Args:
-            gradients: ``[P, d]``, one row for each of the step's tasks; the columns are the
-                layers' trainable parameters, flattened in order (a complex one's numbers take two
-                columns each, as in :func:`libmtl_recon.gradients.task_gradients`).
-            present: The places of these tasks among all T; None if they are all. The cosines of
-                an absent task, which has no label in the step, are undefined.
-
-        Raises:
-            UsageError: There are more or fewer rows or columns.
-        """
-        self._refuse_another_shape(gradients, present)
-        self.record_gramians(layer_gramians(gradients, self._widths), present)
-
-    def record_gramians(self, gramians: Tensor, present: Sequence[int] | None = None) -> None:
-        """Count one step whose gradients' inner products are known.
-
-        Args:
-            gramians: ``[L, P, P]``, float64: those of the layers, in their order; of a layer that
-                no task reaches zeros.
-            present: As for :meth:`record`.
-        """
-        gramians = gramians.to(self.device)
-        if present is not None and len(present) < len(self.tasks):
-            gramians = self._among_all(gramians, present)
-        # Kept from the first bad step only: its update spoils all the tasks in the next.
-        broken = ~torch.isfinite(gramians.diagonal(dim1=1, dim2=2))
-        self._broken = torch.where(self._broken.any(), self._broken, broken)
-        cosine = cosines(torch.cat([gramians, gramians.sum(dim=0, keepdim=True)]))
-        # `right` puts a cosine that lies on an edge into the bin above it: bins are [low, high).
-        bins = torch.bucketize(cosine, self._edges, right=True)
-        bins = torch.where(torch.isnan(cosine), BINS, bins)
-        block = self._current_block()
-        block.scatter_add_(1, bins, torch.ones_like(bins))
-        self._block_steps[-1] += 1
-        self.steps += 1
-
-    def _refuse_another_shape(self, gradients: Tensor, present: Sequence[int] | None) -> None:
-        rows = len(self.tasks) if present is None else len(present)
-        width = sum(self._widths) // (2 if gradients.is_complex() else 1)
-        if tuple(gradients.shape) == (rows, width):
-            return
-        raise UsageError(
-            "gradients",
-            f"must have {rows} rows, one per task, and {width} columns, those of the parameters of "
-            "the probe's layers, which are the parameters that train",
-            list(gradients.shape),
-            "Take the gradients of these alone, without frozen ones: "
-            "task_gradients(losses, [p for p in net.parameters() if p.requires_grad]).",
-        )
-
-    def profile(self, provenance: Mapping[str, Any]) -> ConflictProfile:
-        """What was counted so far.
-
-        Args:
-            provenance: Where it comes from; must be representable in JSON.
-
-        Raises:
-            ReconError: A gradient was not finite; names the task and the layer.
-        """
-        self.check()
-        counts = np.zeros((0, len(self.layers) + 1, BINS + 1), np.int64)
-        if self._blocks:
-            counts = torch.stack(self._blocks).cpu().numpy()
-        return ConflictProfile(
-            self.layers,
-            self.tasks,
-            counts[:, :-1, :BINS].copy(),
-            counts[:, :-1, BINS].copy(),
-            np.array(self._block_steps, np.int64),
-            dict(provenance),
-            counts[:, -1].copy(),
-        )
-
-    def _among_all(self, gramians: Tensor, present: Sequence[int]) -> Tensor:
-        """Gramians ``[L, P, P]`` as ``[L, T, T]``, with zeros for tasks that are absent."""
-        places = torch.tensor(list(present), dtype=torch.int64, device=gramians.device)
-        everything = gramians.new_zeros(len(gramians), len(self.tasks), len(self.tasks))
-        everything[:, places[:, None], places] = gramians
-        return everything
-
-    def _current_block(self) -> Tensor:
-        if not self._blocks or self._block_steps[-1] >= self._block_length:
-            if len(self._blocks) == _MOST_BLOCKS:
-                self._merge_blocks()
-            shape = (len(self.layers) + 1, BINS + 1)
-            self._blocks.append(torch.zeros(shape, dtype=torch.int64, device=self.device))
-            self._block_steps.append(0)
-        return self._blocks[-1]
-
-    def _merge_blocks(self) -> None:
-        """Two and two, so that long runs have no more blocks than short ones, only longer."""
-        halves = range(0, _MOST_BLOCKS, 2)
-        self._blocks = [self._blocks[i] + self._blocks[i + 1] for i in halves]
-        self._block_steps = [self._block_steps[i] + self._block_steps[i + 1] for i in halves]
-        self._block_length *= 2
+        self.tasks = check_tasks(tasks)
+        self._layers = ReachedLayers(network, len(self.tasks), shared)
+        self._counter: ConflictCounter | None = None
+        self._run = uuid.uuid4().hex[:16]
+        self._finite: Tensor | None = None
+        # Graphs in which nothing is saved by products: it is not looked for again.
+        self._by_rows: set[tuple[int, ...]] = set()
+        self._passed_over = torch.zeros((), dtype=torch.int64)
 
     @property
-    def finite(self) -> Tensor:
-        """Whether all gradients were finite so far: a scalar on the device, not waited for."""
-        return ~self._broken.any()
+    def steps(self) -> int:
+        """How many steps were counted: calls of :meth:`backward`."""
+        return 0 if self._counter is None else self._counter.steps
 
-    def check(self) -> None:
-        """Stop if a gradient was not finite so far; waits for the device.
+    def backward(
+        self,
+        losses: Mapping[str, Tensor | None] | Sequence[Tensor | None],
+        *,
+        retain_graph: bool = False,
+    ) -> None:
+        """Count one step, and add to ``.grad`` what ``sum(losses).backward()`` adds.
+
+        It costs T backward passes, one per loss. The gradient of a parameter that one task reaches
+        is the same to the last bit; of others it is the same up to rounding, since the tasks'
+        gradients are summed at the parameter and not on the way to it. Hooks of where gradients
+        arrive (``register_post_accumulate_grad_hook``) see the sum, once. Where the sum must be
+        differentiated itself, because a module or a parameter has a backward hook or the graph has
+        a custom ``autograd.Function``, one pass more is made, and all gradients are the same to
+        the last bit.
+
+        A common factor of all losses, such as that of a ``GradScaler``, does not change cosines.
+        A step whose gradients overflow, as the first ones of a scaler do, is counted as undefined.
+
+        Args:
+            losses: One scalar per task, with its graph: a dict by task, or a list in the order of
+                the tasks. A task that the dict does not have, or whose loss is None, is absent in
+                this step.
+            retain_graph: Keep the graph, as for :meth:`torch.Tensor.backward`.
 
         Raises:
-            ReconError: It names the task and the layer.
+            UsageError: A task is unknown, there is no loss at all or another number than tasks, or
+                a loss is no real scalar or has no graph. Nothing was done then.
+            ReconError: A loss was not finite (on the CPU, before anything is done; elsewhere in
+                one of the last 50 steps), no loss reaches the network, the network has other
+                layers than before, or there is a reentrant checkpoint.
         """
-        broken = self._broken.cpu().tolist()
-        for layer, row in zip(self.layers, broken, strict=True):
-            names = [repr(task) for task, bad in zip(self.tasks, row, strict=True) if bad]
-            if names:
-                raise ReconError(
-                    f"The gradient of task {', '.join(names)} in layer {layer.title!r} was not "
-                    "finite (NaN or inf) while scoring. Look at this task's loss and labels, or "
-                    "lower the learning rate."
-                )
+        given = losses_in_order(losses, self.tasks)
+        present = [place for place, loss in enumerate(given) if loss is not None]
+        there = [loss for loss in given if loss is not None]
+        self._watch(there, present)
+        graph = SummedLosses(there)
+        layers = self._layers.reached(graph.tasks, present)
+        shape = (graph.nodes, *present)
+        gramians = graph.backward(
+            layers,
+            modules=self._layers.modules,
+            linear=self._layers.linear,
+            products=shape not in self._by_rows,
+            retain_graph=retain_graph,
+        )
+        if graph.by_rows:
+            self._by_rows.add(shape)
+        with torch.no_grad():
+            self._count(gramians, present)
+        if self.steps % _CHECK_EVERY == 0:
+            self._check()
+
+    def profile(self, provenance: Mapping[str, Any] | None = None) -> ConflictProfile:
+        """What was counted so far, of the layers that at least two tasks have reached.
+
+        Args:
+            provenance: What is known of where it comes from, such as ``{"dataset": "MNIST",
+                "seed": 0}``; must be representable in JSON. Date, device, versions, the network's
+                class and the probe's own mark (``run``) are added.
+
+        Raises:
+            ReconError: Nothing was counted, no layer was reached by two tasks, or losses or
+                gradients were not finite.
+            UsageError: ``provenance`` is no such mapping.
+        """
+        more = self._provenance(provenance)
+        self._check()
+        counter = self._counter
+        if counter is None:
+            raise ReconError(
+                "There is no profile yet, for no step was counted. Call probe.backward(losses) in "
+                "the training loop first."
+            )
+        passed_over = int(self._passed_over)
+        if passed_over == counter.steps:
+            raise ReconError(
+                f"In all {counter.steps} steps a gradient was not finite (NaN or inf), so that "
+                "there is no profile. Lower the learning rate, or begin with a smaller loss scale."
+            )
+        if passed_over:
+            more["steps_not_finite"] = passed_over
+        rows, layers = self._layers.shared()
+        whole = counter.profile({})
+        return ConflictProfile(
+            layers,
+            self.tasks,
+            whole.counts[:, rows],
+            whole.undefined[:, rows],
+            whole.block_steps,
+            more,
+            whole.whole,
+        )
+
+    def stable(self, K: int | range | None = 12, *, S: float = -0.1) -> StabilityCheck:
+        """Whether there were steps enough: whether others would choose the same K worst layers.
+
+        The answer is true where more steps would hardly change the choice, and prints as a
+        sentence that says how sure it is::
+
+            if probe.steps % 50 == 0 and probe.stable(K=12):
+                break
+
+        Args:
+            K: How many layers are to be chosen, or a range of such numbers; None asks for the
+                whole ranking.
+            S: The severity, a multiple of 0.005 with -1 < S ≤ 0.
+
+        Returns:
+            False below 200 steps, whatever the numbers in it say.
+
+        Raises:
+            UsageError: S or K breaks its rule.
+            ReconError: As for :meth:`profile`, except that nothing need be counted yet.
+        """
+        asked = UntilStable.usual(S, K)
+        self._layers.check_count("K", K)
+        if self.steps < FEWEST_STEPS:
+            return asked.too_early(self.steps)
+        return asked.check(self.profile())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was counted so far, for a checkpoint of the training.
+
+        Returns:
+            Plain values and tensors, which ``torch.load`` reads with ``weights_only=True``.
+        """
+        return {
+            "tasks": list(self.tasks),
+            "run": self._run,
+            "passed_over": int(self._passed_over),
+            "layers": self._layers.state_dict(),
+            "counts": None if self._counter is None else self._counter.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned: in the same training, after a pause.
+
+        Args:
+            state: That of a probe of the same network and tasks.
+
+        Raises:
+            ReconError: It is that of other tasks or of a network with other layers.
+        """
+        if list(state["tasks"]) != list(self.tasks):
+            raise ReconError(
+                f"The state of this ConflictProbe is that of the tasks {state['tasks']}, and the "
+                f"probe is for {list(self.tasks)}. Make it with the same tasks in the same order."
+            )
+        self._layers.load_state_dict(state["layers"])
+        self._run, self._counter, self._finite = state["run"], None, None
+        if state["counts"] is not None:
+            self._begin(state["passed_over"]).load_state_dict(state["counts"])
+
+    def _begin(self, passed_over: int = 0) -> ConflictCounter:
+        layers = self._layers
+        self._counter = ConflictCounter(layers.layers, self.tasks, layers.device)
+        self._passed_over = torch.tensor(passed_over, device=self._counter.device)
+        return self._counter
+
+    def _watch(self, losses: Sequence[Tensor], present: Sequence[int]) -> None:
+        """Note which losses are finite; of those on the CPU no others are taken."""
+        if all(loss.device.type == "cpu" for loss in losses):
+            finite = [bool(loss.isfinite()) for loss in losses]
+            refuse_not_finite(
+                [self.tasks[at] for at, fine in zip(present, finite, strict=True) if not fine]
+            )
+            return
+        device = next(loss.device for loss in losses if loss.device.type != "cpu")
+        if self._finite is None:
+            self._finite = torch.ones(len(self.tasks), dtype=torch.bool, device=device)
+        found = torch.stack([loss.detach().isfinite().to(self._finite.device) for loss in losses])
+        now = self._finite.clone()
+        now[list(present)] = found.reshape(-1)
+        # Kept from the first bad step only: its update spoils all the tasks in the next.
+        self._finite = torch.where(self._finite.all(), now, self._finite)
+
+    def _check(self) -> None:
+        """Stop if a loss was not finite so far; waits for the device."""
+        if self._finite is not None:
+            finite = self._finite.tolist()
+            refuse_not_finite(
+                [task for task, fine in zip(self.tasks, finite, strict=True) if not fine]
+            )
+
+    def _count(self, gramians: Tensor, present: Sequence[int]) -> None:
+        counter = self._counter or self._begin()
+        gramians = gramians.to(counter.device)
+        fine = gramians.diagonal(dim1=1, dim2=2).isfinite().all()
+        self._passed_over += ~fine
+        # A GradScaler makes no update by gradients that overflow, and begins with a scale so large
+        # that they do.
+        gramians = torch.where(fine, gramians, 0.0)
+        counter.record_gramians(gramians, present, self._layers.note(gramians, present))
+
+    def _provenance(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
+        known = {
+            "run": self._run,
+            "weighting": "sum of the losses",
+            "encoder": self._layers.network,
+            "device": str(self._layers.device),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "versions": {"libmtl-recon": version("libmtl-recon"), "torch": torch.__version__},
+        }
+        return known | check_provenance(given)

@@ -8,17 +8,36 @@ from dataclasses import dataclass
 
 from libmtl_recon.conflicts.grid import check_severity
 from libmtl_recon.conflicts.profile import ConflictProfile, check_split_count
-from libmtl_recon.conflicts.stability import Stability, stability
+from libmtl_recon.conflicts.stability import Stability, in_words, stability
 from libmtl_recon.errors import UsageError
 
 # How many scored steps lie between two looks at the ranking, and before the first.
 LOOK_EVERY = 50
-_FEWEST = 200
+FEWEST_STEPS = 200
 # Once could be chance.
 _LOOKS_IN_A_ROW = 2
 # Of the chosen layers; of a whole ranking, 0.9 is a distance by Eq. 22 of 1.4 for 41 layers (the
 # paper calls up to 2.4 similar).
 DEFAULT_CONFIDENCE, DEFAULT_RANKING_CONFIDENCE = 0.97, 0.9
+
+
+@dataclass(frozen=True)
+class StabilityCheck:
+    """Whether a choice of layers is sure enough: a truth value, and a sentence for the user.
+
+    Attributes:
+        found: How sure it is.
+        confidence: The agreement that is enough; see :meth:`Stability.holds`.
+    """
+
+    found: Stability
+    confidence: float
+
+    def __bool__(self) -> bool:
+        return self.found.holds(self.confidence)
+
+    def __str__(self) -> str:
+        return in_words(self.found, self.confidence)
 
 
 @dataclass(frozen=True)
@@ -57,6 +76,15 @@ class UntilStable:
     def look(self, profile: ConflictProfile) -> Stability:
         """Return how certain the choice is by now."""
         return stability(profile, self.S, self.K)
+
+    def check(self, profile: ConflictProfile) -> StabilityCheck:
+        """Whether the choice is sure enough by now."""
+        return StabilityCheck(self.look(profile), self.confidence)
+
+    def too_early(self, steps: int) -> StabilityCheck:
+        """What is said after too few steps to look at."""
+        wanted = () if self.K is None else (self.K,) if isinstance(self.K, int) else tuple(self.K)
+        return StabilityCheck(Stability(wanted, 0.0, 0.0, steps, known=False), self.confidence)
 
 
 @dataclass(frozen=True)
@@ -108,7 +136,7 @@ class Stopping:
 
     def due(self, scored: int) -> bool:
         """Return whether a check is due after this number of scored steps."""
-        return scored >= _FEWEST and scored % LOOK_EVERY == 0
+        return scored >= FEWEST_STEPS and scored % LOOK_EVERY == 0
 
     def enough(self, profile: ConflictProfile) -> bool:
         """Check, and return whether the choice was stable often enough in a row."""

@@ -98,6 +98,13 @@ def write(part: Tensor, gradient: Tensor) -> None:
         part.copy_(gradient)
 
 
+def flat(gradient: Tensor) -> Tensor:
+    """A parameter's gradient, of any layout, as its columns ``[w]``; a view where that can be."""
+    dense = gradient.to_dense() if gradient.is_sparse else gradient
+    real = torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
+    return real.reshape(-1)
+
+
 def gradient_of(part: Tensor, parameter: Tensor) -> Tensor:
     """What :func:`write` wrote, as a dense gradient for the parameter; a view where that can be."""
     real = part.to(device=parameter.device, dtype=parameter.dtype.to_real())

@@ -46,14 +46,15 @@ class Walk:
 
     def tasks_of(self, *nodes: Node) -> list[int]:
         """The places of the losses that reach any of some nodes."""
-        found = self._reaching(nodes)
+        found = self.bits_of(*nodes)
         return [task for task in range(self.losses) if found >> task & 1]
 
     def count_of(self, *nodes: Node) -> int:
         """How many losses reach any of some nodes."""
-        return self._reaching(nodes).bit_count()
+        return self.bits_of(*nodes).bit_count()
 
-    def _reaching(self, nodes: Iterable[Node]) -> int:
+    def bits_of(self, *nodes: Node) -> int:
+        """The same places as bits."""
         return reduce(or_, (self._reached[node] for node in nodes), 0)
 
     def leaves(self) -> Iterator[tuple[Node, Tensor]]:

@@ -45,9 +45,10 @@ def call_at(node: Node, names: Mapping[int, str]) -> Call | None:
     Raises:
         ReconError: Its inputs were changed in place.
     """
-    form = _FORMS.get(type(node).__name__)
+    kind = type(node).__name__
+    form = _FORMS.get(kind)
     if form is None:
-        return None
+        return _embedding(node, names) if kind == "EmbeddingBackward0" else None
     weight, turned = _leaf(node.next_functions[form.weight][0], matrix=form.saved != "input")
     if weight is None or id(weight) not in names or weight.is_complex():
         return None
@@ -55,6 +56,30 @@ def call_at(node: Node, names: Mapping[int, str]) -> Call | None:
         return _read(node, form, weight, turned, names)
     except AttributeError:  # another PyTorch, whose nodes keep other things
         return None
+
+
+def _embedding(node: Any, names: Mapping[int, str]) -> Call | None:
+    weight, _ = _leaf(node.next_functions[0][0])
+    if weight is None or id(weight) not in names or weight.is_complex():
+        return None
+    try:
+        # That none is left out is said by -1, which is huge here.
+        padding = node._saved_padding_idx
+        operation = Operation(
+            Kind.EMBEDDING,
+            weight,
+            padding_index=padding if padding < len(weight) else None,
+            by_frequency=node._saved_scale_grad_by_freq,
+        )
+        indices = _saved(node, "indices", names[id(weight)])
+        metadata = node._input_metadata[0]
+    except AttributeError:  # another PyTorch, whose nodes keep other things
+        return None
+    if indices is None:
+        return None
+    shape = torch.Size(metadata.shape)
+    name, version = names[id(weight)], indices._version
+    return Call(name, operation, indices, metadata.dtype, shape, node, (), version)
 
 
 def _read(

@@ -12,6 +12,7 @@ from torch.autograd.function import BackwardCFunction
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.gradients import columns
 from libmtl_recon.gradients.calls import Calls, has_hooks, noted
+from libmtl_recon.gradients.dominators import Walk
 from libmtl_recon.gradients.plan import WAYS, Plan, make_plan
 from libmtl_recon.gradients.ranks import Ranks
 from libmtl_recon.gradients.rows import TaskRows
@@ -19,7 +20,7 @@ from libmtl_recon.gradients.sweep import Sweep
 from libmtl_recon.gradients.ways import Way
 from libmtl_recon.module_names import layer_name, plain_name
 
-_REENTRANT = "CheckpointFunctionBackward"
+REENTRANT = "CheckpointFunctionBackward"
 
 
 @contextmanager
@@ -65,22 +66,48 @@ def recording(
         >>> M.shape, encoder.weight.grad.shape
         (torch.Size([3, 3]), torch.Size([4, 8]))
     """
+    if way not in WAYS:
+        raise UsageError("way", f"must be one of {', '.join(WAYS)}", way, "Leave it out for auto.")
+    given = _checked(network, shared)
+    with noted(network) as calls:
+        yield Record(network, calls, given, way)
+
+
+def record_afterwards(
+    network: nn.Module, *, shared: Iterable[nn.Parameter] | None = None, way: str = "auto"
+) -> Record:
+    """The record of a forward pass that has run already, of what its graph has kept.
+
+    Products are taken of the operations that are found there: see
+    :mod:`libmtl_recon.gradients.graph_operations`. The passes are not cut, for which modules'
+    outputs would have to be known.
+
+    Args:
+        network: As for :func:`recording`, as are the others.
+        shared: As there.
+        way: As there.
+
+    Raises:
+        UsageError: As there.
+    """
+    return Record(network, Calls(), _checked(network, shared), way)
+
+
+def _checked(
+    network: nn.Module, shared: Iterable[nn.Parameter] | None
+) -> list[nn.Parameter] | None:
     if not isinstance(network, nn.Module):
         raise UsageError(
             "network", "must be a torch.nn.Module", network, "Pass the network itself."
         )
-    if way not in WAYS:
-        raise UsageError("way", f"must be one of {', '.join(WAYS)}", way, "Leave it out for auto.")
-    given = None if shared is None else list(shared)
-    if given is not None:
-        columns.check_shared(given)
-        for one in given:
-            if not isinstance(one, Tensor):
-                raise UsageError(
-                    "shared", "must be parameters", one, "Pass e.g. network.parameters()."
-                )
-    with noted(network) as calls:
-        yield Record(network, calls, given, way)
+    if shared is None:
+        return None
+    given = list(shared)
+    columns.check_shared(given)
+    for one in given:
+        if not isinstance(one, Tensor):
+            raise UsageError("shared", "must be parameters", one, "Pass e.g. network.parameters().")
+    return given
 
 
 class Record:
@@ -204,17 +231,9 @@ class Record:
         unsure = self._hooked() if way == "auto" else ""
         first = "stored" if unsure else way
         plan = make_plan(nodes, self._calls, names, self._shared, first, self._ranks)
-        custom = [
-            node.name()
-            for node in plan.walk.order
-            if isinstance(node, BackwardCFunction) and not hasattr(node._forward_cls, "is_linear")
-        ]
-        if _REENTRANT in custom:
-            raise ReconError(
-                "The network has a checkpoint with use_reentrant=True, which hides the parameters "
-                "inside it from autograd's graph. Use torch.utils.checkpoint with "
-                "use_reentrant=False."
-            )
+        custom = custom_functions(plan.walk)
+        if REENTRANT in custom:
+            raise reentrant_checkpoint()
         if way == "auto" and custom and not plan.stored:
             unsure = f"the autograd.Function {custom[0]}"
             plan = make_plan(nodes, self._calls, names, self._shared, "stored", self._ranks)
@@ -254,6 +273,24 @@ class Record:
             f"The gradient of loss {task} is not finite in the layer {self.layers[layer]}. Look at "
             "that loss and its inputs; a smaller learning rate, or clipping, may keep it finite."
         )
+
+
+def custom_functions(walk: Walk) -> list[str]:
+    """The custom functions of a graph that need not be linear in the gradient."""
+    return [
+        node.name()
+        for node in walk.order
+        if isinstance(node, BackwardCFunction) and not hasattr(node._forward_cls, "is_linear")
+    ]
+
+
+def reentrant_checkpoint() -> ReconError:
+    """The error for a graph with :data:`REENTRANT` in it."""
+    return ReconError(
+        "The network has a checkpoint with use_reentrant=True, which hides the parameters "
+        "inside it from autograd's graph. Use torch.utils.checkpoint with "
+        "use_reentrant=False."
+    )
 
 
 def _check_losses(losses: Sequence[Tensor | None]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv1d, conv2d, conv3d, conv_transpose2d, linear, pad
+from torch.nn.functional import conv1d, conv2d, conv3d, conv_transpose2d, embedding, linear, pad
 from torch.utils.checkpoint import checkpoint
 
 from libmtl_recon import split_layers
@@ -113,6 +113,16 @@ def function(
     way: str, shape: tuple[int, ...], called: Callable[..., Tensor], *shapes: Sequence[int]
 ) -> Case:
     return lambda: Functional(called, *shapes), shape, {"own": way}
+
+
+def of_words(way: str, *, tied: bool = False, **kwargs: Any) -> Case:
+    """A table that is looked up by a function, and is a matrix as well if it is tied."""
+
+    def called(x: Tensor, table: Tensor) -> Tensor:
+        found = embedding((3 * x).long().abs() % 7, table, **kwargs).sin()
+        return linear(found, table) if tied else found
+
+    return function(way, FLAT, called, (7, 4))
 
 
 def both(
@@ -288,6 +298,10 @@ CASES: dict[str, Case] = {
         lambda: nn.Embedding(7, 4),
         lambda layer, x: linear(layer((3 * x).long().abs() % 7), layer.weight),
     ),
+    "a table": of_words("products"),
+    "a table with padding": of_words("products", padding_idx=2),
+    "a table by frequency": of_words("products", scale_grad_by_freq=True),
+    "a tied table": of_words("rows", tied=True),
     "a subclass": both("products", ROWS, lambda: Subclass(5, 4), lambda layer, x: layer(x)),
     "a recurrent cell": both("products", ROWS, lambda: nn.GRUCell(5, 4), lambda layer, x: (
         layer(x[:, 1], layer(x[:, 0]))

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from libmtl_recon.conflicts.counter import ConflictCounter
 from libmtl_recon.conflicts.layers import layers_of, owned_parameters
-from libmtl_recon.conflicts.probe import ConflictProbe
 from libmtl_recon.gradients import (
     TaskRows,
     cosines,
@@ -227,10 +227,10 @@ def test_a_complex_layer_has_twice_as_many_numbers_and_is_scored_by_them() -> No
         layers = layers_of(net)
         assert [layer.parameters for layer in layers] == [1, 20, 48, 4, 27]
         assert layers[2].shapes == ((5, 4, 2), (4, 2))
-        probe = ConflictProbe(layers, ["a", "b", "c"])
+        counter = ConflictCounter(layers, ["a", "b", "c"])
         shared = [p for _, _, own in owned_parameters(net) for p in own]
-        probe.record(task_gradients(spectral_losses(net), shared))
-        profiles.append(probe.profile({}))
+        counter.record(task_gradients(spectral_losses(net), shared))
+        profiles.append(counter.profile({}))
     assert (profiles[0].counts == profiles[1].counts).all()
     assert (profiles[0].undefined == profiles[1].undefined).all()
     assert profiles[0].undefined.sum() == 3  # the unreached layer's

@@ -1,4 +1,4 @@
-"""Scoring: a conflict probe on LibMTL's model while any of its weightings trains it."""
+"""Scoring: counting conflicts on LibMTL's model while any of its weightings trains it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from libmtl_recon.conflicts.counter import ConflictCounter
 from libmtl_recon.conflicts.layers import Layer
-from libmtl_recon.conflicts.probe import ConflictProbe
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.conflicts.schedule import Schedule, Stopping, described
 from libmtl_recon.errors import ReconError, naming
@@ -76,7 +76,7 @@ class ScoringHook(TrainerHook):
         self._on_other = on_other
         self._told_of_other = False
         self._over = False
-        self._probe: ConflictProbe | None = None
+        self._counter: ConflictCounter | None = None
         self._trainer: Any = None
         self._model: Any = None
         self._provenance: dict[str, Any] = {}
@@ -84,7 +84,7 @@ class ScoringHook(TrainerHook):
     @property
     def attached(self) -> bool:
         """Whether the Trainer that is to be scored was built."""
-        return self._probe is not None
+        return self._counter is not None
 
     def profile(self) -> ConflictProfile | None:
         """What was counted so far; None before the first step.
@@ -92,18 +92,18 @@ class ScoringHook(TrainerHook):
         Raises:
             ReconError: A gradient was not finite.
         """
-        if self._probe is None or self._probe.steps == 0:
+        if self._counter is None or self._counter.steps == 0:
             return None
         self._refuse_non_finite()
         more: dict[str, Any] = {"missed_steps": self.missed} if self.missed else {}
-        profile = self._probe.profile({})
+        profile = self._counter.profile({})
         judged = self.schedule.judged
         if judged is not None:
             more["stability"] = described(judged, judged.look(profile))
         return dataclasses.replace(profile, provenance={**self._provenance, **more})
 
     def built(self, trainer: Any) -> None:
-        """Put the probe on the model of the Trainer that is to be scored.
+        """Begin to count on the model of the Trainer that is to be scored.
 
         Raises:
             ReconError: The weighting or the network cannot be scored.
@@ -124,13 +124,13 @@ class ScoringHook(TrainerHook):
             with naming(K="--k"):
                 self.schedule.judged.check_layers(len(layers))
         of_first(lambda: self._on_built(layers))
-        self._probe = self._new_probe(layers, trainer)
+        self._counter = self._new_counter(layers, trainer)
         self._provenance = provenance_of(trainer, weighting, self._dataset)
         if self._number > 1:
             self._provenance["trainer"] = self._number
         self._trainer, self._model = trainer, model
         self._shared = parameters_of(model)
-        device = self._probe.device
+        device = self._counter.device
         self._finite = torch.ones(len(model.task_name), dtype=torch.bool, device=device)
         self._watching = False
         self._seen = False
@@ -139,7 +139,7 @@ class ScoringHook(TrainerHook):
         self._wrap()
 
     def training(self, trainer: Any) -> None:
-        """Put the probe on again, for a further call of ``train``.
+        """Count again, for a further call of ``train``.
 
         Raises:
             ReconError: Other layers train now than when scoring began.
@@ -156,7 +156,7 @@ class ScoringHook(TrainerHook):
         self._wrap()
 
     def trained(self, trainer: Any) -> None:
-        """Take the probe off again.
+        """Count no more.
 
         Raises:
             ReconError: A loss or a gradient was not finite.
@@ -165,10 +165,10 @@ class ScoringHook(TrainerHook):
             self._unwrap()
             self._check()
 
-    def _new_probe(self, layers: tuple[Layer, ...], trainer: Any) -> ConflictProbe:
+    def _new_counter(self, layers: tuple[Layer, ...], trainer: Any) -> ConflictCounter:
         tasks = trainer.model.task_name
         try:
-            return ConflictProbe(layers, tasks, trainer.device)
+            return ConflictCounter(layers, tasks, trainer.device)
         except ReconError as error:
             if len(tasks) > 1:
                 raise
@@ -270,27 +270,27 @@ class ScoringHook(TrainerHook):
 
     def take_gramians(self, layers: Sequence[str], gramians: Tensor) -> None:
         """Count one step's Gramians, the first that are taken."""
-        if self._seen or self._probe is None:
+        if self._seen or self._counter is None:
             return
         self._seen = True
-        places = {layer.name: place for place, layer in enumerate(self._probe.layers)}
+        places = {layer.name: place for place, layer in enumerate(self._counter.layers)}
         whole = gramians.new_zeros(len(places), *gramians.shape[1:])
         there = [(places[name], index) for index, name in enumerate(layers) if name in places]
         if there:
             to, of = (list(one) for one in zip(*there, strict=True))
             whole[to] = gramians[of]
-        self._probe.record_gramians(whole, self._present)
+        self._counter.record_gramians(whole, self._present)
 
     def _record(self, gradients: Tensor) -> None:
-        if self._probe is not None:
+        if self._counter is not None:
             rows = gradients.detach()
             rows = rows if self._columns is None else rows[:, self._columns]
-            self._probe.record(rows, self._present)
+            self._counter.record(rows, self._present)
 
     def _watch_losses(self, losses: Tensor) -> None:
-        # As in the probe, what came after the first bad step is not asked about.
-        if self._probe is not None:
-            fine = self._finite.all() & self._probe.finite
+        # As in the counter, what came after the first bad step is not asked about.
+        if self._counter is not None:
+            fine = self._finite.all() & self._counter.finite
             finite = torch.isfinite(losses).to(fine.device)
             if len(self._present) < len(finite):
                 absent = torch.ones_like(finite)
@@ -299,18 +299,18 @@ class ScoringHook(TrainerHook):
             self._finite = torch.where(fine, finite, self._finite)
 
     def _after_step(self) -> None:
-        probe = self._probe
-        if probe is None:
+        counter = self._counter
+        if counter is None:
             return
-        self._on_step(probe.steps)
-        if probe.steps % _CHECK_EVERY == 0:
+        self._on_step(counter.steps)
+        if counter.steps % _CHECK_EVERY == 0:
             self._check()
         limit, stopping = self.schedule.steps, self._stopping
-        if limit is not None and probe.steps >= limit:
+        if limit is not None and counter.steps >= limit:
             self._stop()
-        if stopping is not None and stopping.due(probe.steps):
+        if stopping is not None and stopping.due(counter.steps):
             self._check()
-            if stopping.enough(probe.profile({})):
+            if stopping.enough(counter.profile({})):
                 self._stop()
 
     def _stop(self) -> None:
@@ -337,5 +337,5 @@ class ScoringHook(TrainerHook):
                 f"The loss of task {', '.join(names)} was not finite (NaN or inf) while scoring. "
                 "Look at this task's labels and loss, or lower --lr."
             )
-        if self._probe is not None:
-            self._probe.check()
+        if self._counter is not None:
+            self._counter.check()

@@ -131,7 +131,7 @@ import multiprocessing.spawn, sys
 tell, path = multiprocessing.spawn.get_preparation_data, list(sys.meta_path)
 import torch
 from libmtl_recon.conflicts.layers import layers_of
-from libmtl_recon.conflicts.probe import ConflictProbe
+from libmtl_recon.conflicts.counter import ConflictCounter
 from libmtl_recon.gradients import task_gradients
 from libmtl_recon.profiles.cache import ProfileCache
 from libmtl_recon.splitting.split import split_layers
@@ -141,9 +141,9 @@ network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
 shared = list(network.parameters())
 rows = task_gradients(network(torch.eye(2)).square().sum(dim=0), shared)
 assert gradops_weights(rows @ rows.T).shape == (2,)
-probe = ConflictProbe(layers_of(network, shared), ["a", "b"])
-probe.record(rows)
-ProfileCache(sys.argv[1]).save(probe.profile({}))
+counter = ConflictCounter(layers_of(network, shared), ["a", "b"])
+counter.record(rows)
+ProfileCache(sys.argv[1]).save(counter.profile({}))
 split_layers(network, ["0"], ["a", "b"])
 
 assert "LibMTL" not in sys.modules

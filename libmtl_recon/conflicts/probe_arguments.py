@@ -1,0 +1,143 @@
+"""What a probe is given: tasks, losses and provenance, checked and in order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.texts import did_you_mean
+
+
+def check_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
+    """The tasks' names.
+
+    Raises:
+        UsageError: They are not at least two different texts.
+    """
+    rule = "must be the names of at least two tasks, each another text"
+    texts = isinstance(tasks, Sequence) and all(isinstance(task, str) and task for task in tasks)
+    if not texts or isinstance(tasks, str):
+        raise UsageError("tasks", rule, tasks, "Pass a list such as ['digit', 'article'].")
+    if len(tasks) < 2 or len(set(tasks)) < len(tasks):
+        raise UsageError(
+            "tasks", rule, list(tasks), "A conflict is between the gradients of two tasks."
+        )
+    return tuple(tasks)
+
+
+def losses_in_order(
+    losses: Mapping[str, Tensor | None] | Sequence[Tensor | None], tasks: Sequence[str]
+) -> list[Tensor | None]:
+    """One loss per task, in their order; None for a task that is absent.
+
+    Raises:
+        UsageError: A task is unknown, there is no loss at all or another number than tasks, or a
+            loss is no real scalar or has no graph.
+    """
+    if isinstance(losses, Mapping):
+        for task in losses:
+            if task not in tasks:
+                raise UsageError(
+                    "losses",
+                    f"must be those of the probe's tasks, which are {', '.join(tasks)}",
+                    task,
+                    f"{did_you_mean(task, tasks)}Make the ConflictProbe with all tasks that there "
+                    "are; in a step in which a task is absent, leave it out.",
+                )
+        found = [losses.get(task) for task in tasks]
+    elif isinstance(losses, list | tuple):
+        if len(losses) != len(tasks):
+            raise UsageError(
+                "losses",
+                f"must be {len(tasks)}, one for each of the tasks {', '.join(tasks)}",
+                f"{len(losses)} losses",
+                "Put None in the place of a task that is absent, or pass a dict.",
+            )
+        found = list(losses)
+    else:
+        raise UsageError(
+            "losses",
+            "must be a dict by task, or a list in the order of the tasks",
+            type(losses).__name__,
+            "Pass each task's loss as it was computed, not stacked and not their sum.",
+        )
+    for task, loss in zip(tasks, found, strict=True):
+        if loss is not None:
+            _check_loss(task, loss)
+    if all(loss is None for loss in found):
+        raise UsageError(
+            "losses",
+            "must have the loss of at least one task",
+            losses,
+            "Leave the step out if no task is there.",
+        )
+    return found
+
+
+def _check_loss(task: str, loss: Tensor) -> None:
+    name = f"losses[{task!r}]"
+    if not isinstance(loss, Tensor):
+        raise UsageError(
+            name,
+            "must be a tensor with the graph from which it was computed",
+            loss,
+            "Pass the loss itself, without .item() or float(); leave the task out of `losses` "
+            "where it is absent.",
+        )
+    if loss.numel() != 1 or loss.is_complex():
+        raise UsageError(
+            name,
+            "must be one real number",
+            f"{loss.dtype} of shape {list(loss.shape)}",
+            "Take the mean over the samples.",
+        )
+    if not loss.requires_grad:
+        raise UsageError(
+            name,
+            "must have a graph that leads to parameters, and has none",
+            "a constant",
+            "Compute it from the network's output outside of torch.no_grad, without .detach(); "
+            "leave the task out of `losses` where it is absent.",
+        )
+
+
+def refuse_not_finite(tasks: Sequence[str]) -> None:
+    """Refuse losses that are NaN or inf.
+
+    Args:
+        tasks: Those whose are.
+
+    Raises:
+        ReconError: There are any.
+    """
+    if tasks:
+        raise ReconError(
+            f"The loss of task {', '.join(map(repr, tasks))} was not finite (NaN or inf). Look at "
+            "this task's labels and loss, or lower the learning rate; leave the task out of "
+            "`losses` in a step in which it has no labels."
+        )
+
+
+def check_provenance(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the user knows of where a profile comes from.
+
+    Raises:
+        UsageError: It is no mapping that can be represented in JSON.
+    """
+    try:
+        if given is not None and not isinstance(given, Mapping):
+            raise TypeError
+        found = dict(given or {})
+        json.dumps(found, allow_nan=False)
+    except (TypeError, ValueError):
+        raise UsageError(
+            "provenance",
+            "must be a dict that can be represented in JSON",
+            given,
+            "Pass texts and numbers, such as {'dataset': 'MNIST', 'seed': 0}.",
+        ) from None
+    return found

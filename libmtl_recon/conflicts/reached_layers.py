@@ -1,0 +1,276 @@
+"""Which layers of a network tasks share, as it turns out step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from libmtl_recon.conflicts.layers import Layer, layer_of, owned_parameters
+from libmtl_recon.conflicts.profile import check_count
+from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.gradients import exact_device
+
+# Wrappers whose one module is the network.
+_AROUND = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+# What holds parts of parameters only.
+_SHARDED = {"FullyShardedDataParallel", "FSDPModule", "DTensor"}
+
+
+class ReachedLayers:
+    """The layers of a network, by rows, and which tasks have reached them so far.
+
+    Every module with parameters of its own has a row, also one that is frozen or belongs to one
+    task, for either may change.
+
+    Args:
+        network: The network.
+        tasks: T.
+        shared: Its shared parameters; None: those that two tasks reach.
+
+    Attributes:
+        network: Its class.
+
+    Raises:
+        UsageError: As for :class:`~libmtl_recon.ConflictProbe`.
+    """
+
+    def __init__(
+        self, network: nn.Module, tasks: int, shared: Iterable[nn.Parameter] | None
+    ) -> None:
+        self._network = _plain(network)
+        self.network = type(getattr(self._network, "_orig_mod", self._network)).__name__
+        held = owned_parameters(self._network, frozen=True)
+        if not held:
+            raise UsageError(
+                "network", "must have parameters", self.network, "Pass the network itself."
+            )
+        self._tasks = tasks
+        self._names = [name for name, _, _ in held]
+        self._wanted = None if shared is None else _rows_of(shared, held)
+        # Of each row's parameters: which tasks have reached it, as bits, and whether it trained.
+        self._reached = [[0] * len(parameters) for _, _, parameters in held]
+        self._trained = [[False] * len(parameters) for _, _, parameters in held]
+        self._layers = [layer_of(name, owner, []) for name, owner, _ in held]
+        # [L, T]: in which layers a task's gradient has been other than zero.
+        self._nonzero: Tensor | None = None
+
+    @property
+    def layers(self) -> list[Layer]:
+        """One per row, of the parameters that have trained so far."""
+        return list(self._layers)
+
+    @property
+    def modules(self) -> Iterable[nn.Module]:
+        """The network's, itself among them."""
+        return self._network.modules()
+
+    @property
+    def device(self) -> torch.device:
+        """The network's."""
+        return next(self._network.parameters()).device
+
+    @property
+    def linear(self) -> bool:
+        """Whether no module has a backward hook."""
+        everywhere = nn.modules.module
+        if everywhere._global_backward_hooks or everywhere._global_backward_pre_hooks:
+            return False
+        return not any(m._backward_hooks or m._backward_pre_hooks for m in self.modules)
+
+    def check_count(self, parameter: str, K: int | range | None) -> None:
+        """Check numbers of layers against all that there could be.
+
+        Raises:
+            UsageError: One is no number of layers.
+        """
+        for count in () if K is None else (K,) if isinstance(K, int) else K:
+            check_count(parameter, count, len(self._names))
+
+    def reached(self, tasks: Mapping[int, int], present: Sequence[int]) -> list[list[nn.Parameter]]:
+        """Note which tasks reach what in a step.
+
+        Args:
+            tasks: For each parameter that is reached, by its identity: the places among the
+                present tasks, as bits.
+            present: The places of these among all T.
+
+        Returns:
+            For each row the parameters that are reached; none of a layer that is not known to be
+            shared.
+
+        Raises:
+            ReconError: The network has other layers than before, or nothing of it is reached.
+        """
+        held = owned_parameters(self._network, frozen=True)
+        sizes = [len(parameters) for parameters in self._reached]
+        if [name for name, _, _ in held] != self._names or [len(p) for *_, p in held] != sizes:
+            raise ReconError(
+                "The network has other layers or parameters now than when this ConflictProbe was "
+                "made, so that they cannot be counted together. Make a new ConflictProbe after "
+                "the network was changed, e.g. by split_layers."
+            )
+        found: list[list[nn.Parameter]] = []
+        for row, (name, owner, parameters) in enumerate(held):
+            bits = [_among_all(tasks.get(id(p), 0), present) for p in parameters]
+            self._reached[row] = [a | b for a, b in zip(self._reached[row], bits, strict=True)]
+            trained = [
+                was or p.requires_grad
+                for was, p in zip(self._trained[row], parameters, strict=True)
+            ]
+            if trained != self._trained[row]:
+                self._trained[row] = trained
+                own = [p for p, one in zip(parameters, trained, strict=True) if one]
+                self._layers[row] = layer_of(name, owner, own)
+            there = [p for p in parameters if id(p) in tasks]
+            found.append(there if self._is_shared(row) else [])
+        if not any(map(any, self._reached)) and any(map(any, self._trained)):
+            raise ReconError(
+                "No loss reaches a parameter of the network that trains, so there is nothing to "
+                "count. Pass the network from whose output the losses are computed, not a copy."
+            )
+        return found
+
+    def note(self, gramians: Tensor, present: Sequence[int]) -> Tensor:
+        """Note in which layers the gradients of a step are other than zero.
+
+        Args:
+            gramians: ``[L, P, P]``, finite.
+            present: The places of the P tasks among all T.
+
+        Returns:
+            ``[L]``, bool: the layers that two tasks have reached so far.
+        """
+        if self._nonzero is None:
+            shape = len(self._names), self._tasks
+            self._nonzero = torch.zeros(shape, dtype=torch.bool, device=gramians.device)
+        self._nonzero[:, list(present)] |= gramians.diagonal(dim1=1, dim2=2) > 0
+        return self._counted(self._nonzero)
+
+    def shared(self) -> tuple[list[int], tuple[Layer, ...]]:
+        """The rows of the layers that at least two tasks have reached, and these layers.
+
+        Raises:
+            ReconError: There are none.
+        """
+        counted = [] if self._nonzero is None else self._counted(self._nonzero).tolist()
+        rows = [row for row, one in enumerate(counted) if one and self._is_shared(row)]
+        if not rows:
+            raise ReconError(
+                "No layer of the network was reached by two tasks so far, so that there is no "
+                "conflict to count. Pass the network whose layers the tasks share, and the losses "
+                "of at least two tasks."
+            )
+        return rows, tuple(self._layers[row] for row in rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is known of the layers so far, of plain values and tensors."""
+        return {
+            "names": list(self._names),
+            "reached": [list(row) for row in self._reached],
+            "trained": [list(row) for row in self._trained],
+            "nonzero": None if self._nonzero is None else self._nonzero.to("cpu", copy=True),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Know what :meth:`state_dict` told.
+
+        Raises:
+            ReconError: It is that of a network with other layers.
+        """
+        sizes = [len(row) for row in self._reached]
+        if state["names"] != self._names or [len(row) for row in state["reached"]] != sizes:
+            raise ReconError(
+                "The state of this ConflictProbe is that of a network with other layers. Make the "
+                "probe of the network whose conflicts were counted."
+            )
+        self._reached = [list(row) for row in state["reached"]]
+        self._trained = [list(row) for row in state["trained"]]
+        nonzero = state["nonzero"]
+        self._nonzero = (
+            None if nonzero is None else nonzero.to(exact_device(self.device), copy=True)
+        )
+        held = owned_parameters(self._network, frozen=True)
+        for row, (name, owner, parameters) in enumerate(held):
+            own = [p for p, one in zip(parameters, self._trained[row], strict=True) if one]
+            self._layers[row] = layer_of(name, owner, own)
+
+    def _counted(self, nonzero: Tensor) -> Tensor:
+        if self._wanted is None:
+            # Behind losses that were stacked, and in compiled networks, the graph leads from each
+            # loss to the heads of all: then gradients of zero tell what is whose.
+            return nonzero.sum(dim=1) > 1
+        wanted = [row in self._wanted for row in range(len(nonzero))]
+        return torch.tensor(wanted, device=nonzero.device)
+
+    def _is_shared(self, row: int) -> bool:
+        if self._wanted is not None:
+            return row in self._wanted and any(self._trained[row])
+        counts = [bits.bit_count() for bits in self._reached[row]]
+        return max(counts, default=0) > 1 and 1 not in counts
+
+
+def _among_all(bits: int, present: Sequence[int]) -> int:
+    return sum(1 << place for at, place in enumerate(present) if bits >> at & 1)
+
+
+def _plain(network: nn.Module) -> nn.Module:
+    if not isinstance(network, nn.Module):
+        raise UsageError(
+            "network", "must be a torch.nn.Module", network, "Pass the network itself."
+        )
+    parts = [*network.modules(), *network.parameters()]
+    for part in parts:
+        for kind in type(part).__mro__:
+            if kind.__name__ in _SHARDED:
+                raise UsageError(
+                    "network",
+                    f"must have whole parameters, and {kind.__name__} leaves a part of each in "
+                    "each process",
+                    type(network).__name__,
+                    "Count conflicts in one process, before the network is wrapped: the layers "
+                    "belong to the network, however it is trained.",
+                )
+    if getattr(network, "static_graph", False):
+        raise UsageError(
+            "network",
+            "must not be wrapped with static_graph=True, for which each backward pass must be one "
+            "of all gradients",
+            type(network).__name__,
+            "Leave static_graph out while conflicts are counted.",
+        )
+    return network.module if isinstance(network, _AROUND) else network
+
+
+def _rows_of(
+    shared: Iterable[nn.Parameter], held: Sequence[tuple[str, nn.Module, list[nn.Parameter]]]
+) -> set[int]:
+    given = list(shared)
+    for one in given:
+        if not isinstance(one, Tensor):
+            raise UsageError(
+                "shared", "must be parameters", one, "Pass e.g. network.encoder.parameters()."
+            )
+    wanted, known = {id(one) for one in given}, {id(p) for *_, own in held for p in own}
+    if not wanted or not wanted <= known:
+        raise UsageError(
+            "shared",
+            "must be parameters of `network`, at least one",
+            f"{len(wanted - known)} of {len(wanted)} that are none of its parameters",
+            "Leave it out: the parameters that two tasks reach are found.",
+        )
+    rows = set()
+    for row, (name, _, own) in enumerate(held):
+        inside = [id(p) in wanted for p in own]
+        if all(inside):
+            rows.add(row)
+        elif any(inside):
+            raise UsageError(
+                "shared",
+                "must have all parameters of a layer or none",
+                f"a part of those of {name!r}",
+                "A layer is split as a whole: add the others, or leave these out.",
+            )
+    return rows

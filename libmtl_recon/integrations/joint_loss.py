@@ -1,0 +1,166 @@
+"""T losses behind one number, which is all that trainers of one loss differentiate.
+
+A trainer multiplies the loss that it is given (by a gradient scaler's scale, by one over the number
+of accumulated batches) and calls ``backward``. It is given the value of the sum as a leaf of its
+own: the leaf's gradient is then what the trainer has multiplied by, whatever that was, and the
+losses are weighed or scored with that factor. Nothing of the trainer is known or replaced.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.weighting.step import StepResult, weigh
+from libmtl_recon.weighting.step_losses import Losses, named_losses
+
+_PARTS = ("weighting", "probe")
+
+
+class TaskLosses:
+    """Weighs or scores the losses of each step, in a trainer that knows of one.
+
+    Args:
+        weighting: As for :func:`libmtl_recon.step`; None: the losses are not weighed.
+        probe: A :class:`libmtl_recon.ConflictProbe`; None: conflicts are not counted. With
+            neither, the losses are added.
+        shared: The shared parameters for the weighting; None: those that two losses reach.
+
+    Attributes:
+        weighting: As given.
+        probe: As given.
+        result: Of the last step that was weighed; None before the first.
+
+    Raises:
+        UsageError: There are a weighting and a probe, or the probe is none.
+    """
+
+    def __init__(
+        self,
+        weighting: Any = None,
+        probe: Any = None,
+        shared: Iterable[nn.Parameter] | None = None,
+    ) -> None:
+        if weighting is not None and probe is not None:
+            raise UsageError(
+                "weighting",
+                "cannot be combined with `probe`, each of which makes the step's backward passes",
+                weighting,
+                "Score in one training, and weigh in another.",
+            )
+        if probe is not None and not callable(getattr(probe, "backward", None)):
+            raise UsageError(
+                "probe", "must be a ConflictProbe", probe, "Make one of the network and the tasks."
+            )
+        self.weighting, self.probe = weighting, probe
+        self.result: StepResult | None = None
+        self._shared = None if shared is None else list(shared)
+        self._named: dict[str, Tensor | None] = {}
+        self._listed = False
+        self._leaf: Tensor | None = None
+
+    def join(self, losses: Losses) -> Tensor:
+        """What the trainer is to differentiate in the place of the losses' sum.
+
+        Args:
+            losses: As for :func:`libmtl_recon.step`; all may be absent.
+
+        Returns:
+            A scalar, float32 or float64, whose value is the sum of the losses that are present.
+            While gradients are not recorded, and with neither weighting nor probe, it is that sum.
+
+        Raises:
+            UsageError: A loss is not a finite scalar with a graph.
+        """
+        if not torch.is_grad_enabled():
+            return _sum(dict(losses) if isinstance(losses, Mapping) else dict(enumerate(losses)))
+        named = named_losses(losses)
+        self._listed = not isinstance(losses, Mapping)
+        if self.weighting is None and self.probe is None:
+            return _sum(named)
+        self._named, self._leaf = named, _sum(named).detach().requires_grad_()
+        return self._leaf
+
+    def backward(self, network: nn.Module, *, may_overflow: bool) -> StepResult | None:
+        """Weigh or score the losses that were joined, after the trainer's backward pass.
+
+        Args:
+            network: For the weighting.
+            may_overflow: Whether a gradient scaler leaves out steps that are not finite.
+
+        Returns:
+            What was weighed; None if nothing was.
+
+        Raises:
+            UsageError: As :func:`libmtl_recon.step`.
+            ReconError: As there; or the trainer has differentiated another loss.
+        """
+        leaf, self._leaf = self._leaf, None
+        named, self._named = self._named, {}
+        if leaf is None:
+            return None
+        factor = None if leaf.grad is None else float(leaf.grad)
+        if factor is None or not math.isfinite(factor) or factor == 0.0:
+            raise ReconError(
+                "The loss that was differentiated does not depend on what joint_loss(losses) has "
+                "returned in this step. Return that from training_step, alone or with other terms "
+                "added."
+            )
+        present = {name: loss for name, loss in named.items() if loss is not None}
+        if not present:
+            return None
+        if self.probe is not None:
+            scaled = {
+                name: None if loss is None else _wide(loss) * factor for name, loss in named.items()
+            }
+            self.probe.backward(list(scaled.values()) if self._listed else scaled)
+            return None
+        self.result = weigh(
+            named,
+            network,
+            self.weighting,
+            shared=self._shared,
+            factor=factor,
+            may_overflow=may_overflow,
+        )
+        return self.result
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the weighting and the probe, of those that have a ``state_dict``."""
+        found = {}
+        for part in _PARTS:
+            state = getattr(getattr(self, part), "state_dict", None)
+            if callable(state):
+                found[part] = state()
+        return found
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the state of a :meth:`state_dict` up.
+
+        Raises:
+            ReconError: It has the state of another kind of weighting or probe.
+        """
+        for part, content in state.items():
+            load = getattr(getattr(self, part, None), "load_state_dict", None)
+            if not callable(load):
+                raise ReconError(
+                    f"The checkpoint has the state of a {part}, and this training has none that "
+                    f"takes it. Train on with the {part} that the checkpoint was trained with."
+                )
+            load(content)
+
+
+def _sum(losses: Mapping[Any, Tensor | None]) -> Tensor:
+    present = [_wide(loss).reshape(()) for loss in losses.values() if loss is not None]
+    if not present:
+        return torch.zeros(())
+    return torch.stack([loss.to(present[0].device) for loss in present]).sum()
+
+
+def _wide(loss: Tensor) -> Tensor:
+    return loss.float() if loss.itemsize < 4 else loss  # a scale may be beyond float16

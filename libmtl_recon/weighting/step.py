@@ -1,0 +1,224 @@
+"""One training step of any loop: T losses in, weighted gradients in ``.grad``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+
+from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.gradients.recording import Record, record_afterwards
+from libmtl_recon.weighting.step_losses import Losses, named_losses
+from libmtl_recon.weighting.step_weights import Asked
+
+# Wrappers that send gradients to other processes as soon as a backward pass makes them.
+_SENDING = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
+
+
+@dataclass(frozen=True, eq=False)
+class StepResult:
+    """What one :func:`step` weighed, for logs.
+
+    Attributes:
+        tasks: The T tasks' names: the keys of ``losses``, or ``"0"``, ``"1"``, … of a list.
+        weights: ``[T]``, float64, on the CPU: what each task's gradient of the shared parameters
+            was multiplied by. It is 0 for a task that was absent.
+        gramian: ``[T, T]``, float64, on the CPU: the inner products of these gradients, with zeros
+            for a task that was absent. A gradient scaler's scale is taken out of it.
+        finite: False where a scaled gradient was not finite. The weights are then NaN, and
+            ``.grad`` is not finite, so that the scaler leaves the step out.
+    """
+
+    tasks: tuple[str, ...]
+    weights: Tensor
+    gramian: Tensor
+    finite: bool = True
+
+    def named_weights(self) -> dict[str, float]:
+        """The weights by the tasks' names."""
+        return dict(zip(self.tasks, self.weights.tolist(), strict=True))
+
+
+def step(
+    losses: Losses,
+    network: nn.Module,
+    weighting: Any,
+    *,
+    shared: Iterable[nn.Parameter] | None = None,
+    scaler: GradScaler | None = None,
+) -> StepResult:
+    """Weigh the tasks' gradients of the shared parameters, and fill ``.grad``: a backward pass.
+
+    It stands where ``sum(losses).backward()`` would. Shared parameters get the gradient
+    Σ w_t ∇L_t, whose weights follow from the Gramian of the gradients ∇L_t. All other parameters
+    (heads, and parameters outside of the network) get that of Σ L_t, which for a head is the
+    gradient of its own task's loss. Gradients add to what there is in ``.grad``, and the graph is
+    freed.
+
+    The Gramian is computed from the graph that the forward pass has left, layer by layer in the
+    cheaper of two ways; see ``docs/gradients.md``. With one task present no weighting is asked, and
+    the step is ``loss.backward()``.
+
+    Args:
+        losses: A dict by task, or a list in the order of the tasks, of T scalars with their graphs.
+            None stands for a task that is absent in this step. Pass them as they were computed: an
+            entry of ``torch.stack(losses)`` reaches what any of them does.
+        network: The module that has the shared parameters. It may have the heads as well. Not
+            changed.
+        weighting: A function of the Gramian ``[T, T]`` (float64, on the gradients' device) that
+            returns T weights, such as :func:`libmtl_recon.gradops_weights`; a TorchJD ``Weighting``
+            of the Gramian; or an object with such a method ``weights``, which may keep a state,
+            and is given the losses ``[T]`` as well if it has a parameter ``losses``. A function is
+            asked about the tasks that are present alone; a method, whose state is of all tasks,
+            about all, and an absent one has a gradient of zero.
+        shared: The shared parameters; None: those of the network that at least two losses reach.
+        scaler: The gradient scaler of mixed precision, if there is one. The losses are then given
+            unscaled, and ``.grad`` is scaled, as :meth:`torch.amp.GradScaler.step` takes it.
+
+    Returns:
+        The weights and the Gramian.
+
+    Raises:
+        UsageError: A loss is no scalar, is not finite or has no graph; none is present; or
+            ``network``, ``weighting`` or ``shared`` is none.
+        ReconError: No parameter is shared, a gradient is not finite, the weights are not T finite
+            numbers, or the network sends its gradients to other processes.
+
+    Example:
+        >>> import torch, libmtl_recon
+        >>> encoder = torch.nn.Linear(8, 4)
+        >>> heads = torch.nn.ModuleDict({task: torch.nn.Linear(4, 1) for task in ("a", "b")})
+        >>> z = encoder(torch.randn(2, 8))
+        >>> losses = {task: head(z).square().mean() for task, head in heads.items()}
+        >>> found = libmtl_recon.step(losses, encoder, libmtl_recon.gradops_weights)
+        >>> found.tasks, encoder.weight.grad.shape
+        (('a', 'b'), torch.Size([4, 8]))
+    """
+    factor = 1.0
+    named = named_losses(losses)
+    if scaler is not None:
+        if not isinstance(scaler, GradScaler):
+            raise UsageError(
+                "scaler", "must be a torch.amp.GradScaler", scaler, "Leave it out if there is none."
+            )
+        factor = float(scaler.scale(torch.ones((), device=_device_of(named))))
+    return weigh(
+        named, network, weighting, shared=shared, factor=factor, may_overflow=scaler is not None
+    )
+
+
+def weigh(
+    named: Mapping[str, Tensor | None],
+    network: nn.Module,
+    weighting: Any,
+    *,
+    shared: Iterable[nn.Parameter] | None = None,
+    factor: float = 1.0,
+    may_overflow: bool = False,
+) -> StepResult:
+    """As :func:`step`, for losses that are checked already and of which ``.grad`` has a multiple.
+
+    Args:
+        named: By task.
+        network: As there, as are ``weighting`` and ``shared``.
+        weighting: As there.
+        shared: As there.
+        factor: What the losses are multiplied by before they are differentiated; the Gramian is
+            that of the losses themselves.
+        may_overflow: Whether a scaler leaves steps out whose gradients are not finite.
+
+    Raises:
+        UsageError: As there.
+        ReconError: As there.
+    """
+    asked, shared = Asked(weighting), None if shared is None else list(shared)
+    present = {name: loss for name, loss in named.items() if loss is not None}
+    if not present:
+        raise UsageError(
+            "losses", "must be of at least one task", list(named), "Leave such a step out."
+        )
+    record = record_afterwards(
+        network, shared=shared, way="stored" if len(present) == 1 else "auto"
+    )
+    _refuse_sending(network)
+    losses = list(present.values())
+    if factor != 1.0:
+        with torch.enable_grad():
+            losses = [loss * factor for loss in losses]
+    matrix = _gramian(record, losses) / factor**2
+    finite = bool(matrix.isfinite().all())
+    if not finite and not may_overflow:
+        raise _not_finite(record, list(present))
+    if len(present) > 1 and not record.layers:
+        raise ReconError(
+            f"None of {'the network' if shared is None else '`shared`'}'s parameters that train is "
+            f"reached by {'two' if shared is None else 'any'} of the losses of the tasks "
+            f"{', '.join(map(repr, present))}, so that there is nothing to weigh. Pass those that "
+            "these losses were computed with; where they are frozen, call sum(losses).backward()."
+        )
+    places = torch.tensor([place for place, loss in enumerate(named.values()) if loss is not None])
+    gramian = torch.zeros(len(named), len(named), dtype=torch.float64)
+    gramian[places[:, None], places] = matrix.cpu()
+    weights = torch.zeros(len(named), dtype=torch.float64)
+    weights[places] = 1.0
+    if len(present) > 1 and finite:
+        weights[places] = asked.weights(gramian.to(matrix.device), named)
+    record.backward(weights[places])
+    if not finite:
+        weights[places] = float("nan")
+    return StepResult(tuple(named), weights, gramian, finite)
+
+
+def _device_of(named: Mapping[str, Tensor | None]) -> torch.device | None:
+    return next((loss.device for loss in named.values() if loss is not None), None)
+
+
+def _refuse_sending(network: nn.Module) -> None:
+    where = ""
+    for path, module in network.named_modules():
+        for kind in type(module).__mro__:
+            if kind.__name__ in _SENDING:
+                where = f"{f'The module {path!r}' if path else 'The network'} is a {kind.__name__}"
+    # Also where the module inside of a wrapper was passed.
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        where = where or f"This is one of {dist.get_world_size()} processes of a process group"
+    if where:
+        raise ReconError(
+            f"{where}, so that each process would weigh by the gradients of its own part of a "
+            "batch. Train in one process, without the wrapper."
+        )
+
+
+def _gramian(record: Record, losses: Sequence[Tensor]) -> Tensor:
+    try:
+        return record.gramian_as_it_is(record.plan(losses), losses)
+    except RuntimeError as error:
+        if "donated buffers" in str(error):
+            raise ReconError(
+                "The network was compiled so that a backward pass may go through its graph once, "
+                "and weighing needs one per task. Set torch._functorch.config.donated_buffer = "
+                "False before the network is called for the first time."
+            ) from error
+        if "a second time" in str(error):
+            raise ReconError(
+                "The graph of the losses was freed by a backward pass before. Call step in the "
+                "place of loss.backward(), once for each forward pass."
+            ) from error
+        raise
+
+
+def _not_finite(record: Record, tasks: Sequence[str]) -> ReconError:
+    found = record.layer_gramians
+    bad = ~found.diagonal(dim1=1, dim2=2).isfinite()
+    bad = bad if bool(bad.any()) else ~found.isfinite().all(dim=2)
+    layer, task = (int(one) for one in bad.nonzero()[0])
+    return ReconError(
+        f"The gradient of task {tasks[task]!r} is not finite in the layer {record.layers[layer]}. "
+        "Look at this task's loss and inputs. If the losses are scaled by a gradient scaler, which "
+        "leaves such steps out, pass them unscaled, and the scaler as `scaler`."
+    )

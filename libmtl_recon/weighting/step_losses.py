@@ -1,0 +1,66 @@
+"""The losses that one step is given, by task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from libmtl_recon.errors import UsageError
+
+Losses = Mapping[Any, Tensor | None] | Sequence[Tensor | None]
+
+
+def named_losses(losses: Losses) -> dict[str, Tensor | None]:
+    """The losses by their tasks' names, which are ``"0"``, ``"1"``, … for a list.
+
+    Raises:
+        UsageError: They are no dict and no list, or one that is present is no real, finite scalar
+            with a graph.
+    """
+    way_out = "Pass {task: loss}, or the losses in the order of the tasks."
+    if isinstance(losses, Mapping):
+        named = {str(name): loss for name, loss in losses.items()}
+        if len(named) < len(losses):
+            raise UsageError("losses", "must have tasks of different names", list(losses), way_out)
+    elif isinstance(losses, Sequence) and not isinstance(losses, str | bytes):
+        named = {str(place): loss for place, loss in enumerate(losses)}
+    else:
+        # Also of a tensor, whose entries would reach what any of the losses does.
+        shown = f"a tensor {list(losses.shape)}" if isinstance(losses, Tensor) else losses
+        raise UsageError("losses", "must be a dict or a list of losses", shown, way_out)
+    _check({name: loss for name, loss in named.items() if loss is not None})
+    return named
+
+
+def _check(present: Mapping[str, Any]) -> None:
+    for name, loss in present.items():
+        of_task = f"The loss of task {name!r}"
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            shape = list(loss.shape) if isinstance(loss, Tensor) else loss
+            way_out = "Take the mean over the samples; None stands for a task that is absent."
+            raise UsageError(of_task, "must be a tensor of one number", shape, way_out)
+        if not loss.requires_grad:
+            raise UsageError(
+                of_task,
+                "must have a graph, since it is to be differentiated",
+                "a constant",
+                "Compute it of the network's outputs, without detach() and no_grad(); for a task "
+                "that is absent in this step pass None.",
+            )
+        if loss.is_complex():
+            raise UsageError(of_task, "must be real", loss.dtype, "Take its absolute value.")
+    # One after the other would wait for the device as often.
+    values = [loss.detach().float().reshape(()) for loss in present.values()]
+    together = torch.stack([value.to(values[0].device) for value in values]) if values else None
+    for name, value in zip(present, [] if together is None else together.tolist(), strict=True):
+        if not math.isfinite(value):
+            raise UsageError(
+                f"The loss of task {name!r}",
+                "must be finite",
+                value,
+                "Look at its inputs and labels; for a task without labels in this step pass None.",
+            )

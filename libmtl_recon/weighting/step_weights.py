@@ -1,0 +1,119 @@
+"""Whatever weighs the tasks of a step, asked for its weights, and these checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from libmtl_recon.errors import ReconError, UsageError
+
+
+class Asked:
+    """A weighting.
+
+    Args:
+        weighting: As for :func:`libmtl_recon.step`.
+
+    Raises:
+        UsageError: It is none.
+    """
+
+    def __init__(self, weighting: Any) -> None:
+        if isinstance(weighting, type):
+            raise UsageError(
+                "weighting",
+                "must be an object, not a class",
+                weighting,
+                "Make one before the loop.",
+            )
+        method = None if _is_torchjd(weighting) else getattr(weighting, "weights", None)
+        # A state is of all tasks.
+        self._of_all = callable(method)
+        self._ask = method if callable(method) else _function(weighting)
+        self._with_losses = self._of_all and "losses" in signature(self._ask).parameters
+
+    def weights(self, gramian: Tensor, losses: Mapping[str, Tensor | None]) -> Tensor:
+        """The weights of the tasks that are present.
+
+        Args:
+            gramian: ``[T, T]``, float64: with zeros for those that are absent.
+            losses: T of them by task, None for one that is absent.
+
+        Returns:
+            One for each that is present, float64, on the CPU.
+
+        Raises:
+            ReconError: They are not as many finite numbers, or losses are asked for of which one is
+                absent.
+        """
+        places = [place for place, loss in enumerate(losses.values()) if loss is not None]
+        present = [task for task, loss in losses.items() if loss is not None]
+        with torch.no_grad():
+            where = torch.tensor(places, device=gramian.device)
+            own = gramian.clone() if self._of_all else gramian[where[:, None], where]
+            more = {"losses": _values(losses)} if self._with_losses else {}
+            given = self._ask(own, **more)
+        found = _checked(given, list(losses) if self._of_all else present, gramian)
+        return found[places] if self._of_all else found
+
+
+def _is_torchjd(weighting: Any) -> bool:
+    return any(kind.__module__.partition(".")[0] == "torchjd" for kind in type(weighting).__mro__)
+
+
+def _function(weighting: Any) -> Callable[..., Any]:
+    if _is_torchjd(weighting):
+        # Looked up by name, for this room knows no adapters. TorchJD's refuses what takes the
+        # matrix of the gradients, which would take the Gramian for one.
+        return partial(import_module("libmtl_recon.torchjd").gramian_weights, weighting)
+    if not callable(weighting):
+        raise UsageError(
+            "weighting",
+            "must be a function of the Gramian, or an object with a method `weights`",
+            weighting,
+            "Pass a function that takes [T, T], such as libmtl_recon.gradops_weights.",
+        )
+    return weighting  # type: ignore[no-any-return]
+
+
+def _values(losses: Mapping[str, Tensor | None]) -> Tensor:
+    absent = [task for task, loss in losses.items() if loss is None]
+    if absent:
+        raise ReconError(
+            f"The weighting needs the losses of all tasks in each step, and {absent[0]!r} is "
+            "absent. Leave such steps out, or choose a weighting of the Gramian alone."
+        )
+    values = [float(loss.detach()) for loss in losses.values() if loss is not None]
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _checked(given: Any, tasks: Sequence[str], gramian: Tensor) -> Tensor:
+    named = ", ".join(map(repr, tasks))
+    try:
+        found = None if isinstance(given, tuple) else torch.as_tensor(given).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        found = None
+    if found is None:
+        shown = type(given).__name__
+    else:
+        shown = str(found.dtype) if found.is_complex() else str(list(found.shape))
+    if found is None or found.is_complex() or found.shape != (len(tasks),):
+        raise ReconError(
+            f"The weighting must return {len(tasks)} real numbers, one for each of the tasks "
+            f"{named}, and has returned {shown}. If it keeps a state of another number of tasks, "
+            "make a new one."
+        )
+    found = found.double()
+    if not bool(found.isfinite().all()):
+        raise ReconError(
+            f"The weighting must return finite numbers, and has returned {found.tolist()} for the "
+            f"tasks {named}. Look for gradients that are zero, or nearly the same, in the Gramian: "
+            f"{gramian.tolist()}."
+        )
+    return found
