@@ -25,6 +25,7 @@ from libmtl_recon.conflicts.layers import layers_of
 from libmtl_recon.conflicts.merge import add_profiles
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.conflicts.schedule import UntilStable
+from libmtl_recon.gradients import summed
 from libmtl_recon.profiles.selection import select_layers
 
 TASKS = ("a", "b", "c")
@@ -351,6 +352,22 @@ def test_a_loss_that_is_not_finite_is_refused_before_anything_is_done(value: flo
 
 
 # --- loops ------------------------------------------------------------------------------------
+
+
+def test_where_products_save_nothing_they_are_not_looked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[int] = []
+    make_plan = summed.make_plan
+    monkeypatch.setattr(summed, "make_plan", lambda *a: looks.append(1) or make_plan(*a))
+    network = made()
+    probe = ConflictProbe(network, TASKS)
+    for step in range(4):
+        losses = losses_of(network, step)
+        if step > 1:
+            del losses["c"]
+        probe.backward(losses)
+    assert len(looks) == 2  # for three tasks, and for two
 
 
 def test_micro_batches_are_steps_whose_gradients_add_up() -> None:
