@@ -94,13 +94,14 @@ class ConflictProbe:
     ) -> None:
         """Count one step, and add to ``.grad`` what ``sum(losses).backward()`` adds.
 
-        It costs T backward passes, one per loss. The gradient of a parameter that one task reaches
-        is the same to the last bit; of others it is the same up to rounding, since the tasks'
-        gradients are summed at the parameter and not on the way to it. Hooks of where gradients
-        arrive (``register_post_accumulate_grad_hook``) see the sum, once. Where the sum must be
-        differentiated itself, because a module or a parameter has a backward hook or the graph has
-        a custom ``autograd.Function``, one pass more is made, and all gradients are the same to
-        the last bit.
+        It makes one backward pass per loss in the place of the one of their sum. The gradient of a
+        parameter that one task reaches is the same to the last bit; of others it is the same up to
+        rounding, since the tasks' gradients are summed at the parameter and not on the way to it.
+        Where it is cheaper, the passes need not make the gradients of all weights, and an ordinary
+        pass of the sum follows; it also follows where a module or a parameter has a backward hook,
+        or the graph has a custom ``autograd.Function``. Then all gradients are the same to the
+        last bit. Hooks of where gradients arrive (``register_post_accumulate_grad_hook``) see the
+        sum, once; others see each pass.
 
         A common factor of all losses, such as that of a ``GradScaler``, does not change cosines.
         A step whose gradients overflow, as the first ones of a scaler do, is counted as undefined.

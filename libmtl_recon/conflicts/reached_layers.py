@@ -98,8 +98,8 @@ class ReachedLayers:
             present: The places of these among all T.
 
         Returns:
-            For each row the parameters that are reached; none of a layer that is not known to be
-            shared.
+            For each row the parameters that are reached; none of a layer that one task has reached
+            before, and no other.
 
         Raises:
             ReconError: The network has other layers than before, or nothing of it is reached.
@@ -115,7 +115,8 @@ class ReachedLayers:
         found: list[list[nn.Parameter]] = []
         for row, (name, owner, parameters) in enumerate(held):
             bits = [_among_all(tasks.get(id(p), 0), present) for p in parameters]
-            self._reached[row] = [a | b for a, b in zip(self._reached[row], bits, strict=True)]
+            before = self._reached[row]
+            self._reached[row] = [a | b for a, b in zip(before, bits, strict=True)]
             trained = [
                 was or p.requires_grad
                 for was, p in zip(self._trained[row], parameters, strict=True)
@@ -125,7 +126,9 @@ class ReachedLayers:
                 own = [p for p, one in zip(parameters, trained, strict=True) if one]
                 self._layers[row] = layer_of(name, owner, own)
             there = [p for p in parameters if id(p) in tasks]
-            found.append(there if self._is_shared(row) else [])
+            # A task's first time is looked at anyway, for another may follow.
+            new = self._wanted is None and self._reached[row] != before
+            found.append(there if new or self._is_shared(row) else [])
         if not any(map(any, self._reached)) and any(map(any, self._trained)):
             raise ReconError(
                 "No loss reaches a parameter of the network that trains, so there is nothing to "

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -25,6 +25,7 @@ from libmtl_recon.conflicts.layers import layers_of
 from libmtl_recon.conflicts.merge import add_profiles
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.conflicts.schedule import UntilStable
+from libmtl_recon.gradients import summed
 from libmtl_recon.profiles.selection import select_layers
 
 TASKS = ("a", "b", "c")
@@ -159,6 +160,7 @@ def test_the_counts_of_all_layers_together_are_those_of_the_shared_layers() -> N
     ),
     scales=st.lists(st.sampled_from([1e-6, 1.0, 65536.0]), min_size=6, max_size=6),
 )
+@example(present=[{"a"}, {"b"}], scales=[1.0] * 6)  # never together
 def test_absent_tasks_and_scales(present: list[set[str]], scales: list[float]) -> None:
     """Whatever is absent when, counts are those of the tasks that are there."""
     network = made()
@@ -351,6 +353,29 @@ def test_a_loss_that_is_not_finite_is_refused_before_anything_is_done(value: flo
 
 
 # --- loops ------------------------------------------------------------------------------------
+
+
+def test_where_products_save_nothing_they_are_not_looked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[int] = []
+    make_plan = summed.make_plan
+
+    def look(*arguments: Any) -> Any:
+        looks.append(1)
+        plan = make_plan(*arguments)
+        plan.calls = {}
+        return plan
+
+    monkeypatch.setattr(summed, "make_plan", look)
+    network = made()
+    probe = ConflictProbe(network, TASKS)
+    for step in range(4):
+        losses = losses_of(network, step)
+        if step > 1:
+            del losses["c"]
+        probe.backward(losses)
+    assert len(looks) == 2  # for three tasks, and for two
 
 
 def test_micro_batches_are_steps_whose_gradients_add_up() -> None:

@@ -55,14 +55,16 @@ def main(params):
         def forward(self, x):
             return self.features(x)
 
+    # LibMTL's main branch takes names.
+    names = hasattr(weighting_method, "MoDo")
     shared = {"metrics": ["Acc"], "weight": [1]}
     trainer = Trainer(
         task_dict={
             task: {**shared, "metrics_fn": AccMetric(), "loss_fn": CELoss()}
             for task in example.TASKS
         },
-        weighting=weighting_method.__dict__[params.weighting],
-        architecture=architecture_method.__dict__[params.arch],
+        weighting=params.weighting if names else weighting_method.__dict__[params.weighting],
+        architecture=params.arch if names else architecture_method.__dict__[params.arch],
         encoder_class=Encoder,
         decoders=nn.ModuleDict(dict(network.heads.items())),
         rep_grad=params.rep_grad,
