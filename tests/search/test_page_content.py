@@ -187,7 +187,7 @@ def test_trials_far_out_do_not_press_the_others_flat() -> None:
     low, high = drawn(one).layout.yaxis.range
     assert low > -1
     assert high < 3
-    assert "1 trial lies far out of view" in one.caption
+    assert "1 trial lies outside of the view" in one.caption
 
 
 def test_values_that_are_no_numbers_are_left_out_of_figures() -> None:
