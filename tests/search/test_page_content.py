@@ -112,7 +112,7 @@ def test_every_trial_stands_in_the_table_with_all_about_it() -> None:
             assert f"{one.values['delta_m']:+.2f}" in words
     said = unescape(re.sub(r"<[^>]+>", "", rows[5]))
     assert "A <b>bad</b> loss.; again: 7–8" in said
-    assert "broken: each task: depth −1.2 %" in unescape(rows[6])
+    assert "violated: each task: depth −1.2 %" in unescape(rows[6])
     assert "kept" not in rows[6]
 
 

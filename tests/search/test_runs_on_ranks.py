@@ -352,7 +352,7 @@ def test_a_run_that_is_ended_ends_with_all_its_ranks(
 
         assert "ended early" in runner.run(job, follow).notes
     elif how == "too long":
-        with pytest.raises(RunError, match=r"ended after the 4 seconds"):
+        with pytest.raises(RunError, match=r"ended after 4 seconds"):
             runner.run(job)
     else:
         watch = threading.Thread(target=lambda: ranks_in(tmp_path) and runner.stop())
