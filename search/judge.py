@@ -243,7 +243,7 @@ class Judge:
         found = []
         for name in self.names:
             if name not in (*COSTS, *_GAINS, *metrics):
-                found.append(_no_such("objectives", "metrics", name, metrics))
+                found.append(_no_such("objectives", "a metric", name, metrics))
         for name in self._config.metrics.weights:
             if name not in every:
                 found.append(_no_such("metrics.weights", "a task or metric", name, every))
