@@ -41,7 +41,7 @@ def read_text(file: str | os.PathLike[str]) -> str:
 
     Raises:
         OSError: It cannot be read, or holds more than a file of ours ever does.
-        UnicodeDecodeError: It is no text in UTF-8.
+        UnicodeDecodeError: It is not text in UTF-8.
         ValueError: No file can have this name.
     """
     with Path(file).open("rb") as stream:

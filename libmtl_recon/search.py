@@ -1,6 +1,6 @@
 """The search, an Optuna study over S, K, α, the weighting and flags: its public path.
 
-It is installed beside this package, as ``libmtl_recon_search``, and loaded on first use.
+It is installed next to this package, as ``libmtl_recon_search``, and loaded on first use.
 """
 
 from __future__ import annotations

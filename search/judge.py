@@ -243,13 +243,13 @@ class Judge:
         found = []
         for name in self.names:
             if name not in (*COSTS, *_GAINS, *metrics):
-                found.append(_no_such("objectives", "metrics", name, metrics))
+                found.append(_no_such("objectives", "a metric", name, metrics))
         for name in self._config.metrics.weights:
             if name not in every:
-                found.append(_no_such("metrics.weights", "tasks or metrics", name, every))
+                found.append(_no_such("metrics.weights", "a task or metric", name, every))
         for name in self._config.metrics.leave_out:
             if name not in every:
-                found.append(_no_such("metrics.leave_out", "tasks or metrics", name, every))
+                found.append(_no_such("metrics.leave_out", "a task or metric", name, every))
         if not found and not self.scale.counted(self._directions):
             found.append(
                 UsageError(

@@ -33,7 +33,7 @@ def check_starts(
 ) -> Result:
     """Start the script up to its network: by EW, as it is scored, and with all that is searched.
 
-    A run that fails for another reason than its command line is no fault of the configuration.
+    A run that fails for another reason than its command line is not a fault of the configuration.
 
     Args:
         config: The search.

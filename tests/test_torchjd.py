@@ -197,7 +197,7 @@ def test_an_engine_from_before_the_split_is_refused_too() -> None:
     network = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
     engine = Engine(network, batch_dim=0)
     split = split_layers(network, ["2"], ["a", "b"])
-    with pytest.raises(ReconError, match=r"one grad_fn for each task.* Engine .*torchjd\.autojac"):
+    with pytest.raises(ReconError, match=r"one grad_fn per task.* Engine .*torchjd\.autojac"):
         split(torch.randn(8, 4))
     del engine
 

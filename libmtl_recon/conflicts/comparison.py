@@ -60,7 +60,7 @@ def compare_profiles(one: ConflictProfile, other: ConflictProfile, S: float) -> 
         S: The severity, a multiple of 0.005 with -1 < S ≤ 0.
 
     Raises:
-        UsageError: S is no severity.
+        UsageError: S is not a valid severity.
         ReconError: The profiles are of other layers; names some.
     """
     if set(one.layer_names) != set(other.layer_names):

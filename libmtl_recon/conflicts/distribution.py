@@ -34,7 +34,7 @@ def draw_distributions(
         S: The severity.
 
     Raises:
-        UsageError: The file name is none of a picture, or S is no severity.
+        UsageError: The file name is not that of a picture, or S is not a valid severity.
         ReconError: A profile has no counts of the whole gradient, there are too many to be told
             apart, or the file cannot be written.
     """

@@ -63,7 +63,7 @@ def decode(text: str) -> Contents:
     """Read a text written by :func:`encode`.
 
     Raises:
-        ValueError: It is no profile or a damaged one; says what is wrong.
+        ValueError: It is not a profile, or damaged; the message gives the reason.
     """
     data = parse(text)
     if not isinstance(data, dict) or data.get("format") != FORMAT:

@@ -44,7 +44,8 @@ def draw_profile(
         K: How many layers to mark as the worst; None marks those above half of the worst score.
 
     Raises:
-        UsageError: The file name is none of a picture, S is no severity, or there are not K layers.
+        UsageError: The file name is not that of a picture, S is not a valid severity, or there are
+            not K layers.
         ReconError: The file cannot be written.
     """
     check_picture("file", file)

@@ -176,7 +176,7 @@ class ConflictProfile:
             source: Its file's name, for the message.
 
         Raises:
-            ReconError: It is no conflict profile, or a damaged one.
+            ReconError: It is not a conflict profile, or damaged.
         """
         try:
             contents = decode(text)

@@ -79,7 +79,7 @@ def report_on(
         asked: The choice of layers whose stability is of interest.
 
     Raises:
-        UsageError: S is no severity, or ``asked`` is about more layers than there are.
+        UsageError: S is not a valid severity, or ``asked`` is about more layers than there are.
     """
     scores = profile.scores(S)
     undefined = dict(zip(profile.layer_names, profile.undefined.sum(axis=0).tolist(), strict=True))

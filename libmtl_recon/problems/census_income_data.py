@@ -1,7 +1,7 @@
 """The public files of UCI's Census-Income (KDD) as tensors: read, divided, encoded.
 
 A record has 42 fields. Income, marital status and education are the labels; the instance weight
-says how many people a record stands for and, after the data set's own advice, is no feature. Of
+says how many people a record stands for and, after the data set's own advice, is not a feature. Of
 the remaining 38 the nominal ones are encoded one-hot, the continuous ones standardised.
 """
 
@@ -125,7 +125,7 @@ def read(path: Path) -> list[list[str]]:
     """The fields of each record of a file.
 
     Raises:
-        ReconError: The file cannot be read, is empty, or has a line that is no record.
+        ReconError: The file cannot be read, is empty, or has a line that is not a record.
     """
     try:
         content = path.read_bytes()
@@ -152,7 +152,7 @@ def encode(rows: Sequence[Sequence[str]]) -> Records:
     """Records as numbers; a nominal value's place is its rank in the alphabet.
 
     Raises:
-        ReconError: A continuous field is no number.
+        ReconError: A continuous field is not a number.
     """
     columns = [np.asarray(column) for column in zip(*rows, strict=True)]
     codes, width = [], 0

@@ -3,10 +3,10 @@
     libmtl-recon run toy2d
 
 GD, MGDA, CAGrad, IMTL-G, PCGrad and GradOPS with several exponents α start at three points of
-CAGrad's illustrative landscape and follow Adam. Two deep valleys, one of each task, lie between two
-of the starts and the Pareto front; whoever only adds the gradients up stays in them. A path bounces
-between the walls of a valley, so that where it leaves is a matter of chance: each start is repeated
-with small displacements, to tell what is a method's from what is luck.
+CAGrad's illustrative landscape and follow Adam. Two deep valleys, one per task, lie between two of
+the starts and the Pareto front; a method that only adds the gradients stays in them. A path bounces
+between the walls of a valley, so the point where it leaves is random: each start is repeated with
+small displacements, to separate the effect of a method from chance.
 
 There is no network and no LibMTL Trainer here, only the updates: with two tasks each of them has a
 closed form, so that all paths are followed together, in float64. Along GradOPS's paths the closed

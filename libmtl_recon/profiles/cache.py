@@ -188,7 +188,7 @@ class ProfileCache:
         aside, number = f"{stem}.damaged", 1
         try:
             there = frozenset(self.store.names())
-            while aside in there:  # what was set aside before is kept, too
+            while aside in there:  # earlier renamed files are kept, too
                 number += 1
                 aside = f"{stem}.{number}.damaged"
             self.store.rename(name, aside)
@@ -213,7 +213,7 @@ def read_profile(file: str | Path) -> ConflictProfile:
     """Read the profile in a file.
 
     Raises:
-        ReconError: The file cannot be read, or is no profile.
+        ReconError: The file cannot be read, or is not a profile.
     """
     way_out = "Give a file written by `libmtl-recon layers export`."
     text = read_text(file, way_out)
@@ -249,7 +249,7 @@ def read_text(file: str | Path, way_out: str) -> str:
         way_out: What to name instead, as a full sentence.
 
     Raises:
-        ReconError: The file cannot be read, or is no text.
+        ReconError: The file cannot be read, or is not text.
     """
     try:
         return files.read_text(file)

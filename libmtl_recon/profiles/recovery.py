@@ -142,7 +142,9 @@ def _recover(cache: ProfileCache, name: str) -> Recovered | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, ReconError) as error:
-        why = "It is not a text file." if isinstance(error, UnicodeDecodeError) else str(error)
+        why = (
+            "The file is not a text file." if isinstance(error, UnicodeDecodeError) else str(error)
+        )
         if isinstance(error, OSError):
             why = f"The system reports: {error.strerror or error}."
         _logger.warning(

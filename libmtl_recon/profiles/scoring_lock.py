@@ -20,7 +20,7 @@ class ScoringLock:
 
     Held until :meth:`release`, or until the process ends, however it does. Where profiles are kept
     behind a URL there is none: nothing would tell that another machine has died; nor is there one
-    in a folder that knows no locks, which is said.
+    in a folder without support for locks, and a message says so.
 
     Args:
         cache: Where profiles are kept.

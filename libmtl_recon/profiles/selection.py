@@ -45,8 +45,8 @@ def select_layers(
             network's, whatever the tasks are.
 
     Raises:
-        UsageError: K leaves no layer shared, S is no severity, the source names a layer that the
-            network lacks, or there is no such choice.
+        UsageError: K leaves no layer shared, S is not a valid severity, the source names a layer
+            that the network lacks, or the selection is unknown.
         ReconError: There is no profile for this network, the source's is of another, or the
             source cannot be read.
     """

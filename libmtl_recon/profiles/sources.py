@@ -65,7 +65,7 @@ def from_cache(
         tasks: This run's; see :func:`describe`.
 
     Raises:
-        UsageError: S is no severity.
+        UsageError: S is not a valid severity.
         ReconError: No profile fits; names the layers in which the nearest differs.
     """
     match = cache.find(layers)

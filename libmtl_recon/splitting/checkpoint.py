@@ -85,7 +85,7 @@ def read_checkpoint(parameter: str, file: str | os.PathLike[str]) -> Checkpoint:
         file: Its path.
 
     Raises:
-        ReconError: It cannot be read, is damaged, or is no checkpoint; or ``FILE.split.json``
+        ReconError: It cannot be read, is damaged, or is not a checkpoint; or ``FILE.split.json``
             beside it is damaged, or is another file's.
     """
     source = f"{parameter} {os.fspath(file)}"
@@ -225,7 +225,7 @@ def _refuse_unfit_state(
         names: Under which it keeps the state of all parameters.
 
     Raises:
-        ReconError: It is of another shape, lacks something or holds what is no number.
+        ReconError: It has another shape, lacks something or contains a value that is no number.
     """
     fault = ""
     for name in names:

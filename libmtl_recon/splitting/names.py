@@ -44,7 +44,7 @@ class ByTask:
         """Return a task's tensor, by its name; any other index is applied once per task.
 
         Raises:
-            UsageError: There is no task of this name.
+            UsageError: There is no task with this name.
         """
         if isinstance(index, str):
             return self.parts[place_of(index, self._tasks, self._task)]

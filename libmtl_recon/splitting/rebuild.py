@@ -37,7 +37,7 @@ def split_from(
     """Split a network, in place, in the same way as that of a checkpoint, and load the checkpoint.
 
     What the checkpoint says of itself is what counts: its state dict's metadata, or
-    ``FILE.split.json`` beside the file. Whatever was scored or chosen since does not matter.
+    ``FILE.split.json`` next to the file. Whatever was scored or chosen since does not matter.
 
     Args:
         checkpoint: A file that ``torch.save`` wrote, or a state dict; or one of both with the
@@ -50,7 +50,7 @@ def split_from(
         The network itself. Build the optimiser afterwards.
 
     Raises:
-        UsageError: ``network`` is no network, or split already.
+        UsageError: ``network`` is not a network, or split already.
         ReconError: The checkpoint cannot be read, does not say how it was split, or does not fit
             the network, which is left as it was.
 

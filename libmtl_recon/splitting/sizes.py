@@ -24,7 +24,7 @@ class Owner:
     Attributes:
         task: The task's name; None for what all share, and for a weighting's.
         part: The part of the network that it belongs to.
-        weighting: Whether a weighting learns it beside the network.
+        weighting: Whether a weighting learns it in addition to the network.
     """
 
     task: str | None = None
@@ -62,7 +62,7 @@ class Summary:
     Attributes:
         shared: What all tasks share.
         tasks: What is each task's own, in the order of the tasks; none if nothing is.
-        weighting: What a weighting learns beside the network; None without such.
+        weighting: The parameters that a weighting learns; None if there are none.
         unsplit: How many numbers the parameters of the network before its split have.
     """
 
@@ -122,7 +122,7 @@ def summary(network: nn.Module) -> Summary:
         network: Split by :func:`~libmtl_recon.split_layers`, or not; or anything that holds it.
 
     Raises:
-        UsageError: It is no network.
+        UsageError: It is not a network.
         ReconError: It is lazy, and has not seen an input.
 
     Example:

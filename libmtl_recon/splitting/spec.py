@@ -41,7 +41,7 @@ class SplitSpec:
             yet to tell.
         root: The path of the network that was split in the module whose state dict this is of;
             empty for that module itself.
-        origin: Where the layers came from, as whoever chose them says: with ``--arch Recon``
+        origin: Where the layers came from, as given by the caller: with ``--arch Recon``
             ``base`` (the architecture), ``K``, ``S``, ``select``, ``source`` and ``profile``.
         versions: Of the packages by which the network was split.
 

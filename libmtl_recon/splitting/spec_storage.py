@@ -2,7 +2,7 @@
 
 In the state dict it is metadata, as PyTorch keeps the versions of modules: ``torch.save`` writes
 it along, and ``load_state_dict`` passes it by. Tools that make a plain dict of a state dict lose
-it; for these it lies in ``FILE.split.json`` beside the file.
+it; for these it lies in ``FILE.split.json`` next to the file.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ def only_task(module: nn.Module, task: str) -> Iterator[nn.Module]:
         task: The task's name.
 
     Raises:
-        UsageError: It is no network, was not split, or not for this task.
+        UsageError: It is not a network, was not split, or not for this task.
     """
     selection = selection_of(module)
     with selection.only(checked_task(task, selection.tasks)), per_task_calls():

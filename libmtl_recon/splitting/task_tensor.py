@@ -52,7 +52,7 @@ class TaskTensor(ByTask, Tensor):
         tasks: The names of all tasks, in their order. What is computed from it has them too.
 
     Raises:
-        ReconError: The parts are no plain tensors, or the names are not one per task.
+        ReconError: The parts are not plain tensors, or the names are not one per task.
 
     Example:
         >>> import torch
@@ -200,7 +200,7 @@ def per_task(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
 
     Raises:
         ReconError: Task tensors of different numbers of tasks meet, the tasks disagree on a value
-            that is no tensor, or the function wrote into a tensor that they share.
+            that is not a tensor, or the function wrote into a tensor that they share.
     """
     tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     task_tensors = [tensor for tensor in tensors if type(tensor) is TaskTensor]

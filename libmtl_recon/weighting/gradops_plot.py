@@ -50,7 +50,7 @@ def draw_logs(
             longest run. 1 draws every step as it is.
 
     Raises:
-        UsageError: The file name is none of a picture, the logs are not of the same tasks, or
+        UsageError: The file name is not that of a picture, the logs are not of the same tasks, or
             ``smooth`` is below 1.
         ReconError: The file cannot be written.
     """

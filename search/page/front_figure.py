@@ -57,7 +57,7 @@ def front_figure(page: Page) -> PageFigure:
             "No trial has finished yet: this figure appears with the first one.",
         )
     x, y = (axes[1], axes[0]) if several else (axes[0], axes[1])
-    # EW with plain sharing counts for what a parameter buys, though it is no trial.
+    # EW with plain sharing counts for what a parameter buys, although it is not a trial.
     against = trials if several else [*trials, *_reference(page, axes)]
     stairs = _stairs(against, x, y, given=several) if len(axes) == 2 else []
     front = [trial for trial in trials if trial.on_front] if several else stairs

@@ -27,7 +27,7 @@ def importances(
 
     Optuna's fANOVA leaves out parameters that some trials lack, and its default, PED-ANOVA, gives
     such a parameter what is due to the one that decides whether it is there. Here each parameter
-    is judged by fANOVA among the trials that have it, beside the parameters that all of those
+    is judged by fANOVA among the trials that have it, together with the parameters that all these
     have: for α that is its share in how GradOPS trials differ. Shares of parameters with different
     trials are therefore not parts of one whole. Logarithmic parameters are judged by their
     logarithm.

@@ -84,7 +84,10 @@ def test_writes_a_state_dict_and_a_program(trained: tuple[Path, list[str], str])
     [
         (["--task", "colour", "best.pt"], "--task must be one of the script's tasks"),
         (["--task", "size", "none.pt"], "CHECKPOINT none.pt cannot be read"),
-        (["--task", "size", "layers.json"], "CHECKPOINT layers.json is no checkpoint"),
+        (
+            ["--task", "size", "layers.json"],
+            "CHECKPOINT layers.json is damaged, or is not a checkpoint",
+        ),
         (
             ["--task", "size", "--out", "none/x.pt", "best.pt"],
             "--out must lie in a folder that exists (got 'none/x.pt')",

@@ -240,7 +240,7 @@ def run(first: int, count: int, folder: Path) -> Counter[str]:
             error.add_note(f"seed {seed}:\n{text[:2000]!r}")
             raise
         many = " faults." in said.partition("\n")[0]
-        kinds = ("read as YAML", "one of the keys", "must be given", "must hold keys", "(got ")
+        kinds = ("read as YAML", "one of the keys", "must be given", "must contain keys", "(got ")
         kind = "several" if many else next((one for one in kinds if one in said), said)
         ends[kind] += 1
     return ends
@@ -254,7 +254,7 @@ def test_a_sample_is_read_or_refused(tmp_path: Path) -> None:
     ends = run(0, 200, tmp_path)
     assert set(ends) <= {
         *("read", "several", "read as YAML", "one of the keys", "must be given"),
-        *("must hold keys", "(got "),
+        *("must contain keys", "(got "),
     }
     # Neither all nor none.
     assert 20 <= ends["read"] <= 120

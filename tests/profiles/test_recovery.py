@@ -115,7 +115,7 @@ def test_what_is_no_profile_is_named_and_set_aside(
     Path(cache.store.where(name)).write_bytes(content)
     assert recover(cache, LAYERS) is None
     said = capsys.readouterr().err
-    assert f"{name}, left by a killed run, cannot be recovered. It is" in said
+    assert f"{name}, left by a killed run, cannot be recovered. The file is" in said
     assert f"It was renamed to {cache.store.where(name)}.damaged." in said
     assert recover_all(cache) == []
     assert capsys.readouterr().err == ""

@@ -75,7 +75,7 @@ class FailedStartError(ReconError):
 
     def __init__(self, status: int, job: Job) -> None:
         super().__init__(f"The run `{' '.join(job.arguments)}` failed.")
-        self.reason = f"failed with exit status {status}. It said: ..."
+        self.reason = f"failed with exit status {status}. Its error: ..."
 
 
 class FakeRunner:

@@ -40,7 +40,7 @@ def test_a_good_search_is_said_in_a_few_lines_and_trains_nothing(
     assert said == [
         f"{file}: 9 keys with valid values.",
         "tiny.py starts: 2 tasks (up, down), 5 shared layers.",
-        "Searched: weighting, alpha, k, s, flags.bs, flags.tags; 4 trials by TPESampler.",
+        "Searched: weighting, alpha, k, s, flags.bs, flags.tags; 4 trials with TPESampler.",
         f"The database sqlite:///{own_temp}/s.db can be used.",
         "No mistakes found.",
     ]

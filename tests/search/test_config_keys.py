@@ -191,7 +191,7 @@ LR = {"low": 1e-4, "high": 0.1, "log": True}
             "constraints.each_task.not_below",
             "finite number",
         ),
-        ({"constraints": {"size": {"at_most": 1}}}, "constraints.size", "There are parameters"),
+        ({"constraints": {"size": {"at_most": 1}}}, "constraints.size", "Known names: parameters"),
         ({"pick": {"best": "memory"}}, "pick.best", "The only one is delta_m."),
         ({"pick": {"within": -0.1}}, "pick.within", "greater than or equal to 0"),
         ({"pick": {"within": math.inf}}, "pick.within", "finite number"),
@@ -199,7 +199,7 @@ LR = {"low": 1e-4, "high": 0.1, "log": True}
         ({"timeout": {"study": "1h"}}, "timeout.study", "valid number"),
         ({"tune_baselines": True}, "tune_baselines", "needs a flag with a list or a range"),
         ({"tune_baselines": "yes"}, "tune_baselines", "valid boolean"),
-        ({"callbacks": {"wandb": {}}}, "callbacks.wandb", "There are mlflow, tensorboard."),
+        ({"callbacks": {"wandb": {}}}, "callbacks.wandb", "Known names: mlflow, tensorboard."),
         ({"callbacks": {"tensorboard": 1}}, "callbacks.tensorboard", "keys with values"),
         ({"callbacks": {"mlflow": {"uri": "x"}}}, "callbacks.mlflow", "(got 'uri')"),
         (
@@ -302,6 +302,6 @@ def test_keys_that_no_model_has_are_offered_where_they_stand(tmp_path: Path) -> 
     said = str(caught.value)
     assert "space.flags.EW.lr.lo must be a known key" in said
     assert "space.k.hi must be a known key" in said
-    assert said.count("There are low, high, step, log.") == 2
+    assert said.count("Known names: low, high, step, log.") == 2
     assert "The only one is not_below." in said
     assert "must be given" not in said

@@ -403,7 +403,7 @@ def test_a_trial_that_takes_a_name_of_ours_for_something_else_is_set_aside(
     folder.search()
     assert folder.table() == alone.table()
     assert folder.trained == alone.trained
-    assert any("uses the name 'alpha' in another way" in text for text in folder.said)
+    assert any("uses the name 'alpha' differently" in text for text in folder.said)
     assert (tmp_path / "study.db.damaged-1").exists()
 
 

@@ -309,7 +309,7 @@ def test_baselines_are_tuned_over_the_same_flags(
     assert fresh == {best}
     plain = {a.flags["lr"] for j, a in pairs if a.seed == 0 and not j.task and not a.K}
     assert len(plain) >= 6
-    assert "6 runs each" in found.report.notes[0]
+    assert "6 random runs each" in found.report.notes[0]
 
 
 def test_a_study_ends_when_its_time_is_over(

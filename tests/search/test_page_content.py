@@ -112,7 +112,7 @@ def test_every_trial_stands_in_the_table_with_all_about_it() -> None:
             assert f"{one.values['delta_m']:+.2f}" in words
     said = unescape(re.sub(r"<[^>]+>", "", rows[5]))
     assert "A <b>bad</b> loss.; again: 7–8" in said
-    assert "broken: each task: depth −1.2 %" in unescape(rows[6])
+    assert "violated: each task: depth −1.2 %" in unescape(rows[6])
     assert "kept" not in rows[6]
 
 
@@ -187,7 +187,7 @@ def test_trials_far_out_do_not_press_the_others_flat() -> None:
     low, high = drawn(one).layout.yaxis.range
     assert low > -1
     assert high < 3
-    assert "1 trial lies far out of view" in one.caption
+    assert "1 trial lies outside of the view" in one.caption
 
 
 def test_values_that_are_no_numbers_are_left_out_of_figures() -> None:

@@ -117,7 +117,7 @@ def test_a_range_can_be_made_one_of_real_numbers() -> None:
         ({"low": 0, "high": 4, "step": 0}, "step", "must be greater than 0"),
         ({"low": 0, "high": 4, "step": -1}, "step", "must be greater than 0"),
         ({"low": 0, "high": 4, "step": math.nan}, "step", "must be a finite number"),
-        ({"low": 0, "high": 1.0, "step": 1e-5}, "step", "10000 steps or fewer"),
+        ({"low": 0, "high": 1.0, "step": 1e-5}, "step", "at most 10000 steps"),
         ({"low": 1, "high": 4, "step": 1, "log": True}, "log", "cannot be combined with `step`"),
         ({"low": 0, "high": 4, "log": True}, "log", "needs a low above 0 (it is 0)"),
         ({"low": -1.0, "high": 4, "log": True}, "log", "needs a low above 0 (it is -1.0)"),

@@ -19,8 +19,8 @@ from libmtl_recon_search.trials import TrialLine, in_words, short_reason
 
 BEST = Plan("GradOPS", -0.5, -0.1, tuple(f"layer{i}.conv" for i in range(12)))
 FAILED = (
-    "The run `main.py --weighting MGDA` failed with exit status 1. It said: no such data. Its log "
-    "is /runs/plan-1.log."
+    "The run `main.py --weighting MGDA` failed with exit status 1. Its error: no such data. "
+    "Its log is /runs/plan-1.log."
 )
 LINES = (
     TrialLine(None, "EW, HPS (a baseline)", None, "baseline", again=(1, 2, 11, 12, 13)),
@@ -134,7 +134,7 @@ def test_trials_are_shown_with_how_they_ended(
     assert lines[start + 2 : start + 5] == [
         f"0 {BEST.title} +2.35 again: 5",
         "6 EW, Recon S=-0.1 K=6 -1.20",
-        "4 MGDA, HPS – failed with exit status 1. It said: no such data.",
+        "4 MGDA, HPS – failed with exit status 1. Its error: no such data.",
     ]
     assert "1 of 5 trials failed." in lines[1]
     report.save(tmp_path)
@@ -144,7 +144,7 @@ def test_trials_are_shown_with_how_they_ended(
         "| – | EW, HPS (a baseline) | – | again: 1–2, 11–13 |",
         f"| 0 | {BEST.title} | +2.35 | again: 5 |",
         "| 3 | UW, Recon S=-0.05 K=3 | – | ended early |",
-        "| 4 | MGDA, HPS | – | failed with exit status 1. It said: no such data. |",
+        "| 4 | MGDA, HPS | – | failed with exit status 1. Its error: no such data. |",
         "| 6 | EW, Recon S=-0.1 K=6 | -1.20 |  |",
     ]
 

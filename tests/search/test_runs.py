@@ -76,7 +76,7 @@ def left_behind(folder: Path) -> list[int]:
         ("", None),
         ("sys.exit(3)", "failed with exit status 3"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV"),
-        ("time.sleep(300)", "ended after the 1 seconds"),
+        ("time.sleep(300)", "ended after 1 seconds"),
     ],
     ids=["finished", "failed", "crashed", "timed out"],
 )

@@ -219,7 +219,7 @@ def test_a_command_line_that_is_refused_is_a_fault_of_the_configuration(
     job = Job(str(TINY), ("--nosuch", "3"), tmp_path / "start-1.jsonl", start=True)
     with pytest.raises(RunError) as caught:
         Forking(1, ranks=2).run(job)
-    assert caught.value.reason.startswith("failed with exit status 2. It said: ")
+    assert caught.value.reason.startswith("failed with exit status 2. Its error: ")
     assert "--nosuch" in caught.value.reason
 
 
@@ -242,7 +242,7 @@ def test_more_ranks_than_gpus_are_refused_at_the_start(
     with pytest.raises(RunError) as caught:
         Forking(1, ranks=2).run(Job(str(script), flags, tmp_path / "start-1.jsonl", start=True))
     assert caught.value.reason.startswith(
-        "failed with exit status 2. It said: --nproc-per-node must be at most the number of "
+        "failed with exit status 2. Its error: --nproc-per-node must be at most the number of "
         "GPUs that are visible on this machine, 1 (got 2)."
     )
 
@@ -352,7 +352,7 @@ def test_a_run_that_is_ended_ends_with_all_its_ranks(
 
         assert "ended early" in runner.run(job, follow).notes
     elif how == "too long":
-        with pytest.raises(RunError, match=r"ended after the 4 seconds"):
+        with pytest.raises(RunError, match=r"ended after 4 seconds"):
             runner.run(job)
     else:
         watch = threading.Thread(target=lambda: ranks_in(tmp_path) and runner.stop())

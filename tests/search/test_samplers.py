@@ -113,14 +113,14 @@ def test_ones_own_are_found_by_their_import_path() -> None:
         ("sampler", {"args": {"multivariate": 1}}, "sampler.args.multivariate", "boolean"),
         ("sampler", {"args": {"multivariate": False, "group": True}}, "sampler", "ValueError"),
         ("sampler", {"args": 3}, "sampler.args", "e.g. args: {n_startup_trials: 12}"),
-        ("sampler", {"nam": "TPESampler"}, "sampler.nam", "There are name, args, optunahub"),
+        ("sampler", {"nam": "TPESampler"}, "sampler.nam", "Known names: name, args, optunahub"),
         ("sampler", {"name": "PartialFixedSampler"}, "sampler.args.base_sampler", "be given"),
         ("sampler", {"name": "own_samplers:Careful"}, "sampler.args.width", "must be given"),
         (
             "sampler",
             {"name": "own_samplers:Careful", "args": {"width": 0}},
             "sampler",
-            "Careful says: ValueError: a width of zero.",
+            "Careful reports: ValueError: a width of zero.",
         ),
         ("pruner", {"name": "Hyperband"}, "pruner.name", "Did you mean HyperbandPruner?"),
         ("pruner", {"args": {}}, "pruner.name", "must be given"),
@@ -129,9 +129,9 @@ def test_ones_own_are_found_by_their_import_path() -> None:
             "pruner",
             {"name": "PercentilePruner", "args": {"percentile": 250}},
             "pruner",
-            "PercentilePruner says: ValueError",
+            "PercentilePruner reports: ValueError",
         ),
-        ("pruner", {"name": "ThresholdPruner"}, "pruner", "ThresholdPruner says: TypeError"),
+        ("pruner", {"name": "ThresholdPruner"}, "pruner", "ThresholdPruner reports: TypeError"),
         (
             "pruner",
             {"name": "NopPruner", "args": {"n": 1}},
@@ -166,7 +166,7 @@ def test_a_sampler_that_knows_one_objective_alone_is_refused_for_several() -> No
 
 def test_cma_es_is_refused_for_several_objectives() -> None:
     found = said(sampler={"name": "CmaEsSampler"}, objectives=["delta_m", "parameters"])
-    assert "CmaEsSampler says: " in str(found["sampler"])
+    assert "CmaEsSampler reports: " in str(found["sampler"])
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_trains_as_without(flags: dict[str, bool]) -> None:
 @pytest.mark.parametrize("flags", FLAGS[1:])
 def test_what_follows_the_graph_is_told_what_to_do(flags: dict[str, bool]) -> None:
     network = DistributedDataParallel(split(), **flags)
-    with pytest.raises(ReconError, match=r"one grad_fn for each task.*by_task\(split\(x\)\)"):
+    with pytest.raises(ReconError, match=r"one grad_fn per task.*by_task\(split\(x\)\)"):
         network(torch.randn(5, 4))
 
 
@@ -84,7 +84,7 @@ def test_one_task_alone_with_unused_parameters() -> None:
 
 def test_torch_export_is_told_the_same_and_takes_it() -> None:
     x = torch.randn(5, 4)
-    with pytest.raises(ReconError, match=r"one untyped_storage for each task.*by_task"):
+    with pytest.raises(ReconError, match=r"one untyped_storage per task.*by_task"):
         torch.export.export(split(), (x,))
     network = ByTask()
     found = torch.export.export(network, (x,)).module()(x)

@@ -338,7 +338,7 @@ def test_ties_by_memory_alone_are_refused(tmp_path: Path) -> None:
         build(same_memory, tmp_path)
     network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     network[1].weight = nn.Parameter(network[0].weight.detach()[1:])
-    with pytest.raises(UsageError, match=r"memory.*\(got '0'\).*That is 1\.weight"):
+    with pytest.raises(UsageError, match=r"memory.*\(got '0'\).*The other parameter is 1\.weight"):
         split_layers(network, ["0"], ["a", "b"])
 
 

@@ -87,7 +87,7 @@ def test_a_plain_dict_of_decoders_is_trained(capsys: pytest.CaptureFixture[str])
     ("names", "said"),
     [
         (["v1.0", "b"], r"without a dot.*\(got 'v1\.0'\).*to 'v1_0'"),
-        (["a", "forward"], r"attribute of nn\.ModuleDict \(got 'forward'\).*'forward_task'"),
+        (["a", "forward"], r"attributes of nn\.ModuleDict \(got 'forward'\).*'forward_task'"),
         (["a", "training"], r"\(got 'training'\)"),
         (["a", "keys"], r"\(got 'keys'\)"),
         (["", "b"], r"non-empty.*\(got ''\)"),

@@ -290,4 +290,4 @@ def test_what_a_user_edited_is_left_as_it_is_and_all_else_is_patched(tmp_path: P
     (row,) = [line for line in rest.splitlines() if line.startswith("gls-logarithms ")]
     assert "not checked" in row
     assert "overflows" in row
-    assert "left alone: weighting.PCGrad.backward" in rest
+    assert "an unknown version of LibMTL: weighting.PCGrad.backward" in rest

@@ -183,7 +183,7 @@ class TestSQLite:
     @pytest.mark.parametrize("name", ["none/study.db", "."])
     def test_file_that_cannot_be(self, tmp_path: Path, name: str) -> None:
         said = refusal(f"sqlite:///{tmp_path}/{name}")
-        assert "cannot be opened: unable to open database file. See that its folder" in said
+        assert "cannot be opened: unable to open database file. Check that its folder" in said
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
     def test_file_that_may_not_be_written(self, tmp_path: Path, sqlite_url: str) -> None:
@@ -243,7 +243,7 @@ class TestPostgreSQL:
             port = free.getsockname()[1]
             said = refusal(f"postgresql://u:{SECRET}@127.0.0.1:{port}/d")
             assert "cannot be reached: connection failed" in said
-            assert "See that it is running" in said
+            assert "Check that it is running" in said
             said = refusal(f"mysql://u:{SECRET}@127.0.0.1:{port}/d")
             assert "cannot be reached: Can't connect to MySQL server" in said
 

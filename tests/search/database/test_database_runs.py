@@ -111,13 +111,13 @@ def test_run_that_was_made_before_and_not_published_is(hire: Hire, diary: Path) 
 
 def test_failed_run_fails_for_all_that_were_there(hire: Hire, diary: Path) -> None:
     one, waiting, asking = hire(0.0), hire(0.0), hire(0.0)
-    text = "The run `main.py` failed with exit status 3. It said: no data."
+    text = "The run `main.py` failed with exit status 3. Its error: no data."
     begins = threading.Event()
 
     def fails(_: Job) -> Exception:
         begins.set()
         time.sleep(0.3)
-        return RunError(text, "failed with exit status 3. It said: no data.")
+        return RunError(text, "failed with exit status 3. Its error: no data.")
 
     one.made.fails = fails
     with ThreadPoolExecutor(2) as pool:
@@ -127,7 +127,7 @@ def test_failed_run_fails_for_all_that_were_there(hire: Hire, diary: Path) -> No
         for future in (failing, other):
             with pytest.raises(RunError, match="no data") as raised:
                 future.result(20)
-            assert raised.value.reason == "failed with exit status 3. It said: no data."
+            assert raised.value.reason == "failed with exit status 3. Its error: no data."
     # This one was there when it failed, though it was at something else.
     with pytest.raises(RunError, match="exit status 3") as raised:
         asking.run("single-1")
