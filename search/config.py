@@ -121,7 +121,7 @@ class Config(Strict):
         script: Path of a LibMTL script, relative to the file, or a built-in problem's name.
         arguments: The script's positional arguments, before the flags.
         flags: Flags of LibMTL and of the script, without the dashes: a value, or a list or a range
-        to search. For a flag that accepts several values, a list is one value.
+            to search. For a flag that accepts several values, a list is one value.
         objective: The data on which configurations are compared.
         objectives: The objectives of the search: ``delta_m``, ``worst_task``, ``parameters``,
             ``memory``, ``step_time``, or one metric of one task (TASK.METRIC).
@@ -134,7 +134,7 @@ class Config(Strict):
         seed: The seed (``--seed``) of the trials and of Optuna's sampler.
         finalists: How the best trial is chosen among several.
         confirm: New seeds with which the best trial and EW are trained again and compared on the
-        test data.
+            test data.
         workers: The number of runs that are trained at a time.
         threads: The number of PyTorch's threads in each run, and in each of its ranks.
         launch: The processes that train one run together.
@@ -143,7 +143,7 @@ class Config(Strict):
         pruner: The pruner of Optuna that ends trials early.
         timeout: Time limits.
         tune_baselines: Whether the baselines and EW are tuned over the same flags, with the same
-        budget.
+            budget.
         callbacks: Other programs to which trials are reported.
     """
 
