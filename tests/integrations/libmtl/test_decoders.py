@@ -91,7 +91,7 @@ def test_a_plain_dict_of_decoders_is_trained(capsys: pytest.CaptureFixture[str])
         (["a", "training"], r"\(got 'training'\)"),
         (["a", "keys"], r"\(got 'keys'\)"),
         (["", "b"], r"non-empty.*\(got ''\)"),
-        ([0, 1], r"texts.*\(got 0\)"),
+        ([0, 1], r"strings.*\(got 0\)"),
         ([], "at least one task"),
     ],
 )
