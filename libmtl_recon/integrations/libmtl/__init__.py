@@ -1,4 +1,4 @@
-"""All that knows LibMTL: its names, its two versions, its defects."""
+"""Everything that depends on LibMTL: its names, its two versions, its defects."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from importlib import import_module
 
 
 def activate() -> None:
-    """Make LibMTL accept our weightings, architectures and flags, however it is imported.
+    """Make LibMTL accept this package's weightings, architectures and flags, however imported.
 
-    If LibMTL is loaded it is registered with now, else at the moment when it is imported; this
-    call itself loads neither LibMTL nor torch. It holds for the processes that this one spawns,
-    too. Calling it again changes nothing.
+    If LibMTL is loaded, the registration happens now, otherwise when LibMTL is imported; this
+    call itself loads neither LibMTL nor torch. It also applies to the processes that this one
+    spawns. Calling it again changes nothing.
 
-    ``import libmtl_recon`` does as much, but for processes that are spawned before LibMTL is
+    ``import libmtl_recon`` does the same, except for processes that are spawned before LibMTL is
     loaded in this one.
     """
     from libmtl_recon.integrations.libmtl.spawn import tell_spawned_processes
@@ -23,7 +23,7 @@ def activate() -> None:
 
 
 def register_when_imported() -> None:
-    """Register with LibMTL now if it is loaded, else at the moment when it is."""
+    """Register with LibMTL now if it is loaded, otherwise when it is imported."""
     from libmtl_recon.integrations.libmtl.importing import arm, disarm
 
     module = sys.modules.get("LibMTL")
@@ -31,7 +31,7 @@ def register_when_imported() -> None:
         arm()
         return
     if getattr(module.__spec__, "_initializing", False):
-        # Another thread is importing it. This waits for it, and tries again if that import fails.
+        # Another thread is importing it. This waits for it, and retries if that import fails.
         arm()
         module = import_module("LibMTL")
         disarm()

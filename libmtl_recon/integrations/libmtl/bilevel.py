@@ -1,4 +1,4 @@
-"""LibMTL's bilevel methods (main branch): what they cannot do is refused before they train."""
+"""Refuse, before training, what LibMTL's bilevel methods (main branch) cannot do."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 from libmtl_recon.errors import UsageError
 
-# They are no weightings: LibMTL's Trainer knows the names, and trains by functions of its own.
+# They are not weightings: LibMTL's Trainer knows the names, and trains with separate functions.
 METHODS = ("MOML", "FORUM", "AutoLambda")
 _ONE_STEP = ("MOML", "AutoLambda")
 
 
 def bilevel_method_of(trainer: Any) -> str:
-    """The bilevel method that a Trainer trains by, whose model's weighting is EW; empty if none."""
+    """Return the bilevel method of a Trainer, whose model's weighting is EW; empty if none."""
     chosen = getattr(trainer, "weighting", None)
     return str(chosen) if chosen in getattr(trainer, "bilevel_methods", ()) else ""
 
@@ -21,17 +21,17 @@ def bilevel_method_of(trainer: Any) -> str:
 def refuse_impossible(
     weighting: Any, architecture: Any, weight_args: Mapping[str, Any], *, rep_grad: bool
 ) -> None:
-    """Refuse what a bilevel method would fail by in its first step.
+    """Refuse arguments with which a bilevel method would fail in its first step.
 
     Args:
-        weighting: The name that LibMTL's Trainer is given; nothing is looked at if it is no
+        weighting: The name passed to LibMTL's Trainer; nothing is checked if it is not a
             bilevel method's.
         architecture: The architecture's name.
         weight_args: The weighting's arguments.
-        rep_grad: Whether the gradients of the representations are asked for.
+        rep_grad: Whether the gradients of the representations are requested.
 
     Raises:
-        UsageError: It cannot be trained.
+        UsageError: The method cannot be trained so.
     """
     if weighting not in METHODS:
         return

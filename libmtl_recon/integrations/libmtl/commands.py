@@ -1,4 +1,4 @@
-"""The commands that messages tell the user to type."""
+"""Commands that messages suggest to the user."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _PROBLEMS = Path(__file__).parents[2] / "problems"
 
 
 def scoring_command(architecture: str) -> str:
-    """The command that scores the script which is running, with its own arguments.
+    """Return the command that scores the running script, with its own arguments.
 
     Args:
-        architecture: LibMTL's name of the unsplit one.
+        architecture: LibMTL's name of the unsplit architecture.
     """
     script = Path(sys.argv[0])
     spec = getattr(sys.modules["__main__"], "__spec__", None)

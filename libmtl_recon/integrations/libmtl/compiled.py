@@ -19,7 +19,7 @@ _logger = logging.getLogger(__name__)
 
 
 def prepare(call: Call) -> None:
-    """Have a Trainer that is about to build its model train compiled networks as it does others."""
+    """Make a Trainer that is about to build its model train compiled networks like others."""
     keep_graphs()
     architecture = call.arguments["architecture"]
     if getattr(architecture, "__name__", architecture) in ARCHITECTURES:
@@ -34,17 +34,17 @@ def refuse_split(call: Call) -> None:
 def keep_graphs() -> None:
     """Let backward passes go through a compiled network's graph more than once.
 
-    Weightings of gradients do so once per task. By default the compiler lets a backward pass take
-    over memory of the graph, after which the next one is refused.
+    Gradient-based weightings do so once per task. By default the compiler lets a backward pass
+    reuse memory of the graph, after which the next pass is refused.
     """
-    # Not an attribute of torch before somebody has imported it.
+    # torch has no such attribute before it is imported.
     config: Any = import_module("torch._functorch.config")
     if hasattr(config, "donated_buffer"):
         config.donated_buffer = False
 
 
 def plainly(encoder_class: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    """An encoder class whose networks are not compiled; says so where they were."""
+    """Return an encoder class whose networks are not compiled; log it where they were."""
 
     @functools.wraps(encoder_class, updated=())
     def make_plain() -> nn.Module:
@@ -73,7 +73,7 @@ def refuse_compiled_split(model: nn.Module) -> None:
     """Refuse to train a network that was compiled after it was split.
 
     Raises:
-        ReconError: It was.
+        ReconError: The network was compiled after it was split.
     """
     from libmtl_recon.splitting.compile_compat import is_compiled
     from libmtl_recon.splitting.task_specific import TaskSpecific

@@ -1,8 +1,8 @@
-"""Some of LibMTL's architectures take a ResNet apart, by the names of its parts.
+"""Check encoders for LibMTL's architectures that access the parts of a ResNet by name.
 
-Given another network, they end in an AttributeError that names a part, or something that LibMTL
-tried after that. Which network it is, only its constructor can tell: it is looked at as soon as
-it is built.
+With another network, they fail with an AttributeError that names a part, or with a follow-up error
+of LibMTL. Only the constructor determines which network it is: it is checked as soon as it is
+built.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from libmtl_recon.integrations.libmtl.recon import base_class
 from libmtl_recon.integrations.libmtl.wrapper import Call
 
 _PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-# LibMTL's architectures that take one apart, by its versions, and those that look for it inside.
+# LibMTL's architectures that access its parts, by version, and those that search for it inside.
 _OF_RESNETS = {"Cross_stitch": BOTH, "LTB": MAIN, "MTAN": BOTH, "PLE": BOTH}
 _OF_WRAPPED = {"MTAN": BOTH}
-# Where MTAN looks for the ResNet in an encoder that has more around it.
+# Where MTAN searches for the ResNet in an encoder that wraps it.
 _INSIDE = "resnet_network"
-# By this MTAN tells the two kinds of ResNets from each other.
+# MTAN distinguishes the two kinds of ResNets by this.
 _WIDTH = "feature_dim"
-# Under which a function that checks an encoder keeps the script's own class.
+# The attribute under which a function that checks an encoder keeps the script's own class.
 _CHECKS = "_libmtl_recon_checks"
 
 
 def check_encoder(call: Call) -> None:
-    """Have the encoder that a Trainer is about to build looked at."""
+    """Make the encoder that a Trainer is about to build be checked."""
     given = call.arguments
     base = base_class(given["architecture"], given["kwargs"]["arch_args"])
     given["encoder_class"] = checked_encoder_class(base, given["encoder_class"])
 
 
 def give_back_encoder_class(call: Call) -> None:
-    """Have a model know its script's own encoder class, of which some make further networks."""
+    """Give a model its script's own encoder class, from which some build further networks."""
     checked = call.arguments["encoder_class"]
     if _CHECKS in getattr(checked, "__dict__", {}):
         call.owner.model.encoder_class = vars(checked)[_CHECKS]
 
 
 def checked_encoder_class(architecture: Any, encoder_class: Any) -> Callable[..., nn.Module]:
-    """What builds the encoder, and refuses one that the architecture cannot take apart.
+    """Return a function that builds the encoder, and refuses one of an unsuitable kind.
 
     Args:
         architecture: The architecture's class.
-        encoder_class: The script's; returned as it is where any encoder will do.
+        encoder_class: The script's; returned unchanged if the architecture takes any encoder.
     """
     if not is_one_of(architecture, _OF_RESNETS):
         build: Callable[..., nn.Module] = encoder_class
@@ -67,16 +67,16 @@ def checked_encoder_class(architecture: Any, encoder_class: Any) -> Callable[...
 
 
 def refuse_encoder(architecture: str, encoder: nn.Module, *, wrapped: bool) -> None:
-    """Refuse an encoder that is no ResNet.
+    """Refuse an encoder that is not a ResNet.
 
     Args:
         architecture: The architecture's name.
         encoder: The encoder.
         wrapped: The architecture also takes a network that holds a ResNet as ``resnet_network``,
-            and wants to know its width.
+            and needs its width.
 
     Raises:
-        UsageError: It is none, and holds none if that would do.
+        UsageError: It is not a ResNet, and holds none where that would suffice.
     """
     inside = getattr(encoder, _INSIDE, None)
     # As MTAN decides.

@@ -1,4 +1,4 @@
-"""Taking one task's network out of a trained model, once its script has built it."""
+"""Take one task's network out of a trained model, once its script has built it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from libmtl_recon.texts import did_you_mean
 class ExtractingHook(TrainerHook):
     """Loads a checkpoint into the first model that is built, and takes a task's network out of it.
 
-    The run ends by ``StopRun`` at the first batch, of which nothing is learned: the network is
-    compared with the model on it.
+    The run ends with ``StopRun`` at the first batch, without training on it: the network is
+    compared with the model on that batch.
 
     Args:
         task: The task's name.
-        checkpoint: Of the trained model.
+        checkpoint: Checkpoint of the trained model.
     """
 
     def __init__(self, task: str, checkpoint: Checkpoint) -> None:
@@ -41,7 +41,7 @@ class ExtractingHook(TrainerHook):
 
         Raises:
             UsageError: The script has no such task.
-            ReconError: The checkpoint does not fit.
+            ReconError: The checkpoint does not fit the model.
         """
         if self.attached:
             return
@@ -67,7 +67,7 @@ class ExtractingHook(TrainerHook):
             return  # with `multi_input`, another task's batch
         model.eval()
         with torch.no_grad():
-            # Not the model's own attribute, which may compute in another precision.
+            # Not the model's own method, which may compute in another precision.
             expected = type(model).forward(model, *args)[self._task]
             place = list(model.task_name).index(self._task)
             network = _choosing(network, inputs, place)
@@ -89,24 +89,24 @@ def export_program(network: nn.Module, inputs: Any, file: str | Path) -> None:
     Args:
         network: On any device; the program is for the CPU.
         inputs: One batch.
-        file: By custom, with the ending ``.pt2``.
+        file: The file, usually with the ending ``.pt2``.
 
     Raises:
-        ReconError: The network cannot be exported, or the file not be written.
+        ReconError: The network cannot be exported, or the file cannot be written.
     """
     batch = torch.export.Dim("batch")
-    # A batch of one would be taken for a fixed size.
+    # A batch of one would be treated as a fixed size.
     inputs = tree_map(_two_or_more, inputs)
     sizes = tree_map(lambda leaf: {0: batch} if isinstance(leaf, Tensor) else None, inputs)
     try:
         program = torch.export.export(network.cpu(), (inputs,), dynamic_shapes=(sizes,))
-    except Exception as error:  # whatever the network's code made it raise
+    except Exception as error:  # whatever the network's code raises
         raise _not_exported(error) from error
     try:
         torch.export.save(program, file)
     except (OSError, RuntimeError) as error:
         raise ReconError(f"Cannot write {file}: {str(error).rstrip('.')}.") from error
-    except Exception as error:  # it checks the program once more
+    except Exception as error:  # saving checks the program once more
         raise _not_exported(error) from error
 
 
@@ -126,7 +126,7 @@ def _two_or_more(leaf: Any) -> Any:
 
 
 def _close(found: Any, expected: Any) -> bool:
-    """Whether two predictions are equal, but for the rounding of a merged rotation."""
+    """Return whether two predictions are equal up to the rounding of a merged rotation."""
     return all(map(_equal, leaves(found), leaves(expected)))
 
 
@@ -139,7 +139,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 class _OfList(nn.Module):
-    """Encoder and decoder, between which one task's entry is taken from a list."""
+    """Encoder and decoder, with one task's entry taken from the encoder's list."""
 
     def __init__(self, parts: Any, place: int) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class _OfList(nn.Module):
 
 
 def _choosing(network: Any, inputs: Any, place: int) -> nn.Module:
-    """The network, which takes its own entry from what an encoder returns for all tasks."""
+    """Return the network, taking its task's entry from an encoder's list for all tasks."""
     parts: nn.Module = network
     if isinstance(parts, nn.Sequential) and isinstance(network.encoder(inputs), list):
         return _OfList(network, place)

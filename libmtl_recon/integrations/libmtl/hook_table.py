@@ -1,9 +1,9 @@
-"""All that we do at members of LibMTL's Trainer, meter and architectures, and in which order.
+"""All hooks at members of LibMTL's Trainer, meter and architectures, and their order.
 
-Each row is one member and the one wrapper around it. Its hooks happen from top to bottom: those
+Each row is one member and the one wrapper around it. Its hooks run from top to bottom: those
 ``before``, those ``around`` as far as they come before LibMTL's own code, that code, and those
-``after``. What a hook does stands in its subject's file; where it stands among the others is said
-here, and nowhere else. A hook that belongs to a patch is left out where that was not applied.
+``after``. Each hook is defined in the file of its subject; its place among the others is defined
+here only. A hook that belongs to a patch is left out where that patch was not applied.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from libmtl_recon.integrations.libmtl.step import accumulation, functions, way
 from libmtl_recon.integrations.libmtl.wrapper import Call, Hook, Row, wrap_member
 
 _METER = "_record._PerformanceMeter"
-# In the place of a patch's name: hooks that are there only where torchrun has started this process
-# beside others, so that one process has none of them in its steps.
+# Used instead of a patch's name: hooks that exist only where torchrun has started this process
+# together with others, so that a single process has none of them in its steps.
 RANKS = "several ranks"
 
 
@@ -55,7 +55,7 @@ def _wrap_model(call: Call) -> None:
 
 
 ROWS: tuple[Row, ...] = (
-    # A script begins.
+    # When a script begins.
     Row(
         "utils.set_device",
         around=(
@@ -67,7 +67,7 @@ ROWS: tuple[Row, ...] = (
             ),
         ),
     ),
-    # A Trainer is built: what it cannot do is refused before it builds anything.
+    # When a Trainer is built: what it cannot do is refused before it builds anything.
     Row(
         "Trainer.__init__",
         before=(
@@ -154,7 +154,7 @@ ROWS: tuple[Row, ...] = (
         "architecture.AbsArchitecture.__init__",
         after=(Hook("state-dicts", checkpoints.watch_state_dicts, "It is a module only now."),),
     ),
-    # A Trainer trains.
+    # When a Trainer trains.
     Row(
         "Trainer.train",
         before=(
@@ -367,10 +367,10 @@ REPRESENTATIONS = Row(
 
 
 def install(libmtl: ModuleType) -> None:
-    """Put the table's wrappers into LibMTL, to which the patches were applied.
+    """Install the table's wrappers in LibMTL, to which the patches were applied.
 
     Raises:
-        ReconError: This LibMTL has not all the members; none is wrapped then.
+        ReconError: This LibMTL lacks some of the members; none is wrapped then.
     """
     patches = applied(libmtl)
     rows = [row for row in (row.in_force(patches) for row in ROWS) if row.hooks]
@@ -393,6 +393,6 @@ def _owner(libmtl: ModuleType, row: Row) -> Any:
 
 
 def applied(libmtl: ModuleType) -> list[str]:
-    """The names of the patches that were applied to this LibMTL, and what hooks need besides."""
+    """Return the names of the patches applied to this LibMTL, and other conditions of hooks."""
     names = [name for name, status in patch_status(libmtl).items() if status == "applied"]
     return names if environment.world() is None else [*names, RANKS]

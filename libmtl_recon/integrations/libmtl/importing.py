@@ -1,7 +1,7 @@
-"""The moment at which LibMTL is imported: patch what keeps it from loading, then register.
+"""Hook into the import of LibMTL: patch what prevents it from loading, then register.
 
-A finder on ``sys.meta_path`` waits for the name ``LibMTL``, lets the ordinary finders answer,
-and wraps the loader that they chose. It takes itself off the path as soon as it was used.
+A finder on ``sys.meta_path`` waits for the name ``LibMTL``, lets the ordinary finders find it,
+and wraps the loader that they chose. It removes itself from the path as soon as it was used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import ModuleType
 
 
 class LibMTLFinder(MetaPathFinder):
-    """Wraps the loader of LibMTL, and of nothing else."""
+    """Finder that wraps the loader of LibMTL, and of nothing else."""
 
     def find_spec(
         self,
@@ -23,14 +23,14 @@ class LibMTLFinder(MetaPathFinder):
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        """Find LibMTL by the other finders and wrap its loader; leave other names alone."""
+        """Find LibMTL with the other finders and wrap its loader; ignore other names."""
         if fullname != "LibMTL":
             return None
         disarm()
         try:
             spec = importlib.util.find_spec(fullname)
         finally:
-            # Until the import has succeeded, another attempt must find us again.
+            # Until the import has succeeded, another attempt must find this finder again.
             arm()
         if spec is not None and spec.loader is not None:
             spec.loader = RegisteringLoader(spec.loader)
@@ -38,13 +38,13 @@ class LibMTLFinder(MetaPathFinder):
 
 
 class RegisteringLoader(Loader):
-    """Runs LibMTL's own loader between the patches for its import and the registration."""
+    """Loader that runs LibMTL's own between the patches for its import and the registration."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """As the wrapped loader does."""
+        """Create the module as the wrapped loader does."""
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
@@ -57,7 +57,7 @@ class RegisteringLoader(Loader):
         from libmtl_recon.integrations.libmtl.patches import patch_before_import
         from libmtl_recon.integrations.libmtl.registry import register
 
-        # From here on the module is what it would be without us.
+        # From here on the module is what it would be without this loader.
         module.__loader__ = self.loader
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
@@ -72,11 +72,11 @@ class RegisteringLoader(Loader):
 
 
 def arm() -> None:
-    """Wait for LibMTL, if that is not so already."""
+    """Install the finder for LibMTL, if it is not installed already."""
     if not any(isinstance(finder, LibMTLFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, LibMTLFinder())
 
 
 def disarm() -> None:
-    """Wait no longer."""
+    """Remove the finder."""
     sys.meta_path[:] = [f for f in sys.meta_path if not isinstance(f, LibMTLFinder)]

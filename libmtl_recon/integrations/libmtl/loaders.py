@@ -1,7 +1,7 @@
-"""Data loaders that LibMTL may iterate, which calls ``iterator.next()`` in a bare ``except``.
+"""Data loaders that LibMTL can iterate; it calls ``iterator.next()`` in a bare ``except``.
 
-Their iterators have a ``next``; and asked for another pass by code that has just caught an error of
-theirs, they raise it again.
+Their iterators have a ``next``; if they are asked for another pass by code that has just caught one
+of their errors, they raise it again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class AroundLoader:
-    """Stands in for a data loader of the script's, and has its length and attributes."""
+    """Wrapper of a script's data loader, with its length and attributes."""
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
@@ -21,14 +21,14 @@ class AroundLoader:
         return len(self.loader)
 
     def __getattr__(self, name: str) -> Any:
-        # A script's own Trainer may ask for the batch size, the data set, the sampler.
+        # A script's own Trainer may read the batch size, the data set, the sampler.
         if name == "loader":
             raise AttributeError(name)
         return getattr(self.loader, name)
 
 
 class Loader(AroundLoader):
-    """A data loader of the script's, as LibMTL may iterate it."""
+    """A script's data loader in a form that LibMTL can iterate."""
 
     def __iter__(self) -> LoaderIterator:
         caught = sys.exc_info()[1]
@@ -36,7 +36,7 @@ class Loader(AroundLoader):
             caught is not None
             and not isinstance(caught, StopIteration)
             and caught.__traceback__ is not None
-            # Caught by our very caller, and not by something around the whole training.
+            # Caught by the direct caller, and not by something around the whole training.
             and caught.__traceback__.tb_frame is sys._getframe(1)
         ):
             raise caught

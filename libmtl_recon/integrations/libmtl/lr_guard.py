@@ -1,10 +1,10 @@
-"""What leads must learn more slowly than what follows: a weighting's learning rate is compared.
+"""Compare a weighting's learning rate with the network's, where theory requires a lower one.
 
-RotoGrad's theory is that of a Stackelberg game: the rotations lead, the network follows, and the
-game converges if the leader's learning rate vanishes beside the follower's. In a run of known
-length that is: it is the lower one in every epoch from which on the follower's only falls. While
-the network's rate is warmed up, from 0 or anything else, it is compared with what it rises to; and
-where it is 0, nothing follows and there is nothing to compare.
+RotoGrad's theory is that of a Stackelberg game: the rotations are the leader, the network is the
+follower, and the game converges if the ratio of the leader's learning rate to the follower's
+vanishes. In a run of known length this means: the leader's rate is the lower one in every epoch
+from which on the follower's only falls. While the network's rate is warmed up, from 0 or any other
+value, the rate that it rises to is compared; where it is 0, there is nothing to compare.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from libmtl_recon.integrations.libmtl.wrapper import Call
 
 
 def compare_learning_rates(call: Call) -> None:
-    """Compare the learning rates of a Trainer that begins to train."""
+    """Compare the learning rates of a Trainer that is about to train."""
     if hasattr(call.owner.model, "leader_lr"):  # a weighting of ours
         given = call.arguments
         refuse_fast_leader(call.owner, given["train_dataloaders"], given["epochs"])
@@ -33,12 +33,12 @@ def refuse_fast_leader(trainer: Any, loaders: Any, epochs: int) -> None:
     """Refuse a schedule under which the weighting learns as fast as the network.
 
     Args:
-        trainer: LibMTL's, whose model has ``leader_lr``.
+        trainer: LibMTL's Trainer, whose model has ``leader_lr``.
         loaders: Its training data.
-        epochs: How many there will be.
+        epochs: The number of epochs.
 
     Raises:
-        UsageError: It would.
+        UsageError: The weighting would learn as fast as the network, or faster.
     """
     arguments = trainer.kwargs["weight_args"]
     lengths = [len(one) for one in (loaders.values() if trainer.multi_input else [loaders])]
@@ -73,17 +73,17 @@ def refuse_fast_leader(trainer: Any, loaders: Any, epochs: int) -> None:
 
 
 def _compared(optimizer: Any, scheduler: Any, epochs: int) -> Iterator[tuple[int, float]]:
-    """The epochs, with the network's learning rates in them, that a leader's is compared with.
+    """Yield the epochs to compare, with the network's learning rates in them.
 
-    For each group of parameters those from its highest rate on, without rates of 0.
+    Per group of parameters these are the epochs from its highest rate on, without rates of 0.
     """
     rates = list(group_lrs(optimizer, scheduler, epochs))
     for place, group in enumerate(optimizer.param_groups):
         own = [of_epoch[place] for of_epoch in rates]
         peak = own.index(max(own)) if own else 0
         if own and (scheduler is None or (peak == len(own) - 1 and own[peak] > own[0])):
-            # It is still rising, or a schedule that the script steps by itself moves it: to what
-            # the schedule has noted in the group.
+            # The rate is still rising, or a schedule that the script steps by itself changes it:
+            # take the one that the schedule has noted in the group.
             noted = (group.get("initial_lr", 0.0), group.get("max_lr", 0.0))
             own[peak] = max(own[peak], *(float(rate) for rate in noted))
             yield from [(peak, own[peak])] if own[peak] > 0 else []
@@ -92,10 +92,10 @@ def _compared(optimizer: Any, scheduler: Any, epochs: int) -> Iterator[tuple[int
 
 
 def group_lrs(optimizer: Any, scheduler: Any, epochs: int) -> Iterator[list[float]]:
-    """The network's learning rates in each epoch to come, one for each group of parameters.
+    """Yield the network's learning rates in each coming epoch, one per group of parameters.
 
-    The schedule is run on a copy. One that waits for a plateau is shown nothing else, since it
-    may come at any time.
+    The schedule is run on a copy. One that waits for a plateau is assumed to see none, since the
+    plateau may come at any time.
     """
     twin = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     twin.param_groups = [
@@ -115,7 +115,7 @@ def group_lrs(optimizer: Any, scheduler: Any, epochs: int) -> Iterator[list[floa
 
 
 def _rounded_down(decay: float) -> float:
-    """A decay as high, but for rounding down: its distance to 1 gets two digits."""
+    """Return the decay rounded down so that its distance to 1 has two digits."""
     margin = 1.0 - decay
     unit = 10.0 ** (math.floor(math.log10(margin)) - 1)
     return float(f"{1.0 - math.ceil(margin / unit) * unit:.12g}")

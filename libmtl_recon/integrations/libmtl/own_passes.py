@@ -1,4 +1,4 @@
-"""Per-task gradients of a LibMTL step by backward passes of our own, one per task."""
+"""Per-task gradients of a LibMTL step by this package's own backward passes, one per task."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from libmtl_recon.gradients import columns, gradients_or_none, task_gradients, w
 
 
 def rows_of_own_passes(model: Any, losses: Tensor, present: Sequence[int]) -> Tensor:
-    """The gradient of each present task with respect to the shared parameters.
+    """Compute the gradient of each present task with respect to the shared parameters.
 
-    Nothing is added to any ``.grad``, and the graph is kept.
+    No ``.grad`` is changed, and the graph is kept.
 
     Args:
-        model: LibMTL's.
+        model: LibMTL's model.
         losses: ``[T]`` of all tasks, or ``[P]`` of those that are present.
         present: The places of the P tasks that have labels in this step.
 
@@ -37,8 +37,8 @@ def rows_of_own_passes(model: Any, losses: Tensor, present: Sequence[int]) -> Te
         device=shared[0].device,
     )
     for row, loss, task in zip(rows, losses, names, strict=True):
-        # The losses end at a copy of the representation, and at what a decoder has in common
-        # with the encoder; go on through the copy.
+        # The losses' graphs end at a copy of the representation, and at what a decoder shares
+        # with the encoder; continue through the copy.
         leaf, representation = _cut(model, task)
         at_leaf, *direct = gradients_or_none(loss, [leaf, *trainable], retain_graph=True)
         through: Sequence[Tensor | None] = [None] * len(trainable)
@@ -55,7 +55,7 @@ def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
 
 
 def _cut(model: Any, task: str) -> tuple[Tensor, Tensor]:
-    """Where a task's graph is cut, with rep_grad or by RotoGrad: the leaf, and what lies before."""
+    """Return where rep_grad or RotoGrad cuts a task's graph: the leaf, and the tensor before."""
     if not model.rep_grad:
         cut = model.rotograd.cuts.of(task)
         return cut.leaf, cut.source

@@ -14,15 +14,15 @@ _registered: dict[str, Any] = {}
 
 
 def remember_registered(libmtl: ModuleType) -> None:
-    """Keep the parser's state, LibMTL's flags and ours, before any script has added to it."""
+    """Store the parser's state, with LibMTL's flags and ours, before a script adds to it."""
     _registered.update(_state(libmtl.config.LibMTL_args))
 
 
 @contextmanager
 def put_back() -> Iterator[None]:
-    """After the ``with`` block the parser is what it was, so that a next script may add its flags.
+    """Restore the parser after the ``with`` block, so that a next script can add its flags.
 
-    If LibMTL is loaded only inside the block, it is put back to what it was at registration.
+    If LibMTL is loaded only inside the block, the state at registration is restored.
     """
     parser = _loaded_parser()
     before = None if parser is None else _state(parser)
@@ -37,7 +37,7 @@ def put_back() -> Iterator[None]:
 
 def _loaded_parser() -> argparse.ArgumentParser | None:
     config = sys.modules.get("LibMTL.config")
-    # While an import of LibMTL has failed half-way, there may be none.
+    # After an import of LibMTL that failed half-way there may be no parser.
     return getattr(config, "LibMTL_args", None) if _registered else None
 
 
@@ -46,5 +46,5 @@ def _state(parser: argparse.ArgumentParser) -> dict[str, Any]:
 
 
 def _state_of(parser: argparse.ArgumentParser, state: dict[str, Any]) -> dict[str, Any]:
-    # What refers to the parser must go on to mean it, and not a copy.
+    # Objects that refer to the parser must keep referring to it, and not to a copy.
     return copy.deepcopy(state, {id(parser): parser})

@@ -1,4 +1,4 @@
-"""``--recon_amp bf16``: the forward pass under autocast, all else as ever."""
+"""``--recon_amp bf16``: the forward pass under autocast, everything else unchanged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _logger = logging.getLogger(__name__)
 
 
 def set_precision(call: Call) -> None:
-    """Run a Trainer's model in the precision that the script's arguments ask for, from now on."""
+    """Run a Trainer's model from now on in the precision that the script's arguments set."""
     trainer = call.owner
     if prepared_training().get("recon_amp") == "bf16" and "forward" not in vars(trainer.model):
         autocast_forward(trainer.model, trainer.device)
@@ -27,16 +27,16 @@ def set_precision(call: Call) -> None:
 def autocast_forward(model: Any, device: torch.device) -> None:
     """Run a model's forward pass, in training and in evaluation, in bfloat16 under autocast.
 
-    What it returns is in float32 again: losses and metrics are computed from it as ever, for a
-    metric may go to NumPy, which has no bfloat16, and a loss (``nn.BCELoss``) may be refused
-    under autocast. Parameters and their gradients are in float32 throughout.
+    Its outputs are converted back to float32, from which losses and metrics are computed as
+    before: a metric may use NumPy, which has no bfloat16, and a loss (``nn.BCELoss``) may not
+    support autocast. Parameters and their gradients are in float32 throughout.
 
     Args:
-        model: LibMTL's; changed.
-        device: Where it is.
+        model: LibMTL's model; changed in place.
+        device: Its device.
 
     Raises:
-        UsageError: This device does not compute in bfloat16.
+        UsageError: This device does not support bfloat16.
     """
     if not computes_in_bfloat16(device):
         raise UsageError(
@@ -46,13 +46,13 @@ def autocast_forward(model: Any, device: torch.device) -> None:
             "Leave --recon_amp out.",
         )
     _logger.info("Recon: forward passes in bfloat16 (autocast on %s)", device.type)
-    # Of this object alone, and bound, so that a deep copy of the model runs itself.
+    # Set on this object alone, and bound, so that a deep copy of the model runs itself.
     vars(model)["forward"] = MethodType(_forward, model)
     vars(model)["_prepare_rep"] = MethodType(_prepare_rep, model)
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether autocast gives bfloat16 on this device; where it cannot, it only warns."""
+    """Return whether autocast gives bfloat16 on this device; where it cannot, it only warns."""
     one = torch.ones(1, 1, device=device)
     try:
         with warnings.catch_warnings():
@@ -71,7 +71,7 @@ def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _prepare_rep(self: Any, representation: Any, *args: Any, **kwargs: Any) -> Any:
-    # With `rep_grad` its gradients are what is weighted, and that is not done in bfloat16.
+    # With `rep_grad` its gradients are what is weighted, which is not done in bfloat16.
     if self.rep_grad:
         representation = _in_float32(representation)
     return type(self)._prepare_rep(self, representation, *args, **kwargs)
@@ -84,6 +84,6 @@ def _in_float32(value: Any) -> Any:
         return {key: _in_float32(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         items = [_in_float32(item) for item in value]
-        # Named tuples take their items one by one.
+        # Named tuples take their items as separate arguments.
         return getattr(type(value), "_make", type(value))(items)
     return value

@@ -1,4 +1,4 @@
-"""Imported by a server from which runs are forked: all in memory, nothing run."""
+"""Imported by a server from which runs are forked: loads everything, runs nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arguments that a script has handed to LibMTL's ``prepare_args``, for who needs them later."""
+"""The arguments that a script has passed to LibMTL's ``prepare_args``, kept for later use."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ _training: dict[str, Any] = {}
 
 
 def prepared_params() -> dict[str, Any]:
-    """The arguments that the script last handed to ``prepare_args``; empty if it has not yet."""
+    """Return the arguments that the script last passed to ``prepare_args``; empty before that."""
     return dict(_params)
 
 
 def prepared_training() -> dict[str, Any]:
-    """The checked values of our training flags in these arguments; empty before that.
+    """Return the checked values of our training flags in these arguments; empty before that.
 
-    A Trainer has no place for them: its ``kwargs`` go to the weighting and the architecture.
+    A Trainer has no parameter for them: its ``kwargs`` go to the weighting and the architecture.
     """
     return dict(_training)
 
 
 def keep(params: Any) -> None:
-    """Keep a script's arguments, in place of earlier ones.
+    """Store a script's arguments, replacing earlier ones.
 
     Args:
-        params: What the script has handed over, such as a namespace of argparse's.
+        params: The arguments that the script has passed, such as an argparse namespace.
     """
     forget()
     _params.update(getattr(params, "__dict__", {}))
 
 
 def keep_training(values: dict[str, Any]) -> None:
-    """Keep the checked values of our training flags in them."""
+    """Store the checked values of our training flags in these arguments."""
     _training.update(values)
 
 
 def forget() -> None:
-    """Forget them."""
+    """Forget the stored arguments."""
     _params.clear()
     _training.clear()

@@ -1,4 +1,4 @@
-"""What several ranks would train otherwise than one process is refused before it trains."""
+"""Refuse, before training, what several ranks would train differently from one process."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _OURS = "libmtl_recon."
 
 
 def check_trainer(call: Call) -> None:
-    """Refuse a Trainer what its ranks could not do together.
+    """Refuse a Trainer that its ranks could not train together.
 
     Raises:
         UsageError: Its weighting needs the whole batch in one process.
-        ReconError: The patches are switched off by which gradients are found for all ranks.
+        ReconError: The patches that compute gradients across ranks are switched off.
     """
     import LibMTL
     from LibMTL import weighting as offered
@@ -38,14 +38,14 @@ def check_trainer(call: Call) -> None:
 
 
 def refuse_weighting(weighting: Any, *, rep_grad: bool) -> None:
-    """Refuse a weighting that several ranks would train otherwise than one process.
+    """Refuse a weighting that several ranks would train differently from one process.
 
     Args:
         weighting: Its class.
-        rep_grad: As the Trainer is given it.
+        rep_grad: As passed to the Trainer.
 
     Raises:
-        UsageError: They would.
+        UsageError: The weighting is such a one.
     """
     name, backward = weighting.__name__, weighting.backward
     if name == "GradDrop":

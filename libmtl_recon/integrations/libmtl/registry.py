@@ -1,4 +1,4 @@
-"""Registration: after it, LibMTL knows our names."""
+"""Registration: makes LibMTL know the names of this package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _one_at_a_time = threading.Lock()
 def register(libmtl: ModuleType) -> None:
     """Patch this LibMTL and add our flags, weightings and architectures to it, once.
 
-    Processes that are spawned from now on do so, too.
+    The same holds for processes that are spawned from now on.
     """
     with _one_at_a_time:
         if hasattr(libmtl, _MARK):

@@ -1,4 +1,4 @@
-"""``FILE.split.json`` beside what LibMTL's ``--save_path`` writes."""
+"""Write ``FILE.split.json`` next to the file that LibMTL's ``--save_path`` writes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _FILE = "best.pt"  # LibMTL's name
 
 
 def note_split(call: Call) -> None:
-    """Write beside the best model's file how it is split; LibMTL writes that file next.
+    """Write next to the best model's file how it is split; LibMTL writes that file next.
 
-    Where nothing is split, what an earlier run has left there goes: it is of another network.
+    Where nothing is split, the file of an earlier run is removed: it describes another network.
 
     Raises:
-        ReconError: It cannot be written, or not removed.
+        ReconError: The file cannot be written or removed.
     """
     trainer, epoch = call.owner, call.arguments.get("epoch")
     folder = getattr(trainer, "save_path", None)

@@ -1,4 +1,4 @@
-"""What a scored run of a LibMTL script has to tell, as data."""
+"""The results of a scored run of a LibMTL script, as data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from libmtl_recon.profiles.cache import Entry
 
 
 class Next(Enum):
-    """What to do with a scored profile."""
+    """The next action for a scored profile."""
 
     COMPARE = "compare it with that of the unsplit network, since this one is split already"
     LOWER = "look at a severity closer to 0, since at this one no layer conflicts"
@@ -22,14 +22,14 @@ class Next(Enum):
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """Made once, when scoring has ended.
+    """The results of scoring, made once when it has ended.
 
     Attributes:
-        id: The profile's.
-        on: What the profile says; its ``split`` is how many layers to split, if any.
-        missed: How many steps could not be read.
-        next: What to do.
-        base: The architecture of LibMTL on which Recon is to be put; None for ``HPS``.
+        id: The profile's id.
+        on: Statistics of the profile; its ``split`` is the number of layers to split, if any.
+        missed: Number of steps that could not be read.
+        next: The next action.
+        base: The architecture of LibMTL that Recon is to be applied to; None for ``HPS``.
     """
 
     id: str
@@ -40,23 +40,23 @@ class ScoreReport:
 
     @property
     def profile(self) -> ConflictProfile:
-        """What was counted."""
+        """Return the counted profile."""
         return self.on.profile
 
     @property
     def steps(self) -> int:
-        """How many steps were scored."""
+        """Return the number of scored steps."""
         return self.profile.steps
 
 
 def score_report(entry: Entry, S: float, K: int | range | None, hook: ScoringHook) -> ScoreReport:
-    """What a scored run has to tell.
+    """Return the results of a scored run.
 
     Args:
-        entry: The profile as it is kept; scored by this hook or by that of another process.
+        entry: The profile as stored; scored by this hook or by that of another process.
         S: The severity.
-        K: How many layers are to be split, where that is known.
-        hook: Has scored.
+        K: Number of layers to split, where it is known.
+        hook: The hook that has scored.
     """
     on = report_on(entry.profile, S, K, hook.schedule.judged)
     architecture = entry.profile.provenance.get("architecture", "HPS")

@@ -1,4 +1,4 @@
-"""Which flags a script has, asked of the script itself, which ends where it would read them."""
+"""Find the flags of a script by running it until it would read them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 
 from libmtl_recon.integrations.libmtl.hooks import StopRun, TrainerHook, trainer_hooks
 
-# The ways in which argparse reads a command line: those that refuse what they do not know, and
-# those that leave it for another parser.
+# argparse's methods that read a command line: those that refuse unknown arguments, and those that
+# leave them for another parser.
 _STRICT = ("parse_args", "parse_intermixed_args")
 _TOLERANT = ("parse_known_args", "parse_known_intermixed_args")
 _ONE_VALUE = (None, 0, 1, argparse.OPTIONAL)
@@ -23,8 +23,8 @@ class ScriptFlags:
     """The flags of a script, without their dashes, in the order in which it has added them.
 
     Attributes:
-        known: All; None where the script reads its command line without argparse.
-        several: Those that take several values, such as ``--img_size 3 32 32`` (``nargs``).
+        known: All flags; None if the script reads its command line without argparse.
+        several: Flags that take several values, such as ``--img_size 3 32 32`` (``nargs``).
     """
 
     known: tuple[str, ...] | None
@@ -33,16 +33,16 @@ class ScriptFlags:
 
 @contextmanager
 def script_flags(told: Callable[[ScriptFlags], None]) -> Iterator[None]:
-    """Inside the ``with`` block, scripts end where they read their command line, as by StopRun.
+    """End scripts inside the ``with`` block where they read their command line, as by StopRun.
 
     That is where LibMTL's parser, or one that has its flags, is asked to parse ``sys.argv``; or
-    another, by a method that refuses unknown flags. What parsers that leave the rest to others have
-    read before, such as for a ``--config``, is added; they are asked for nothing, also not for
-    what they require. A script that has none but such parsers, or none, ends when it calls
-    ``prepare_args`` or builds a Trainer.
+    where another one is, by a method that refuses unknown flags. Flags that were read before by
+    parsers that leave the rest to others, such as for a ``--config``, are added; these parsers
+    require nothing, not even their required arguments. A script that has only such parsers, or
+    none, ends when it calls ``prepare_args`` or builds a Trainer.
 
     Args:
-        told: Called then, on each rank.
+        told: Called with the flags at that point, on each rank.
 
     Example:
         >>> found = []
@@ -67,7 +67,7 @@ def script_flags(told: Callable[[ScriptFlags], None]) -> Iterator[None]:
 
 
 def end_if_asked() -> None:
-    """End the script if only its flags are asked for: it has come to LibMTL's ``prepare_args``."""
+    """End the script at LibMTL's ``prepare_args`` if only its flags are wanted."""
     if _current is not None:
         _current.answer()
 
@@ -78,7 +78,7 @@ class _Question:
         self._parsers: list[argparse.ArgumentParser] = []
 
     def asked_by(self, own: Callable[..., Any], strict: bool) -> Callable[..., Any]:
-        """What stands in the place of a parser's method."""
+        """Return the replacement of a parser's method."""
 
         def parse(
             parser: argparse.ArgumentParser,
@@ -89,7 +89,7 @@ class _Question:
             if not self._is_command_line(given):
                 return own(parser, given, namespace)
             self._parsers.append(parser)
-            # No words may be the command line's, or what code that wants defaults hands over.
+            # No arguments may mean an empty command line, or code that only wants defaults.
             if _has_flags_of_libmtl(parser) or (strict and given != []):
                 self.answer()
             with _nothing_required(parser):
@@ -98,14 +98,14 @@ class _Question:
         return parse
 
     def _is_command_line(self, given: list[str] | None) -> bool:
-        """Whether these are the script's arguments, or what another parser has left of them."""
+        """Return whether these are the script's arguments, or another parser's remainder."""
         words = sys.argv[1:]
         if given is None or given == words:
             return True
         return bool(given or self._parsers) and set(given) <= set(words)
 
     def answer(self) -> NoReturn:
-        """Tell the flags, and end the script."""
+        """Pass on the flags, and end the script."""
         takes: dict[str, bool] = {}
         for parser in self._parsers:
             takes |= dict(_flags_of(parser))
@@ -141,7 +141,7 @@ def _has_flags_of_libmtl(parser: argparse.ArgumentParser) -> bool:
 
 
 def _flags_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, bool]]:
-    """The names of a parser's flags, each with whether it takes several values."""
+    """Yield the names of a parser's flags, each with whether it takes several values."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():

@@ -1,4 +1,4 @@
-"""Training one task of a script alone, for the baseline that multi-task learning is held to."""
+"""Train one task of a script alone: the baseline of multi-task learning."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from libmtl_recon.texts import did_you_mean
 
 
 class SingleTask(TrainerHook):
-    """Leaves one task in every Trainer.
+    """Keeps only one task in every Trainer.
 
     Args:
         task: Its name in the script's ``task_dict``.
@@ -18,7 +18,7 @@ class SingleTask(TrainerHook):
         self.task = task
 
     def choose_tasks(self, tasks: tuple[str, ...]) -> tuple[str, ...]:
-        """Only this task.
+        """Return only this task.
 
         Raises:
             UsageError: The script has no such task.

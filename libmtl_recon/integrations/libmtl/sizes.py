@@ -1,4 +1,4 @@
-"""How large a network is: ``summary``, which knows the parts of LibMTL's models."""
+"""Size of a network: ``summary``, which knows the parts of LibMTL's models."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from libmtl_recon.splitting.sizes import Owner, Summary
 
 
 def summary(network: nn.Module) -> Summary:
-    """How many parameters of a network all tasks share, and how many are each task's own.
+    """Count the parameters of a network that all tasks share, and those of each task.
 
     A parameter that several modules hold counts once; buffers, such as a norm's statistics, do
     not count. Frozen parameters do. Sizes are in MB of 2^20 bytes, of float32 numbers, as in the
     tables of the Recon paper.
 
     Args:
-        network: Split by :func:`~libmtl_recon.split_layers`, or not; anything that holds it; or
-            LibMTL's model, of any architecture: a task's own are its copies in split layers, its
-            decoder, and its gates, experts or attention, and what a weighting learns stands apart.
+        network: Split by :func:`~libmtl_recon.split_layers`, or not; any module that holds it; or
+            LibMTL's model, of any architecture: a task's own parameters are its copies in split
+            layers, its decoder, and its gates, experts or attention; those that a weighting learns
+            are listed separately.
 
     Returns:
-        Its ``rows`` (``shared``, each task, ``weighting`` if that learns something, ``total``)
-        have ``parameters``, ``megabytes`` and, by the parts of LibMTL's model, ``parts``;
-        ``unsplit`` is the number of parameters before the split, and ``growth`` what the split
-        made of it. Printed, it is a table.
+        A summary. Its ``rows`` (``shared``, each task, ``weighting`` if that learns something,
+        ``total``) have ``parameters``, ``megabytes`` and, by the parts of LibMTL's model,
+        ``parts``; ``unsplit`` is the number of parameters before the split, and ``growth`` the
+        factor by which the split increased it. Printed, it is a table.
 
     Raises:
-        UsageError: It is no network.
-        ReconError: It is lazy, and has not seen an input.
+        UsageError: The argument is not a network.
+        ReconError: The network is lazy and has not seen an input.
 
     Example:
         >>> from libmtl_recon import split_layers, summary

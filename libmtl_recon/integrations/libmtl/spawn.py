@@ -1,11 +1,11 @@
-"""Processes that a script spawns know our names, too.
+"""Activate the plugin in processes that a script spawns.
 
 The ``spawn`` and ``forkserver`` methods of :mod:`multiprocessing` start a bare interpreter that
-imports the script again, LibMTL with it. Under the launcher the script does not import us, and
-one that imports us inside its ``if __name__ == "__main__":`` does not do so there; so something
-that the new process reads before it imports the script has to. It is given that where LibMTL is
-loaded, or by :func:`libmtl_recon.activate`, as the launcher calls it; ``import libmtl_recon`` alone
-leaves :mod:`multiprocessing` alone.
+imports the script again, and LibMTL with it. Under the launcher the script does not import this
+package, and one that imports it inside its ``if __name__ == "__main__":`` does not do so there; so
+something that the new process reads before it imports the script must do it. It is set up when
+LibMTL is loaded, or by :func:`libmtl_recon.activate`, which the launcher calls; ``import
+libmtl_recon`` alone leaves :mod:`multiprocessing` unchanged.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_OURS = "libmtl_recon"  # a key that multiprocessing does not look at
+_OURS = "libmtl_recon"  # a key that multiprocessing ignores
 
 
 class Activation:
-    """Unpickled in a new process, it activates the plugin there and leaves nothing behind."""
+    """Activates the plugin when unpickled in a new process, and leaves nothing behind."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-        # By its path: a script may have put us on a `sys.path` that the process does not have yet.
+        # By its path: a script may have added this package to a `sys.path` that the process does
+        # not have yet.
         return runpy.run_path, (str(Path(__file__).with_name("spawn_child.py")),)
 
 
 def tell_spawned_processes() -> None:
     """Activate the plugin in each process that this one spawns from now on.
 
-    What multiprocessing tells a new process about the main module is wrapped, once.
+    Wraps, once, multiprocessing's function that describes the main module to a new process.
     """
     from multiprocessing import spawn
 
@@ -45,9 +46,9 @@ def tell_spawned_processes() -> None:
 
 
 def start_forkserver_without_main() -> None:
-    """Have a fork server import us where it would import the script.
+    """Make a fork server import this package where it would import the script.
 
-    It does that, in some versions of Python, before any process is told anything.
+    In some versions of Python it does that before any process is described anything.
     """
     import multiprocessing
 

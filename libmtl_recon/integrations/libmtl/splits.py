@@ -1,4 +1,4 @@
-"""Building a split network again by its checkpoint: ``split_from``, which knows LibMTL's models."""
+"""Build a split network again from its checkpoint: ``split_from``, which knows LibMTL's models."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from libmtl_recon.splitting.arguments import checked_module
 from libmtl_recon.splitting.rebuild import given_checkpoint, rebuilt
 from libmtl_recon.splitting.spec import SplitSpec
 
-# The entry in a specification's origin that LibMTL's models have, and others have not.
+# The entry in a specification's origin that only LibMTL's models have.
 BASE = "base"
 
 
 def split_from(
     checkpoint: str | os.PathLike[str] | Mapping[str, Any], network: nn.Module
 ) -> nn.Module:
-    """Split a network, in place, as that of a checkpoint was split, and load the checkpoint.
+    """Split a network in place as the network of a checkpoint was split, and load the checkpoint.
 
-    What the checkpoint says of itself is what counts: its state dict's metadata, or
-    ``FILE.split.json`` beside the file. Whatever was scored or chosen since does not matter.
+    The checkpoint's own description is used: its state dict's metadata, or ``FILE.split.json``
+    next to the file. Profiles scored and layers chosen since then do not matter.
 
     Args:
-        checkpoint: A file that ``torch.save`` wrote, or a state dict; or one of both with the
+        checkpoint: A file written by ``torch.save``, or a state dict; or one of both with the
             state dict under ``model``.
-        network: Of the same architecture, from before its split: the module that was saved (also
-            inside ``DataParallel``, ``torch.compile`` or an average of weights), or the part of
-            it that was split, whose values alone are then loaded. Of LibMTL's model it is the
-            encoder; the model itself is built again by ``--recon_from``. It may be on any device.
+        network: A network of the same architecture, from before its split: the module that was
+            saved (also inside ``DataParallel``, ``torch.compile`` or an average of weights), or
+            the part of it that was split, in which case only its values are loaded. For LibMTL's
+            model this is the encoder; the model itself is built again by ``--recon_from``. It may
+            be on any device.
 
     Returns:
         The network itself. Build the optimiser afterwards.
 
     Raises:
-        UsageError: ``network`` is no network, is split already, or is LibMTL's model.
+        UsageError: ``network`` is not a network, is split already, or is LibMTL's model.
         ReconError: The checkpoint cannot be read, does not say how it was split, or does not fit
             the network, which is left as it was.
 
@@ -65,11 +66,11 @@ def split_from(
 
 
 def is_libmtls(network: nn.Module) -> bool:
-    """Whether a network is a model of LibMTL's, if that is loaded at all."""
+    """Return whether a network is a model of LibMTL, if LibMTL is loaded at all."""
     architectures = sys.modules.get("LibMTL.architecture")
     return architectures is not None and isinstance(network, architectures.AbsArchitecture)
 
 
 def base_of(spec: SplitSpec) -> str:
-    """The architecture of LibMTL that was split."""
+    """Return the architecture of LibMTL that was split."""
     return str(spec.origin.get(BASE, "HPS"))

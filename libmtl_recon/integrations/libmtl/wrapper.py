@@ -1,4 +1,4 @@
-"""One wrapper around a member of LibMTL's, made of ordered, named hooks."""
+"""One wrapper around a member of LibMTL, made of ordered, named hooks."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Call:
 
     Attributes:
         owner: The object whose member is called (a Trainer, a meter, a model).
-        arguments: What was given, by the parameters' names, ``self`` among them. A hook before
-            LibMTL's own code may put other values in.
-        result: What LibMTL's own code returned, once it has. A hook after it may put another in.
+        arguments: The call's arguments by the parameters' names, including ``self``. A hook before
+            LibMTL's own code may replace values.
+        result: What LibMTL's own code returned, once it has. A hook after it may replace it.
     """
 
     owner: Any
@@ -29,17 +29,17 @@ class Call:
 
 @dataclass(frozen=True)
 class Hook:
-    """What is done at one place of a wrapper.
+    """One function that runs at one place of a wrapper.
 
     Attributes:
-        name: By which the wrapper's order is told; no two of one row have the same.
+        name: Identifies the hook in the wrapper's order; unique within a row.
         function: For a hook before or after LibMTL's own code ``function(call)``, with a
             :class:`Call`. For one around it ``function(proceed, owner, ...)`` with the member's own
             parameters: ``proceed(owner, ...)`` goes on to the next hook, at last to LibMTL's own
             code, as often as it is called.
-        why: What it is for and, where that matters, why it stands where it does.
+        why: Its purpose and, where that matters, the reason for its place.
         ahead_of: Hooks of the same kind and row that must come later.
-        patch: The patch that it belongs to, without which it is left out; None if it always holds.
+        patch: The patch that it belongs to, without which it is left out; None if it always runs.
     """
 
     name: str
@@ -51,17 +51,17 @@ class Hook:
 
 @dataclass(frozen=True)
 class Row:
-    """All that is done at one member of LibMTL's, in the order in which it happens.
+    """All hooks of one member of LibMTL, in the order in which they run.
 
     Attributes:
         member: Its dotted name within LibMTL.
-        before: Done first, from the first to the last.
+        before: Run first, from the first to the last.
         around: Entered next, from the first to the last.
-        after: Done once LibMTL's own code has returned, from the first to the last; not if it, or
-            a hook before, has raised.
+        after: Run once LibMTL's own code has returned, from the first to the last; not if that
+            code, or an earlier hook, has raised.
 
     Raises:
-        ValueError: A hook stands after one that it must be ahead of, or two have one name.
+        ValueError: A hook comes after one that it must be ahead of, or two have the same name.
     """
 
     member: str
@@ -86,11 +86,11 @@ class Row:
 
     @property
     def hooks(self) -> tuple[Hook, ...]:
-        """All of them, in the order in which they begin."""
+        """Return all hooks, in the order in which they begin."""
         return (*self.before, *self.around, *self.after)
 
     def in_force(self, patches: Collection[str]) -> Row:
-        """The row with the hooks of these patches only, and those that belong to none."""
+        """Return the row with only the hooks of these patches and those that belong to none."""
         kinds = [
             tuple(hook for hook in hooks if hook.patch is None or hook.patch in patches)
             for hooks in (self.before, self.around, self.after)
@@ -99,12 +99,12 @@ class Row:
 
 
 def wrap(original: Callable[..., Any], row: Row) -> Callable[..., Any]:
-    """A function that does what the row says, around LibMTL's own.
+    """Return a function that runs the row's hooks around LibMTL's own code.
 
-    Its name, text and signature are the original's, which is its ``__wrapped__``.
+    Its name, docstring and signature are the original's, which is its ``__wrapped__``.
 
     Args:
-        original: LibMTL's own.
+        original: LibMTL's own member.
         row: The hooks.
     """
     before = tuple(hook.function for hook in row.before)
@@ -126,7 +126,7 @@ def wrap(original: Callable[..., Any], row: Row) -> Callable[..., Any]:
             try:
                 bound = signature.bind(*args, **kwargs)
             except TypeError as error:
-                # Which does not say of what.
+                # That message does not name the function.
                 raise TypeError(f"{error} (of {original.__qualname__})") from None
             call = Call(args[0] if args else None, bound.arguments)
             for function in before:
@@ -141,9 +141,9 @@ def wrap(original: Callable[..., Any], row: Row) -> Callable[..., Any]:
 
 
 def wrap_member(owner: Any, row: Row) -> None:
-    """Put the row's wrapper in the place of a class's or a module's member, once.
+    """Replace a member of a class or module by the row's wrapper, once.
 
-    One that a class inherits is looked up anew in each call, as Python does it.
+    A member that a class inherits is looked up again in each call, as Python does it.
     """
     name = row.member.rpartition(".")[2]
     original = getattr(owner, name)
@@ -161,6 +161,6 @@ def wrap_member(owner: Any, row: Row) -> None:
 
 
 def hook_names(function: Any) -> tuple[str, ...]:
-    """The names of the hooks in a wrapper, in their order; none of any other function."""
+    """Return the names of the hooks in a wrapper, in order; none for any other function."""
     names: tuple[str, ...] = getattr(function, _MARK, ())
     return names

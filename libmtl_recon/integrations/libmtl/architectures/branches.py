@@ -1,7 +1,7 @@
-"""Parts of a network that are one task's already: gates, experts, attention, beside split layers.
+"""Parts of a network that already belong to one task: gates, experts, attention.
 
-They compute with their own task's part of what the shared layers give, and what they give is that
-task's: T tasks cost T times their work, not T times T.
+Next to split layers, they compute with their own task's part of the shared layers' output, and
+their output is that task's: T tasks cost T times their work, not T times T.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _CONTAINERS = (nn.ModuleDict, nn.ModuleList)
 
 
 class TaskByTask(list[str]):
-    """The tasks' names; a loop over them computes one task at a time while that is asked for.
+    """The tasks' names; a loop over them computes one task at a time while that is requested.
 
-    LibMTL's architectures go through their tasks by such a loop, after (or between) what the
+    LibMTL's architectures iterate over their tasks in such a loop, after (or between) what the
     tasks share.
 
     Attributes:
-        selection: Asks for it by ``choosing_in_loops``; None before the split.
+        selection: Requests it with ``choosing_in_loops``; None before the split.
     """
 
     selection: TaskSelection | None = None
@@ -43,11 +43,11 @@ class TaskByTask(list[str]):
 
 
 def find_branches(network: nn.Module, shared: Collection[nn.Parameter]) -> list[nn.Module]:
-    """The outermost modules that hold parameters, but none of the shared.
+    """Return the outermost modules that hold parameters, but none of the shared ones.
 
     Args:
         network: A network before its split.
-        shared: What all tasks share.
+        shared: The parameters that all tasks share.
     """
     ids = {id(parameter) for parameter in shared}
     found: dict[int, nn.Module] = {}
@@ -65,11 +65,11 @@ def find_branches(network: nn.Module, shared: Collection[nn.Parameter]) -> list[
 
 
 def keep_to_their_task(branches: Collection[nn.Module], selection: TaskSelection) -> None:
-    """Have these modules take their task's part of task tensors, and give one of that part.
+    """Make these modules take their task's part of task tensors, and return that part.
 
     Args:
-        branches: Each is called in a loop over the tasks.
-        selection: Of the network that they are part of.
+        branches: The modules; each is called in a loop over the tasks.
+        selection: That of the network that they are part of.
     """
     for branch in branches:
         if isinstance(branch, _CONTAINERS):  # never called

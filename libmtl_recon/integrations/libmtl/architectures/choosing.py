@@ -1,4 +1,4 @@
-"""Which layers ``--arch Recon`` splits, and what its checkpoints say of that."""
+"""Choose the layers that ``--arch Recon`` splits, and what its checkpoints record about them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from libmtl_recon.splitting.spec import SplitSpec, own_versions
 def as_asked(
     layers: Sequence[Layer], tasks: Sequence[str], asked: Mapping[str, Any]
 ) -> tuple[Selection, SplitSpec]:
-    """The layers that a run asks for.
+    """Return the layers that a run's arguments select.
 
     Args:
-        layers: The network's.
-        tasks: The run's.
+        layers: The network's layers.
+        tasks: The run's tasks.
         asked: The architecture's arguments.
 
     Returns:
-        The layers; and what the network's checkpoints are to say.
+        The layers; and the origin that the network's checkpoints record.
 
     Raises:
         UsageError: See :func:`~libmtl_recon.profiles.selection.select_layers`.
@@ -41,7 +41,7 @@ def as_asked(
     K, S, source = int(asked["recon_k"]), float(asked["recon_s"]), asked["recon_layers"]
     select, seed = asked.get("recon_select", "conflict"), asked.get("recon_select_seed", 0)
     base = asked.get("recon_base", "HPS")
-    # Of the ranks of a training the first one's cache counts: they may be on several machines.
+    # Of several ranks the first one's cache counts: the ranks may be on several machines.
     chosen = of_first(
         lambda: select_layers(
             layers,
@@ -83,20 +83,20 @@ def as_saved(
     path: str,
     asked: str | None,
 ) -> tuple[Selection, SplitSpec]:
-    """The layers that a checkpoint says were split.
+    """Return the layers that were split according to a checkpoint.
 
     Args:
-        split: What the checkpoint says.
-        layers: The network's.
-        tasks: The run's.
-        path: Where in LibMTL's model the network is whose layers these are.
-        asked: The source of layers that was given besides; None if none was.
+        split: The checkpoint's specification of the split.
+        layers: The network's layers.
+        tasks: The run's tasks.
+        path: The path in LibMTL's model of the network that has these layers.
+        asked: The source of layers that was also given; None if none was.
 
     Returns:
         See :func:`as_asked`.
 
     Raises:
-        UsageError: The source that was given names other layers.
+        UsageError: The source that was given selects other layers.
         ReconError: The checkpoint is of another network, or of other tasks.
     """
     spec, source = split.spec, split.source
@@ -130,13 +130,13 @@ def as_saved(
 
 
 def _names_these(asked: str, spec: SplitSpec, layers: Sequence[Layer]) -> bool:
-    """Whether a source of layers is that of a split, or names the same layers now."""
+    """Return whether a source of layers is a split's own, or selects the same layers now."""
     origin = spec.origin
     profile = origin.get("profile")
     if asked == origin.get("source") or (profile and str(profile).startswith(asked)):
         return True
     if origin.get("select", "conflict") not in MEASURED:
-        return True  # the source is not looked at, which is said
+        return True  # the source is not read, and a message tells so
     try:
         found = select_layers(
             layers,

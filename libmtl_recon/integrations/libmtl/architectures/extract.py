@@ -20,29 +20,29 @@ _OURS = "libmtl_recon."
 
 
 def extract_task(model: nn.Module, task: str) -> nn.Module:
-    """One task's network as a plain module, which shares no memory with the model.
+    """Return one task's network as a plain module, which shares no memory with the model.
 
     Its parameters and buffers are the task's, under the names that they had before the split, and
     all its classes are those from before it. Its outputs are the model's for that task; a rotation
     that RotoGrad learned is merged into the decoder.
 
     Args:
-        model: A network that :func:`~libmtl_recon.split_layers` split; or LibMTL's model, with
+        model: A network split by :func:`~libmtl_recon.split_layers`; or LibMTL's model, with
             ``--arch Recon`` or ``HPS``.
         task: The task's name.
 
     Returns:
-        Of a split network, that network. Of LibMTL's model, ``nn.Sequential`` with the parts
-        ``encoder`` and ``decoder``; over another base than HPS, that base's own class with this
-        task alone, which returns ``{task: prediction}`` as it did.
+        For a split network, that network for the task. For LibMTL's model, ``nn.Sequential`` with
+        the parts ``encoder`` and ``decoder``; over another base than HPS, that base's own class
+        with this task alone, which returns ``{task: prediction}`` as before.
 
     Raises:
         UsageError: The model has no such task.
-        ReconError: There is no network to take out, or RotoGrad's rotation cannot be merged into
+        ReconError: There is no network to extract, or RotoGrad's rotation cannot be merged into
             the decoder.
     """
     model = uncompiled(checked_module(model, "model"))
-    evaluate_as_trained(model)  # what is taken out is compared with the model, and exported
+    evaluate_as_trained(model)  # the extracted network is compared with the model, and exported
     if not hasattr(model, "decoders"):
         return extract.extract_task(model, task)
     names: list[str] = list(model.task_name)  # type: ignore[arg-type]  # LibMTL's
@@ -51,7 +51,7 @@ def extract_task(model: nn.Module, task: str) -> nn.Module:
     if base.__name__ == "HPS":
         whole: Any = model
         parts = nn.Sequential()
-        # At once, so that what they have in common stays one.
+        # In one copy, so that parts they have in common stay shared.
         encoder, decoder = _copy_of((whole.encoder, whole.decoders[task]), model)
         parts.add_module("encoder", extract.taken_out(encoder, task))
         parts.add_module("decoder", extract.taken_out(decoder, task))
@@ -66,13 +66,13 @@ def extract_task(model: nn.Module, task: str) -> nn.Module:
 
 
 def _alone(model: Any, base: type[nn.Module], task: str, names: list[str]) -> nn.Module:
-    """The base's own class, with one task."""
+    """Return an instance of the base's own class with one task."""
     alone: Any = base.__new__(base)
     vars(alone).update({name: vars(model)[name] for name in model.base_attributes})
     for kind in ("_parameters", "_buffers", "_modules"):
         own = {k: v for k, v in vars(model)[kind].items() if model.is_architectures(k)}
         vars(alone)[kind] = own
-    # Hooks hold the model that they were registered with, which a copy would take along.
+    # Hooks hold the model that they were registered with, which a copy would include.
     for table in (name for kind in extract.HOOK_TABLES.items() for name in (kind[0], *kind[1])):
         vars(alone)[table] = copy.copy(vars(model)[table])
     extract.drop_hooks(alone)
@@ -100,22 +100,22 @@ def _alone(model: Any, base: type[nn.Module], task: str, names: list[str]) -> nn
 
 
 def _copy_of(part: Any, model: nn.Module) -> Any:
-    """A deep copy of a part of a model, without one of the model that a hook on it may hold."""
+    """Return a deep copy of a part, without a copy of the model that a hook on it may hold."""
     return copy.deepcopy(part, {id(model): model})
 
 
 def _fold(network: nn.Module, decoder: nn.Module, model: Any, task: str) -> None:
-    """Merge into a copied decoder the rotation in front of it, if RotoGrad learned one.
+    """Merge the rotation in front of a copied decoder into it, if RotoGrad learned one.
 
     Args:
         network: The copy that the decoder is part of.
-        decoder: It is changed.
-        model: What was copied.
-        task: The decoder's.
+        decoder: The decoder; changed in place.
+        model: The original model.
+        task: The decoder's task.
 
     Raises:
-        ReconError: It does not begin with a linear layer, or with one whose weight the network
-            uses elsewhere, too.
+        ReconError: The decoder does not begin with a linear layer, or its weight is also used
+            elsewhere in the network.
     """
     if not hasattr(model, "folded_state_dict"):
         return
@@ -133,7 +133,7 @@ def _fold(network: nn.Module, decoder: nn.Module, model: Any, task: str) -> None
 
 
 def _architecture(model: nn.Module) -> type[nn.Module]:
-    """LibMTL's class by which the model is built: the first in its order that is not ours."""
+    """Return LibMTL's class that the model is built from: the first in the MRO that is not ours."""
     for parent in type(model).__mro__[1:]:
         if not parent.__module__.startswith(_OURS):
             found: type[nn.Module] = parent

@@ -1,4 +1,4 @@
-"""Recon as a LibMTL architecture: any of LibMTL's, but for the layers that conflict."""
+"""Recon as a LibMTL architecture: any architecture of LibMTL with the conflicting layers split."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from libmtl_recon.texts import did_you_mean
 
 _logger = logging.getLogger(__name__)
 
-# What the user gave the arguments of the functions called here by.
+# The names under which the user gave the arguments of the functions called here.
 _FLAGS = {
     "K": "--recon_k",
     "S": "--recon_s",
@@ -45,7 +45,7 @@ _FLAGS = {
 
 
 class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
-    """Stands before a LibMTL architecture: each task has its own copy of some shared layers.
+    """Mixin before a LibMTL architecture: each task has its own copy of some shared layers.
 
     The network is built by the architecture behind it, its worst layers are split, and it is
     trained with any weighting. Split layers, like decoders, are updated by their own task's
@@ -71,7 +71,7 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
             )
         tasks = TaskByTask(task_name)
         super().__init__(tasks, encoder_class, decoders, rep_grad, multi_input, device, **kwargs)
-        # The base's own, by which a task's network is taken out again.
+        # The base's own, needed to extract a task's network.
         self.base_attributes = tuple(vars(self))
         shared = list(super().get_share_params())
         root = sharing_root(self, shared)
@@ -87,7 +87,7 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         self._selection = TaskSelection(tasks)
         places = places_of_tasks(self, task_name, shared)
         ties = part_ways(self, root, find_layers(root, chosen.names), places)
-        # What a decoder is given, and so what it gives, is its task's alone.
+        # The input of a decoder, and so its output, belongs to its task alone.
         heads = {id(part) for part in self.decoders.modules()}
         branches = [b for b in find_branches(root, shared) if id(b) not in heads]
         copies: Copies = {}
@@ -110,7 +110,7 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         if root is not self:
             mark_split(self, self._selection)
         keep_to_their_task(branches, self._selection)
-        # LibMTL hands entry t of an encoder's list to decoder t.
+        # LibMTL passes entry t of an encoder's list to decoder t.
         if getattr(super().forward, "__func__", None) is AbsArchitecture.forward:
             keep_entries_apart(root, self._selection, declared=False)
         tasks.selection = self._selection
@@ -127,28 +127,28 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         _logger.info("Recon: encoder parameters %s -> %s", f"{before:,}", f"{_count(root):,}")
 
     def forward(self, inputs: Tensor, task_name: str | None = None) -> dict[str, Tensor]:
-        """Predict.
+        """Compute the predictions.
 
         Args:
             inputs: One batch.
-            task_name: The only task wanted (``multi_input``, or one that ``only_task`` chose); its
-                branch alone is computed.
+            task_name: The only task wanted (``multi_input``, or one that ``only_task`` chose); only
+                its branch is computed.
 
         Returns:
-            The prediction of each task wanted.
+            The predictions of the tasks wanted, by name.
         """
         task_name = self._selection.chosen if task_name is None else task_name
         only = self._selection.choosing_in_loops
         chosen = only() if task_name is None else self._selection.only(task_name)
-        with chosen, per_task_calls():  # some call the encoder's layers without the encoder
+        with chosen, per_task_calls():  # some bases call the encoder's layers without the encoder
             predictions: dict[str, Tensor] = super().forward(inputs, task_name)
-        # A decoder may have reached into the encoder for what is its task's.
+        # A decoder may have used parts of the encoder for its task.
         return {
             task: pick(found, self.task_name.index(task)) for task, found in predictions.items()
         }
 
     def get_share_params(self) -> list[nn.Parameter]:
-        """The parameters that are still shared."""
+        """Return the parameters that are still shared."""
         own = {
             id(parameter)
             for values in self.modules()
@@ -164,7 +164,7 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
                 parameter.grad = parameter.grad.detach().zero_()
 
     def is_architectures(self, key: str) -> bool:
-        """Whether a state dict's key is the architecture's, and not the weighting's."""
+        """Return whether a state dict's key is the architecture's, and not the weighting's."""
         return key.partition(".")[0] in self._parts
 
     def _prepare_rep(self, rep: Any, task: str, same_rep: bool | None = None) -> Any:
@@ -176,20 +176,20 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
 
 
 class Recon(Splitting, HPS):  # type: ignore[misc]  # LibMTL is untyped
-    """``--arch Recon``: hard parameter sharing, but for the K layers that conflict most.
+    """``--arch Recon``: hard parameter sharing with the K most conflicting layers split.
 
     Source: Algorithm 1 of the Recon paper.
     """
 
 
 def recon_over(base: str) -> type[Splitting]:
-    """The class ``Recon`` over another of LibMTL's architectures.
+    """Return the class ``Recon`` over another of LibMTL's architectures.
 
     Args:
         base: Its name.
 
     Raises:
-        UsageError: LibMTL has no such architecture, or it shares no layer.
+        UsageError: LibMTL has no such architecture, or the architecture shares no layer.
     """
     if base in COLUMNS:
         raise UsageError(
@@ -223,7 +223,7 @@ _made: dict[type, type[Splitting]] = {}
 
 def _over(base: type) -> type[Splitting]:
     if base not in _made:
-        # Of the same name: LibMTL and we tell architectures by it.
+        # With the same name: LibMTL and this package identify architectures by it.
         own = {"__module__": __name__, "__doc__": Recon.__doc__}
         _made[base] = type("Recon", (Splitting, base), own)
     return _made[base]

@@ -1,4 +1,4 @@
-"""Where a LibMTL model with split layers starts: from a network that was trained."""
+"""Load a trained network as the start of a LibMTL model with split layers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from libmtl_recon.splitting.state import plain_names
 def load_start(model: Any, checkpoint: Checkpoint) -> list[str]:
     """Load a model, or its encoder alone, into a LibMTL model whose layers are split.
 
-    It is from before the split, or was split itself; then the model was built as it said or, where
-    it does not say it, by flags, which must have given the same layers.
+    The checkpoint is from before the split, or of a split model; then this model was built as the
+    checkpoint describes or, without a description, by flags, which must give the same layers.
 
     Args:
-        model: Its decoders and weighting are there already.
+        model: LibMTL's model, with its decoders and weighting.
         checkpoint: Its keys are those of the whole model or those of its encoder.
 
     Returns:
@@ -29,7 +29,7 @@ def load_start(model: Any, checkpoint: Checkpoint) -> list[str]:
         another one now.
 
     Raises:
-        ReconError: It does not fit, or is of a split network and does not say how that was split,
+        ReconError: It does not fit, or is of a split network without a description of the split
             and the model has other layers.
     """
     names = plain_names(model)
@@ -49,10 +49,10 @@ def load_start(model: Any, checkpoint: Checkpoint) -> list[str]:
 
 
 def load_split(model: Any, checkpoint: Checkpoint) -> None:
-    """Load a trained LibMTL model, for its architecture alone: a weighting's parameters may lack.
+    """Load a trained LibMTL model for its architecture; a weighting's parameters may be missing.
 
     Raises:
-        ReconError: It does not fit.
+        ReconError: The checkpoint does not fit the model.
     """
     known = getattr(model, "is_architectures", lambda key: "." in key)
     load_model(model, replace(checkpoint, optimizer=None), lambda key: not known(key))

@@ -1,4 +1,4 @@
-"""Which parts of a LibMTL model are one task's: decoders, gates, experts."""
+"""Parts of a LibMTL model that belong to one task: decoders, gates, experts."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import nn
 
 from libmtl_recon.splitting.ties import Place
 
-# LibMTL's MTAN keeps its tasks' attention by number; what else is a task's is kept by name.
+# LibMTL's MTAN keeps its tasks' attention by number; all other parts are kept by name.
 BY_NUMBER = "encoder_att"
 
 
 def places_of_tasks(
     model: Any, tasks: Sequence[str], shared: Collection[nn.Parameter]
 ) -> list[Place]:
-    """The outermost parts of a LibMTL model that are one task's: decoders, gates, experts.
+    """Yield the outermost parts of a LibMTL model that belong to one task.
 
     Args:
-        model: Before its split.
+        model: The model before its split.
         tasks: The tasks' names.
-        shared: The parameters that the model says all tasks share.
+        shared: The parameters that, according to the model, all tasks share.
     """
     ids = {id(parameter) for parameter in shared}
     found: list[Place] = []
@@ -50,7 +50,7 @@ def places_of_tasks(
 
 
 def _where(container: nn.Module, task: str) -> tuple[nn.Module, str]:
-    """Which module inside the decoders holds a task's, and by which name."""
+    """Return the module inside the decoders that holds a task's, and its name there."""
     part = container[task]  # type: ignore[index]  # as LibMTL does
     if container._modules.get(task) is part:
         return container, task

@@ -1,4 +1,4 @@
-"""What rank 0 does for all ranks, and what it ends by, the others end by."""
+"""Run a function on rank 0 for all ranks; its result, or its error, is that of all."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ class StopRun(BaseException):
 
 
 def of_first(function: Callable[[], Result]) -> Result:
-    """What a function returns on rank 0, on all ranks; where it raises there, all ranks end.
+    """Return on all ranks what a function returns on rank 0; if it raises there, all ranks end.
 
-    In one process it is only called.
+    In a single process it is simply called.
 
     Args:
-        function: All ranks ask for it at once; rank 0 alone calls it. What it returns is pickled.
+        function: All ranks call ``of_first`` together; only rank 0 calls the function. Its result
+            is pickled.
 
     Raises:
-        StopRun: The function has, on rank 0.
-        EndedElsewhere: It has raised something else there, which rank 0 raises itself.
+        StopRun: The function raised it on rank 0.
+        EndedElsewhere: The function raised something else on rank 0, which rank 0 raises itself.
     """
     group = ranks()
     if group is None:

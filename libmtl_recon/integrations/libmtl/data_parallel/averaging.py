@@ -1,4 +1,4 @@
-"""Gradients: the mean over the ranks of what each has computed of its part."""
+"""Gradients: the mean over the ranks of those that each has computed from its part."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _NONE, _DENSE, _SPARSE = 0, 1, 2
 def average_gradients(
     proceed: Callable[..., Any], model: Any, /, losses: Any, **kwargs: Any
 ) -> Any:
-    """Around a model's ``backward``: have all ranks weigh alike, and average the ``.grad``s.
+    """Wrap a model's ``backward``: use the same weights on all ranks, and average the ``.grad``s.
 
-    What a weighting has computed of rows that were averaged is the same on all ranks, and stays.
+    What a weighting computes from averaged rows is the same on all ranks and is kept.
     """
     group = ranks()
     if group is None:
@@ -38,7 +38,7 @@ def average_gradients(
 
 
 def average_representations(call: Call) -> None:
-    """Average what ``rep_grad`` weighs by: the tasks' gradients, summed over the batch."""
+    """Average the gradients that ``rep_grad`` weights: one per task, summed over the batch."""
     group, model = ranks(), call.owner
     if group is not None and model.rep_grad:
         own, rows = call.result
@@ -49,9 +49,9 @@ def average_representations(call: Call) -> None:
 
 
 def average_grad(parameters: Sequence[Tensor], group: Ranks) -> None:
-    """Put the ranks' mean in the place of each parameter's ``.grad``.
+    """Replace each parameter's ``.grad`` by the mean over the ranks.
 
-    A parameter that some ranks have a gradient of gets one on all; those without count as zero.
+    A parameter with a gradient on some ranks gets one on all; missing gradients count as zero.
 
     Args:
         parameters: The same on all ranks, in the same order.
@@ -86,7 +86,7 @@ def _kind(parameter: Tensor) -> int:
 
 def _sparse_mean(gradient: Tensor, group: Ranks) -> Tensor:
     own = gradient.coalesce() if gradient.is_sparse else gradient.to_sparse(1)
-    # Indices are [axes, entries]; what may differ between ranks stands first.
+    # Indices are [axes, entries]; the axis that may differ between ranks comes first.
     everyone = group.gather_all([own.indices().T.contiguous(), own.values()])
     indices = torch.cat([of_rank[0] for of_rank in everyone]).T
     values = torch.cat([of_rank[1] for of_rank in everyone]) / group.size

@@ -1,9 +1,9 @@
-"""Batch norms whose statistics are those of the whole batch, on all ranks (``--recon_sync_bn``).
+"""Batch norms with the statistics of the whole batch, on all ranks (``--recon_sync_bn``).
 
-Each rank tells the others how many values it has per channel, their mean and the sum of the squared
-differences from it; of these all ranks have the same statistics. The norms' own ``forward`` runs
-unchanged, and calls :func:`normalised` where it would call PyTorch's function. What differs between
-tasks, behind the first split of Recon, is normalised per task.
+Each rank sends the others its number of values per channel, their mean and the sum of squared
+differences from it; from these all ranks compute the same statistics. The norms' own ``forward``
+runs unchanged, and calls :func:`normalised` where it would call PyTorch's function. What differs
+between tasks, after the first split of Recon, is normalised per task.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _MARK = "_libmtl_recon_synchronised"
 
 
 def synchronise(network: nn.Module) -> int:
-    """Have a network's batch norms use the statistics of all ranks, in training, from now on.
+    """Make a network's batch norms use the statistics of all ranks in training from now on.
 
     Args:
-        network: Copies of it do so, too.
+        network: The network; copies of it do so, too.
 
     Returns:
-        How many batch norms it has.
+        The number of its batch norms.
 
     Raises:
         ReconError: One is synchronised by PyTorch, which would count fillers.
@@ -45,7 +45,7 @@ def synchronise(network: nn.Module) -> int:
                 "1d, 3d), which is synchronised as well."
             )
         synchronised = is_synchronised(norm)
-        vars(norm)[_MARK] = number  # by which the ranks know that they speak of the same
+        vars(norm)[_MARK] = number  # with which the ranks check that they run the same norm
         if not synchronised:
             norm.register_forward_pre_hook(_enter)
             norm.register_forward_hook(_leave, always_call=True)
@@ -53,22 +53,22 @@ def synchronise(network: nn.Module) -> int:
 
 
 def count_norms(network: nn.Module) -> int:
-    """How many batch norms a network has."""
+    """Return the number of batch norms of a network."""
     return sum(map(is_batch_norm, network.modules()))
 
 
 def is_batch_norm(module: nn.Module) -> bool:
-    """Whether a module is one of PyTorch's batch norms."""
+    """Return whether a module is one of PyTorch's batch norms."""
     return isinstance(module, _KINDS)
 
 
 def is_synchronised(module: nn.Module) -> bool:
-    """Whether a module is a batch norm that uses the statistics of all ranks."""
+    """Return whether a module is a batch norm that uses the statistics of all ranks."""
     return _MARK in vars(module)
 
 
 class _InTheirPlace(TorchFunctionMode):
-    """Calls :func:`normalised` for what a batch norm's ``forward`` asks PyTorch for."""
+    """Redirect a batch norm's call of PyTorch's function to :func:`normalised`."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -102,21 +102,21 @@ def normalised(
     momentum: float | None = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """:func:`torch.nn.functional.batch_norm` with the statistics of all ranks.
+    """Compute :func:`torch.nn.functional.batch_norm` with the statistics of all ranks.
 
     Args:
         input: ``[N', C, ...]``, this rank's part.
-        running_mean: ``[C]``, as there; moved towards the whole batch's.
-        running_var: As there.
-        weight: As there.
-        bias: As there.
-        training: As there; otherwise the running statistics are used.
-        momentum: As there.
-        eps: As there.
+        running_mean: ``[C]``, as in PyTorch; moved towards the whole batch's mean.
+        running_var: As in PyTorch.
+        weight: As in PyTorch.
+        bias: As in PyTorch.
+        training: As in PyTorch; if false, the running statistics are used.
+        momentum: As in PyTorch.
+        eps: As in PyTorch.
 
     Raises:
-        ValueError: The whole batch has one value per channel.
-        ReconError: Another rank is at another batch norm.
+        ValueError: The whole batch has only one value per channel.
+        ReconError: Another rank is computing another batch norm.
     """
     given = (input, running_mean, running_var, weight, bias)
     if has_torch_function(given):
@@ -156,7 +156,7 @@ def normalised(
 
 
 def _statistics(input: Tensor, group: Ranks, *, own: bool) -> tuple[Tensor, Tensor, int]:
-    """Mean and variance of each channel ``[C]``, and the number of values."""
+    """Return mean and variance per channel ``[C]``, and the number of values."""
     values = input.to(_wide(input)).transpose(0, 1).flatten(1)
     count = values.shape[1] if own else 0
     if count:
@@ -168,7 +168,7 @@ def _statistics(input: Tensor, group: Ranks, *, own: bool) -> tuple[Tensor, Tens
     with group.sending("batch norms"):
         found = torch.stack(group.gather(told))
     means, variances, counts, numbers = found.split([len(mean), len(mean), 1, 1], dim=1)
-    # Both in one: a device is waited for once.
+    # Both in one transfer, so that the device is waited for once.
     numbered = torch.cat([counts.sum(dim=0), numbers.amin(dim=0), numbers.amax(dim=0)]).tolist()
     if numbered[1] != numbered[2]:
         raise ReconError(
@@ -190,9 +190,9 @@ def _statistics(input: Tensor, group: Ranks, *, own: bool) -> tuple[Tensor, Tens
 
 
 class _Normalised(torch.autograd.Function):
-    """(x - mean) · scale, where mean and scale are those of all ranks' values."""
+    """(x - mean) · scale, with mean and scale over all ranks' values."""
 
-    # What it makes of a sum of gradients is the sum of what it makes of each.
+    # It is linear: applied to a sum of gradients it gives the sum of its results for each.
     is_linear = True
 
     @staticmethod
@@ -216,7 +216,7 @@ class _Normalised(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient of this rank's part, of which mean and scale depend on all parts."""
+        """Compute the gradient of this rank's part; mean and scale depend on all parts."""
         output, scale = ctx.saved_tensors  # once: a checkpoint unpacks them only once
         shape, wide = _shape(output), _wide(output)
         gradient, output = gradient.to(wide), output.to(wide)

@@ -1,4 +1,4 @@
-"""Learning to Branch draws its branches in each forward pass: all ranks take rank 0's."""
+"""Learning to Branch draws its branches in each forward pass: all ranks use rank 0's draws."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from libmtl_recon.integrations.libmtl.data_parallel.randomness import drawing_as
 
 
 def draw_alike(proceed: Callable[..., Any], model: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Around a model's forward pass: with LibMTL's LTB, draw what rank 0 draws.
+    """Wrap a model's forward pass: with LibMTL's LTB, draw what rank 0 draws.
 
-    Other networks draw for each sample by itself, as dropout does, and differ between ranks.
+    Other networks draw separately for each sample, as dropout does, and differ between ranks.
     """
     group = ranks()
     model_class: Any = type(model)

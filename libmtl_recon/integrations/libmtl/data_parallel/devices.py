@@ -1,4 +1,4 @@
-"""The device of a rank: the GPU of its number on its machine, else the CPU."""
+"""The device of a rank: the GPU with its local number, or the CPU."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from libmtl_recon.errors import UsageError
 from libmtl_recon.integrations.libmtl.data_parallel.environment import World, world
 
-# LibMTL's --gpu_id where none was given.
+# LibMTL's --gpu_id if none was given.
 _DEFAULT = "0"
 
 
 def device_of_rank(world: World) -> torch.device:
-    """The GPU of a rank's number on its machine, among those that are visible; else the CPU.
+    """Return the visible GPU with a rank's local number, or the CPU if there is none.
 
     Raises:
         UsageError: There are fewer GPUs than ranks on this machine.
@@ -34,10 +34,10 @@ def device_of_rank(world: World) -> torch.device:
 
 
 def leave_visible(proceed: Callable[[str], None], gpu_id: str) -> None:
-    """Around LibMTL's ``set_device``, by which each rank would see the first GPU alone.
+    """Wrap LibMTL's ``set_device``, with which each rank would see only the first GPU.
 
-    It is called before CUDA is used, which then knows of no other GPUs any more. LibMTL's default
-    says nothing about ranks, and is left out.
+    It is called before CUDA is used, after which CUDA sees no other GPUs. LibMTL's default does
+    not refer to ranks and is skipped.
 
     Raises:
         UsageError: The script names fewer GPUs than there are ranks on this machine.

@@ -1,7 +1,8 @@
-"""How a training of several ranks ends, and who says why.
+"""How a training on several ranks ends, and which rank reports the reason.
 
-A rank that fails leaves a note, ends, and so ends the others: they lose the connection, or torchrun
-stops them. What all ranks fail by is said once, by rank 0; what one fails by, by that one.
+A rank that fails leaves a note and exits, which ends the others: they lose the connection, or
+torchrun stops them. An error that all ranks have is reported once, by rank 0; an error of one rank
+is reported by that rank.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from libmtl_recon.integrations.libmtl.data_parallel import group
 from libmtl_recon.integrations.libmtl.data_parallel.environment import world
 from libmtl_recon.output import warn
 
-# Seconds that a rank waits for the note of another before it speaks itself.
+# Seconds that a rank waits for the note of another before it reports its own error.
 _WAIT, _LOOK = 3.0, 0.05
-# The same before the ranks have met, where there are no notes.
+# The same before the ranks have met, when there are no notes.
 _BEFORE_MEETING = 15.0
 _BY_TORCHRUN = "TORCHELASTIC_RUN_ID"  # a variable that other launchers do not set
 _KEY = "libmtl_recon/ended/"
 _has_waited = False
-# What an exception is given, so that it is decided once.
+# An attribute of the exception, so that the decision is made once.
 _DECIDED = "_libmtl_recon_says_why"
 LOST = (
     "The connection to another rank was lost: its process has ended, perhaps killed by the system "
@@ -35,11 +36,11 @@ LOST = (
 
 
 class EndedElsewhere(BaseException):
-    """Another rank has ended the run, and has said why."""
+    """Another rank has ended the run and has reported why."""
 
 
 def leave_note(text: str) -> None:
-    """Tell the other ranks, if there are any, that this one fails."""
+    """Tell the other ranks, if there are any, that this one has failed."""
     store, found = group.store(), world()
     if store is None or found is None:
         return
@@ -50,10 +51,10 @@ def leave_note(text: str) -> None:
 
 
 def says_why(error: BaseException) -> bool:
-    """Whether this rank is to say what it has failed by; else another has, or says it, too.
+    """Return whether this rank reports its error; otherwise another rank reports it.
 
     Args:
-        error: What this rank has failed by.
+        error: The exception that this rank has failed with.
     """
     decided = vars(error)
     if _DECIDED not in decided:
@@ -62,7 +63,7 @@ def says_why(error: BaseException) -> bool:
 
 
 def say_uncaught() -> None:
-    """Have what a script that is not under the launcher fails by said by one rank."""
+    """Make uncaught errors of a script outside the launcher be reported by one rank."""
     if world() is None:
         return
     before = sys.excepthook
@@ -88,14 +89,14 @@ def _says_why(error: BaseException) -> bool:
     if not lost:
         leave_note(f"{type(error).__name__}: {error}")
     if group.store() is None:
-        # Before they meet, all do the same: rank 0 says it, and torchrun then ends the others. One
-        # that it has not ended has failed alone.
+        # Before they meet, all ranks do the same: rank 0 reports, and torchrun then ends the
+        # others. A rank that torchrun has not ended has failed alone.
         if found.rank == 0 or isinstance(error, KeyboardInterrupt):
             return found.rank == 0
         return let_first_speak()
     if found.rank == 0 and not lost:
         if _BY_TORCHRUN not in os.environ:
-            # It keeps the notes itself: the others, if they fail too, are to find its own.
+            # This rank hosts the notes: the others, if they fail too, must find its own.
             _noted(range(1, found.size), all)
         return True
     others = range(found.size) if lost else (0,)
@@ -103,10 +104,10 @@ def _says_why(error: BaseException) -> bool:
 
 
 def end_along(status: int) -> NoReturn:
-    """End another rank than rank 0 without a word, by what rank 0 ends by and says.
+    """End a rank other than rank 0 silently, with the status that rank 0 ends with and reports.
 
     Raises:
-        SystemExit: Always; if torchrun ends the ranks, after rank 0 has had the time to speak.
+        SystemExit: Always; if torchrun ends the ranks, after rank 0 has had time to report.
     """
     if status:
         let_first_speak()
@@ -114,7 +115,7 @@ def end_along(status: int) -> NoReturn:
 
 
 def before_leaving() -> None:
-    """Called where this rank ends by a status alone: what it is for, rank 0 may have to say."""
+    """Wait where this rank ends by a status alone: rank 0 may have to report the reason."""
     found = world()
     if found is not None and found.rank != 0 and group.store() is None:
         let_first_speak()
@@ -123,7 +124,7 @@ def before_leaving() -> None:
 def let_first_speak() -> bool:
     """Wait, once, for torchrun to end this rank as soon as rank 0 has ended.
 
-    Otherwise torchrun, where this rank is faster, would end rank 0 before it has said why.
+    Otherwise torchrun, if this rank is faster, would end rank 0 before it has reported why.
 
     Returns:
         Whether torchrun ends the ranks.
@@ -138,7 +139,7 @@ def let_first_speak() -> bool:
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Whether an exception, or one that led to it, is that of a rank that has gone."""
+    """Return whether an exception, or one that led to it, is due to a rank that has ended."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, dist.DistBackendError | dist.DistNetworkError | dist.DistStoreError):
@@ -150,7 +151,7 @@ def is_lost_connection(error: BaseException) -> bool:
 
 
 def _noted(ranks: Sequence[int], enough: Callable[[Iterable[bool]], bool]) -> bool:
-    """Whether these ranks, any or all of them, leave a note, which is waited for."""
+    """Wait for notes of these ranks, and return whether any or all of them left one."""
     until = time.monotonic() + _WAIT
     while True:
         if enough(_has(group.store(), f"{_KEY}{rank}") for rank in ranks):

@@ -1,4 +1,4 @@
-"""What the environment says of the ranks of a training: torchrun's variables."""
+"""The ranks of a training, read from torchrun's environment variables."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class World:
     """This process among those that torchrun has started.
 
     Attributes:
-        rank: Which one it is, from 0.
-        size: How many there are, two at least.
-        local_rank: Which one it is on its machine.
-        local_size: How many there are on its machine.
+        rank: Number of the process, from 0.
+        size: Number of processes, at least two.
+        local_rank: Number of the process on its machine.
+        local_size: Number of processes on its machine.
     """
 
     rank: int
@@ -29,14 +29,14 @@ class World:
 
 
 def world(environment: Mapping[str, str] | None = None) -> World | None:
-    """What torchrun has told this process; None where it is alone.
+    """Return this process's place among those of torchrun; None for a single process.
 
     Args:
         environment: By default that of the process.
 
     Raises:
         ReconError: A variable is missing.
-        UsageError: One is none of torchrun's.
+        UsageError: A variable has a value that torchrun does not set.
     """
     found = os.environ if environment is None else environment
     if "RANK" not in found or found.get("WORLD_SIZE") == "1":
@@ -62,7 +62,7 @@ def world(environment: Mapping[str, str] | None = None) -> World | None:
 
 
 def is_first() -> bool:
-    """Whether this process prints and writes files: all do that are alone, else rank 0."""
+    """Return whether this process prints and writes files: a single process or rank 0."""
     found = world()
     return found is None or found.rank == 0
 

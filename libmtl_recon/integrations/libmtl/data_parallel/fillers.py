@@ -1,7 +1,7 @@
-"""Samples that only fill an empty part of a batch, and count for nothing.
+"""Samples that only fill an empty part of a batch and contribute nothing.
 
-They are known by their labels, of which there are none, and in the forward pass, where batch norms
-must leave them out, by the tensors of their data.
+They are recognised by their labels, of which there are none, and in the forward pass, where batch
+norms must leave them out, by the tensors of their data.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from torch.utils.weak import WeakIdKeyDictionary
 from libmtl_recon.errors import ReconError
 
 _marked: Any = WeakIdKeyDictionary()
-# Whether the forward pass that goes on is one of a filler; None: none goes on.
+# Whether the current forward pass is one of a filler; None outside of a forward pass.
 _inside: bool | None = None
-# The same of the forward passes with a graph since the last `backward`.
+# The same for the forward passes with a graph since the last `backward`.
 _passed: set[bool] = set()
 _seen = False
 
 
 def mark_filler(data: Any) -> None:
-    """Note that a batch's data is that of a filler."""
+    """Mark a batch's data as that of a filler."""
     for leaf in tree_leaves(data):
         if isinstance(leaf, Tensor):
             _marked[leaf] = True
 
 
 def is_filler(data: Any) -> bool:
-    """Whether it was noted."""
+    """Return whether a batch's data was marked as that of a filler."""
     return any(isinstance(leaf, Tensor) and leaf in _marked for leaf in tree_leaves(data))
 
 
 def counts_for_nothing() -> bool:
-    """Whether the forward pass that goes on, or is done again by a checkpoint, is one of a filler.
+    """Return whether the current forward pass, or its recomputation, is one of a filler.
 
     Raises:
-        ReconError: A checkpoint does one of several again, not all of which were of a filler.
+        ReconError: A checkpoint recomputes one of several passes, not all of which were fillers.
     """
     if _inside is not None:
         return _inside
@@ -55,13 +55,13 @@ def counts_for_nothing() -> bool:
 
 
 def forget_passes() -> None:
-    """Forget the forward passes of a step, whose graphs are done with."""
+    """Forget the forward passes of a step whose graphs are no longer needed."""
     _passed.clear()
 
 
 @contextmanager
 def passing(filler: bool) -> Iterator[None]:
-    """Inside the ``with`` block, a forward pass of a filler goes on, or one of samples."""
+    """Mark the forward pass inside the ``with`` block as one of a filler, or of samples."""
     global _inside
     before, _inside = _inside, filler
     if torch.is_grad_enabled():
@@ -73,7 +73,7 @@ def passing(filler: bool) -> Iterator[None]:
 
 
 def know_fillers(proceed: Callable[..., Any], model: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Around a model's forward pass: know whether its input is a filler."""
+    """Wrap a model's forward pass: record whether its input is a filler."""
     global _seen
     filler = is_filler((args, kwargs))
     _seen = _seen or filler
@@ -82,7 +82,7 @@ def know_fillers(proceed: Callable[..., Any], model: Any, /, *args: Any, **kwarg
 
 
 def was_known() -> bool:
-    """Whether a forward pass since the last call of this function was known as one of a filler."""
+    """Return whether a forward pass since the last call of this function was a filler's."""
     global _seen
     known, _seen = _seen, False
     return known

@@ -1,4 +1,4 @@
-"""The ranks of this training, once there are any: made when the first Trainer is built."""
+"""The ranks of this training, connected when the first Trainer is built."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from libmtl_recon.integrations.libmtl.data_parallel.environment import world
 _ranks: Ranks | None = None
 _store: Any = None
 # How long a rank waits for another: an evaluation, or the reading of a data set, may take long on
-# one alone. A rank that ends, whatever by, is noticed at once.
+# one alone. A rank that ends, for whatever reason, is noticed at once.
 _PATIENCE = timedelta(hours=12)
 
 
 def ranks() -> Ranks | None:
-    """The ranks of this training; None where this process trains alone."""
+    """Return the ranks of this training; None for a single process."""
     return _ranks
 
 
 def store() -> Any:
-    """What all ranks can write keys to, and read; None before :func:`join`."""
+    """Return the key-value store shared by all ranks; None before :func:`join`."""
     return _store
 
 
 def join() -> Ranks | None:
-    """Meet the other ranks, once; None where this process trains alone.
+    """Connect to the other ranks, once, and return them; None for a single process.
 
     Raises:
         ReconError: The script has made a process group of its own.
-        UsageError: torchrun's variables are not what they must be.
+        UsageError: torchrun's variables have invalid values.
     """
     global _ranks, _store
     found = world()
@@ -52,7 +52,7 @@ def join() -> Ranks | None:
         )
     both = torch.cuda.is_available() and os.environ.get("LIBMTL_RECON_DEVICE", "cuda") != "cpu"
     if both:
-        # What is made without a device named, also by NCCL, is then this rank's.
+        # Then the default device, also NCCL's, is this rank's.
         torch.cuda.set_device(device_of_rank(found))
     rendezvous: Any = dist.rendezvous("env://", timeout=_PATIENCE)  # type: ignore[attr-defined]
     _store, rank, size = next(rendezvous)

@@ -1,8 +1,8 @@
-"""Data loaders of which each rank has its part of every batch.
+"""Data loaders that give each rank its part of every batch.
 
-Rank 0 draws the batches' indices, as the script's sampler has them, so that their order is that of
-one process. Each rank then loads its contiguous slice of each. A rank whose slice is empty loads
-one sample, since few networks take none, and gets no labels; what it computes counts for nothing.
+Rank 0 draws the batches' indices with the script's sampler, so that their order is that of one
+process. Each rank then loads its contiguous slice of each batch. A rank whose slice is empty loads
+one sample, since few networks accept none, and gets no labels; its results are ignored.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from libmtl_recon.integrations.libmtl.loaders import AroundLoader
 
 _logger = logging.getLogger(__name__)
 
-# Persistent workers stay with a loader, which LibMTL hands over anew for every evaluation.
+# Persistent workers stay with a loader, which LibMTL passes again for every evaluation.
 _kept: WeakKeyDictionary[Any, _Slices] = WeakKeyDictionary()
 
 
 def sliced(loader: Any, ranks: Ranks, device: torch.device) -> SlicedLoader:
-    """A loader that has this rank's part of each of a loader's batches.
+    """Return a loader that gives this rank's part of each of a loader's batches.
 
     Args:
-        loader: The script's: a :class:`torch.utils.data.DataLoader`, or anything that has a length
-            and can be iterated. Batches are pairs of data and labels.
-        ranks: All of them make the same calls.
-        device: Where the network is.
+        loader: The script's: a :class:`torch.utils.data.DataLoader`, or any object that has a
+            length and can be iterated. Batches are pairs of data and labels.
+        ranks: The ranks, all of which make the same calls.
+        device: The network's device.
 
     Raises:
-        ReconError: It gives each rank other samples by itself.
+        ReconError: The loader already gives each rank different samples.
     """
     if isinstance(loader, SlicedLoader):
         return loader
@@ -89,12 +89,12 @@ class SlicedLoader(AroundLoader):
 
 
 class _Slices:
-    """A copy of a loader, whose batch sampler gives this rank's part of each batch."""
+    """Copy of a loader whose batch sampler gives this rank's part of each batch."""
 
     def __init__(self, loader: DataLoader[Any], ranks: Ranks) -> None:
         self.sampler = _SlicedSampler(loader.batch_sampler, ranks)
         self.loader = copy.copy(loader)
-        # A loader refuses to be given another sampler by name, but not its copy's dict.
+        # A loader does not allow setting another sampler as an attribute; its copy's dict does.
         vars(self.loader).update(batch_sampler=self.sampler, _iterator=None)
         if hasattr(loader, "in_order"):  # else the ranks' parts would be of different batches
             self.loader.in_order = True
@@ -146,7 +146,7 @@ def _of_whole_batches(loader: Any, ranks: Ranks, device: torch.device) -> Iterat
 
 
 def _drawn_by_first(own: Iterator[Any] | None, ranks: Ranks) -> Iterator[Any]:
-    """What rank 0's iterator gives, on all ranks; drawn one by one, as it is asked for."""
+    """Yield on all ranks what rank 0's iterator yields, one item at a time, on request."""
     while True:
         drawn = None if own is None else next(own, None)
         with ranks.sending("batches"):
@@ -174,7 +174,7 @@ def _part(batch: Any, ranks: Ranks, device: torch.device) -> Any:
 
 
 def _filler(batch: Any, device: torch.device) -> Any:
-    """A batch of one sample that is to count for nothing: it has no labels."""
+    """Return a batch of one sample that contributes nothing: it has no labels."""
     data, labels = batch
     data = tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, data)
     mark_filler(data)

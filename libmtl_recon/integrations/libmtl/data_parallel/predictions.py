@@ -1,9 +1,9 @@
 """Losses and metrics of the whole batch, on every rank.
 
-All ranks' predictions and labels are put together, and each rank computes the losses of all of
+All ranks' predictions and labels are concatenated, and each rank computes the losses of all of
 them. Its own predictions keep their graphs. Their gradient is multiplied by the number of ranks, so
-that the mean over the ranks is the gradient of one process, also where weights, averages or labels
-that are missing make a loss no sum over samples.
+that the mean over the ranks is the gradient of one process, also where weights, averages or missing
+labels make a loss not a sum over samples.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from libmtl_recon.integrations.libmtl.data_parallel.randomness import drawing_as
 
 
 class _Known:
-    """What was put together last, so that the meter need not do it again."""
+    """The last concatenated values, so that the meter need not compute them again."""
 
     def __init__(self, most: int) -> None:
         self._found: deque[tuple[list[ref[Tensor]], Any]] = deque(maxlen=most)
@@ -49,16 +49,16 @@ class _Known:
 _known: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
 # Models whose losses of the whole batch were computed since their last `backward`.
 _computed: WeakSet[Any] = WeakSet()
-# Trainers whose loaders have this rank's part of each batch.
+# Trainers whose loaders give this rank's part of each batch.
 _sliced: WeakSet[Any] = WeakSet()
-# How many samples models' last batch had.
+# Number of samples in each model's last batch.
 _samples: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
 def of_whole_batch(
     proceed: Callable[..., Any], trainer: Any, /, preds: Any, gts: Any, task_name: str | None = None
 ) -> Any:
-    """Give ``_compute_loss`` the predictions and labels of all ranks."""
+    """Pass the predictions and labels of all ranks to ``_compute_loss``."""
     group = ranks()
     if group is None:
         return proceed(trainer, preds, gts, task_name)
@@ -83,12 +83,12 @@ def of_whole_batch(
 
 
 def note_sliced(trainer: Any) -> None:
-    """Note that a Trainer's data loaders have this rank's part of each batch."""
+    """Record that a Trainer's data loaders give this rank's part of each batch."""
     _sliced.add(trainer)
 
 
 def _refuse_unknown_filler(model: Any, gts: Any) -> None:
-    """Refuse to train batch norms with the sample of a filler among the batch's."""
+    """Refuse to train batch norms with a filler's sample in the batch."""
     labels = tree_leaves(gts)
     empty = bool(labels) and all(isinstance(one, Tensor) and len(one) == 0 for one in labels)
     known = was_known()
@@ -102,12 +102,12 @@ def _refuse_unknown_filler(model: Any, gts: Any) -> None:
 
 
 def samples_of(model: Any) -> int | None:
-    """How many samples a model's last batch had on all ranks; None where there is one process."""
+    """Return the number of samples in a model's last batch on all ranks; None in one process."""
     return _samples.get(model)
 
 
 def refuse_other_losses(model: Any) -> None:
-    """Refuse a ``backward`` of losses that are those of this rank's part of a batch.
+    """Refuse a ``backward`` of losses that cover only this rank's part of a batch.
 
     Raises:
         ReconError: No losses of the whole batch were computed since the last one.
@@ -130,7 +130,7 @@ def measured_whole(
     gts: Any,
     task_name: str | None = None,
 ) -> None:
-    """Give the meter the predictions and labels of all ranks."""
+    """Pass the predictions and labels of all ranks to the meter."""
     group = ranks()
     if group is None:
         proceed(meter, preds, gts, task_name)
@@ -144,7 +144,7 @@ def measured_whole(
 
 
 def together(preds: Any, gts: Any, group: Ranks) -> tuple[Any, Any]:
-    """The predictions and labels of all ranks, in the order of the batch.
+    """Concatenate the predictions and labels of all ranks, in the order of the batch.
 
     Args:
         preds: This rank's: tensors ``[N', ...]``, in any nesting. Those of a filler, which has no
@@ -156,7 +156,7 @@ def together(preds: Any, gts: Any, group: Ranks) -> tuple[Any, Any]:
         The same with N samples.
 
     Raises:
-        ReconError: They are no tensors, or the ranks' differ in more than how many they are.
+        ReconError: They are not tensors, or the ranks' differ in more than their number of rows.
     """
     own_preds, of_preds = tree_flatten(preds)
     own_gts, of_gts = tree_flatten(gts)
@@ -194,7 +194,7 @@ def together(preds: Any, gts: Any, group: Ranks) -> tuple[Any, Any]:
 
 
 def _refuse_other_rows(of_predictions: list[int], of_labels: list[int]) -> None:
-    """Refuse predictions that have not as many rows per sample on each rank."""
+    """Refuse predictions whose number of rows per sample differs between ranks."""
     rows, samples = sum(of_predictions), sum(of_labels)
     pairs = zip(of_predictions, of_labels, strict=True)
     if any(own * samples != labels * rows for own, labels in pairs):
@@ -206,10 +206,10 @@ def _refuse_other_rows(of_predictions: list[int], of_labels: list[int]) -> None:
 
 
 def _magnified(own: Tensor, size: int) -> Tensor:
-    """The same, whose gradient is multiplied.
+    """Return the same tensor with its gradient multiplied by a factor.
 
-    By a hook of a tensor that nobody else knows: a function of autograd's own would have to be
-    taken for one that need not be linear.
+    Uses a hook of a tensor that nothing else refers to: a custom autograd function would have to
+    be treated as possibly not linear.
     """
     if not own.requires_grad:
         return own

@@ -1,7 +1,7 @@
 """Rank 0 alone prints, logs, warns and saves.
 
-On the other ranks what goes to stdout is dropped, also what libraries write there by themselves;
-parsers of arguments end without a word; and ``torch.save`` writes no file, and returns when rank 0
+On the other ranks everything written to stdout is dropped, including what libraries write there
+directly; argument parsers exit silently; and ``torch.save`` writes no file, and returns when rank 0
 has written its own.
 """
 
@@ -21,16 +21,16 @@ from libmtl_recon.integrations.libmtl.data_parallel import endings, group
 from libmtl_recon.integrations.libmtl.data_parallel.environment import world
 
 _saved = 0
-# Seconds for which a rank waits for a file of rank 0's; a script may save on that rank alone.
+# Seconds that a rank waits for a file of rank 0; a script may save on that rank alone.
 _PATIENCE, _LOOK = 600.0, 0.02
 _KEY = "libmtl_recon/saved/"
 _MARK = "_libmtl_recon_of_ranks"
 
 
 def be_quiet() -> None:
-    """Have this process, if it is another than rank 0, write no more; calling it again is harmless.
+    """Stop all output of this process if it is not rank 0; calling it again is harmless.
 
-    Alone, a process is left as it is.
+    A single process is left as it is.
     """
     found = world()
     if found is None:
@@ -44,7 +44,7 @@ def be_quiet() -> None:
         return
     logging.getLogger("libmtl_recon").setLevel(logging.CRITICAL)
     warnings.showwarning = lambda *_, **__: None
-    # All ranks are given the same arguments, before they meet.
+    # All ranks get the same arguments, before they meet.
     argparse.ArgumentParser.error = _end_by_error  # type: ignore[assignment, method-assign]
     argparse.ArgumentParser.exit = _end  # type: ignore[assignment, method-assign]
     if sys.stdout is not None:
@@ -52,7 +52,7 @@ def be_quiet() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)
-    # A stdout that is no descriptor's, as a test runner has it.
+    # A stdout that has no file descriptor, as in a test runner.
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123  # until the end
 
 
@@ -91,7 +91,7 @@ def _end(_: argparse.ArgumentParser, status: int = 0, message: str | None = None
 
 
 def _is_file(target: Any) -> bool:
-    """Whether ``torch.save`` is asked to write a file, and not into memory, as pickling does."""
+    """Return whether ``torch.save`` writes a file, and not into memory as pickling does."""
     if isinstance(target, str | os.PathLike):
         return True
     try:

@@ -1,8 +1,8 @@
-"""Random numbers: those of one process where all ranks must agree, a rank's own elsewhere.
+"""Random numbers: the same on all ranks where they must agree, separate per rank elsewhere.
 
-What is computed of a whole batch (losses, metrics, weightings) draws rank 0's numbers on all ranks,
-and rank 0's generators go the way that they go in one process. Dropout, and data sets that draw,
-have each rank's own.
+What is computed from a whole batch (losses, metrics, weightings) draws rank 0's numbers on all
+ranks, and rank 0's generators advance as they do in one process. Dropout, and data sets that draw,
+use each rank's own numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from libmtl_recon.gradients.ranks import Ranks
 
 @contextmanager
 def drawing_as_first(ranks: Ranks, device: torch.device) -> Iterator[None]:
-    """Inside the ``with`` block, draw what rank 0 draws."""
+    """Draw rank 0's random numbers inside the ``with`` block."""
     if ranks.is_first:
         with ranks.sending("random state"):
             ranks.from_first(_state(device))
@@ -38,7 +38,7 @@ def drawing_as_first(ranks: Ranks, device: torch.device) -> Iterator[None]:
 
 
 def part_ways(ranks: Ranks, device: torch.device) -> None:
-    """Seed all ranks but rank 0 anew, each differently, by what rank 0's seed was."""
+    """Seed all ranks but rank 0 anew, each differently, derived from rank 0's seed."""
     with ranks.sending("random state"):
         first = ranks.from_first(_state(device) if ranks.is_first else None)
     if ranks.is_first:
@@ -51,7 +51,7 @@ def part_ways(ranks: Ranks, device: torch.device) -> None:
 
 
 def _state(device: torch.device) -> Any:
-    # As arrays, which pickle in a tenth of a tensor's time.
+    # As arrays, which take a tenth of a tensor's time to pickle.
     on_device = torch.cuda.get_rng_state(device).numpy() if device.type == "cuda" else None
     return random.getstate(), np.random.get_state(), torch.get_rng_state().numpy(), on_device
 

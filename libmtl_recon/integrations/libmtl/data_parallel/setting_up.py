@@ -1,4 +1,4 @@
-"""A Trainer of several ranks: they meet, agree on what they train, and go on alike."""
+"""Set up a Trainer on several ranks: they meet, compare their models and start from one state."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from libmtl_recon.integrations.libmtl.wrapper import Call
 
 _logger = logging.getLogger(__name__)
 _told: WeakSet[Any] = WeakSet()
-# How far, relative to its norm, a parameter may be from another rank's.
+# Largest difference of a parameter between ranks, relative to its norm.
 _ROUNDING = 1e-6
 
 
 def meet(_: Call) -> None:
-    """Have the ranks meet, before the first Trainer is built."""
+    """Connect the ranks before the first Trainer is built."""
     join()
 
 
 def agree_on_model(call: Call) -> None:
-    """Give a model that was built rank 0's parameters and buffers."""
+    """Copy rank 0's parameters and buffers to a model that was built."""
     group = ranks()
     if group is not None:
         share_state(call.owner.model, group)
 
 
 def begin_training(call: Call) -> None:
-    """Begin to train: all ranks from one state, each with random numbers of its own."""
+    """Begin to train: all ranks from the same state, each with random numbers of its own."""
     group = ranks()
     if group is None:
         return
@@ -66,7 +66,7 @@ def begin_training(call: Call) -> None:
 
 
 def begin_evaluation(call: Call) -> None:
-    """Evaluate one network: batch norms that were not synchronised have other buffers per rank.
+    """Prepare evaluation: give all ranks one set of buffers of unsynchronised batch norms.
 
     Raises:
         ReconError: The ranks' networks differ in something else.
@@ -78,7 +78,7 @@ def begin_evaluation(call: Call) -> None:
 
 
 def slice_loaders(call: Call) -> None:
-    """Give LibMTL's Trainer this rank's part of the script's data loaders."""
+    """Replace the script's data loaders in LibMTL's Trainer by this rank's parts of them."""
     group = ranks()
     if group is None:
         return
@@ -92,13 +92,13 @@ def slice_loaders(call: Call) -> None:
 
 
 def refuse_other_states(model: nn.Module, group: Ranks) -> None:
-    """Refuse a model whose parameters, or buffers, are not the same on all ranks.
+    """Refuse a model whose parameters or buffers differ between ranks.
 
-    Buffers of batch norms that are not synchronised are left out. What is compared is each
-    tensor's sum and norm, up to the rounding of other hardware.
+    Buffers of batch norms that are not synchronised are left out. The sum and norm of each tensor
+    are compared, up to the rounding differences between devices.
 
     Raises:
-        ReconError: They are not.
+        ReconError: They differ.
     """
     apart = {
         f"{path}.{name}" if path else name
@@ -114,7 +114,7 @@ def refuse_other_states(model: nn.Module, group: Ranks) -> None:
     with group.sending("state"):
         everyone = torch.stack(group.gather(told)).nan_to_num(0.0)
     lengths = torch.tensor([tensor.numel() for tensor in state.values()])
-    # A sum of many numbers may be small, and its rounding is not.
+    # A sum of many numbers may be small while its rounding error is not.
     scale = (
         everyone[0, :, 1, None] * torch.stack([lengths.double().sqrt(), torch.ones(len(told))]).T
     )
@@ -140,7 +140,7 @@ def _summary(tensor: Tensor) -> tuple[float, float]:
 
 
 def share_state(model: nn.Module, group: Ranks) -> None:
-    """Give a model rank 0's parameters and buffers."""
+    """Copy rank 0's parameters and buffers to the model on all ranks."""
     state = [*model.parameters(), *model.buffers()]
     _share([tensor.data for tensor in state], group)
 

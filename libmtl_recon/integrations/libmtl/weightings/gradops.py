@@ -38,7 +38,7 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
 
     @staticmethod
     def check_arguments(tasks: Sequence[str], weight_args: Mapping[str, Any]) -> None:
-        """Check what depends on the tasks, before a Trainer builds anything.
+        """Check the arguments that depend on the tasks, before a Trainer builds anything.
 
         Raises:
             UsageError: The static weights are not one per task.
@@ -69,19 +69,19 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
             )
 
     def backward(self, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
-        """One step's gradients: the GradOPS update on the shared parameters.
+        """Compute one step's gradients, with the GradOPS update on the shared parameters.
 
         Args:
-            losses: ``[P]``, with their graph: one for each task that is present.
+            losses: ``[P]``, with their graph: one per task that is present.
             **kwargs: Those of ``gradops_alpha`` (default 0), ``gradops_stationary``,
                 ``gradops_weights``, ``gradops_log`` and ``gradops_tensorboard`` that were given.
 
         Returns:
-            The weights ``[P]`` that the original gradients got.
+            The weights ``[P]`` of the original gradients.
 
         Raises:
             ReconError: A task's gradient is not finite.
-            UsageError: The losses are not one for each task.
+            UsageError: The losses are not one per task.
         """
         check_losses(losses, self.task_name)
         gradients = shared_gradients(self, losses, quick_gramian)
@@ -98,7 +98,7 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         return np.asarray(step.weights)
 
     def _static(self, kwargs: Mapping[str, Any]) -> list[float] | None:
-        """This step's static weights; over all tasks, present or not, they have a mean of 1."""
+        """Return this step's static weights; over all tasks, present or not, their mean is 1."""
         given = kwargs.get("gradops_weights")
         if given is None:
             return None
@@ -113,11 +113,11 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         logs.write(getattr(self, "epoch", None), step, present_tasks(self))
 
     def _compute_grad(self, losses: Tensor, mode: str, rep_grad: bool = False) -> Tensor:
-        # LibMTL's own name and layout, so that what reads per-task gradients there reads ours.
+        # LibMTL's name and layout, so that code that reads per-task gradients there reads ours.
         return task_rows(self, losses)
 
     def _reset_grad(self, new_grads: Tensor) -> None:
-        # Not LibMTL's own, which asks for what its own `_compute_grad` has left.
+        # Not LibMTL's own, which expects what its own `_compute_grad` has left.
         assign_grad(self, new_grads)
 
     def _refuse_non_finite(self, matrix: Tensor) -> None:
@@ -131,7 +131,7 @@ class GradOPS(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
 
 
 class _Logs:
-    """What one model writes, from its first step on."""
+    """Logs that one model writes, from its first step on."""
 
     def __init__(self, tasks: Sequence[str], kwargs: Mapping[str, Any]) -> None:
         self._steps = 0

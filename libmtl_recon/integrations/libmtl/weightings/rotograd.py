@@ -23,18 +23,18 @@ from libmtl_recon.weighting.rotograd import RotoGrad as Rotations
 from libmtl_recon.weighting.rotograd_folding import fold_decoders
 from libmtl_recon.weighting.rotograd_settings import RotoGradSettings
 
-# The fields of the settings, each of which is the argument `rotograd_...`.
+# The fields of the settings; each is the argument `rotograd_...`.
 _SETTINGS = ("size", "mode", "map", "burn_in", "every", "alpha")
 _FLAGS = {name: f"--rotograd_{name}" for name in _SETTINGS}
 
 
 class RotoGrad(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
-    """``--weighting RotoGrad``: a rotation a task between the representation and its decoder.
+    """``--weighting RotoGrad``: one rotation per task between the representation and its decoder.
 
-    The rotations are hooked onto the decoders, whose parameters keep their names. What a decoder
-    gets is the task's representation, in every architecture: where each task has one of its own
-    (experts, attention, Recon), the gradients for these are compared, in the space that they have
-    in common. All that lies before the decoders gets the gradients that RotoGrad makes of them.
+    The rotations are hooked onto the decoders, whose parameters keep their names. A decoder's
+    input is the task's representation, in every architecture: where each task has its own
+    (experts, attention, Recon), the gradients with respect to these are compared, in their common
+    space. All parameters before the decoders get the gradients that RotoGrad makes of them.
 
     The rotations are made in the first step, when the size of the representation is known, or when
     a checkpoint brings them; until then they are the identity. All state is in the model's
@@ -50,7 +50,7 @@ class RotoGrad(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         """Check the arguments before a Trainer builds anything.
 
         Raises:
-            UsageError: One of them is missing, or breaks its rule.
+            UsageError: An argument is missing or invalid.
         """
         wanted = [*(f"rotograd_{name}" for name in _SETTINGS), "rotograd_lr", "rotograd_decay"]
         missing = [name for name in wanted if name not in weight_args]
@@ -69,7 +69,7 @@ class RotoGrad(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         Raises:
             ReconError: Two tasks have the same decoder, or nothing before the decoders trains.
         """
-        # LibMTL's own cut at the representation would lie before the rotation.
+        # LibMTL's own cut at the representation would come before the rotation.
         self.rep_grad = False
         decoders = [self.decoders[task] for task in self.task_name]
         if len({id(decoder) for decoder in decoders}) < len(decoders):
@@ -89,30 +89,30 @@ class RotoGrad(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
             decoder.register_forward_pre_hook(partial(self._rotate_input, task))
 
     def restart_rotations(self) -> None:
-        """Start anew, with rotations that are the identity, as a network without any needs it."""
+        """Reset the rotations to the identity, for a network that has none."""
         like = self.rotograd.history.first_norms
         fresh = Rotations(self.rotograd.tasks).to(like.device, like.dtype)
         self.rotograd = fresh.train(self.training)
         self.rotograd_leader = Leader()
 
     def leader_lr(self, weight_args: Mapping[str, Any], steps: int = 0) -> float:
-        """The learning rate of the rotations, so many steps from now."""
+        """Return the learning rate of the rotations ``steps`` steps from now."""
         decay: float = weight_args["rotograd_decay"] ** (self.rotograd.steps + steps)
         return float(weight_args["rotograd_lr"]) * decay
 
     def backward(self, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
-        """One step's gradients, and the step of the rotations.
+        """Compute one step's gradients, and make the step of the rotations.
 
         Args:
-            losses: ``[P]``, with their graph: one for each task that is present.
+            losses: ``[P]``, with their graph: one per task that is present.
             **kwargs: ``rotograd_mode``, ``rotograd_lr`` and the other flags.
 
         Returns:
-            The factors ``[P]`` that the gradients of the representations got.
+            The factors ``[P]`` that the gradients of the representations were multiplied by.
 
         Raises:
             ReconError: A task's gradient is not finite.
-            UsageError: The losses are not one for each task, or the flags do not fit the
+            UsageError: The losses are not one per task, or the flags do not fit the
                 representation, or a checkpoint's rotations.
         """
         check_losses(losses, self.task_name)
@@ -130,14 +130,14 @@ class RotoGrad(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         return np.asarray(weights)
 
     def folded_state_dict(self) -> dict[str, Tensor]:
-        """The ``state_dict()`` of a model without RotoGrad that predicts the same.
+        """Return the ``state_dict()`` of a model without RotoGrad that predicts the same.
 
         Each rotation is merged into the first layer of its decoder, which must be linear:
-        ``nn.Linear`` or a convolution, directly or in an ``nn.Sequential`` behind what keeps
-        channels apart (pooling by the mean, flattening, dropout).
+        ``nn.Linear`` or a convolution, directly or in an ``nn.Sequential`` after modules that keep
+        channels separate (pooling by the mean, flattening, dropout).
 
         Raises:
-            ReconError: A decoder does not begin like that.
+            ReconError: A decoder does not begin with such a layer.
         """
         state = self.state_dict()
         decoders = {task: self.decoders[task] for task in self.rotograd.tasks}
