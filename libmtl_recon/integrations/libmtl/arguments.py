@@ -1,8 +1,8 @@
-"""``prepare_args``, which knows our names as well as LibMTL's.
+"""``prepare_args`` with this package's names in addition to LibMTL's.
 
-LibMTL's own function refuses names that it does not know. Another function takes its place, which
-asks it with names that it knows. A script may have imported LibMTL's before us: its modules are
-given ours, and where it has kept LibMTL's in another place, using that is refused.
+LibMTL's own function refuses names that it does not know. It is replaced by a function that calls
+it with names that it knows. A script may have imported LibMTL's before this package: its modules
+are given the replacement, and where it has stored LibMTL's elsewhere, calling that is refused.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from libmtl_recon.integrations.libmtl.flags import ARCHITECTURES, WEIGHTINGS, id
 from libmtl_recon.integrations.libmtl.patches import patch_status
 from libmtl_recon.texts import did_you_mean
 
-# What LibMTL's own code is told instead of a weighting of ours: one without arguments of its own.
+# Passed to LibMTL's code instead of our weighting: a weighting of LibMTL without arguments.
 _STAND_IN_WEIGHTING = "EW"
-# LibMTL's architectures that it makes arguments for from these two flags, given or not.
+# LibMTL's architectures for which it creates arguments from these two flags, given or not.
 _GATED = ("CGC", "PLE", "MMoE", "DSelect_k")
 _GATE_FLAGS = {
     "img_size": "Say what one input's size is, e.g. --img_size 3 224 224.",
@@ -30,7 +30,7 @@ _GATE_FLAGS = {
     "e.g. --num_experts 2 1 1.",
 }
 
-# Under which LibMTL's configuration keeps its own `prepare_args`.
+# The name under which LibMTL's configuration keeps its own `prepare_args`.
 _OWN = "_libmtl_recon_own_prepare_args"
 
 Prepared = tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]
@@ -43,13 +43,13 @@ def forget_prepared() -> None:
 
 
 def known_weightings() -> list[str]:
-    """The names that ``--weighting`` accepts, once LibMTL is imported; none before that."""
+    """Return the names that ``--weighting`` accepts; none before LibMTL is imported."""
     module = sys.modules.get("LibMTL.weighting")
     return [] if module is None else sorted(_offered(vars(module)))
 
 
 def replace_prepare_args(libmtl: ModuleType) -> None:
-    """Put ours in the place of LibMTL's ``prepare_args``, in each module that has it already."""
+    """Replace LibMTL's ``prepare_args`` in each module that has it already."""
     config = libmtl.config
     own = config.prepare_args
 
@@ -59,7 +59,7 @@ def replace_prepare_args(libmtl: ModuleType) -> None:
 
     config._display = _Display(libmtl, config._display)
     for module in list(sys.modules.values()):
-        # Not all that is in there is a module, and some load what they are asked for.
+        # Not all entries are modules, and some import what they are asked for.
         names = getattr(module, "__dict__", None)
         held = [name for name, value in dict(names or {}).items() if value is own]
         for name in held:
@@ -68,13 +68,13 @@ def replace_prepare_args(libmtl: ModuleType) -> None:
 
 
 class _Display:
-    """LibMTL's ``_display``, by which its ``prepare_args`` ends, for our calls alone.
+    """LibMTL's ``_display``, with which its ``prepare_args`` ends, for our calls alone.
 
-    Whoever else gets here holds LibMTL's ``prepare_args`` from before the registration.
+    Any other caller holds LibMTL's ``prepare_args`` from before the registration.
     """
 
     def __init__(self, libmtl: ModuleType, own: Any) -> None:
-        self.ours = False  # while we show what ours has prepared
+        self.ours = False  # true while the result of our function is shown
         self._libmtl = libmtl
         self._own = own
 
@@ -90,9 +90,9 @@ class _Display:
 
 
 def _ask_libmtl(libmtl: ModuleType, params: Any) -> Prepared:
-    """What LibMTL's own code makes of these arguments, without a word."""
+    """Return what LibMTL's own code makes of these arguments, without its output."""
     config = libmtl.config
-    # It would print the stand-in names.
+    # It would print the substituted names.
     shown, config._display = config._display, lambda *_: None
     try:
         prepared: Prepared = vars(config)[_OWN](params)
@@ -102,7 +102,7 @@ def _ask_libmtl(libmtl: ModuleType, params: Any) -> Prepared:
 
 
 def _show(libmtl: ModuleType, params: Any, prepared: Prepared) -> None:
-    display = libmtl.config._display  # a script may have put another there
+    display = libmtl.config._display  # a script may have replaced it
     if not isinstance(display, _Display):
         display(params, *prepared)
         return
@@ -114,7 +114,7 @@ def _show(libmtl: ModuleType, params: Any, prepared: Prepared) -> None:
 
 
 def default_weight_args(libmtl: ModuleType, weighting: str) -> dict[str, Any]:
-    """What LibMTL's own code makes of its flags' defaults for one of its weightings."""
+    """Return what LibMTL's code makes of its flags' defaults for one of its weightings."""
     defaults = {action.dest: action.default for action in libmtl.config.LibMTL_args._actions}
     chosen = {"weighting": weighting, "arch": "HPS", "optim": "adam", "scheduler": None}
     kwargs, _, _ = _ask_libmtl(libmtl, argparse.Namespace(**{**defaults, **chosen}))
@@ -123,7 +123,7 @@ def default_weight_args(libmtl: ModuleType, weighting: str) -> dict[str, Any]:
 
 
 def prepare(libmtl: ModuleType, params: argparse.Namespace) -> Prepared:
-    """What ``prepare_args`` does now; a wrong value ends the program as argparse ends it."""
+    """Run the new ``prepare_args``; an invalid value ends the program as argparse does."""
     script_flags.end_if_asked()
     prepared_arguments.keep(params)
     try:
@@ -136,17 +136,18 @@ def prepare(libmtl: ModuleType, params: argparse.Namespace) -> Prepared:
 
 
 def _stopped(libmtl: ModuleType, error: ReconError) -> ReconError:
-    """End the program as argparse does; what is to be raised where the parser does not end it."""
+    """End the program as argparse does; return the error where the parser does not end it."""
     parser = libmtl.config.LibMTL_args
     parser.exit(error.exit_status, f"{parser.prog}: error: {error}\n")
     return error
 
 
 def complete(libmtl: ModuleType, params: argparse.Namespace) -> Prepared:
-    """LibMTL's configuration for these arguments, ours included.
+    """Return LibMTL's configuration for these arguments, including ours.
 
     Raises:
-        UsageError: A name that neither LibMTL nor we know, or a wrong value of one of our flags.
+        UsageError: A name is unknown to LibMTL and this package, or one of our flags has an
+            invalid value.
     """
     flag, architecture = "--arch", params.arch
     if architecture in ARCHITECTURES:
@@ -189,10 +190,10 @@ def _require_gate_flags(params: Any, given: str) -> None:
 
 
 class _StandIns:
-    """A script's arguments, whatever their type, with names that LibMTL's own code knows.
+    """A script's arguments, of any type, with names that LibMTL's own code knows.
 
     Attributes:
-        read: The names of those that were asked for.
+        read: The names of the arguments that were read.
 
     Args:
         params: The arguments.

@@ -15,17 +15,17 @@ from libmtl_recon.integrations.libmtl.data_parallel.environment import world
 _logger = logging.getLogger(__name__)
 
 VARIABLE = "LIBMTL_RECON_DEVICE"
-# What LibMTL's --gpu_id sets, after which CUDA knows of the named GPUs only.
+# The variable set by LibMTL's --gpu_id, after which CUDA sees the named GPUs only.
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _FIXED = "cuda:0"  # LibMTL's own
 _CHOSEN = "_libmtl_recon_device"
 
 
 def choose_device() -> torch.device:
-    """The device to train on: ``LIBMTL_RECON_DEVICE``, else CUDA, else MPS, else the CPU.
+    """Return the device to train on: ``LIBMTL_RECON_DEVICE``, else CUDA, else MPS, else the CPU.
 
     Raises:
-        UsageError: The variable names no device of this machine, or ``--gpu_id`` no GPU of it.
+        UsageError: The variable or ``--gpu_id`` names a device that this machine does not have.
     """
     wanted = os.environ.get(VARIABLE)
     if wanted:
@@ -65,13 +65,13 @@ def _parse(wanted: str) -> torch.device:
 
 
 def _refuse_missing_gpu() -> None:
-    """Refuse to train on the CPU where ``--gpu_id`` asks for a GPU that a machine with GPUs lacks.
+    """Refuse to train on the CPU if ``--gpu_id`` names a GPU that a machine with GPUs lacks.
 
-    Where there is no GPU at all, LibMTL's default ``--gpu_id 0`` means nothing.
+    Without any GPU, LibMTL's default ``--gpu_id 0`` has no meaning.
     """
     visible = os.environ.get(_VISIBLE, "")
     if not visible or visible.startswith("-"):
-        return  # nothing was asked for, or all GPUs are hidden on purpose
+        return  # nothing was requested, or all GPUs are hidden on purpose
     del os.environ[_VISIBLE]
     try:
         there = torch.cuda.device_count()
@@ -92,14 +92,14 @@ def _get(trainer: Any) -> torch.device:
 
 
 def _set(trainer: Any, device: torch.device | str) -> None:
-    # What LibMTL says leaves the choice to us; another device is the script's own wish.
+    # LibMTL's own value leaves the choice to us; another device was chosen by the script.
     if str(device) != _FIXED:
         vars(trainer)[_CHOSEN] = torch.device(device)
         return
     chosen = choose_device()
     vars(trainer)[_CHOSEN] = chosen
     announced = "cuda:0" if torch.cuda.is_available() else "cpu"
-    if str(chosen) != announced:  # by LibMTL, which does not know better
+    if str(chosen) != announced:  # by LibMTL, which does not know about the choice
         _logger.info("Recon: training on %s", chosen)
 
 

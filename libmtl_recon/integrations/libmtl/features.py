@@ -1,4 +1,4 @@
-"""What the LibMTL that was found can do: told by what it has, since both versions say 1.1.5."""
+"""Features of the installed LibMTL, detected by its contents: both versions say 1.1.5."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Features:
-    """The differences between LibMTL's versions that matter to us.
+    """The differences between LibMTL's versions that matter to this package.
 
     Attributes:
         by_name: Its Trainer takes the names of the weighting and the architecture (GitHub main);
@@ -24,12 +24,12 @@ class Features:
 
     @property
     def label(self) -> str:
-        """``main`` or ``pypi``: which of the two LibMTLs this is."""
+        """Return ``main`` or ``pypi``: which of the two LibMTLs this is."""
         return "main" if self.saves_models else "pypi"
 
 
 def installed() -> ModuleType:
-    """The LibMTL that is installed, imported."""
+    """Import and return the installed LibMTL."""
     import LibMTL
 
     found: ModuleType = LibMTL
@@ -37,15 +37,15 @@ def installed() -> ModuleType:
 
 
 def detect(libmtl: ModuleType) -> Features:
-    """Look at an imported LibMTL."""
+    """Detect the features of an imported LibMTL."""
     parameters = inspect.signature(libmtl.Trainer.__init__).parameters
     return Features(
-        # The module in which its Trainer looks names up, under the name that it has there.
+        # The module in which its Trainer looks names up, under its name there.
         by_name=hasattr(sys.modules[libmtl.Trainer.__module__], "weighting_method"),
         saves_models="save_path" in parameters,
     )
 
 
 def named_class(module: ModuleType, given: Any) -> Any:
-    """The class of a module that a Trainer is given: itself, or (main branch) its name."""
+    """Return the class that a Trainer is given: as a class, or (main branch) by its name."""
     return vars(module).get(given) if isinstance(given, str) else given

@@ -1,6 +1,6 @@
-"""What a run can see of LibMTL's Trainer: hooks, called at five moments.
+"""Hooks into LibMTL's Trainer, called at five moments of a run.
 
-LibMTL has no callbacks. As long as there are no hooks, its Trainer and meter do what they did.
+LibMTL has no callbacks. Without hooks its Trainer and meter work unchanged.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["Measurement", "StopRun", "TrainerHook", "trainer_hooks"]
 
 @dataclass(frozen=True)
 class Measurement:
-    """What LibMTL's meter found in one pass over the data.
+    """Results of LibMTL's meter for one pass over the data.
 
     Attributes:
-        epoch: Counted from 0; None where the script evaluates outside of training.
-        mode: Which data the pass went over.
+        epoch: Counted from 0; None if the script evaluates outside of training.
+        mode: The data of the pass.
         losses: The mean loss of each task.
         metrics: ``metrics[task][metric]``, with LibMTL's names.
     """
@@ -37,30 +37,30 @@ class Measurement:
 
 
 class TrainerHook:
-    """Is told what happens in LibMTL's Trainer; does nothing unless a method is overridden.
+    """Base class of hooks into LibMTL's Trainer; does nothing unless a method is overridden.
 
     Attributes:
-        on_every_rank: Whether, under torchrun, the hook of each rank is told. By default that of
-            rank 0 alone is, and if it raises, the other ranks end as well.
+        on_every_rank: Whether, under torchrun, the hook is called on each rank. By default it is
+            called on rank 0 alone, and if it raises, the other ranks end as well.
     """
 
     on_every_rank: ClassVar[bool] = False
 
     def choose_tasks(self, tasks: tuple[str, ...]) -> tuple[str, ...]:
-        """Say which of the tasks to train, before the model is built. Default: all."""
+        """Return the tasks to train, before the model is built. Default: all."""
         return tasks
 
     def built(self, trainer: Any) -> None:
-        """The trainer's model and optimiser exist."""
+        """Called when the trainer's model and optimiser exist."""
 
     def training(self, trainer: Any) -> None:
-        """``Trainer.train`` begins, for the first time or again."""
+        """Called when ``Trainer.train`` begins, for the first time or again."""
 
     def measured(self, trainer: Any, measurement: Measurement) -> None:
-        """A pass over the training, validation or test data has ended."""
+        """Called when a pass over the training, validation or test data has ended."""
 
     def trained(self, trainer: Any) -> None:
-        """``Trainer.train`` has returned."""
+        """Called when ``Trainer.train`` has returned."""
 
 
 _hooks: list[TrainerHook] = []
@@ -70,7 +70,7 @@ _announced: weakref.WeakSet[Any] = weakref.WeakSet()
 
 @contextmanager
 def trainer_hooks(*hooks: TrainerHook) -> Iterator[None]:
-    """Have these hooks told of every Trainer, inside the ``with`` block."""
+    """Call these hooks for every Trainer inside the ``with`` block."""
     _hooks.extend(hooks)
     try:
         yield
@@ -80,19 +80,19 @@ def trainer_hooks(*hooks: TrainerHook) -> Iterator[None]:
 
 
 def choose_tasks(call: Call) -> None:
-    """Leave only the tasks that the hooks choose in what a Trainer is given."""
+    """Keep only the tasks that the hooks choose in a Trainer's arguments."""
     _filter_tasks(call.arguments)
 
 
 def tell_built(call: Call) -> None:
-    """Tell the hooks of a Trainer that was built."""
+    """Call the hooks for a Trainer that was built."""
     _announce(call.owner)
 
 
 def tell_training(call: Call) -> None:
-    """Tell the hooks of a Trainer that begins to train."""
+    """Call the hooks for a Trainer that begins to train."""
     trainer = call.owner
-    # A script's own Trainer may build all itself, or have a meter of its own.
+    # A script's own Trainer may build everything itself, or have its own meter.
     if trainer not in _announced:
         _refuse_unfiltered(trainer)
     _announce(trainer)
@@ -100,15 +100,15 @@ def tell_training(call: Call) -> None:
 
 
 def tell_trained(call: Call) -> None:
-    """Tell the hooks of a Trainer that has trained."""
+    """Call the hooks for a Trainer that has trained."""
     _tell(TrainerHook.trained, call.owner)
 
 
 def tell_measured(call: Call) -> None:
-    """Tell the hooks what a Trainer's meter has found."""
+    """Call the hooks with the results of a Trainer's meter."""
     meter = call.owner
     trainer = _trainer_of_meter.get(meter, lambda: None)()
-    # Who does not ask for numbers must not fail by them either.
+    # Unless a hook uses the results, a failure to read them must not matter.
     asking = [hook for hook in _hooks if type(hook).measured is not TrainerHook.measured]
     if trainer is not None and asking:
         measurement = _read(meter, call.arguments["mode"], call.arguments["epoch"])
@@ -116,7 +116,7 @@ def tell_measured(call: Call) -> None:
 
 
 def _announce(trainer: Any) -> None:
-    """Tell of a Trainer, once; its meter may be another each time."""
+    """Announce a Trainer once; its meter may be a different one each time."""
     _trainer_of_meter[trainer.meter] = weakref.ref(trainer)
     if trainer not in _announced:
         _announced.add(trainer)
@@ -124,7 +124,7 @@ def _announce(trainer: Any) -> None:
 
 
 def _tell(method: Callable[..., None], *args: Any) -> None:
-    """Tell all hooks that have a method of their own of this name."""
+    """Call all hooks that override this method."""
     name = method.__name__
     for hook in list(_hooks):
         if getattr(type(hook), name) is method:
@@ -137,7 +137,7 @@ def _tell(method: Callable[..., None], *args: Any) -> None:
 
 
 def _refuse_unfiltered(trainer: Any) -> None:
-    """Refuse to train all tasks where only some are wanted, which is seen to in ``__init__``."""
+    """Refuse to train all tasks where only some are wanted, which ``__init__`` selects."""
     tasks = tuple(trainer.task_name)
     if any(hook.choose_tasks(tasks) != tasks for hook in list(_hooks)):
         raise ReconError(
@@ -147,7 +147,7 @@ def _refuse_unfiltered(trainer: Any) -> None:
 
 
 def _filter_tasks(arguments: dict[str, Any]) -> None:
-    """Leave only the chosen tasks in a Trainer's ``task_dict`` and ``decoders``."""
+    """Keep only the chosen tasks in a Trainer's ``task_dict`` and ``decoders``."""
     tasks = tuple(arguments["task_dict"])
     chosen = tasks
     for hook in list(_hooks):

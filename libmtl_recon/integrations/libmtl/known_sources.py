@@ -1,12 +1,12 @@
-"""Which of the known LibMTLs a function of the installed one is from, by a hash of its source.
+"""Identify which known LibMTL a function of the installed one is from, by a hash of its source.
 
-Both LibMTLs call themselves 1.1.5, and users edit theirs. So a defect is told by the function that
-has it: its source is that of the PyPI release, or that of GitHub main at 4336804, or of neither; of
-the last nothing is claimed. The hashes stand in ``known_hashes``, which
+Both LibMTLs have the version 1.1.5, and users edit theirs. So a defect is identified by the
+function that has it: its source is that of the PyPI release, or that of GitHub main at 4336804, or
+unknown; nothing is assumed about an unknown one. The hashes are in ``known_hashes``, which
 
     python -m libmtl_recon.integrations.libmtl.write_hashes
 
-writes anew for the LibMTL that it finds, leaving the other's column as it is.
+rewrites for the LibMTL that it finds, leaving the other's column unchanged.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ _DIGITS = 12  # of a hash
 
 
 def find(libmtl: ModuleType, name: str) -> Any:
-    """What LibMTL has under a dotted name (``weighting.GLS.backward``), None if it has not."""
+    """Return LibMTL's object with a dotted name (``weighting.GLS.backward``); None if missing."""
     found: Any = libmtl
     for part in name.split("."):
-        # Of a class only its own: what it inherits is another function.
+        # Of a class only its own members: an inherited one is another function.
         members = vars(found) if isinstance(found, type | ModuleType) else {}
         found = members.get(part)
     return found
 
 
 def versions_of(function: Any, name: str) -> frozenset[str]:
-    """The known LibMTLs in which the function of this name has this source.
+    """Return the known LibMTLs in which the function with this name has this source.
 
     Args:
-        function: LibMTL's, or ours in its place.
+        function: LibMTL's function, or the one that replaces it.
         name: Its dotted name in LibMTL, such as ``Trainer.train`` or ``weighting.GLS.backward``.
 
     Returns:
-        Some of ``pypi`` and ``main``; none for a function of an unknown version of LibMTL, a
+        A subset of ``pypi`` and ``main``; empty for a function of an unknown version of LibMTL, a
         script's own, or one whose source cannot be read.
     """
     found = source_hash(function)
@@ -55,16 +55,16 @@ def versions_of(function: Any, name: str) -> frozenset[str]:
 
 
 def is_in_all(name: str) -> bool:
-    """Whether every known LibMTL has a function of this dotted name."""
+    """Return whether every known LibMTL has a function with this dotted name."""
     return all(HASHES.get(name, (None,)))
 
 
 def is_one_of(architecture: Any, names: Mapping[str, Collection[str]]) -> bool:
-    """Whether a class is one of these of a known LibMTL's architectures, or is made of one.
+    """Return whether a class is, or derives from, one of these known LibMTL architectures.
 
     Args:
-        architecture: Anything.
-        names: The architectures' names, each with the versions of LibMTL in which it is meant.
+        architecture: Any object.
+        names: The architectures' names, each with the versions of LibMTL that count.
     """
     return any(
         names.get(parent.__name__, ())
@@ -76,19 +76,19 @@ def is_one_of(architecture: Any, names: Mapping[str, Collection[str]]) -> bool:
 
 
 def source_hash(function: Any) -> str | None:
-    """A hash of the source of a function, or of that of LibMTL which it stands in for.
+    """Return a hash of a function's source, or of the LibMTL function that it replaces.
 
-    Its indentation counts, since that tells what is in a loop. White space at the ends of lines,
-    empty lines and comments on lines of their own do not.
+    Its indentation counts, since it determines what is in a loop. White space at the ends of
+    lines, empty lines and comments on lines of their own do not.
 
     Returns:
-        None if it is no function, or its source cannot be read.
+        The hash; None if it is not a function, or its source cannot be read.
     """
     own = unpatched(function)
     if not isinstance(own, FunctionType):
         return None
     try:
-        # Of the code: of a function `inspect` would take the source of what it wraps.
+        # Of the code: for a function `inspect` would return the source of what it wraps.
         source = inspect.getsource(own.__code__)
     except (OSError, TypeError):
         return None
@@ -98,7 +98,7 @@ def source_hash(function: Any) -> str | None:
 
 
 def unpatched(function: Any) -> Any:
-    """What this package's functions stand in for; a script's own wrapper is left in its place."""
+    """Return what this package's functions replace; a script's own wrapper is kept."""
     while getattr(function, "__globals__", {}).get("__name__", "").partition(".")[0] == _OWN:
         if not hasattr(function, "__wrapped__"):
             break

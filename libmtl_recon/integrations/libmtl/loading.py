@@ -1,4 +1,4 @@
-"""``--load_path``: a checkpoint is loaded whole, or refused by what does not fit."""
+"""``--load_path``: load a checkpoint completely, or refuse it and name what does not fit."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _SHOWN = 5  # names of each kind; a network has hundreds
 
 
 def load_strictly(model: Any, given: str | os.PathLike[str]) -> str:
-    """Load a checkpoint into a model, wherever its tensors were saved.
+    """Load a checkpoint into a model, from whichever device its tensors were saved.
 
     Args:
-        model: LibMTL's.
+        model: LibMTL's model.
         given: The file, or a folder with a ``best.pt``.
 
     Returns:
@@ -31,8 +31,8 @@ def load_strictly(model: Any, given: str | os.PathLike[str]) -> str:
 
     Raises:
         UsageError: There is no such file.
-        ReconError: It is no checkpoint, or not one of this network; the message names what is
-            missing, what is not expected, and what has another shape.
+        ReconError: It is not a checkpoint, or not one of this network; the message names the
+            missing and unexpected keys, and those with another shape.
     """
     from libmtl_recon.splitting.torch_files import read_saved, refuse_other_numbers, state_dict_in
 
@@ -56,7 +56,7 @@ def load_strictly(model: Any, given: str | os.PathLike[str]) -> str:
 def _refuse_another_network(
     path: Path, own: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> None:
-    # A weighting's own parameters (UW's loss_scale) are the model's, not one of its modules'.
+    # A weighting's own parameters (UW's loss_scale) belong to the model, not to a submodule.
     missing = [name for name in own if name not in state and "." in name]
     unexpected = [name for name in state if name not in own and "." in name]
     other = [

@@ -1,4 +1,4 @@
-"""The packages that LibMTL needs and does not declare."""
+"""Packages that LibMTL needs and does not declare."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 
 from libmtl_recon.errors import ReconError, UsageError
 
-# Solvers that a weighting asks for by name, in its first step only.
+# Solvers that a weighting requests by name, in its first step only.
 _SOLVERS = {"UPGrad": "quadprog"}
 
 
 class MissingPackagesError(ReconError, ImportError):
-    """LibMTL cannot be imported, for want of packages that it does not declare."""
+    """LibMTL cannot be imported because packages that it does not declare are missing."""
 
 
 def explain_failed_import(libmtl: ModuleType, error: ModuleNotFoundError) -> None:
-    """Say which packages are missing, all of them at once; do nothing if that is not the reason.
+    """Raise an error that names all missing packages; do nothing if that is not the reason.
 
     Args:
         libmtl: LibMTL's module, whose import failed.
-        error: With this.
+        error: The error of the import.
 
     Raises:
         MissingPackagesError: Packages are missing.
@@ -42,10 +42,10 @@ def explain_failed_import(libmtl: ModuleType, error: ModuleNotFoundError) -> Non
 
 
 def missing_packages(folders: list[Path]) -> list[str]:
-    """The packages that the modules of these folders import at their top, and that there are not.
+    """Return the missing packages among those that the folders' modules import at top level.
 
     Args:
-        folders: A package's.
+        folders: Those of a package.
     """
     names = {
         name.partition(".")[0]
@@ -77,7 +77,7 @@ def refuse_missing_solver(weighting: Any) -> None:
         weighting: Its class.
 
     Raises:
-        UsageError: It is not.
+        UsageError: The solver is not installed.
     """
     solver = _SOLVERS.get(getattr(weighting, "__name__", ""))
     if solver is not None and importlib.util.find_spec(solver) is None:

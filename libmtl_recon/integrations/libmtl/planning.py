@@ -1,4 +1,4 @@
-"""How a script's Trainer would compute the Gramian of a step, found at its first step."""
+"""How a script's Trainer would compute the Gramian of a step, determined at its first step."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from libmtl_recon.integrations.libmtl.step.way import OF_GRADIENTS, OF_GRAMIANS
 
 @dataclass(frozen=True)
 class Planned:
-    """What a step of a weighting does about the tasks' gradients.
+    """How a step of a weighting obtains the tasks' gradients.
 
     Attributes:
-        weighting: Its name.
+        weighting: The weighting's name.
         tasks: T.
-        plan: How a Gramian is computed; None where there is none.
-        what: One sentence on when that is.
+        plan: How a Gramian is computed; None if there is none.
+        what: One sentence on when this applies.
     """
 
     weighting: str
@@ -40,7 +40,7 @@ class PlanningHook(TrainerHook):
     """Ends the run by ``StopRun`` at the first step of the first Trainer, before it is taken.
 
     Attributes:
-        found: What was found; None before that step.
+        found: The result; None before that step.
     """
 
     def __init__(self) -> None:

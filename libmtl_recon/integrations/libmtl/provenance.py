@@ -1,4 +1,4 @@
-"""Where a scoring run's profile comes from: what is written down of a run when it begins."""
+"""Provenance of a profile: what is recorded about a scoring run when it begins."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from libmtl_recon.integrations.libmtl.prepared_arguments import prepared_params
 
 
 def weighting_name(model: nn.Module) -> str:
-    """The weighting's class, which LibMTL mixes in as the model class's last base."""
+    """Return the weighting's class name; LibMTL mixes it in as the model class's last base."""
     return type(model).__bases__[-1].__name__
 
 
@@ -27,21 +27,21 @@ def _class_name(module: nn.Module) -> str:
 
 
 def _text(value: object) -> str:
-    """A text that can be written to a file, whatever bytes a command line had."""
+    """Return a text that can be written to a file, whatever bytes a command line had."""
     return str(value).encode("utf-8", "replace").decode()
 
 
 def provenance_of(trainer: Any, weighting: str, dataset: str | None) -> dict[str, Any]:
-    """What is known of a run that begins to be scored, as JSON has it.
+    """Return what is known about a run whose scoring begins, as JSON values.
 
     Args:
-        trainer: LibMTL's.
-        weighting: Its weighting's class.
-        dataset: The data set's name, where the user gave one.
+        trainer: LibMTL's Trainer.
+        weighting: The class name of its weighting.
+        dataset: The data set's name, if the user gave one.
 
     Returns:
-        Among the rest ``run``, which no other run has: by it a run is known wherever its profile
-        goes, into a sum of profiles too.
+        A dict that includes ``run``, unique to this run: it identifies the run wherever its
+        profile is used, also in a sum of profiles.
     """
     import LibMTL
 

@@ -1,4 +1,4 @@
-"""What ``--arch Recon`` needs of LibMTL's Trainer: the class over its base, and where it starts."""
+"""What ``--arch Recon`` needs from LibMTL's Trainer: the class over its base, and its start."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def build_over_base(
     encoder_class: Any,
     decoders: Any,
 ) -> None:
-    """Build Recon over its base, and load the network that ``--recon_from`` names."""
+    """Build Recon over its base, and load the network given by ``--recon_from``."""
     from libmtl_recon.integrations.libmtl import split_source
 
     load_path = getattr(trainer, "load_path", None)
@@ -46,7 +46,7 @@ def build_over_base(
 
 
 def split_optimizer_state(call: Call) -> None:
-    """Load the optimiser's state that lies beside the network of ``--recon_from``."""
+    """Load the optimiser's state stored next to the network of ``--recon_from``."""
     trainer = call.owner
     checkpoint = vars(trainer).pop(_START, None)
     if checkpoint is not None and checkpoint.optimizer is not None:
@@ -58,7 +58,7 @@ def split_optimizer_state(call: Call) -> None:
 
 
 def base_class(architecture: Any, arguments: Mapping[str, Any]) -> Any:
-    """The class that an architecture builds its network by: its own, or Recon's base.
+    """Return the class that an architecture builds its network with: its own, or Recon's base.
 
     Args:
         architecture: A class or, on the main branch, a name.
@@ -72,7 +72,7 @@ def base_class(architecture: Any, arguments: Mapping[str, Any]) -> Any:
 
 @contextmanager
 def _over(architecture: Any, base: str | None) -> Iterator[Any]:
-    """What to tell LibMTL's Trainer the architecture is."""
+    """Yield the architecture to pass to LibMTL's Trainer."""
     from LibMTL import architecture as offered
 
     from libmtl_recon.integrations.libmtl.architectures.recon import recon_over
@@ -82,7 +82,7 @@ def _over(architecture: Any, base: str | None) -> Iterator[Any]:
     elif not isinstance(architecture, str):  # LibMTL's release takes classes
         yield recon_over(base)
     else:
-        # The main branch looks names up in this module, in which no architecture has this one.
+        # The main branch looks names up in this module, which has no architecture of this name.
         name = f"Recon over {base}"
         vars(offered)[name] = recon_over(base)
         try:

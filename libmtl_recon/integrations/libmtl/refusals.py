@@ -1,4 +1,4 @@
-"""What LibMTL would train wrongly, or break on later, is refused before it trains."""
+"""Refuse, before training, what LibMTL would train wrongly or fail on later."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from libmtl_recon.integrations.libmtl.packages import refuse_missing_solver
 from libmtl_recon.integrations.libmtl.step.step import step_of
 from libmtl_recon.integrations.libmtl.wrapper import Call
 
-# LibMTL's weightings, by what they can train by. The others can by either.
+# LibMTL's weightings, by the gradients that they can train with. The others can use either.
 _BY_SHARED_GRADIENTS = frozenset(
     (
         "CAGrad",
@@ -32,19 +32,19 @@ _BY_SHARED_GRADIENTS = frozenset(
 )
 _BY_REPRESENTATIONS = frozenset(("GradDrop",))
 _BY_LOSSES = frozenset(("DWA", "EW", "ExcessMTL", "FAMO", "GLS", "RLW", "STCH", "UW"))
-# LibMTL's architectures that mix the tasks' representations of one input, by its versions.
+# LibMTL's architectures that mix the tasks' representations of one input, by version.
 _OF_ONE_INPUT = {"Cross_stitch": BOTH, "LTB": MAIN, "PLE": MAIN}
-# Those that want a number of experts for each task.
+# Those that need a number of experts per task.
 _WITH_EXPERTS = {"CGC": BOTH, "PLE": BOTH}
-# LibMTL's distributions of RLW, which it asks for in the first step only.
+# LibMTL's distributions for RLW, which it checks in the first step only.
 _DISTRIBUTIONS = ("Uniform", "Normal", "Dirichlet", "Bernoulli", "constrained_Bernoulli")
 
-# Models of which it was seen that their encoder trains.
+# Models whose encoder was seen to train.
 _reached: WeakSet[Any] = WeakSet()
 
 
 def check_weighting(call: Call) -> None:
-    """Refuse a Trainer a weighting that it would train wrongly, or not at all."""
+    """Refuse a weighting that the Trainer would train wrongly, or not at all."""
     given = call.arguments
     weight_args, rep_grad = given["kwargs"]["weight_args"], given["rep_grad"]
     refuse_impossible(given["weighting"], given["architecture"], weight_args, rep_grad=rep_grad)
@@ -54,7 +54,7 @@ def check_weighting(call: Call) -> None:
 
 
 def check_architecture(call: Call) -> None:
-    """Refuse a Trainer an architecture that it could not build."""
+    """Refuse an architecture that the Trainer could not build."""
     given = call.arguments
     tasks, arch_args = list(given["task_dict"]), given["kwargs"]["arch_args"]
     base = recon.base_class(given["architecture"], arch_args)
@@ -62,7 +62,7 @@ def check_architecture(call: Call) -> None:
 
 
 def check_own_weighting(call: Call) -> None:
-    """Have a weighting of ours look at its arguments."""
+    """Make a weighting of this package check its arguments."""
     given = call.arguments
     weighting = _weighting_class(given)
     if hasattr(weighting, "check_arguments"):
@@ -70,7 +70,7 @@ def check_own_weighting(call: Call) -> None:
 
 
 def check_loaders(call: Call) -> None:
-    """Refuse a Trainer data loaders that are not one for each task, where it needs those."""
+    """Refuse data loaders that are not one per task where the Trainer needs those."""
     if call.owner.multi_input:
         refuse_loaders(call.arguments["dataloaders"], call.owner.task_name)
 
@@ -79,11 +79,11 @@ def refuse_loaders(loaders: Any, tasks: Sequence[str]) -> None:
     """Refuse data loaders that are not one per task, as ``--multi_input`` needs them.
 
     Args:
-        loaders: What the script hands to ``train`` or ``test``.
+        loaders: The argument that the script passes to ``train`` or ``test``.
         tasks: The tasks' names.
 
     Raises:
-        UsageError: They are not.
+        UsageError: They are not one per task.
     """
     missing = [task for task in tasks if task not in loaders] if hasattr(loaders, "keys") else tasks
     if missing:
@@ -102,10 +102,10 @@ def refuse_weighting(weighting: Any, arguments: dict[str, Any], *, rep_grad: boo
     Args:
         weighting: Its class; None for LibMTL's names without one (MOML, FORUM, AutoLambda).
         arguments: Its ``weight_args``.
-        rep_grad: As the Trainer is given it.
+        rep_grad: As passed to the Trainer.
 
     Raises:
-        UsageError: It would.
+        UsageError: It would be refused or train wrongly.
     """
     if weighting is None:
         return
@@ -138,7 +138,7 @@ def refuse_weighting(weighting: Any, arguments: dict[str, Any], *, rep_grad: boo
 
 
 def known_backward(weighting: Any) -> str:
-    """Of which weighting of a known LibMTL a class has its ``backward``; empty if of none."""
+    """Return the known LibMTL weighting whose ``backward`` a class has; empty if none."""
     owner = next((one for one in weighting.__mro__ if "backward" in vars(one)), None)
     name = getattr(owner, "__name__", "")
     known = owner is not None and versions_of(vars(owner)["backward"], f"weighting.{name}.backward")
@@ -148,19 +148,19 @@ def known_backward(weighting: Any) -> str:
 def see_encoder_reached(
     proceed: Callable[..., Any], model: Any, /, losses: Any, **kwargs: Any
 ) -> Any:
-    """Refuse ``rep_grad`` for a script's own weighting that does not train the encoder by it.
+    """Refuse ``rep_grad`` for a script's own weighting that does not train the encoder with it.
 
     With it LibMTL cuts the graph at the representation, and a weighting that only calls
-    ``backward`` on a sum of losses trains the decoders alone. That is seen after its first step,
-    before the optimiser's.
+    ``backward`` on a sum of losses trains the decoders alone. This is detected after its first
+    step, before the optimiser's.
 
     Raises:
-        UsageError: No shared parameter has got a gradient.
+        UsageError: No shared parameter has a gradient.
     """
     if not model.rep_grad or model in _reached:
         return proceed(model, losses, **kwargs)
     shared = [parameter for parameter in model.get_share_params() if parameter.requires_grad]
-    # What has a gradient before tells nothing, and in a step without labels there is none.
+    # Existing gradients would hide it, and in a step without labels there is none.
     tells = step_of(model).present != [] and all(one.grad is None for one in shared)
     result = proceed(model, losses, **kwargs)
     if not tells:
@@ -192,10 +192,10 @@ def refuse_architecture(
         architecture: Its class.
         tasks: The tasks' names.
         arguments: Its ``arch_args``.
-        multi_input: As the Trainer is given it.
+        multi_input: As passed to the Trainer.
 
     Raises:
-        UsageError: It cannot.
+        UsageError: It cannot be built.
     """
     if multi_input and is_one_of(architecture, _OF_ONE_INPUT):
         raise UsageError(
@@ -218,7 +218,7 @@ def refuse_architecture(
 
 
 def _weighting_class(given: Mapping[str, Any]) -> Any:
-    """None for LibMTL's names without a class (MOML, FORUM, AutoLambda)."""
+    """Return the class; None for LibMTL's names without one (MOML, FORUM, AutoLambda)."""
     from LibMTL import weighting
 
     return named_class(weighting, given["weighting"])

@@ -1,4 +1,4 @@
-"""Other functions in the place of one model's methods, which copies of the model do not get."""
+"""Replace methods of one model by other functions, without affecting copies of the model."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 
 def replace(model: Any, **functions: Callable[..., Any]) -> None:
-    """Have a model, and no copy of it, call other functions instead of its methods.
+    """Make a model, but no copy of it, call other functions instead of its methods.
 
     Scripts copy models, and whole Trainers, at any time: for each fold, or at the best epoch. A
-    function that knows this model would have the copy train by the gradients of this one.
+    function bound to this model would make the copy train with the gradients of this one.
 
     Args:
         model: Any object with methods.
-        **functions: By the method's name.
+        **functions: The functions, by the method's name.
     """
     for name, function in functions.items():
         setattr(model, name, _Replaced(model, name, function))
@@ -35,6 +35,6 @@ class _Replaced:
         return self._function(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        # The copy of the model is there before what it holds.
+        # The copy of the model exists before the objects that it holds.
         copied = memo.get(id(self._model), self._model)
         return MethodType(getattr(type(copied), self._name), copied)

@@ -1,4 +1,4 @@
-"""Scoring: counting conflicts on LibMTL's model while any of its weightings trains it."""
+"""Scoring: count conflicts on LibMTL's model while any weighting trains it."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ from libmtl_recon.integrations.libmtl.shared_layers import layers_at, parameters
 from libmtl_recon.integrations.libmtl.step import SEVERAL_BATCHES, hands_over, step_of
 from libmtl_recon.integrations.libmtl.step.step import averaged, present_tasks
 
-# How often the device is waited for, to see that all gradients so far were finite.
+# Scored steps between two checks, which wait for the device, that all gradients were finite.
 _CHECK_EVERY = 50
 
 
 class ScoringHook(TrainerHook):
     """Counts the conflicts in every shared layer of one Trainer, in all its calls of ``train``.
 
-    The per-task gradients of a weighting that obtains them itself are read where it does
-    (``_compute_grad``), and training is not changed by it. For a weighting of losses, T backward
-    passes, one per task, take the place of the one through their sum: the same update up to
-    rounding. Where that cannot be (LibMTL's own plumbing, ``rep_grad``, a script's own weighting),
+    The per-task gradients of a weighting that computes them itself are read where it does so
+    (``_compute_grad``), which does not change training. For a loss weighting, T backward passes,
+    one per task, replace the one through the sum of the losses: the same update up to rounding.
+    Where that is not possible (LibMTL's own plumbing, ``rep_grad``, a script's own weighting),
     T extra passes are made before it.
 
     Args:
         schedule: Which steps to score, and when to end the run by ``StopRun``; a number ends it
-            after so many scored steps, None scores all.
+            after that many scored steps, None scores all.
         dataset: The data set's name for the provenance; by default the script's ``--dataset``,
-            else the script's name.
-        on_step: Told the number of scored steps after each.
-        on_built: Told the network's layers before the first step; may raise ``StopRun``.
+            or else the script's name.
+        on_step: Called with the number of scored steps after each.
+        on_built: Called with the network's layers before the first step; may raise ``StopRun``.
         trainer: Which Trainer to score, in the order in which the script builds them, from 1. A
-            later one that trains the same model counts with it.
-        on_other: Told, once, that another model trains, which is not scored.
+            later one that trains the same model is scored with it.
+        on_other: Called, once, if another model trains, which is not scored.
     """
 
-    on_every_rank = True  # what is counted is of all ranks, and each stops at the same step
+    on_every_rank = True  # counts cover all ranks, and each stops at the same step
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class ScoringHook(TrainerHook):
         self.missed = 0
         self.failed = False
         self.trainers = 0  # built so far
-        self.calls = 0  # of ``train``, of any of them
+        self.calls = 0  # of ``train``, by any Trainer
         self._number = trainer
         self._dataset = dataset
         self._on_step = on_step
@@ -83,11 +83,11 @@ class ScoringHook(TrainerHook):
 
     @property
     def attached(self) -> bool:
-        """Whether the Trainer that is to be scored was built."""
+        """Return whether the Trainer to score was built."""
         return self._counter is not None
 
     def profile(self) -> ConflictProfile | None:
-        """What was counted so far; None before the first step.
+        """Return the counts so far; None before the first step.
 
         Raises:
             ReconError: A gradient was not finite.
@@ -103,7 +103,7 @@ class ScoringHook(TrainerHook):
         return dataclasses.replace(profile, provenance={**self._provenance, **more})
 
     def built(self, trainer: Any) -> None:
-        """Begin to count on the model of the Trainer that is to be scored.
+        """Begin to count on the model of the Trainer to score.
 
         Raises:
             ReconError: The weighting or the network cannot be scored.
@@ -135,14 +135,14 @@ class ScoringHook(TrainerHook):
         self._watching = False
         self._seen = False
         self._present = list(range(len(model.task_name)))
-        # From here on, for a script's own Trainer may train without LibMTL's ``train``.
+        # Already here, since a script's own Trainer may train without LibMTL's ``train``.
         self._wrap()
 
     def training(self, trainer: Any) -> None:
-        """Count again, for a further call of ``train``.
+        """Resume counting for a further call of ``train``.
 
         Raises:
-            ReconError: Other layers train now than when scoring began.
+            ReconError: Other layers are trained now than when scoring began.
         """
         self.calls += 1
         if trainer is not self._trainer and trainer.model is not self._model:
@@ -150,13 +150,13 @@ class ScoringHook(TrainerHook):
                 self._told_of_other = True
                 self._on_other()
             return
-        self._unwrap()  # a call that ended by an exception has left it on
+        self._unwrap()  # a call that ended by an exception has left the wrapper in place
         self._refuse_changed(trainer.model)
-        self._model = trainer.model  # a copy, where a script went back to its best epoch
+        self._model = trainer.model  # a copy, if a script went back to its best epoch
         self._wrap()
 
     def trained(self, trainer: Any) -> None:
-        """Count no more.
+        """Stop counting.
 
         Raises:
             ReconError: A loss or a gradient was not finite.
@@ -178,7 +178,7 @@ class ScoringHook(TrainerHook):
             ) from error
 
     def _refuse_changed(self, model: Any) -> None:
-        """See that the columns of a gradient row are still those of the layers."""
+        """Check that the columns of a gradient row are still those of the layers."""
         before, now = self._shared, parameters_of(model)
         shapes = [shape for shape, _ in now]
         if shapes != [shape for shape, _ in before] or model.task_name != self._model.task_name:
@@ -206,13 +206,13 @@ class ScoringHook(TrainerHook):
 
         def _compute_grad(losses: Tensor, mode: str, rep_grad: bool = False) -> Any:
             gradients = compute(losses, mode, rep_grad)
-            # Counted at once: some weightings go on to change this matrix in place.
+            # Counted at once: some weightings change this matrix in place afterwards.
             if not rep_grad:
                 self.take_rows(step_of(model).of_all_ranks(gradients))
             return gradients
 
         def wrapped_backward(losses: Tensor, **kwargs: Any) -> Any:
-            # Known until the end of the step only.
+            # Known only until the end of the step.
             self._present = present = present_tasks(model)
             if not present:  # no sample has a label: such a step trains nothing
                 return backward(losses, **kwargs)
@@ -246,7 +246,7 @@ class ScoringHook(TrainerHook):
         step_of(model).calls.watched = self._may_split(model)
 
     def _splits(self, losses: Tensor) -> bool:
-        """Whether the losses' own backward passes will be one per task, if we ask for that."""
+        """Return whether the losses' own backward passes will be one per task, if requested."""
         model, step = self._model, step_of(self._model)
         if not self._may_split(model):
             return False
@@ -263,13 +263,13 @@ class ScoringHook(TrainerHook):
         return not self._seen
 
     def take_rows(self, rows: Tensor) -> None:
-        """Count one step's gradients, the first that are taken."""
+        """Count one step's gradients; only the first of each step."""
         if not self._seen:
             self._seen = True
             self._record(rows)
 
     def take_gramians(self, layers: Sequence[str], gramians: Tensor) -> None:
-        """Count one step's Gramians, the first that are taken."""
+        """Count one step's Gramians; only the first of each step."""
         if self._seen or self._counter is None:
             return
         self._seen = True
@@ -288,7 +288,7 @@ class ScoringHook(TrainerHook):
             self._counter.record(rows, self._present)
 
     def _watch_losses(self, losses: Tensor) -> None:
-        # As in the counter, what came after the first bad step is not asked about.
+        # As in the counter, steps after the first bad one are not checked.
         if self._counter is not None:
             fine = self._finite.all() & self._counter.finite
             finite = torch.isfinite(losses).to(fine.device)
@@ -329,7 +329,7 @@ class ScoringHook(TrainerHook):
 
     def _refuse_non_finite(self) -> None:
         # LibMTL keeps the losses in one vector, so that a NaN in one task's spreads to the
-        # gradients of all: the loss tells whose it was.
+        # gradients of all: the loss tells which task's it was.
         finite = self._finite.tolist()
         names = [repr(t) for t, fine in zip(self._model.task_name, finite, strict=True) if not fine]
         if names:

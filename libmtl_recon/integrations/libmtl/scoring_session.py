@@ -1,4 +1,4 @@
-"""One scoring of a script over a cache of profiles: the hook, the lock and the recovery file."""
+"""One scoring run of a script with a profile cache: the hook, the lock and the recovery file."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from libmtl_recon.profiles.scoring_lock import ScoringLock
 
 
 class ScoringSession:
-    """Scores one Trainer, unless another process is just doing so: that is waited for.
+    """Scores one Trainer; if another process is scoring the same, waits for it.
 
-    Until :meth:`end` what is scored is written down every minute; the lock is held until the
+    Until :meth:`end` the counts are written to a file every minute; the lock is held until the
     ``with`` block ends.
 
     Args:
-        cache: Where profiles are kept.
+        cache: The cache of profiles.
         schedule: Which steps to score.
-        say: Told what is waited for, and what cannot be written.
-        on_recovered: Told what was kept of a run of this network that was killed.
-        on_step: Told the number of scored steps after each.
-        on_other: Told, once, that another model trains, which is not scored.
+        say: Called with messages: what is waited for, and what cannot be written.
+        on_recovered: Called with what was saved of a killed run of this network.
+        on_step: Called with the number of scored steps after each.
+        on_other: Called, once, if another model trains, which is not scored.
         dataset: See :class:`~libmtl_recon.integrations.libmtl.scoring.ScoringHook`.
         trainer: See there.
 
     Attributes:
-        hook: For the run.
-        found: The profile that another process kept while this one waited for it; the run was
-            ended then before its first step.
+        hook: The hook to run the script with.
+        found: The profile that another process stored while this one waited for it; the run was
+            then ended before its first step.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ScoringSession:
         self._lock.release()
 
     def end(self) -> None:
-        """The run has ended by itself; what it scored is kept, or is not to be."""
+        """Mark the run as ended by itself: its counts are stored, or are not to be."""
         if self._recovery is not None:
             self._recovery.end()
 

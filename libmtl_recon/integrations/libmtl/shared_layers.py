@@ -1,4 +1,4 @@
-"""The layers that the tasks of a LibMTL model share, and where they are in a gradient row."""
+"""The layers that the tasks of a LibMTL model share, and their columns in a gradient row."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from libmtl_recon.conflicts.layers import Layer, layers_of, owned_parameters
 from libmtl_recon.errors import ReconError
 from libmtl_recon.gradients import columns
 
-# Their tasks have a network each, all of which LibMTL counts as shared.
+# Their tasks have one network each, all of which LibMTL counts as shared.
 COLUMNS = ("Cross_stitch", "LTB")
 
 
 def shared_layers(model: nn.Module) -> tuple[tuple[Layer, ...], Tensor | None]:
-    """The layers of the shared parameters, and which columns of a gradient row are theirs.
+    """Return the layers of the shared parameters, and their columns in a gradient row.
 
-    The columns are None if the rows consist of just the layers' parameters, in their order.
+    The columns are None if the rows consist of exactly the layers' parameters, in their order.
 
     Raises:
         ReconError: The architecture shares no layers.
@@ -49,12 +49,12 @@ def shared_layers(model: nn.Module) -> tuple[tuple[Layer, ...], Tensor | None]:
 
 
 def parameters_of(model: Any) -> list[tuple[tuple[int, ...], bool]]:
-    """Of each shared parameter the shape, and whether it trains."""
+    """Return each shared parameter's shape, and whether it is trained."""
     return [(tuple(p.shape), p.requires_grad) for p in model.get_share_params()]
 
 
 def layers_at(model: Any, places: Sequence[bool]) -> list[str]:
-    """The layers that hold these of the shared parameters."""
+    """Return the layers that hold the chosen shared parameters."""
     shared = list(model.get_share_params())
     wanted = {id(p) for p, chosen in zip(shared, places, strict=True) if chosen}
     found = owned_parameters(sharing_root(model, shared), shared)
@@ -62,10 +62,10 @@ def layers_at(model: Any, places: Sequence[bool]) -> list[str]:
 
 
 def sharing_root(model: nn.Module, shared: Collection[nn.Parameter]) -> nn.Module:
-    """The module to which layers' names are relative: the model's encoder, or the model.
+    """Return the module that layers' names are relative to: the model's encoder, or the model.
 
     Args:
-        model: LibMTL's.
+        model: LibMTL's model.
         shared: Its shared parameters. If its ``encoder`` holds them all, names are relative to it,
             and so the same as in the encoder alone.
     """

@@ -1,4 +1,4 @@
-"""The checkpoint that says how ``--arch Recon`` splits: of ``extract``, or of a flag of the run."""
+"""The checkpoint that describes how ``--arch Recon`` splits: of ``extract``, or of a flag."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ LOAD = "--load_path"
 START = "--recon_from"
 _SHOWN = 8  # names of layers; a network has hundreds
 
-# The checkpoint for which the next model is built, that of `extract`.
+# The checkpoint for which the next model is built; set by `extract`.
 _expected: list[Checkpoint] = []
 
 
 @dataclass(frozen=True)
 class SplitSource:
-    """How a network is to be split, and which checkpoint says so.
+    """How a network is to be split, and the checkpoint that describes it.
 
     Attributes:
         source: The flag and the file, for messages.
-        spec: What it says.
+        spec: The checkpoint's specification.
     """
 
     source: str
     spec: SplitSpec
 
     def __str__(self) -> str:
-        return f"as {self.source} says"  # where LibMTL prints the arguments of a run
+        return f"as {self.source} says"  # shown where LibMTL prints the arguments of a run
 
 
 @contextmanager
 def building_for(checkpoint: Checkpoint) -> Iterator[None]:
-    """Have the first model that a script builds be split as a checkpoint was."""
+    """Split the first model that a script builds in the block as a checkpoint was split."""
     _expected.append(checkpoint)
     try:
         yield
@@ -50,15 +50,15 @@ def building_for(checkpoint: Checkpoint) -> Iterator[None]:
 
 
 def model_built() -> None:
-    """The model of :func:`building_for` was built; the next ones are the script's affair."""
+    """End :func:`building_for` for its first model; the script decides about the next ones."""
     _expected.clear()
 
 
 def split_source(load_path: Any, start: Any) -> SplitSource | None:
-    """What says how a run's network is to be split; None if no checkpoint does.
+    """Return the description of how a run's network is split; None if no checkpoint has one.
 
     Args:
-        load_path: That of a Trainer, or None.
+        load_path: The Trainer's ``load_path``, or None.
         start: The file of ``--recon_from``, or None.
 
     Raises:
@@ -72,14 +72,14 @@ def split_source(load_path: Any, start: Any) -> SplitSource | None:
 
 
 def refuse_unsaid(load_path: Any, start: Any) -> None:
-    """Refuse a checkpoint that does not say how its network was split, where no flags do either.
+    """Refuse a checkpoint of a split network without a description of the split or flags for it.
 
     Args:
         load_path: See :func:`split_source`.
         start: See there.
 
     Raises:
-        ReconError: It is of a split network, and does not say how that was split.
+        ReconError: It is of a split network, and does not describe how that was split.
     """
     checkpoint = _checkpoint(load_path, start)
     if checkpoint is not None and checkpoint.unsaid:
@@ -87,7 +87,7 @@ def refuse_unsaid(load_path: Any, start: Any) -> None:
 
 
 def unsaid(checkpoint: Checkpoint) -> ReconError:
-    """The error about a checkpoint of a split network that does not say how that was split."""
+    """Return the error about a checkpoint of a split network without a description."""
     names = checkpoint.unsaid
     if all(f"{name}.".startswith("encoder.") for name in names):
         names = [name.removeprefix("encoder").removeprefix(".") or ROOT for name in names]
@@ -110,10 +110,10 @@ def _checkpoint(load_path: Any, start: Any) -> Checkpoint | None:
 
 
 def checkpoint_file(given: str | os.PathLike[str]) -> str:
-    """The file that is loaded for a ``load_path``, which may be a folder with a ``best.pt``.
+    """Return the file to load for a ``load_path``, which may be a folder with a ``best.pt``.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is no such file.
     """
     from libmtl_recon.files import is_file, is_folder
 
@@ -129,7 +129,7 @@ def checkpoint_file(given: str | os.PathLike[str]) -> str:
 
 
 def loads_models() -> bool:
-    """Whether ``--load_path`` is LibMTL's own flag, as of its main branch."""
+    """Return whether ``--load_path`` is LibMTL's own flag, as on its main branch."""
     from libmtl_recon.integrations.libmtl.features import detect
 
     libmtl = sys.modules.get("LibMTL")
@@ -137,7 +137,7 @@ def loads_models() -> bool:
 
 
 def refuse_plain(split: SplitSource, architecture: str) -> None:
-    """Refuse the checkpoint of a split network to an architecture that splits nothing.
+    """Refuse the checkpoint of a split network for an architecture that splits nothing.
 
     Raises:
         ReconError: Always.
@@ -152,10 +152,10 @@ def refuse_plain(split: SplitSource, architecture: str) -> None:
 
 
 def refuse_unloaded(split: SplitSource, load_path: Any) -> None:
-    """Refuse to build a network as ``--load_path`` says, of which the Trainer is told nothing.
+    """Refuse to build a network from a ``--load_path`` that is not passed to the Trainer.
 
     Raises:
-        UsageError: It is so.
+        UsageError: The Trainer is not given it.
     """
     if split.source.startswith(f"{LOAD} ") and load_path is None:
         raise UsageError(
@@ -167,6 +167,6 @@ def refuse_unloaded(split: SplitSource, load_path: Any) -> None:
 
 
 def shorten(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """Return the first few names, and the number of further ones."""
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -62,7 +62,7 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
     from libmtl_recon.weighting.gradops_log import check_log
     from libmtl_recon.weighting.gradops_tensorboard import check_tensorboard
 
-    # A script may make its arguments by another parser, which does not know our flags.
+    # A script may create its arguments with another parser, which does not know our flags.
     alpha = getattr(params, "gradops_alpha", DEFAULT_ALPHA)
     check_alpha("--gradops_alpha", alpha)
     found: dict[str, Any] = {"gradops_alpha": alpha}

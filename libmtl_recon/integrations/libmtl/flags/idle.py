@@ -18,8 +18,8 @@ _logger = logging.getLogger(__name__)
 # The flag and the method's name without which one of our flags has no effect, by its dest.
 _owners: dict[str, tuple[str, str]] = {}
 _libmtls: set[str] = set()  # dests
-# Of which `prepare_args` makes arguments, in one of the two LibMTLs or both. What a script reads
-# by itself (--seed, --rep_grad) is not among them, nor a flag of a LibMTL that we do not know.
+# Those that `prepare_args` turns into arguments, in one of the two LibMTLs or both. Flags that a
+# script reads itself (--seed, --rep_grad) are not among them, nor flags of an unknown LibMTL.
 _OF_METHODS = """
     lr momentum weight_decay step_size gamma
     T dist mgda_gn beta alpha leak calpha rescale GradVac_beta GradVac_group_type
@@ -120,7 +120,7 @@ def idle_line(
     reasons: dict[str, list[str]] = {}
     chosen = {"--weighting": params.weighting, "--arch": params.arch}
     for dest, flag in given.items():
-        # A script may make its arguments by another parser, which does not know our flags.
+        # A script may create its arguments with another parser, which does not know our flags.
         if not hasattr(params, dest):
             continue
         chooser, method = _owners.get(dest, ("", ""))

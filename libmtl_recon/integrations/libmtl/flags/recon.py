@@ -12,7 +12,7 @@ from libmtl_recon.files import is_file
 
 _WAYS = "; ".join(f"{name}: {what}" for name, what in SELECTIONS.items())
 HOME = "libmtl_recon.integrations.libmtl.architectures.recon"
-# What `values` makes beside what there are flags for.
+# What `values` returns in addition to the values of flags.
 MADE = ("recon_split",)
 # The severity of Appendix B.1 of the Recon paper, for a ResNet18.
 DEFAULT_S = -0.1
@@ -104,7 +104,7 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
     split = _split(params)
     if split is not None:
         return _as_saved(split, params)
-    # A script may make its arguments by another parser, which does not know our flags.
+    # A script may create its arguments with another parser, which does not know our flags.
     wanted = getattr(params, "recon_k", None)
     severity = getattr(params, "recon_s", DEFAULT_S)
     if wanted is None:
@@ -201,7 +201,7 @@ def refuse_idle(params: Any) -> None:
     """Refuse a trained network for an architecture that does not use it.
 
     Raises:
-        UsageError: It is given.
+        UsageError: One is given.
     """
     start = getattr(params, "recon_from", None)
     if start is not None:

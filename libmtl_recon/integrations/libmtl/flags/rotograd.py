@@ -10,10 +10,10 @@ from typing import Any
 from libmtl_recon.errors import UsageError, naming
 
 HOME = "libmtl_recon.integrations.libmtl.weightings.rotograd"
-# Of the rotations' Adam: the lower one of this and half the network's.
+# The default rate of the rotations' Adam: the lower of this and half the network's.
 DEFAULT_LR = 5e-4
 DEFAULT_DECAY = 0.9999
-# The defaults of those that RotoGradSettings checks.
+# The defaults of the values that RotoGradSettings checks.
 _SETTINGS: dict[str, Any] = {
     "mode": "full",
     "burn_in": 20,
@@ -96,7 +96,7 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
     """
     from libmtl_recon.weighting.rotograd_settings import RotoGradSettings
 
-    # A script may make its arguments by another parser, which does not know our flags.
+    # A script may create its arguments with another parser, which does not know our flags.
     settings = {
         name: getattr(params, f"rotograd_{name}", default) for name, default in _SETTINGS.items()
     }
@@ -104,8 +104,8 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
         RotoGradSettings(**settings)
     found = {f"rotograd_{name}": value for name, value in settings.items()}
     lr = getattr(params, "rotograd_lr", None)
-    # Of a rate that is not known, or that is yet to be warmed up, nothing follows. Whatever it is
-    # comes before the training, when the rates of all its epochs are known.
+    # A rate that is not known, or is still to be warmed up, cannot be compared here. Any rate is
+    # compared before the training, when the rates of all its epochs are known.
     known: Any = getattr(params, "lr", None)
     network = float(known) if _is_positive(known) else math.inf
     found["rotograd_lr"] = min(DEFAULT_LR, network / 2) if lr is None else lr

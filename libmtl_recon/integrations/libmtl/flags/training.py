@@ -70,7 +70,7 @@ def _way(params: argparse.Namespace) -> str:
 
 
 def _precision(params: argparse.Namespace) -> str | None:
-    # A script may make its arguments by another parser, which does not know our flags.
+    # A script may create its arguments with another parser, which does not know our flags.
     precision = getattr(params, "recon_amp", None)
     if precision in (None, "off"):
         return None

@@ -1,1 +1,1 @@
-"""Missing labels in LibMTL's training: losses, scores and steps of the tasks that have some."""
+"""Missing labels in LibMTL's training: losses, scores and steps of tasks that have labels."""

@@ -19,7 +19,7 @@ def of_labelled(
 ) -> Any:
     """Leave samples without a label out of ``_compute_loss``.
 
-    Where all samples lack a task's label, its loss is NaN, without a graph, and the step to come
+    Where all samples lack a task's label, its loss is NaN, without a graph, and the following step
     is one of the other tasks.
     """
     if trainer.multi_input:
@@ -79,7 +79,7 @@ def _note(trainer: Any, absent: dict[int, None]) -> None:
 
 @contextmanager
 def _only(trainer: Any, tasks: Sequence[str]) -> Iterator[None]:
-    """Have the Trainer know of these tasks only."""
+    """Show the Trainer these tasks only."""
     everything = trainer.task_name
     trainer.task_name, trainer.task_num = list(tasks), len(tasks)
     try:

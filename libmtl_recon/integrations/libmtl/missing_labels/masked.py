@@ -1,4 +1,4 @@
-"""A label that says whether it is there."""
+"""A label together with whether it is present."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Masked(NamedTuple):
     A data set returns one for a sample, and PyTorch's own collation makes one for the batch.
 
     Attributes:
-        label: The label. Where it is missing: anything of the same shape and dtype, which nobody
-            looks at.
-        present: Whether the sample has it, a bool; for a batch of B samples, ``[B]``.
+        label: The label. Where it is missing: any value of the same shape and dtype, which is
+            ignored.
+        present: Whether the sample has the label, a bool; for a batch of B samples, ``[B]``.
 
     Example:
         >>> from torch.utils.data import default_collate
@@ -30,8 +30,8 @@ class Masked(NamedTuple):
     def to(self, *args: Any, **kwargs: Any) -> Masked:
         """Move the label as ``Tensor.to`` would.
 
-        ``present`` stays where it is, on the CPU as a rule: it decides what is computed, and
-        asking a GPU for it would mean waiting for it.
+        ``present`` stays on its device, usually the CPU: it decides what is computed, and reading
+        it from a GPU would mean waiting for the GPU.
         """
         return Masked(_move(self.label, lambda tensor: tensor.to(*args, **kwargs)), self.present)
 
@@ -41,6 +41,6 @@ def _move(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
         return {key: _move(item, move) for key, item in value.items()}
     if isinstance(value, list | tuple):
         items = [_move(item, move) for item in value]
-        # Named tuples take their items one by one.
+        # Named tuples take their items as separate arguments.
         return getattr(type(value), "_make", type(value))(items)
     return move(value) if hasattr(value, "to") else value

@@ -9,13 +9,14 @@ from libmtl_recon.integrations.libmtl.missing_labels.rows import labelled_rows, 
 
 
 def labelled(task: str, prediction: Any, label: Any) -> tuple[Any, Any] | None:
-    """A batch's predictions and labels of one task, for the samples that have a label.
+    """Return a batch's predictions and labels of one task for the samples that have a label.
 
     Returns:
-        The two, which are the very same objects if no label is missing; None if all are.
+        Both, as the very same objects if no label is missing; None if all are missing.
 
     Raises:
-        ReconError: Some are missing, and it cannot be told which prediction is of which sample.
+        ReconError: Some are missing, and it cannot be determined which prediction belongs to
+            which sample.
     """
     found = labelled_rows(label)
     content = label.label if isinstance(label, Masked) else label

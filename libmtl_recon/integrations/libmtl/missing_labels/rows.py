@@ -1,4 +1,4 @@
-"""Which samples of a batch have a label, and their part of a prediction."""
+"""Find the samples of a batch that have a label, and select their part of a prediction."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from libmtl_recon.integrations.libmtl.missing_labels.masked import Masked
 
 
 def labelled_rows(label: Any) -> tuple[int, Tensor] | None:
-    """The samples that have a label.
+    """Return the places of the samples that have a label.
 
-    A sample lacks one where :attr:`Masked.present` says so, and where all entries of a label of
-    floating dtype are NaN. A label that is NaN in some entries (pixels, attributes) is there.
+    A sample's label is missing where :attr:`Masked.present` is false, and where all entries of a
+    label of floating dtype are NaN. A label with NaN in only some entries (pixels, attributes) is
+    present.
 
     Args:
-        label: One task's labels of a batch: anything; only a :class:`Masked` and a tensor
+        label: One task's labels of a batch, of any type; only a :class:`Masked` and a tensor
             ``[B, ...]`` of floating dtype can lack some.
 
     Returns:
         The number of samples B and the places ``[N]`` (int64, ascending) of those that have a
-        label; None if all have.
+        label; None if all have one.
 
     Raises:
-        ReconError: ``present`` is not one value a sample.
+        ReconError: ``present`` is not one value per sample.
     """
     masked = isinstance(label, Masked)
     content = label.label if masked else label
@@ -49,20 +50,20 @@ def labelled_rows(label: Any) -> tuple[int, Tensor] | None:
 
 
 def take_rows(value: Any, samples: int, rows: Tensor, what: str) -> Any:
-    """The part of a batch that belongs to some of its samples.
+    """Return the part of a batch that belongs to some of its samples.
 
     Args:
         value: A tensor ``[B, ...]``; a mapping, list or tuple of these; or a list or tuple of B
-            objects, one a sample.
+            objects, one per sample.
         samples: B.
         rows: The samples' places, int64 ``[N]``.
-        what: What the value is, for the message.
+        what: Description of the value for the message.
 
     Returns:
         The same kind of value, for N samples; with its graph.
 
     Raises:
-        ReconError: It cannot be told what belongs to which sample.
+        ReconError: It cannot be determined what belongs to which sample.
     """
     if isinstance(value, Tensor) and value.ndim > 0 and len(value) == samples:
         return value.index_select(0, rows.to(value.device))
@@ -107,12 +108,12 @@ def _mask(present: Any) -> Tensor:
 
 
 def _all_nan(label: Any) -> Tensor | None:
-    """The places of the samples whose entries are all NaN; None if there are none."""
+    """Return the places of the samples whose entries are all NaN; None if there are none."""
     if not isinstance(label, Tensor) or not label.is_floating_point() or label.ndim == 0:
         return None
     if label.numel() == 0:
         return None
-    # Most batches are done with one look at one entry a sample.
+    # For most batches it suffices to check one entry per sample.
     first = label[(slice(None),) + (0,) * (label.ndim - 1)]
     suspects = first.isnan().nonzero().flatten()
     if len(suspects) == 0:

@@ -1,4 +1,4 @@
-"""LibMTL's meter: metrics of the samples that have a label, NaN for a task of which none has."""
+"""LibMTL's meter: metrics over the samples that have a label, NaN for a task without labels."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from libmtl_recon.integrations.libmtl.wrapper import Call
 
 
 class NoScore(list[float]):
-    """The scores of a task of which no sample had a label: NaN for each metric."""
+    """The scores of a task without any labelled sample: NaN for each metric."""
 
 
 class _Pass:
-    """Which tasks had labels in one pass over the data."""
+    """The tasks that had labels in one pass over the data."""
 
     def __init__(self) -> None:
         self.labelled: set[str] = set()
@@ -26,7 +26,7 @@ class _Pass:
 
     @property
     def unscored(self) -> set[str]:
-        """The tasks that were asked for and never had a label."""
+        """Return the tasks that were asked for and never had a label."""
         return self.absent - self.labelled
 
 
@@ -41,7 +41,7 @@ def update_labelled(
     gts: Any,
     task_name: str | None = None,
 ) -> None:
-    """Update the metrics of each task by the samples that have its label."""
+    """Update the metrics of each task with the samples that have its label."""
     if task_name is not None:
         given = {task_name: (preds, gts)}
     else:
@@ -80,8 +80,8 @@ def forget_pass(call: Call) -> None:
 def compare_scored(
     proceed: Callable[..., Any], base_result: Any, new_result: Any, weight: Any
 ) -> Any:
-    """Compare two results by the tasks that were scored in both."""
-    # Else no epoch would be better than the first.
+    """Compare two results on the tasks that were scored in both."""
+    # Otherwise no epoch would be better than the first.
     scored = {
         task: scores
         for task, scores in base_result.items()

@@ -1,7 +1,7 @@
-"""A training step of those tasks only that have labels in the batch.
+"""A training step of only those tasks that have labels in the batch.
 
-To the weighting it looks as if the model had no other tasks: it is given their losses, finds
-their names and number, and of what it keeps from step to step that which belongs to them.
+The weighting runs as if the model had no other tasks: it is given their losses, reads their names
+and number, and of its state from step to step it sees the part that belongs to them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _GONE = object()
 def of_present_tasks(proceed: Callable[..., Any], model: Any, /, losses: Any, **kwargs: Any) -> Any:
     """Leave absent tasks out of a weighting's ``backward``.
 
-    What no present task reaches gets no gradient, so that the optimiser leaves it alone; if no
-    task is present, that is the whole model. The weights of absent tasks are NaN.
+    Parameters that no present task reaches get no gradient, so that the optimiser skips them; if
+    no task is present, these are all parameters. The weights of absent tasks are NaN.
     """
     step, tasks = step_of(model), model.task_num
     present = step.present
@@ -37,7 +37,7 @@ def of_present_tasks(proceed: Callable[..., Any], model: Any, /, losses: Any, **
             with _overlaid(model, shown) if shown else nullcontext():
                 return proceed(model, losses, **kwargs)
         for parameter in model.parameters():
-            # LibMTL's main branch has zeroed them, and zeros would decay and gain momentum.
+            # LibMTL's main branch has zeroed them, and zeros would cause decay and momentum steps.
             parameter.grad = None
         if not present:
             return np.full(tasks, math.nan)
@@ -60,7 +60,7 @@ def _spread(weights: Any, present: Sequence[int], tasks: int) -> Any:
 
 @contextmanager
 def _only(model: Any, present: Sequence[int], losses: Tensor) -> Iterator[None]:
-    """Have the model's weighting know of the present tasks only."""
+    """Show the model's weighting the present tasks only."""
     own, kept, tasks = vars(model), kept_by(model), model.task_num
     names = [model.task_name[index] for index in present]
     places = torch.tensor(list(present), device=losses.device)
@@ -76,7 +76,7 @@ def _only(model: Any, present: Sequence[int], losses: Tensor) -> Iterator[None]:
     if model.rep_grad and isinstance(model.rep, dict):
         shown["rep"] = {name: model.rep[name] for name in names}
     if len(names) == 1 and hasattr(model, "_find_min_norm_element"):
-        # LibMTL's MGDA looks for it among pairs of gradients.
+        # LibMTL's MGDA looks for it in pairs of gradients.
         shown["_find_min_norm_element"] = lambda gradients: gradients.new_ones(1)
     after: dict[str, Any] = {}
     with _overlaid(model, shown):
@@ -90,7 +90,7 @@ def _only(model: Any, present: Sequence[int], losses: Tensor) -> Iterator[None]:
             whole[_cells(places, dimensions)] = part
             own[name] = whole
     for name in kept.arrays:
-        # A copy, for the old one may be in what `backward` returned.
+        # A copy, because the old one may be in the result of `backward`.
         own[name] = full[name].copy()
         own[name][list(present)] = after[name]
 
@@ -101,7 +101,7 @@ def _cells(places: Tensor, dimensions: int) -> tuple[Tensor, ...]:
 
 @contextmanager
 def _overlaid(model: Any, shown: dict[str, Any]) -> Iterator[None]:
-    """Put these attributes before the model's own, also before its parameters."""
+    """Make these attributes hide the model's own, including its parameters."""
     own = vars(model)
     hidden = {name: own.get(name, _GONE) for name in shown}
     _put(own, shown)
@@ -120,10 +120,10 @@ def _put(own: dict[str, Any], values: dict[str, Any]) -> None:
 
 
 def _history(model: Any, losses: Tensor, present: Sequence[int]) -> dict[str, Any]:
-    """The present tasks' mean training losses, if they differ from what the Trainer has noted.
+    """Return the present tasks' mean training losses, if they differ from the Trainer's record.
 
-    In an epoch in which a task had no label its mean is NaN. What is shown instead is the last
-    mean before, else the first after, else (no label until now) this step's loss.
+    In an epoch in which a task had no label its mean is NaN. It is replaced by the last mean
+    before, or else the first after, or else (no label until now) this step's loss.
     """
     noted: NDArray[np.float64] | None = getattr(model, _HISTORY, None)
     past = getattr(model, "epoch", 0)
@@ -144,7 +144,7 @@ def _filled(means: NDArray[np.float64], loss: float) -> NDArray[np.float64]:
     known = np.flatnonzero(~np.isnan(means))
     if len(known) == 0:
         return np.full_like(means, loss)
-    # For each epoch the last that is known up to it; before the first of them, that one.
+    # For each epoch the last mean known up to it; before the first mean, the first.
     last = np.searchsorted(known, np.arange(len(means)), side="right") - 1
     filled: NDArray[np.float64] = means[known[last.clip(min=0)]]
     return filled

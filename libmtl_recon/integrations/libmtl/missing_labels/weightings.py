@@ -1,4 +1,4 @@
-"""What LibMTL's weightings keep from step to step, and so which can go without a task for one."""
+"""State of LibMTL's weightings per task, and which of them can skip a task for one step."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from libmtl_recon.integrations.libmtl.patches import patch_status
 
 @dataclass(frozen=True)
 class Kept:
-    """What a weighting keeps for each task, in attributes of the model.
+    """State that a weighting keeps for each task, in attributes of the model.
 
     Attributes:
-        parameters: Trained, ``[T]``.
-        tensors: Running values, and how many of their first dimensions count the tasks.
-        arrays: Values in NumPy, ``[T]``.
-        sized: Made for a number of tasks, and made anew if not there.
+        parameters: Trained parameters, ``[T]``.
+        tensors: Running values, with the number of their leading dimensions that index tasks.
+        arrays: NumPy arrays, ``[T]``.
+        sized: Created for a number of tasks, and created anew if missing.
     """
 
     parameters: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Kept:
 
 _SCALES = Kept(parameters=("loss_scale",))
 
-# The training losses of past epochs, which DWA and GradNorm read, are the Trainer's.
+# The training losses of past epochs, which DWA and GradNorm read, belong to the Trainer.
 _KEPT: dict[str, Kept] = {
     "Aligned_MTL": Kept(),
     "CAGrad": Kept(),
@@ -68,22 +68,22 @@ _OPT_IN = "takes_missing_labels"
 
 
 def weighting_of(model: Any) -> type:
-    """The weighting's class, which LibMTL mixes in as the model class's last base."""
+    """Return the weighting's class; LibMTL mixes it in as the model class's last base."""
     found: type = type(model).__bases__[-1]
     return found
 
 
 def kept_by(model: Any) -> Kept:
-    """What the model's weighting keeps; nothing, for one that looks after itself."""
+    """Return the state of the model's weighting; nothing for one that handles it itself."""
     weighting = weighting_of(model)
     return _KEPT.get(weighting.__name__, Kept()) if _is_libmtls(weighting) else Kept()
 
 
 def refuse_absent_task(trainer: Any, task: str) -> None:
-    """Refuse to train a step without a task, where the weighting would train wrongly.
+    """Refuse to train a step without a task where the weighting would train wrongly.
 
     Raises:
-        ReconError: It is such a weighting.
+        ReconError: The model has such a weighting.
     """
     weighting = weighting_of(trainer.model)
     name = bilevel_method_of(trainer) or weighting.__name__
@@ -108,11 +108,11 @@ def refuse_absent_task(trainer: Any, task: str) -> None:
 
 
 def _why_not_nash(trainer: Any) -> str:
-    """Why Nash_MTL cannot do without a task here; empty if it can.
+    """Return why Nash_MTL cannot skip a task here; empty if it can.
 
-    The bargaining solution is that of the tasks at hand. What it keeps stands in where there is
-    none; with ``--update_weights_every`` also in each step between two solutions, in which weights
-    out of several bargains, of several scales, would meet.
+    The bargaining solution is that of the tasks present. Where there is no solution, the stored
+    weights are used; with ``--update_weights_every`` also in each step between two solutions, in
+    which weights from several bargains, of different scales, would be mixed.
     """
     import LibMTL
 

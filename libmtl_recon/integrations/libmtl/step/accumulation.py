@@ -1,7 +1,7 @@
-"""Gradients add up over the ``backward`` calls before an optimiser's step, for every weighting.
+"""Accumulate gradients over the ``backward`` calls before an optimiser's step, for all weightings.
 
-A weighting of LibMTL writes over the shared parameters' gradients, or scales or clips them, as if
-there were none before its own: ``backward`` of several micro-batches would leave that of the last.
+LibMTL's weightings overwrite, scale or clip the shared parameters' gradients as if there were none
+before: after ``backward`` of several micro-batches only the last one's gradients would be left.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from libmtl_recon.integrations.libmtl.step.step import Step, step_of
 
-# They differentiate a weighted sum of losses, or of representations, and torch adds up.
+# They differentiate a weighted sum of losses, or of representations, and torch accumulates.
 _BY_THEMSELVES = frozenset(("DWA", "EW", "FAMO", "GLS", "RLW", "RotoGrad", "STCH", "UW"))
 # It divides its decoders' gradients.
 _DIVIDES = "MoDo"
@@ -21,7 +21,7 @@ _KNOWN = ("LibMTL.", "libmtl_recon.")
 
 
 def add_up(proceed: Callable[..., Any], model: Any, /, losses: Any, **kwargs: Any) -> Any:
-    """Have a weighting's ``backward`` add to the gradients that it finds."""
+    """Make a weighting's ``backward`` add to the existing gradients."""
     step = step_of(model)
     aside, zeroed = _written_over(model, step)
     if aside is None:
@@ -31,8 +31,8 @@ def add_up(proceed: Callable[..., Any], model: Any, /, losses: Any, **kwargs: An
 
 
 def _written_over(model: Any, step: Step) -> tuple[Sequence[Tensor] | None, Sequence[Tensor]]:
-    """The parameters whose gradients are to be put aside, and those whose are to be zero."""
-    if step.present is not None:  # what no present task reaches is to get none at all
+    """Return the parameters whose gradients to set aside, and those whose to zero."""
+    if step.present is not None:  # parameters that no present task reaches get no gradient
         return list(model.parameters()), ()
     weighting = type(model).__bases__[-1]
     known = weighting.__module__.startswith(_KNOWN)

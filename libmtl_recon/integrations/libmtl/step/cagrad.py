@@ -12,18 +12,18 @@ from torch import Tensor
 from libmtl_recon.integrations.libmtl.step.task_gradients import shared_gradients
 from libmtl_recon.weighting.cagrad import cagrad_step, radius_of, worst_combination
 
-# LibMTL's guard against a root of zero and against dividing by it.
+# LibMTL's guard against the root of zero and division by it.
 _TINY = 1e-8
-# How far from the simplex, and how far downhill a vertex of it may lie, where SciPy's solver, as
-# LibMTL calls it, has found a solution.
+# Tolerances for accepting the result of SciPy's solver as LibMTL calls it: distance from the
+# simplex, and descent towards one of its vertices.
 _ON_SIMPLEX, _SOLVED = 1e-6, 1e-2
 
 
 def backward(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
-    """CAGrad's update on the shared parameters; returns w on the simplex, ``[T]``.
+    """Compute CAGrad's update on the shared parameters; return w on the simplex, ``[T]``.
 
     Raises:
-        UsageError: ``rep_grad`` is on, or ``rescale`` is none of 0, 1, 2.
+        UsageError: ``rep_grad`` is on, or ``rescale`` is not 0, 1 or 2.
     """
     gradients = shared_gradients(self, losses)
     matrix, c = gradients.matrix, kwargs["calpha"]
@@ -34,13 +34,13 @@ def backward(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
 
 
 def libmtls_worst(gramian: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
-    """The w that LibMTL finds by SciPy's solver, which stops at a tolerance.
+    """Return the w that LibMTL finds with SciPy's solver, which stops at a tolerance.
 
-    Where gradients are large that stops at the start, or loses its way: there it is the exact one.
+    For large gradients that solver stops at the start or diverges: then the exact w is returned.
 
     Args:
-        gramian: ``[T, T]``, float64; it may hold NaN.
-        radius: How far the update may lie from the mean gradient.
+        gramian: ``[T, T]``, float64; it may contain NaN.
+        radius: Largest distance of the update from the mean gradient.
     """
     weights: NDArray[np.float64] = _minimise(gramian, radius)
     if _solves(gramian, radius, weights) or not np.isfinite(gramian).all():
@@ -49,12 +49,12 @@ def libmtls_worst(gramian: NDArray[np.float64], radius: float) -> NDArray[np.flo
 
 
 def _solves(gramian: NDArray[np.float64], radius: float, weights: NDArray[np.float64]) -> bool:
-    """Whether the weights lie on the simplex, and no vertex of it lies downhill from them."""
+    """Return whether the weights are on the simplex with no descent towards any vertex."""
     length = math.sqrt(max(float(weights @ gramian @ weights), 0.0))
     if abs(weights.sum() - 1) > _ON_SIMPLEX:
         return False
     if length == 0 or not math.isfinite(length):
-        return True  # there is nothing to go by
+        return True  # there is nothing to judge by
     slopes = gramian.mean(axis=1) + radius / length * (gramian @ weights)
     return bool(slopes.min() - weights @ slopes > -_SOLVED * np.abs(slopes).max())
 

@@ -1,4 +1,4 @@
-"""What the forward passes of a step called, noted for the Gramian of its losses."""
+"""Calls in the forward passes of a step, recorded for the Gramian of its losses."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from torch.utils._pytree import tree_leaves
 from libmtl_recon.gradients.calls import Calls, noted
 from libmtl_recon.integrations.libmtl.shared_layers import sharing_root
 
-# What tells one forward pass from another, as far as it matters to how gradients are computed.
+# The properties of a forward pass that matter to how gradients are computed.
 Kind = tuple[Any, ...]
 _MOST_KINDS = 256
 
 
 class ForwardCalls:
-    """One model's forward passes since its last step.
+    """Record of one model's forward passes since its last step.
 
-    Where rows turn out to be the better way, passes of the same kind are not noted again: a step of
-    a small network takes a few milliseconds, and looking at its graph one more.
+    Where rows turn out to be faster, passes of the same kind are not recorded again: a step of
+    a small network takes a few milliseconds, and inspecting its graph one more.
 
     Attributes:
-        wanted: Whether they are noted: where its weighting asks for the Gramian.
-        watched: Whether they are noted because somebody counts conflicts.
+        wanted: Whether calls are recorded because the weighting needs the Gramian.
+        watched: Whether calls are recorded because conflicts are counted.
     """
 
     def __init__(self) -> None:
@@ -38,11 +38,11 @@ class ForwardCalls:
 
     @contextmanager
     def noting(self, model: Any, arguments: Any) -> Iterator[None]:
-        """Inside the ``with`` block, note one forward pass of a model's shared layers.
+        """Record one forward pass of a model's shared layers inside the ``with`` block.
 
         Args:
-            model: LibMTL's.
-            arguments: Those of the pass.
+            model: LibMTL's model.
+            arguments: The arguments of the pass.
         """
         passes = model.task_num if model.multi_input else 1
         if self._passes.maxlen != passes:
@@ -58,14 +58,14 @@ class ForwardCalls:
             yield
 
     def store_from_now_on(self) -> None:
-        """Note no passes any more that are of the kinds of this step's."""
+        """Stop recording passes of the same kinds as this step's."""
         if len(self._stored) >= _MOST_KINDS:
             self._stored.clear()
         self._stored.update(self._kinds)
 
     @property
     def together(self) -> Calls | None:
-        """Those of all passes of the step; None where none was noted."""
+        """Return the calls of all passes of the step; None if none was recorded."""
         if len(self._passes) == 1:
             return self._passes[0]
         found = Calls()
@@ -74,7 +74,7 @@ class ForwardCalls:
         return found if self._passes else None
 
     def forget(self) -> None:
-        """Forget them, and with them the graph."""
+        """Forget the calls, and the graph with them."""
         self._passes.clear()
         self._kinds.clear()
 

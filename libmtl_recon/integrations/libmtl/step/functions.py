@@ -1,4 +1,4 @@
-"""What stands in for LibMTL's own functions of a training step."""
+"""Replacements of LibMTL's own functions of a training step."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from libmtl_recon.integrations.libmtl.step.step import assign_grad, step_of, tas
 from libmtl_recon.integrations.libmtl.step.unknown import of_unknown_weighting
 from libmtl_recon.integrations.libmtl.wrapper import hook_names
 
-# They draw three batches a step and hand all losses over at once, [3, T].
+# They draw three batches per step and pass all losses at once, [3, T].
 SEVERAL_BATCHES = {"MoDo": 3, "SDMGrad": 3}
 _OWN = "libmtl_recon."
 _KNOWN = ("LibMTL.", _OWN)
-# They clip gradients that would reach the parameters only after their end; ours do not.
+# They clip gradients that would reach the parameters only after they return; ours do not.
 _CLIPPING = frozenset(("Nash_MTL",))
 
 
 def split_losses(
     proceed: Callable[..., Any], trainer: Any, /, preds: Any, gts: Any, task_name: str | None = None
 ) -> Tensor:
-    """``Trainer._compute_loss`` that remembers one scalar per task."""
+    """Wrap ``Trainer._compute_loss``: remember one scalar per task."""
     step, batches = step_of(trainer.model), _batches(trainer.model)
     if trainer.multi_input:
         loss: Tensor = trainable(proceed(trainer, preds, gts, task_name), preds)
@@ -49,10 +49,10 @@ def split_losses(
 
 
 def trainable(loss: Tensor, prediction: Any) -> Tensor:
-    """A loss that can be differentiated, if its prediction can.
+    """Return a loss that can be differentiated, if its prediction can.
 
-    A loss may be a constant in some steps, such as one over no valid pixel. Its gradient is zero
-    then, also where all losses are constants.
+    A loss may be a constant in some steps, such as one over no valid pixel. Its gradient is then
+    zero, also where all losses are constants.
     """
     if loss.requires_grad or not torch.is_grad_enabled() or not _has_graph(prediction):
         return loss
@@ -68,7 +68,7 @@ def _has_graph(prediction: Any) -> bool:
 
 
 def note_calls(proceed: Callable[..., Any], model: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Note what a model's forward pass calls, if somebody will ask for the Gramian."""
+    """Record the calls of a model's forward pass, if the Gramian will be needed."""
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return proceed(model, *args, **kwargs)
     step = step_of(model)
@@ -80,7 +80,7 @@ def note_calls(proceed: Callable[..., Any], model: Any, /, *args: Any, **kwargs:
 
 
 def cut_graph(proceed: Callable[..., Any], model: Any, /, losses: Any, **kwargs: Any) -> Any:
-    """Give a weighting's ``backward`` losses without the graphs behind them."""
+    """Pass losses without their graphs to a weighting's ``backward``."""
     step = step_of(model)
     try:
         known = step.open(losses)
@@ -98,22 +98,22 @@ def cut_graph(proceed: Callable[..., Any], model: Any, /, losses: Any, **kwargs:
 
 
 def hands_over(model: Any) -> bool:
-    """Whether the model's weighting is given losses without the graphs behind them."""
+    """Return whether the model's weighting is given losses without their graphs."""
     return "cut-graph" in hook_names(type(model).backward) and _takes_a_cut_graph(
         _own_backward(model)
     )
 
 
 def compute_grad(self: Any, losses: Any, mode: str, rep_grad: bool = False) -> Any:
-    """The gradient of each task: ``[T, d]`` of the shared parameters.
+    """Compute the gradient of each task: ``[T, d]`` for the shared parameters.
 
     Args:
         self: LibMTL's model.
         losses: ``[T]``.
-        mode: ``backward`` adds to the gradients of the decoders and of all else that is not
-            shared; ``autograd`` leaves them, and the graph, alone.
-        rep_grad: The gradients of the representations instead: one tensor ``[T, ...]``, or a list
-            of T tensors if each task has a representation of its own.
+        mode: ``backward`` adds to the gradients of the decoders and of all other parameters that
+            are not shared; ``autograd`` leaves them, and the graph, unchanged.
+        rep_grad: Compute the gradients of the representations instead: one tensor ``[T, ...]``,
+            or a list of T tensors if each task has its own representation.
 
     Raises:
         ValueError: There is no such mode.
@@ -135,7 +135,7 @@ def compute_grad(self: Any, losses: Any, mode: str, rep_grad: bool = False) -> A
 def backward_new_grads(
     self: Any, batch_weight: Tensor, per_grads: Any = None, grads: Any = None
 ) -> None:
-    """Give the shared parameters the weighted sum of the tasks' gradients.
+    """Set the shared parameters' gradient to the weighted sum of the tasks' gradients.
 
     Args:
         self: LibMTL's model.
@@ -146,8 +146,8 @@ def backward_new_grads(
     if not self.rep_grad:
         reset_grad(self, batch_weight.to(grads) @ grads)
     elif isinstance(self.rep, dict):
-        # All at once: where the tasks have one representation, the encoder is walked once.
-        # One that has no graph is that of a frozen encoder.
+        # All at once: where the tasks have one representation, the encoder is traversed once.
+        # A representation without a graph is that of a frozen encoder.
         found = [
             (self.rep[task], w * g)
             for task, w, g in zip(self.task_name, batch_weight, per_grads, strict=True)
@@ -160,21 +160,21 @@ def backward_new_grads(
 
 
 def reset_grad(self: Any, new_grads: Tensor) -> None:
-    """Give the shared parameters a gradient ``[d]``, in the layout of the rows."""
-    # LibMTL's weightings, and ours, make it anew in each step; a script's own may keep it.
+    """Set the shared parameters' gradient ``[d]``, in the layout of the rows."""
+    # LibMTL's weightings, and ours, create it anew in each step; a script's own may keep it.
     kept = not type(self).__bases__[-1].__module__.startswith(_KNOWN)
     assign_grad(self, new_grads.clone() if kept else new_grads)
 
 
 def compute_grad_dim(self: Any) -> None:
-    """Note how many columns each shared parameter takes in a gradient, and all of them."""
+    """Store the number of gradient columns of each shared parameter, and of all."""
     self.grad_index = columns.widths(list(self.get_share_params()))
     self.grad_dim = sum(self.grad_index)
 
 
 @functools.lru_cache(maxsize=64)
 def _takes_a_cut_graph(weighting: Any) -> bool:
-    """Whether a ``backward`` is ours, or one of a known LibMTL that is content with losses."""
+    """Return whether a ``backward`` is ours, or a known LibMTL's that needs only the losses."""
     name = weighting.__qualname__.partition(".")[0]
     if weighting.__module__.startswith(_OWN):
         return True
@@ -184,7 +184,7 @@ def _takes_a_cut_graph(weighting: Any) -> bool:
 
 
 def _own_backward(model: Any) -> Any:
-    """The ``backward`` that the model's class, made by LibMTL, has from its weighting."""
+    """Return the ``backward`` that the model's class, made by LibMTL, has from its weighting."""
     return super(type(model), model).backward.__func__
 
 

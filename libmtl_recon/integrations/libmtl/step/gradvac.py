@@ -22,10 +22,10 @@ from libmtl_recon.weighting.gradvac import turned
 
 
 def make_release_backward(*, always: bool) -> Callable[..., NDArray[np.float64]]:
-    """The ``backward`` of the release's GradVac, whose one group is the whole model.
+    """Return the ``backward`` of the release's GradVac, whose one group is the whole model.
 
     Args:
-        always: Move the targets in every step; otherwise only where a gradient was turned.
+        always: Move the targets in every step; otherwise only where a gradient was changed.
     """
 
     def backward(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
@@ -43,10 +43,10 @@ def make_release_backward(*, always: bool) -> Callable[..., NDArray[np.float64]]
 
 
 def make_main_backward(guard: float) -> Callable[..., NDArray[np.float64]]:
-    """The ``backward`` of the main branch's GradVac, which knows groups of parameters.
+    """Return the ``backward`` of the main branch's GradVac, which has groups of parameters.
 
     Args:
-        guard: What is added where a length divides.
+        guard: The value added to a norm before dividing by it.
     """
 
     def backward(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
@@ -62,18 +62,18 @@ def make_main_backward(guard: float) -> Callable[..., NDArray[np.float64]]:
             matrices = layer_gramians(grouped, self.k_idx).cpu()
             weights = _weights(self, matrices, beta, guard)
             groups = zip(weights, grouped.split(self.k_idx, dim=1), matrices, strict=True)
-            # What belongs to no group is not turned.
+            # Columns in no group are left unchanged.
             rest = rows[:, sum(self.k_idx) :].sum(dim=0)
             self._reset_grad(torch.cat([*(combine(*group) for group in groups), rest]))
         self.step += 1
-        # LibMTL tells no weights, since there are several for a task.
+        # LibMTL returns no weights, since there are several per task.
         return np.ones(len(losses))
 
     return backward
 
 
 def _weights(model: Any, matrices: Tensor, beta: float, guard: float) -> Tensor:
-    """The weights ``[groups, T]`` for the groups' Gramians; moves the targets."""
+    """Return the weights ``[groups, T]`` for the groups' Gramians; move the targets."""
     targets = model.rho_T.permute(2, 0, 1).cpu()
     orders = draw_orders(matrices.shape[1], own=False)
     weights, moved = turned(matrices, targets, orders, beta, guard=guard)
@@ -82,10 +82,10 @@ def _weights(model: Any, matrices: Tensor, beta: float, guard: float) -> Tensor:
 
 
 def layer_widths(model: Any) -> list[int]:
-    """How many neighbouring columns of the gradients belong to each module.
+    """Return the number of neighbouring gradient columns of each module.
 
     Args:
-        model: LibMTL's.
+        model: LibMTL's model.
     """
     owners: dict[int, Any] = {}
     for module in model.modules():
@@ -104,13 +104,13 @@ def layer_widths(model: Any) -> list[int]:
 
 
 def init_rho(self: Any, group_type: int) -> None:
-    """Set the groups, and the cosines that are aimed at, to zeros ``[T, T, groups]``.
+    """Set the groups, and the target cosines to zeros ``[T, T, groups]``.
 
     Raises:
         UsageError: There is no such type.
     """
     if group_type == 0:
-        self.k_idx = [-1]  # LibMTL's word for all columns
+        self.k_idx = [-1]  # LibMTL's value for all columns
     elif group_type == 1:
         self.k_idx = layer_widths(self)
     elif group_type == 2:

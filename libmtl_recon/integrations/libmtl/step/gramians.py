@@ -1,7 +1,7 @@
 """UPGrad and FairGrad of LibMTL's main branch on the tasks' Gramian in float64.
 
-They know the gradients by their Gramian alone, which they take in the gradients' own dtype; there
-squares of long gradients are infinite, and those of short ones zero.
+They use the gradients only through their Gramian, which LibMTL computes in the gradients' own
+dtype; there the squares of large gradients overflow, and those of small ones underflow to zero.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from libmtl_recon.integrations.libmtl.step.task_gradients import loss_gramian, shared_gradients
 
-# Squared lengths beyond which FairGrad's solver does not find the way from its start.
+# Squared norms beyond which FairGrad's solver does not converge from its start.
 _SMALLEST, _LARGEST = 1e-12, 1e12
 
 
 def upgrad(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
-    """UPGrad's update, by LibMTL's own projections; returns the weights ``[T]``.
+    """Compute UPGrad's update with LibMTL's own projections; return the weights ``[T]``.
 
     Raises:
         UsageError: ``rep_grad`` is on.
@@ -37,7 +37,7 @@ def upgrad(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
 
 
 def fairgrad(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
-    """FairGrad's weights of the losses, ``[T]``; all parameters get the weighted losses' gradient.
+    """Compute FairGrad's loss weights ``[T]``; all parameters get the weighted losses' gradient.
 
     Raises:
         UsageError: ``rep_grad`` is on.
@@ -62,11 +62,12 @@ def fairgrad(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
 def _units(
     matrix: NDArray[np.float64], alpha: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What FairGrad's equations M w = w^(-1/α), and its weights, are divided and multiplied by.
+    """Return the scales by which FairGrad's equations M w = w^(-1/α), and its weights, are scaled.
 
-    Ones, so that the solver goes LibMTL's ways, where the squares of all gradients are of a size
-    that it can deal with. Else the equations are put in terms of each gradient's length, with w =
-    right v, so that they read left M right v = v^(-1/α) with lengths to powers between -1 and 1.
+    They are ones, so that the solver behaves as in LibMTL, if the squares of all gradients are of
+    a size that it can handle. Otherwise the equations are expressed in units of each gradient's
+    norm, with w = right v, so that they read left M right v = v^(-1/α) with norms to powers
+    between -1 and 1.
     """
     squares = matrix.diagonal()
     ones = np.ones_like(squares)

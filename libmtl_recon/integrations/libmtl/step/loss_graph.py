@@ -1,10 +1,10 @@
-"""How LibMTL makes one tensor of the tasks' losses, read off its graph.
+"""How LibMTL combines the tasks' losses into one tensor, determined from its graph.
 
 A task's scalar has its own task's graph behind it; an entry of LibMTL's tensor has those of all
-tasks, which each backward pass through it walks. Only what LibMTL itself does is recognised, by the
-nodes that autograd gives it: entries written into a vector, and batches of vectors stacked. Of any
-other tensor of losses nothing is claimed, and the weighting gets it as it is: the same gradients,
-by the longer way. An autograd that gave these nodes other names would make steps slower, not wrong.
+tasks, which each backward pass through it traverses. Only LibMTL's own operations are recognised,
+by their autograd nodes: entries written into a vector, and batches of vectors stacked. Any other
+tensor of losses is passed to the weighting unchanged: the same gradients, computed more slowly. If
+autograd gave these nodes other names, steps would be slower, not wrong.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def tops_of(losses: Tensor) -> list[Any]:
-    """The graph nodes of the batches' loss vectors: LibMTL's main branch stacks them."""
+    """Return the graph nodes of the batches' loss vectors: LibMTL's main branch stacks them."""
     node = losses.grad_fn
     if node is None:
         return []
@@ -28,11 +28,11 @@ def tops_of(losses: Tensor) -> list[Any]:
 
 
 def was_filled_with(node: Any, scalars: tuple[Tensor, ...]) -> bool:
-    """Whether a vector of losses was written, entry by entry, with just these scalars.
+    """Return whether a vector of losses was written, entry by entry, with exactly these scalars.
 
     Args:
-        node: The vector's.
-        scalars: In the order in which they would have been written.
+        node: The vector's node.
+        scalars: The scalars, in the order in which they would have been written.
     """
     for scalar in reversed(scalars):
         if not scalar.requires_grad:
@@ -48,7 +48,7 @@ def was_filled_with(node: Any, scalars: tuple[Tensor, ...]) -> bool:
 
 
 def _before_constants(node: Any) -> Any:
-    """Go back over entries that were written without a graph: the losses of absent tasks."""
+    """Return the node before entries that were written without a graph: absent tasks' losses."""
     while node is not None and node.name().endswith("CopySlices"):
         if node.next_functions[-1][0] is not None:
             return node

@@ -15,9 +15,9 @@ from libmtl_recon.integrations.libmtl.step.task_gradients import loss_gramian
 
 
 def backward(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[Any]:
-    """The gradient of the losses weighed by the bargaining solution; returns the weights ``[T]``.
+    """Compute the gradient of the losses weighted by the bargaining solution; return the weights.
 
-    All parameters get it, and that of the shared ones is clipped.
+    The weights are ``[T]``. All parameters get the gradient; that of the shared ones is clipped.
 
     Raises:
         UsageError: ``rep_grad`` is on.
@@ -37,7 +37,7 @@ def backward(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[Any]:
         found = self.prvs_alpha
     weights = torch.from_numpy(found).to(self.device, torch.float32)
     (weights * losses).sum().backward()
-    # What is clipped is the gradient of the whole step.
+    # The gradient of the whole step is clipped.
     step_of(self).back_propagate(self)
     if self.max_norm > 0:
         group = ranks()

@@ -15,10 +15,10 @@ from libmtl_recon.weighting.pcgrad import projected
 
 
 def make_backward(guard: float) -> Callable[..., NDArray[np.float64]]:
-    """PCGrad's ``backward``.
+    """Return PCGrad's ``backward``.
 
     Args:
-        guard: What this LibMTL adds to ‖gⱼ‖² where it divides.
+        guard: The value that this LibMTL adds to ‖gⱼ‖² where it divides.
     """
 
     def backward(self: Any, losses: Tensor, **_: Any) -> NDArray[np.float64]:

@@ -1,8 +1,8 @@
-"""The losses of a step, cut off from their graphs: a vector to weigh, and one scalar per task.
+"""The losses of a step, cut off from their graphs: a vector to weight, and one scalar per task.
 
-A weighting derives what it likes from the vector. What it differentiates is differentiated with
-respect to the vector, T numbers with a tiny graph; only then are the tasks' own scalars, each of
-which knows nothing of the other tasks' decoders.
+A weighting may compute anything from the vector. The result is first differentiated with respect
+to the vector, T numbers with a tiny graph; only then are the tasks' own scalars differentiated,
+each of which does not depend on the other tasks' decoders.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from libmtl_recon.gradients.rows import Root
 class SplitLosses:
     """One batch's losses.
 
-    Args:
         scalars: T scalar losses with their graphs.
-        dtype: The vector's.
+        dtype: The vector's dtype.
 
     Attributes:
         scalars: As given.
-        vector: ``[T]``, their values; a leaf that requires a gradient.
+        vector: ``[T]``, the scalars' values; a leaf that requires a gradient.
     """
 
     def __init__(self, scalars: Sequence[Tensor], dtype: torch.dtype | None = None) -> None:
@@ -34,10 +33,10 @@ class SplitLosses:
         self.vector = values.requires_grad_()
 
     def roots(self, factors: Tensor | None = None) -> list[Root]:
-        """What to differentiate for each task's own loss.
+        """Return what to differentiate for each task's own loss.
 
         Args:
-            factors: ``[T]``, what each is multiplied by; None: 1.
+            factors: ``[T]``, by which each loss is multiplied; None: 1.
         """
         if factors is None:
             return [([scalar] if scalar.requires_grad else [], None) for scalar in self.scalars]
@@ -47,12 +46,12 @@ class SplitLosses:
         ]
 
     def take_gradient(self) -> Tensor | None:
-        """The gradient ``[T]`` that the vector has got, if any; it has none afterwards."""
+        """Return the gradient ``[T]`` of the vector, if any, and remove it."""
         gradient, self.vector.grad = self.vector.grad, None
         return gradient
 
     def back_propagate(self, gradient: Tensor) -> None:
-        """Go on into the scalars with the vector's gradient ``[T]``."""
+        """Continue into the scalars with the vector's gradient ``[T]``."""
         reached = [root for root in self.roots(gradient) if root[0]]
         if reached:
             torch.autograd.backward(
@@ -62,11 +61,11 @@ class SplitLosses:
 
 
 def jacobian_of(losses: Tensor, batches: Sequence[SplitLosses], *, accumulate: bool) -> Tensor:
-    """How losses that were computed from the vectors depend on these.
+    """Compute the Jacobian of losses that were computed from the vectors.
 
     Args:
         losses: ``[T]``, whose graph ends in the batches' vectors and in other leaves.
-        batches: B of them.
+        batches: The B batches.
         accumulate: Add the other leaves' gradients (a weighting's own parameters) to their
             ``.grad``, as ``losses[t].backward()`` would.
 
@@ -94,7 +93,7 @@ def jacobian_of(losses: Tensor, batches: Sequence[SplitLosses], *, accumulate: b
 def derived_roots(
     losses: Tensor, batches: Sequence[SplitLosses], *, accumulate: bool
 ) -> list[Root]:
-    """What to differentiate for losses that were computed from the vectors.
+    """Return what to differentiate for losses that were computed from the vectors.
 
     Args:
         losses: See :func:`jacobian_of`.
@@ -104,7 +103,7 @@ def derived_roots(
     jacobian = jacobian_of(losses, batches, accumulate=accumulate)
     scalars = [scalar for batch in batches for scalar in batch.scalars]
     roots: list[Root] = []
-    # One look at T x T numbers, so that a task's loss is differentiated for itself alone.
+    # Inspects T x T numbers once, so that a task's loss is differentiated for itself alone.
     for factors, known in zip(jacobian, jacobian.tolist(), strict=True):
         used = [i for i, factor in enumerate(known) if factor != 0 and scalars[i].requires_grad]
         roots.append(([scalars[i] for i in used], [factors[i].to(scalars[i].dtype) for i in used]))

@@ -1,4 +1,4 @@
-"""What is known of a model's training step while it goes on."""
+"""State of a model's current training step."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from libmtl_recon.integrations.libmtl.step.split_losses import (
 )
 from libmtl_recon.integrations.libmtl.step.watcher import Watcher
 
-# For how many steps products are taken in float64 at once after one in which they had to be taken
-# again: what made that so (gradients that are nearly parallel, inputs far from zero) seldom ends.
+# Number of steps with products taken in float64 at once after a step that had to repeat them: the
+# reason (gradients that are nearly parallel, inputs far from zero) seldom goes away.
 _EXACT_STEPS = 50
 
 
 class Recorded(NamedTuple):
-    """What was noted of forward passes, and the T losses; None for one that is a constant."""
+    """Recorded calls of forward passes, and the T losses; None for one that is a constant."""
 
     record: Record
     losses: list[Tensor | None]
 
 
 class Step:
-    """One model's steps.
+    """State of one model's steps.
 
     Attributes:
         rows: The matrices of per-task gradients.
-        calls: What the forward passes called.
+        calls: The recorded calls of the forward passes.
         way: How Gramians are computed; see :func:`libmtl_recon.gradients.recording`.
         batches: While a weighting's ``backward`` runs: the batches' losses that it was given
             (three for MoDo and SDMGrad, else one); empty if the losses were not recognised.
@@ -71,31 +71,31 @@ class Step:
 
     @property
     def present(self) -> list[int] | None:
-        """The places of the tasks that have labels in this step; None if all have."""
+        """Return the places of the tasks that have labels in this step; None if all have."""
         if not self._absent:
             return None
         return [index for index in range(self._tasks) if index not in self._absent]
 
     def note_vector(self, vector: Tensor, scalars: list[Tensor], batches: int) -> None:
-        """Remember a vector of losses, for the ``backward`` that is to come.
+        """Remember a vector of losses for the following ``backward``.
 
         Args:
             vector: ``[T]``, filled with the scalars.
             scalars: The losses of the tasks.
-            batches: How many vectors make a step.
+            batches: The number of vectors per step.
         """
         self._vectors = [*self._vectors, (vector.grad_fn, tuple(scalars))][-batches:]
 
     def note_scalar(self, scalar: Tensor, wanted: int) -> None:
-        """Remember one task's loss (``multi_input``), ``wanted`` of which make a step."""
+        """Remember one task's loss (``multi_input``); a step consists of ``wanted`` of them."""
         self._scalars = [*self._scalars, scalar][-wanted:]
 
     def note_tasks(self, losses: Mapping[int, Tensor | None], tasks: int) -> None:
-        """Remember which tasks have labels in the step that is to come.
+        """Remember which tasks have labels in the following step.
 
         Args:
             losses: Some tasks' scalar losses by the tasks' places; None for a task without labels.
-            tasks: How many tasks there are.
+            tasks: The number of tasks.
         """
         self._tasks = tasks
         for index, loss in losses.items():
@@ -106,11 +106,11 @@ class Step:
                 self._labelled[index] = loss
 
     def note_part(self, whole: Tensor, part: Tensor) -> None:
-        """Remember that losses ``[T]`` are those of the present tasks, ``[P]``, in their places."""
+        """Remember that losses ``[T]`` contain those of the present tasks, ``[P]``."""
         self._part = whole.grad_fn, part
 
     def part_of(self, losses: Tensor) -> Tensor:
-        """The losses ``[P]`` of the present tasks, with as little graph as is known."""
+        """Return the losses ``[P]`` of the present tasks, with the smallest known graph."""
         present, tops = self.present or [], tops_of(losses)
         if len(tops) == 1 and self._part is not None and tops[0] is self._part[0]:
             return self._part[1]
@@ -123,19 +123,19 @@ class Step:
         return part
 
     def forget_tasks(self) -> None:
-        """Hold all tasks to be present again."""
+        """Treat all tasks as present again."""
         self._absent, self._labelled, self._part = set(), {}, None
 
     @contextmanager
     def added_up(self, shared: Sequence[Tensor], zeroed: Sequence[Tensor] = ()) -> Iterator[None]:
-        """Inside the ``with`` block, have a weighting find no gradients; then add its own to them.
+        """Hide gradients from a weighting inside the ``with`` block; then add its own to them.
 
-        What it hands out meanwhile takes the place of what else it has left in the shared
-        parameters, as it does in LibMTL.
+        Gradients that it assigns meanwhile replace any others that it has left in the shared
+        parameters, as in LibMTL.
 
         Args:
-            shared: The shared parameters, and all others that it may write over.
-            zeroed: Those whose gradients it changes without asking whether there are any.
+            shared: The shared parameters, and all others that it may overwrite.
+            zeroed: Those whose gradients it changes without checking whether there are any.
         """
         self.rows.begin()
         self._adding_up = True
@@ -147,14 +147,14 @@ class Step:
             self.rows.forget()
 
     def assign_grad(self, gradient: Tensor, shared: Sequence[Tensor]) -> None:
-        """Give the shared parameters a gradient ``[d]``; see :meth:`TaskRows.scatter`."""
+        """Set the shared parameters' gradient ``[d]``; see :meth:`TaskRows.scatter`."""
         own = gradient.clone() if self.rows.holds(gradient) else gradient
         self.rows.scatter(own, shared, overwrite=self._adding_up)
         if not self._adding_up:
-            self.rows.begin()  # nobody else tells where a step ends
+            self.rows.begin()  # nothing else marks the end of a step
 
     def open(self, losses: Any) -> bool:
-        """Recognise the losses that ``backward`` was given; whether that is so."""
+        """Recognise the losses that ``backward`` was given; return whether that succeeded."""
         self.rows.begin()
         tops = tops_of(losses) if isinstance(losses, Tensor) else []
         found = [self._behind(top, index, losses.shape[-1]) for index, top in enumerate(tops)]
@@ -167,7 +167,7 @@ class Step:
 
     @contextmanager
     def own_rows(self) -> Iterator[None]:
-        """Inside the ``with`` block, have rows be those of this rank's part of the batch."""
+        """Compute rows of this rank's part of the batch inside the ``with`` block."""
         self._own_rows = True
         try:
             yield
@@ -175,27 +175,27 @@ class Step:
             self._own_rows = False
 
     def averaged(self, rows: Tensor) -> Tensor:
-        """Put the mean over the ranks, if there are any, in the place of rows; returns them.
+        """Replace rows by their mean over the ranks, if there are any, and return them.
 
-        Inside of :meth:`own_rows` they are left alone.
+        Inside of :meth:`own_rows` they are unchanged.
         """
         return rows if self._own_rows else averaged(rows)
 
     def of_all_ranks(self, rows: Tensor) -> Tensor:
-        """The mean over the ranks of rows that a weighting has been given."""
+        """Return the mean over the ranks of rows that a weighting has been given."""
         return averaged(rows.clone()) if self._own_rows and ranks() is not None else rows
 
     def open_any(self, losses: Tensor) -> None:
-        """Recognise any losses ``[T]``, each with the graph that it has."""
+        """Recognise any losses ``[T]``, each with its own graph."""
         self.rows.begin()
         self.batches, self._given = [SplitLosses(list(losses), losses.dtype)], losses
 
     @contextmanager
     def watched(self, watcher: Watcher) -> Iterator[None]:
-        """Inside the ``with`` block, have losses that are weighed differentiated one per task.
+        """Differentiate weighted losses one per task inside the ``with`` block.
 
         Args:
-            watcher: Told of their gradients.
+            watcher: Called with their gradients.
         """
         self._watcher = watcher
         try:
@@ -204,10 +204,10 @@ class Step:
             self._watcher = None
 
     def recorded(self, model: Any) -> Recorded | None:
-        """What was noted of the forward passes, and the losses that they led to.
+        """Return the recorded calls of the forward passes, and the losses that they led to.
 
-        None where nothing was, and where the losses are not known one by one: a weighting was not
-        given those that :meth:`hand_over` has.
+        None if nothing was recorded, or if the losses are not known one by one: a weighting was
+        not given those that :meth:`hand_over` returns.
         """
         calls = self.calls.together
         handed_over = self._given is None and len(self.batches) == 1
@@ -227,10 +227,10 @@ class Step:
         return Recorded(record, [one if one.requires_grad else None for one in scalars])
 
     def planned(self, model: Any) -> tuple[Recorded, Plan] | None:
-        """The same and how the Gramian is to be computed; None also where rows are to be stored.
+        """Return the same and the plan for the Gramian; None also where rows are to be stored.
 
         Raises:
-            ReconError: By ``ghost``, where it cannot be.
+            ReconError: With ``ghost``, where it is not possible.
         """
         found = self.recorded(model)
         if found is None:
@@ -242,24 +242,24 @@ class Step:
             if self.way == "ghost":
                 raise
             plan = None
-        # Several ranks have the Gramian of rows, too, without any of them having all rows.
+        # Several ranks compute the Gramian of rows, too, without any of them having all rows.
         if plan is not None and (not plan.stored or (ranks() is not None and not plan.unsure)):
             return found, plan
-        # Whoever counts conflicts beside a pass of the losses' sum asks in each step.
+        # Counting conflicts in addition to a pass of the losses' sum needs it in each step.
         self._unsure = plan is not None and bool(plan.unsure)
-        # Of several ranks some may have seen parts of this length, and others not.
+        # Of several ranks only some may have seen parts of this length.
         if ranks() is None and self.present is None and not (self._unsure and self._watcher):
             self.calls.store_from_now_on()
         return None
 
     def jacobian(self, losses: Tensor, *, accumulate: bool) -> Tensor | None:
-        """How losses ``[T]`` depend on the one batch's, ``[T, T]``; None if they are these."""
+        """Return the Jacobian ``[T, T]`` of losses by the batch's losses; None if identical."""
         if losses is self.batches[0].vector:
             return None
         return jacobian_of(losses, self.batches, accumulate=accumulate)
 
     def note_gramian(self, record: Record) -> None:
-        """Note that the step's Gramian was computed, and tell the watcher, if there is one."""
+        """Record that the step's Gramian was computed, and pass it to the watcher, if any."""
         if self._exact_steps:
             self._exact_steps -= 1
         elif record.exact:
@@ -268,7 +268,7 @@ class Step:
             self._watcher.take_gramians(record.layers, record.layer_gramians)
 
     def back_propagate(self, model: Any) -> None:
-        """Go on into the tasks' graphs with the gradients that the vectors have got, if any."""
+        """Continue into the tasks' graphs with the gradients of the vectors, if any."""
         for batch in self.batches:
             gradient = batch.take_gradient()
             if gradient is None:
@@ -295,8 +295,8 @@ class Step:
         shared: Sequence[Tensor],
         watcher: Watcher,
     ) -> None:
-        # A factor that is not positive leaves no trace of a task's direction, or turns it round.
-        # What is not linear makes of the losses' sum another update than of each loss.
+        # A factor that is not positive erases a task's direction, or reverses it. A nonlinear
+        # function makes another update of the losses' sum than of each loss.
         if self._unsure or not bool((gradient > 0).all()):
             watcher.take_rows(
                 averaged(self.rows.fill(batch.roots(), shared, accumulate=False, retain_graph=True))
@@ -308,14 +308,14 @@ class Step:
         self.rows.scatter(rows.sum(dim=0), shared)
 
     def close(self) -> None:
-        """Forget the step, and with it the graphs."""
+        """Forget the step, and its graphs."""
         self.asked = False
         self.batches, self._given = [], None
         self._vectors, self._scalars = [], []
         self.calls.forget()
 
     def scalars_of(self, losses: Tensor) -> list[Tensor]:
-        """One scalar per task for losses ``[T]``, with as little graph as is known."""
+        """Return one scalar per task for losses ``[T]``, with the smallest known graph."""
         for batch in self.batches:
             if losses is batch.vector:
                 return list(batch.scalars)
@@ -324,7 +324,7 @@ class Step:
         return list(losses) if found is None else list(found)
 
     def roots(self, losses: Any, *, accumulate: bool) -> list[Root]:
-        """What to differentiate for each task of the losses that a weighting hands over."""
+        """Return what to differentiate for each task of the losses that a weighting passes."""
         self.asked = True
         for batch in self.batches:
             if losses is batch.vector:
@@ -336,7 +336,7 @@ class Step:
         return [([loss] if loss.requires_grad else [], None) for loss in losses]
 
     def hand_over(self) -> Tensor | list[Tensor]:
-        """What a weighting gets instead of LibMTL's losses: the vector, or three of them."""
+        """Return the replacement of LibMTL's losses: the vector, or three of them."""
         self._given = None
         vectors = [batch.vector for batch in self.batches]
         return vectors[0] if len(vectors) == 1 else vectors
@@ -353,7 +353,7 @@ _steps: WeakKeyDictionary[Any, Step] = WeakKeyDictionary()
 
 
 def step_of(model: Any) -> Step:
-    """The model's step."""
+    """Return the state of the model's step."""
     step = _steps.get(model)
     if step is None:
         step = _steps[model] = Step()
@@ -361,16 +361,16 @@ def step_of(model: Any) -> Step:
 
 
 def task_rows(model: Any, losses: Any, *, accumulate: bool = True) -> Tensor:
-    """The gradient of each task's loss with respect to the shared parameters.
+    """Compute the gradient of each task's loss with respect to the shared parameters.
 
     Args:
-        model: Has ``get_share_params``.
+        model: A model with ``get_share_params``.
         losses: ``[T]``, as the model's weighting was given them, or derived from these.
-        accumulate: Add the gradients of all else (decoders, task-specific layers) to their
-            ``.grad``; the graph is freed. Otherwise it is kept.
+        accumulate: Add the gradients of all other parameters (decoders, task-specific layers) to
+            their ``.grad``; the graph is freed. Otherwise it is kept.
 
     Returns:
-        ``[T, d]``, see :meth:`TaskRows.fill`; written again in the next step.
+        ``[T, d]``, see :meth:`TaskRows.fill`; overwritten in the next step.
 
     Raises:
         ReconError: The losses have no graph.
@@ -382,7 +382,7 @@ def task_rows(model: Any, losses: Any, *, accumulate: bool = True) -> Tensor:
 
 
 def averaged(rows: Tensor) -> Tensor:
-    """Put the mean over the ranks, if there are any, in the place of rows; returns them."""
+    """Replace rows by their mean over the ranks, if there are any, and return them."""
     group = ranks()
     if group is not None:
         with group.sending("rows"):
@@ -391,7 +391,7 @@ def averaged(rows: Tensor) -> Tensor:
 
 
 def task_roots(model: Any, losses: Any, *, accumulate: bool) -> list[Root]:
-    """What to differentiate for each task, with as little graph as is known.
+    """Return what to differentiate for each task, with the smallest known graph.
 
     Args:
         model: LibMTL's model.
@@ -410,28 +410,29 @@ def task_roots(model: Any, losses: Any, *, accumulate: bool) -> list[Root]:
 
 
 def assign_grad(model: Any, gradient: Tensor) -> None:
-    """Give the shared parameters a gradient ``[d]``; none to those that no task reached.
+    """Set the shared parameters' gradient ``[d]``; none for those that no task reached.
 
-    It is added to what they had before the model's ``backward``, as that of any backward pass.
+    It is added to their gradients from before the model's ``backward``, like that of any backward
+    pass.
     """
     step_of(model).assign_grad(gradient, list(model.get_share_params()))
 
 
 def task_scalars(model: Any, losses: Tensor) -> list[Tensor]:
-    """One scalar loss per task, each with the graph of its own task where that is known.
+    """Return one scalar loss per task, with the graph of its own task where that is known.
 
     Args:
         model: LibMTL's model.
-        losses: ``[T]``, as its ``backward`` is given them.
+        losses: ``[T]``, as passed to its ``backward``.
     """
     return step_of(model).scalars_of(losses)
 
 
 def present_tasks(model: Any) -> list[int]:
-    """The places, among all the model's tasks, of those that have labels in this step.
+    """Return the places, among all the model's tasks, of those with labels in this step.
 
-    While a weighting's ``backward`` runs, the losses that it is given, ``task_num`` and
-    ``task_name`` are those of these tasks only; this tells what it keeps for which of them.
+    While a weighting's ``backward`` runs, its losses, ``task_num`` and ``task_name`` are those of
+    these tasks only; this maps them to the places of its per-task state.
     """
     present = step_of(model).present
     return list(range(model.task_num)) if present is None else list(present)

@@ -1,4 +1,4 @@
-"""A step's task gradients, as far as weightings of their Gramian need them."""
+"""A step's task gradients, in the form that Gramian-based weightings need."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from libmtl_recon.gradients.exchange import gramian_of_mean
 from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
 from libmtl_recon.integrations.libmtl.step.step import Step, step_of
 
-# Why rows are kept where a task's gradient has several weights.
+# The reason for storing rows where a task's gradient has several weights.
 OF_GROUPS = "the weighting weighs each group of parameters by itself"
 _OWN = "libmtl_recon."
-# What a script's own weighting may have written anew, expecting to be asked.
+# Functions that a script's own weighting may have replaced, expecting them to be called.
 _PLUMBING = ("_compute_grad", "_get_grads", "_reset_grad")
 _OTHER_LOSSES = (
     "model.backward was given other losses than Trainer._compute_loss has returned in this step, "
@@ -33,23 +33,23 @@ class TaskGradients(Protocol):
 
     @property
     def matrix(self) -> Tensor:
-        """``[T, T]``, float64, on the CPU: their Gramian."""
+        """The Gramian ``[T, T]``, float64, on the CPU."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which they are."""
+        """The dtype of the gradients."""
 
     def hand_out(self, weights: Tensor) -> None:
-        """Give the shared parameters the weighted sum: weights ``[T]`` in float64, on the CPU."""
+        """Set the shared gradient to the weighted sum; weights ``[T]``, float64, on the CPU."""
 
 
 @dataclass(frozen=True)
 class StoredGradients:
-    """The rows ``[T, d]`` themselves. Decoders have their gradients already.
+    """The stored rows ``[T, d]``. Decoders have their gradients already.
 
     Attributes:
-        rows: As they are.
-        matrix: ``[T, T]``, float64, on the CPU: their Gramian.
+        rows: The rows.
+        matrix: Their Gramian ``[T, T]``, float64, on the CPU.
     """
 
     model: Any
@@ -58,17 +58,17 @@ class StoredGradients:
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which the rows are."""
+        """The dtype of the rows."""
         return self.rows.dtype
 
     def hand_out(self, weights: Tensor) -> None:
-        """Give the shared parameters the weighted sum of the rows."""
+        """Set the shared parameters' gradient to the weighted sum of the rows."""
         self.model._reset_grad(combine(weights, self.rows, self.matrix))
 
 
 @dataclass(frozen=True)
 class RecordedGradients:
-    """What was noted of a forward pass, and the Gramian; everything is handed out at once."""
+    """Recorded calls of a forward pass, and the Gramian; all gradients are assigned at once."""
 
     record: Record
     jacobian: Tensor | None
@@ -76,7 +76,7 @@ class RecordedGradients:
     dtype: torch.dtype
 
     def hand_out(self, weights: Tensor) -> None:
-        """Give the shared parameters the weighted sum, and all others that of the losses."""
+        """Set the shared parameters' gradient to the weighted sum, all others' to the losses'."""
         if self.jacobian is None:
             self.record.backward(weights)
         else:
@@ -86,12 +86,12 @@ class RecordedGradients:
 def shared_gradients(
     model: Any, losses: Tensor, multiply: Callable[[Tensor], Tensor] = gramian
 ) -> TaskGradients:
-    """The task gradients by ``--recon_gradients``.
+    """Compute the task gradients as ``--recon_gradients`` says.
 
     Args:
-        model: LibMTL's.
+        model: LibMTL's model.
         losses: ``[T]``, as the weighting was given them, or derived from these.
-        multiply: Makes the Gramian where there are rows.
+        multiply: Computes the Gramian where there are rows.
 
     Raises:
         UsageError: ``rep_grad`` is on.
@@ -102,20 +102,20 @@ def shared_gradients(
         return found
     with step_of(model).own_rows():
         rows = _rows(model, losses)
-    # The only time that the step waits for its device.
+    # The only synchronisation with the device in a step.
     return StoredGradients(model, rows, over_ranks(rows, multiply).cpu())
 
 
 def stored_gradients(model: Any, losses: Tensor) -> Tensor:
-    """The rows ``[T, d]``, for what weighs a task's gradient differently per layer.
+    """Compute the rows ``[T, d]``, for weightings with a different weight per layer.
 
     Args:
-        model: LibMTL's.
+        model: LibMTL's model.
         losses: See :func:`shared_gradients`.
 
     Raises:
         UsageError: ``rep_grad`` is on.
-        ReconError: ``--recon_gradients ghost`` forbids it.
+        ReconError: ``--recon_gradients ghost`` does not allow it.
     """
     _refuse_rep_grad(model)
     refuse_ghost(model, OF_GROUPS)
@@ -123,10 +123,10 @@ def stored_gradients(model: Any, losses: Tensor) -> Tensor:
 
 
 def loss_gramian(model: Any, losses: Tensor) -> Tensor:
-    """The Gramian alone, ``[T, T]``, float64, on the CPU; the graph is kept, and no ``.grad`` made.
+    """Compute the Gramian alone, ``[T, T]``, float64, on the CPU; keep the graph and all ``.grad``.
 
     Args:
-        model: LibMTL's.
+        model: LibMTL's model.
         losses: See :func:`shared_gradients`.
 
     Raises:
@@ -142,11 +142,11 @@ def loss_gramian(model: Any, losses: Tensor) -> Tensor:
 
 
 def over_ranks(rows: Tensor, multiply: Callable[[Tensor], Tensor]) -> Tensor:
-    """The Gramian ``[T, T]`` of rows, or of their mean over the ranks, if there are any.
+    """Compute the Gramian ``[T, T]`` of rows, or of their mean over the ranks, if there are any.
 
     Args:
         rows: ``[T, d]``, this rank's.
-        multiply: Makes the Gramian in one process.
+        multiply: Computes the Gramian in one process.
     """
     group = ranks()
     return multiply(rows) if group is None else gramian_of_mean(rows, group)
@@ -172,7 +172,7 @@ def refuse_ghost(model: Any, why: str) -> None:
     """Refuse ``--recon_gradients ghost`` where rows must be stored.
 
     Raises:
-        ReconError: It was asked for.
+        ReconError: It is set.
     """
     if step_of(model).way == "ghost":
         raise ReconError(
@@ -219,7 +219,7 @@ def _why_not(model: Any, step: Step) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _own_plumbing(model_class: type) -> tuple[str, ...]:
-    """Which of LibMTL's functions a model's class has from neither LibMTL nor us."""
+    """Return the names of LibMTL's functions that a model's class replaces by its own."""
     return tuple(
         name
         for name in _PLUMBING

@@ -1,9 +1,9 @@
 """A script's own weighting on several ranks: it may not differentiate the losses by itself.
 
-Each rank's graph leads to its own part of the batch. What a weighting differentiates by itself, and
-weighs by, would be of that part alone, and wrong without a word. So it is given losses that are cut
-off from the network, and what it asks for by LibMTL's own functions, or by ``backward`` of a
-function of the losses, is found for all ranks.
+Each rank's graph leads to its own part of the batch. Gradients that a weighting computes directly
+would cover that part alone, and its weights would be silently wrong. So it is given losses that are
+cut off from the network, and gradients that it requests with LibMTL's own functions, or by
+``backward`` of a function of the losses, are computed over all ranks.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor
 from libmtl_recon.errors import ReconError
 from libmtl_recon.integrations.libmtl.step.step import Step, step_of
 
-# What autograd says where it is asked for the gradient of something that was not used.
+# autograd's message where the gradient of an unused tensor is requested.
 _UNUSED = "not have been used in the graph"
 
 
 def of_unknown_weighting(
     proceed: Callable[..., Any], model: Any, losses: Tensor, **kwargs: Any
 ) -> Any:
-    """Run the ``backward`` of a weighting that is not known, on losses that are cut off.
+    """Run the ``backward`` of an unknown weighting on losses that are cut off.
 
     Raises:
         ReconError: It differentiates them by itself, with respect to the network.

@@ -1,4 +1,4 @@
-"""Who looks on at the tasks' gradients of a step."""
+"""Observer of the tasks' gradients of a step."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 
 class Watcher(Protocol):
-    """Is told the directions of the tasks' gradients of the shared parameters.
+    """Observer of the directions of the tasks' gradients of the shared parameters.
 
     Attributes:
-        waiting: Whether it has not been told those of this step yet.
+        waiting: Whether it has not yet received those of this step.
     """
 
     @property
     def waiting(self) -> bool:
-        """See above."""
+        """Whether it has not yet received the gradients of this step."""
 
     def take_rows(self, rows: Tensor) -> None:
-        """Given the gradients ``[T, d]``, each up to a positive factor; valid until the return."""
+        """Take the gradients ``[T, d]``, each up to a positive factor; valid until the return."""
 
     def take_gramians(self, layers: Sequence[str], gramians: Tensor) -> None:
-        """Given the Gramians ``[L, T, T]`` of the layers that any task reaches, by name."""
+        """Take the Gramians ``[L, T, T]`` of the layers that any task reaches, by name."""

@@ -9,7 +9,7 @@ from libmtl_recon.integrations.libmtl.provenance import weighting_name
 from libmtl_recon.integrations.libmtl.step.step import step_of
 from libmtl_recon.integrations.libmtl.wrapper import Call
 
-# They know their tasks' gradients by the Gramian alone, unless it is that of representations.
+# They use their tasks' gradients only through the Gramian, unless it is that of representations.
 OF_GRAMIANS = frozenset(
     (
         "Aligned_MTL",
@@ -38,10 +38,10 @@ OF_GRADIENTS = {
 
 
 def choose_way(call: Call) -> None:
-    """Have a Trainer's model compute Gramians as the script's arguments ask for.
+    """Make a Trainer's model compute Gramians as the script's arguments say.
 
     Raises:
-        UsageError: Rows are forbidden, and the weighting needs them.
+        UsageError: Rows are not allowed, and the weighting needs them.
     """
     trainer, model = call.owner, call.owner.model
     weighting = weighting_name(model)

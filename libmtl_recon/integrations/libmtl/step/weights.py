@@ -1,6 +1,6 @@
-"""LibMTL's MGDA, IMTL, GradNorm and Aligned_MTL: each task's weight is read off the Gramian.
+"""LibMTL's MGDA, IMTL, GradNorm and Aligned_MTL, with each task's weight from the Gramian.
 
-Of the gradients themselves, or of those of the representations (``rep_grad``).
+The Gramian is that of the gradients, or of those of the representations (``rep_grad``).
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from libmtl_recon.weighting.mgda import normalisers, shortest
 
 @dataclass(frozen=True)
 class _OfRepresentations(StoredGradients):
-    """Those of the representations, which ``rep_grad`` weighs.
+    """Gradients of the representations, which ``rep_grad`` weights.
 
     Attributes:
-        representations: The rows, as LibMTL has them.
+        representations: The rows, in LibMTL's form.
     """
 
     representations: Any
 
     def hand_out(self, weights: Tensor) -> None:
-        """Give the shared parameters what the weighted sum leads to."""
+        """Set the shared parameters' gradient to that of the weighted sum."""
         own = weights.to(self.rows)
         self.model._backward_new_grads(own, per_grads=self.representations)
 
@@ -53,7 +53,7 @@ def _lengths(gradients: TaskGradients) -> Tensor:
 
 
 def mgda(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[Any]:
-    """MGDA's update; returns the weights of the normalised gradients, ``[T]``.
+    """Compute MGDA's update; return the weights of the normalised gradients, ``[T]``.
 
     Raises:
         UsageError: There is no normaliser of the name ``mgda_gn``.
