@@ -45,14 +45,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status.
+    """Run the command and return its exit status.
 
     Args:
         argv: The arguments without the program's name; those of the process by default.
     """
     options = argparse.Namespace(own_process=argv is None, on_ranks=False)
     logs.show()
-    if "RANK" in os.environ:  # else there is one process, and nothing to import for that
+    if "RANK" in os.environ:  # otherwise there is one process, and nothing to import for ranks
         from libmtl_recon.integrations.libmtl.data_parallel.quiet import be_quiet
 
         be_quiet()
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not hasattr(options, "script"):  # whose `atexit` handlers and open files would be lost
         end_by_pipe(status)
     if status == INTERRUPTED:
-        # Python then ends by the signal itself, from which a shell's loop knows that it must end.
+        # Python then ends by the signal itself, which tells a shell's loop to end, too.
         sys.excepthook = lambda *_: None
         raise KeyboardInterrupt
     return status

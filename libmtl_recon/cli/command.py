@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from libmtl_recon.integrations.libmtl.hooks import TrainerHook
     from libmtl_recon.launcher import Target
 
-_NO_SUCH_FLAG = 2  # the exit status by which a script's `argparse` refuses its arguments
+_NO_SUCH_FLAG = 2  # the exit status with which a script's `argparse` refuses its arguments
 
 
 def add_command(commands: Any, name: str, summary: str, description: str, epilog: str) -> Parser:
     """Add a subcommand whose help keeps its line breaks.
 
     Args:
-        commands: What ``add_subparsers`` returned.
+        commands: The object returned by ``add_subparsers``.
         name: The subcommand.
         summary: One line for the list of commands.
-        description: What it does.
+        description: The description of the subcommand.
         epilog: Examples.
     """
     parser: Parser = commands.add_parser(
@@ -53,7 +53,7 @@ def add_script(parser: argparse.ArgumentParser, *, optional: bool = False) -> No
     parser.add_argument(
         "script",
         metavar="SCRIPT",
-        # Not a positional and a REMAINDER: of these two, argparse takes a `--` between them away.
+        # Not a positional and a REMAINDER: between these two, argparse removes a `--`.
         nargs=argparse.REMAINDER if optional else argparse.PARSER,
         action=_ScriptAndArgs,
         help=f"path of a LibMTL script, or a built-in problem: {', '.join(BUILT_IN)}; everything "
@@ -96,7 +96,7 @@ class _ScriptAndArgs(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         """Separate the script from its arguments."""
-        # Only some versions of argparse take away a `--` that stands first.
+        # Only some versions of argparse remove a leading `--`.
         given = values[1:] if values[:1] == ["--"] else values
         if not values and self.nargs == argparse.REMAINDER:
             namespace.script, namespace.args = None, []

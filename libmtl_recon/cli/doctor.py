@@ -129,7 +129,7 @@ def _device() -> str:
 
     try:
         return str(choose_device())
-    except ReconError as error:  # one more finding
+    except ReconError as error:  # reported as one more finding
         return str(error)
 
 
@@ -139,5 +139,5 @@ def _profiles() -> str:
     try:
         cache = ProfileCache()
         return f"{len(cache.list())} in {cache.folder}"
-    except ReconError as error:  # one more finding
+    except ReconError as error:  # reported as one more finding
         return str(error)

@@ -59,7 +59,7 @@ def add_parser(commands: Any) -> None:
 def _handle(options: argparse.Namespace) -> int:
     from libmtl_recon.splitting.checkpoint import read_checkpoint
 
-    # What can be wrong is looked at before the script runs.
+    # All that can be checked is checked before the script runs.
     checkpoint = read_checkpoint("CHECKPOINT", options.checkpoint)
     out = Path(f"{options.task}.pt" if options.out is None else options.out)
     check_writable("--out", out)

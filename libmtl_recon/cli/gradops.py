@@ -1,4 +1,4 @@
-"""``libmtl-recon gradops``: what GradOPS did, step by step."""
+"""``libmtl-recon gradops``: show the steps of GradOPS from its log."""
 
 from __future__ import annotations
 

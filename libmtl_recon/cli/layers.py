@@ -1,4 +1,4 @@
-"""``libmtl-recon layers``: work with the conflict profiles kept on this machine."""
+"""``libmtl-recon layers``: work with the conflict profiles stored on this machine."""
 
 from __future__ import annotations
 

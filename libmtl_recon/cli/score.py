@@ -84,7 +84,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _handle(options: argparse.Namespace) -> int:
-    # What can be wrong is looked at before the training, not after it.
+    # All that can be checked is checked before the training, not after it.
     from libmtl_recon.conflicts.grid import check_severity
 
     check_severity("--s", options.s)
@@ -135,16 +135,16 @@ def _handle(options: argparse.Namespace) -> int:
         dataset=options.dataset_name,
         trainer=options.score_trainer or 1,
     )
-    errors = sys.stderr  # of which nothing fails, unlike the script's
+    errors = sys.stderr  # failures to write to it are ignored, unlike the script's
     with session, ended_like_interrupted(options.own_process):
         try:
             with released(), _progress(schedule.steps, errors) as advance:
                 status = launch(options, [session.hook])
-        except KeyboardInterrupt:  # once more, while the first was dealt with
+        except KeyboardInterrupt:  # a second one, while the first was handled
             status = INTERRUPTED
         with held_back() as signals:
             kept = keep(session, status, cache, options)
-            session.end()  # where keeping failed it is all that there is
+            session.end()  # not if saving failed: then the recovery file is the only copy
         try:
             if kept is not None:
                 show(kept, session, status, options)
@@ -181,7 +181,7 @@ def _progress(steps: int | None, stream: Any) -> Iterator[Any]:
         yield lambda _: None
         return
     columns = (TextColumn("scored steps"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # On a terminal what the script prints goes above the bar; into a file or a pipe, as ever.
+    # On a terminal the script's output goes above the bar; in a file or a pipe, unchanged.
     above = sys.stdout is not None and sys.stdout.isatty()
     with Progress(*columns, console=console, transient=True, redirect_stdout=above) as progress:
         bar = progress.add_task("score", total=steps)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-# By SIGTERM a cluster ends a job; SIGHUP comes when a terminal is closed.
+# A cluster ends a job with SIGTERM; SIGHUP comes when a terminal is closed.
 _LIKE_CTRL_C = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
@@ -48,7 +48,7 @@ def _handled(numbers: Sequence[int], handler: Callable[[int, Any], Any]) -> Iter
     before = {}
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in numbers}
-    # `nohup` has a process ignore SIGHUP; and what was not set from Python cannot be put back.
+    # `nohup` makes a process ignore SIGHUP; a handler not set from Python cannot be restored.
     before = {n: known for n, known in before.items() if known not in (signal.SIG_IGN, None)}
     try:
         for number in before:

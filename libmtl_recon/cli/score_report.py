@@ -55,7 +55,7 @@ def keep(
     if session.found is not None:
         return session.found
     if session.hook.failed:
-        return None  # the launcher has said what was not finite
+        return None  # the launcher has reported what was not finite
     profile = session.hook.profile()
     if profile is None:
         if status == 0:
@@ -88,7 +88,7 @@ def show(kept: Entry, session: ScoringSession, status: int, options: argparse.Na
     hook, here = session.hook, session.found is None
     with _never_unnamed(kept.id):
         if here and hook.trainers > 1 and not hook.calls and not options.score_trainer:
-            # Seen only now, for its Trainers have a `train` of their own.
+            # Seen only now, because its Trainers have their own `train`.
             warn(f"libmtl-recon: {OTHERS}")
         report = score_report(kept, options.s, options.k, hook)
         written, problems = _write_files(report, options)
@@ -142,7 +142,7 @@ def _write_files(report: ScoreReport, options: argparse.Namespace) -> tuple[list
             done.append(f"Drawn in {options.plot}.")
         except ReconError as error:
             problems.append(str(error))
-        except Exception as error:  # noqa: BLE001  # a picture must not cost what was scored
+        except Exception as error:  # noqa: BLE001  # a failed picture must not lose the profile
             problems.append(
                 f"Cannot draw {options.plot}: Matplotlib fails with {type(error).__name__}: "
                 f"{error}. Once that is fixed, `libmtl-recon layers show {report.id} --plot "

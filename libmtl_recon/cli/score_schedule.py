@@ -1,4 +1,4 @@
-"""The flags of ``libmtl-recon score`` that say which steps are scored, and how many."""
+"""The flags of ``libmtl-recon score`` that select which steps are scored, and how many."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from libmtl_recon.conflicts.schedule import (
 )
 from libmtl_recon.errors import naming
 
-# Where the choice of layers never becomes stable.
+# The number of scored steps if the choice of layers never becomes stable.
 MOST_STEPS = 3000
-_OFF = -1.0  # what `--score-until-stable off` is read as
+_OFF = -1.0  # the parsed value of `--score-until-stable off`
 
 
 def add_schedule(parser: argparse.ArgumentParser) -> None:
@@ -59,10 +59,10 @@ def add_schedule(parser: argparse.ArgumentParser) -> None:
 
 
 def make_schedule(options: argparse.Namespace) -> Schedule:
-    """What the flags say.
+    """Return the schedule that the flags describe.
 
     Raises:
-        UsageError: One of them breaks its rule.
+        UsageError: A flag has an invalid value.
     """
     wanted = options.score_until_stable
     fixed = wanted == _OFF or (wanted is None and options.steps is not None)

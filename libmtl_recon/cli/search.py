@@ -178,7 +178,7 @@ def _check(options: argparse.Namespace) -> int:
         with _named(options), _told_to_stop(options.own_process) as signals:
             lines = check_search(config, storage, lambda: bool(signals))
     except UsageError as error:
-        # All of them, however many there are.
+        # All of them, whatever their number.
         warn(f"libmtl-recon: error: {getattr(error, 'in_full', error)}")
         return error.exit_status
     print(f"{options.config}: {lines[0]}", *lines[1:], sep="\n")
@@ -225,7 +225,7 @@ def _storage(options: argparse.Namespace) -> str | None:
 
 @contextmanager
 def _told_to_stop(own_process: bool) -> Iterator[list[int]]:
-    """Make SIGTERM and a closed terminal stop the search as Ctrl-C does; yields the signals.
+    """Make SIGTERM and a closed terminal stop the search as Ctrl-C does; yield the signals.
 
     Runs are then ended, which may take some seconds. A second signal ends this process
     immediately; finished runs are kept, and the runs' guards end the others.
@@ -249,7 +249,7 @@ def _told_to_stop(own_process: bool) -> Iterator[list[int]]:
 
     names = ("SIGINT", "SIGTERM", "SIGHUP")  # not every system has the last
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    # One that is ignored, as by nohup, stays so.
+    # A signal that is ignored, as by nohup, stays ignored.
     before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
     for number in before:
         signal.signal(number, told)
@@ -261,6 +261,6 @@ def _told_to_stop(own_process: bool) -> Iterator[list[int]]:
 
 
 def _write(text: bytes) -> None:
-    # Not by Python's streams, in the middle of whose writing a signal may come.
+    # Not with Python's streams, since a signal may come in the middle of a write to them.
     with suppress(OSError):
         os.write(2, text)

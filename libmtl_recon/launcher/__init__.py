@@ -1,4 +1,4 @@
-"""Running a LibMTL script, unmodified, in this process, with the plugin registered."""
+"""Run a LibMTL script, unmodified, in this process, with the plugin registered."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def run(
     surroundings.callback(setattr, sys, "excepthook", sys.excepthook)
     surroundings.enter_context(parser.put_back())
     if until_exit:
-        # Before those that the script registers, and so after them.
+        # Before those that the script registers, so that it runs after them.
         atexit.register(surroundings.close)
         spawn.start_forkserver_without_main()
     before = set(threading.enumerate())
@@ -162,7 +162,7 @@ def run(
     except ReconError as error:
         return _say(error)
     except argparse.ArgumentError as error:
-        # From a parser of the script's own that has LibMTL's as a parent.
+        # From a parser of the script that has LibMTL's as a parent.
         ours = collisions.found_in(error)
         return _report(error) if ours is None else _say(ours)
     except BaseException as error:  # noqa: BLE001  # whatever the script raised, shown as Python does

@@ -33,12 +33,12 @@ class Target:
 
     @property
     def words(self) -> list[str]:
-        """The words that name it on the command line."""
+        """Return the words that name it on the command line."""
         return ["-m", self.name] if self.module else [self.name]
 
     @property
     def demonstration(self) -> bool:
-        """Whether it is a built-in script that needs no LibMTL Trainer."""
+        """Return whether it is a built-in script that needs no LibMTL Trainer."""
         return not self.module and self.name in DEMONSTRATIONS and not is_file(self.name)
 
     def __str__(self) -> str:
@@ -128,7 +128,7 @@ def _script(name: str, args: Sequence[str]) -> tuple[CodeType, ModuleType]:
     sys.argv = [str(path), *args]
     _look_first_in(str(path.resolve().parent))
     main = _new_main(file, SourceFileLoader("__main__", file))
-    # As its own source says and not as ours does, which postpones annotations.
+    # With its own source's settings and not ours, which postpone annotations.
     return compile(path.read_bytes(), file, "exec", dont_inherit=True), main
 
 
@@ -150,10 +150,10 @@ def _module(name: str, args: Sequence[str]) -> tuple[CodeType, ModuleType]:
 def _find_spec(name: str) -> ModuleSpec:
     """Find a module or a package's ``__main__``; the packages that contain it are imported."""
     try:
-        # Neither a relative name nor a path, which `find_spec` takes amiss.
+        # Neither a relative name nor a path, which `find_spec` does not accept.
         spec = importlib.util.find_spec(name) if _may_be_dotted(name) else None
     except ModuleNotFoundError as error:
-        # A package around it that is there may itself miss something, which is its own fault.
+        # An existing package around it may itself miss something, which is its own fault.
         if not f"{name}.".startswith(f"{error.name}."):
             raise
         spec = None

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from types import TracebackType
 
-# Prefixes of file names. What lies here only passes calls on, between the frames of a script and
-# those of LibMTL; but the built-in problems are scripts.
+# Prefixes of file names. Code in these folders only passes calls on, between the frames of a script
+# and those of LibMTL; but the built-in problems are scripts.
 _OURS = os.path.join(Path(__file__).parents[1], "")  # noqa: PTH118  # with a separator at its end
 _LAUNCHER = os.path.join(_OURS, "launcher", "")  # noqa: PTH118
 _PROBLEMS = os.path.join(_OURS, "problems", "")  # noqa: PTH118
@@ -32,7 +32,7 @@ def _without_our_frames(frames: TracebackType | None) -> TracebackType | None:
     while frames is not None:
         every.append(frames)
         frames = frames.tb_next
-    # What was raised in our own code is a fault of ours and must be seen, with all that led to it.
+    # An error raised in our own code is our fault and must be shown, with all that led to it.
     fault = bool(every) and _is_ours(every[-1])
     kept: TracebackType | None = None
     for frame in reversed(every):

@@ -9,12 +9,12 @@ BUILT_IN = {
     "census_income": "income, marital status and education from a census form; UCI's public files",
     "multi_fashion_mnist": "an MNIST digit and a Fashion-MNIST article per image, ResNet18",
 }
-# These train no network by LibMTL's Trainer: they can be run, not scored or searched.
+# These train no network with LibMTL's Trainer: they can be run, not scored or searched.
 DEMONSTRATIONS = {
     "toy2d": "a picture of the paths of GradOPS and five other methods on two losses in the plane",
 }
 
 
 def path_of(problem: str) -> Path:
-    """The script of a built-in problem or demonstration."""
+    """Return the path of the script of a built-in problem or demonstration."""
     return Path(__file__).parent / f"{problem}.py"

@@ -1,4 +1,4 @@
-"""Argparse types that say what they want."""
+"""Argparse types whose errors state the accepted values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
 
 
 def share(text: str) -> float:
-    """Numbers from 0 up to, but not, 1."""
+    """Parse a number from 0 up to, but not including, 1."""
     value = _number(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1 (got {text!r})")
@@ -32,7 +32,7 @@ def share(text: str) -> float:
 
 
 def positive(text: str) -> float:
-    """Finite numbers above 0."""
+    """Parse a finite number above 0."""
     value = _number(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a finite number above 0 (got {text!r})")
@@ -40,7 +40,7 @@ def positive(text: str) -> float:
 
 
 def exponent(text: str) -> float:
-    """Finite numbers."""
+    """Parse a finite number."""
     value = _number(text)
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"must be a finite number (got {text!r})")

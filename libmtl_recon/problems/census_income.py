@@ -2,7 +2,7 @@
 
 Census-Income (KDD) of the GradOPS paper (section 4.1, Appendix B): does the income exceed 50,000
 dollars, was the person never married, did the person go to college. The network has two shared
-layers of 192 units and one linear layer a task; each task is judged by the area under its ROC
+layers of 192 units and one linear layer per task; each task is measured by the area under its ROC
 curve (AUC).
 
 The public files are read from the folder census-income in LIBMTL_RECON_DATA (without that
@@ -14,7 +14,7 @@ The defaults are the paper's (Adam, learning rate 1e-4, batches of 1024, 200 epo
 
     python -m libmtl_recon.problems.census_income --weighting GradOPS --gradops_alpha=-3
 
-A try of a minute on a CPU:
+A trial of a minute on a CPU:
 
     python -m libmtl_recon.problems.census_income --weighting EW --epochs 5 --lr 1e-3
 """
@@ -68,10 +68,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def make_loaders(params: argparse.Namespace) -> dict[str, DataLoader[Any]]:
-    """The loaders of the training, validation and test part.
+    """Return the loaders of the training, validation and test part.
 
     Raises:
-        ReconError: The data set's files are not where they should be, or damaged.
+        ReconError: The data set's files are missing or damaged.
     """
     given = os.environ.get(FOLDER)
     folder = (Path(given) if given else user_cache_path("libmtl-recon") / "data") / SUBFOLDER
@@ -82,10 +82,10 @@ def make_loaders(params: argparse.Namespace) -> dict[str, DataLoader[Any]]:
 
 
 class MLP(nn.Module):
-    """Two hidden layers with ReLU, and dropout behind them (Appendix B).
+    """Two hidden layers with ReLU, followed by dropout (Appendix B).
 
     Args:
-        inputs: Features of a person.
+        inputs: Number of features of a person.
         width: Units of each layer.
         dropout: The share of the second layer's units that are dropped in training.
     """
@@ -97,7 +97,7 @@ class MLP(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features ``[B, inputs]`` to representations ``[B, width]``."""
+        """Map features ``[B, inputs]`` to representations ``[B, width]``."""
         hidden = torch.relu(self.fc1(x))
         out: Tensor = self.dropout(torch.relu(self.fc2(hidden)))
         return out
@@ -107,7 +107,7 @@ class BinaryLoss(AbsLoss):  # type: ignore[misc]  # LibMTL is untyped
     """Binary cross-entropy of logits."""
 
     def compute_loss(self, pred: Tensor, gt: Tensor) -> Tensor:
-        """The mean over ``[B, 1]`` logits and labels."""
+        """Compute the mean over ``[B, 1]`` logits and labels."""
         return nn.functional.binary_cross_entropy_with_logits(pred, gt)
 
 
@@ -115,11 +115,11 @@ class AUCMetric(AbsMetric):  # type: ignore[misc]  # LibMTL is untyped
     """The area under the ROC curve of one pass over the data."""
 
     def update_fun(self, pred: Tensor, gt: Tensor) -> None:
-        """Keep a batch of logits and labels, ``[B, 1]``."""
+        """Store a batch of logits and labels, ``[B, 1]``."""
         self.record.append((pred.detach().cpu(), gt.cpu()))
 
     def score_fun(self) -> list[float]:
-        """The area, from 0 to 1; NaN where the data have one class only."""
+        """Return the area, from 0 to 1; NaN where the data have one class only."""
         scores, labels = (torch.cat(column).flatten() for column in zip(*self.record, strict=True))
         if bool((labels == labels[0]).all()):
             return [float("nan")]
@@ -127,7 +127,7 @@ class AUCMetric(AbsMetric):  # type: ignore[misc]  # LibMTL is untyped
 
 
 def task_dict() -> dict[str, dict[str, Any]]:
-    """LibMTL's description of the three tasks."""
+    """Return LibMTL's description of the three tasks."""
     return {
         task: {
             "metrics": ["AUC"],

@@ -1,8 +1,9 @@
 """The public files of UCI's Census-Income (KDD) as tensors: read, divided, encoded.
 
 A record has 42 fields. Income, marital status and education are the labels; the instance weight
-says how many people a record stands for and, after the data set's own advice, is not a feature. Of
-the remaining 38 the nominal ones are encoded one-hot, the continuous ones standardised.
+is the number of people that a record represents and, as the data set's documentation advises, is
+not a feature. Of the remaining 38 the nominal ones are encoded one-hot, the continuous ones
+standardised.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ TASKS = ("income", "marital", "education")
 FIELDS, EDUCATION, MARITAL, WEIGHT, INCOME = 42, 4, 7, 24, 41
 # Age, wage per hour, capital gains and losses, dividends, persons worked for, weeks worked.
 CONTINUOUS = (0, 5, 16, 17, 18, 30, 39)
-# Of these most are zero and a few are large: they are taken as log(1 + x).
+# Most of these are zero and a few are large: they are transformed to log(1 + x).
 SKEWED = (5, 16, 17, 18)
 NOMINAL = tuple(
     field
     for field in range(FIELDS)
     if field not in (*CONTINUOUS, EDUCATION, MARITAL, WEIGHT, INCOME)
 )
-# "At least college" of Appendix B: whoever went to college, with a degree or without.
+# "At least college" of Appendix B: anyone who went to college, with a degree or without.
 COLLEGE = (
     "Some college but no degree",
     "Associates degree-occup /vocational",
@@ -49,12 +50,12 @@ FILES = {"data": "census-income.data", "test": "census-income.test"}
 
 @dataclass(frozen=True)
 class Records:
-    """People, encoded.
+    """Encoded records of people.
 
     Attributes:
-        codes: int64 ``[N, 31]``, the place of each nominal value among all one-hot columns.
+        codes: int64 ``[N, 31]``, the index of each nominal value among all one-hot columns.
         numbers: float32 ``[N, 7]``, the continuous fields.
-        labels: float32 ``[N]`` of zeros and ones for each task.
+        labels: float32 ``[N]`` of zeros and ones per task.
         width: The number of one-hot columns.
     """
 
@@ -67,25 +68,25 @@ class Records:
         return len(self.codes)
 
     def take(self, index: NDArray[np.int64]) -> Records:
-        """The records at these places."""
+        """Return the records at these places."""
         chosen = torch.from_numpy(index)
         labels = {task: values[chosen] for task, values in self.labels.items()}
         return Records(self.codes[chosen], self.numbers[chosen], labels, self.width)
 
 
 def load(folder: Path, seed: int) -> dict[str, Records]:
-    """The training, validation and test part.
+    """Return the training, validation and test part.
 
     With both files the training file is the training part and the other is halved, as in
-    Appendix B; with one alone, it is divided 4 : 1 : 1, which are the same proportions.
+    Appendix B; a single file is divided 4 : 1 : 1, which are the same proportions.
 
     Args:
-        folder: Where ``census-income.data`` and ``census-income.test`` are, or one of them, with
-            or without ``.gz``.
-        seed: Decides which records come into which part.
+        folder: The folder with ``census-income.data`` and ``census-income.test``, or one of them,
+            with or without ``.gz``.
+        seed: Decides which records are in which part.
 
     Raises:
-        ReconError: Neither file is there, or one is not as it should be.
+        ReconError: Neither file exists, or one has invalid contents.
     """
     found = {name: path for name, file in FILES.items() if (path := _find(folder, file))}
     if not found:
@@ -122,7 +123,7 @@ def _find(folder: Path, file: str) -> Path | None:
 
 
 def read(path: Path) -> list[list[str]]:
-    """The fields of each record of a file.
+    """Return the fields of each record of a file.
 
     Raises:
         ReconError: The file cannot be read, is empty, or has a line that is not a record.
@@ -149,7 +150,7 @@ def read(path: Path) -> list[list[str]]:
 
 
 def encode(rows: Sequence[Sequence[str]]) -> Records:
-    """Records as numbers; a nominal value's place is its rank in the alphabet.
+    """Encode records as numbers; a nominal value's place is its rank in alphabetical order.
 
     Raises:
         ReconError: A continuous field is not a number.
@@ -184,7 +185,7 @@ def encode(rows: Sequence[Sequence[str]]) -> Records:
 
 
 def _standardised(parts: dict[str, Records]) -> dict[str, Records]:
-    """Continuous fields with the training part's mean 0 and deviation 1."""
+    """Standardise continuous fields to the training part's mean 0 and deviation 1."""
     train = parts["train"].numbers
     mean, deviation = train.mean(0), train.std(0, correction=0)
     scale = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
@@ -195,7 +196,7 @@ def _standardised(parts: dict[str, Records]) -> dict[str, Records]:
 
 
 class People(Dataset[Any]):
-    """Records that become features a batch at a time: one-hot, they would be ten times as large.
+    """Data set that encodes records per batch: stored one-hot, they would be ten times as large.
 
     Args:
         records: The people.
@@ -208,7 +209,7 @@ class People(Dataset[Any]):
         return len(self.records)
 
     def __getitem__(self, index: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The people at these places.
+        """Return the people at these places.
 
         Returns:
             float32 features ``[B, width + 7]`` and each task's float32 labels ``[B, 1]``.
@@ -222,7 +223,7 @@ class People(Dataset[Any]):
 
 
 def make_loader(people: People, batch_size: int, *, shuffle: bool) -> DataLoader[Any]:
-    """A loader that asks for whole batches."""
+    """Return a loader that requests whole batches."""
     order = RandomSampler(people) if shuffle else SequentialSampler(people)
     return DataLoader(
         people, sampler=BatchSampler(order, batch_size, drop_last=False), batch_size=None

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 
 def classification(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """LibMTL's ``task_dict`` for tasks that are judged by their accuracy."""
+    """Return LibMTL's ``task_dict`` for tasks that are measured by their accuracy."""
     return {
         task: {"metrics": ["Acc"], "metrics_fn": AccMetric(), "loss_fn": CELoss(), "weight": [1]}
         for task in tasks
@@ -24,7 +24,7 @@ def classification(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def methods(params: argparse.Namespace) -> dict[str, Any]:
-    """The Trainer's arguments that differ between LibMTL's release and its main branch.
+    """Return the Trainer's arguments that differ between LibMTL's release and its main branch.
 
     The release takes classes; the main branch takes their names, and paths for checkpoints.
     """

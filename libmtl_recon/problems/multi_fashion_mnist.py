@@ -1,22 +1,22 @@
-"""A handwritten digit and an article of clothing in one image; a task for each.
+"""A handwritten digit and an article of clothing in one image, one task each.
 
 Multi-Fashion+MNIST of the Recon paper: 36x36 images with an MNIST digit at the top left and a
 Fashion-MNIST article at the bottom right, each moved by up to 4 pixels, the brighter pixel on top
-where they overlap. The paper's data set is a file that its authors took over; here the pairs are
-drawn anew, always the same for the same --data_seed. No source image is both in the training and
-in the validation part, and the test part is made from the two data sets' test images.
+where they overlap. The paper uses a data set file of earlier work; here the pairs are drawn anew,
+always the same for the same --data_seed. No source image is both in the training and in the
+validation part, and the test part is made from the two data sets' test images.
 
 The data sets are read from the folder in LIBMTL_RECON_DATA (MNIST/raw and FashionMNIST/raw, as
 torchvision lays them out); without that variable torchvision downloads them, once, to the user's
 cache folder.
 
-The paper's training (Appendix B.1), which takes a GPU; LibMTL has no schedule of unequal steps, so
-the paper's second decay, at epoch 90, is left out:
+The paper's training (Appendix B.1), which needs a GPU; LibMTL has no schedule with unequal steps,
+so the paper's second decay, at epoch 90, is left out:
 
     python -m libmtl_recon.problems.multi_fashion_mnist --weighting EW --epochs 120 --bs 256 \
         --optim sgd --lr 0.1 --weight_decay 0 --scheduler step --step_size 60 --gamma 0.1
 
-A try on a CPU, of a few minutes:
+A trial on a CPU, of a few minutes:
 
     python -m libmtl_recon.problems.multi_fashion_mnist --weighting EW --epochs 3 --bs 256 \
         --optim sgd --lr 0.1 --weight_decay 0 --width 16 --train_size 20000
@@ -61,7 +61,7 @@ PARTS = ("train", "val", "test")
 CLASSES = 10
 CANVAS, JITTER = 36, 4
 FEATURES = 100  # of the last shared layer (Appendix B.1)
-HELD_OUT = 6000  # source images of each data set that only the validation part is made from
+HELD_OUT = 6000  # source images per data set that only the validation part is made from
 FOLDER = "LIBMTL_RECON_DATA"
 
 
@@ -100,17 +100,17 @@ def parse_args() -> argparse.Namespace:
 
 
 def read_items(source: type[MNIST], *, train: bool) -> Items:
-    """A data set of torchvision's, from disk or downloaded.
+    """Return a data set of torchvision, from disk or downloaded.
 
     Raises:
-        SystemExit: It is not where LIBMTL_RECON_DATA says, or it cannot be downloaded.
+        SystemExit: It is not in the folder LIBMTL_RECON_DATA, or it cannot be downloaded.
     """
     given = os.environ.get(FOLDER)
     folder = Path(given) if given else user_cache_path("libmtl-recon") / "data"
     try:
         data = source(folder, train=train, download=not given)
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        # On one line: what torchvision reports may be long, but it is one paragraph to the user.
+        # On one line: torchvision's message may be long, but is shown as one paragraph.
         reason = " ".join(str(error).split())
         sys.exit(
             f"multi_fashion_mnist: error: {source.__name__} "
@@ -123,7 +123,7 @@ def read_items(source: type[MNIST], *, train: bool) -> Items:
 
 
 def make_loaders(params: argparse.Namespace) -> dict[str, DataLoader[Any]]:
-    """The loaders of the training, validation and test parts."""
+    """Return the loaders of the training, validation and test parts."""
     rng = np.random.default_rng(params.data_seed)
     tasks = PAIRS[params.pair]
     first, second = tasks
@@ -178,7 +178,7 @@ class ResNet18(ResNet):  # type: ignore[misc]  # torchvision is untyped
 
 
 def make_stage(inputs: int, outputs: int, *, stride: int) -> nn.Sequential:
-    """Two residual blocks; the first one may halve the image."""
+    """Return two residual blocks; the first one may halve the image."""
     downsample = None
     if stride > 1 or inputs != outputs:
         downsample = nn.Sequential(
@@ -190,9 +190,9 @@ def make_stage(inputs: int, outputs: int, *, stride: int) -> nn.Sequential:
 
 
 def make_head(layers: str) -> nn.Sequential:
-    """A task's own layers: ReLU and one linear layer, or two with a ReLU between.
+    """Return a task's own layers: ReLU and one linear layer, or two with a ReLU between them.
 
-    The paper does not say how wide its first linear layer is; here it keeps the 100 features.
+    The paper does not state the width of its first linear layer; here it keeps the 100 features.
     """
     first = [nn.ReLU(), nn.Linear(FEATURES, FEATURES)] if layers == "two" else []
     return nn.Sequential(*first, nn.ReLU(), nn.Linear(FEATURES, CLASSES))
@@ -217,7 +217,7 @@ def train(params: argparse.Namespace, loaders: Mapping[str, DataLoader[Any]]) ->
 
 
 def main(params: argparse.Namespace) -> None:
-    """Make the data and train."""
+    """Create the data and train."""
     train(params, make_loaders(params))
 
 

@@ -1,13 +1,13 @@
-"""Two overlapping handwritten digits in one image; a task for each.
+"""Two overlapping handwritten digits in one image, one task each.
 
-The digits are the real ones that come with scikit-learn (1797 images of 8x8 pixels), so nothing
-is downloaded. One digit stands at the top left, the other at the bottom right, and they overlap.
+The digits are the real ones included in scikit-learn (1797 images of 8x8 pixels), so nothing is
+downloaded. One digit is at the top left, the other at the bottom right, and they overlap.
 No source digit occurs in two of the training, validation and test parts.
 
     python -m libmtl_recon.problems.multidigits --weighting EW --arch HPS
 
-The network is narrow, so that the tasks fight over what it has: with all layers shared it is
-clearly worse at both tasks than two networks of its size, one for each.
+The network is narrow, so that the tasks compete for its capacity: with all layers shared it is
+clearly worse at both tasks than two networks of its size, one per task.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def parse_args() -> argparse.Namespace:
         default=0.0,
         help="share of the training labels to remove, independently for each task",
     )
-    # LibMTL's own flags, with which this network learns fast and in the end calmly.
+    # LibMTL's own flags, with which this network learns fast and converges stably.
     LibMTL_args.set_defaults(lr=0.01, weight_decay=0.0, scheduler="step", step_size=4, gamma=0.3)
     params: argparse.Namespace = LibMTL_args.parse_args()
     return params
 
 
 def split_digits(seed: int) -> dict[str, Items]:
-    """Scikit-learn's digits, shuffled and divided; no digit is in two parts."""
+    """Return scikit-learn's digits, shuffled and divided; no digit is in two parts."""
     digits = load_digits()
     order = np.random.default_rng(seed).permutation(len(digits.target))
     everything = Items(
@@ -76,7 +76,7 @@ def split_digits(seed: int) -> dict[str, Items]:
 
 
 def make_loaders(params: argparse.Namespace) -> dict[str, DataLoader[Any]]:
-    """A loader for each part, which draws its pairs from that part's digits alone."""
+    """Return a loader for each part, which draws its pairs from that part's digits alone."""
     loaders = {}
     for number, (part, digits) in enumerate(split_digits(params.data_seed).items()):
         pairs = Pairs(
@@ -94,7 +94,7 @@ def make_loaders(params: argparse.Namespace) -> dict[str, DataLoader[Any]]:
 
 
 class Block(nn.Module):
-    """Two convolutions around which the input is added again."""
+    """Two convolutions with a residual connection."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Block(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride=2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, inputs, H, W]`` to ``[B, outputs, H/2, W/2]``."""
+        """Map ``[B, inputs, H, W]`` to ``[B, outputs, H/2, W/2]``."""
         out = torch.relu(self.bn1(self.conv1(x)))
         return torch.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
 
@@ -127,7 +127,7 @@ class SmallResNet(nn.Module):
         self.fc = nn.Linear(16 * width, 4 * width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images ``[B, 1, H, W]`` to representations ``[B, 4 width]``."""
+        """Map images ``[B, 1, H, W]`` to representations ``[B, 4 width]``."""
         x = torch.relu(self.bn1(self.conv1(x)))
         x = self.pool(self.block2(self.block1(x)))
         return torch.relu(self.fc(x.flatten(1)))

@@ -1,4 +1,4 @@
-"""Pairs of images laid over one another, put together a batch at a time."""
+"""Pairs of overlapping images, assembled one batch at a time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Items:
         return len(self.labels)
 
     def take(self, index: NDArray[np.int64]) -> Items:
-        """The items at these places."""
+        """Return the items at these places."""
         chosen = torch.from_numpy(index)
         return Items(self.images[chosen], self.labels[chosen])
 
@@ -39,8 +39,8 @@ class Items:
 class Pairs(Dataset[Any]):
     """Images of two items, one at the top left and one at the bottom right.
 
-    Where they overlap, the brighter pixel is seen. Which items meet, and where, is drawn once;
-    the images are put together when they are asked for, a whole batch at a time.
+    Where they overlap, the brighter pixel is used. Which items are paired, and where, is drawn
+    once; the images are assembled on request, a whole batch at a time.
 
     Args:
         first: The items at the top left.
@@ -48,10 +48,10 @@ class Pairs(Dataset[Any]):
         tasks: The names of the two items' labels.
         count: The number of pairs.
         canvas: Height and width of the images, in pixels.
-        jitter: By how many pixels, at most, an item may be moved away from its corner, downwards
-            or upwards and sideways, each drawn by itself.
+        jitter: Largest number of pixels by which an item may be moved from its corner, downwards
+            or upwards and sideways, each drawn independently.
         brightest: The value that becomes 1.
-        missing: The share of labels that are taken away, drawn for each pair and task by itself.
+        missing: The share of labels that are removed, drawn independently per pair and task.
         seed: Seeds of the draw; the same seeds give the same pairs.
 
     Example:
@@ -97,7 +97,7 @@ class Pairs(Dataset[Any]):
         return len(next(iter(self.chosen.values())))
 
     def __getitem__(self, index: Sequence[int]) -> tuple[Tensor, dict[str, Tensor | Masked]]:
-        """The pairs at these places.
+        """Return the pairs at these places.
 
         Returns:
             float32 images ``[B, 1, canvas, canvas]`` from 0 to 1, and each task's int64 ``[B]``,
@@ -125,7 +125,7 @@ class Pairs(Dataset[Any]):
 
 
 def make_loader(pairs: Pairs, batch_size: int, *, shuffle: bool) -> DataLoader[Any]:
-    """A loader that asks for whole batches: image by image would take longer than the training."""
+    """Return a loader of whole batches: image by image would take longer than the training."""
     order = RandomSampler(pairs) if shuffle else SequentialSampler(pairs)
     return DataLoader(
         pairs, sampler=BatchSampler(order, batch_size, drop_last=False), batch_size=None

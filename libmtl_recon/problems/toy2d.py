@@ -47,11 +47,11 @@ ALPHAS = (-5.0, -2.0, -1.0, 0.0, 2.0)
 # The paper's (Appendix B), in the coordinates of CAGrad's landscape, which are ten times its own.
 STARTS = ((-8.5, 7.5), (-8.5, -3.0), (9.0, 9.0))
 NAMES = ("top left", "bottom left", "top right")
-# Points of a path that are kept, and of these the share that is looked at again.
+# Number of points of a path that are kept; every CHECKED-th of them is checked again.
 KEPT, CHECKED = 700, 4
-# How far a repeated start is displaced, at most.
+# Largest displacement of a repeated start.
 DISPLACED = 0.1
-# At the front: so near to it, where it is 14 long.
+# Largest distance from the front that counts as arrived; the front is 14 long.
 NEAR = 0.1
 
 
@@ -83,7 +83,7 @@ class Paths:
         return float(found.mean()) if len(found) else math.nan
 
     def spread(self, method: str, start: int) -> float:
-        """The standard deviation of that place over the repeats; NaN for fewer than two."""
+        """Return the standard deviation of that place over the repeats; NaN for fewer than two."""
         row = self.methods.index(method)
         found = self.ends[row, start, self.arrived[row, start], 0]
         return float(found.std(ddof=1)) if len(found) > 1 else math.nan
@@ -106,13 +106,13 @@ def follow(
 
     Args:
         alphas: GradOPS's exponents.
-        steps: Of Adam.
+        steps: Number of steps of Adam.
         lr: Adam's learning rate.
         repeats: Paths from each start, all but the first displaced.
-        console: Where to show how far it is; nowhere by default.
+        console: Where to show the progress; nowhere by default.
 
     Raises:
-        ReconError: GradOPS's closed form for two tasks is not what `gradops_weights` gives.
+        ReconError: GradOPS's closed form for two tasks differs from `gradops_weights`.
     """
     names = (*OTHERS, *map(title, alphas))
     moves = np.random.default_rng(0).uniform(-DISPLACED, DISPLACED, (len(STARTS), repeats, 2))
@@ -142,7 +142,7 @@ def follow(
 
 
 def _weights(task: Array, exponents: Array) -> Array:
-    """The weights of the gradients ``[N, 2, 2]`` of all methods' points, method by method."""
+    """Return the weights of the gradients ``[N, 2, 2]`` at all methods' points, by method."""
     gramian = task @ task.transpose(0, 2, 1)
     each = (len(task) - len(exponents)) // len(OTHERS)
     parts = np.split(gramian, [each * (place + 1) for place in range(len(OTHERS))])
@@ -173,7 +173,7 @@ def compare(alpha: float, points: Array) -> None:
 
 
 def claims(paths: Paths, alphas: Sequence[float]) -> list[str]:
-    """The paper's claims about its Figure 2, each answered."""
+    """Return the paper's claims about its Figure 2, each with a verdict."""
     stuck = [name for name, count in zip(NAMES, paths.at_front("GD"), strict=True) if count == 0]
     lines = [f"GD gets stuck from two starts: {said(len(stuck) == 2)} ({listed(stuck)})."]
     repeats = paths.arrived.shape[-1]
@@ -205,12 +205,12 @@ def claims(paths: Paths, alphas: Sequence[float]) -> list[str]:
 
 
 def said(verdict: bool) -> str:
-    """A verdict in words."""
+    """Return a verdict in words."""
     return "true" if verdict else "not true"
 
 
 def listed(words: Sequence[str]) -> str:
-    """Words with commas, or none."""
+    """Return the words joined with commas, or "none"."""
     return ", ".join(words) or "none"
 
 
@@ -235,7 +235,7 @@ def table(paths: Paths) -> str:
 
 
 def parse_args() -> argparse.Namespace:
-    """Read the command line; none of LibMTL's flags means anything here."""
+    """Read the command line; LibMTL's flags have no meaning here."""
     parser = argparse.ArgumentParser(
         prog="toy2d", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

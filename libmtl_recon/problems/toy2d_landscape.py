@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# A valley's floor: the logarithm is not followed further down.
+# The floor of a valley: the logarithm's argument is not taken below it.
 _FLOOR = 5e-6
-# The front ends at the bowls' own lowest points, the first task's at the right.
+# The front ends at the bowls' own minima, the first task's at the right.
 REACH = 7.0
 
 
 def losses(points: Array) -> Array:
-    """Both losses.
+    """Compute both losses.
 
     Args:
         points: ``[N, 2]``.
@@ -31,7 +31,7 @@ def losses(points: Array) -> Array:
 
 
 def gradients(points: Array) -> Array:
-    """Each task's gradient at each point.
+    """Compute each task's gradient at each point.
 
     Args:
         points: ``[N, 2]``.
@@ -43,10 +43,10 @@ def gradients(points: Array) -> Array:
 
 
 def front(count: int = 401) -> Array:
-    """The Pareto front: where the tasks' gradients are opposite, between the bowls' bottoms.
+    """Return the Pareto front: where the tasks' gradients are opposite, between the bowls' minima.
 
     Args:
-        count: How many points.
+        count: The number of points.
 
     Returns:
         ``[count, 2]``, from left to right.
@@ -62,7 +62,7 @@ def front(count: int = 401) -> Array:
 
 
 def _evaluate(points: Array) -> tuple[Array, Array]:
-    # By hand rather than by autograd: on a handful of points that takes a tenth of the time.
+    # By hand rather than by autograd: on a few points that takes a tenth of the time.
     x, y = points[:, 0], points[:, 1]
     half, bend = np.tanh(0.5 * y), np.tanh(y)
     steeper = 1 - bend * bend  # the derivative of bend

@@ -1,8 +1,8 @@
 """The update of each method for two tasks, in closed form and for many points at once.
 
-Each function turns Gramians of two gradients, ``[N, 2, 2]``, into the weights ``[N, 2]`` of these
-gradients in the update. With more tasks most of them have no closed form; LibMTL's classes, and
-:func:`libmtl_recon.gradops_weights`, are for any number.
+Each function computes from Gramians of two gradients, ``[N, 2, 2]``, the weights ``[N, 2]`` of
+these gradients in the update. With more tasks most methods have no closed form; LibMTL's classes,
+and :func:`libmtl_recon.gradops_weights`, support any number.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def mgda(gramian: Array) -> Array:
 def cagrad(gramian: Array) -> Array:
     """CAGrad: the best worst improvement within c‖g₀‖ of the mean gradient g₀ (its Eq. 4)."""
     first, both, second = _parts(gramian)
-    # The dual: minimise g_w·g₀ + c‖g₀‖‖g_w‖ over g_w = s g₁ + (1 - s) g₂, which is in s a line and
-    # the root of a parabola a s² + 2 b s + d.
+    # The dual: minimise g_w·g₀ + c‖g₀‖‖g_w‖ over g_w = s g₁ + (1 - s) g₂, which in s is a linear
+    # term plus the root of a quadratic a s² + 2 b s + d.
     a, b, d = np.maximum(first + second - 2 * both, _TINY), both - second, second
     radius = CAGRAD_C * 0.5 * np.sqrt(np.maximum(first + second + 2 * both, _TINY))
     # Its derivative is zero where (a s + b) / √((a s + b)² + a d - b²) is this sine.
@@ -54,7 +54,7 @@ def imtl_g(gramian: Array) -> Array:
 
 
 def pcgrad(gramian: Array) -> Array:
-    """PCGrad: the sum of the gradients, each without what of it opposes the other."""
+    """PCGrad: the sum of the gradients, each without its component that opposes the other."""
     weights: Array = 1 - np.minimum(gramian[:, 0, 1], 0.0)[:, None] / _squares(gramian)
     return weights
 

@@ -1,4 +1,4 @@
-"""The picture of `toy2d`: a panel a method, with the paths over the mean loss."""
+"""The picture of `toy2d`: one panel per method, with the paths over the mean loss."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def draw(methods: Sequence[str], points: Array, near: float, file: str | Path) -
         methods: The panels' titles, M of them.
         points: ``[M, starts, repeats, kept, 2]``; of all repeats but the first only the end is
             drawn.
-        near: A path that ends so near to the front has arrived.
+        near: Largest distance from the front at which a path has arrived.
         file: A .png, .svg or .pdf file.
 
     Raises:
@@ -49,9 +49,9 @@ def draw(methods: Sequence[str], points: Array, near: float, file: str | Path) -
 
 
 def _heights() -> tuple[Array, Array]:
-    """A line of x or y, and over the square that two of them make the mean loss, as its rank.
+    """Return a range of x or y, and the rank of the mean loss over the square that it spans.
 
-    By rank, the valleys show beside the much deeper bowls.
+    By rank, the valleys are visible next to the much deeper bowls.
     """
     line = np.linspace(-_EDGE, _EDGE, 361)
     points = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)

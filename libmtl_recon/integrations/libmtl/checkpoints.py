@@ -1,7 +1,7 @@
 """State dicts of LibMTL's models: those of another weighting load, those of another split do not.
 
-What differs is told when a state dict is loaded, by ``load_state_dict`` or by LibMTL's own
-``load_path``, whose ``strict=False`` would leave random what does not fit.
+Differences are reported when a state dict is loaded, by ``load_state_dict`` or by LibMTL's own
+``load_path``, whose ``strict=False`` would leave parameters that do not fit random.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from libmtl_recon.integrations.libmtl.wrapper import Call
 
 _logger = logging.getLogger(__name__)
 
-# What LibMTL's UW, GradNorm and IMTL learn beside the network, each with a meaning of its own.
+# Parameters that LibMTL's UW, GradNorm and IMTL learn, each with its own meaning.
 _LEARNED = "loss_scale"
 _ROTATIONS = "rotograd"
-# The key under which the weighting is kept in the metadata of a state dict.
+# The key of the weighting in the metadata of a state dict.
 _WEIGHTING = "libmtl_recon_weighting"
 _SPLIT_KEY = re.compile(r"(?P<layer>.+)\.tasks\.(?P<task>[^.]+)\.(?P<name>[^.]+)")
 _SHOWN = 8  # names of layers; a network has hundreds
 
 
 def watch_state_dicts(call: Call) -> None:
-    """Have a model of LibMTL that was built look at the state dicts that it loads."""
+    """Make a model of LibMTL that was built check the state dicts that it loads."""
     call.owner.register_state_dict_post_hook(_note_weighting)
     call.owner.register_load_state_dict_pre_hook(_match)
 
 
 def fitted(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict with the names that the model has, as far as it is one of this network.
+    """Return a state dict with the model's names, as far as it is one of this network.
 
     Args:
-        model: LibMTL's. Its norms keep statistics per task from here on, if the state dict does.
-        state_dict: Not changed.
+        model: LibMTL's model. Its norms keep statistics per task from here on, if the state dict
+            does.
+        state_dict: The state dict; not changed.
 
     Raises:
         ReconError: It is of another split, or its decoders expect rotations.
@@ -63,14 +64,14 @@ def _note_weighting(model: Any, _: Any, __: str, metadata: dict[str, Any]) -> No
 def _match(
     model: Any, state_dict: dict[str, Any], prefix: str, metadata: Mapping[str, Any], *_: Any
 ) -> None:
-    """Make a state dict, which is torch's copy of the caller's, fit the model where it may."""
+    """Make a state dict, which is torch's copy of the caller's, fit the model if possible."""
     _match_compilation(model, state_dict, prefix)
     _match_weighting(model, state_dict, prefix, metadata.get(_WEIGHTING))
     _match_split(model, [k.removeprefix(prefix) for k in state_dict if k.startswith(prefix)])
 
 
 def _match_compilation(model: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
-    """``torch.compile`` puts a word into the names of what it compiles, which changes nothing."""
+    """Ignore the prefix that ``torch.compile`` adds to names: it changes no values."""
     own = {prefix + key for key in model.state_dict()}
     compiled = any(COMPILED in key.split(".") for key in own)
     if not compiled and not any(COMPILED in key.split(".") for key in state_dict):
@@ -85,7 +86,7 @@ def _match_compilation(model: nn.Module, state_dict: dict[str, Any], prefix: str
 def _match_weighting(
     model: Any, state_dict: dict[str, Any], prefix: str, saved_under: str | None
 ) -> None:
-    """What a weighting has learned beside the network is its own, and may be missing."""
+    """Allow a weighting's own learned parameters to be missing or of another weighting."""
     key, weighting = f"{prefix}{_LEARNED}", _weighting_name(model)
     own = model._parameters.get(_LEARNED)
     if own is None and key in state_dict:
@@ -105,7 +106,7 @@ def _match_weighting(
 
 
 def _match_rotations(model: Any, state_dict: dict[str, Any], prefix: str) -> None:
-    """RotoGrad's decoders expect rotated representations, and those of others do not."""
+    """Make RotoGrad's rotations fit; refuse its decoders for a weighting without rotations."""
     saved = [key for key in state_dict if key.startswith(f"{prefix}{_ROTATIONS}")]
     if _ROTATIONS in model._modules:
         if not saved:
@@ -114,7 +115,7 @@ def _match_rotations(model: Any, state_dict: dict[str, Any], prefix: str) -> Non
                 if name.startswith(_ROTATIONS):
                     state_dict[f"{prefix}{name}"] = value.clone()
             _logger.info("Recon: the checkpoint has no rotations of RotoGrad, which start anew")
-        # Rotations are made when their size is known, which it is by a checkpoint.
+        # Rotations are made when their size is known, and a checkpoint determines it.
         for name in (_ROTATIONS, f"{_ROTATIONS}_leader"):
             model.get_submodule(name).make_room(state_dict, f"{prefix}{name}.")
         return
@@ -125,15 +126,15 @@ def _match_rotations(model: Any, state_dict: dict[str, Any], prefix: str) -> Non
             "Load it with --weighting RotoGrad, or save one from there whose decoders have the "
             "rotations in them, by torch.save(model.folded_state_dict(), path)."
         )
-    for key in saved:  # of its mode scale, which only counts
+    for key in saved:  # for its mode scale, which is only a counter
         del state_dict[key]
 
 
 def _match_split(model: nn.Module, keys: Collection[str]) -> None:
-    """Tell of layers that are task-specific in one place only.
+    """Check layers that are task-specific in only one of the model and the state dict.
 
-    A plain layer's values are copied for each task, as the split itself does it; a task's own
-    have no place in a layer that is shared.
+    A plain layer's values are copied for each task, as the split itself does; a task's own values
+    cannot be loaded into a shared layer.
     """
     found = _split_in(model, keys)
     own = _split_layers_of(model)
@@ -171,7 +172,7 @@ def _match_split(model: nn.Module, keys: Collection[str]) -> None:
 
 
 def _split_in(model: nn.Module, keys: Iterable[str]) -> dict[str, set[str]]:
-    """The layers of a model of whose parameters a state dict has one per task, and the tasks."""
+    """Return the layers for which a state dict has per-task parameters, with their tasks."""
     modules = {plain_name(name): module for name, module in model.named_modules()}
     found: dict[str, set[str]] = {}
     for key in keys:
@@ -194,19 +195,19 @@ def _split_layers_of(model: nn.Module) -> dict[str, set[str]]:
 
 
 def _parameter_names(module: nn.Module) -> set[str]:
-    """A layer's own parameters, those of its tasks if it is split."""
+    """Return the names of a layer's own parameters, those of its tasks if it is split."""
     from libmtl_recon.splitting.task_specific import CHILD, TaskSpecific
 
     names = {name for name, value in module._parameters.items() if value is not None}
     if not isinstance(module, TaskSpecific):
         return names
     tasks = module._modules[CHILD]._modules.values()  # type: ignore[union-attr]  # is always there
-    # Of a norm that stays shared only the statistics are per task; its parameters are its own.
+    # A norm that stays shared has only statistics per task; its parameters are its own.
     return {name for values in tasks if values is not None for name in values._parameters}
 
 
 def _weighting_name(model: Any) -> str:
-    """The weighting's class, which LibMTL mixes in as the model class's last base."""
+    """Return the weighting's class name; LibMTL mixes it in as the model class's last base."""
     return type(model).__bases__[-1].__name__
 
 

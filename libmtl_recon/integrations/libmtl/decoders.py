@@ -1,7 +1,7 @@
-"""The decoders that LibMTL's Trainer is given: one registered module for each task.
+"""The decoders that LibMTL's Trainer is given: one registered module per task.
 
-LibMTL's documentation calls them a dict. A plain one is no module, so that its decoders are neither
-moved to the device nor given to the optimiser, and stay as they were drawn, without a word.
+LibMTL's documentation calls them a dict. A plain dict is not a module, so that its decoders are
+neither moved to the device nor given to the optimiser, and silently stay untrained.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from libmtl_recon.task_names import check_task_names
 
 _logger = logging.getLogger(__name__)
 
-# These alone make no modules by the tasks' names.
+# Only these create no modules by the tasks' names.
 _NAMELESS = "HPS"
 _NAMING = "RotoGrad"
 
 
 def check_decoders(call: Call) -> None:
-    """Look at the tasks' names and decoders that a Trainer is given."""
+    """Check the tasks' names and decoders that a Trainer is given."""
     given = call.arguments
     architecture, weighting = (
         getattr(given[key], "__name__", given[key]) for key in ("architecture", "weighting")
@@ -37,18 +37,19 @@ def check_decoders(call: Call) -> None:
 
 
 def checked_decoders(tasks: Sequence[Any], decoders: Any, *, named: bool) -> Any:
-    """The decoders, registered.
+    """Return the decoders, registered.
 
     Args:
         tasks: The names in ``task_dict``.
-        decoders: The script's; a plain dict is made an ``nn.ModuleDict``, which is said.
+        decoders: The script's; a plain dict is converted to an ``nn.ModuleDict``, with a message.
         named: The tasks' names become names of further modules.
 
     Returns:
-        What LibMTL trains.
+        The decoders that LibMTL trains.
 
     Raises:
-        UsageError: A task has none, it is no module, or a task's name is none for a module.
+        UsageError: A task has no decoder, a decoder is not a module, or a task's name is not
+            valid for a module.
     """
     plain = isinstance(decoders, Mapping) and not isinstance(decoders, nn.Module)
     if plain or named or isinstance(decoders, nn.ModuleDict):

@@ -1,7 +1,7 @@
-"""``weight_args`` and ``arch_args`` that a script wrote by hand: completed, and ours checked.
+"""Complete hand-written ``weight_args`` and ``arch_args`` of a script, and check ours.
 
-LibMTL's ``prepare_args`` makes them of the flags; a script may as well give a Trainer a dict of its
-own, with some of them, or none.
+LibMTL's ``prepare_args`` makes them from the flags; a script may instead pass a Trainer its own
+dict, with only some of them, or none.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ def completed(
     lr: Any,
     load_path: Any = None,
 ) -> dict[str, Any]:
-    """A Trainer's further arguments, in which those of ours and of weightings have their defaults.
+    """Return a Trainer's further arguments, with defaults for ours and for weightings.
 
     Args:
         libmtl: LibMTL.
         weighting: The weighting's class, if it has one.
         architecture: A class or, on the main branch, a name.
-        arguments: ``weight_args``, ``arch_args`` and whatever else the script gives.
+        arguments: ``weight_args``, ``arch_args`` and all others that the script passes.
         lr: The network's learning rate, if it is known.
         load_path: The checkpoint that the Trainer is to load, if there is one.
 
     Raises:
-        UsageError: A value breaks its rule, one that has no default is missing, or there is no
-            argument of this name.
+        UsageError: A value is invalid, one without a default is missing, or there is no
+            argument with this name.
     """
     found = {"weight_args": {}, "arch_args": {}, **arguments}
     for name, flags in WEIGHTINGS.items():
@@ -83,7 +83,7 @@ def _filled(
     prefix = known[0].partition("_")[0]
     for name in given.keys() - getattr(flags, "MADE", ()):
         close = nearest(name, known, likeness=0.8)
-        # Others may be the base architecture's, or of another weighting that the script offers.
+        # Others may be the base architecture's, or belong to another weighting of the script.
         if name not in known and (close or str(name).startswith(f"{prefix}_")):
             hint = f"Did you mean {close[0]}? " if close else ""
             raise UsageError(
@@ -92,7 +92,7 @@ def _filled(
                 name,
                 f"{hint}There are {', '.join(known)}.",
             )
-    # A rate for which a default is made; one that was given is compared when the training begins.
+    # The rate used for a default; a given one is compared when the training begins.
     without = {"lr": None} if f"{prefix}_lr" in given else {}
     return {**given, **flags.values(argparse.Namespace(**{**more, **without, **given}))}
 
@@ -102,6 +102,6 @@ def _is_one(given: Any, ours: type) -> bool:
 
 
 def _is_libmtls(libmtl: ModuleType, weighting: Any) -> bool:
-    """Whether a weighting is one for which LibMTL's own code makes arguments."""
+    """Return whether LibMTL's own code makes arguments for a weighting."""
     listed = vars(libmtl.weighting).get(getattr(weighting, "__name__", "")) is weighting
     return isinstance(weighting, type) and listed and weighting.__module__.startswith("LibMTL.")

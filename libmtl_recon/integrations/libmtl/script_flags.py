@@ -89,7 +89,7 @@ class _Question:
             if not self._is_command_line(given):
                 return own(parser, given, namespace)
             self._parsers.append(parser)
-            # No arguments may mean an empty command line, or code that only wants defaults.
+            # An empty list may be the command line, or come from code that only wants defaults.
             if _has_flags_of_libmtl(parser) or (strict and given != []):
                 self.answer()
             with _nothing_required(parser):

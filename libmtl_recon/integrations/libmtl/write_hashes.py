@@ -1,8 +1,8 @@
-"""Writes the table of ``known_hashes.py`` anew.
+"""Write the table of ``known_hashes.py`` anew.
 
     python -m libmtl_recon.integrations.libmtl.write_hashes
 
-writes the columns of the LibMTL that it finds, and leaves the other's as they are.
+writes the column of the LibMTL that it finds, and leaves the other's unchanged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Hashes = Mapping[str, tuple[str | None, str | None]]
 
 
 def hashes_of(libmtl: ModuleType) -> dict[str, str | None]:
-    """This LibMTL's column of the table: of its Trainer, weightings and architectures."""
+    """Return this LibMTL's column: hashes for its Trainer, weightings and architectures."""
     homes = [("", libmtl, ["Trainer"])]
     for home in ("architecture", "weighting"):
         module = import_module(f"{libmtl.__name__}.{home}")
@@ -46,7 +46,7 @@ def _functions(owner: Any) -> Iterator[tuple[str, Any]]:
 
 
 def with_column(table: Hashes, version: str, column: Mapping[str, str | None]) -> Hashes:
-    """The table with another column in place of a version's."""
+    """Return the table with a version's column replaced."""
     names = [*table, *(name for name in column if name not in table)]
     pypi, main = (
         column if version == one else {name: hashes[at] for name, hashes in table.items()}
@@ -57,7 +57,7 @@ def with_column(table: Hashes, version: str, column: Mapping[str, str | None]) -
 
 
 def written(table: Hashes) -> str:
-    """The text of ``known_hashes.py``."""
+    """Return the text of ``known_hashes.py``."""
     rows = (f'    "{name}": ({", ".join(map(_quoted, row))}),' for name, row in table.items())
     lines = (
         '"""Hashes of LibMTL\'s functions; written by ``write_hashes``, and not by hand."""',
@@ -75,9 +75,9 @@ def _quoted(one: str | None) -> str:
 
 
 def unregistered() -> ModuleType:
-    """LibMTL, imported as it is but for what it cannot be imported without.
+    """Import and return LibMTL, unchanged except for what its import requires.
 
-    For a process that has not imported it yet, and is not to train.
+    For a process that has not imported it yet, and does not train.
     """
     disarm()
     spec = importlib.util.find_spec("LibMTL")

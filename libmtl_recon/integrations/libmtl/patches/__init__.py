@@ -1,7 +1,7 @@
-"""What is set right in LibMTL from outside, so that it trains on today's PyTorch.
+"""Patches of LibMTL, applied from outside, so that it trains with current PyTorch.
 
-Each patch says what is wrong and how that is recognised; nothing is patched that works, nor what is
-of a version of LibMTL that is not known.
+Each patch states what is wrong and how that is recognised; working code is not patched, nor is code
+of an unknown version of LibMTL.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from libmtl_recon.integrations.libmtl.patches import (
 from libmtl_recon.integrations.libmtl.patches.patch import Patch, Unknown
 from libmtl_recon.texts import did_you_mean
 
-# In the order in which they are applied, and listed.
+# In the order in which they are applied and listed.
 PATCHES: tuple[Patch, ...] = (
-    # To load and to run at all.
+    # Loading and running at all.
     imports.torchvision_import,
     trainer.device,
     trainer.iterator_next,
@@ -34,13 +34,13 @@ PATCHES: tuple[Patch, ...] = (
     trainer.strict_checkpoint,
     trainer.return_weight,
     architectures.attention_in_evaluation,
-    # The architectures.
+    # Architectures.
     architectures.in_place_zero_grad,
     architectures.mtan_zero_grad,
     architectures.task_representations,
     architectures.dselect_k_codes,
     architectures.dselect_k_look,
-    # The weightings.
+    # Weightings.
     weightings_main.aligned_mtl_eigen,
     weightings.cagrad_tasks,
     weightings_main.excess_mtl_encoder,
@@ -54,7 +54,7 @@ PATCHES: tuple[Patch, ...] = (
     weightings_main.nash_mtl_solver,
     weightings.rlw_constrained_bernoulli,
     weightings_main.sdmgrad_simplex,
-    # What all of them take their gradients by.
+    # The computation of their gradients.
     fast_gradients.fast_gradients,
 )
 
@@ -70,7 +70,7 @@ __all__ = [
 
 VARIABLE = "LIBMTL_RECON_PATCHES"
 OLD_VARIABLE = "LIBMTL_RECON_MENDS"
-# What LibMTL's module is given, to remember what became of the patches.
+# The attribute of LibMTL's module that stores the patches' status.
 _STATUS, _UNKNOWN = "_libmtl_recon_patches", "_libmtl_recon_unknown"
 _SHOWN = 8  # names in a warning; an edited LibMTL has few, one without sources many
 
@@ -83,7 +83,7 @@ def patch_before_import(libmtl: ModuleType) -> None:
 
 
 def patch_after_import(libmtl: ModuleType) -> None:
-    """Apply the other patches to an imported LibMTL, and warn of what is not known of it."""
+    """Apply the other patches to an imported LibMTL, and warn about unknown functions."""
     if OLD_VARIABLE in os.environ:
         warnings.warn(
             f"{OLD_VARIABLE} is called {VARIABLE} now; the old name is read for one more release.",
@@ -97,25 +97,25 @@ def patch_after_import(libmtl: ModuleType) -> None:
 
 
 def patch_status(libmtl: ModuleType) -> dict[str, PatchStatus]:
-    """What became of each patch, by its name; those without were not looked at.
+    """Return the status of each patch, by name; patches that are not listed were not checked.
 
-    One that is about functions of an unknown version of LibMTL is ``not checked``, and not applied.
-    A LibMTL that was imported before us needed no patch for its import.
+    A patch of functions of an unknown version of LibMTL is ``not checked``, and not applied.
+    A LibMTL that was imported before this package needed no patch for its import.
     """
     return dict(vars(libmtl).get(_STATUS, {}))
 
 
 def unknown_functions(libmtl: ModuleType) -> dict[str, tuple[str, ...]]:
-    """LibMTL's functions of an unknown version that were left alone, by the patches' names."""
+    """Return LibMTL's functions of an unknown version that were left unchanged, by patch name."""
     return dict(vars(libmtl).get(_UNKNOWN, {}))
 
 
 def wanted_patches() -> frozenset[str]:
-    """The names of the patches that may be applied: all, or those in ``LIBMTL_RECON_PATCHES``.
+    """Return the names of the patches to apply: all, or those in ``LIBMTL_RECON_PATCHES``.
 
     Raises:
-        UsageError: The variable names a patch that there is not, or the one of its old name says
-            something else.
+        UsageError: The variable names an unknown patch, or the one with its old name has another
+            value.
     """
     names = [one.name for one in PATCHES]
     given = _given()
@@ -134,7 +134,7 @@ def wanted_patches() -> frozenset[str]:
 
 
 def _given() -> str | None:
-    """What says which patches are wanted, if anything does."""
+    """Return the variable's value that selects patches, if one is set."""
     given, old = os.environ.get(VARIABLE), os.environ.get(OLD_VARIABLE)
     if given is None or old is None:
         return old if given is None else given

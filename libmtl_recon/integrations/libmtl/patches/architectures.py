@@ -18,9 +18,9 @@ from libmtl_recon.integrations.libmtl.patches.patch import Defect, patch, stand_
 def attention_in_evaluation(_: ModuleType) -> None:
     """PyTorch evaluates transformers by a function that gives zeros at padded positions.
 
-    LibMTL's Trainer evaluates without gradients, where ``nn.TransformerEncoder`` does so; it was
-    trained with values there. A network with task-specific layers cannot be evaluated so, and would
-    be compared with plain sharing by another function.
+    LibMTL's Trainer evaluates without gradients, where ``nn.TransformerEncoder`` uses it; the
+    network was trained with values there. A network with task-specific layers cannot be evaluated
+    this way, and would be compared with plain sharing evaluated by another function.
     """
     from libmtl_recon.splitting.attention import evaluate_as_trained
 
@@ -49,7 +49,7 @@ def in_place_zero_grad(libmtl: ModuleType) -> None:
 
 
 def _in_place(original: Callable[[Any], None]) -> Callable[[Any], None]:
-    """An architecture's ``zero_grad_share_params`` that keeps the gradients it zeroes."""
+    """Return an architecture's ``zero_grad_share_params`` that keeps the gradients it zeroes."""
 
     def zero_grad_share_params(self: Any) -> None:
         before = [(parameter, parameter.grad) for parameter in self.parameters()]
@@ -64,12 +64,12 @@ def _in_place(original: Callable[[Any], None]) -> Callable[[Any], None]:
 def _reset_grad(self: Any, new_grads: Tensor) -> None:
     """Write a gradient ``[d]`` to the shared parameters that train.
 
-    A parameter that is frozen, or that no task reached, is left without one, so that weight decay
-    does not move it.
+    A parameter that is frozen, or that no task reached, gets none, so that weight decay does not
+    change it.
     """
     shared = list(self.get_share_params())
     for parameter, part in zip(shared, new_grads.split([p.numel() for p in shared]), strict=True):
-        # A weighting that works with `torch.autograd.grad` leaves no gradients behind it.
+        # A weighting that works with `torch.autograd.grad` leaves no gradients.
         if parameter.grad is not None or (parameter.requires_grad and bool(part.any())):
             parameter.grad = part.view_as(parameter).to(parameter).clone()
 
@@ -78,9 +78,9 @@ def _reset_grad(self: Any, new_grads: Tensor) -> None:
 def mtan_zero_grad(libmtl: ModuleType) -> None:
     """A gradient weighting leaves LibMTL's MTAN its attention untrained, or adds tasks up.
 
-    On a plain ResNet MTAN zeroes the gradients of the tasks' attention between two tasks as well,
-    which is then never trained; on an encoder that wraps a ResNet it leaves those of the wrapper's
-    own layers, which add up from task to task.
+    On a plain ResNet MTAN also zeroes the gradients of the tasks' attention between two tasks, so
+    that the attention is never trained; on an encoder that wraps a ResNet it does not zero those of
+    the wrapper's own layers, which add up from task to task.
     """
 
     def zero_grad_share_params(self: Any) -> None:
@@ -102,15 +102,15 @@ def mtan_zero_grad(libmtl: ModuleType) -> None:
 def task_representations(libmtl: ModuleType) -> None:
     """With --rep_grad, LibMTL's Cross_stitch trains by the last task's representation alone.
 
-    LibMTL keeps the tasks' representations, to go on from them into the encoder, but asks the wrong
-    way round whether all tasks have one: where the encoder returns one per task it keeps the last
-    one, and all other tasks' gradients are lost.
+    LibMTL keeps the tasks' representations, to continue from them into the encoder, but inverts the
+    check whether all tasks have one: where the encoder returns one per task it keeps the last one,
+    and all other tasks' gradients are lost.
     """
 
     def _prepare_rep(self: Any, rep: Tensor, task: str, same_rep: bool | None = None) -> Tensor:
         if not self.rep_grad:
             return rep
-        # Each task's own is kept, even if it is every task's: that gives the same gradients.
+        # Each task's own is kept, even if all are the same: that gives the same gradients.
         self.rep[task] = rep
         self.rep_tasks[task] = rep.detach().clone().requires_grad_()
         leaf: Tensor = self.rep_tasks[task]
@@ -120,7 +120,7 @@ def task_representations(libmtl: ModuleType) -> None:
 
 
 def binary_codes(experts: int, digits: int) -> Tensor:
-    """The binary code of each expert's index: ``[1, experts, digits]``, bool, highest digit first.
+    """Return the binary code of each expert's index: ``[1, experts, digits]``, bool, MSB first.
 
     Source: "DSelect-k: Differentiable Selection in the Mixture of Experts" (NeurIPS 2021).
     """
@@ -139,8 +139,8 @@ def _text_is_true() -> bool:
 def dselect_k_codes(libmtl: ModuleType) -> None:
     """LibMTL's DSelect_k gives all experts one code under NumPy 2, so that it selects none.
 
-    It makes the codes by turning the texts "0" and "1" into booleans, and NumPy 2 takes every text
-    that is not empty for true: all experts get the same weight.
+    It makes the codes by converting the strings "0" and "1" to booleans, and NumPy 2 converts every
+    string that is not empty to true: all experts get the same weight.
     """
     build = libmtl.architecture.DSelect_k.__init__
 
@@ -162,7 +162,7 @@ _REGULARISER = Defect("architecture.DSelect_k._entropy_reg_loss", of=BOTH)
 def dselect_k_look(libmtl: ModuleType) -> None:
     """LibMTL's DSelect_k fails in a training pass without gradients, such as FAMO's.
 
-    It back-propagates a regulariser in each forward pass of training. FAMO looks at the losses
+    It back-propagates a regulariser in each forward pass of training. FAMO computes the losses
     again after each step, in training mode and without gradients.
     """
     regularise = libmtl.architecture.DSelect_k._entropy_reg_loss

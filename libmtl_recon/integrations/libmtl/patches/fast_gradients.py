@@ -1,4 +1,4 @@
-"""The patch of how LibMTL takes its gradients, and of the weightings that go over them in pairs."""
+"""The patch of how LibMTL computes gradients, and of weightings that iterate over pairs of them."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def fast_gradients(libmtl: ModuleType) -> None:
     """LibMTL's per-task gradients walk all tasks' graphs and take fresh memory each step.
 
     They cost a multiple of the backward passes they need: LibMTL writes the losses into one vector
-    in place, so that differentiating one walks the decoders of all tasks (and with ``multi_input``
-    all encoder passes), and takes fresh memory for all gradients. With this patch each task's own
-    scalar is differentiated, into memory that is used again; what comes out is the same up to
-    rounding. PCGrad, GradVac and CAGrad, which go over the gradients once for each pair of tasks,
-    work on the tasks' Gramian instead, as do UPGrad, FairGrad and Nash_MTL, whose own is squared in
-    float32. How the Gramian is computed is chosen by ``--recon_gradients``.
+    in place, so that differentiating one traverses the decoders of all tasks (and with
+    ``multi_input`` all encoder passes), and allocates memory for all gradients. With this patch
+    each task's own scalar is differentiated, into memory that is reused; the result is the same up
+    to rounding. PCGrad, GradVac and CAGrad, which iterate over the gradients once per pair of
+    tasks, use the tasks' Gramian instead, as do UPGrad, FairGrad and Nash_MTL, whose own is squared
+    in float32. How the Gramian is computed is chosen by ``--recon_gradients``.
 
     Its other parts are hooks: of ``Trainer._compute_loss``, and of a model's ``forward`` and
     ``backward``.
@@ -73,5 +73,5 @@ def _by_gramians(owner: Any, own: Any, version: str) -> None:
             "Nash_MTL": nash_mtl.backward,
         }[owner.__name__]
         stand_in(owner, "backward", function)
-    elif unpatched(own) is own:  # else `gradvac-targets` was applied, and is fast already
+    elif unpatched(own) is own:  # otherwise `gradvac-targets` was applied, and is fast already
         stand_in(owner, "backward", gradvac.make_release_backward(always=False))

@@ -1,4 +1,4 @@
-"""Patches of what LibMTL imports, and of how it is configured."""
+"""Patches of LibMTL's imports and configuration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOST = "torchvision.models.utils"
 
 
 def _imports_what_is_lost(libmtl: ModuleType) -> bool:
-    """Whether LibMTL's ResNets import a module that is gone, and nothing else instead."""
+    """Return whether LibMTL's ResNets import a removed module without an alternative."""
     if _LOST in sys.modules or importlib.util.find_spec(_LOST) is not None:
         return False
     spec = PathFinder.find_spec("resnet", [str(Path(home) / "model") for home in libmtl.__path__])
@@ -26,7 +26,7 @@ def _imports_what_is_lost(libmtl: ModuleType) -> bool:
     if not isinstance(loader, InspectLoader):
         return False
     source = loader.get_source("resnet")
-    if source is None:  # what is put in its place does no harm
+    if source is None:  # providing a replacement does no harm
         return True
     # LibMTL's main branch has the import inside a `try`, with another after it.
     statements = ast.parse(source).body
@@ -50,7 +50,7 @@ def torchvision_import(_: ModuleType) -> None:
 def optimizers_schedulers(libmtl: ModuleType) -> None:
     """LibMTL offers adagrad, rmsprop, cos and exp, but makes no arguments for them.
 
-    They end in an UnboundLocalError. ``prepare_args`` itself is replaced at registration, and asks
-    whether this patch was applied.
+    They end in an UnboundLocalError. ``prepare_args`` itself is replaced at registration, and
+    checks whether this patch was applied.
     """
     optimizers.complete_help(libmtl.config.LibMTL_args)

@@ -1,4 +1,4 @@
-"""What a patch is: a function that sets one defect of LibMTL right, its reason, and when to."""
+"""Definition of a patch: a function that fixes one defect of LibMTL, its reason and condition."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from libmtl_recon.integrations.libmtl.known_sources import find, is_in_all, vers
 
 @dataclass(frozen=True)
 class Unknown:
-    """What tells whether a patch is needed is of no known version of LibMTL.
+    """Result for functions of an unknown version, which cannot tell whether a patch is needed.
 
     Attributes:
-        functions: The dotted names of LibMTL's functions that are.
+        functions: The dotted names of these functions of LibMTL.
     """
 
     functions: tuple[str, ...]
 
     def can_be_replaced_in(self, libmtl: ModuleType) -> bool:
-        """Whether this LibMTL has all of them."""
+        """Return whether this LibMTL has all of them."""
         return all(find(libmtl, name) is not None for name in self.functions)
 
 
@@ -32,18 +32,18 @@ Needs = Callable[[ModuleType], "bool | Unknown"]
 
 @dataclass(frozen=True)
 class Patch:
-    """One defect of LibMTL that is set right from outside.
+    """One defect of LibMTL that is fixed from outside.
 
     Attributes:
         name: Its name, for messages and for the switch.
         reason: What is wrong without it: the first line of its function's docstring.
-        needs: Tells whether a LibMTL has the defect.
-        apply: Sets it right, on the classes themselves, so that it holds for scripts that imported
-            them before us.
+        needs: Returns whether a LibMTL has the defect.
+        apply: Fixes it, on the classes themselves, so that it also applies to scripts that
+            imported them before this package.
         before_import: LibMTL cannot be imported without it; ``needs`` and ``apply`` are then given
             the module before it was executed.
-        known_only: Dotted names of functions that it takes the place of where they are of a known
-            version, and else leaves alone.
+        known_only: Dotted names of functions that it replaces where they are of a known version,
+            and otherwise leaves unchanged.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Patch:
     known_only: tuple[str, ...] = ()
 
     def left_alone_in(self, libmtl: ModuleType) -> tuple[str, ...]:
-        """Those of ``known_only`` that this LibMTL has in an unknown version."""
+        """Return those of ``known_only`` that this LibMTL has in an unknown version."""
         return tuple(name for name in self.known_only if is_unknown(libmtl, name))
 
 
@@ -65,9 +65,9 @@ def patch(
     before_import: bool = False,
     known_only: tuple[str, ...] = (),
 ) -> Callable[[Callable[[ModuleType], None]], Patch]:
-    """Make a patch of a function of LibMTL's module, whose docstring begins with the reason.
+    """Make a patch from a function of LibMTL's module, whose docstring begins with the reason.
 
-    One that is all hooks of ``hook_table`` has nothing else to do: they are there by its name.
+    A patch that consists only of hooks of ``hook_table`` does nothing else: they refer to its name.
     """
 
     def decorate(function: Callable[[ModuleType], None]) -> Patch:
@@ -78,13 +78,13 @@ def patch(
 
 
 class Defect:
-    """A defect that known sources have; told by the functions that have it, or go with it.
+    """A defect of known sources, identified by the functions that have it or come with it.
 
     Args:
-        *functions: Their dotted names in LibMTL. One without the first has no such defect, unless
-            it has the first's class, and all known versions have the function.
+        *functions: Their dotted names in LibMTL. A LibMTL without the first one does not have the
+            defect, unless it has the first one's class, and all known versions have the function.
         of: The known versions in which these functions have it.
-        where: Whether what is around LibMTL makes a defect of it.
+        where: Whether LibMTL's environment makes it a defect.
     """
 
     def __init__(
@@ -107,13 +107,13 @@ class Defect:
 
 
 def is_unknown(libmtl: ModuleType, name: str) -> bool:
-    """Whether LibMTL has a function of this dotted name, and that of an unknown version."""
+    """Return whether LibMTL has a function with this dotted name in an unknown version."""
     function = find(libmtl, name)
     return function is not None and not versions_of(function, name)
 
 
 def stand_in(owner: Any, name: str, function: Callable[..., Any]) -> None:
-    """Put a function in the place of LibMTL's own, which stays reachable as ``__wrapped__``."""
+    """Replace LibMTL's function, which stays reachable as ``__wrapped__``."""
     own = getattr(owner, name)
 
     @functools.wraps(own)

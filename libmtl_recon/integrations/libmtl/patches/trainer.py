@@ -1,4 +1,4 @@
-"""Patches of LibMTL's Trainer: most are hooks, whose places are in ``hook_table``."""
+"""Patches of LibMTL's Trainer; most are hooks, listed in ``hook_table``."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def device(libmtl: ModuleType) -> None:
 def iterator_next(_: ModuleType) -> None:
     """LibMTL calls iterator.next(), and takes any error of the data loading for its end.
 
-    PyTorch's iterators have no ``next`` any more (main does not ask for it). A bare ``except``
-    takes whatever the data loading raised, Ctrl-C included, for the end of an epoch: the error is
-    lost and the batch is drawn again.
+    PyTorch's iterators have no ``next`` any more (main does not call it). A bare ``except`` treats
+    any error of the data loading, including Ctrl-C, as the end of an epoch: the error is lost and
+    the batch is drawn again.
     """
 
 
 def wrap_loaders(call: Call) -> None:
-    """Give LibMTL's Trainer loaders that it may iterate in its way."""
+    """Give LibMTL's Trainer loaders that it can iterate."""
     given = call.arguments["dataloaders"]
     if isinstance(given, dict):
         call.arguments["dataloaders"] = {task: Loader(own) for task, own in given.items()}
@@ -49,8 +49,8 @@ def wrap_loaders(call: Call) -> None:
 def own_scheduler(_: ModuleType) -> None:
     """LibMTL's Trainer stops after an epoch with a scheduler that a script made by itself.
 
-    It asks for the scheduler's name in arguments of which a script whose ``_prepare_optimizer`` is
-    its own may have given none.
+    It reads the scheduler's name from arguments that a script with its own ``_prepare_optimizer``
+    may not have given.
     """
 
 
@@ -58,7 +58,7 @@ def name_scheduler(call: Call) -> None:
     """Give a Trainer's scheduler a name, if it has none."""
     trainer = call.owner
     if trainer.scheduler is not None and trainer.scheduler_param is None:
-        # LibMTL's name of the one that it tells how the validation went.
+        # LibMTL's name of the scheduler that it passes validation results to.
         plateau = isinstance(trainer.scheduler, ReduceLROnPlateau)
         trainer.scheduler_param = {"scheduler": "reduce" if plateau else "the script's"}
 
@@ -70,15 +70,15 @@ _LOADS = Defect("Trainer._prepare_model", of=MAIN)
 def strict_checkpoint(_: ModuleType) -> None:
     """LibMTL loads what fits of a checkpoint, and leaves the rest random without a word.
 
-    So it leaves the whole network if none of the names fit, as after Recon split its layers. A
+    If no name fits, as after Recon split its layers, the whole network is left random. A
     checkpoint of a GPU also fails to load on a machine without one. With this patch the network's
     names and shapes must fit. A weighting's own parameters may differ, since one may train with one
-    weighting and test with another; that is said.
+    weighting and test with another; that is reported.
     """
 
 
 def load_whole(proceed: Callable[..., None], trainer: Any, *args: Any, **kwargs: Any) -> None:
-    """Prepare the model, and then load the whole checkpoint or refuse it."""
+    """Prepare the model, and then load the complete checkpoint or refuse it."""
     given, trainer.load_path = trainer.load_path, None
     proceed(trainer, *args, **kwargs)
     if given is not None:
@@ -90,11 +90,11 @@ def load_whole(proceed: Callable[..., None], trainer: Any, *args: Any, **kwargs:
 def return_weight(_: ModuleType) -> None:
     """LibMTL's Trainer.train(..., return_weight=True) returns None.
 
-    It promises the weights of all steps.
+    It is documented to return the weights of all steps.
     """
 
 
 def give_weights(call: Call) -> None:
-    """Return the weights from ``Trainer.train``, if they were asked for."""
+    """Return the weights from ``Trainer.train``, if they were requested."""
     if call.arguments.get("return_weight", False):
         call.result = call.owner.batch_weight

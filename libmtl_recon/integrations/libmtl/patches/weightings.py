@@ -1,4 +1,4 @@
-"""Patches of the weightings that both LibMTLs have."""
+"""Patches of weightings that both LibMTLs have."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def gls_logarithms(libmtl: ModuleType) -> None:
     """LibMTL's GLS multiplies all losses, which overflows, or vanishes, and then gives NaN.
 
     The product leaves the range of float32 long before the geometric mean does (five losses of
-    1e-9, or of 1e8); so it is with a loss of zero. And the weights that it reports are others.
+    1e-9, or of 1e8); the same holds for a loss of zero. The weights that it reports are also wrong.
     """
     stand_in(libmtl.weighting.GLS, "backward", gls)
 
 
 def gls(_: Any, losses: Tensor, **__: Any) -> NDArray[np.floating[Any]]:
-    """GLS's backward pass; returns the weights ``[T]``.
+    """Run GLS's backward pass; return the weights ``[T]``.
 
     Raises:
         UsageError: A loss is negative.
@@ -61,8 +61,8 @@ def gls(_: Any, losses: Tensor, **__: Any) -> NDArray[np.floating[Any]]:
 def gradnorm_zero_loss(libmtl: ModuleType) -> None:
     """LibMTL's GradNorm makes NaN where a loss is zero in the first epoch.
 
-    It divides each loss by that of the first epoch, and these rates by their mean: by zero, where a
-    loss is zero there (a hinge that is met), or where all are now.
+    It divides each loss by that of the first epoch, and these rates by their mean: by zero, if a
+    loss was zero there (such as a satisfied hinge loss), or if all are zero now.
     """
     own = libmtl.weighting.GradNorm.backward
 
@@ -95,9 +95,9 @@ def gradnorm_first_epoch(libmtl: ModuleType) -> None:
 def gradvac_targets(libmtl: ModuleType) -> None:
     """LibMTL's GradVac never asks for a cosine above 0: it moves targets too rarely.
 
-    The release moves a pair's target only where it has just turned a gradient, so that GradVac
-    never asks tasks to agree more than not at all, which is what it is for. The paper's Algorithm 1
-    (here with the whole model as one component) moves the targets at every step.
+    The release moves a pair's target only where it has just changed a gradient, so that GradVac
+    never asks for agreement above zero, although that is its purpose. The paper's Algorithm 1 (here
+    with the whole model as one component) moves the targets at every step.
     """
     stand_in(libmtl.weighting.GradVac, "backward", gradvac.make_release_backward(always=True))
 
@@ -106,8 +106,8 @@ def gradvac_targets(libmtl: ModuleType) -> None:
 def imtl_inverse(libmtl: ModuleType) -> None:
     """LibMTL's IMTL makes NaN of a task gradient of zero, and stops where two are parallel.
 
-    It inverts a matrix that need not have an inverse; in float32, so that squares may leave the
-    range. A task without a gradient takes no part in the system that is solved here.
+    It inverts a matrix that may be singular; in float32, so that squares may leave the range. A
+    task without a gradient is excluded from the system that is solved here.
     """
     stand_in(libmtl.weighting.IMTL, "backward", weights.imtl)
 
@@ -125,12 +125,12 @@ def mgda_solver(libmtl: ModuleType) -> None:
     """LibMTL's MGDA may stop far from the least norm, or never, and makes NaN of zeros.
 
     For three tasks or more it searches until a step changes the weights by less than 1e-5, which
-    need not be near the solution, and need not happen: the release's loop, which is to end after
-    250 steps, counts none, and the main branch's ends without a result.
+    need not be near the solution, and need not happen: the release's loop, which is meant to end
+    after 250 steps, does not count them, and the main branch's ends without a result.
 
-    For two tasks it is a closed form, which LibMTL asks about squares in the gradients' own dtype.
-    A normaliser of zero (the length of a gradient of zero, the loss of a hinge that is met) divides
-    nothing, where LibMTL makes NaN of all parameters.
+    For two tasks it uses a closed form, on squares in the gradients' own dtype. A normaliser of
+    zero (the norm of a zero gradient, the loss of a satisfied hinge) is not divided by, where
+    LibMTL makes all parameters NaN.
     """
     mgda = libmtl.weighting.MGDA
     own, normalise = mgda.backward, mgda._gradient_normalizers
@@ -145,7 +145,7 @@ def mgda_solver(libmtl: ModuleType) -> None:
         return (grads / normalisers(ntype, lengths, loss_data)[:, None]).to(grads.dtype)
 
     def backward(self: Any, losses: Tensor, **kwargs: Any) -> Any:
-        # A class of the script's may have a part of its own, on the gradients themselves.
+        # A class of the script may override a part, which works on the gradients themselves.
         parts = (type(self)._find_min_norm_element, type(self)._gradient_normalizers)
         whole = parts == (mgda._find_min_norm_element, mgda._gradient_normalizers)
         return (weights.mgda if whole else own)(self, losses, **kwargs)
@@ -159,6 +159,6 @@ def mgda_solver(libmtl: ModuleType) -> None:
 def rlw_constrained_bernoulli(libmtl: ModuleType) -> None:
     """LibMTL's RLW knows no --dist constrained_Bernoulli, for want of an import.
 
-    It draws by ``random``; a bare ``except`` turns the NameError into a "No support method".
+    It draws with ``random``; a bare ``except`` turns the NameError into a "No support method".
     """
     vars(sys.modules[libmtl.weighting.RLW.__module__])["random"] = random

@@ -1,4 +1,4 @@
-"""Patches of what LibMTL's main branch has added to the weightings."""
+"""Patches of weightings that only LibMTL's main branch has."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ def aligned_mtl_eigen(libmtl: ModuleType) -> None:
 def excess_mtl_encoder(libmtl: ModuleType) -> None:
     """LibMTL's ExcessMTL fails where there is no `encoder` (MMoE, CGC, DSelect_k).
 
-    And where a task's gradient is zero in the first step, it divides by it: all parameters are NaN.
+    And where a task's gradient is zero in the first step, it divides by zero: all parameters become
+    NaN.
     """
     stand_in(libmtl.weighting.ExcessMTL, "backward", excess_mtl)
 
 
 def excess_mtl(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.floating[Any]]:
-    """ExcessMTL's backward pass; returns the weights ``[T]``."""
-    # Not by LibMTL's own function: with `rep_grad`, which is refused, that gives something else.
+    """Run ExcessMTL's backward pass; return the weights ``[T]``."""
+    # Not with LibMTL's own function: with `rep_grad`, which is refused, its result differs.
     gradients = task_rows(self, losses, accumulate=False)
     if self.grad_sum is None:
         self.grad_sum = torch.zeros_like(gradients)
@@ -64,8 +65,8 @@ def gradvac_layers(libmtl: ModuleType) -> None:
     """LibMTL's GradVac by layer fails, or errs, where not all of an `encoder` is shared.
 
     It takes its groups of parameters from an ``encoder``, which MMoE, CGC and DSelect_k lack. Where
-    the shared parameters are not the encoder's (MTAN, PLE), or a module has parameters beside its
-    children, its groups are not the layers'.
+    the shared parameters are not the encoder's (MTAN, PLE), or a module has parameters in addition
+    to its children, its groups are not the layers'.
     """
     stand_in(libmtl.weighting.GradVac, "_init_rho", gradvac.init_rho)
 
@@ -80,18 +81,18 @@ def nash_mtl_solver(libmtl: ModuleType) -> None:
     """LibMTL's Nash_MTL silently equals EW where its solver fails, or ecos is not installed.
 
     Without the package ``ecos``, which LibMTL does not declare, every solve fails inside a bare
-    ``except`` and all weights stay 1. So does any step in which the solver fails.
+    ``except`` and all weights stay 1. The same happens in any step in which the solver fails.
     """
     stand_in(libmtl.weighting.Nash_MTL, "solve_optimization", solve_optimization)
-    # What is solved here has no problem of a fixed number of tasks.
+    # The replacement does not use a problem for a fixed number of tasks.
     stand_in(libmtl.weighting.Nash_MTL, "_init_optim_problem", lambda _: None)
 
 
 def solve_optimization(self: Any, gtg: NDArray[Any]) -> NDArray[np.float64]:
-    """The weights ``[T]`` for a Gramian ``[T, T]``; where there are none, those of the last step.
+    """Return the weights ``[T]`` for a Gramian ``[T, T]``; without a solution, the last step's.
 
     Raises:
-        UserWarning: As a warning, if there are none.
+        UserWarning: As a warning, if there is no solution.
     """
     found = bargained(gtg)
     if found is None or found.max() > _LARGEST:

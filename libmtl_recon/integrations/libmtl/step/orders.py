@@ -1,4 +1,4 @@
-"""The orders in which PCGrad and GradVac go over pairs of tasks."""
+"""The orders in which PCGrad and GradVac iterate over pairs of tasks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import random
 
 
 def draw_orders(tasks: int, *, own: bool) -> list[list[int]]:
-    """In which order each task meets the tasks: LibMTL's numbers, drawn as LibMTL draws them.
+    """Return, per task, the order of the tasks it is paired with, drawn as LibMTL draws them.
 
     Args:
         tasks: T.
-        own: Whether a task meets itself, too.
+        own: Whether a task is also paired with itself.
     """
     orders = []
     for task in range(tasks):

@@ -18,6 +18,7 @@ from libmtl_recon.gradients.rows import Root
 class SplitLosses:
     """One batch's losses.
 
+    Args:
         scalars: T scalar losses with their graphs.
         dtype: The vector's dtype.
 

@@ -56,19 +56,19 @@ def mgda(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[Any]:
     """Compute MGDA's update; return the weights of the normalised gradients, ``[T]``.
 
     Raises:
-        UsageError: There is no normaliser of the name ``mgda_gn``.
+        UsageError: There is no normaliser named ``mgda_gn``.
     """
     gradients = _gradients(self, losses)
     with naming(normalization="mgda_gn"):
         divided = normalisers(kwargs["mgda_gn"], _lengths(gradients), losses)
     weights = shortest(gradients.matrix / divided / divided[:, None])
-    # LibMTL's representations are weighed as they are.
+    # LibMTL's representations are weighted unnormalised.
     gradients.hand_out(weights if self.rep_grad else weights / divided)
     return weights.numpy()
 
 
 def imtl(self: Any, losses: Tensor, **_: Any) -> NDArray[Any]:
-    """IMTL's update, with its learned scales of the losses; returns the weights ``[T]``."""
+    """Compute IMTL's update, with its learned scales of the losses; return the weights ``[T]``."""
     gradients = _gradients(self, self.loss_scale.exp() * losses - self.loss_scale)
     weights = impartial(gradients.matrix)
     gradients.hand_out(weights)
@@ -76,7 +76,7 @@ def imtl(self: Any, losses: Tensor, **_: Any) -> NDArray[Any]:
 
 
 def gradnorm(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[Any]:
-    """GradNorm's update from the second epoch on; returns the weights ``[T]``."""
+    """Compute GradNorm's update from the second epoch on; return the weights ``[T]``."""
     scale = self.task_num * torch.softmax(self.loss_scale, dim=-1)
     gradients = _gradients(self, losses)
     first = torch.as_tensor(self.train_loss_buffer[:, 0], dtype=torch.float64)
@@ -88,7 +88,7 @@ def gradnorm(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[Any]:
 
 
 def aligned_mtl(self: Any, losses: Tensor, **_: Any) -> NDArray[Any]:
-    """Aligned-MTL's update; returns the weights ``[T]``."""
+    """Compute Aligned-MTL's update; return the weights ``[T]``."""
     gradients = _gradients(self, losses)
     weights = aligned(gradients.matrix, torch.finfo(gradients.dtype).eps)
     gradients.hand_out(weights)
