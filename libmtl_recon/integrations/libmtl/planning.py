@@ -1,4 +1,4 @@
-"""How a script's Trainer would compute the Gramian of a step, determined at its first step."""
+"""Determine at its first step how a script's Trainer would compute the Gramian of a step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from libmtl_recon.integrations.libmtl.step.way import OF_GRADIENTS, OF_GRAMIANS
 
 @dataclass(frozen=True)
 class Planned:
-    """How a step of a weighting obtains the tasks' gradients.
+    """The way in which a step of a weighting obtains the tasks' gradients.
 
     Attributes:
         weighting: The weighting's name.

@@ -1,4 +1,4 @@
-"""What ``--arch Recon`` needs from LibMTL's Trainer: the class over its base, and its start."""
+"""Hooks of ``--arch Recon`` into LibMTL's Trainer: the class over its base, and its start."""
 
 from __future__ import annotations
 

@@ -329,7 +329,7 @@ class ScoringHook(TrainerHook):
 
     def _refuse_non_finite(self) -> None:
         # LibMTL keeps the losses in one vector, so that a NaN in one task's spreads to the
-        # gradients of all: the loss tells which task's it was.
+        # gradients of all: the loss shows which task's it was.
         finite = self._finite.tolist()
         names = [repr(t) for t, fine in zip(self._model.task_name, finite, strict=True) if not fine]
         if names:

@@ -25,7 +25,7 @@ _expected: list[Checkpoint] = []
 
 @dataclass(frozen=True)
 class SplitSource:
-    """How a network is to be split, and the checkpoint that describes it.
+    """The specification of a network's split, and the checkpoint that contains it.
 
     Attributes:
         source: The flag and the file, for messages.

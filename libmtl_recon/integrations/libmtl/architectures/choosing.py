@@ -136,7 +136,7 @@ def _names_these(asked: str, spec: SplitSpec, layers: Sequence[Layer]) -> bool:
     if asked == origin.get("source") or (profile and str(profile).startswith(asked)):
         return True
     if origin.get("select", "conflict") not in MEASURED:
-        return True  # the source is not read, and a message tells so
+        return True  # the source is not read, and a message reports that
     try:
         found = select_layers(
             layers,

@@ -1,4 +1,4 @@
-"""How a training on several ranks ends, and which rank reports the reason.
+"""The end of a training on several ranks, and the rank that reports the reason.
 
 A rank that fails leaves a note and exits, which ends the others: they lose the connection, or
 torchrun stops them. An error that all ranks have is reported once, by rank 0; an error of one rank
@@ -46,7 +46,7 @@ def leave_note(text: str) -> None:
         return
     try:
         store.set(f"{_KEY}{found.rank}", text)
-    except Exception:  # noqa: BLE001  # whoever keeps the notes has ended, which is a note as well
+    except Exception:  # noqa: BLE001  # the host of the notes has ended, which counts as a note
         return
 
 

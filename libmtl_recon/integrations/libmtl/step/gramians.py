@@ -62,7 +62,7 @@ def fairgrad(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.float64]:
 def _units(
     matrix: NDArray[np.float64], alpha: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the scales by which FairGrad's equations M w = w^(-1/α), and its weights, are scaled.
+    """Return the scales of FairGrad's equations M w = w^(-1/α) and of its weights.
 
     They are ones, so that the solver behaves as in LibMTL, if the squares of all gradients are of
     a size that it can handle. Otherwise the equations are expressed in units of each gradient's

@@ -1,4 +1,4 @@
-"""How LibMTL combines the tasks' losses into one tensor, determined from its graph.
+"""Recognise, from its graph, how LibMTL combines the tasks' losses into one tensor.
 
 A task's scalar has its own task's graph behind it; an entry of LibMTL's tensor has those of all
 tasks, which each backward pass through it traverses. Only LibMTL's own operations are recognised,

@@ -253,7 +253,7 @@ class Step:
         return None
 
     def jacobian(self, losses: Tensor, *, accumulate: bool) -> Tensor | None:
-        """Return the Jacobian ``[T, T]`` of losses ``[T]`` by the batch's; None if they are these."""
+        """Return the Jacobian ``[T, T]`` of losses ``[T]`` by the batch's; None if identical."""
         if losses is self.batches[0].vector:
             return None
         return jacobian_of(losses, self.batches, accumulate=accumulate)
