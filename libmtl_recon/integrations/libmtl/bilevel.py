@@ -31,7 +31,7 @@ def refuse_impossible(
         rep_grad: Whether the gradients of the representations are requested.
 
     Raises:
-        UsageError: The method cannot be trained so.
+        UsageError: The method cannot be trained with these arguments.
     """
     if weighting not in METHODS:
         return

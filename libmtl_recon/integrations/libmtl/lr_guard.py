@@ -94,8 +94,8 @@ def _compared(optimizer: Any, scheduler: Any, epochs: int) -> Iterator[tuple[int
 def group_lrs(optimizer: Any, scheduler: Any, epochs: int) -> Iterator[list[float]]:
     """Yield the network's learning rates in each coming epoch, one per group of parameters.
 
-    The schedule is run on a copy. One that waits for a plateau is assumed to see none, since the
-    plateau may come at any time.
+    The schedule is run on a copy. One that waits for a plateau is shown nothing but a plateau,
+    since one may come at any time.
     """
     twin = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     twin.param_groups = [

@@ -45,7 +45,7 @@ def refuse_weighting(weighting: Any, *, rep_grad: bool) -> None:
         rep_grad: As passed to the Trainer.
 
     Raises:
-        UsageError: The weighting is such a one.
+        UsageError: Several ranks would train it differently.
     """
     name, backward = weighting.__name__, weighting.backward
     if name == "GradDrop":

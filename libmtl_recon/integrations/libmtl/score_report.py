@@ -26,7 +26,7 @@ class ScoreReport:
 
     Attributes:
         id: The profile's id.
-        on: Statistics of the profile; its ``split`` is the number of layers to split, if any.
+        on: The report on the profile; its ``split`` is the number of layers to split, if any.
         missed: Number of steps that could not be read.
         next: The next action.
         base: The architecture of LibMTL that Recon is to be applied to; None for ``HPS``.

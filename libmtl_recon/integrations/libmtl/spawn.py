@@ -48,7 +48,7 @@ def tell_spawned_processes() -> None:
 def start_forkserver_without_main() -> None:
     """Make a fork server import this package where it would import the script.
 
-    In some versions of Python it does that before any process is described anything.
+    In some versions of Python it imports the script before any process gets data from its parent.
     """
     import multiprocessing
 

@@ -30,7 +30,7 @@ def as_asked(
         asked: The architecture's arguments.
 
     Returns:
-        The layers; and the origin that the network's checkpoints record.
+        The layers; and the specification of the split that the network's checkpoints record.
 
     Raises:
         UsageError: See :func:`~libmtl_recon.profiles.selection.select_layers`.

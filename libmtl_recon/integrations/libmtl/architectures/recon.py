@@ -71,7 +71,7 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
             )
         tasks = TaskByTask(task_name)
         super().__init__(tasks, encoder_class, decoders, rep_grad, multi_input, device, **kwargs)
-        # The base's own, needed to extract a task's network.
+        # The base's own attributes, needed to extract a task's network.
         self.base_attributes = tuple(vars(self))
         shared = list(super().get_share_params())
         root = sharing_root(self, shared)

@@ -16,7 +16,7 @@ BY_NUMBER = "encoder_att"
 def places_of_tasks(
     model: Any, tasks: Sequence[str], shared: Collection[nn.Parameter]
 ) -> list[Place]:
-    """Yield the outermost parts of a LibMTL model that belong to one task.
+    """Return the outermost parts of a LibMTL model that belong to one task.
 
     Args:
         model: The model before its split.
