@@ -36,6 +36,7 @@ def line(shown: str, method: str) -> dict[str, str]:
     return dict(zip(head, found, strict=True))
 
 
+@pytest.mark.slow
 def test_what_is_counted_follows_from_the_sizes_and_the_kernel_agrees(
     benchmark: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,6 +42,7 @@ def side_by_side(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return side_by_side
 
 
+@pytest.mark.slow
 def test_a_line_compares_the_columns_and_is_not_measured_again(tmp_path: Path) -> None:
     flags = [
         *("--network", "tiny", "--device", "cpu", "--tasks", "3", "--rounds", "1", "--batch", "4"),

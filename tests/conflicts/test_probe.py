@@ -484,7 +484,7 @@ def test_profiles_of_several_runs_add_up_and_of_one_do_not() -> None:
     count(first, network, range(3, 5))
     count(second, network, range(7))
     assert add_profiles([first.profile(), second.profile()]).steps == 12
-    with pytest.raises(ReconError, match="have the steps of one scoring run"):
+    with pytest.raises(ReconError, match="contain the steps of one scoring run"):
         add_profiles([early, first.profile()])
 
 
@@ -515,7 +515,9 @@ def test_enough_steps_are_told_by_the_sentence_of_scoring() -> None:
     probe = ConflictProbe(network, TASKS)
     answer = probe.stable(K=2)
     assert not answer
-    assert str(answer).startswith("How sure the 2 worst layers are cannot be told: 0 steps")
+    assert str(answer).startswith(
+        "The certainty of the 2 worst layers cannot be estimated: 0 steps"
+    )
     count(probe, network, range(199))
     assert not probe.stable(K=3)
     assert "199 steps are too few" in str(probe.stable(K=3))

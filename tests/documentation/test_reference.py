@@ -21,6 +21,7 @@ from renamed import renamed
 
 import libmtl_recon
 from libmtl_recon.cli import build_parser
+from libmtl_recon.errors import MissingPackageError
 from libmtl_recon.search import Config
 
 TREE = Path(__file__).parents[2]
@@ -49,6 +50,10 @@ def documented() -> list[str]:
 @pytest.mark.parametrize("module", sorted(PUBLIC))
 def test_every_public_name_is_there_once(module: str) -> None:
     found = [path for path in documented() if path.rpartition(".")[0] == module]
+    try:
+        import_module(module)
+    except MissingPackageError as error:
+        pytest.skip(str(error))
     assert sorted(found) == sorted(f"{module}.{name}" for name in import_module(module).__all__)
 
 

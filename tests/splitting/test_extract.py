@@ -105,7 +105,7 @@ def test_libmtls_model_becomes_encoder_and_decoder(tmp_path: Path) -> None:
         assert list(found.encoder.state_dict()) == list(Encoder().state_dict())
         assert torch.equal(found(x), model(x)[task])
         assert torch.equal(torch.export.export(found, (x,)).module()(x), model(x)[task])
-    with pytest.raises(UsageError, match="They are: a, b, c"):
+    with pytest.raises(UsageError, match="The tasks are a, b, c"):
         extract_task(model, "d")
     plain = make(tmp_path, arch="HPS").model.eval()
     assert torch.equal(extract_task(plain, "b")(x), plain(x)["b"])
@@ -176,7 +176,7 @@ def test_rotations_are_merged_over_a_base(tmp_path: Path, narrow: None) -> None:
 def test_what_was_not_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReconError, match="neither a network that split_layers"):
         extract_task(resnet(), "a")
-    with pytest.raises(UsageError, match="They are: a, b"):
+    with pytest.raises(UsageError, match="The tasks are a, b"):
         extract_task(split_layers(resnet(), ["fc"], ["a", "b"]), "c")
 
 
