@@ -118,7 +118,7 @@ class Sweep:
             self._differentiate(segment)
 
     def layers(self) -> Tensor:
-        """Return the layers' Gramians ``[L, T, T]``, in the plan's order; :meth:`run` comes first."""
+        """Return the layers' Gramians ``[L, T, T]``, in the plan's order, after :meth:`run`."""
         if self._matrix is not None and not self._found:
             self._multiply(self._shared, self._matrix)
         order = dict.fromkeys(name for name, _ in self._plan.shared)

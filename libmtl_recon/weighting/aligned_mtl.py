@@ -39,7 +39,7 @@ def aligned_mtl_weights(
             Default: 1 each.
 
     Returns:
-        ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64); the
+        ``[T]``, float64, on the Gramian's device (on the CPU if that has no float64); the
         preference if all gradients are zero.
 
     Raises:

@@ -109,7 +109,7 @@ class GradNorm:
             weights.mul_(len(weights) / weights.sum())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state for :meth:`load_state_dict`: weights, first losses and Adam's moments."""
+        """Return a state for :meth:`load_state_dict`: weights, first losses and Adam's moments."""
         return {
             "weights": None if self._weights is None else self._weights.detach().clone(),
             "first_losses": self._first,
@@ -157,8 +157,8 @@ def imbalance(weights: Tensor, lengths: Tensor, rates: Tensor) -> Tensor:
         rates: ``[T]``, from :func:`inverse_rates`.
 
     Returns:
-        A scalar, Σ |wᵢ ‖gᵢ‖ - G rᵢ^α|, where G is the mean of the weighted lengths, which is treated
-        as a constant.
+        A scalar, Σ |wᵢ ‖gᵢ‖ - G rᵢ^α|, where G is the mean of the weighted lengths, treated as a
+        constant.
     """
     weighted = weights * lengths
     wanted = (weighted.mean() * rates).detach()

@@ -22,7 +22,7 @@ from libmtl_recon.weighting.least_norm import shortest_combination
 
 # The precision of a Gramian in float64. A gradient counts as lying inside the span of the others if
 # the squared sine of its angle to that span is below this, and a direction counts as part of that
-# span if its eigenvalue is above this. For float32 gradients that are dependent up to rounding the
+# span if its eigenvalue is above this. For float32 gradients that are dependent up to rounding, the
 # squared sine is about 1e-14.
 _DEPENDENT = 1e-12
 

@@ -119,7 +119,7 @@ class CSVLog:
         wanted = self._path
         for path in names_for(wanted, wanted.suffix):
             try:
-                # Line-buffered; mode x never overwrites a file of another run, earlier or concurrent.
+                # Line-buffered; mode x never overwrites another run's file, earlier or concurrent.
                 stream = path.open("x", encoding="utf-8", newline="", buffering=1)
             except FileExistsError:
                 check_log("file", wanted)

@@ -36,7 +36,7 @@ def gradvac_weights(
     guard: float = 0.0,
     always: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Return the weights of the task gradients whose combination is GradVac's update, and the targets.
+    """Return the weights of the gradients whose combination is GradVac's update, and the targets.
 
     Args:
         gramians: ``[..., T, T]``, dot products of the task gradients, one Gramian per group of

@@ -22,10 +22,10 @@ _DEPENDENT, _SOLVED = 1e-12, 1e-6
 def imtl_g_weights(gramian: Any) -> Tensor:
     """Return the weights of the task gradients whose combination is IMTL-G's update.
 
-    The update has the same projection onto every gradient, and the sum of its weights is 1 (Equation
-    1). Weights may be negative. For three or more tasks whose gradients differ in length, the common
-    projection may be negative as well, and the update then increases every loss: the paper's
-    condition allows this.
+    The update has the same projection onto every gradient, and the sum of its weights is 1
+    (Equation 1). Weights may be negative. For three or more tasks whose gradients differ in length,
+    the common projection may be negative as well, and the update then increases every loss: the
+    paper's condition allows this.
 
     Args:
         gramian: ``[T, T]``, dot products of the task gradients: a tensor of any real dtype, a
