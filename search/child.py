@@ -77,12 +77,12 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """Redirect the output of the script."""
+        """The file to which the script's output is redirected."""
         return self.events.with_suffix(".log")
 
     @property
     def scratch(self) -> Path:
-        """Create a temporary folder for the ranks of a run."""
+        """The temporary folder for the ranks of a run."""
         return self.events.with_suffix(".ranks")
 
 
