@@ -1,20 +1,20 @@
-"""GradOPS's study on Census-Income (section 4.1, Table 1 and Figure 7), in one command.
+"""The Census-Income study of GradOPS (section 4.1, Table 1 and Figure 7), in one command.
 
     python benchmarks/census_income.py --output runs/census_income
 
 Trains the problem `census_income` with each method and seed, one after the other, and writes the
-table, the picture of the average against alpha, and what became of the paper's claims. What is
-finished stays finished: after Ctrl-C the same command goes on. The data are found as by
+table, the picture of the average against alpha, and an answer to each of the paper's claims.
+Finished trainings are kept: after Ctrl-C the same command continues. The data are found as by
 `libmtl-recon run census_income`.
 
-GradNorm's and CAGrad's own hyperparameters are those that the paper found best (1.5 and 0.5, also
+The hyperparameters of GradNorm and CAGrad are those that the paper found best (1.5 and 0.5, also
 LibMTL's defaults). LibMTL's IMTL is the hybrid of its paper, IMTL-L and IMTL-G together; `IMTL-G`
-is the same class with IMTL-L's learned loss scales held at 1.
+is the same class with IMTL-L's learned loss scales fixed at 1.
 """
 
 from __future__ import annotations
 
-import libmtl_recon  # first, so that LibMTL loads on today's torch
+import libmtl_recon  # first, so that LibMTL can be imported with current torch versions
 
 # isort: split
 import argparse
@@ -42,25 +42,25 @@ from libmtl_recon.problems.argument_types import whole
 ALPHAS = (-10.0, -5.0, -3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0, 5.0)
 OTHERS = ("EW", "PCGrad", "CAGrad", "IMTL", "IMTL-G", "MGDA", "GradNorm")
 METHODS = (*OTHERS, *(f"GradOPS({alpha:g})" for alpha in ALPHAS))
-# Those of docs/results/census_income.md.
+# The methods of docs/results/census_income.md.
 STUDY = tuple(m for m in METHODS if m not in ("IMTL", *(f"GradOPS({a:g})" for a in (-0.5, 0.5, 3))))
 INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training."""
+    """A training of the study."""
 
     method: str
     seed: int
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """The name of its files."""
         return f"{self.method}-seed{self.seed}"
 
     def params(self, base: argparse.Namespace) -> argparse.Namespace:
-        """What `census_income` would read from its command line."""
+        """Return the parameters that `census_income` would read from its command line."""
         params = copy.deepcopy(base)
         params.seed = self.seed
         params.weighting = self.method
@@ -73,19 +73,19 @@ class Job:
 
 
 class Recorder(TrainerHook):
-    """Keeps the AUC of each pass over the data."""
+    """Hook that records the AUC of each pass over the data."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.passes: list[dict[str, Any]] = []
 
     def built(self, trainer: Any) -> None:
-        """Hold IMTL-L's loss scales where IMTL-G is wanted."""
+        """Fix IMTL-L's loss scales for IMTL-G."""
         if self.job.method == "IMTL-G":
             trainer.model.loss_scale.requires_grad_(False)
 
     def measured(self, trainer: Any, measurement: Measurement) -> None:
-        """Keep each task's AUC."""
+        """Record each task's AUC."""
         auc = {task: metrics["AUC"] for task, metrics in measurement.metrics.items()}
         self.passes.append({"epoch": measurement.epoch, "mode": measurement.mode, "auc": auc})
 
@@ -101,7 +101,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def problem_params(options: argparse.Namespace) -> argparse.Namespace:
-    """The problem's own defaults with the study's epochs and learning rate."""
+    """Return the problem's defaults with the study's epochs and learning rate."""
     command, sys.argv = sys.argv, ["census_income"]
     try:
         params = census_income.parse_args()
@@ -112,7 +112,7 @@ def problem_params(options: argparse.Namespace) -> argparse.Namespace:
 
 
 def check_folder(folder: Path, settings: dict[str, Any]) -> None:
-    """Refuse to mix trainings of other settings into one table."""
+    """Check that the folder has no trainings with other settings."""
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     file = folder / "settings.json"
     if file.is_file():
@@ -128,7 +128,7 @@ def check_folder(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def train(job: Job, base: argparse.Namespace, loaders: Any, log: Path) -> dict[str, Any]:
-    """One training, whose output goes to a file."""
+    """Run a training, with its output in a file."""
     set_random_seed(job.seed)
     recorder, begun = Recorder(job), time.process_time()
     with (
@@ -142,7 +142,7 @@ def train(job: Job, base: argparse.Namespace, loaders: Any, log: Path) -> dict[s
 
 
 def study(options: argparse.Namespace) -> None:
-    """Train what is missing, then write the report."""
+    """Run the missing trainings, then write the report."""
     base = problem_params(options)
     settings = {key: getattr(base, key) for key in ("epochs", "lr", "bs", "width", "dropout")}
     settings |= {"optim": base.optim, "data_seed": base.data_seed, "torch": torch.__version__}
@@ -150,7 +150,7 @@ def study(options: argparse.Namespace) -> None:
     settings["people"] = {part: len(loader.dataset) for part, loader in loaders.items()}
     check_folder(options.output, settings)
     console = Console(stderr=True, highlight=False)
-    # Seed by seed, so that a study that was stopped can already compare all methods.
+    # Seed by seed, so that an unfinished study can already compare all methods.
     jobs = [Job(method, seed) for seed in range(options.seeds) for method in options.methods]
     files = {job: options.output / "runs" / f"{job.name}.json" for job in jobs}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()

@@ -1,4 +1,4 @@
-"""What the Census-Income study found: its table, its picture, and the paper's claims."""
+"""The report of the Census-Income study: table, picture, and the paper's claims."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ COLORS = ("#3b6fb6", "#d9822b", "#4a9a5c", "#222222")
 
 @dataclass(frozen=True)
 class Result:
-    """One training, at the epoch with the best mean validation AUC.
+    """The result of a training, at the epoch with the best mean validation AUC.
 
     Attributes:
-        method: As in the table.
-        seed: Of the weights and the order of batches.
-        epoch: Counted from 1.
-        train: Each task's AUC while training, with dropout.
+        method: The name in the table.
+        seed: The seed of the weights and of the order of batches.
+        epoch: The epoch, counted from 1.
+        train: Each task's AUC during training, with dropout.
         test: Each task's AUC on the test data.
         seconds: CPU time of the whole training.
     """
@@ -41,7 +41,7 @@ class Result:
 
     @classmethod
     def read(cls, record: dict[str, Any]) -> Result:
-        """From what a training wrote."""
+        """Create a result from the record of a training."""
         by_mode: dict[str, list[dict[str, float]]] = {"train": [], "val": [], "test": []}
         for one in record["passes"]:
             by_mode[one["mode"]].append(one["auc"])
@@ -52,7 +52,7 @@ class Result:
 
     @property
     def alpha(self) -> float | None:
-        """GradOPS's exponent."""
+        """The exponent of GradOPS."""
         return float(self.method[8:-1]) if self.method.startswith("GradOPS(") else None
 
 
@@ -67,43 +67,43 @@ class Table:
         self.alphas = {r.method: r.alpha for r in results if r.alpha is not None}
 
     def values(self, method: str, part: str = "test") -> NDArray[np.float64]:
-        """``[seeds, tasks + 1]``, in the order of the seeds."""
+        """Return the values of a method ``[seeds, tasks + 1]``, in the order of the seeds."""
         own = sorted((r for r in self.results if r.method == method), key=lambda r: r.seed)
         rows = [[getattr(r, part)[task] for task in self.tasks] for r in own]
         aucs = POINTS * np.asarray(rows, dtype=np.float64)
         return np.column_stack([aucs, aucs.mean(axis=1)])
 
     def gains(self, method: str, base: str, part: str = "test") -> NDArray[np.float64]:
-        """A method above another, seed by seed."""
+        """Return the gains of a method over another, per seed."""
         return self.values(method, part) - self.values(base, part)
 
     def ranks(self) -> dict[str, float]:
-        """Each method's rank among all (1 is best), the mean over the tasks."""
+        """Return each method's rank among all (1 is best), averaged over the tasks."""
         means = np.stack([self.values(method).mean(axis=0)[:-1] for method in self.methods])
         ranks = np.stack([rankdata(-column) for column in means.T], axis=1).mean(axis=1)
         return dict(zip(self.methods, ranks.tolist(), strict=True))
 
 
 def spread(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The mean over the seeds and its standard error."""
+    """Return the mean over the seeds and its standard error."""
     return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def sure(values: NDArray[np.float64]) -> int:
-    """Whether the 95 % interval of the mean (Student's t) lies above 0 (1), below (-1), or not."""
+    """Return 1 or -1 if the mean's 95 % interval (Student's t) is above or below 0, else 0."""
     mean, error = spread(values)
     half = float(t.ppf(0.975, len(values) - 1)) * error
     return int(mean > half) - int(mean < -half)
 
 
 def paired(gains: NDArray[np.float64]) -> str:
-    """A difference, as text: mean and standard error, and how many seeds agree."""
+    """Return a difference as text: mean, standard error, and the number of seeds that agree."""
     mean, error = spread(gains)
     return f"{mean:+.3f} ± {error:.3f} ({int((gains > 0).sum())} of {len(gains)} seeds above 0)"
 
 
 def markdown(table: Table) -> str:
-    """The table: mean and standard deviation over the seeds."""
+    """Return the table: mean and standard deviation over the seeds."""
     ranks = table.ranks()
     head = [*(f"AUC {task}" for task in table.tasks), "average", "above EW", "mean rank", "epoch"]
     lines = ["| method | " + " | ".join(head) + " | CPU s |", "|---|" + "---:|" * (len(head) + 1)]
@@ -127,7 +127,7 @@ def markdown(table: Table) -> str:
 
 
 def claims(table: Table) -> list[str]:
-    """The paper's claims about this data set (section 4.1), each computed and answered."""
+    """Return the paper's claims about this data set (section 4.1), each with its answer."""
     lines = []
     if {"GradOPS(0)", "PCGrad"} <= set(table.methods):
         gains = table.gains("GradOPS(0)", "PCGrad")
@@ -164,12 +164,12 @@ def claims(table: Table) -> list[str]:
 
 
 def said(verdict: int) -> str:
-    """What the seeds say: 1, -1, or 0 where they leave it open."""
+    """Return a verdict of 1, -1 or 0 (undecided) in words."""
     return {1: "true", -1: "not true", 0: "not decided by these seeds"}[verdict]
 
 
 def draw(table: Table, file: Path) -> None:
-    """Figure 7: the gain over uniform scaling against α, on training and on test data."""
+    """Draw Figure 7: the gain over uniform scaling against α, on training and on test data."""
     methods = sorted(table.alphas, key=lambda method: table.alphas[method])
     places = range(len(methods))
     figure = Figure(figsize=(11, 4.6), layout="constrained")

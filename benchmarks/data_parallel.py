@@ -1,30 +1,31 @@
-"""What W ranks send, hold and compute in a step, against what averaging gradients needs.
+"""Traffic, memory and CPU time of a step on W ranks, compared with averaging of gradients.
 
     python benchmarks/data_parallel.py --out data_parallel.json
     python benchmarks/data_parallel.py --ranks 2 --tasks 3 --methods EW GradOPS --network mlp
 
-LibMTL's own Trainer trains a network of T tasks on W ranks of this machine, which talk by gloo over
-the loopback interface, and in one process with the whole batch. The methods have their turns, one
-after the other, as often as there are rounds; the first step of each turn is not timed: the bytes
-of its tensors are counted instead. The columns:
+LibMTL's own Trainer trains a network of T tasks on W ranks of this machine, which communicate by
+gloo over the loopback interface, and in one process with the whole batch. In each round the methods
+take turns. The first step of each turn is not timed; the bytes of its tensors are counted instead.
+The columns:
 
-    sent          MB that a rank sends in a step, the mean over the ranks, without batch norms' and
-                  predictions' traffic, which any method has and which stands in columns of its own
-    ÷ all-reduce  the same, over what a ring needs to add up the gradients of all d trained
-                  parameters: 2 d (W - 1) / W numbers. No data-parallel training sends less.
+    sent          MB that a rank sends in a step, the mean over the ranks, without the traffic of
+                  batch norms and predictions, which all methods have and which has its own columns
+    ÷ all-reduce  the same, divided by the traffic of a ring that sums the gradients of all d
+                  trained parameters: 2 d (W - 1) / W numbers. No data-parallel training sends less.
     kernel ÷ counted
-                  bytes that Linux says the TCP connections of the ranks have sent, over all that
-                  were counted: what counting leaves out are headers of messages
-    memory        the highest use of tensors in a step, above that of EW on as many ranks, in units
-                  of the matrix [T, d] of all tasks' gradients of the shared parameters; of the rank
-                  that holds most, in the round with most. In brackets the same of the process's
-                  resident memory, which has gloo's buffers, and what the allocator has not given
-                  back, too; the median of the rounds.
-    CPU ÷ EW      CPU time of a step, of the ranks together, over that of EW in the same round
-    CPU ÷ 1       the same over that of one process, which trains by this method on the whole batch
+                  bytes that the TCP connections of the ranks have sent according to Linux, divided
+                  by the bytes counted, which do not include the headers of messages
+    memory        the peak of tensors in a step, above that of EW on the same number of ranks, in
+                  units of the matrix [T, d] of all tasks' gradients of the shared parameters, for
+                  the rank and the round with the most. In brackets, the same for the process's
+                  resident memory, which includes gloo's buffers and memory that the allocator has
+                  not returned; the median of the rounds.
+    CPU ÷ EW      CPU time of a step, of all ranks together, divided by that of EW in the same round
+    CPU ÷ 1       the same, divided by that of one process, which trains with this method on the
+                  whole batch
 
-and what is sent by purpose, in MB. Ratios of times are of the same round; their median counts, and
-their range is in brackets.
+and the traffic by purpose, in MB. Ratios of times are of the same round; the table has their
+median, and their range in brackets.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from data_parallel_worker import METHODS, Job, Turn, work
 from networks import NETWORKS
 
 APART = ("batch norms", "predictions")
-#: What has a column of its own besides, in this order.
+#: Purposes with their own columns, in this order.
 _PURPOSES = ("gradients", "rows", "products", "gramians", "representations")
 _ENVIRONMENT = {
     "LIBMTL_RECON_DEVICE": "cpu",
@@ -58,35 +59,35 @@ _ENVIRONMENT = {
 
 @dataclass
 class Measured:
-    """What was measured of a job: by rank, all turns in their order."""
+    """The measurements of a job: for each rank, all turns in order."""
 
     job: Job
     turns: list[list[Turn]]
 
     def of(self, method: str) -> list[list[Turn]]:
-        """By rank, the turns of a method, one for each round."""
+        """Return the turns of a method for each rank, one per round."""
         return [[turn for turn in own if turn.method == method] for own in self.turns]
 
     def sent(self, method: str) -> dict[str, float]:
-        """Bytes per step that a rank has counted, by what for; the mean over ranks and rounds."""
+        """Return the bytes counted per step, by purpose; the mean over ranks and rounds."""
         turns = [turn for own in self.of(method) for turn in own]
         purposes = dict.fromkeys(purpose for turn in turns for purpose in turn.sent)
         return {p: statistics.mean(turn.sent.get(p, 0.0) for turn in turns) for p in purposes}
 
     def on_wire(self, method: str) -> float:
-        """Bytes per step that a rank's connections have sent."""
+        """Return the bytes per step that a rank's connections have sent."""
         return statistics.mean(turn.on_wire for own in self.of(method) for turn in own)
 
     def seconds(self, method: str) -> list[float]:
-        """CPU time of a step, of all ranks together, by round."""
+        """Return the CPU time of a step, of all ranks together, by round."""
         rounds = zip(*self.of(method), strict=True)
         return [sum(statistics.median(turn.seconds) for turn in turns) for turns in rounds]
 
     def memory(self, method: str) -> tuple[float, float]:
-        """What the rank holds that holds most above EW, in [T, d]: tensors, and all memory.
+        """Return the largest memory of a rank above EW, in [T, d]: of tensors, and resident.
 
-        Of tensors the highest use in any round; of all memory, which depends on what the allocator
-        has left of the turn before, the median.
+        For tensors it is the peak of all rounds; for resident memory, which depends on what the
+        allocator has kept from the last turn, the median.
         """
         matrix = 4 * self.job.tasks * self.turns[0][0].shared
         tensors, resident = [], []
@@ -136,12 +137,12 @@ def measure(job: Job) -> Measured:
 
 
 def all_reduce(numbers: int, ranks: int) -> float:
-    """Bytes that a rank sends to add up so many float32 numbers over the ranks, in a ring."""
+    """Return the bytes that a rank sends in a ring for a sum of float32 numbers over the ranks."""
     return 2 * 4 * numbers * (ranks - 1) / ranks
 
 
 def labels() -> list[str]:
-    """The table's head."""
+    """Return the head of the table."""
     return [
         *("W", "method", "sent MB", "÷ all-reduce", "kernel ÷ counted", "memory", "CPU ÷ EW"),
         *("CPU ÷ 1", *_PURPOSES, "other", *APART),
@@ -149,12 +150,12 @@ def labels() -> list[str]:
 
 
 def cells(found: Measured, alone: Measured, method: str) -> list[str]:
-    """A line of the table that has :func:`labels` as its head.
+    """Return a line of the table whose head is :func:`labels`.
 
     Args:
-        found: On several ranks.
-        alone: In one process, with as many samples.
-        method: One of the job's.
+        found: The measurements on several ranks.
+        alone: The measurements in one process, with the same number of samples.
+        method: One of the job's methods.
     """
     sent = found.sent(method)
     total = sum(sent.values())
@@ -204,7 +205,7 @@ class Store:
             self._jobs = json.loads(file.read_text("utf-8"))
 
     def measured(self, job: Job) -> Measured:
-        """What was measured of a job with this torch, now or before."""
+        """Return the measurements of a job with this torch, from now or before."""
         key = json.loads(json.dumps({"torch": str(torch.__version__), "job": asdict(job)}))
         for kept in self._jobs:
             if {name: kept[name] for name in key} == key:

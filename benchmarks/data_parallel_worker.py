@@ -1,6 +1,6 @@
-"""One rank of a training, which says what it has sent, held and computed.
+"""One rank of a training, which measures its traffic, memory and CPU time.
 
-A step is what lies between two ends of ``optimizer.step``: the metrics, the next batch, the forward
+A step begins and ends with the end of ``optimizer.step``: the metrics, the next batch, the forward
 pass, the losses, the weighting and the optimiser.
 """
 
@@ -23,7 +23,7 @@ from networks import NETWORKS
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-#: By the name of a row: the weighting, and ``--recon_gradients``.
+#: For the name of each row: the weighting, and ``--recon_gradients``.
 METHODS = {
     "EW": ("EW", "auto"),
     "GradOPS": ("GradOPS", "auto"),
@@ -32,21 +32,21 @@ METHODS = {
     "PCGrad": ("PCGrad", "auto"),
     "RotoGrad": ("RotoGrad", "auto"),
 }
-# Where Linux's `struct tcp_info` has `tcpi_bytes_sent`.
+# The offset of `tcpi_bytes_sent` in Linux's `struct tcp_info`.
 _BYTES_SENT = 200
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained by one rank.
+    """The training of one rank.
 
     Attributes:
-        batch: Samples per rank.
-        ranks: How many there are.
+        batch: The number of samples per rank.
+        ranks: The number of ranks.
         network: One of :data:`networks.NETWORKS`.
-        methods: Of :data:`METHODS`.
-        rounds: How often all methods have their turn.
-        steps: How many steps a turn has after the first, in which memory is counted.
+        methods: Some of :data:`METHODS`.
+        rounds: The number of rounds, in each of which every method has one turn.
+        steps: The number of steps of a turn after the first, in which memory is counted.
     """
 
     network: str
@@ -61,16 +61,16 @@ class Job:
 
 @dataclass
 class Turn:
-    """What one rank has measured in one turn of a method.
+    """The measurements of one rank in one turn of a method.
 
     Attributes:
-        seconds: CPU time of a step, of all threads of this process.
-        sent: Bytes per step that the rank has counted, by what for.
-        on_wire: Bytes per step that its TCP connections have sent, says the kernel.
-        memory: The highest use of tensors in the first step above that before it, in bytes.
-        resident: The same of the process's memory, which has the buffers of gloo, too.
-        trained: Numbers of all trained parameters.
-        shared: Of those that the tasks share.
+        seconds: The CPU time of a step, of all threads of this process.
+        sent: The bytes counted per step, by purpose.
+        on_wire: The bytes per step that its TCP connections have sent, according to the kernel.
+        memory: The peak of tensors in the first step above that before it, in bytes.
+        resident: The same for the process's resident memory, which includes the buffers of gloo.
+        trained: The number of elements of all trained parameters.
+        shared: The number of elements of the shared ones.
     """
 
     method: str
@@ -84,7 +84,7 @@ class Turn:
 
 
 class Samples(Dataset[Any]):
-    """As many samples as are asked for, of which a few are drawn and repeated."""
+    """A data set of any length, of a few random samples that are repeated."""
 
     def __init__(self, job: Job, length: int) -> None:
         network, kept = NETWORKS[job.network], job.batch
@@ -104,7 +104,7 @@ class Samples(Dataset[Any]):
 
 
 class Watch:
-    """Takes the measurements between the steps of one Trainer."""
+    """The measurements between the steps of one Trainer."""
 
     def __init__(self, steps: int) -> None:
         self.steps, self.seconds = steps, list[float]()
@@ -116,13 +116,13 @@ class Watch:
         self.on_wire = 0.0
 
     def begin(self) -> None:
-        """The first step begins."""
+        """Begin the first step."""
         _forget_peak()
         self._resident = _resident("VmRSS")
         self.allocations.__enter__()
 
     def stepped(self) -> None:
-        """A step has ended."""
+        """Record the end of a step."""
         self._done += 1
         if self._done == 1:
             self.resident = _resident("VmHWM") - self._resident
@@ -143,7 +143,7 @@ class Watch:
 
 
 def work(connection: Connection, job: Job) -> None:
-    """Train by each method, as often as there are rounds; sends a :class:`Turn` after each."""
+    """Train with each method in each round, and send a :class:`Turn` after each."""
     torch.set_num_threads(1)
     for _ in range(job.rounds):
         for method in job.methods:
@@ -189,19 +189,19 @@ def _hook(watch: Watch) -> Any:
     from libmtl_recon.integrations.libmtl.hooks import TrainerHook
 
     class Begins(TrainerHook):
-        """Tells when a training begins, after the ranks have agreed on what they train."""
+        """Hook at the start of a training, after the ranks have agreed on the training."""
 
         on_every_rank = True
 
         def training(self, trainer: Any) -> None:
-            """It begins."""
+            """Begin the first step."""
             watch.begin()
 
     return Begins()
 
 
 def counted() -> dict[str, int]:
-    """Bytes that this rank has counted so far, by what for; none where there is one process."""
+    """Return the bytes that this rank has counted, by purpose; empty for one process."""
     from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
 
     group = ranks()
@@ -209,13 +209,13 @@ def counted() -> dict[str, int]:
 
 
 def bytes_sent() -> int:
-    """Bytes that the TCP connections of this process have sent so far, as Linux counts them."""
+    """Return the bytes that this process's TCP connections have sent, according to Linux."""
     return sum(map(_sent_by, _tcp_connections()))
 
 
 def _tcp_connections() -> Iterator[socket.socket]:
     for link in list(Path("/proc/self/fd").iterdir()):
-        with contextlib.suppress(OSError):  # what has listed the folder is closed
+        with contextlib.suppress(OSError):  # the descriptor that listed the folder is closed
             if not str(link.readlink()).startswith("socket:"):
                 continue
             with socket.socket(fileno=os.dup(int(link.name))) as one:

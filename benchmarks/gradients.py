@@ -1,44 +1,43 @@
-"""What per-task gradients cost: our step against others, and against the least they can.
+"""The costs of per-task gradients: our step, other steps, and lower bounds.
 
     python benchmarks/gradients.py --table --out gradients.json
     python benchmarks/gradients.py --tasks 10 --weightings MGDA --multi_input
     python benchmarks/gradients.py --network vit --batch 4 --size 128 --columns stored ours ghost
 
-LibMTL's own Trainer trains a network of T tasks in several ways, in processes of their own that
-take turns, step by step. The columns:
+LibMTL's own Trainer trains a network of T tasks in several ways, in separate processes that take
+turns, step by step. The columns:
 
-    bare          T bare backward passes in place of a weighting, each of its own task's loss, after
-                  which the task's gradients are read once. Nothing that takes one gradient per task
-                  can cost less than these do.
+    bare          T bare backward passes instead of a weighting, one per task's loss, after each of
+                  which the task's gradients are read once. No method that computes one gradient
+                  per task can cost less.
     stored        our step, with --recon_gradients stored
     ours          our step, with --recon_gradients auto, the default
     autojac       TorchJD's mtl_backward and jac_to_grad, with their default arguments
     autojac-1     the same with parallel_chunk_size=1 and optimize_gramian_computation=True: one
-                  task after the other, and without putting the Jacobians together
-    autogram      TorchJD's Engine, and one backward pass behind the heads
-    libmtl        LibMTL's own step: our patch `fast-gradients` is switched off (all others stay,
-                  without which LibMTL does not run)
+                  task after the other, and without concatenation of the Jacobians
+    autogram      TorchJD's Engine, and one backward pass below the heads
+    libmtl        LibMTL's own step: our patch `fast-gradients` is switched off (LibMTL needs the
+                  other patches to run)
     ghost         our step, with --recon_gradients ghost
-    recording     libmtl_recon.gradients.recording, as one uses it outside LibMTL
-    limit         T backward passes that compute the gradients of layers' inputs alone, and one
-                  ordinary pass. Nothing that weighs the tasks by all their gradients, and computes
-                  no gradient of a weight per task, can cost less.
+    recording     libmtl_recon.gradients.recording, used as outside LibMTL
+    limit         T backward passes that only compute the gradients of layers' inputs, and one
+                  ordinary pass. No method that weights the tasks by all their gradients, without
+                  computing gradients of weights per task, can cost less.
 
-A cell is empty where a column does not apply (LibMTL has no GradOPS; TorchJD is measured with
-GradOPS, PCGrad and MGDA, and not with inputs of the tasks' own), and where TorchJD refuses the
-network: its error stands under the table. Heads get the gradients of their own tasks' losses,
-everywhere.
+A cell is empty if a column does not apply (LibMTL has no GradOPS; TorchJD is measured with GradOPS,
+PCGrad and MGDA, and not with separate inputs per task), or if TorchJD refuses the network; its
+error is then below the table. In all columns, heads get the gradients of their own tasks' losses.
 
-The times are the CPU time of one thread (on a GPU: seconds), of the weighting alone,
-`model.backward`, without the forward pass and the optimiser. What a column spends in the forward
-pass and the losses beyond what `bare` does in the same round is counted as well: TorchJD's engine
-and recordings hook in there. Only `LibMTL / ours` compares whole steps. `TorchJD / ours` has the
-faster of `autojac` and `autogram`; `autojac-1 / ours` stands next to it, for on a CPU its options
-are faster. Ratios are of the same round, and their median counts, with the range in brackets.
+The times are the CPU time of one thread (on a GPU: seconds) of the weighting only,
+`model.backward`, without the forward pass and the optimiser. The time of a column in the forward
+pass and the losses beyond that of `bare` in the same round is added, since TorchJD's engine and
+recordings have hooks there. Only `LibMTL / ours` compares whole steps. `TorchJD / ours` uses the
+faster of `autojac` and `autogram`; `autojac-1 / ours` is next to it, since its options are faster
+on a CPU. Ratios are of the same round; the table has their median, with the range in brackets.
 
-The memory is the highest use above that of the bare backward passes, in units of the matrix [T, d]
-of all gradients: on a CPU the bytes of the tensors in the first step, counted, and on a GPU those
-of all steps, both above what there was before the first.
+The memory is the peak above that of the bare backward passes, in units of the matrix [T, d] of all
+gradients: on a CPU the counted bytes of the tensors in the first step, and on a GPU those of all
+steps, both above the memory before the first step.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ _ROWS = (
 
 
 def applies(way: str, setting: Setting) -> bool:
-    """Whether a column can have this setting."""
+    """Return whether a column applies to a setting."""
     if way == "libmtl":
         return setting.weighting != "GradOPS"
     if way in (*ENGINES, "recording"):
@@ -78,7 +77,7 @@ def applies(way: str, setting: Setting) -> bool:
 
 
 def table(device: str, columns: Sequence[str]) -> Iterator[tuple[Setting, list[str]]]:
-    """The published table: GradOPS on all networks, and PCGrad next to LibMTL's on the first."""
+    """Iterate over the published table: GradOPS on all networks, PCGrad on the first."""
     for network, batch, size, rounds, numbers in _ROWS:
         for tasks in numbers:
             one = Setting("GradOPS", tasks, False, network, batch, size, device, rounds + 1)

@@ -1,6 +1,6 @@
-"""What the columns of the benchmarks do in place of a weighting of LibMTL's.
+"""The columns of the benchmarks, which replace a weighting of LibMTL.
 
-Each takes LibMTL's model, whose weighting is EW then, and gives its new ``backward``.
+Each function takes LibMTL's model, whose weighting is EW, and returns its new ``backward``.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from libmtl_recon.integrations.libmtl.step.step import step_of, task_scalars
 
 Backward = Callable[..., None]
 
-# What a network applies to its inputs first.
+# Modules that a network may apply to its inputs first.
 _FIRST = (nn.Conv2d, nn.Linear, nn.Embedding)
 
-#: Those of TorchJD that do what LibMTL's of that name do.
+#: TorchJD's weightings that are equal to LibMTL's of the same name.
 TORCHJD_WEIGHTINGS = ("GradOPS", "PCGrad", "MGDA")
 
 
 def bare(model: Any) -> Backward:
-    """T backward passes, and one look at the gradients of each."""
+    """T backward passes, each followed by one read of its gradients."""
 
     def backward(losses: Tensor, **_: Any) -> None:
         shared = list(model.get_share_params())
@@ -42,7 +42,7 @@ def bare(model: Any) -> Backward:
 
 
 def limit(model: Any) -> Backward:
-    """T passes that compute gradients of layers' inputs alone, and an ordinary one."""
+    """T passes that only compute gradients of layers' inputs, and an ordinary pass."""
     first = next(one for one in model.encoder.modules() if isinstance(one, _FIRST))
     edges: list[GradientEdge] = []
     first.register_forward_hook(lambda _, __, output: edges.append(get_gradient_edge(output)))
@@ -61,10 +61,10 @@ def autojac(model: Any, weighting: str, *, sequential: bool = False) -> Backward
     """TorchJD's ``mtl_backward`` and ``jac_to_grad``.
 
     Args:
-        model: LibMTL's.
+        model: The model of LibMTL.
         weighting: One of :data:`TORCHJD_WEIGHTINGS`.
-        sequential: One task after the other, and without putting the Jacobians together; else
-            with the default arguments, which differentiate for all tasks at once (``torch.vmap``).
+        sequential: One task after the other, without concatenation of the Jacobians; otherwise the
+            default arguments, which differentiate for all tasks at once (``torch.vmap``).
     """
     from torchjd.autojac import jac_to_grad, mtl_backward
 
@@ -86,10 +86,10 @@ def autojac(model: Any, weighting: str, *, sequential: bool = False) -> Backward
 
 
 def autogram(model: Any, weighting: str) -> Backward:
-    """TorchJD's ``Engine``, and one backward pass behind the heads, which get their own gradients.
+    """TorchJD's ``Engine``, and one backward pass below the heads, which get their own gradients.
 
-    The batch cannot be told to it (``batch_dim``) where the network has batch norms, or a task's
-    loss is a mean over the samples.
+    Its argument ``batch_dim`` cannot be used if the network has batch norms, or a task's loss is a
+    mean over the samples.
     """
     from torchjd.autogram import Engine
 
@@ -115,7 +115,7 @@ def autogram(model: Any, weighting: str) -> Backward:
 
 
 def recorded(model: Any, weighting: str) -> Backward:
-    """``libmtl_recon.gradients.recording``, as one uses it outside LibMTL."""
+    """``libmtl_recon.gradients.recording``, used as outside LibMTL."""
     from libmtl_recon.gradients import recording
     from libmtl_recon.torchjd import gramian_weights
 
@@ -145,7 +145,7 @@ def _aggregator(weighting: str) -> Any:
 
 
 def _features(model: Any) -> list[Tensor]:
-    """Where the encoder's output of each step is put."""
+    """Return a list that receives the encoder's output in each step."""
     found: list[Tensor] = []
 
     def keep(_: nn.Module, __: Any, output: Tensor) -> None:

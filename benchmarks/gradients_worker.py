@@ -1,8 +1,7 @@
-"""One way of training, in a process of its own, that takes a step when it is told to.
+"""One way of training, in a separate process, which runs a step on request.
 
-LibMTL's own Trainer trains in its own loop: the step is what lies between its asking for one
-batch and for the next. So a step is the forward pass, the losses, the metrics, the weighting and
-the optimiser.
+LibMTL's own Trainer trains in its own loop: a step is between its requests for one batch and for
+the next. It consists of the forward pass, the losses, the metrics, the weighting and the optimiser.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "GradOPS": {"gradops_alpha": -1.0},
     "EW": {},
 }
-#: What may go wrong in TorchJD's engines leaves their columns empty.
+#: Errors of TorchJD's engines leave their columns empty.
 ENGINES = ("autojac", "autogram", "autojac-1")
 #: ``--recon_gradients`` of the columns that train with our step.
 _GRADIENTS = {"stored": "stored", "ghost": "ghost"}
@@ -39,14 +38,14 @@ _GRADIENTS = {"stored": "stored", "ghost": "ghost"}
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained.
+    """A training setting.
 
     Attributes:
         network: One of :data:`networks.NETWORKS`.
-        multi_input: Each task has a batch of its own.
-        size: Pixels of an image's side, or words of a sentence.
-        steps: How many steps there will be.
-        scored: Conflicts are counted; not in the columns ``bare`` and ``unscored``.
+        multi_input: Whether each task has its own batch.
+        size: The pixels of an image's side, or the words of a sentence.
+        steps: The number of steps.
+        scored: Whether conflicts are counted; not in the columns ``bare`` and ``unscored``.
     """
 
     weighting: str
@@ -62,7 +61,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Took:
-    """One step's seconds, and of them those before the weighting and in it (``model.backward``)."""
+    """The seconds of a step, before the weighting and in it (``model.backward``)."""
 
     step: float
     ahead: float
@@ -71,7 +70,7 @@ class Took:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes: the highest use above that before the first step; one gradient per task."""
+    """Bytes: the peak above that before the first step, and one gradient per task."""
 
     peak: int
     matrix: int
@@ -79,26 +78,26 @@ class Memory:
 
 @dataclass(frozen=True)
 class Refused:
-    """Why an engine does not train the network."""
+    """The reason why an engine does not train the network."""
 
     error: str
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without what LibMTL prints."""
+    """Suppress LibMTL's output inside the ``with`` block."""
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield
 
 
 class Clock:
-    """CPU time, which other programs lengthen less, or on a GPU seconds."""
+    """A clock of CPU time, which other programs affect less, or on a GPU of seconds."""
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
 
     def __call__(self) -> float:
-        """Now."""
+        """Return the time."""
         if self.device.type == "cpu":
             return time.process_time()
         torch.cuda.synchronize(self.device)
@@ -106,7 +105,7 @@ class Clock:
 
 
 class Allocations:
-    """Counts the bytes of tensors; on a CPU inside the ``with`` block alone, which takes longer."""
+    """Counter of the bytes of tensors; on a CPU only inside the ``with`` block, which is slower."""
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
@@ -132,20 +131,20 @@ class Allocations:
             del self._profile
 
     def peak(self) -> int:
-        """The highest number so far above that at the start."""
+        """Return the peak so far above the number at the start."""
         if self.device.type == "cpu":
             return self._peak
         return int(torch.cuda.max_memory_allocated(self.device)) - self._before
 
 
 class Enough(Exception):  # noqa: N818  # nothing is wrong
-    """Ends LibMTL's loop."""
+    """Raised to end LibMTL's loop."""
 
 
 class OnDemand:
-    """A data loader that gives the same batch again whenever it is told to.
+    """A data loader that returns the same batch again on each request.
 
-    Between two it says how long the Trainer was busy. The first step's memory is counted.
+    In between it sends the duration of the step. The memory of the first step is counted.
     """
 
     def __init__(self, batch: Any, setting: Setting, connection: Connection) -> None:
@@ -169,16 +168,16 @@ class OnDemand:
 
 
 def work(connection: Connection, way: str, setting: Setting) -> None:
-    """Train as told over a connection; at the end say how much memory was in use at most.
+    """Run steps on requests over a connection; at the end send the peak memory.
 
     Args:
-        connection: Whatever it gives starts a step, after which a :class:`Took` is sent; at the
-            end a :class:`Memory` is. A :class:`Refused` in place of either ends it.
-        way: A column. ``ours``, ``stored`` and ``ghost`` are our step, with what
-            ``--recon_gradients`` says; ``unscored`` is ``ours`` without counting conflicts;
-            ``libmtl`` is LibMTL's own, for which the environment must switch our patch off; the
-            others are in :mod:`gradients_ways`.
-        setting: What is trained.
+        connection: Each object received starts a step, after which a :class:`Took` is sent; at the
+            end a :class:`Memory` is sent. A :class:`Refused` instead of either ends it.
+        way: The column. ``ours``, ``stored`` and ``ghost`` are our step with this value of
+            ``--recon_gradients``; ``unscored`` is ``ours`` without counting conflicts; ``libmtl``
+            is LibMTL's own step, for which the environment must switch our patch off; the others
+            are in :mod:`gradients_ways`.
+        setting: The training setting.
     """
     torch.set_num_threads(1)
     try:
@@ -204,7 +203,7 @@ def _train(connection: Connection, way: str, setting: Setting) -> None:
     one = [loader.batch]
     loaders: tuple[Any, Any] = (loader, one)
     if setting.multi_input:
-        # The first task is the first to be asked for its batch.
+        # The batch of the first task is requested first.
         first, *others = trainer.task_name
         x, labels = loader.batch
         loader.batch = (x, labels[first])
@@ -217,7 +216,7 @@ def _train(connection: Connection, way: str, setting: Setting) -> None:
 
 
 class Repeated:
-    """A data loader that gives the same batch again and again."""
+    """A data loader that returns the same batch repeatedly."""
 
     def __init__(self, batch: Any, steps: int) -> None:
         self.batch, self.steps = batch, steps
@@ -257,15 +256,15 @@ def _trainer(way: str, setting: Setting) -> Any:
 def make_trainer(
     weighting: str, setting: Setting, *, gradients: str = "auto", scored: bool = False
 ) -> Any:
-    """LibMTL's Trainer of a network.
+    """Create LibMTL's Trainer of a network.
 
     Args:
-        weighting: Its name; with :data:`ARGUMENTS`, where it has some.
+        weighting: The name of the weighting, which gets its :data:`ARGUMENTS`, if any.
         setting: The network and the tasks.
-        gradients: ``--recon_gradients``.
-        scored: Count conflicts.
+        gradients: The value of ``--recon_gradients``.
+        scored: Whether to count conflicts.
     """
-    # First, so that LibMTL loads on today's torch.
+    # First, so that LibMTL can be imported with current torch versions.
     import libmtl_recon  # noqa: F401, I001
     import LibMTL
     from LibMTL.loss import CELoss
@@ -277,13 +276,13 @@ def make_trainer(
     from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 
     class Silent(AbsMetric):  # type: ignore[misc]  # LibMTL is untyped
-        """Measures nothing."""
+        """A metric that measures nothing."""
 
         def update_fun(self, pred: Tensor, gt: Tensor) -> None:
-            """Look at nothing."""
+            """Ignore the predictions."""
 
         def score_fun(self) -> list[float]:
-            """The same for all, by which LibMTL can divide."""
+            """Return a constant by which LibMTL can divide."""
             return [1.0]
 
     torch.manual_seed(0)

@@ -4,7 +4,7 @@
 
 writes small data in the examples' formats to FOLDER, and then runs for each example, from its own
 folder, `libmtl-recon score main.py ...` and `libmtl-recon run main.py --weighting GradOPS --arch
-Recon ...`. It prints the commands, and at the end a table of what came out.
+Recon ...`. It prints the commands, and at the end a table of the results.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EXAMPLES = ("nyu", "cityscapes", "office")
 
 
 def commands(example: str, data: Path, k: int, steps: int) -> list[list[str]]:
-    """The two commands for an example, without the program's name."""
+    """Return the two commands for an example, without the program's name."""
     own = {
         "nyu": ["--train_bs", "2", "--test_bs", "2", "--scheduler", "step"],
         "cityscapes": ["--train_bs", "2", "--test_bs", "2", "--scheduler", "step"],
@@ -44,10 +44,10 @@ def commands(example: str, data: Path, k: int, steps: int) -> list[list[str]]:
 
 
 def run(command: list[str], folder: Path, example: str) -> str:
-    """Run one of our commands in an example's folder; returns what it prints.
+    """Run a command of this project in an example's folder, and return its output.
 
     Raises:
-        SystemExit: It failed; its output has been printed.
+        SystemExit: The command failed; its output has been printed.
     """
     checkout = folder / "checkout"
     where = checkout / "examples" / example
@@ -74,7 +74,7 @@ def run(command: list[str], folder: Path, example: str) -> str:
 
 
 def outcome(example: str, shown: str) -> dict[str, object]:
-    """What a training run said of the split and of its losses."""
+    """Return the split and the losses from the output of a training run."""
     split = re.search(r"(\d+) of (\d+) layers are task-specific now:\n\t(.*)", shown)
     grown = re.search(r"encoder parameters ([\d,]+) -> ([\d,]+)", shown)
     row = re.search(r"^Epoch: 0000 \| TRAIN: (.*?) \| Time", shown, re.MULTILINE)

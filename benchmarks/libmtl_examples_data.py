@@ -1,4 +1,4 @@
-"""Small data in the formats of LibMTL main's examples, in which there is something to learn."""
+"""Small learnable data in the formats of the examples of LibMTL's main branch."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-# The sizes that the examples' process_preds scales every prediction to.
+# The sizes to which the examples' process_preds scales every prediction.
 NYU_SIZE, CITYSCAPES_SIZE = (288, 384), (128, 256)
 NYU_CLASSES, CITYSCAPES_CLASSES = 13, 7
 OFFICE_31 = ("amazon", "dslr", "webcam")
-# What resnet18(pretrained=True) and resnet_dilated("resnet50") look for before they download it.
+# The files that resnet18(pretrained=True) and resnet_dilated("resnet50") would download.
 _PRETRAINED = ("resnet18-5c106cde.pth", "resnet50-19c8e357.pth")
 
 
 def write_nyu(folder: Path, images: int, scale: float, seed: int = 0) -> None:
-    """NYUv2 as `examples/nyu` reads it.
+    """Write data in the format of NYUv2 in `examples/nyu`.
 
     Args:
-        folder: Gets ``{train,val}/{image,label,depth,normal}/{0..n-1}.npy``.
-        images: For training; half as many for validation.
-        scale: Of the images' height and width; the labels keep the size that the example's
-            losses ask for.
-        seed: Of the scenes.
+        folder: The folder for ``{train,val}/{image,label,depth,normal}/{0..n-1}.npy``.
+        images: The number of images for training; half as many are for validation.
+        scale: The scale of the images' height and width; the labels keep the size that the
+            example's losses need.
+        seed: The seed of the scenes.
     """
     _write_scenes(folder, images, NYU_SIZE, NYU_CLASSES, scale, seed, normals=True)
 
 
 def write_cityscapes(folder: Path, images: int, scale: float, seed: int = 0) -> None:
-    """Cityscapes as `examples/cityscapes` reads it; see :func:`write_nyu`."""
+    """Write data in the format of `examples/cityscapes`; see :func:`write_nyu`."""
     _write_scenes(folder, images, CITYSCAPES_SIZE, CITYSCAPES_CLASSES, scale, seed, normals=False)
 
 
 def write_office(folder: Path, lists: Path, images: int, classes: int = 31, seed: int = 0) -> None:
-    """Office-31 as `examples/office` reads it.
+    """Write data in the format of Office-31 in `examples/office`.
 
     Args:
-        folder: Gets the pictures, ``{domain}/images/class_C/N.png``.
-        lists: Gets ``{domain}_{train,val,test}.txt``, lines of ``path class``.
-        images: Pictures a domain for training; half as many for validation and for test.
-        classes: How many classes there are.
-        seed: Of the pictures.
+        folder: The folder for the pictures, ``{domain}/images/class_C/N.png``.
+        lists: The folder for ``{domain}_{train,val,test}.txt``, lines of ``path class``.
+        images: The number of pictures per domain for training; half as many are for validation and
+            for test.
+        classes: The number of classes.
+        seed: The seed of the pictures.
     """
     random = np.random.default_rng(seed)
     colours = np.random.default_rng(0).integers(40, 216, (classes, 3))
@@ -63,9 +64,9 @@ def write_office(folder: Path, lists: Path, images: int, classes: int = 31, seed
 
 
 def link_checkout(checkout: Path, folder: Path) -> None:
-    """A checkout of LibMTL whose files are links, but for the lists of `examples/office`.
+    """Create a checkout of LibMTL whose files are links, except the lists of `examples/office`.
 
-    LibMTL looks for those beside its own package and nowhere else.
+    LibMTL only reads those lists from the folder next to its own package.
     """
     for source in (checkout / "LibMTL", checkout / "examples" / "nyu"):
         _link(source, folder / source.relative_to(checkout))
@@ -75,9 +76,9 @@ def link_checkout(checkout: Path, folder: Path) -> None:
 
 
 def write_pretrained(torch_home: Path) -> None:
-    """Empty state dicts where pretrained weights are kept; real ones that are there stay.
+    """Write empty state dicts in place of missing pretrained weights.
 
-    LibMTL loads them with ``strict=False``, so the networks begin with their random weights.
+    LibMTL loads them with ``strict=False``, so the networks start with their random weights.
     """
     checkpoints = torch_home / "hub" / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -120,11 +121,11 @@ def _write_scenes(
 def _scene(
     random: np.random.Generator, size: tuple[int, int], classes: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Flat boxes before a wall: a class has a colour, what is far away is dark."""
+    """Draw flat boxes in front of a wall: each class has a colour, and distant boxes are dark."""
     height, width = size
     palette = np.random.default_rng(1).random((classes, 3))
     label = np.full(size, -1.0)  # which the example's loss ignores
-    depth = np.zeros((*size, 1))  # and this, too
+    depth = np.zeros((*size, 1))  # and this as well
     normal = np.zeros((*size, 3))
     image = random.normal(0.5, 0.05, (*size, 3))
     # From the back to the front, so that the nearer hides the farther.

@@ -1,6 +1,6 @@
-"""The networks that the benchmarks of steps train, with random data of the shapes that they take.
+"""The networks of the benchmarks of steps, with random data of their input shapes.
 
-Each is an encoder, which all tasks share, and a head for each task, which tells ten classes apart.
+Each has an encoder, which all tasks share, and a head per task, which classifies ten classes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _WORDS = 10_000
 
 @dataclass(frozen=True)
 class Network:
-    """What is trained.
+    """A network with its data.
 
     Attributes:
-        encoder: Makes the shared part, for inputs of a size.
-        head: Makes a task's own part.
-        inputs: Draws a batch, given its length and the size.
-        of: What the size counts; empty where there is none.
-        per_pixel: Each pixel has a label, not each sample.
+        encoder: A function that creates the shared part, for inputs of a size.
+        head: A function that creates a task's own part.
+        inputs: A function that draws a batch, given its length and the size.
+        of: The unit of the size; empty if there is none.
+        per_pixel: Whether each pixel has a label, not each sample.
     """
 
     encoder: Callable[[int], nn.Module]
@@ -38,7 +38,7 @@ class Network:
     per_pixel: bool = False
 
     def labels(self, tasks: int, batch: int, size: int) -> Tensor:
-        """Draw a class for each task and sample, ``[T, B]``, or pixel, ``[T, B, size, size]``."""
+        """Draw a class per task and sample, ``[T, B]``, or per pixel, ``[T, B, size, size]``."""
         return torch.randint(CLASSES, (tasks, batch, *([size, size] if self.per_pixel else [])))
 
 
@@ -92,7 +92,7 @@ def _mlp(_: int) -> nn.Module:
 
 
 class LSTM(nn.Module):
-    """Two layers over words, of which the last state counts: 2.2 million parameters."""
+    """A two-layer LSTM over words, which returns its last state: 2.2 million parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,13 +100,13 @@ class LSTM(nn.Module):
         self.lstm = nn.LSTM(128, 256, num_layers=2, batch_first=True)
 
     def forward(self, words: Tensor) -> Tensor:
-        """``[B, words]`` to ``[B, 256]``."""
+        """Encode ``[B, words]`` to ``[B, 256]``."""
         states: Tensor = self.lstm(self.embedding(words))[0]
         return states[:, -1]
 
 
 class SegNet(nn.Module):
-    """Encodes to an eighth of the size and decodes by the places of the maxima: 2.3 million."""
+    """SegNet, encoding to an eighth of the size, decoding by max-pooling indices: 2.3 million."""
 
     def __init__(self, widths: tuple[int, ...] = (32, 64, 128, 256)) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class SegNet(nn.Module):
         self.up = nn.ModuleList(_convolved(b, a) for a, b in reversed(pairs))
 
     def forward(self, images: Tensor) -> Tensor:
-        """``[B, 3, size, size]`` to ``[B, 32, size, size]``; the size is a multiple of 8."""
+        """Map ``[B, 3, size, size]`` to ``[B, 32, size, size]``; the size is a multiple of 8."""
         x, places = self.first(images), []
         for block in self.down:
             x, place = nn.functional.max_pool2d(block(x), 2, return_indices=True)

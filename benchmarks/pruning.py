@@ -1,14 +1,14 @@
-"""Which trainings of a search can be ended early without losing its best: a regret study.
+"""A regret study of which trainings of a search can be ended early without losing the best.
 
     python benchmarks/pruning.py --out runs/pruning
 
-trains each plan of a small grid with several seeds, once, one run at a time, by what the search
-itself runs its trials with; then replays searches over these learning curves, with several pruners
-of Optuna's and without any, and compares the plans that they choose. It prints the tables of
-docs/results/pruning.md and draws pruning.png. It goes on where it was stopped; --minutes ends the
-training in time, and what is there by then is used, as far as seeds are complete.
+trains each plan of a small grid with several seeds, once, one run at a time, with the runner of
+the search; then replays searches over these learning curves, with several of Optuna's pruners and
+without one, and compares the plans that they choose. It prints the tables of
+docs/results/pruning.md and draws pruning.png. It continues where it was stopped; --minutes limits
+the time of training, after which all complete seeds are used.
 
-multi_fashion_mnist takes real data: from the folder in LIBMTL_RECON_DATA, else downloaded.
+multi_fashion_mnist uses real data: from the folder in LIBMTL_RECON_DATA, otherwise downloaded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ INTERRUPTED = 130
 def replays(
     collection: Collection, seed: int, curves: dict[Plan, Curve], searches: int, trials: int
 ) -> dict[str, dict[str, list[list[Training]]]]:
-    """``found[sampler][pruner][search]`` with one training seed; kept in the folder."""
+    """Return ``found[sampler][pruner][search]`` for one training seed; it is kept in the folder."""
     plans = list(curves)
     told = [[p.name, *c.val] for p, c in curves.items()]
     key = [told, [recipe.title for recipe in RECIPES], searches, trials]
@@ -77,7 +77,7 @@ def replays(
 
 
 def judge(collection: Collection, searches: int, trials: int) -> list[Found]:
-    """What the replays of a problem come to, for each sampler; empty without a whole seed."""
+    """Return the results of a problem's replays, per sampler; empty without a complete seed."""
     table = collection.read()
     if not table:
         print(f"{collection.problem.name}: no seed is whole", file=sys.stderr)
@@ -108,7 +108,7 @@ def judge(collection: Collection, searches: int, trials: int) -> list[Found]:
 
 
 def study(options: argparse.Namespace) -> None:
-    """All of it, with the folder for itself."""
+    """Run the study with its folder locked."""
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(options.out / ".lock", timeout=0):
@@ -123,8 +123,8 @@ def study(options: argparse.Namespace) -> None:
 
 
 def _study(options: argparse.Namespace) -> None:
-    """Train what is missing, replay, print, draw."""
-    # Scores of other networks of this user are no business of the study, and the other way round.
+    """Run the missing trainings, replay, print and draw."""
+    # The study has its own cache, separate from that of the user.
     os.environ["LIBMTL_RECON_CACHE"] = str(options.out.absolute() / "cache")
     problems = [PROBLEMS[name] for name in dict.fromkeys(options.problem)]
     collections = [Collection(problem, options.out, options.seeds) for problem in problems]
@@ -156,7 +156,7 @@ def _study(options: argparse.Namespace) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -199,7 +199,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run the study; returns the exit status."""
+    """Run the study, and return the exit status."""
     try:
         study(parse_args())
     except KeyboardInterrupt:

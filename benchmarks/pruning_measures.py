@@ -1,4 +1,4 @@
-"""What pruners cost and save in replayed searches: regret, epochs, and how sure that is."""
+"""The costs and savings of pruners in replayed searches: regret and epochs, with intervals."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ TOP = 3
 
 @dataclass(frozen=True)
 class Measures:
-    """Of one replayed search, or means over several; Δm in points.
+    """The measures of one replayed search, or means over several; Δm in points.
 
     Attributes:
-        epochs: Spent, for a given number of trials.
-        ended: Share of trainings that were ended early.
-        good: Of those ended early, the share that are among the best three plans of the table.
-        lost: What the best plan that was trained, ended early or not, is above the chosen one.
-        loses: 1 if that is anything; in a mean, the share of searches.
-        val: Regret of the chosen plan on validation data, with the seed that it was trained with.
-        test: Its regret on test data, in the mean over the *other* seeds; NaN with a single seed.
-        more: Trainings in as many epochs as that number of whole ones takes.
-        val_equal: The first regret after so many epochs.
-        test_equal: The second regret after so many epochs.
+        epochs: The epochs spent for a given number of trials.
+        ended: The fraction of trainings that were ended early.
+        good: The fraction of those ended early that are among the best three plans of the table.
+        lost: The difference of the best trained plan, ended early or not, and the chosen one.
+        loses: 1 if this difference is not 0; in a mean, the fraction of searches.
+        val: The regret of the chosen plan on validation data, with the seed of its training.
+        test: Its regret on test data, averaged over the *other* seeds; NaN with a single seed.
+        more: The number of trainings in the epochs of that number of full trainings.
+        val_equal: The regret ``val`` after these epochs.
+        test_equal: The regret ``test`` after these epochs.
     """
 
     epochs: float
@@ -47,7 +47,7 @@ NAMES = tuple(Measures.__dataclass_fields__)
 
 
 def quality(table: Table, seed: int) -> dict[Plan, float]:
-    """Each plan's Δm on test data, in the mean over the other seeds, so that luck is left out."""
+    """Return each plan's Δm on test data, averaged over the other seeds to exclude chance."""
     others = [curves for other, curves in table.items() if other != seed]
     if not others:
         return dict.fromkeys(table[seed], float("nan"))
@@ -57,14 +57,14 @@ def quality(table: Table, seed: int) -> dict[Plan, float]:
 def measure(
     table: Table, seed: int, trainings: Sequence[Training], trials: int, budget: int
 ) -> Measures:
-    """Judge a replayed search.
+    """Measure a replayed search.
 
     Args:
         table: All learning curves.
         seed: The training seed with which it was replayed.
-        trainings: What it trained.
-        trials: How many count, at equal numbers of trials.
-        budget: How many epochs count, at equal epochs.
+        trainings: Its trainings.
+        trials: The number of trials for the comparison at equal numbers of trials.
+        budget: The number of epochs for the comparison at equal epochs.
     """
     curves, true = table[seed], quality(table, seed)
     best, best_true = max(c.best for c in curves.values()), max(true.values())
@@ -94,13 +94,13 @@ def measure(
 
 
 def choose(curves: Mapping[Plan, Curve], trainings: Sequence[Training]) -> Plan:
-    """The best finished plan on validation data; EW with all layers shared is always there."""
+    """Return the best finished plan on validation data, including EW with all layers shared."""
     finished = [REFERENCE, *(one.plan for one in trainings if not one.ended_early)]
     return max(finished, key=lambda plan: curves[plan].best)
 
 
 def mean(many: Sequence[Measures]) -> Measures:
-    """Means, over those in which a figure exists."""
+    """Return the means of several measures, without NaN."""
     columns = {}
     for name in NAMES:
         values = [v for one in many if (v := getattr(one, name)) == v]
@@ -109,9 +109,9 @@ def mean(many: Sequence[Measures]) -> Measures:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and half of its 95 % interval (Student's t); without one for a single value.
+    """Return the mean and half of its 95 % interval (Student's t), if there are several values.
 
-    What is NaN is left out.
+    NaN is left out.
     """
     values = [value for value in values if value == value]
     if not values:
@@ -124,7 +124,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def agreement(table: Table) -> list[float]:
-    """Spearman's correlation of the best Δm up to each epoch with the final one: over the seeds."""
+    """Return the Spearman correlation of the best Δm up to each epoch with the final one."""
     found = []
     for epoch in range(len(next(iter(next(iter(table.values())).values())).val)):
         rhos = []

@@ -1,4 +1,4 @@
-"""Searches replayed over a table of learning curves: many can be compared, for none is trained."""
+"""Replay of searches over a table of learning curves, without training."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from optuna import pruners, samplers
 from optuna.trial import TrialState
 from pruning_table import Curve, Plan, Problem
 
-START_UP = 6  # trials before TPE takes the values so far into account; as in the search
-# Of plans that were trained already, in a row, after which a search counts as ended; fewer once it
-# has made its trials, and only epochs are left.
+START_UP = 6  # trials before TPE uses the values so far; as in the search
+# Consecutive choices of trained plans after which a search counts as ended; fewer once it has made
+# its trials, and only epochs are left.
 REPEATS, REPEATS_THEN = 40, 8
 SAMPLERS: dict[str, Callable[[int], samplers.BaseSampler]] = {
     "TPE": lambda seed: samplers.TPESampler(
@@ -25,21 +25,21 @@ SAMPLERS: dict[str, Callable[[int], samplers.BaseSampler]] = {
 
 
 class MedianOfAll(pruners.BasePruner):
-    """Ends a training that is below the median of all that came as far, those ended early too.
+    """Pruner by the median of all trainings that reached an epoch, including those ended early.
 
-    Optuna's MedianPruner looks at finished trials alone. What is ended early is not among them, so
-    that its bar rises with each trial.
+    Optuna's MedianPruner only uses finished trials. Those ended early are not among them, so that
+    its threshold rises with each trial.
 
     Args:
-        start_up: Trials that must have ended before one is ended early.
-        warm_up: Epochs of each training in which none is ended early.
+        start_up: The number of trials that must have ended before one is ended early.
+        warm_up: The number of first epochs of each training in which it is not ended early.
     """
 
     def __init__(self, start_up: int, warm_up: int) -> None:
         self._start_up, self._warm_up = start_up, warm_up
 
     def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
-        """Whether the trial is to be ended."""
+        """Return whether to end the trial."""
         epoch = trial.last_step
         ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         trained = [one for one in ended if one.intermediate_values]
@@ -52,19 +52,19 @@ class MedianOfAll(pruners.BasePruner):
 
 
 class WithoutRepeats(pruners.BasePruner):
-    """Another pruner that is not shown the trials that only took over the result of another.
+    """A pruner that hides trials that repeat another trial from another pruner.
 
-    They have no learning curve, but MedianPruner counts them among its first trials.
+    Repeats have no learning curve, but MedianPruner counts them among its first trials.
 
     Args:
-        pruner: The other.
+        pruner: The other pruner.
     """
 
     def __init__(self, pruner: pruners.BasePruner) -> None:
         self._pruner = pruner
 
     def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
-        """Whether the trial is to be ended."""
+        """Return whether to end the trial."""
         seen = optuna.create_study(direction="maximize")
         ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         seen.add_trials([one for one in ended if one.intermediate_values])
@@ -76,8 +76,8 @@ class Recipe:
     """A pruner with its arguments.
 
     Attributes:
-        title: Short, for tables.
-        make: From the number of epochs of a training.
+        title: A short title for tables.
+        make: A function that creates the pruner, given the number of epochs of a training.
     """
 
     title: str
@@ -97,13 +97,13 @@ def _percentile_pruner(kept: float, share: float) -> Callable[[int], pruners.Bas
 
 
 def warm_up(epochs: int, share: float) -> int:
-    """A share of the epochs, as steps of Optuna's, at least one."""
+    """Return a fraction of the epochs as steps of Optuna, at least one."""
     return max(1, int(epochs * share + 1e-9))
 
 
-# Not among them: WilcoxonPruner, which compares means over independent evaluations, as those of
-# several folds (the epochs of a training are none, and what counts is the best); and PatientPruner,
-# which ends nothing where the best so far is reported, for that never falls.
+# Not included: WilcoxonPruner, which compares means over independent evaluations, such as several
+# folds (the epochs of a training are not independent, and the best one counts); and PatientPruner,
+# which never ends a trial that reports the best value so far, since that never falls.
 RECIPES = [
     Recipe("none", lambda _: pruners.NopPruner()),
     Recipe("Median 5, 1/3", _median_pruner(5, 1 / 3)),
@@ -126,11 +126,11 @@ RECIPES = [
 
 @dataclass(frozen=True)
 class Training:
-    """One of a replayed search.
+    """A training of a replayed search.
 
     Attributes:
-        plan: What was trained.
-        epochs: For how many.
+        plan: The plan.
+        epochs: The number of epochs.
         ended_early: Whether the pruner ended it.
     """
 
@@ -147,22 +147,23 @@ def replay(
     seed: int,
     trials: int,
 ) -> list[Training]:
-    """A search with one worker, as ``libmtl-recon search`` does it.
+    """Replay a search with one worker, as in ``libmtl-recon search``.
 
-    EW with all layers shared is known before it begins. A plan that was trained already counts as
-    no trial. What is reported after an epoch is the best so far; none is ended in its last epoch.
+    EW with all layers shared is known before it begins. A plan that was already trained does not
+    count as a trial. The best value so far is reported after each epoch; no trial is ended in its
+    last epoch.
 
     Args:
-        problem: Whose grid is searched.
-        curves: What each plan gives.
+        problem: The problem whose grid is searched.
+        curves: The learning curve of each plan.
         recipe: The pruner.
         sampler: A key of ``SAMPLERS``.
-        seed: Of the sampler.
-        trials: The search goes on until it has made as many, and has spent the epochs that as many
-            whole trainings take.
+        seed: The seed of the sampler.
+        trials: The search ends when it has made this number of trials, and has spent the epochs of
+            this number of full trainings.
 
     Returns:
-        The trainings in their order; fewer where the grid is used up.
+        The trainings in order; fewer if the grid is exhausted.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
@@ -205,18 +206,18 @@ def replay(
 
 
 def suggest(trial: optuna.Trial, problem: Problem) -> Plan:
-    """Have Optuna choose a plan of the grid, by the search's parameters."""
+    """Let Optuna choose a plan of the grid, with the search's parameters."""
     weighting = trial.suggest_categorical("weighting", ["EW", "GradOPS"])
     alpha = None
     if weighting == "GradOPS":
         low, high = problem.alphas[0], problem.alphas[-1]
         alpha = trial.suggest_float("alpha", low, high, step=1.0)
-    # By its place, since the grid's steps differ.
+    # By index, since the grid's steps differ.
     return Plan(weighting, alpha, problem.ks[trial.suggest_int("k", 0, len(problem.ks) - 1)])
 
 
 def anchors(problem: Problem) -> list[dict[str, Any]]:
-    """A search's first trials: each weighting with and without a split."""
+    """Return a search's first trials: each weighting with and without a split."""
     middle = len(problem.ks) // 2
     more: dict[str, dict[str, Any]] = {"EW": {}, "GradOPS": {"alpha": 0.0}}
     return [{"weighting": w, "k": k, **more[w]} for w in more for k in (middle, 0)]

@@ -21,14 +21,14 @@ _BLUE, _RED, _GREY = "#3b6fb6", "#b0413e", "0.55"
 
 @dataclass(frozen=True)
 class Found:
-    """What the replays of a problem found with one sampler.
+    """The results of a problem's replays with one sampler.
 
     Attributes:
         problem: The problem.
         table: Its learning curves.
-        sampler: By which plans were chosen.
-        trials: How many a search had.
-        by_seed: ``by_seed[pruner][training seed]``: means over the searches.
+        sampler: The sampler that chose plans.
+        trials: The number of trials of a search.
+        by_seed: ``by_seed[pruner][training seed]``, means over the searches.
     """
 
     problem: Problem
@@ -39,26 +39,26 @@ class Found:
 
     @property
     def budget(self) -> int:
-        """The epochs of a search in which nothing is ended early."""
+        """Return the number of epochs of a search without early ends."""
         return self.trials * self.problem.epochs
 
     def values(self, pruner: str, name: str) -> list[float]:
-        """A figure with each training seed."""
+        """Return a measure for each training seed."""
         return [getattr(measures, name) for measures in self.by_seed[pruner].values()]
 
     def mean(self, pruner: str, name: str) -> float:
-        """A figure's mean over the training seeds in which it exists."""
+        """Return a measure's mean over the training seeds, without NaN."""
         values = [value for value in self.values(pruner, name) if not math.isnan(value)]
         return statistics.mean(values) if values else math.nan
 
     def worse(self, pruner: str, name: str) -> list[float]:
-        """With each training seed, what the figure is above that of the search without pruning."""
+        """Return, per training seed, the difference of a measure to the search without pruning."""
         pairs = zip(self.values(pruner, name), self.values(NONE, name), strict=True)
         return [own - plain for own, plain in pairs]
 
 
 def tables(found: Found) -> str:
-    """All figures of a problem and a sampler."""
+    """Return all measures of a problem and a sampler as a table."""
     seeds, searches = len(found.table), f"searches by {found.sampler}"
     plain = found.by_seed[NONE]
     test = statistics.mean(measures.test for measures in plain.values())
@@ -94,7 +94,7 @@ def tables(found: Found) -> str:
 
 
 def agreement_table(all_found: Sequence[Found]) -> str:
-    """How early the order of plans is that of the end."""
+    """Return a table of the correlation of the order of plans with the final order, by epoch."""
     lines = ["## Rank correlation of the best Δm up to an epoch with the final one", ""]
     longest = max(found.problem.epochs for found in all_found)
     lines.append(f"| problem | {' | '.join(str(e + 1) for e in range(longest))} |")
@@ -107,7 +107,7 @@ def agreement_table(all_found: Sequence[Found]) -> str:
 
 
 def summary_table(all_found: Sequence[Found], sampler: str) -> str:
-    """All problems together: each training seed of each problem is one sample."""
+    """Return the table of all problems, in which each training seed of each problem is a sample."""
     of = [found for found in all_found if found.sampler == sampler]
     count = sum(len(found.table) for found in of)
     lines = [
@@ -127,12 +127,12 @@ def summary_table(all_found: Sequence[Found], sampler: str) -> str:
 
 
 def draw(all_found: Sequence[Found], sampler: str, file: Path) -> None:
-    """The learning curves, and what each pruner saves and costs.
+    """Draw the learning curves, and the savings and costs of each pruner.
 
     Args:
-        all_found: Of all problems.
-        sampler: Whose searches are drawn.
-        file: The picture's.
+        all_found: The results of all problems.
+        sampler: The sampler whose searches are drawn.
+        file: The picture's file.
     """
     of = [found for found in all_found if found.sampler == sampler]
     figure = new_figure(12, 5 * len(of))
@@ -144,7 +144,7 @@ def draw(all_found: Sequence[Found], sampler: str, file: Path) -> None:
 
 
 def _draw_curves(axes: Any, found: Found) -> None:
-    """The best so far of all plans, with the first seed; darker is a higher K."""
+    """Draw the best value so far of all plans, with the first seed; darker is a higher K."""
     from matplotlib import colormaps
 
     seed, curves = next(iter(found.table.items()))
@@ -158,7 +158,7 @@ def _draw_curves(axes: Any, found: Found) -> None:
         color = colors(0.15 + 0.85 * plan.k / found.problem.ks[-1])
         axes.plot(epochs, reached, color=color, linewidth=1.1, label=label)
     for share, color in ((1 / 3, _RED), (1 / 2, _BLUE)):
-        # A pruner may end a training after this epoch at first.
+        # This is the first epoch after which a pruner may end a training.
         axes.axvline(warm_up(found.problem.epochs, share) + 1, color=color, lw=1, ls="--")
     axes.set_ylim(min(last) - 3 * (max(last) - min(last)), max(last) + 1)
     axes.set_xlabel("epoch (dashed: the first to end after, warm-up 1/3 and 1/2)")
@@ -168,7 +168,7 @@ def _draw_curves(axes: Any, found: Found) -> None:
 
 
 def _draw_costs(spent: Any, lost: Any, found: Found) -> None:
-    """A row a pruner: the epochs that it spends, and what it loses."""
+    """Draw one row per pruner: its epochs, and its loss."""
     rows = list(found.by_seed)
     colors = {NONE: "0.2", "Median 5, 1/3": _RED, "Median 8, 1/2": _BLUE}
     for row, pruner in enumerate(rows):
@@ -179,7 +179,7 @@ def _draw_costs(spent: Any, lost: Any, found: Found) -> None:
         values = found.worse(pruner, "val")
         middle, reach = interval(values)
         lost.plot(values, [row] * len(values), "|", color=color, markersize=6, alpha=0.6)
-        bar = reach if len(values) > 2 else None  # an interval of two values says nothing
+        bar = reach if len(values) > 2 else None  # an interval of two values is not informative
         lost.errorbar(middle, row, xerr=bar, fmt="o", markersize=4, linewidth=1, color=color)
     for axes in (spent, lost):
         axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -206,6 +206,6 @@ def _plus_minus(values: Sequence[float]) -> str:
     if math.isnan(middle):
         return "–"
     text = f"{middle:+.2f}"
-    if len(values) == 2:  # an interval of two values says nothing
+    if len(values) == 2:  # an interval of two values is not informative
         return f"{text} ({min(values):+.2f}, {max(values):+.2f})"
     return text if math.isnan(reach) else f"{text} ± {reach:.2f}"

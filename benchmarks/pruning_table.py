@@ -1,4 +1,4 @@
-"""The table of the pruning study: real learning curves of a grid of plans, over several seeds."""
+"""The table of the pruning study: real learning curves of a grid of plans for several seeds."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ S = -0.1
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained: a weighting, with ``k`` layers split.
+    """A plan: a weighting, with ``k`` layers split.
 
     Attributes:
-        alpha: GradOPS's exponent; None for EW.
+        alpha: The exponent of GradOPS; None for EW.
     """
 
     weighting: str
@@ -38,11 +38,11 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """Of its files, and in tables."""
+        """The name in files and tables."""
         return f"{self.weighting}{'' if self.alpha is None else f'{self.alpha:+g}'}-k{self.k}"
 
     def arguments(self, profile: Path) -> tuple[str, ...]:
-        """Its flags."""
+        """Return its flags."""
         found = ["--weighting", self.weighting]
         if self.alpha is not None:
             found.append(f"--gradops_alpha={self.alpha:g}")
@@ -54,18 +54,18 @@ class Plan:
 
 @dataclass(frozen=True)
 class Problem:
-    """A built-in problem, as it is trained for the table.
+    """A built-in problem with the settings of the table.
 
     Attributes:
-        name: The problem's.
+        name: The name of the problem.
         flags: Its flags, the same for each run.
         tasks: Its tasks.
-        epochs: How many a run has; among the flags, too.
-        ks: The grid's K, ascending.
-        scored: Steps after which its scoring ends.
-        seeds: With how many it is trained.
-        trials: Of a search.
-        alphas: GradOPS's exponents, 1 apart.
+        epochs: The number of epochs of a run, which is also among the flags.
+        ks: The values of K of the grid, ascending.
+        scored: The number of steps after which its scoring ends.
+        seeds: The number of training seeds.
+        trials: The number of trials of a search.
+        alphas: The exponents of GradOPS, with a step of 1.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Problem:
 
     @property
     def plans(self) -> list[Plan]:
-        """The grid."""
+        """Return the plans of the grid."""
         methods = [("EW", None), *(("GradOPS", alpha) for alpha in self.alphas)]
         return [Plan(*method, k) for k, method in itertools.product(self.ks, methods)]
 
@@ -119,7 +119,7 @@ PROBLEMS = {
 
 @dataclass(frozen=True)
 class Curve:
-    """A training.
+    """The learning curve of a training.
 
     Attributes:
         val: Δm on the validation data after each epoch, in percent.
@@ -131,7 +131,7 @@ class Curve:
 
     @property
     def best(self) -> float:
-        """The best epoch's Δm on the validation data: what a search compares."""
+        """The Δm on the validation data at the best epoch, by which a search compares plans."""
         return max(self.val)
 
 
@@ -140,12 +140,12 @@ Table = dict[int, dict[Plan, Curve]]
 
 
 class Collection:
-    """The runs of a problem, each made once.
+    """The runs of a problem, each of which is run once.
 
     Args:
-        problem: What is trained.
+        problem: The problem.
         out: The folder of all problems.
-        seeds: With how many; None: the problem's own number.
+        seeds: The number of seeds; None: that of the problem.
     """
 
     def __init__(self, problem: Problem, out: Path, seeds: int | None = None) -> None:
@@ -156,7 +156,7 @@ class Collection:
         self._of = hashlib.sha256(json.dumps(common).encode()).hexdigest()
 
     def jobs(self, seed: int) -> Iterator[Job]:
-        """What a seed takes, in the order in which it is to be run."""
+        """Iterate over the jobs of a seed, in the order of their runs."""
         if seed == 0:
             yield self._job("score", seed, "--weighting", "EW", profile=self.profile)
         for task in self.problem.tasks:
@@ -165,7 +165,7 @@ class Collection:
             yield self._job(plan.name, seed, *plan.arguments(self.profile))
 
     def read(self) -> Table:
-        """The seeds of which everything is there."""
+        """Return the table of the complete seeds."""
         table: Table = {}
         for seed in range(self.seeds):
             results = [read_record(job.events, job.search) for job in self.jobs(seed)]
@@ -180,7 +180,7 @@ class Collection:
         return table
 
     def check_profile(self) -> None:
-        """See that the grid's layers can be taken from the profile."""
+        """Check that the grid's layers can be chosen from the profile."""
         text = self.profile.read_text(encoding="utf-8")
         ConflictProfile.from_json(text, str(self.profile)).layers(S, self.problem.ks[-1])
 
@@ -205,12 +205,12 @@ def collect(
     until: float,
     say: Callable[[str], None],
 ) -> None:
-    """Train what is missing, one run at a time, seed by seed: what is there can be used.
+    """Run the missing trainings, one at a time, seed by seed, so that finished seeds can be used.
 
     Args:
         collections: The problems, which take turns.
-        until: By :func:`time.monotonic`; after this no further run is begun.
-        say: Told of each run.
+        until: The time of :func:`time.monotonic` after which no further run is started.
+        say: A function that is called with a message for each run.
     """
     runner = Runner(threads=1, say=say)
     turns = [(one, seed) for one in collections for seed in range(one.seeds)]
@@ -228,7 +228,7 @@ def collect(
 
 
 def _curve(result: Result, alone: dict[str, Result]) -> Curve:
-    """Against the single-task networks of the seed, each at its own best epoch."""
+    """Return a curve relative to the seed's single-task networks, each at its own best epoch."""
     config = Config(script="multidigits", space=Space())
     judge = Judge(config, result.higher_is_better)
     val, test = {}, {}

@@ -1,11 +1,11 @@
-"""How sure the ranking of a ResNet18's layers on Multi-Fashion+MNIST is, over several seeds.
+"""The stability over several seeds of the ranking of a ResNet18's layers on Multi-Fashion+MNIST.
 
     python benchmarks/ranking.py --output runs/ranking
 
-Scores the problem `multi_fashion_mnist` once per seed by the command that it prints, and prints the
-tables of docs/results/multi_fashion_mnist-ranking.md: each layer's share of conflicts and rank over
-the seeds, and the distance (Eq. 22) of each ranking to the one that the authors of the Recon paper
-published, beside rankings that measure nothing. It goes on where it was stopped.
+Scores the problem `multi_fashion_mnist` once per seed with the command that it prints, and prints
+the tables of docs/results/multi_fashion_mnist-ranking.md: each layer's fraction of conflicts and
+rank over the seeds, and the distance (Eq. 22) of each ranking to the one that the authors of the
+Recon paper published, next to rankings without measurements. It continues where it was stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from libmtl_recon.problems.argument_types import whole
 
 S, K = -0.1, 25  # of Appendix B.1
 SEVERITIES = (-0.2, -0.1, -0.05, 0.0)
-# Their program's list for full width, worst first, after 40 epochs of joint training.
+# The list of the authors' program for full width, worst first, after 40 epochs of joint training.
 _PUBLISHED = (
     "bn1 layer1.0.bn1 layer1.1.bn1 layer1.0.bn2 layer1.1.bn2 layer2.0.bn1 layer2.1.bn1 conv1 "
     "layer2.0.downsample.1 layer2.0.bn2 layer2.1.bn2 layer1.0.conv1 layer3.0.bn1 layer3.1.bn1 "
@@ -41,7 +41,7 @@ AUTHORS = _PUBLISHED.split()
 
 
 def score(output: Path, seed: int, steps: int) -> ConflictProfile:
-    """The profile of one seed, scored if it is not there."""
+    """Return the profile of one seed; score it if it does not exist."""
     file = output / f"seed{seed}.json"
     flags = "--weighting EW --epochs 1 --width 16 --bs 256 --optim sgd --lr 0.1 --weight_decay 0"
     arguments = ["score", "--steps", str(steps), "--out", str(file), "multi_fashion_mnist"]
@@ -55,7 +55,7 @@ def score(output: Path, seed: int, steps: int) -> ConflictProfile:
 
 
 def layer_table(profiles: Sequence[ConflictProfile]) -> str:
-    """Each layer's share of conflicting steps and rank, over the seeds."""
+    """Return the table of each layer's fraction of conflicting steps and rank, over the seeds."""
     shares = {
         layer.name: [100 * p.scores(S)[layer.name] / p.steps for p in profiles]
         for layer in profiles[0].architecture
@@ -77,7 +77,7 @@ def layer_table(profiles: Sequence[ConflictProfile]) -> str:
 
 
 def distance_table(profiles: Sequence[ConflictProfile]) -> str:
-    """Distances to the authors' ranking, and how many of their worst layers are found."""
+    """Return the table of distances to the authors' ranking, and of the overlap of worst layers."""
     layers = profiles[0].architecture
     guessed = {
         "batch norms first, then network order": norms_first(layers),
@@ -110,7 +110,7 @@ def distance_table(profiles: Sequence[ConflictProfile]) -> str:
 
 
 def severity_table(profiles: Sequence[ConflictProfile]) -> str:
-    """The distance to the authors' ranking for other severities."""
+    """Return the table of distances to the authors' ranking for other severities."""
     lines = ["| S | distance to the authors' |", "|---:|---:|"]
     for severity in SEVERITIES:
         distances = [ranking_distance(p.ranking(severity), AUTHORS) for p in profiles]
@@ -145,7 +145,7 @@ TABLES: tuple[Callable[[Sequence[ConflictProfile]], str], ...] = (
 
 
 def main() -> None:
-    """Score what is missing, and print the tables."""
+    """Score the missing seeds, and print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,16 +1,16 @@
-"""What a split costs: the step of a split ResNet18 against its lower bound.
+"""The cost of a split: the step of a split ResNet18 compared with its lower bound.
 
-Once the tasks' activations differ they stay different, so all that stands behind the first split
-must run once per task. With T tasks a step cannot cost less than prefix + T·rest, in which `prefix`
-is what stands before the split (or beside it: a skip connection around it) and `rest` is the
-remainder of the network. The bound is measured: T single-task networks give T·all, the prefix
-runs alone, and rest = all - prefix. It leaves out that the gradients of shared parameters must be
-added up; `by hand`, where the first layer is split, does not: T plain networks that hold the same
-tensors, but for that layer's.
+Once the tasks' activations differ they stay different, so all layers after the first split must
+run once per task. With T tasks a step cannot cost less than prefix + T·rest, where `prefix` is the
+part before the split (or parallel to it: a skip connection around it) and `rest` is the remainder
+of the network. The bound is measured: T single-task networks give T·all, the prefix runs alone, and
+rest = all - prefix. It does not include the sum of the gradients of shared parameters; `by hand`,
+if the first layer is split, does: T plain networks with the same tensors, except for that layer's.
 
-A step is the forward pass, T losses, and one backward pass of their sum; no optimiser, whose work
-a split network has less of than T networks. All are timed in turn, in the CPU time of one thread
-(on a GPU: in seconds); ratios are of times from the same round, and their median counts.
+A step is the forward pass, T losses, and one backward pass of their sum, without an optimiser,
+which has less work for a split network than for T networks. All are timed in turn, in the CPU time
+of one thread (on a GPU: in seconds); ratios are of times of the same round, and the table has their
+median.
 
     python benchmarks/recon.py
 """
@@ -35,12 +35,12 @@ _STEM = ("conv1", "bn1", "relu", "maxpool")
 
 @dataclass(frozen=True)
 class Place:
-    """Where the network is split.
+    """A place where the network is split.
 
     Attributes:
         layer: The layer that becomes task-specific.
         before: The modules that run before it, in the order of their calls.
-        beside: The one that runs beside it, on the same input, if there is one.
+        beside: The module that runs in parallel, on the same input, if there is one.
     """
 
     title: str
@@ -61,7 +61,7 @@ PLACES = {
 
 
 class Prefix(nn.Module):
-    """What of a ResNet18 stands before a split and beside it."""
+    """The part of a ResNet18 before a split and parallel to it."""
 
     def __init__(self, network: nn.Module, place: Place) -> None:
         super().__init__()
@@ -69,14 +69,14 @@ class Prefix(nn.Module):
         self.beside = network.get_submodule(place.beside) if place.beside else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The activations that the tasks' branches start from."""
+        """Return the activations that are the input of the tasks' branches."""
         x = self.before(x)
         return (x,) if self.beside is None else (x, self.beside(x))
 
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds a step of each way; 0 where there is none."""
+    """Seconds per step of each way; 0 if there is none."""
 
     singles: float
     split: float
@@ -84,7 +84,7 @@ class Round:
     tied: float
 
     def bound(self, tasks: int) -> float:
-        """The least that T tasks can cost, but for adding up gradients."""
+        """Return the least cost of T tasks, without the sum of gradients."""
         return self.prefix + self.singles - tasks * self.prefix
 
 
@@ -98,13 +98,13 @@ def _tied(plain: nn.Module, layer: str, tasks: int) -> list[nn.Module]:
 
 
 class Timer:
-    """Times a step: in CPU time, which other programs lengthen less, or on a GPU."""
+    """Timer of a step, in CPU time, which other programs affect less, or on a GPU."""
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
 
     def __call__(self, step: Callable[[], None]) -> float:
-        """Seconds that it took."""
+        """Return the seconds of a step."""
         if self.device.type == "cpu":
             start = time.process_time()
             step()
@@ -117,12 +117,12 @@ class Timer:
 
 
 class Bench:
-    """The networks of one place and number of tasks, and one step of each.
+    """The networks for one place and number of tasks, with one step of each.
 
     Args:
-        place: Where to split.
-        tasks: How many tasks.
-        options: The command line's.
+        place: The place of the split.
+        tasks: The number of tasks.
+        options: The options of the command line.
     """
 
     def __init__(self, place: Place, tasks: int, options: argparse.Namespace) -> None:
@@ -140,20 +140,20 @@ class Bench:
                 self.gradients = [torch.randn_like(out) for out in self.prefix(self.x)]
 
     def step_singles(self) -> None:
-        """T single-task networks, one after the other."""
+        """Run T single-task networks, one after the other."""
         for network, labels in zip(self.singles, self.labels, strict=True):
             nn.functional.cross_entropy(network(self.x), labels).backward()
 
     def step_tied(self) -> None:
-        """T plain networks that hold the same tensors, but for the split layer's."""
+        """Run T plain networks with the same tensors, except for the split layer's."""
         self._back_from([network(self.x) for network in self.tied])
 
     def step_split(self) -> None:
-        """The split network."""
+        """Run the split network."""
         self._back_from(self.split(self.x).parts)
 
     def step_prefix(self) -> None:
-        """What the tasks share, alone."""
+        """Run only the part that the tasks share."""
         if self.prefix is not None:
             torch.autograd.backward(self.prefix(self.x), self.gradients)
 
@@ -162,7 +162,7 @@ class Bench:
         torch.stack(list(losses)).sum().backward()
 
     def round(self, timer: Timer) -> Round:
-        """Each way's time."""
+        """Return the time of each way."""
         times = []
         for step, networks in (
             (self.step_singles, self.singles),

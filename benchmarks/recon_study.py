@@ -1,21 +1,21 @@
-"""What the Recon paper claims, tried on real Multi-Fashion+MNIST, in one command.
+"""The claims of the Recon paper, tested on real Multi-Fashion+MNIST, in one command.
 
     python benchmarks/recon_study.py --output runs/recon
 
 Scores a narrow ResNet18 with several weightings, seeds and data sets, trains it split in several
-ways with several weightings and seeds, while the conflicts in what stays shared are counted, and
-writes tables (report.md) and pictures. What is finished stays finished: after Ctrl-C the same
-command goes on. The parts (--parts) are:
+ways with several weightings and seeds, while conflicts in the shared layers are counted, and writes
+tables (report.md) and pictures. Finished trainings are kept: after Ctrl-C the same command
+continues. The parts (--parts) are:
 
-    rankings   how alike the rankings of layers are
-    methods    what splitting does to conflicts and to the result, for each weighting and choice
+    rankings   the similarity of the rankings of layers
+    methods    the effect of splitting on conflicts and results, for each weighting and choice
     dose       the same for some K and S
-    theorem    Theorem 4.1: one step of the split network against one of the plain one
+    theorem    Theorem 4.1: one step of the split network compared with one of the plain one
 """
 
 from __future__ import annotations
 
-import libmtl_recon  # first, so that LibMTL loads on today's torch
+import libmtl_recon  # first, so that LibMTL can be imported with current torch versions
 
 # isort: split
 import argparse
@@ -47,7 +47,7 @@ INTERRUPTED = 130
 
 
 def run(jobs: list[Job], settings: str, options: argparse.Namespace) -> None:
-    """Train what is missing."""
+    """Run the missing trainings."""
     missing = [j for j in jobs if not (options.output / "runs" / f"{j.name}.json").is_file()]
     if not missing:
         return
@@ -60,7 +60,7 @@ def run(jobs: list[Job], settings: str, options: argparse.Namespace) -> None:
                 future.result()
                 advance()
         finally:
-            # After Ctrl-C those that run are left to end; the others are not begun.
+            # After Ctrl-C running trainings are completed; the others are not started.
             pool.shutdown(cancel_futures=True)
 
 
@@ -73,7 +73,7 @@ def _bar(total: int) -> Iterator[Any]:
 
 
 def prepare(options: argparse.Namespace) -> str:
-    """The settings of all trainings; refuses to mix others into the folder."""
+    """Return the settings of all trainings; refuse a folder with other settings."""
     (options.output / "runs").mkdir(parents=True, exist_ok=True)
     settings = json.dumps(vars(base_params(options)), sort_keys=True)
     file = options.output / "settings.json"
@@ -89,7 +89,7 @@ def prepare(options: argparse.Namespace) -> str:
 
 
 def study(options: argparse.Namespace) -> None:
-    """All the parts that are asked for, and the report of all that is there."""
+    """Run the requested parts, and write the report of all finished trainings."""
     settings = prepare(options)
     ranked = scoring_jobs(options)
     run(ranked if "rankings" in options.parts else ranked[:1], settings, options)
@@ -116,7 +116,7 @@ def study(options: argparse.Namespace) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -134,7 +134,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run the study; returns the exit status."""
+    """Run the study, and return the exit status."""
     try:
         study(parse_args())
     except KeyboardInterrupt:

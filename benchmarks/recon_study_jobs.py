@@ -1,4 +1,4 @@
-"""Which trainings the Recon study consists of."""
+"""The trainings of the Recon study."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from recon_study_results import SHOWN, K, S
 from libmtl_recon.problems import multi_fashion_mnist as problem
 
 WEIGHTINGS = ("EW", "CAGrad", "PCGrad", "GradDrop", "MGDA", "GradOPS")
-LONGER = 8  # times as many steps, of the run whose halves are compared
+LONGER = 8  # times as many steps for the run whose halves are compared
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training.
+    """A training of the study.
 
     Attributes:
         select: How layers are chosen, or `none` for hard parameter sharing.
-        task: The only task trained; None for both.
-        steps: End after so many scored steps; None trains all epochs.
+        task: The only task that is trained; None for both.
+        steps: The number of scored steps; None trains all epochs.
     """
 
     weighting: str = "EW"
@@ -35,17 +35,16 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """The name of its file."""
         what = f"{self.select}-k{self.k}-s{self.s:g}" if self.select != "none" else "none"
         more = [self.task or "", "" if self.steps is None else f"{self.steps}steps"]
         return "_".join(filter(None, [self.pair, self.weighting, what, *more, f"seed{self.seed}"]))
 
 
 def scoring_jobs(options: argparse.Namespace) -> list[Job]:
-    """The runs that rank the layers.
+    """Return the runs that rank the layers.
 
-    The first is where the trainings take their layers from; the second, a longer one, is there to
-    compare its halves.
+    The trainings choose their layers by the first; the second is longer, to compare its halves.
     """
     jobs = [Job(steps=options.steps), Job(steps=LONGER * options.steps)]
     jobs += [Job(weighting, steps=options.steps) for weighting in WEIGHTINGS[1:]]
@@ -55,7 +54,7 @@ def scoring_jobs(options: argparse.Namespace) -> list[Job]:
 
 
 def training_jobs(part: str, seeds: int) -> list[Job]:
-    """The trainings of a part, seed by seed."""
+    """Return the trainings of a part, seed by seed."""
     jobs: list[Job] = []
     for seed in range(seeds):
         jobs += [Job(seed=seed, task=task) for task in problem.PAIRS[Job.pair]]

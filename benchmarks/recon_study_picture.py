@@ -32,7 +32,7 @@ def draw(results: Results, folder: Path) -> None:
 
 
 def _gains(axes: Any, results: Results) -> None:
-    """One point a weighting and choice of layers, with the standard deviation over the seeds."""
+    """Draw one point per weighting and choice of layers, with the standard deviation over seeds."""
     count = len(results.weightings)
     for index, weighting in enumerate(results.weightings):
         shift = (index - (count - 1) / 2) * 0.8 / count
@@ -62,7 +62,7 @@ def _points(axes: Any, rows: Sequence[tuple[float, list[float]]], color: int, la
 
 
 def _conflicts(axes: Any, results: Results) -> None:
-    """Severe conflicts in the layers that each choice keeps shared, before and after."""
+    """Draw the severe conflicts in the layers that each choice keeps shared, before and after."""
     split = [s for s in results.selections if s != "none"]
     for place, select in enumerate(split):
         every = [results.before_and_after(w, select, _BELOW) for w in results.weightings]

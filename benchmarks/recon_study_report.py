@@ -17,7 +17,7 @@ from libmtl_recon.conflicts.compare import chance_distance, overlap, ranking_dis
 
 
 def write_report(folder: Path, settings: dict[str, Any], trainings: Sequence[Training]) -> str:
-    """Write report.md on these trainings, and on the theorem if it was tried; returns it."""
+    """Write report.md on these trainings, and on the theorem if it was tested, and return it."""
     results = Results(trainings)
     parts = [
         f"Width {settings['width']}, batches of {settings['bs']}, SGD {settings['lr']}, "
@@ -43,7 +43,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _mean(values: Sequence[float]) -> str:
-    """The mean over seeds, and the standard deviation."""
+    """Return the mean and the standard deviation over seeds."""
     if not values:
         return ""
     spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
@@ -51,7 +51,7 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _half(profile: ConflictProfile, second: bool) -> ConflictProfile:
-    """The first or the second half of a profile's steps."""
+    """Return the first or the second half of a profile's steps."""
     before = np.cumsum(profile.block_steps) <= profile.steps / 2
     chosen = ~before if second else before
     return ConflictProfile(
@@ -91,7 +91,7 @@ def _rankings(scored: Sequence[Training]) -> str:
 
 
 def _halves(profile: ConflictProfile) -> str:
-    """How far apart the two halves of a training are, and each from the trivial ranking."""
+    """Return the distances of a training's halves from each other and the trivial ranking."""
     halves = [_half(profile, second).ranking(S) for second in (False, True)]
     trivial = norms_first(profile.architecture)
     first, second = (ranking_distance(half, trivial) for half in halves)
@@ -122,7 +122,7 @@ def _improvement(results: Results) -> str:
 
 
 def _against(results: Results) -> str:
-    """Recon against every other choice, by weighting and seed."""
+    """Compare Recon with every other choice, by weighting and seed."""
     rows = []
     for other in results.selections:
         found = results.paired("conflict", other)
@@ -145,7 +145,7 @@ def _against(results: Results) -> str:
 
 
 def _interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> str:
-    """The mean, and the 95 % interval around it (Student's t)."""
+    """Return the mean and its 95 % interval (Student's t)."""
     mean = f"{values.mean():+.2f}"
     if len(values) < 2:
         return mean
@@ -154,7 +154,7 @@ def _interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> str:
 
 
 def _conflicts(results: Results) -> str:
-    """Before and after, in the layers that each choice keeps shared."""
+    """Compare conflicts before and after, in the layers that each choice keeps shared."""
     edges = (-0.02, -0.1)
     head = [f"{what}, < {below}" for what in ("layers kept", "whole") for below in edges]
     rows = []
@@ -179,7 +179,7 @@ def _conflicts(results: Results) -> str:
 
 
 def _changes(line: Sequence[Any]) -> list[str]:
-    """A pair as before → after; one number as it is."""
+    """Return a pair as before → after, and a single number unchanged."""
     return [" → ".join(f"{value:.1f}" for value in np.atleast_1d(cell)) for cell in line]
 
 

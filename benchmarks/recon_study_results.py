@@ -1,4 +1,4 @@
-"""What the Recon study's trainings found."""
+"""The results of the trainings of the Recon study."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class Training:
-    """One of them.
+    """The result of a training.
 
     Attributes:
         select: How layers were chosen, or `none` for hard parameter sharing.
-        task: The only task trained; None for both.
-        steps: It ended after so many scored ones; None if it was trained to the end.
-        parameters: Of the encoder.
-        accuracy: Each task's on test data, at the epoch with the best mean validation accuracy;
-            empty if the run ended before.
-        profile: The conflicts in what was shared; None for one task.
+        task: The only task that was trained; None for both.
+        steps: The number of scored steps after which it ended; None if it was trained to the end.
+        parameters: The number of parameters of the encoder.
+        accuracy: Each task's accuracy on test data, at the epoch with the best mean validation
+            accuracy; empty if the run ended before.
+        profile: The conflicts in the shared layers; None for one task.
     """
 
     weighting: str
@@ -53,7 +53,7 @@ class Training:
 
     @classmethod
     def read(cls, record: dict[str, Any]) -> Training:
-        """From what the study wrote."""
+        """Create a result from the record of a training."""
         names = ("weighting", "select", "k", "s", "seed", "pair", "task", "steps", "parameters")
         profile = None
         if record["profile"] is not None:
@@ -65,12 +65,12 @@ class Training:
         )
 
     def severe(self, below: float, layers: Sequence[str] | None = None) -> float:
-        """How often gradients conflict, in percent of steps.
+        """Return the percentage of steps in which gradients conflict.
 
         Args:
-            below: A cosine below this counts; a multiple of 0.005.
-            layers: Count (steps x layers) in those of them that are shared; None counts the whole
-                gradient of what is shared.
+            below: Cosines below this are counted; a multiple of 0.005.
+            layers: Count (steps x layers) in those of these layers that are shared; None counts the
+                whole gradient of all shared layers.
         """
         profile = self.profile
         if profile is None:
@@ -94,14 +94,14 @@ def _at_the_best_epoch(passes: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 class Results:
-    """The trainings to the end, and what they gained over single-task training.
+    """The complete trainings, and their gains over single-task training.
 
     Args:
-        trainings: All of them.
+        trainings: All trainings.
 
     Attributes:
-        methods: Those of both tasks with the paper's K and S.
-        doses: Those of both tasks with EW that were split by a ranking, with any K and S.
+        methods: The trainings of both tasks with the paper's K and S.
+        doses: The trainings of both tasks with EW that were split by a ranking, with any K and S.
     """
 
     def __init__(self, trainings: Sequence[Training]) -> None:
@@ -115,21 +115,21 @@ class Results:
         self._alone = {(t.seed, t.task): t.accuracy[t.task] for t in ended if t.task}
 
     def gain(self, training: Training) -> float:
-        """Δm over single-task training with the same seed, in percent."""
+        """Return Δm over single-task training with the same seed, in percent."""
         alone = {task: self._alone[training.seed, task] for task in training.accuracy}
         return 100 * float(np.mean([acc / alone[t] - 1 for t, acc in training.accuracy.items()]))
 
     def pick(self, weighting: str, select: str) -> list[Training]:
-        """The paper's K and S: one training a seed."""
+        """Return the trainings with the paper's K and S, one per seed."""
         own = [t for t in self.methods if (t.weighting, t.select) == (weighting, select)]
         return sorted(own, key=lambda t: t.seed)
 
     def before_and_after(
         self, weighting: str, select: str, below: float
     ) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Severe conflicts in just the layers that stay shared, ``[seeds, 2]``, in percent.
+        """Return the severe conflicts in the layers that stay shared, ``[seeds, 2]``, in percent.
 
-        Before: in the training of the same seed in which all layers are shared.
+        Before means in the training of the same seed in which all layers are shared.
         """
         plain = {t.seed: t for t in self.pick(weighting, "none")}
         rows = []
@@ -141,7 +141,7 @@ class Results:
         return np.asarray(rows, dtype=np.float64).reshape(len(rows), 2)
 
     def paired(self, select: str, other: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """What one way to choose layers gains over another, ``[weightings, seeds]``."""
+        """Return the gain of one choice of layers over another, ``[weightings, seeds]``."""
         rows = []
         for weighting in self.weightings:
             one, two = self.pick(weighting, select), self.pick(weighting, other)
@@ -151,6 +151,6 @@ class Results:
 
 
 def read_trainings(folder: Path) -> list[Training]:
-    """What a study has written so far, also the runs that only scored."""
+    """Return all finished trainings of a study, including the runs that only scored."""
     files = sorted((folder / "runs").glob("*.json"))
     return [Training.read(json.loads(file.read_text("utf-8"))) for file in files]

@@ -1,4 +1,4 @@
-"""Theorem 4.1 on real data: one step of the split network against one of the plain one."""
+"""Theorem 4.1 on real data: one step of the split network compared with one of the plain one."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def one_step(width: int, loader: Any, layers: Sequence[str]) -> list[dict[str, f
     """Take one step of each network, from the same point, on several batches, in float64.
 
     With weights 1/T the update of the plain network is that of Eq. 4, and that of the split one is
-    Eq. 3: its copies get their own task's whole gradient. To first order in the learning rate the
-    split one's summed loss is then lower by the rate times Σᵢ ‖gᵢ‖² - Σᵢ gᵢ · Σⱼ gⱼ / T, over the
-    split layers.
+    Eq. 3: its copies get the whole gradient of their own task. To first order in the learning rate,
+    the summed loss of the split network is then lower by the rate times
+    Σᵢ ‖gᵢ‖² - Σᵢ gᵢ · Σⱼ gⱼ / T, over the split layers.
 
     Returns:
-        For each batch and learning rate: ``rate``, ``difference`` (the split network's summed loss
-        minus the plain one's, after the step), ``predicted``, and ``condition``, the share of
-        split layers that fulfil Eq. 6.
+        For each batch and learning rate: ``rate``, ``difference`` (the summed loss of the split
+        network minus that of the plain one, after the step), ``predicted``, and ``condition``, the
+        fraction of split layers that satisfy Eq. 6.
     """
     found = []
     tasks = tuple(problem.PAIRS["digit+article"])
@@ -102,7 +102,7 @@ def _first_order(
 def _after_step(
     net: nn.Module, heads: Any, x: Tensor, labels: Any, tasks: Sequence[str], rate: float
 ) -> float:
-    """The summed loss after one step: the mean gradient for what is shared, else the task's own."""
+    """Return the summed loss after one step with the mean gradient, or the task's own if split."""
     net, heads = copy.deepcopy(net), copy.deepcopy(heads)
     shared = shared_parameters(net)
     own = [task_parameters(net, task) if is_split(net) else {} for task in tasks]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import libmtl_recon  # noqa: F401  # first, so that LibMTL loads on today's torch
+import libmtl_recon  # noqa: F401  # first, so that LibMTL can be imported with current torch
 
 # isort: split
 import argparse
@@ -25,11 +25,11 @@ from libmtl_recon.files import write_atomically
 from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.problems import multi_fashion_mnist as problem
 
-EVERY = 5  # of a training to its end, each fifth step is scored
+EVERY = 5  # every fifth step of a complete training is scored
 
 
 class Recorder(TrainerHook):
-    """Keeps the accuracies of each pass, and how large the encoder is."""
+    """Hook that records the accuracies of each pass, and the size of the encoder."""
 
     def __init__(self) -> None:
         self.passes: list[dict[str, Any]] = []
@@ -40,13 +40,13 @@ class Recorder(TrainerHook):
         self.parameters = sum(p.numel() for p in trainer.model.encoder.parameters())
 
     def measured(self, trainer: Any, measurement: Measurement) -> None:
-        """Keep each task's accuracy."""
+        """Record each task's accuracy."""
         accuracy = {task: metrics["Acc"] for task, metrics in measurement.metrics.items()}
         self.passes.append({"mode": measurement.mode, "accuracy": accuracy})
 
 
 def base_params(options: argparse.Namespace) -> argparse.Namespace:
-    """The problem's arguments with the study's settings."""
+    """Return the problem's arguments with the study's settings."""
     flags = f"--optim sgd --lr {options.lr} --weight_decay 0"
     flags += f" --width {options.width} --bs {options.bs}"
     flags += f" --epochs {options.epochs} --train_size {options.train_size}"
@@ -62,7 +62,7 @@ def base_params(options: argparse.Namespace) -> argparse.Namespace:
 
 @functools.lru_cache(maxsize=4)
 def load(pair: str, long: bool, settings: str) -> Any:
-    """The problem's loaders; with all training images for a long run."""
+    """Return the problem's loaders; with all training images for a long run."""
     params = argparse.Namespace(**json.loads(settings))
     params.pair = pair
     if long:
@@ -71,7 +71,7 @@ def load(pair: str, long: bool, settings: str) -> Any:
 
 
 def train(job: Job, settings: str, output: Path) -> None:
-    """One training, whose result and log go to files."""
+    """Run a training, with its result and log in files."""
     torch.set_num_threads(1)
     params = argparse.Namespace(**json.loads(settings))
     loaders = load(job.pair, job.steps is not None, settings)
@@ -87,7 +87,7 @@ def train(job: Job, settings: str, output: Path) -> None:
         else:
             params.recon_select, params.recon_select_seed = job.select, job.seed
     recorder = Recorder()
-    # A training to its end is only watched, which a part of its steps does.
+    # A complete training is only observed, for which a part of its steps suffices.
     schedule = Schedule(every=EVERY) if job.steps is None else Schedule(job.steps)
     scoring = ScoringHook(schedule) if job.task is None else None
     hooks = [recorder, *([scoring] if scoring else [SingleTask(str(job.task))])]

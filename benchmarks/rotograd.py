@@ -1,17 +1,17 @@
-"""What RotoGrad costs, beside the authors' program and beside a ResNet18's step.
+"""The cost of RotoGrad, compared with the authors' program and with the step of a ResNet18.
 
-The overhead is what a step takes more than the plain one of the same network, that adds up its
-losses: in the first table the network is next to nothing, an encoder and T heads of one linear
-layer, with a representation of 512 channels and a batch of 32; in the second it is a ResNet18 on
-images of 64x64. A step is the forward pass, the backward pass, and the optimisers' steps: SGD for
-the network, Adam for the rotations. All ways are timed in turn, in the CPU time of one thread;
-medians count, of the ratios those of the same round.
+The overhead is the time of a step beyond that of a plain step of the same network, which sums its
+losses. In the first table the network is minimal, an encoder and T heads of one linear layer, with
+a representation of 512 channels and a batch of 32; in the second it is a ResNet18 on images of
+64x64. A step is the forward pass, the backward pass, and the optimisers' steps: SGD for the
+network, Adam for the rotations. All ways are timed in turn, in the CPU time of one thread; the
+tables have medians, and ratios are of the same round.
 
     python benchmarks/rotograd.py [--package FOLDER ...]
 
-FOLDER holds the authors' program, as `pip install --no-deps --target FOLDER rotograd==0.1.6.0
-geotorch==0.3.0` puts it there; it runs in its own cache (`rotograd.cached`), which is its faster
-way. Without it, ours is timed alone.
+FOLDER contains the authors' program, installed by `pip install --no-deps --target FOLDER
+rotograd==0.1.6.0 geotorch==0.3.0`; it runs with its own cache (`rotograd.cached`), which is faster.
+Without it, only ours is timed.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def seconds(step: Step, times: int = 1) -> float:
 
 
 def overheads(ways: dict[str, tuple[Step, int]], rounds: int) -> dict[str, list[float]]:
-    """Seconds a step of each way, round by round; the plain ones as they are."""
+    """Return the overheads in seconds per step of each way, by round; the plain way's full time."""
     for step, _ in ways.values():
         seconds(step, 2)
     found: dict[str, list[float]] = {name: [] for name in ways}
@@ -127,12 +127,12 @@ def flops_per_second(size: int = 1024) -> float:
 
 
 def limits(tasks: int, speed: float) -> tuple[float, float]:
-    """Seconds below which no step of T tasks can stay, with and without an update.
+    """Return lower bounds of the seconds of a step of T tasks, with and without an update.
 
-    Without one: z is rotated, and its gradient is rotated back, 4 B m² operations. With one, the
-    gradients are rotated back to be compared and multiplied to an m x m matrix, 4 B m² more, and
-    the Cayley transform is taken (an LU decomposition and a solve, 8/3 m³) and differentiated
-    (a solve and a product, 4 m³), to either of which the product with the base adds 2 m³.
+    Without an update, z is rotated, and its gradient is rotated back: 4 B m² operations. With an
+    update, the gradients are rotated back for the comparison and multiplied to an m x m matrix,
+    4 B m² more, and the Cayley transform is computed (an LU decomposition and a solve, 8/3 m³) and
+    differentiated (a solve and a product, 4 m³); to each, the product with the base adds 2 m³.
     """
     rest = 4 * BATCH * WIDTH**2
     update = 4 * BATCH * WIDTH**2 + (8 / 3 + 4 + 4) * WIDTH**3

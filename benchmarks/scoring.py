@@ -1,4 +1,4 @@
-"""What counting conflicts costs: a scored step against T bare backward passes.
+"""The cost of counting conflicts: a scored step compared with T bare backward passes.
 
     python benchmarks/scoring.py --table --out scoring.json
     python benchmarks/scoring.py --tasks 10 --weightings EW
@@ -6,18 +6,17 @@
 LibMTL's own Trainer trains a network of T tasks in processes that take turns, step by step. The
 columns:
 
-    bare      T bare backward passes in place of a weighting, each of its own task's loss, after
+    bare      T bare backward passes instead of a weighting, one per task's loss, after each of
               which the task's gradients are read once
     stored    scored, with --recon_gradients stored
     ours      scored, with --recon_gradients auto, the default
     unscored  the same without being scored
     ghost     scored, with --recon_gradients ghost
 
-The times are the CPU time of one thread (on a GPU: seconds), of the weighting alone, without the
-optimiser and what the forward pass takes in the column `bare`. Ratios are of steps of the same
-round, and their median counts. The memory is the highest use above that of the bare backward
-passes, in units of the matrix [T, d] of all gradients (`benchmarks/gradients.py --help` says how it
-is counted).
+The times are the CPU time of one thread (on a GPU: seconds), of the weighting only, without the
+optimiser and the time of the forward pass in the column `bare`. Ratios are of steps of the same
+round; the table has their median. The memory is the peak above that of the bare backward passes, in
+units of the matrix [T, d] of all gradients (see `benchmarks/gradients.py --help`).
 """
 
 from __future__ import annotations

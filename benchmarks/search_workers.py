@@ -1,24 +1,24 @@
-"""What a search takes beside its trials, and what a second worker saves.
+"""The time of a search outside its trials, and the time that a second worker saves.
 
     python benchmarks/search_workers.py overhead --trials 200 --workers 1 8
     python benchmarks/search_workers.py workers --rounds 1
 
-``overhead``: a search of many trials of the small script of ``examples/search`` (a run takes about
-a second), by W workers that share a database. The columns:
+``overhead``: a search with many trials of the small script of ``examples/search`` (a run takes
+about a second), by W workers that share a database. The columns:
 
-    wall          seconds from the beginning of the first trial to the end of the last
-    in trials     seconds of all trials that were trained, together
-    outside       1 - in trials / (W x wall): the share of the workers' time in which they chose,
-                  wrote, waited for one another, were still starting, or had nothing left to do
-    joined        the same from the moment at which all W were at a trial for the first time: what
-                  they take to start, one after the other on a machine with fewer cores, is left out
+    wall          seconds from the start of the first trial to the end of the last
+    in trials     the sum of the seconds of all trained trials
+    outside       1 - in trials / (W x wall): the fraction of the workers' time in which they chose,
+                  wrote, waited for one another, were still starting, or had no trial left
+    joined        the same from the moment when all W workers were training for the first time;
+                  this excludes their start, one after the other on a machine with fewer cores
 
 ``workers``: the search of the shipped configuration ``multidigits`` by one worker of one thread,
-then by two, each search from nothing, in turns. The ratio of the times of one round counts. No two
-workers can be faster than 0.5; baselines and the last trials, for which one worker waits, keep them
-above it.
+then by two, each search from scratch, in turns. The result is the ratio of the times of a round.
+Its lower bound is 0.5; it is above this since one worker waits during baselines and the last
+trials.
 
-Every search has a database (SQLite) and a cache of its own, in a folder that is removed.
+Every search has its own database (SQLite) and cache, in a folder that is removed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def measure_overhead(trials: int, workers: list[int]) -> None:
-    """Print how much of their time workers spend outside trials."""
+    """Print the fraction of the workers' time outside trials."""
     print(f"{'workers':>7} {'trials':>6} {'wall':>8} {'in trials':>9} {'outside':>8} {'joined':>7}")
     for count in workers:
         config = {
@@ -94,10 +94,10 @@ def measure_overhead(trials: int, workers: list[int]) -> None:
 
 
 def measure_workers(config: Path, rounds: int) -> None:
-    """Print what a second worker saves."""
+    """Print the ratio of the times of two workers and one."""
     ratios = []
     shipped = yaml.safe_load(config.read_text(encoding="utf-8"))
-    del shipped["objective"]  # which is the default, and whose `on` is a truth value for PyYAML
+    del shipped["objective"]  # it is the default, and PyYAML reads its `on` as a boolean
     shipped |= {"workers": 1, "threads": 1, "name": "workers"}
     for place in range(rounds):
         spent_by = {}
@@ -115,7 +115,7 @@ def measure_workers(config: Path, rounds: int) -> None:
 
 
 def run(file: Path, count: int, folder: Path) -> float:
-    """Run a search by so many workers that start together; its seconds."""
+    """Run a search by several workers that start together, and return its seconds."""
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -141,7 +141,7 @@ def run(file: Path, count: int, folder: Path) -> float:
 
 
 def trials_of(url: str, name: str) -> list[FrozenTrial]:
-    """The trials of a search that were trained."""
+    """Return the trained trials of a search."""
     storage = optuna.storages.RDBStorage(url)
     found = optuna.load_study(study_name=name, storage=storage).get_trials()
     storage.engine.dispose()
@@ -149,7 +149,7 @@ def trials_of(url: str, name: str) -> list[FrozenTrial]:
 
 
 def spent(trials: list[FrozenTrial], workers: int) -> tuple[float, float, float]:
-    """Seconds from the first to the last, in trials together, and the share outside once joined."""
+    """Return wall seconds, the sum of seconds in trials, and the fraction outside once joined."""
     spans = [(t.datetime_start, t.datetime_complete) for t in trials]
     known = [(a.timestamp(), b.timestamp()) for a, b in spans if a is not None and b is not None]
     begin, end = min(a for a, _ in known), max(b for _, b in known)

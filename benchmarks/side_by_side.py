@@ -1,8 +1,8 @@
-"""Measures ways of training in turns, and prints a line of a table for each setting.
+"""Measure ways of training in turns, and print one line of a table per setting.
 
-Each way trains in a process of its own; they take turns, step by step, the first of which is not
-timed: on a CPU the bytes of its tensors are counted instead. What is measured can be kept in a
-file, so that the same command goes on where it was stopped.
+Each way trains in a separate process; they take turns, step by step. The first step is not timed:
+on a CPU the bytes of its tensors are counted instead. The measurements can be kept in a file, so
+that the same command continues where it was stopped.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _DEFAULTS = ("autojac", "autogram")  # TorchJD's engines with their default argu
 
 @dataclass
 class Line:
-    """What was measured of a setting.
+    """The measurements of a setting.
 
     Attributes:
-        took: By column, the timed steps.
-        memory: By column.
-        refused: By column, why an engine does not train the network.
+        took: The timed steps, by column.
+        memory: The memory, by column.
+        refused: The reason why an engine does not train the network, by column.
     """
 
     setting: Setting
@@ -42,21 +42,21 @@ class Line:
     refused: dict[str, str] = field(default_factory=dict)
 
     def seconds(self, way: str) -> list[float]:
-        """What a column takes for the weighting, by round; see :func:`measure`."""
+        """Return the seconds of a column for the weighting, by round; see :func:`measure`."""
         return [
             own.weighting + own.ahead - bare.ahead
             for own, bare in zip(self.took[way], self.took["bare"], strict=True)
         ]
 
     def ratios(self, over: str, under: str) -> list[float]:
-        """Of the seconds of two columns, by round; empty if there is one of them only."""
+        """Return the ratios of two columns' seconds, by round; empty if a column is missing."""
         if over not in self.took or under not in self.took:
             return []
         pairs = zip(self.seconds(over), self.seconds(under), strict=True)
         return [one / other for one, other in pairs]
 
     def above(self, way: str) -> str:
-        """A column's memory above that of the bare passes, in units of [T, d]."""
+        """Return a column's memory above that of the bare passes, in units of [T, d]."""
         if way not in self.memory:
             return ""
         bare = self.memory["bare"]
@@ -111,7 +111,7 @@ class Worker:
         return found
 
     def _stopped(self) -> Refused:
-        if self._connection.poll():  # it said why before it ended
+        if self._connection.poll():  # it sent the reason before it ended
             return self._received(Refused)  # type: ignore[no-any-return]
         self._process.join()
         if self._way not in ENGINES:
@@ -120,7 +120,7 @@ class Worker:
 
 
 def _patches(way: str) -> dict[str, str]:
-    """The environment: for LibMTL's own step all patches but ours of the gradients."""
+    """Return the environment; for LibMTL's own step, all patches except that of the gradients."""
     from libmtl_recon.integrations.libmtl.patches import PATCHES
 
     if way != "libmtl":
@@ -131,16 +131,16 @@ def _patches(way: str) -> dict[str, str]:
 def measure(
     setting: Setting, columns: Sequence[str], make: Callable[[str, Setting], Worker] = Worker
 ) -> Line:
-    """Train in all columns, in turns.
+    """Train with all columns, in turns.
 
-    A column's time is that of ``model.backward``, and by how much what comes before it in the step
-    (the forward pass, the losses) takes longer than in the column ``bare`` in the same round: what
-    hooks into the forward pass, as TorchJD's engine and our recording do, pays for it.
+    A column's time is that of ``model.backward``, plus the difference of the time before it in the
+    step (the forward pass, the losses) to that of the column ``bare`` in the same round. This
+    includes the cost of hooks in the forward pass, as in TorchJD's engine and our recording.
 
     Args:
-        setting: What is trained.
-        columns: The ways, with ``bare``.
-        make: Makes a process.
+        setting: The training setting.
+        columns: The columns, with ``bare``.
+        make: A function that creates a process.
     """
     line = Line(setting)
     workers = {way: make(way, setting) for way in columns}
@@ -155,7 +155,7 @@ def measure(
             took = worker.step()
             if isinstance(took, Refused):
                 refuse(way, took)
-            elif index:  # the first is for warming up
+            elif index:  # the first step is a warm-up
                 line.took[way].append(took)
     for way, worker in list(workers.items()):
         memory = worker.end()
@@ -176,7 +176,7 @@ class Store:
             self._lines = json.loads(file.read_text("utf-8"))
 
     def find(self, setting: Setting, columns: Sequence[str]) -> Line | None:
-        """A line that was measured with these columns, setting and torch."""
+        """Return a line that was measured with these columns, setting and torch."""
         key = self._key(setting, columns)
         for kept in self._lines:
             if {name: kept[name] for name in key} == key:
@@ -189,7 +189,7 @@ class Store:
         return None
 
     def add(self, line: Line, columns: Sequence[str]) -> None:
-        """Keep a line."""
+        """Store a line."""
         if self._file is None:
             return
         from libmtl_recon.files import write_atomically
@@ -216,7 +216,7 @@ class Store:
 
 
 def labels(columns: Sequence[str]) -> list[str]:
-    """The table's head."""
+    """Return the head of the table."""
     ways = [way for way in columns if way != "bare"]
     names = {way: _NAMES.get(way, way) for way in ways}
     found = ["network", "batch", "size", "weighting", "T", "rounds", "bare ms"]
@@ -230,7 +230,7 @@ def labels(columns: Sequence[str]) -> list[str]:
 
 
 def cells(line: Line, columns: Sequence[str]) -> list[str]:
-    """A line of the table that has :func:`labels` as its head."""
+    """Return a line of the table whose head is :func:`labels`."""
     setting = line.setting
     ways = [way for way in columns if way != "bare"]
     size = f"{setting.size} {of}" if (of := NETWORKS[setting.network].of) else ""
@@ -263,12 +263,12 @@ def _ratio(values: Sequence[float]) -> str:
 def print_table(
     settings: Iterable[tuple[Setting, Sequence[str]]], columns: Sequence[str], out: Path | None
 ) -> None:
-    """Print a line for each setting as soon as it is measured, and below why a cell is empty.
+    """Print one line per setting as soon as it is measured, then the reasons of empty cells.
 
     Args:
-        settings: Each with the columns that apply to it.
-        columns: The table's.
-        out: A file that keeps the lines, and may have some of them already.
+        settings: The settings, each with the columns that apply to it.
+        columns: The columns of the table.
+        out: A file in which lines are stored, and which may already have some.
     """
     store, refused = Store(out), []
     print(f"torch {torch.__version__}, one thread\n")
@@ -288,12 +288,12 @@ def print_table(
 
 
 def add_setting(parser: argparse.ArgumentParser, columns: Sequence[str], chosen: int) -> None:
-    """Add the flags that say what is trained, where, and what is measured of it.
+    """Add the flags for the training settings, the device and the measured columns.
 
     Args:
-        parser: Gets them.
-        columns: All there are, of which the first is ``bare``.
-        chosen: How many of these are measured unless told otherwise.
+        parser: The parser to which they are added.
+        columns: All columns, of which the first is ``bare``.
+        chosen: The number of columns that are measured by default.
     """
     parser.add_argument("--batch", type=int, default=32, help="samples in a batch (default: 32)")
     parser.add_argument(
@@ -332,14 +332,14 @@ def add_setting(parser: argparse.ArgumentParser, columns: Sequence[str], chosen:
 
 
 def chosen_columns(options: argparse.Namespace, columns: Sequence[str]) -> list[str]:
-    """The columns to be measured, in their order."""
+    """Return the columns to measure, in order."""
     return [way for way in columns if way == "bare" or way in options.columns]
 
 
 def settings_of(
     options: argparse.Namespace, applies: Callable[[str, Setting], bool], columns: Sequence[str]
 ) -> list[tuple[Setting, list[str]]]:
-    """One setting for each number of tasks and weighting, with its columns."""
+    """Return one setting per number of tasks and weighting, with its columns."""
     found = [
         Setting(
             weighting=weighting,

@@ -1,23 +1,23 @@
-"""Where the Recon authors' residual block loses the skip connection, and what that does.
+"""The loss of the skip connection in the Recon authors' residual block, and its effect.
 
     python benchmarks/skip_connection.py --checkout Recon          # a clone of moukamisama/Recon
     python benchmarks/skip_connection.py --output runs/recon       # what recon_study.py has ranked
 
 In the authors' `BasicBlock` the loop that adds the skip connection runs over the block's inputs,
-of which there is one as long as nothing before the block is split. Where a split begins inside a
-block, the skip connection therefore reaches task 1 alone.
+of which there is only one if nothing before the block is split. If a split begins inside a block,
+the skip connection therefore only reaches task 1.
 
 The first command splits each layer of a ResNet18 alone, in their program and in ours, with the same
 parameters in float64, and compares the outputs. The second trains networks of the Recon study whose
 layers are chosen at random, with the first seeds whose split begins inside a block, in three ways:
-with the skip connection for both tasks; for task 1 alone; and with running statistics of batch
-norms that all tasks feed, which is the other thing in which their program differs. It goes on where
-it was stopped.
+with the skip connection for both tasks; for task 1 only; and with running statistics of batch norms
+that all tasks update, which is the other difference of their program. It continues where it was
+stopped.
 """
 
 from __future__ import annotations
 
-import libmtl_recon  # first, so that LibMTL loads on today's torch
+import libmtl_recon  # first, so that LibMTL can be imported with current torch versions
 
 # isort: split
 import argparse
@@ -56,7 +56,7 @@ SELECTS = ("random", "random_params")
 
 
 class Difference(NamedTuple):
-    """How far the outputs ``[B, 100]`` of the two programs are apart at most, per task."""
+    """The largest difference of the outputs ``[B, 100]`` of the two programs, per task."""
 
     layer: str
     tasks: tuple[float, ...]
@@ -70,7 +70,7 @@ def compare(checkout: Path) -> list[Difference]:
     torch.manual_seed(0)
     images = torch.randn(4, 1, 36, 36, dtype=torch.float64)
     plain = ResNet18().double()
-    plain(images)  # running statistics that are not those of the start
+    plain(images)  # running statistics other than the initial ones
     found = []
     for layer in [name for name, module in plain.named_modules() if module._parameters]:
         with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +100,7 @@ def compare(checkout: Path) -> list[Difference]:
 
 
 def print_differences(found: Sequence[Difference]) -> None:
-    """Print a line per layer."""
+    """Print one line per layer."""
     print("| layer split alone | " + " | ".join(TASKS) + " |\n|---|" + "---:|" * len(TASKS))
     for layer, tasks in found:
         print(f"| `{layer}` | " + " | ".join(f"{value:.2g}" for value in tasks) + " |")
@@ -111,7 +111,7 @@ def print_differences(found: Sequence[Difference]) -> None:
 
 @contextlib.contextmanager
 def skip_for_task_1() -> Iterator[None]:
-    """Inside the ``with`` block, a shared input of a residual block is added to task 1 alone."""
+    """Add, inside the ``with`` block, a shared input of a residual block to task 1 only."""
     right = BasicBlock.forward
 
     def forward(self: Any, x: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def skip_for_task_1() -> Iterator[None]:
 
 
 def train_one(job: Job, settings: str, output: Path, way: str) -> None:
-    """One training, in a process of its own."""
+    """Run a training in a separate process."""
     if way == "mixed":
         settings = json.dumps({**json.loads(settings), "recon_bn": "mixed"})
     with skip_for_task_1() if way == "skip" else contextlib.nullcontext():
@@ -141,7 +141,7 @@ def train_one(job: Job, settings: str, output: Path, way: str) -> None:
 
 
 def begins_inside(layers: Sequence[str], order: Sequence[str]) -> bool:
-    """Whether the first of the layers stands inside a residual block whose input is shared."""
+    """Return whether the first of the layers is inside a residual block whose input is shared."""
     first = min(layers, key=order.index)
     if not re.match(r"layer\d", first):
         return False
@@ -151,14 +151,14 @@ def begins_inside(layers: Sequence[str], order: Sequence[str]) -> bool:
 
 
 def chosen_by(output: Path, job: Job) -> tuple[str, ...]:
-    """The layers that a training splits."""
+    """Return the layers that a training splits."""
     profile = ConflictProfile.from_json((output / "profile.json").read_text("utf-8"))
     source = str(output / "profile.json")
     return select_layers(profile.architecture, K, S, source, select=job.select, seed=job.seed).names
 
 
 def jobs_of(output: Path, seeds: int) -> list[Job]:
-    """For each way to choose at random, the first seeds whose split begins inside a block."""
+    """Return, for each random choice, the first seeds whose split begins inside a block."""
     profile = ConflictProfile.from_json((output / "profile.json").read_text("utf-8"))
     order = list(profile.layer_names)
     jobs = []
@@ -170,7 +170,7 @@ def jobs_of(output: Path, seeds: int) -> list[Job]:
 
 
 def study(output: Path, seeds: int, workers: int) -> None:
-    """Train what is missing, and print the table."""
+    """Run the missing trainings, and print the table."""
     settings = (output / "settings.json").read_text("utf-8")
     profile = (output / "profile.json").read_text("utf-8")
     jobs, todo = jobs_of(output, seeds), []
@@ -190,7 +190,7 @@ def study(output: Path, seeds: int, workers: int) -> None:
 def print_accuracies(
     results: Mapping[str, Sequence[Training]], jobs: Sequence[Job], output: Path
 ) -> None:
-    """Print a line per choice and seed: test accuracies in percent."""
+    """Print one line per choice and seed, with test accuracies in percent."""
     labels = [f"{way}: {task}" for way in WAYS.values() for task in TASKS]
     print("| choice | seed | first layer split | " + " | ".join(labels) + " |")
     print("|---|---:|---|" + "---:|" * len(labels))
@@ -205,7 +205,7 @@ def print_accuracies(
 
 
 def main() -> None:
-    """Compare, train, or both."""
+    """Run the comparison, the trainings, or both."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

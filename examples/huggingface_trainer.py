@@ -1,10 +1,10 @@
-"""A small BERT with two heads in Transformers' Trainer: conflicts are scored, then weighed.
+"""A small BERT with two heads in Transformers' Trainer: count conflicts, then weight gradients.
 
 pip install 'libmtl-recon[huggingface]'
 python huggingface_trainer.py --epochs 2
 
-Its weights are random and its sentences made up, so that nothing is downloaded. For a trained
-encoder write BertModel.from_pretrained(...).
+The weights are random and the sentences synthetic, so that nothing is downloaded. For a trained
+encoder use BertModel.from_pretrained(...).
 """
 
 import argparse
@@ -24,7 +24,7 @@ ABSENT = -100
 
 
 class TwoHeads(nn.Module):
-    """An encoder with a head per task, which returns a loss per task."""
+    """An encoder with one head per task, which returns one loss per task."""
 
     def __init__(self):
         super().__init__()
@@ -46,7 +46,7 @@ class TwoHeads(nn.Module):
 
 
 class Sentences(Dataset):
-    """Of the words, 54 in all, most are of the sentence's topic, and most of its tone."""
+    """Sentences from 54 words; most words match the sentence's topic, and most match its tone."""
 
     def __init__(self, count):
         topic, tone = torch.randint(0, 3, (2, count))
@@ -90,7 +90,7 @@ def train(epochs, folder, **kwargs):
 
 
 def main():
-    """Score one training, and weigh in another."""
+    """Count conflicts in one training, and weight gradients in another."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=2)
     epochs = parser.parse_args().epochs

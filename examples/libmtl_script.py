@@ -5,7 +5,8 @@ It runs with LibMTL's PyPI release and with its main branch:
     python examples/libmtl_script.py --weighting GradOPS --gradops_alpha -1
     python examples/libmtl_script.py --weighting EW --arch Recon --recon_select norms --recon_k 2
 
-The second splits normalisation layers. To split those that conflict most, measure them first:
+The second command splits normalisation layers. To split the layers that conflict most, measure
+the conflicts first:
 
     libmtl-recon score examples/libmtl_script.py --weighting EW
     python examples/libmtl_script.py --weighting EW --arch Recon --recon_k 2
@@ -32,7 +33,7 @@ CLASSES = {"digit": 10, "odd": 2}
 
 
 def loaders(batch_size):
-    """Batches for training, validation and test: images, and a label of each task."""
+    """Return the batches for training, validation and test: images, and one label per task."""
     digits = load_digits()
     samples = [
         (torch.tensor(image, dtype=torch.float32)[None] / 16, {"digit": int(d), "odd": int(d % 2)})
@@ -43,7 +44,7 @@ def loaders(batch_size):
 
 
 class Encoder(nn.Module):
-    """What both tasks share."""
+    """The encoder that both tasks share."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Two tasks on scikit-learn's digits in Lightning: first conflicts are scored, then weighed.
+"""Two tasks on scikit-learn's digits in Lightning: count conflicts, then weight gradients.
 
 pip install 'libmtl-recon[lightning]'
 python lightning_loop.py --epochs 3
@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader, TensorDataset
 import libmtl_recon
 from libmtl_recon.integrations.lightning import MultiTaskModule
 
-TASKS = ("digit", "ink")  # which digit it is, and how much of the paper is black
+TASKS = ("digit", "ink")  # the digit, and the fraction of ink
 
 
 class Digits(MultiTaskModule):
-    """An encoder with a head per task."""
+    """An encoder with one head per task."""
 
     def __init__(self, weighting=None, score=False):
         super().__init__()
@@ -52,7 +52,7 @@ class Digits(MultiTaskModule):
 
 
 def data():
-    """Images, their digits, and how much is black."""
+    """Return images, their digits, and their fractions of ink."""
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
     ink = images.mean(dim=(1, 2, 3))
@@ -60,7 +60,7 @@ def data():
 
 
 def train(model, epochs):
-    """Train a network, and return what it has logged last."""
+    """Train a network, and return its last logged values."""
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=1,
@@ -76,7 +76,7 @@ def train(model, epochs):
 
 
 def main():
-    """Score one training, and weigh in another."""
+    """Count conflicts in one training, and weight gradients in another."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=3)
     epochs = parser.parse_args().epochs

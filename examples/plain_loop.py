@@ -1,7 +1,7 @@
 """A plain PyTorch loop: count the conflicts of two tasks, split the worst layers, train again.
 
-Each image shows two handwritten digits, one over the other; a task for each. The digits are the
-real ones that come with scikit-learn, so nothing is downloaded.
+Each image shows two overlapping handwritten digits, with one task per digit. The digits are those
+that come with scikit-learn, so nothing is downloaded.
 
     python examples/plain_loop.py --out conflicts.png
 """
@@ -35,7 +35,7 @@ class Network(nn.Module):
         self.heads = nn.ModuleDict({task: nn.Linear(24, 10) for task in TASKS})
 
     def features(self, x: Tensor) -> Tensor:
-        """What the heads see."""
+        """Compute the input of the heads."""
         x = torch.relu(self.norm1(self.conv1(x)))
         x = torch.relu(self.norm2(self.conv2(x)))
         return torch.relu(self.linear(x.flatten(1)))
@@ -46,7 +46,7 @@ class Network(nn.Module):
 
 
 def load_images(seed: int = 0, size: int = 1500) -> tuple[Tensor, dict[str, Tensor]]:
-    """Images ``[size, 1, 11, 11]`` of two digits, and the label of each."""
+    """Return images ``[size, 1, 11, 11]`` of two digits, and the label of each digit."""
     digits = load_digits()
     first, second = np.random.default_rng(seed).integers(len(digits.images), size=(2, size))
     images = np.zeros((size, 1, 11, 11))
@@ -62,7 +62,7 @@ def load_images(seed: int = 0, size: int = 1500) -> tuple[Tensor, dict[str, Tens
 def batches(
     images: Tensor, labels: dict[str, Tensor]
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """One epoch."""
+    """Iterate over the batches of one epoch."""
     for start in range(0, len(images), BATCH):
         part = slice(start, start + BATCH)
         yield images[part], {task: label[part] for task, label in labels.items()}
@@ -71,7 +71,7 @@ def batches(
 def train(
     network: nn.Module, epochs: int, probe: libmtl_recon.ConflictProbe | None = None
 ) -> dict[str, float]:
-    """Train, and count conflicts if there is a probe; returns the accuracies on other images."""
+    """Train, count conflicts if there is a probe, and return the accuracies on other images."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     images, labels = load_images()
     network.train()

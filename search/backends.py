@@ -27,9 +27,9 @@ class Backend:
     """The runner of a search's jobs, and the store of its trials.
 
     Attributes:
-        runner: Runs jobs, each once.
-        open_study: Opens the study of trials, for objectives of these directions.
-        url: Optuna's URL of the storage in which the study is.
+        runner: The runner of the jobs, which runs each once.
+        open_study: A function that opens the study, for objectives of given directions.
+        url: The URL of the study's storage for Optuna.
     """
 
     runner: AnyRunner
@@ -39,7 +39,7 @@ class Backend:
 
 @contextmanager
 def in_folder(config: Config, folder: SearchFolder, runner: Runner, say: Say) -> Iterator[Backend]:
-    """Keep a search in its folder, which one process holds."""
+    """Keep a search in its folder, which one process locks."""
 
     def open_study(directions: Sequence[str]) -> StudyStore:
         return StudyFile(folder.study, folder.identity, say, directions, config.name)
@@ -55,9 +55,9 @@ class Shared:
     """A database for many workers.
 
     Attributes:
-        address: Which.
-        beat: Seconds between the heartbeats that say that a worker is at its runs.
-        grace: Seconds without one after which others take its runs over.
+        address: The address of the database.
+        beat: Seconds between the heartbeats of a worker.
+        grace: Seconds without a heartbeat after which others take over a worker's runs.
     """
 
     address: Address
@@ -73,7 +73,7 @@ class Shared:
         say: Say,
         asked_to_stop: Callable[[], bool],
     ) -> Iterator[Backend]:
-        """Keep a search in the database, which other workers are at, too.
+        """Keep a search in the database, which other workers may use as well.
 
         Raises:
             ReconError: The database cannot be used, or has another search of this name.

@@ -17,11 +17,11 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 @dataclass
 class Entry:
-    """All trials that stand for one plan; repeats of others are not among them.
+    """All trials of one plan, without repeats of other trials.
 
     Attributes:
-        plan: What they train.
-        trials: In order; each after the first was made since the one before was cut off or failed.
+        plan: The plan.
+        trials: The trials in order; each after the first replaces one that was cut off or failed.
     """
 
     plan: Plan
@@ -29,23 +29,23 @@ class Entry:
 
     @property
     def ended(self) -> FrozenTrial | None:
-        """The trial whose training ended, early or not."""
+        """Return the trial whose training ended, early or not."""
         return next((trial for trial in self.trials if trial.state in ENDED), None)
 
     @property
     def live(self) -> FrozenTrial | None:
-        """The trial that trains it; of several the first."""
+        """Return the trial that trains the plan; of several, the first."""
         return next((t for t in self.trials if t.state == TrialState.RUNNING), None)
 
     @property
     def failed(self) -> FrozenTrial | None:
-        """The trial whose training failed, if that was the end of it."""
+        """Return the trial whose training finally failed."""
         last = self.trials[-1]
         return last if last.state == TrialState.FAIL and FAILED in last.user_attrs else None
 
     @property
     def first(self) -> FrozenTrial | None:
-        """The trial that any other of this plan repeats; None if it was cut off."""
+        """Return the trial that all others of this plan repeat; None if it was cut off."""
         return self.ended or self.live or self.failed
 
 
@@ -53,8 +53,8 @@ class Board:
     """The plans of a study.
 
     Args:
-        trials: The search's own.
-        plans: Of these trials, by number.
+        trials: The search's own trials.
+        plans: The plans of these trials, by number.
     """
 
     def __init__(self, trials: Iterable[FrozenTrial], plans: Mapping[int, Plan | None]) -> None:
@@ -73,22 +73,22 @@ class Board:
         return list(self.entries).index(plan.key)
 
     def cut_off(self, most: int) -> list[Entry]:
-        """Plans whose training was cut off; of so many that were chosen first."""
+        """Return the plans whose training was cut off, among the given number chosen first."""
         return [entry for entry in list(self.entries.values())[:most] if entry.first is None]
 
     @property
     def running(self) -> list[Entry]:
-        """Plans that are being trained."""
+        """Return the plans that are being trained."""
         return [e for e in self.entries.values() if e.ended is None and e.live is not None]
 
     @property
     def ended(self) -> list[FrozenTrial]:
-        """The trials whose training ended, one for each plan."""
+        """Return the trials whose training ended, one per plan."""
         return [trial for entry in self.entries.values() if (trial := entry.ended)]
 
     @property
     def failures(self) -> list[str]:
-        """Why plans failed."""
+        """Return the reasons why plans failed."""
         return [
             entry.failed.user_attrs[FAILED]
             for entry in self.entries.values()

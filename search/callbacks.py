@@ -1,4 +1,4 @@
-"""Trials that have ended, told to MLflow and to TensorBoard."""
+"""Callbacks that report ended trials to MLflow and TensorBoard."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Callback = Callable[[optuna.Study, FrozenTrial], None]
 
 _TRIES = 3
 _FOLDER = "runs/tensorboard"
-# What MLflow takes.
+# The limits of MLflow per call.
 _MOST_METRICS, _MOST_PARAMS = 1000, 100
 _LONGEST_NAME, _LONGEST_VALUE = 250, 500
 _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
-# In a URL: who asks, which may be a password or a token; and parts of the query that are secret.
+# In a URL: the user information, which may have a password or a token, and secrets in the query.
 _USER = re.compile(r"(?<=://)\S+@")
 _SECRET = re.compile(r"(?i)([?&][^=&\s]*(?:pass|pwd|token|secret|key)[^=&\s]*=)[^&\s'\"]+")
 
@@ -41,22 +41,23 @@ class Asked(Protocol):
 
 
 def make_callbacks(config: Asked, say: Callable[[str], None] = warn) -> list[Callback]:
-    """Return the callbacks for trials that have ended, in Optuna's form.
+    """Create the callbacks for ended trials, in Optuna's form.
 
-    ``callbacks: {mlflow: {tracking_uri: …, experiment: …}, tensorboard: {log_dir: …}}`` asks for
-    both; what is null is off. By default, MLflow chooses where it keeps runs, the experiment has
-    the study's name, and the folder is ``runs/tensorboard``. Each gets a trial's parameters, the
-    values of the objectives, its state, what of its user attributes are numbers or texts, and its
-    learning curve.
+    ``callbacks: {mlflow: {tracking_uri: …, experiment: …}, tensorboard: {log_dir: …}}`` enables
+    both; null disables one. By default, MLflow chooses where it keeps runs, the experiment has the
+    study's name, and the folder is ``runs/tensorboard``. Each gets a trial's parameters, the values
+    of the objectives, its state, the numbers and strings of its user attributes, and its learning
+    curve.
 
-    A callback never raises: its first failure is said. After three in a row it does no more.
+    A callback never raises: its first failure is reported. After three failures in a row it is
+    disabled.
 
     Args:
         config: The search's configuration.
-        say: Told of the failure, in words without a password.
+        say: A function that is called with a message on failure, in which passwords are hidden.
 
     Raises:
-        UsageError: The address is none at which MLflow keeps runs.
+        UsageError: The address is not one at which MLflow can keep runs.
     """
     found: list[Callback] = []
     for name, make in _KINDS.items():
@@ -80,7 +81,7 @@ class _Shielded:
                 return
             try:
                 self._callback(study, trial)
-            except Exception as error:  # noqa: BLE001  # of any library; a search goes on
+            except Exception as error:  # noqa: BLE001  # of any library; the search continues
                 self._failures += 1
                 self._tell(trial, error)
             else:
@@ -104,18 +105,18 @@ def hide_secrets(text: str) -> str:
 
 
 class _MLflow:
-    """Writes each trial as a run of an experiment of MLflow's."""
+    """Callback that writes each trial as a run of an MLflow experiment."""
 
     def __init__(self, given: Mapping[str, str], objectives: tuple[str, ...]) -> None:
         from mlflow import MlflowClient
 
-        # They tell of each table of a new database.
+        # They log each table of a new database.
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        # Not mlflow's own functions, which have one address and one run for the whole process.
+        # Not the functions of mlflow, which use one address and one run for the whole process.
         try:
             self._client = MlflowClient(tracking_uri=given.get("tracking_uri"))
-        except Exception as error:  # of its own, of a missing driver, of what takes URLs apart
+        except Exception as error:  # of MLflow, of a missing driver, of a URL parser
             raise UsageError(
                 "callbacks.mlflow.tracking_uri",
                 "must be an address that MLflow supports for its runs",
@@ -174,7 +175,7 @@ class _MLflow:
 
 
 class _TensorBoard:
-    """Writes each trial into a folder of its own, with its parameters for the page HPARAMS."""
+    """Callback that writes each trial into a separate folder, with its parameters for HPARAMS."""
 
     def __init__(self, given: Mapping[str, str], objectives: tuple[str, ...]) -> None:
         self._folder = Path(given.get("log_dir", _FOLDER)).absolute()
@@ -194,7 +195,7 @@ class _TensorBoard:
             plain = {
                 n: v if isinstance(v, (int, float)) else str(v) for n, v in trial.params.items()
             }
-            # Into this folder, and not into one below it.
+            # Into this folder, not into a subfolder.
             writer.add_hparams({"trial": trial.number, **plain}, values, run_name=".")
 
 
@@ -207,7 +208,7 @@ _KINDS: dict[str, Callable[[Mapping[str, str], tuple[str, ...]], Callback]] = {
 def _values(
     study: optuna.Study, trial: FrozenTrial, objectives: tuple[str, ...]
 ) -> dict[str, float]:
-    """The objectives' values, and the numbers among the attributes."""
+    """Return the objectives' values, and the numbers among the attributes."""
     found = dict(_numbers({k: v for k, v in trial.user_attrs.items() if k != CURVE}))
     values = trial.values or []
     names = study.metric_names or objectives
@@ -217,7 +218,7 @@ def _values(
 
 
 def _numbers(attributes: Mapping[str, Any], within: str = "") -> Iterable[tuple[str, float]]:
-    """The finite numbers among attributes, also those in objects, as ``outcome/per_task/NAME``."""
+    """Iterate over the finite numbers of attributes, nested ones as ``outcome/per_task/NAME``."""
     for name, value in attributes.items():
         if isinstance(value, dict):
             yield from _numbers(value, f"{within}{name}/")
@@ -226,7 +227,7 @@ def _numbers(attributes: Mapping[str, Any], within: str = "") -> Iterable[tuple[
 
 
 def _texts(trial: FrozenTrial) -> dict[str, str]:
-    """Texts, and lists of them, among the attributes."""
+    """Return the strings, and lists of strings, among the attributes."""
     found = {}
     for name, value in trial.user_attrs.items():
         if isinstance(value, str):

@@ -44,10 +44,10 @@ def faults_of(config: Config, result: Result) -> list[UsageError]:
 
 
 def require_measurements(config: Config, result: Result) -> None:
-    """Check that a finished run has measurements by which configurations can be compared.
+    """Check that a finished run has measurements with which configurations can be compared.
 
     Raises:
-        ReconError: It has not.
+        ReconError: It has none.
     """
     on = config.objective.on
     if not result.epochs[on]:

@@ -1,4 +1,4 @@
-"""Report the mistakes in a search, before anything is trained."""
+"""Report the mistakes in a search before training."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def check_search(
     storage: str | None = None,
     asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> list[str]:
-    """See whether a search can begin: start its script up to the network, and open its database.
+    """Check that a search can start: run its script up to the network, and open its database.
 
-    Nothing is trained, and no folder of a search is looked at or made. In a database that has none
-    Optuna's tables are made.
+    Nothing is trained, and no folder of a search is read or created. Optuna's tables are created in
+    a database that has none.
 
     Args:
-        config: The search.
-        storage: The URL of the study's database; None if it has no database of its own.
-        asked_to_stop: Whether to end; asked again and again.
+        config: The configuration of the search.
+        storage: The URL of the study's database; None if it has none.
+        asked_to_stop: A function that returns whether to end; called repeatedly.
 
     Returns:
-        What was seen, in a few lines.
+        A summary of a few lines.
 
     Raises:
-        UsageError: The configuration does not fit the script, or the URL is none; if several things
-            are wrong, all of them are named.
-        ReconError: The script does not start at all, or the database cannot be used.
+        UsageError: The configuration does not fit the script, or the URL is invalid; if there are
+            several mistakes, all are named.
+        ReconError: The script does not start, or the database cannot be used.
         KeyboardInterrupt: It was asked to stop.
     """
     faults: list[ReconError] = []
@@ -92,7 +92,7 @@ def _of_script(config: Config, display: Display, asked_to_stop: Callable[[], boo
         raise
     finally:
         runner.stop()
-        # The log that an error names is left for its reader.
+        # A log that an error names is kept.
         if str(folder) not in said:
             shutil.rmtree(folder, ignore_errors=True)
     layers = len(session.space.network.layers)
@@ -105,7 +105,7 @@ def _of_script(config: Config, display: Display, asked_to_stop: Callable[[], boo
 
 
 def _searched(config: Config, session: Session) -> list[str]:
-    """The parameters of a trial."""
+    """Return the parameters of a trial."""
     space = config.space
     found = ["weighting"] if len(space.weighting) > 1 else []
     found += ["alpha"] if "GradOPS" in space.weighting else []

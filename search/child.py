@@ -1,4 +1,4 @@
-"""One run of the user's script, in a process of its own.
+"""One run of the user's script, in a separate process.
 
 LibMTL's argument parser is global to a process, so two runs cannot share one.
 """
@@ -42,19 +42,19 @@ class Job:
     """The instructions for a run.
 
     Attributes:
-        script: A path or a built-in problem.
-        arguments: Its command line.
-        events: The file to which it writes one JSON object a line.
-        search: What it must be a run of to count: a digest of the script and of the versions.
-        task: Train this task alone.
+        script: A path or the name of a built-in problem.
+        arguments: The command line of the script.
+        events: The file to which the run writes one JSON object per line.
+        search: A digest of the script and of the versions, which identifies the runs of a search.
+        task: Train only this task.
         profile: Score, and write the conflict profile to this file.
-        steps: End the scoring after so many steps.
-        reuse: Whether a profile of the very same architecture is taken from the cache.
+        steps: End the scoring after this number of steps.
+        reuse: Whether to use a profile of exactly the same architecture from the cache.
         start: End when the network is built; with ``steps``, count its layers as scoring does.
-        describe: End where the script reads its command line, and write which flags it has.
-        threads: PyTorch's threads, of each rank.
-        ranks: By how many processes the script is trained, started as torchrun does.
-        requested: When it was asked for, in seconds of :func:`time.time`.
+        describe: End when the script reads its command line, and write its flags.
+        threads: The number of PyTorch's threads in each rank.
+        ranks: The number of processes that train the script, started as torchrun does.
+        requested: The time of the request, in seconds of :func:`time.time`.
         folder: The working directory; by default that of the process.
         environment: The environment variables; by default those of the process.
     """
@@ -77,31 +77,31 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """Redirect the output of the script."""
+        """The file to which the script's output is redirected."""
         return self.events.with_suffix(".log")
 
     @property
     def scratch(self) -> Path:
-        """Create a temporary folder for the ranks of a run."""
+        """The temporary folder for the ranks of a run."""
         return self.events.with_suffix(".ranks")
 
 
 def run_job(job: Job) -> None:
-    """Run it in this process; the target of the child process."""
+    """Run a job in this process; the target of the child process."""
     with prepared(job):
         measure(job)
 
 
 @contextlib.contextmanager
 def prepared(job: Job) -> Iterator[None]:
-    """Make a child process that of a run: with a guard, and with the run's surroundings and log."""
+    """Prepare a child process for a run: its guard, environment and log."""
     _detach()
     if not guarded():
         _die_with_parent()
     if job.folder is not None:
         os.chdir(job.folder)
     if job.environment:
-        # A server from which runs are forked has the environment of the time it was started.
+        # The server from which runs are forked has the environment of its start.
         os.environ.clear()
         os.environ.update(job.environment)
     try:
@@ -120,8 +120,8 @@ def measure(job: Job, *, first: bool = True) -> int:
     """Run the script of a job, and record its measurements.
 
     Args:
-        job: What to run.
-        first: Whether this process writes; of several ranks the first does.
+        job: The job to run.
+        first: Whether this process writes the record; of several ranks, only the first does.
 
     Returns:
         The script's exit status.
@@ -161,7 +161,7 @@ def _run(job: Job, recorder: Recorder, first: bool) -> int:
 
 
 def _score(job: Job, file: Path, recorder: Recorder, hooks: list[TrainerHook]) -> int:
-    """Run the script while it is scored, and keep the profile."""
+    """Run the script with scoring, and store the profile."""
     # Before the script, which may change the working folder.
     cache = ProfileCache()
     lock = ScoringLock(cache, lambda text: recorder.write("waiting", text=text))
@@ -182,7 +182,7 @@ def _score(job: Job, file: Path, recorder: Recorder, hooks: list[TrainerHook]) -
 
 
 class _Stopping(TrainerHook):
-    """Ends the script when the network is built."""
+    """Hook that ends the script when the network is built."""
 
     def built(self, trainer: Any) -> None:
         raise StopRun
@@ -206,9 +206,9 @@ def _write_layers(recorder: Recorder, layers: Sequence[Layer]) -> None:
 
 
 def _reuse(job: Job, file: Path, cache: ProfileCache, lock: ScoringLock, recorder: Recorder) -> Any:
-    """Before the first step, take a profile of the very same architecture from the cache.
+    """Load a profile of exactly the same architecture from the cache, before the first step.
 
-    If there is none, another process may just be making it: that is waited for.
+    If there is none, wait for another process that may be computing it.
     """
 
     def look(layers: Any) -> None:

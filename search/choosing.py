@@ -1,9 +1,9 @@
-"""Choosing the next trial: by Optuna, from the search's own trials and from nothing else.
+"""The choice of the next trial: by Optuna, from the search's own trials only.
 
-Another program may have added trials to the study with anything in them. The sampler and the pruner
-are therefore given a study in memory, to which the search's own trials were copied. Both draw by
-the search's seed and the number of trials before, so that a search that was interrupted chooses
-what it would have chosen.
+Another program may have added any trials to the study. Therefore the sampler and the pruner get a
+study in memory, with copies of the search's own trials. Both draw with the search's seed and the
+number of earlier trials, so that a search that was interrupted makes the same choices as one that
+was not.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ PLAN, ARGUMENTS = "plan", "arguments"
 """Attributes that every trial of ours has from its beginning."""
 PROFILE = "{profile}"
 """Stands for the file of the conflict profile in a trial's arguments."""
-# What Optuna and we stumble over where a trial's parameters are not of this space.
+# The errors that Optuna and this module raise for a trial whose parameters are not of this space.
 _NOT_OURS = (ValueError, TypeError, KeyError, AttributeError, ReconError)
 
 
 class Chooser:
-    """Chooses plans, and tells which trainings are to be ended early.
+    """Chooser of plans, and of the trainings that are ended early.
 
     Args:
-        config: The search.
-        space: What may be chosen.
-        judge: Which objectives there are.
-        epochs: How many epochs a training has.
-        worker: What tells this process from others that choose for the same search at the same
-            time, so that they choose differently.
+        config: The configuration.
+        space: The search space.
+        judge: The judge with the objectives.
+        epochs: The number of epochs of a training.
+        worker: A string that distinguishes this process from others that choose for the same
+            search at the same time, so that they choose differently.
     """
 
     def __init__(
@@ -60,37 +60,37 @@ class Chooser:
             self._anchors.setdefault(plan.key, values)
         self._distributions = self._of_all_parameters()
         if is_grid(type(make_sampler(config, 0))):
-            self._anchors = {}  # what is not in its grid a grid is not asked for
+            self._anchors = {}  # a grid sampler cannot choose what is not in its grid
         self._pruning = Pruning(config, judge, epochs) if config.prune else None
 
     def choose(
         self, before: Sequence[FrozenTrial], place: int, chosen: Collection[object]
     ) -> tuple[FrozenTrial, Plan]:
-        """Choose what to train next, as a running trial.
+        """Choose the next plan to train, as a running trial.
 
         Args:
             before: The search's trials so far.
-            place: How many times was chosen before.
+            place: The number of earlier choices.
             chosen: The keys of their plans.
 
         Raises:
             ReconError: The sampler failed.
         """
         first = self.first(chosen)
-        if first and self._worker:  # others may just be choosing, too
+        if first and self._worker:  # other workers may be choosing as well
             return self.among(first, before, place)
         return self._sampled(before, place, first[0] if first else {})
 
     def first(self, chosen: Collection[object]) -> list[dict[str, Any]]:
-        """The values of the first trials that are left, when plans of these keys were chosen."""
+        """Return the values of the remaining first trials, given the keys of the chosen plans."""
         return [values for key, values in self._anchors.items() if key not in chosen]
 
     def complete(
         self, fixed: Mapping[str, Any], before: Sequence[FrozenTrial]
     ) -> tuple[FrozenTrial, Plan] | None:
-        """The same with some values given; None if they are not of this search's space."""
+        """Choose a plan with some values fixed; None if these are not in this search's space."""
         if not fixed.keys() <= self._distributions.keys():
-            return None  # Optuna would not look at what it is not asked for
+            return None  # Optuna would ignore values that it is not asked for
         try:
             trial, plan = self._sampled(before, len(before), fixed)
             foreign = self.plan(trial.params) is None
@@ -99,16 +99,16 @@ class Chooser:
         return None if foreign else (trial, plan)
 
     def plan(self, values: Mapping[str, Any]) -> Plan | None:
-        """The plan that a trial's parameters stand for; None if they are not of this space."""
+        """Return the plan of a trial's parameters; None if they are not in this space."""
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Optuna says that a value is out of range
+                warnings.simplefilter("ignore")  # Optuna warns that a value is out of range
                 return self._space.suggest(optuna.trial.FixedTrial(dict(values)))
         except _NOT_OURS:
             return None
 
     def untried(self, tried: Collection[object]) -> list[dict[str, Any]] | None:
-        """The values of all plans that were not tried; None if the space is too large to list."""
+        """Return the values of all untried plans; None if the space is too large to list."""
         every = self._space.every()
         if every is None:
             return None
@@ -117,7 +117,7 @@ class Chooser:
     def among(
         self, left: Sequence[Mapping[str, Any]], before: Sequence[FrozenTrial], place: int
     ) -> tuple[FrozenTrial, Plan]:
-        """One of these, drawn at random."""
+        """Choose one of these plans at random."""
         draw = random.Random(_number(f"{self._config.seed} {place} {self._worker}"))
         return self._sampled(before, place, draw.choice(left))
 
@@ -132,7 +132,7 @@ class Chooser:
         return {
             PLAN: plan.title,
             "layers": list(plan.layers),
-            # Each worker, and each report, has the profile in another folder.
+            # Each worker, and each report, has the profile in a different folder.
             ARGUMENTS: [PROFILE if part == self._space.network.file else part for part in line],
         }
 
@@ -146,7 +146,7 @@ class Chooser:
         storage = InMemoryStorage()
         study = optuna.create_study(storage=storage, directions=self._judge.directions)
         for known in before:
-            # Not by the study, which would look at each again whether it is valid.
+            # Not through the study, which would validate each trial again.
             storage.create_new_trial(study._study_id, _as_sampled(known))
         study.sampler = make_sampler(
             self._config, _number(f"{self._config.seed} {place}{self._worker}")
@@ -158,7 +158,7 @@ class Chooser:
                 warnings.simplefilter("ignore")
                 trial = study.ask()
                 plan = self._space.suggest(trial)
-        except Exception as error:  # a sampler may be anybody's
+        except Exception as error:  # a sampler may be of any package
             raise ReconError(
                 f"The sampler {self._config.sampler.name} could not choose a trial: "
                 f"{said(error)}. Use another one, or give it other `args`."
@@ -190,13 +190,13 @@ class Chooser:
 def _as_sampled(trial: FrozenTrial) -> FrozenTrial:
     plain = _Lent.__new__(_Lent)
     plain.__dict__.update(trial.__dict__)
-    # What a trial says to people is of no use to a sampler.
+    # A sampler does not use the attributes that are meant for people.
     plain.user_attrs = {}
     return plain
 
 
 class _Lent(FrozenTrial):
-    """A trial that a study in memory takes as it is; for each choice it would copy each."""
+    """A trial that a study in memory does not copy; it would copy all trials for each choice."""
 
     def __deepcopy__(self, memo: Any) -> FrozenTrial:
         return self

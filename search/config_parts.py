@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from libmtl_recon import UsageError
 
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what NumPy takes
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # the range that NumPy accepts
 Count = Annotated[int, Field(ge=1, le=10**6)]
 Parallel = Annotated[int, Field(ge=1, le=1024)]
 

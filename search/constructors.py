@@ -25,9 +25,9 @@ class Kind:
     """Samplers, or pruners.
 
     Attributes:
-        name: The key of the configuration, and what one is called.
-        base: What all of them are.
-        module: Where Optuna has them.
+        name: The key in the configuration, which also names one of them.
+        base: Their base class.
+        module: Optuna's module with them.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Kind:
 
 @lru_cache(maxsize=16)
 def class_of(kind: Kind, name: str, package: str | None) -> type:
-    """The class of a name.
+    """Return the class with a name.
 
     Args:
-        kind: Of which kind it must be.
-        name: Its name in Optuna, or its import path, or its name in the package.
-        package: A package of OptunaHub, whose code is fetched and run.
+        kind: The kind that it must be of.
+        name: Its name in Optuna, its import path, or its name in the package.
+        package: A package of OptunaHub, whose code is downloaded and run.
 
     Raises:
         UsageError: There is no such class; the parameter is ``name`` or ``optunahub``.
@@ -78,7 +78,7 @@ def class_of(kind: Kind, name: str, package: str | None) -> type:
 
 
 def _member(kind: Kind, module: ModuleType, name: str, title: str) -> type:
-    """The class of this name in a module."""
+    """Return the class of this name in a module."""
     found = getattr(module, name, None)
     if kind.takes(found):
         return found
@@ -156,7 +156,7 @@ def _rule_broken(found: type, annotation: Any, value: Any) -> str:
             annotation, config=ConfigDict(arbitrary_types_allowed=True, strict=True)
         )
     except (NameError, TypeError, AttributeError, SyntaxError, PydanticUserError):
-        return ""  # its constructor will say it
+        return ""  # its constructor will report it
     try:
         adapter.validate_python(value)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Measure the cost of training in a run: the time of a step, and memory."""
+"""Measure the costs of training in a run: step time and memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# Left out of the median, where there are twice as many: kernels are chosen and memory is taken.
+# Steps left out of the median if there are twice as many: kernels are chosen and memory allocated.
 WARM_UP = 5
 _STATUS = Path("/proc/self/status")
 
@@ -18,14 +18,14 @@ _STATUS = Path("/proc/self/status")
 class StepClock:
     """The times between an optimiser's steps.
 
-    It reads a clock after each step and nothing else, so that what is trained stays the same and
-    no accelerator is waited for. LibMTL itself reads each batch's losses back before it
-    differentiates them: by then an accelerator has done the step before, so that the times
-    between steps are those of its work, too.
+    It only reads a clock after each step, so that the training is unchanged and there is no
+    synchronisation with an accelerator. LibMTL itself copies each batch's losses to the CPU before
+    it differentiates them: the accelerator has then finished the last step, so that the times
+    between steps include its work.
     """
 
     def __init__(self) -> None:
-        self._seconds = array("d")  # behind another step of the same pass
+        self._seconds = array("d")  # after another step of the same pass
         self._first_seconds = array("d")  # of the first step of a pass
         self._last = 0.0
         self._begins = True
@@ -33,10 +33,10 @@ class StepClock:
         self._handle: Any = None
 
     def follow(self, optimizer: Any) -> None:
-        """Listen to an optimiser from now on, in place of an earlier one; a pass begins.
+        """Follow an optimiser from now on, instead of an earlier one; a pass begins.
 
         Args:
-            optimizer: One that is none of torch.optim's is left alone, and its steps have no time.
+            optimizer: An optimiser. If it is not one of torch.optim, its steps are not timed.
         """
         from torch.optim import Optimizer
 
@@ -55,7 +55,7 @@ class StepClock:
         self._last, self._begins = time.perf_counter(), True
 
     def stop(self) -> None:
-        """Listen no longer."""
+        """Stop following the optimiser."""
         if self._handle is not None:
             self._handle.remove()
         self._optimizer = self._handle = None
@@ -67,10 +67,10 @@ class StepClock:
 
     @property
     def step_time(self) -> float | None:
-        """The median in seconds, without the first :data:`WARM_UP`; None where no step was seen.
+        """Return the median in seconds, without the first :data:`WARM_UP`; None without steps.
 
-        The first step of each pass over the data also waits for its loader, and counts only where
-        no pass has a second one.
+        The first step of each pass over the data also waits for its loader, and only counts if no
+        pass has a second step.
         """
         seconds = self._seconds or self._first_seconds
         kept = seconds[min(WARM_UP, len(seconds) // 2) :]
@@ -78,19 +78,18 @@ class StepClock:
 
 
 def peak_memory(model: Any) -> int | None:
-    """The most memory that this process has held so far, in bytes.
+    """Return the peak memory of this process so far, in bytes.
 
-    Where the model is on CUDA devices, what PyTorch has allocated on all of them; else what is
-    resident of the process, with Python and PyTorch themselves, but without processes that it has
-    started, such as a loader's workers. None where the system does not tell.
+    If the model is on CUDA devices, this is the memory that PyTorch has allocated on all of them;
+    otherwise the resident memory of the process, including Python and PyTorch, but without child
+    processes such as a loader's workers. None if the system does not report it.
     """
     import torch
 
     if any(parameter.is_cuda for parameter in model.parameters()):
         devices = range(torch.cuda.device_count())
         return sum(torch.cuda.max_memory_allocated(device) for device in devices)
-    # Not getrusage, where there is this: a program that was started by another has the other's
-    # peak there.
+    # Preferred to getrusage, which reports the parent's peak for a program started by another.
     with suppress(OSError, ValueError, IndexError):
         for line in _STATUS.read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):

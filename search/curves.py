@@ -1,9 +1,9 @@
-"""The learning curve of a trial, where it is kept.
+"""The storage of a trial's learning curve.
 
 With one objective these are Optuna's intermediate values. A study of several objectives has none:
-Optuna's storages would take them, but its samplers, also those of a user who adds trials, then
-cannot choose any more. There they are an attribute, as short as can be, since the best so far
-seldom changes.
+Optuna's storages would accept them, but its samplers, including those of a user who adds trials,
+could then not choose any more. There the curve is an attribute, which is short, since the best
+value so far rarely changes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LAST, _CHANGES = "last", "changes"
 
 
 def curve_of(trial: FrozenTrial) -> dict[int, float]:
-    """The best lead up to each epoch, of a search's own trial."""
+    """Return the best lead up to each epoch, for a trial of the search."""
     kept = trial.user_attrs.get(CURVE)
     if kept is None:
         return dict(trial.intermediate_values)
@@ -32,7 +32,7 @@ def curve_of(trial: FrozenTrial) -> dict[int, float]:
 
 
 def longer(kept: Mapping[str, Any] | None, epoch: int, value: float) -> dict[str, Any]:
-    """The attribute of a curve with one epoch more."""
+    """Return the attribute of a curve with one more epoch."""
     changes = dict(kept[_CHANGES]) if kept else {}
     if not changes or list(changes.values())[-1] != value:
         changes[str(epoch)] = value

@@ -1,4 +1,4 @@
-"""Convert pydantic's findings to messages of this project."""
+"""Convert pydantic's errors to messages of this project."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def explain(
     given: Collection[str] = (),
     under: Sequence[str] = (),
 ) -> list[UsageError]:
-    """All findings.
+    """Return all errors.
 
     Args:
-        error: What pydantic raised.
-        model: Whose values are wrong.
-        file: Where they stand; the parameter of each fault begins with it.
-        given: Keys that were given on the command line, and not in the file.
-        under: The keys under which the model stands.
+        error: The error that pydantic raised.
+        model: The model whose values are invalid.
+        file: The name of the file; the parameter of each error begins with it.
+        given: Keys that were given on the command line, not in the file.
+        under: The keys under which the model is in the file.
     """
     findings = error.errors(include_url=False)
-    # A misspelt key is also a missing one; say the cause.
+    # A misspelt key is also a missing one; report the cause only.
     misspelt = {f["loc"][:-1] for f in findings if f["type"] == "extra_forbidden"}
     found: list[UsageError] = []
     for finding in sorted(findings, key=lambda f: f["type"] != "extra_forbidden"):
@@ -97,7 +97,7 @@ def _to(preposition: str, file: str) -> str:
 
 
 def _example(places: list[Any]) -> str:
-    """The example of the key that is wrong, else of the one that it belongs to."""
+    """Return the example of the invalid key, or of the key that it belongs to."""
     for end in range(len(places), 0, -1):
         key = ".".join(map(str, places[:end]))
         if key in EXAMPLES:
@@ -116,7 +116,7 @@ def rule_of(finding: Any) -> str:
 
 
 def dotted(places: Iterable[Any]) -> str:
-    """The place of a value: ``space.s[1]``."""
+    """Return the path of a value, such as ``space.s[1]``."""
     text = ""
     for place in places:
         text += f"[{place}]" if isinstance(place, int) else f".{bounded(printable(str(place)), 80)}"
@@ -124,17 +124,17 @@ def dotted(places: Iterable[Any]) -> str:
 
 
 def _keys_at(model: type[BaseModel], places: Iterable[Any]) -> list[str]:
-    """The keys that a part of the configuration has."""
+    """Return the keys of a part of the configuration."""
     here: Any = model
     for place in places:
         inside = next(models_of(here), None)
-        # If it is no model, this is a value of a mapping, or one of a list.
+        # If it is not a model, it is a value of a mapping or a list.
         here = inside.model_fields[place].annotation if inside else get_args(here)[-1]
     return list(next(models_of(here)).model_fields)
 
 
 def models_of(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models that a value of this annotation may be; not those inside of lists and mappings."""
+    """Iterate over the models of an annotation, without those inside lists and mappings."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     elif get_origin(annotation) not in (dict, list):
@@ -143,7 +143,7 @@ def models_of(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def offer(found: object, known: Collection[str]) -> str:
-    """Return the known names in place of an unknown one."""
+    """Return a suggestion of known names for an unknown one."""
     names = list(known)
     there = (
         f"Known names: {', '.join(names)}." if len(names) > 1 else (f"The only one is {names[0]}.")

@@ -1,4 +1,4 @@
-"""Several faults of one file, said at once and within bounds."""
+"""Several errors in one file, reported together with limited length."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _LONGEST_ONE = 600
 
 
 class FaultsError(UsageError):
-    """Several values break rules.
+    """Several values are invalid.
 
     Args:
-        subject: Where they are: a file's name.
-        faults: One for each.
+        subject: The name of the file.
+        faults: One error per value.
     """
 
     def __init__(self, subject: str, faults: Sequence[ReconError]) -> None:
@@ -33,14 +33,14 @@ class FaultsError(UsageError):
 
     @property
     def in_full(self) -> str:
-        """All of them, a line for each, however many there are."""
+        """Return all errors, one line each, without a limit."""
         lines = [f"{bounded(printable(self.parameter), 200)} has {len(self.faults)} faults."]
         for number, fault in enumerate(self.faults):
             lines.append(f"  {number + 1}. {printable(str(_without(self.parameter, fault)))}")
         return "\n".join(lines)
 
     def _text(self) -> str:
-        """All of them, a line for each, as far as there is room."""
+        """Return the errors, one line each, up to the limit."""
         count = len(self.faults)
         text = f"{bounded(printable(self.parameter), 200)} has {count} faults."
         for number, fault in enumerate(self.faults):
@@ -56,7 +56,7 @@ class FaultsError(UsageError):
 
 
 def _without(subject: str, fault: ReconError) -> ReconError:
-    """A fault that does not name the subject, which stands above all of them."""
+    """Return an error without the subject, which is given once above all errors."""
     if not isinstance(fault, UsageError) or not fault.parameter.startswith(f"{subject}: "):
         return fault
     key = fault.parameter.removeprefix(f"{subject}: ")
@@ -64,10 +64,10 @@ def _without(subject: str, fault: ReconError) -> ReconError:
 
 
 def raise_all(subject: str, faults: Sequence[ReconError]) -> None:
-    """Raise nothing, the only fault, or all faults as one error.
+    """Raise the only error, or all errors as one; return if there is none.
 
     Raises:
-        UsageError: There is a fault.
+        UsageError: There is an error.
     """
     if len(faults) == 1:
         raise faults[0]

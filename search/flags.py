@@ -26,20 +26,20 @@ _CHOSEN = (
 
 @dataclass(frozen=True)
 class FlagSpace:
-    """The flags of one kind of runs.
+    """The flags of one kind of run.
 
     Attributes:
-        fixed: Those that have one value.
-        searched: Those that have several, and which.
+        fixed: The flags with one value.
+        searched: The flags with several values, and these values.
     """
 
     fixed: dict[str, Any]
     searched: dict[str, Choice]
 
     def defaults(self) -> dict[str, Any]:
-        """A value of each, for runs that are not tuned.
+        """Return one value per flag, for runs that are not tuned.
 
-        It is the first of a list, and the middle of a range.
+        It is the first value of a list, and the middle of a range.
         """
         return self.fixed | {
             flag: among.middle if isinstance(among, Range) else among[0]
@@ -54,12 +54,13 @@ def flag_space(
 
     Args:
         flags: Values, lists and ranges by flag.
-        several: The script's flags that take several values: a plain list is one value of these,
-            and a list of lists is searched. None if that is not known: then no list is refused.
-        where: The key under which the flags stand.
+        several: The script's flags that accept several values: for these, a plain list is one
+            value, and a list of lists is searched. None if it is not known; then no list is
+            refused.
+        where: The key of the flags in the configuration.
 
     Raises:
-        UsageError: A list is none of the flag's values; if several are wrong, all are named.
+        UsageError: A list is not a valid value; if several are invalid, all are named.
     """
     fixed: dict[str, Any] = {}
     searched: dict[str, Choice] = {}
@@ -86,14 +87,14 @@ def flag_space(
 
 
 def spell(flags: Mapping[str, Any]) -> tuple[str, ...]:
-    """Flags as they stand on a command line.
+    """Return flags as arguments of a command line.
 
     Args:
-        flags: Values by flag. True is a flag without a value, false no flag, and a list several
-            values.
+        flags: Values by flag. True gives the flag without a value, false omits it, and a list gives
+            several values.
 
     Raises:
-        TypeError: A value is a range: which of its numbers is meant has to be chosen before.
+        TypeError: A value is a range, from which a number must be chosen first.
     """
     return tuple(itertools.chain.from_iterable(_spell(k, v) for k, v in flags.items()))
 
@@ -126,7 +127,7 @@ def _takes_one(parameter: str, flag: str, value: Any) -> UsageError:
 
 
 def _twice(values: list[Any]) -> Any:
-    """A value that is there twice, or is written twice in the same way; None if there is none."""
+    """Return a value that occurs twice, or is written twice in the same way; None if none does."""
     for index, value in enumerate(values):
         for other in values[:index]:
             if value == other or _spell("", value) == _spell("", other):
@@ -139,12 +140,12 @@ def _each_once(parameter: str, twice: list[Any]) -> UsageError:
 
 
 def _check_flags(value: Any) -> Any:
-    """Flags are names with values, lists or ranges."""
+    """Check that flags are names with values, lists or ranges."""
     return _checked(value, searched=True)
 
 
 def _check_fixed(value: Any) -> Any:
-    """Flags are names with values; a list is the values of one flag."""
+    """Check that flags are names with values; a list contains the values of one flag."""
     return _checked(value, searched=False)
 
 
@@ -214,7 +215,7 @@ def _fault_of_value(flag: str, given: Any, searched: bool) -> UsageError | None:
     )
 
 
-# For editors. Pydantic knows no reference to a model that it does not make itself.
+# For editors. Pydantic has no references to models that it does not create itself.
 A_RANGE = {"type": "range"}
 _ONE = {"type": ["string", "number", "boolean"]}
 _LIST = {"type": "array", "items": _ONE, "minItems": 1}

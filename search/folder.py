@@ -1,4 +1,4 @@
-"""A search's folder: where everything that it makes is kept, so that it can go on later."""
+"""A search's folder, which contains all its files, so that the search can be continued."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from libmtl_recon_search.trouble import machine_error, set_aside
 from libmtl_recon import ReconError, UsageError, find_script
 from libmtl_recon.files import write_atomically
 
-# What may differ between a search and its continuation: it changes no run. The script is known
-# by its content.
+# Keys that may differ between a search and its continuation, since they do not change a run. The
+# script is identified by its content.
 _FREE = {
     *("name", "script", "trials", "finalists", "confirm", "pick"),
     *("workers", "launch", "timeout", "callbacks"),
@@ -31,13 +31,13 @@ class SearchFolder:
     """The files of one search.
 
     Args:
-        path: The folder; made if it is missing.
+        path: The folder; it is created if it is missing.
 
     Attributes:
         runs_of: A digest of what all runs of the search have in common: the script and the
-            packages' versions. Each run's record has it.
-        identity: A digest of the whole search, which its study has.
-        fingerprint: What that is the digest of: the configuration, the script, the versions.
+            packages' versions. It is in each run's record.
+        identity: A digest of the whole search, which is stored in its study.
+        fingerprint: The content of that digest: the configuration, the script, the versions.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,15 +57,15 @@ class SearchFolder:
 
     @contextmanager
     def opened(self, config: Config, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-        """Hold the folder for one search.
+        """Lock the folder for one search.
 
         Args:
-            config: The search.
-            say: Told what is damaged there.
+            config: The configuration.
+            say: A function that is called with messages about damaged files.
 
         Raises:
-            ReconError: It cannot be written, or another search is at work in it.
-            UsageError: It holds a search with another configuration.
+            ReconError: It cannot be written, or another search is using it.
+            UsageError: It contains a search with another configuration.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -90,13 +90,13 @@ class SearchFolder:
         arguments: tuple[str, ...],
         **more: Any,
     ) -> Job:
-        """A run of the search's script.
+        """Create the job of a run of the search's script.
 
         Args:
-            kind: The first word of its files' names.
-            identity: What tells it from other runs of its kind and script. Runs of one identity
-                have one file, in this session and later ones.
-            script: A path or a built-in problem.
+            kind: The first word of the names of its files.
+            identity: The values that distinguish it from other runs of the same kind and script.
+                Runs of one identity have one file, in this session and later ones.
+            script: A path or the name of a built-in problem.
             arguments: The script's command line.
             more: Further values of the job.
         """
@@ -133,7 +133,7 @@ class SearchFolder:
             before = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (ValueError, RecursionError):  # no text, or no JSON
+        except (ValueError, RecursionError):  # not text, or not JSON
             before = None
         if isinstance(before, dict):
             return before

@@ -1,4 +1,4 @@
-"""Find the best trials: the Pareto front of several objectives, and the trial that is picked."""
+"""The best trials: the Pareto front of several objectives, and the trial that is picked."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ T = TypeVar("T")
 
 
 def violation(trial: FrozenTrial) -> float:
-    """By how much a trial breaks the constraints, in sum; 0 if it keeps them."""
+    """Return the sum of a trial's violations of the constraints; 0 if it satisfies them."""
     return sum(value for value in trial.constraints.values() if value > 0)
 
 
 def pareto_front(points: Mapping[int, Sequence[float]], directions: Sequence[str]) -> list[int]:
-    """The points than which no other is better.
+    """Return the points that no other point dominates.
 
-    A point is better than another if it is at least as good in all objectives, and better in one.
+    A point dominates another if it is at least as good in all objectives, and better in one.
 
     Args:
-        points: The objectives of each, by a number; one with NaN is left out.
-        directions: Of the objectives: ``maximize`` or ``minimize``.
+        points: The objectives of each point, by number; points with NaN are left out.
+        directions: The directions of the objectives: ``maximize`` or ``minimize``.
 
     Returns:
-        Their numbers, in the order of the points.
+        The numbers of these points, in the given order.
     """
     signs = [1.0 if direction == "minimize" else -1.0 for direction in directions]
     costs = {
@@ -50,11 +50,12 @@ def pareto_front(points: Mapping[int, Sequence[float]], directions: Sequence[str
 
 
 def ranked(trials: Sequence[FrozenTrial], config: Config, judge: Judge) -> list[FrozenTrial]:
-    """Trials in the order in which ``pick`` prefers them.
+    """Return trials in the order of preference of ``pick``.
 
-    Those that keep the constraints come first, the others by how much they break them. Among the
-    former the one with the best value stands first; then those within ``pick.within`` of it, with
-    few parameters before many; then the rest by value. Equal ones stay in their order.
+    Trials that satisfy the constraints come first, followed by the others in order of their
+    violation. Among the former, the one with the best value is first, followed by those within
+    ``pick.within`` of it in order of their parameters, and then by the rest in order of value.
+    Equal trials keep their order.
     """
     cost = _cost(config, judge)
     kept = sorted((trial for trial in trials if violation(trial) == 0), key=cost)
@@ -67,11 +68,11 @@ def ranked(trials: Sequence[FrozenTrial], config: Config, judge: Judge) -> list[
 
 
 def finalists(trials: Sequence[FrozenTrial], config: Config, judge: Judge) -> list[FrozenTrial]:
-    """The trials that are trained again before one of them is called the best.
+    """Return the trials that are trained again before one of them is picked.
 
-    None of them breaks a constraint, unless all trials do: then it is the one that breaks them
-    least. Where there is to be one alone, it is of those within ``pick.within`` of the best the
-    one with the fewest parameters.
+    They satisfy all constraints, unless no trial does: then it is the one with the least violation.
+    If there is only one finalist, it is the one with the fewest parameters of those within
+    ``pick.within`` of the best.
     """
     order = ranked(trials, config, judge)
     kept = [trial for trial in order if violation(trial) == 0]
@@ -100,9 +101,9 @@ def near_best(order: Sequence[T], cost: Callable[[T], float], tolerance: float) 
     """Return the first of an order, and those whose cost is within a tolerance of its cost.
 
     Args:
-        order: At least one, the best first.
-        cost: Of each; less is better.
-        tolerance: With 0, those that are as good are not among them.
+        order: At least one item, the best first.
+        cost: The cost of an item; less is better.
+        tolerance: The tolerance; with 0, equally good items are not included.
     """
     best, *others = order
     limit = cost(best) + tolerance
@@ -110,6 +111,6 @@ def near_best(order: Sequence[T], cost: Callable[[T], float], tolerance: float) 
 
 
 def parameters_of(trial: FrozenTrial) -> float:
-    """The parameters of a trial's network."""
+    """Return the number of parameters of a trial's network."""
     found: float = outcome_of(trial).get("parameters", math.inf)
     return found

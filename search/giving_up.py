@@ -27,40 +27,40 @@ class Pruning:
     """The pruner of a search.
 
     Args:
-        config: The search.
-        judge: Which objectives there are.
-        epochs: How many epochs a training has.
+        config: The configuration.
+        judge: The judge with the objectives.
+        epochs: The number of epochs of a training.
     """
 
     def __init__(self, config: Config, judge: Judge, epochs: int) -> None:
         self._pruner = make_pruner(config, epochs)
         self._direction = judge.direction(judge.lead)
         self._by_size = any(name in COSTS for name in judge.names)
-        self._lock = threading.Lock()  # pruners are made for one thread
+        self._lock = threading.Lock()  # pruners are not thread-safe
 
     def watch(self, number: int) -> Watch:
-        """See to the training of one trial."""
+        """Return the watch of one trial's training."""
         return Watch(self, number)
 
     def comparable(self, trial: FrozenTrial, parameters: int) -> bool:
         """Return whether a training is compared with another trial's.
 
-        Where what a network costs is an objective, it is compared with those of networks that are
-        not larger: one that is worse and smaller may still be worth its place.
+        If a cost of the network is an objective, it is only compared with networks that are not
+        larger, since a worse but smaller network may still be on the front.
         """
         if repeats(trial) or not (curve_of(trial) or trial.system_attrs):
             return False
         return not self._by_size or parameters_of(trial) <= parameters
 
     def study(self, storage: InMemoryStorage) -> optuna.Study:
-        """An empty study, as the pruner sees it."""
+        """Create an empty study for the pruner."""
         return optuna.create_study(storage=storage, study_name=_NAME, direction=self._direction)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Ask the pruner.
 
         Raises:
-            ReconError: The pruner, which may be anybody's, failed.
+            ReconError: The pruner, which may be of any package, failed.
         """
         with self._lock:
             try:
@@ -73,13 +73,13 @@ class Pruning:
 
 
 class Watch:
-    """Whether one training is worse than the others, epoch by epoch.
+    """The decision, epoch by epoch, whether one training is ended early.
 
-    The pruner is given a study in memory in which each trial has the number that it has in the
-    search's, and which is made anew only when another trial has changed.
+    The pruner gets a study in memory in which each trial has the same number as in the search's
+    study, and which is only created again when another trial has changed.
 
     Attributes:
-        kept: What the pruner keeps for itself in this trial; successive halving its rungs.
+        kept: The data that the pruner stores in this trial, such as successive halving's rungs.
     """
 
     def __init__(self, pruning: Pruning, number: int) -> None:
@@ -94,13 +94,13 @@ class Watch:
     def gives_up(
         self, before: Iterable[FrozenTrial], epoch: int, value: float, parameters: int
     ) -> bool:
-        """Return whether the training is to be ended after an epoch.
+        """Return whether the training is ended after an epoch.
 
         Args:
             before: The search's trials.
-            epoch: Counted from 0.
+            epoch: The epoch, counted from 0.
             value: The best lead so far.
-            parameters: The network's.
+            parameters: The network's number of parameters.
         """
         others = {
             trial.number: trial
@@ -130,7 +130,7 @@ class Watch:
             elif number in others:
                 made = _bare(others[number])
             else:
-                made = create_trial(state=TrialState.FAIL)  # in the place of what is not compared
+                made = create_trial(state=TrialState.FAIL)  # for trials not compared
             study.add_trial(made)
         self._trial_id = study.get_trials(deepcopy=False)[self._number]._trial_id
         return study

@@ -1,8 +1,8 @@
-"""A run's whole family of processes, which ends with the run and with the search.
+"""A guard that ends all processes of a run together with the run or the search.
 
 A script may leave processes behind: a data loader's workers, servers, programs that it started in
-a session of their own. A guard, which does nothing else, stands between the search and the run: it
-waits for the run, then ends whatever the run has started, and leaves with the run's exit status.
+a new session. The guard is a process between the search and the run: it waits for the run, then
+ends all processes that the run has started, and exits with the run's exit status.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NoReturn
 
-PATIENCE = 5.0  # seconds that a run has to end when told to
+PATIENCE = 5.0  # seconds that a run has to end when asked to
 # Of Linux's prctl(2).
 _DEATH_SIGNAL, _SUBREAPER = 1, 36
-_LOOK = 0.1  # seconds between looks, where the system cannot tell that a process has ended
+_LOOK = 0.1  # seconds between checks, if the system does not notify of the end of a process
 
 
 def guarded() -> bool:
-    """Go on in a process of its own; the present one becomes its guard and never returns.
+    """Continue in a new process; the present one becomes its guard and never returns.
 
-    It must lead a process group. On Linux no descendant escapes, for those whose parents have
-    died become the guard's children; elsewhere those that stay in the group are ended.
+    The present process must lead a process group. On Linux no descendant escapes, since those
+    whose parents have died become the guard's children; elsewhere, those that stay in the group are
+    ended.
 
     Returns:
-        Whether there is a guard: there is none where the system cannot fork.
+        Whether there is a guard, which needs a system that can fork.
     """
     if not hasattr(os, "fork"):
         return False
@@ -45,12 +46,12 @@ def guarded() -> bool:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _prctl(_DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != guard:
-        os._exit(1)  # it died before this process could ask to be told
+        os._exit(1)  # it died before this process could ask to be notified
     return True
 
 
 def _watch(run: int, told: list[float]) -> int:
-    """Wait for the run, end its family, and return the run's exit code as Python gives it."""
+    """Wait for the run, end its processes, and return the run's exit code in Python's form."""
     search: Any = multiprocessing.parent_process()
     ends: list[Any] = [search.sentinel]
     if hasattr(os, "pidfd_open"):
@@ -70,10 +71,10 @@ def _watch(run: int, told: list[float]) -> int:
 
 
 def _end_children(known: list[int]) -> None:
-    """Kill all children, and theirs, which become ours when their parents have died.
+    """Kill all descendants, which become our children when their parents have died.
 
     Args:
-        known: Those that are known where the system does not list them.
+        known: The known children, used if the system does not list them.
     """
     listed = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
     while True:
@@ -89,7 +90,7 @@ def _end_children(known: list[int]) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End as another process did: with its exit code, or by its signal."""
+    """Exit as another process did: with its exit code, or by its signal."""
     if code < 0:
         import resource
 

@@ -10,22 +10,22 @@ from libmtl_recon_search.space import SearchSpace
 
 
 class Jobs:
-    """Makes the jobs of one search.
+    """Factory of the jobs of one search.
 
-    What tells a run from others of its kind has no path of this machine in it, and is therefore
-    the same for every process that works on the search.
+    The identity of a run contains no path of this machine, and is therefore the same for every
+    process that works on the search.
 
     Args:
-        config: The search.
-        folder: Where the runs' records are kept.
-        space: Which flags there are.
+        config: The configuration.
+        folder: The folder of the runs' records.
+        space: The search space with the flags.
     """
 
     def __init__(self, config: Config, folder: SearchFolder, space: SearchSpace) -> None:
         self._config, self._folder, self.space = config, folder, space
 
     def describe(self) -> Job:
-        """A run that only says which flags the script has."""
+        """Return a run that only reports the script's flags."""
         return self._folder.job(
             "describe",
             [self._config.arguments],
@@ -35,23 +35,23 @@ class Jobs:
         )
 
     def plan(self, plan: Plan, seed: int) -> Job:
-        """The training of a plan."""
-        # Known by its layers, not by S and K: others may name the same ones.
+        """Return the training of a plan."""
+        # Identified by its layers, not by S and K, since others may give the same layers.
         identity = [*self._common(plan.weighting), *plan.identity, seed]
         return self._folder.job(
             "plan", identity, self._config.script, self.space.line(plan, seed=seed)
         )
 
     def single(self, task: str, flags: Flags, seed: int) -> Job:
-        """The training of one task alone."""
-        # Alone a task needs no weighting, so EW's own flags stay out.
+        """Return the training of one task alone."""
+        # A single task needs no weighting, so the flags of EW are left out.
         plan = Plan("EW", flags=flags)
         identity = [*self._common(None), task, plan.identity, seed]
         line = self.space.line(plan, seed=seed, own=False)
         return self._folder.job("single", identity, self._config.script, line, task=task)
 
     def score(self) -> Job:
-        """The training in which conflicts are counted."""
+        """Return the scoring run."""
         score, seed = self._config.score, self._config.seed
         plan = self.space.untuned(score.weighting)
         identity = [
@@ -71,7 +71,7 @@ class Jobs:
         )
 
     def start(self, line: tuple[str, ...], scored: bool) -> Job:
-        """A run that ends when the network is built.
+        """Return a run that ends when the network is built.
 
         Args:
             line: The command line.

@@ -1,4 +1,4 @@
-"""Evaluate a run: its objectives at its best epoch, and the constraints that it violates."""
+"""The evaluation of runs: objectives at the best epoch, and violations of constraints."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Baseline:
 
     Attributes:
         val: ``val[task][metric]``, on the data on which configurations are compared.
-        test: The same on the test data, at the same epochs.
-        parameters: Of all these networks together.
+        test: ``test[task][metric]``, on the test data, at the same epochs.
+        parameters: The number of parameters of all these networks together.
     """
 
     val: Metrics
@@ -38,17 +38,17 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained plan, against the baseline of the same seed.
+    """The outcome of a trained plan, relative to the baseline of the same seed.
 
     Attributes:
         val: Δm on the data on which configurations are compared, at its best epoch.
         test: Δm on the test data, at that epoch.
-        metrics: On the test data, at that epoch.
-        parameters: The network's.
+        metrics: The metrics on the test data, at that epoch.
+        parameters: The network's number of parameters.
         epoch: The best epoch, counted from 0.
         values: The search's objectives, by name, on the data on which configurations are compared.
         per_task: The improvement of each task there, in percent.
-        costs: ``parameters``, ``memory`` in bytes, ``step_time`` in seconds, as far as measured.
+        costs: ``parameters``, ``memory`` in bytes, ``step_time`` in seconds, if measured.
     """
 
     val: float
@@ -62,20 +62,19 @@ class Outcome:
 
 
 class Judge:
-    """Measures the runs of one search.
+    """Evaluator of the runs of one search.
 
     Args:
-        config: The search.
-        directions: For each task and metric of the script, whether more is better.
+        config: The configuration.
+        directions: For each task and metric of the script, whether higher is better.
 
     Attributes:
-        scale: By which metrics runs are compared.
+        scale: The metrics with which runs are compared.
         names: The objectives.
-        lead: The objective that is followed epoch by epoch, whose best epoch counts.
+        lead: The objective that is evaluated after each epoch, and that determines the best epoch.
 
     Raises:
-        UsageError: An objective, a weight or what is left out names no task or metric of the
-            script.
+        UsageError: An objective, a weight or a left-out name is not a task or metric of the script.
     """
 
     def __init__(self, config: Config, directions: Directions) -> None:
@@ -93,28 +92,28 @@ class Judge:
         return [self.direction(name) for name in self.names]
 
     def direction(self, name: str) -> Direction:
-        """Return whether an objective is to ``maximize`` or to ``minimize``."""
+        """Return the direction of an objective, ``maximize`` or ``minimize``."""
         if name in COSTS:
             return "minimize"
         return "maximize" if name in _GAINS or _of(self._directions, name) else "minimize"
 
     def cost(self, name: str, value: float) -> float:
-        """An objective's value, with its sign changed where more is better."""
+        """Return an objective's value, negated if higher is better."""
         return -value if self.direction(name) == "maximize" else value
 
     def leave_out(self, name: str) -> None:
-        """Compare without a metric from now on."""
+        """Leave out a metric from now on."""
         self.scale = replace(self.scale, left_out=self.scale.left_out | {name})
 
     def curve(self, result: Result, single: Metrics, scale: Scale | None = None) -> list[float]:
-        """The lead after each epoch; NaN where it is not defined."""
+        """Return the lead after each epoch; NaN where it is undefined."""
         return [
             self._lead(metrics, single, result, scale or self.scale)
             for metrics in result.epochs[self.on]
         ]
 
     def deltas(self, result: Result, single: Metrics) -> list[float]:
-        """Δm after each epoch in which it is defined."""
+        """Return Δm after each epoch in which it is defined."""
         found = (
             _delta(self.scale, metrics, single, result.higher_is_better)
             for metrics in result.epochs[self.on]
@@ -122,35 +121,35 @@ class Judge:
         return [value for value in found if not math.isnan(value)]
 
     def lead_of(self, outcome: Outcome) -> float:
-        """The lead at a run's best epoch."""
+        """Return the lead at a run's best epoch."""
         if self.lead in outcome.values:
             return outcome.values[self.lead]
-        return outcome.val  # the objectives are costs only; Δm is followed
+        return outcome.val  # all objectives are costs; Δm is the lead
 
     def said(self, outcome: Outcome) -> str:
-        """The objectives of a run in a few words."""
+        """Return a short description of a run's objectives."""
         return ", ".join(said(name, outcome.values[name]) for name in self.names)
 
     def best_epoch(self, curve: Sequence[float]) -> int | None:
-        """The epoch with the best lead; None if it is defined in none."""
+        """Return the epoch with the best lead; None if it is defined in none."""
         known = [epoch for epoch, value in enumerate(curve) if math.isfinite(value)]
         return min(known, key=lambda epoch: self.cost(self.lead, curve[epoch]), default=None)
 
     def best_so_far(self, curve: Sequence[float]) -> float:
-        """The best lead; NaN if it is defined in no epoch."""
+        """Return the best lead; NaN if it is defined in no epoch."""
         epoch = self.best_epoch(curve)
         return math.nan if epoch is None else curve[epoch]
 
     def single(self, result: Result, scale: Scale | None = None) -> int:
-        """The best epoch of a network that was trained for one task, by its own last one.
+        """Return the best epoch of a single-task network, relative to its own last epoch.
 
         Raises:
-            UndefinedMetricError: No epoch has metrics to which others can be compared.
+            UndefinedMetricError: No epoch has metrics with which others can be compared.
         """
         scale = scale or self.scale
         directions = result.higher_is_better
         if not scale.counted(directions):
-            return len(result.epochs[self.on]) - 1  # nothing of it is compared
+            return len(result.epochs[self.on]) - 1  # none of its metrics is compared
         epochs = result.epochs[self.on]
         for base in reversed(epochs):
             if not scale.undefined(base, base, directions):
@@ -166,13 +165,13 @@ class Judge:
         *,
         held_out: bool = True,
     ) -> Outcome:
-        """The outcome of a finished run.
+        """Return the outcome of a finished run.
 
         Args:
-            result: What the run measured.
+            result: The measurements of the run.
             base: The single-task networks of the same seed.
-            scale: By which metrics; by default those of the search.
-            held_out: Whether the test data is looked at.
+            scale: The metrics to use; by default those of the search.
+            held_out: Whether the test data is used.
 
         Raises:
             UndefinedMetricError: No epoch has metrics that can be compared.
@@ -215,11 +214,11 @@ class Judge:
         return replace(found, values={n: self._value(n, found, metrics) for n in self.names})
 
     def violations(self, outcome: Outcome, reference: Outcome) -> dict[str, float]:
-        """By how much each constraint is broken; 0 or less where it is kept.
+        """Return the violation of each constraint; 0 or less if it is satisfied.
 
         Args:
-            outcome: Of a run.
-            reference: Of EW with plain sharing, whose costs are 1.
+            outcome: The outcome of a run.
+            reference: The outcome of EW with plain sharing, whose costs count as 1.
         """
         limits, found = self._config.constraints, {}
         for name in COSTS:
@@ -262,7 +261,7 @@ class Judge:
         return found
 
     def _lead(self, metrics: Metrics, single: Metrics, result: Result, scale: Scale) -> float:
-        """The lead after an epoch; NaN unless it and all that is judged are defined there."""
+        """Return the lead after an epoch; NaN unless it and all objectives are defined there."""
         directions = result.higher_is_better
         measured = [_of(metrics, name) for name in self._measured]
         if scale.undefined(metrics, single, directions) or not all(map(math.isfinite, measured)):
@@ -288,7 +287,7 @@ class Judge:
 
 
 def said(name: str, value: float) -> str:
-    """An objective's value in a few words."""
+    """Return a short description of an objective's value."""
     if name == "delta_m":
         return f"Δm {value:+.2f} %"
     if name == "worst_task":
@@ -309,7 +308,7 @@ def _delta(scale: Scale, metrics: Metrics, base: Metrics, directions: Directions
 
 
 def _of(values: Mapping[str, Mapping[str, Any]], name: str) -> Any:
-    """``values[task][metric]`` of ``TASK.METRIC``, either of which may have dots."""
+    """Return ``values[task][metric]`` of ``TASK.METRIC``, either of which may contain dots."""
     for task, own in values.items():
         for metric, value in own.items():
             if f"{task}.{metric}" == name:

@@ -1,4 +1,4 @@
-"""Tables of a report: as wide as there is room, else upright; in Markdown, too."""
+"""Tables of a report for the console and Markdown, transposed if they are too wide."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rich.text import Text
 from libmtl_recon.consoles import frame_for
 from libmtl_recon.texts import printable
 
-_WIDEST = 8  # columns of a table in Markdown, which wraps nothing
+_WIDEST = 8  # columns of a table in Markdown, which does not wrap
 
 Cells = Sequence[Sequence[str]]
 
 
 def fitting_table(headings: Sequence[str], rows: Cells, console: Console) -> Table:
-    """A table whose rows stand side by side where they are too wide for the console.
+    """Return a table, transposed if it is too wide for the console.
 
     Args:
-        headings: Of the columns; the first is that of the rows' names.
-        rows: Their names, and numbers.
-        console: Where it will be printed.
+        headings: The headings of the columns; the first is that of the rows' names.
+        rows: The rows: a name, and numbers.
+        console: The console on which it will be printed.
     """
     table = make_table(headings, rows, console)
     anywhere = console.options.update(max_width=10**6)
@@ -33,7 +33,7 @@ def fitting_table(headings: Sequence[str], rows: Cells, console: Console) -> Tab
 
 
 def upright(headings: Sequence[str], rows: Cells) -> tuple[list[str], list[list[str]]]:
-    """Rows as columns: the new headings, and the new rows."""
+    """Transpose a table: return the new headings, and the new rows."""
     first, *others = zip(headings, *rows, strict=True)
     return list(first), [list(other) for other in others]
 
@@ -41,13 +41,13 @@ def upright(headings: Sequence[str], rows: Cells) -> tuple[list[str], list[list[
 def make_table(
     headings: Sequence[str], rows: Cells, console: Console, left: Sequence[int] = (0,)
 ) -> Table:
-    """A table: framed on a terminal, plain columns elsewhere.
+    """Return a table, framed on a terminal, with plain columns elsewhere.
 
     Args:
-        headings: Of the columns.
-        rows: As they are shown: nothing in them is markup.
-        console: Where it will be printed.
-        left: The columns of texts, which are aligned at the left, and wrap where they must.
+        headings: The headings of the columns.
+        rows: The cells as they are shown, without markup.
+        console: The console on which it will be printed.
+        left: The columns of text, which are left-aligned, and wrapped if necessary.
     """
     table = Table(**frame_for(console))
     for place, heading in enumerate(headings):
@@ -58,7 +58,7 @@ def make_table(
             justify="left" if text else "right",
             no_wrap=console.soft_wrap,
             overflow="fold",
-            # Numbers are never cut or wrapped, whatever else must be.
+            # Numbers are never truncated or wrapped.
             min_width=None if text else max(numbers, default=0),
         )
     for row in rows:
@@ -67,13 +67,13 @@ def make_table(
 
 
 def markdown(headings: Sequence[str], rows: Cells, left: Sequence[int] = (0,)) -> list[str]:
-    """A table's lines in Markdown."""
+    """Return a table's lines in Markdown."""
     rule = "|".join("---" if place in left else "---:" for place in range(len(headings)))
     return [_line(headings), f"|{rule}|", *map(_line, rows)]
 
 
 def fitting_markdown(headings: Sequence[str], rows: Cells) -> list[str]:
-    """A table's lines in Markdown; upright if it has many columns."""
+    """Return a table's lines in Markdown, transposed if it has many columns."""
     if len(headings) > _WIDEST:
         headings, rows = upright(headings, rows)
     return markdown(headings, rows)

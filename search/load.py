@@ -22,15 +22,15 @@ from libmtl_recon.texts import bounded, printable
 
 
 def shipped_configs() -> dict[str, Path]:
-    """The configurations that come with the package, by name."""
-    # Installed, they lie in the package; in a checkout, beside it.
+    """Return the configurations that come with the package, by name."""
+    # When installed, they are in the package; in a checkout, next to it.
     here = Path(__file__).parent
     folders = (here / "configs", here.parent / "configs")
     return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
 
 
 def shipped_schema() -> Path:
-    """The JSON Schema of a configuration, which comes with the package."""
+    """Return the path of the JSON Schema of configurations, which comes with the package."""
     here = Path(__file__).parent
     installed = here / "configs" / "schema.json"
     return installed if installed.exists() else here.parent / "configs" / "schema.json"
@@ -40,14 +40,14 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     """Read a configuration.
 
     Args:
-        source: Path of a YAML file, or the name of a configuration that comes with the package.
-        overrides: Values that take the place of the file's: ``trials``, ``workers``, ``seed``.
+        source: The path of a YAML file, or the name of a configuration that comes with the package.
+        overrides: Values that replace those of the file: ``trials``, ``workers``, ``seed``.
 
     Raises:
-        UsageError: There is no such file, or something in it breaks a rule; the message names
-            the file, the key, the rule, the value and the way out. If several things do, it is a
+        UsageError: There is no such file, or a value is invalid; the message names the file, the
+            key, the rule, the value and a way out. If several values are invalid, it is a
             :class:`~libmtl_recon_search.faults.FaultsError`, which names all of them.
-        ReconError: The file is no YAML.
+        ReconError: The file is not YAML.
     """
     path = _find(source)
     return _made(path, _read(path), overrides or {})
@@ -57,12 +57,12 @@ def as_config(source: Config | Mapping[str, Any] | str | Path) -> Config:
     """Return a configuration from a file, a name, a mapping of its keys, or a configuration.
 
     Args:
-        source: See :func:`load_config`. With keys as a mapping a script is relative to the working
-            folder, and the study's name is that of the script unless ``name`` gives one.
+        source: See :func:`load_config`. For a mapping of keys, a script is relative to the working
+            folder, and the study has the name of the script unless ``name`` is given.
 
     Raises:
-        UsageError: Something in it breaks a rule.
-        ReconError: The file is no YAML.
+        UsageError: A value is invalid.
+        ReconError: The file is not YAML.
     """
     if isinstance(source, Config):
         return source if source.name else source.model_copy(update={"name": _stem(source.script)})
@@ -156,7 +156,7 @@ def _reason(error: Exception) -> str:
 
 
 def _script(path: Path, name: str) -> str:
-    """The script's path, or the built-in problem's name."""
+    """Return the script's path, or the name of the built-in problem."""
     beside = path.parent / name
     if os.path.isfile(beside):  # noqa: PTH113  # any text may be asked about
         return str(beside)

@@ -16,7 +16,7 @@ Directions = Mapping[str, Mapping[str, bool]]
 
 
 class UndefinedMetricError(ReconError):
-    """A metric that has no improvement relative to single-task training.
+    """A metric whose improvement over single-task training is undefined.
 
     Attributes:
         name: ``TASK.METRIC``.
@@ -29,11 +29,11 @@ class UndefinedMetricError(ReconError):
 
 @dataclass(frozen=True)
 class Scale:
-    """The metrics by which runs are compared, and their weights.
+    """The metrics with which runs are compared, and their weights.
 
     Attributes:
-        weights: Of tasks (``TASK``) in Δm and of metrics (``TASK.METRIC``) in their task; 1 for
-            those that are not named.
+        weights: The weights of tasks (``TASK``) in Δm and of metrics (``TASK.METRIC``) in their
+            task; 1 for those that are not named.
         left_out: Tasks and metrics that do not count, by the same names.
     """
 
@@ -41,7 +41,7 @@ class Scale:
     left_out: frozenset[str] = frozenset()
 
     def counted(self, directions: Directions) -> dict[str, list[str]]:
-        """The metrics that count, by task; tasks without any are not in it."""
+        """Return the metrics that count, by task, without tasks that have none."""
         found = {
             task: [name for name in own if f"{task}.{name}" not in self.left_out]
             for task, own in directions.items()
@@ -52,20 +52,20 @@ class Scale:
     def per_task(
         self, metrics: Metrics, single_task: Metrics, directions: Directions
     ) -> dict[str, float]:
-        """The improvement of each task in percent (Recon paper, section 5.1).
+        """Compute the improvement of each task in percent (Recon paper, section 5.1).
 
-        For each task the mean over its metrics of (-1)^l (M - S) / abs(S), with l = 1 where lower
-        is better. The paper's metrics are positive, so that it divides by S; the absolute value
-        makes a metric that may be negative count in the right direction.
+        For each task this is the mean over its metrics of (-1)^l (M - S) / abs(S), with l = 1 if
+        lower is better. The paper divides by S, since its metrics are positive; the absolute value
+        gives the right sign for metrics that may be negative.
 
         Args:
-            metrics: M, of the network that is judged.
-            single_task: S, of networks that were trained for one task each.
-            directions: For each metric, whether more is better.
+            metrics: M, the metrics of the network.
+            single_task: S, the metrics of networks that were trained for one task each.
+            directions: For each metric, whether higher is better.
 
         Raises:
             UndefinedMetricError: A value is missing, NaN or infinite, or S is 0.
-            ReconError: No metric is left.
+            ReconError: All metrics are left out.
         """
         counted = self.counted(directions)
         bare = [t for t, own in directions.items() if not own and t not in self.left_out]
@@ -87,7 +87,7 @@ class Scale:
         return found
 
     def mean(self, per_task: Mapping[str, float]) -> float:
-        """Δm: the mean over the tasks, with their weights."""
+        """Compute Δm, the weighted mean over the tasks."""
         weights = {task: self.weights.get(task, 1.0) for task in per_task}
         total = sum(weights[task] * value for task, value in per_task.items())
         return total / sum(weights.values())
@@ -112,20 +112,21 @@ def relative_improvement(
     higher_is_better: Directions,
     scale: Scale = Scale(),  # frozen
 ) -> float:
-    """Δm in percent (Recon paper, section 5.1).
+    """Compute Δm in percent (Recon paper, section 5.1).
 
     Args:
-        metrics: M, of the network that is judged.
-        single_task: S, of networks that were trained for one task each.
-        higher_is_better: For each metric, whether more is better.
-        scale: Weights, and what does not count; by default all metrics count alike.
+        metrics: M, the metrics of the network.
+        single_task: S, the metrics of networks that were trained for one task each.
+        higher_is_better: For each metric, whether higher is better.
+        scale: The weights, and the metrics that are left out; by default all metrics have the same
+            weight.
 
     Returns:
-        Above 0 where training together is better than training apart.
+        Δm, above 0 if joint training is better than separate training.
 
     Raises:
         UndefinedMetricError: A value is missing, NaN or infinite, or S is 0.
-        ReconError: No metric is left.
+        ReconError: All metrics are left out.
 
     Example:
         >>> relative_improvement({"t": {"Acc": 0.9}}, {"t": {"Acc": 0.8}}, {"t": {"Acc": True}})

@@ -1,4 +1,4 @@
-"""The trials of a study that are a search's own, among those that others have added."""
+"""The search's own trials of a study, to which others may have added trials."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Seen:
 
     Attributes:
         ours: The search's own trials.
-        waiting: Trials that somebody put into the queue.
-        board: The plans of ours.
+        waiting: The queued trials.
+        board: The plans of the search's own trials.
     """
 
     ours: list[FrozenTrial]
@@ -31,12 +31,12 @@ class Seen:
 
 
 class OwnTrials:
-    """A study as seen by a search; always read in its current state.
+    """A study as a search uses it; it is always read in its current state.
 
     Args:
-        store: Where the trials are kept.
-        chooser: Knows which plans trials stand for.
-        say: Told what is not as it should be.
+        store: The store of the trials.
+        chooser: The chooser, which knows the plans of trials.
+        say: A function that is called with warnings.
     """
 
     def __init__(self, store: StudyStore, chooser: Chooser, say: Callable[[str], None]) -> None:
@@ -44,14 +44,14 @@ class OwnTrials:
         self._plans: dict[int, Plan | None] = {}  # of trials by number; None for others' trials
 
     def look(self) -> Seen:
-        """Read the study once; says which trials of others there are."""
+        """Read the study once, and report the trials that others have added."""
         ours, others, waiting = [], [], []
         for trial in self.store.study.get_trials(deepcopy=False):
             if trial.state == TrialState.WAITING:
                 waiting.append(trial)
             if trial.number not in self._plans:
                 chosen, running = PLAN in trial.user_attrs, trial.state == TrialState.RUNNING
-                # Another worker may just be writing what it has chosen.
+                # Another worker may be writing its choice.
                 begins = running and not chosen and TOKEN in trial.user_attrs
                 if begins or trial.state == TrialState.WAITING:
                     continue
@@ -70,31 +70,31 @@ class OwnTrials:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """The search's own trials."""
+        """Return the search's own trials."""
         return self.look().ours
 
     @property
     def board(self) -> Board:
-        """The plans of the trials."""
+        """Return the plans of the trials."""
         return self.look().board
 
     @property
     def finished(self) -> int:
-        """Return how many trials have ended, without repeats.
+        """Return the number of ended trials, without repeats.
 
-        Failed ones are counted once a training went well; before that, they are made again.
+        Failed trials are counted once a training has succeeded; before that, they are repeated.
         """
         board = self.board
         return len(board.ended) and len(board.ended) + len(board.failures)
 
     def plan(self, trial: FrozenTrial) -> Plan:
-        """Return the kind of a trial of the search."""
+        """Return the plan of a trial of the search."""
         plan = self._plans[trial.number]
-        assert plan is not None  # of ours
+        assert plan is not None  # one of ours
         return plan
 
     def close(self) -> None:
-        """Let go of the store."""
+        """Close the store."""
         self.store.close()
 
     def _without_conflicts(self, ours: list[FrozenTrial]) -> list[FrozenTrial]:

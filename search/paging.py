@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 ABOUT, END = "about", "end"
 """Attributes of a study that its trials lack, and how the search ended, if it has."""
-_REFERENCE = -1  # in the place of a trial's number
+_REFERENCE = -1  # in place of a trial's number
 _UNITS = {"delta_m": "%", "worst_task": "%", "memory": "MiB", "step_time": "ms"}
 _SCALES = {"memory": 2.0**-20, "step_time": 1000.0}
 _STATES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "ended early"}
 
 
 def about(session: Session) -> dict[str, Any]:
-    """Return the data for a report that the trials lack, as JSON."""
+    """Return the data of a report that is not in the trials, as JSON."""
     config, judge = session.config, session.judge
     limits = config.constraints
     return {
@@ -67,8 +67,8 @@ def end_of(report: Report, arguments: Sequence[str]) -> dict[str, Any]:
     """Return the data for the end of a search on a page, as JSON.
 
     Args:
-        report: The end.
-        arguments: The script's command line for the best.
+        report: The report of the search.
+        arguments: The script's command line for the best plan.
     """
     return {
         "best": report.best.title,
@@ -86,19 +86,19 @@ def write_page(
     name: str,
     profile: ConflictProfile | None,
 ) -> list[Path]:
-    """Write ``report.html``; and ``report.md``, where no finished report is to be kept.
+    """Write ``report.html``, and ``report.md`` if there is no finished report to keep.
 
     Args:
-        study: Of any state.
-        folder: Where to.
-        name: The search's.
+        study: The study, in any state.
+        folder: The folder of the files.
+        name: The name of the search.
         profile: The network's conflict profile, if there is one yet.
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
-        ReconError: The study is of no search, or has not come to its first trial.
+        ReconError: The study does not belong to a search, or has no trial yet.
     """
     page = make_page(study, folder, name, profile)
     files = [folder / "report.html"]
@@ -182,14 +182,14 @@ def make_page(
 
 
 def said_of(name: str) -> str:
-    """An objective in words, with its unit."""
+    """Return an objective in words, with its unit."""
     title = {"delta_m": "Δm", "worst_task": "worst task"}.get(name, name)
     unit = _UNITS.get(name)
     return f"{title}, {unit}" if unit else title
 
 
 class _Maker:
-    """Makes the page's trials."""
+    """Factory of the page's trials."""
 
     def __init__(
         self, known: Mapping[str, Any], folder: Path, front: set[int], picked: str | None
@@ -260,13 +260,13 @@ class _Maker:
 
 
 def placed(session: Session, plan: Plan) -> list[str]:
-    """The script's command line for a plan, without this worker's path of the profile."""
+    """Return the script's command line for a plan, without this worker's path of the profile."""
     line = session.arguments(plan, session.config.seed)
     return [PROFILE if part == session.space.network.file else part for part in line]
 
 
 def _broken(constraints: Mapping[str, float]) -> list[str]:
-    """The constraints that are broken, in words."""
+    """Return the violated constraints in words."""
     return [f"{key} by {by:.3g}" for key, by in constraints.items() if by > 0]
 
 
@@ -290,7 +290,7 @@ def _limits(known: Mapping[str, Any]) -> list[PageLimit]:
 
 
 def _unfinished(page: Page) -> list[str]:
-    """The lines of a report in Markdown of a search that has not ended."""
+    """Return the lines of a Markdown report of a search that has not ended."""
     names = [objective.name for objective in page.objectives]
 
     def cells(trial: PageTrial) -> list[str]:

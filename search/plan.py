@@ -1,4 +1,4 @@
-"""Plans for a training: a weighting, its flags, and the layers that are split."""
+"""Plans of trainings: a weighting, its flags, and the layers that are split."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Plan:
     """A configuration that can be trained.
 
     Attributes:
-        weighting: LibMTL's name.
-        alpha: GradOPS's exponent; None for other weightings.
-        S: The severity; None where nothing is split, or where no scores are looked at.
-        layers: The split layers, worst first; none is plain hard parameter sharing.
-        select: How they were chosen, as ``--recon_select`` has it.
-        K: How many were asked for; ``random_params`` finds another number.
-        seed: With which they were drawn, where they were drawn.
+        weighting: The name of the weighting in LibMTL.
+        alpha: The exponent of GradOPS; None for other weightings.
+        S: The severity; None if nothing is split, or no scores are used.
+        layers: The split layers, worst first; empty for plain hard parameter sharing.
+        select: How they were chosen, as in ``--recon_select``.
+        K: The requested number of layers; ``random_params`` may choose another number.
+        seed: The seed of the choice, if it was random.
         flags: The script's flags that were searched.
     """
 
@@ -39,18 +39,18 @@ class Plan:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Return a key that is equal for plans with the same training, even with other S and K."""
+        """Return a key that is equal for plans of the same training, even if S and K differ."""
         return self.weighting, self.alpha, frozenset(self.layers), self.flags
 
     @property
     def identity(self) -> list[object]:
-        """The key as JSON, the same in every process."""
+        """Return the key as JSON, the same in every process."""
         flags = [[name, value] for name, value in self.flags]
         return [self.weighting, self.alpha, sorted(self.layers), flags]
 
     @property
     def title(self) -> str:
-        """The plan in a few words."""
+        """Return a short description of the plan."""
         alpha = "" if self.alpha is None else f" α={self.alpha:g}"
         flags = "".join(f", {name}={shown(value)}" for name, value in self.flags)
         return f"{self.weighting}{alpha}, {self._split}{flags}"
@@ -65,7 +65,7 @@ class Plan:
         return f"Recon{how}{S} K={K}"
 
     def arguments(self, profile: str) -> tuple[str, ...]:
-        """The plan as flags, but for those of the script.
+        """Return the plan as flags, without those of the script.
 
         Args:
             profile: The file of the conflict profile.
@@ -88,7 +88,7 @@ class Plan:
 
 
 def shown(value: Any) -> str:
-    """A flag's value in a title."""
+    """Return a flag's value as shown in a title."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, tuple | list):

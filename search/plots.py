@@ -17,10 +17,10 @@ class Dot:
     """A trained plan.
 
     Attributes:
-        weighting: Its weighting, by which it is coloured.
-        parameters: Of its network.
+        weighting: Its weighting, which determines the colour.
+        parameters: The number of parameters of its network.
         improvement: Its Δm.
-        whole: Whether it was trained to its end.
+        whole: Whether it was trained to the end.
     """
 
     weighting: str
@@ -32,13 +32,13 @@ class Dot:
 def draw_improvement(
     dots: Sequence[Dot], reference: Dot, best: Dot, single_task: int, on: str, file: Path
 ) -> None:
-    """Draw Δm against the number of parameters, one dot a plan.
+    """Draw Δm against the number of parameters, one dot per plan.
 
     Args:
-        dots: The plans; those that were ended early are drawn hollow, at the best they reached.
+        dots: The plans; those that were ended early are drawn hollow, at their best values.
         reference: EW with plain sharing.
         best: The best plan.
-        single_task: The parameters of the single-task networks together.
+        single_task: The total number of parameters of the single-task networks.
         on: The data on which Δm was measured.
         file: A .png, .svg or .pdf file.
     """
@@ -64,7 +64,7 @@ def draw_improvement(
                 marker=marker,
                 label=_name(weighting, whole) if own else None,
             )
-    # Named in the legend and not beside them, where names would lie upon one another.
+    # Named in the legend and not next to them, where names would overlap.
     for dot, name, line in ((reference, "EW, plain sharing", ":"), (best, "best", "-")):
         axes.scatter(
             dot.parameters,
@@ -97,5 +97,5 @@ def draw_improvement(
 
 
 def _name(weighting: str, whole: bool) -> str:
-    plain = bounded(printable(weighting), 30).replace("$", r"\$")  # no formula
+    plain = bounded(printable(weighting), 30).replace("$", r"\$")  # not a formula
     return plain if whole else f"{plain}, ended early"

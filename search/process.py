@@ -29,19 +29,19 @@ from libmtl_recon_search.trouble import GOES_ON, MachineError, said_no_room, set
 
 from libmtl_recon import ReconError
 
-_POLL = 0.03  # seconds between looks at a child's events
+_POLL = 0.03  # seconds between checks of a child's events
 _LAST_LINES = 6
-_LAST_BYTES = 100_000  # of a log, among which they are looked for
-# What argparse and we write before an error's text.
+_LAST_BYTES = 100_000  # of a log, in which the last lines are searched
+# The prefix that argparse and this project write before an error message.
 _ERROR = re.compile(r"^\S[\w .\-/]*: error: ")
-_LOST = 255  # the exit code of a run about which nothing is known any more
-# By these something else ends a process: memory runs out, a cluster, a person.
+_LOST = 255  # the exit code of a run whose state is not known any more
+# Signals that end a process from outside: lack of memory, a cluster, a person.
 _FROM_OUTSIDE = {
     -number
     for name in ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT")
     if (number := getattr(signal, name, None)) is not None
 }
-# Environment variables that name folders.
+# Environment variables with paths of folders.
 _FOLDERS = ("LIBMTL_RECON_CACHE", "LIBMTL_RECON_DATA")
 
 _STARTING = threading.Lock()
@@ -50,14 +50,14 @@ Follow = Callable[[Result], bool]
 
 
 class Interrupted(BaseException):
-    """The search was asked to stop while this run was going on."""
+    """The search was asked to stop during this run."""
 
 
 class RunError(ReconError):
     """A run failed.
 
     Attributes:
-        reason: Why, the same for runs that fail in the same way.
+        reason: The reason, which is equal for runs that fail in the same way.
     """
 
     def __init__(self, text: str, reason: str) -> None:
@@ -66,21 +66,21 @@ class RunError(ReconError):
 
 
 class RunKilledError(RunError):
-    """A run was ended from outside, which is perhaps no fault of its own."""
+    """A run was ended from outside, perhaps without an error of its own."""
 
 
 class Runner:
-    """Starts runs and waits for them, from several threads at once.
+    """Runner of jobs in child processes, for several threads at once.
 
-    Where the system can fork, children are forked from a server that has PyTorch and LibMTL in
-    memory and has run nothing, which starts a run in a fraction of a second.
+    If the system can fork, children are forked from a server process that has imported PyTorch and
+    LibMTL and nothing else, which starts a run in a fraction of a second.
 
     Args:
-        threads: PyTorch's threads in each run.
-        timeout: Seconds after which a run is ended, and counts as failed.
-        say: Told what is not as it should be, from any thread.
-        asked_to_stop: Whether the search is to end; asked again and again.
-        ranks: How many processes train each run; several are started as torchrun does.
+        threads: The number of PyTorch's threads in each run.
+        timeout: Seconds after which a run is ended and counts as failed.
+        say: A function that is called with warnings, from any thread.
+        asked_to_stop: A function that returns whether to end the search; called repeatedly.
+        ranks: The number of processes that train each run; several are started as torchrun does.
     """
 
     def __init__(
@@ -104,19 +104,19 @@ class Runner:
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """End all runs that are going on; their callers get :class:`Interrupted`."""
+        """End all runs in progress; their callers get :class:`Interrupted`."""
         self._stopped.set()
 
     def run(self, job: Job, follow: Follow = lambda _: True) -> Result:
-        """Run a job to its end, or take the result that an earlier search left.
+        """Run a job to its end, or return the result of an earlier search.
 
         Args:
-            job: What to run. If it is killed from outside, it is run once more.
-            follow: Told of the result so far whenever there is more; false ends the run.
+            job: The job to run. If it is killed from outside, it is run once more.
+            follow: A function that is called with each new partial result; false ends the run.
 
         Raises:
-            RunError: The run failed; names its log and the log's last lines.
-            MachineError: It could not write.
+            RunError: The run failed; the message has the path of its log and the log's last lines.
+            MachineError: The run could not write.
             Interrupted: :meth:`stop` was called.
         """
         finished = self._finished(job)
@@ -129,7 +129,7 @@ class Runner:
         return self._run(job, follow)
 
     def busy(self, job: Job) -> bool:
-        """Whether another process is just running the job, so that :meth:`run` would wait."""
+        """Return whether another process is running the job, so that :meth:`run` would wait."""
         return False
 
     def _stops(self) -> bool:
@@ -159,7 +159,7 @@ class Runner:
             folder=self._folder,
             environment=self._environment(),
         )
-        # No daemon: a script may have children of its own, such as a loader's workers.
+        # Not a daemon: a script may have child processes, such as a loader's workers.
         target = run_job if job.ranks == 1 else run_on_ranks
         process = self._context.Process(target=target, args=(job,), daemon=False)
         try:
@@ -177,9 +177,9 @@ class Runner:
             shutil.rmtree(job.scratch, ignore_errors=True)
 
     def _environment(self) -> dict[str, str]:
-        """Return the instructions for a run, with absolute paths."""
+        """Return the environment variables of a run, with absolute paths."""
         found = dict(os.environ)
-        found.pop("LIBMTL_RECON_STORAGE", None)  # the search's, with a password
+        found.pop("LIBMTL_RECON_STORAGE", None)  # that of the search, which may have a password
         for name in _FOLDERS:
             given = found.get(name, "")
             if given and "://" not in given and not given.startswith("~"):
@@ -202,7 +202,7 @@ class Runner:
             if not alive:
                 break
             if result.status is not None:
-                # It has ended, but what it left behind (a thread, a process) may hold it up.
+                # It has ended, but threads or processes that it left may delay the exit.
                 if ending.ran_out():
                     break
             elif clock.ran_out(paused="waiting" in result.notes and "turn" not in result.notes):
@@ -214,7 +214,7 @@ class Runner:
 
 
 class _Clock:
-    """Counts seconds from its first look on, and stands still while it is paused."""
+    """A clock that starts with its first check, and stands still while it is paused."""
 
     def __init__(self, limit: float | None) -> None:
         self._limit, self._spent, self._last = limit, 0.0, math.nan
@@ -229,10 +229,10 @@ class _Clock:
 
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
-    """Keep a child from importing the user's program, which may itself call a search.
+    """Prevent a child from importing the user's program, which may itself start a search.
 
-    What multiprocessing tells a child to import is read from `__main__` while it is started. A run
-    needs nothing of that, and a program without `if __name__ == "__main__"` would search again.
+    Multiprocessing reads what a child imports from `__main__` when the child is started. A run does
+    not need it, and a program without `if __name__ == "__main__"` would start the search again.
     """
     with _STARTING:
         main = sys.modules["__main__"]
@@ -244,7 +244,7 @@ def _without_main() -> Iterator[None]:
 
 
 def _start_server() -> None:
-    """Start the server from which runs are forked, which ignores the terminal's signals."""
+    """Start the server process from which runs are forked; it ignores the terminal's signals."""
     if threading.current_thread() is not threading.main_thread():
         return  # signals can be set in the main thread only; the first run starts the server
     from multiprocessing import forkserver  # not on every system
@@ -272,7 +272,7 @@ def _timed_out(job: Job, limit: float | None) -> RunError:
 def _failure(job: Job, status: int | None, exitcode: int | None) -> ReconError:
     code = status if status is not None else exitcode
     if job.ranks > 1 and exitcode in _FROM_OUTSIDE:
-        code = exitcode  # what was killed is another rank than the one that wrote its status
+        code = exitcode  # another rank was killed than the one that wrote its status
     said = _last_words(job.log)
     if (status is None and exitcode == CANNOT_WRITE) or (code != 0 and said_no_room(said)):
         return MachineError(
@@ -317,10 +317,10 @@ def _signal_name(number: int) -> str:
 
 
 def _end(process: Any, group: int) -> None:
-    """End a run, and everything that it has started, if still running."""
+    """End a run, and all processes that it has started."""
     if process.is_alive():
         _signal_group(process, signal.SIGTERM)
-        # Its guard gives the run this time, and then needs a moment.
+        # The guard gives the run this time, and then needs a moment itself.
         process.join(PATIENCE + 1)
     if process.is_alive():
         _signal_group(process, getattr(signal, "SIGKILL", signal.SIGTERM))
@@ -348,7 +348,7 @@ def _signal_group(process: Any, number: int) -> None:
             return
     except ProcessLookupError:
         return
-    # It has not come so far as to have a group of its own.
+    # It has no process group of its own yet.
     if number == signal.SIGTERM:
         process.terminate()
     else:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Display:
-    """The search's screen; may be called from several threads."""
+    """The display of a search; it may be called from several threads."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
@@ -34,11 +34,11 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with suppress(OSError, SystemExit):  # where the terminal is gone
+        with suppress(OSError, SystemExit):  # if the terminal is closed
             self._progress.stop()
 
     def line(self, text: str) -> None:
-        """Print a line above the bar; a terminal that is gone stops no search."""
+        """Print a line above the bar; a closed terminal does not stop the search."""
         if not self.console.quiet:
             try:
                 self.console.print(text, markup=False, soft_wrap=True)
@@ -47,7 +47,7 @@ class Display:
 
     @contextmanager
     def phase(self, title: str, total: int) -> Iterator[Phase]:
-        """A part of the search with a bar of its own."""
+        """Show a part of the search with its own bar."""
         bar = self._progress.add_task(title, total=total)
         if not self.console.is_terminal:
             self.line(f"{title} ...")
@@ -61,13 +61,13 @@ class Phase:
         self._display, self._progress, self._bar = display, progress, bar
 
     def done(self, text: str | None = None) -> None:
-        """One more unit is done; say so."""
+        """Advance the bar by one unit, and print a line."""
         self._progress.advance(self._bar)  # type: ignore[arg-type]  # rich's TaskID
         if text:
             self._display.line(text)
 
     def skip(self, units: int) -> None:
-        """So many units were done in an earlier session."""
+        """Advance the bar by units that were done in an earlier session."""
         if units:
             self._progress.advance(self._bar, units)  # type: ignore[arg-type]
             self._display.line(f"{units} trials exist from an earlier session.")

@@ -1,4 +1,4 @@
-"""Keeping Optuna quiet where a search says the same in words of its own."""
+"""Suppression of Optuna's log where a search reports the same itself."""
 
 from __future__ import annotations
 

@@ -22,12 +22,12 @@ from libmtl_recon import UsageError
 
 Scalar = bool | int | float | str
 
-# Tags of the forms that a value may have, which pydantic puts into an error's place. A key of a
-# YAML file cannot be one: such a file has no control characters.
+# Tags of the forms of a value, which pydantic puts into the location of an error. They cannot be
+# keys of a YAML file, which has no control characters.
 LIST, RANGE, ONE = "\0list", "\0range", "\0one"
 
 _MOST_STEPS = 10_000  # of a range
-_LARGEST = 2**53  # of whole numbers, up to which Optuna, which keeps them as floats, has them all
+_LARGEST = 2**53  # the largest integer up to which Optuna's floats are exact
 
 
 class Strict(BaseModel):
@@ -76,7 +76,7 @@ class Range(Strict):
     @field_validator("high")
     @classmethod
     def _not_below_low(cls, value: float, info: ValidationInfo) -> float:
-        low = info.data.get("low")  # missing if it is wrong itself
+        low = info.data.get("low")  # missing if it is invalid itself
         if low is not None and value < low:
             raise UsageError(
                 "", f"must not be below low ({low})", value, "A range must not be empty."
@@ -145,18 +145,18 @@ class Range(Strict):
             middle = math.sqrt(self.low) * math.sqrt(self.high)
         else:
             middle = self.low / 2 + self.high / 2
-        # Short, for it stands on command lines.
+        # Short, since it is used on command lines.
         short = min(max(float(f"{middle:.4g}"), self.low), self.high)
         return round(middle) if self.is_int else float(short)
 
 
 @lru_cache(maxsize=64)
 def _grid(low: float, high: float, step: float) -> tuple[float, ...]:
-    # In decimals, so that 0.1 three times is 0.3.
+    # In decimals, so that 3 times 0.1 is 0.3.
     first, last, apart = (Decimal(repr(float(part))) for part in (low, high, step))
     count = int((last - first) / apart) + 1
     made = (float(first + index * apart) for index in range(count))
-    # The quotient is rounded, too: where `high` is next to nothing, the last would be beyond it.
+    # The quotient is rounded as well: for a tiny `high`, the last value could be above it.
     return tuple(value for value in made if value <= high)
 
 
@@ -179,7 +179,7 @@ def once(values: list[Any]) -> list[Any]:
     """Check that no value occurs twice; 1, 1.0 and true are the same value.
 
     Raises:
-        UsageError: One does.
+        UsageError: A value occurs twice.
     """
     seen: set[Any] = set()
     for value in values:

@@ -1,4 +1,4 @@
-"""The plans of a study in order, and as dots of a picture."""
+"""The plans of a study in order of preference, and as dots of a picture."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from libmtl_recon import ReconError
 
 
 def complete(study: Study) -> list[FrozenTrial]:
-    """The trials that were trained to their end, one for each plan.
+    """Return the trials that were trained to the end, one per plan.
 
-    A plan that a baseline trained is among them where a trial chose it.
+    A plan that a baseline trained is included if a trial chose it.
     """
     found: dict[object, FrozenTrial] = {}
     for trial in study.trials:
@@ -28,7 +28,7 @@ def complete(study: Study) -> list[FrozenTrial]:
 
 
 def best_trials(study: Study, config: Config, judge: Judge) -> list[FrozenTrial]:
-    """The trials that are trained again, in the order in which ``pick`` prefers them.
+    """Return the trials that are trained again, in the order of preference of ``pick``.
 
     Raises:
         ReconError: No trial was finished.
@@ -40,19 +40,19 @@ def best_trials(study: Study, config: Config, judge: Judge) -> list[FrozenTrial]
 
 
 def front_objectives(judge: Judge) -> list[tuple[str, str]]:
-    """The objectives of the front, with their directions."""
+    """Return the objectives of the front, with their directions."""
     return [(name, judge.direction(name)) for name in front_names(judge.names)]
 
 
 def values_of(trial: FrozenTrial, judge: Judge) -> dict[str, float]:
-    """Return the objectives of a trial, and its other values that could be one."""
+    """Return the objectives of a trial, and its other values that could be objectives."""
     kept = outcome_of(trial)
     found = {name: kept[name] for name in ("delta_m", *COSTS) if name in kept}
     return {**found, **dict(zip(judge.names, trial.values, strict=True))}
 
 
 def front_of(study: Study, judge: Judge) -> list[FrozenTrial]:
-    """The trials of the front, best first by the first objective."""
+    """Return the trials of the front, best first by the first objective."""
     wanted = front_objectives(judge)
     trials = complete(study)
     points = {
@@ -67,7 +67,7 @@ def front_of(study: Study, judge: Judge) -> list[FrozenTrial]:
 
 
 def dots(study: Study) -> list[Dot]:
-    """Δm against parameters of each plan that was trained, to its end or not."""
+    """Return the dot of each plan that was trained, to the end or not."""
     found = []
     for trial in study.board.ended:
         kept = outcome_of(trial)

@@ -1,7 +1,7 @@
-"""A run whose script is trained by several processes, started by torchrun's own agent.
+"""Runs that are trained by several processes, started by torchrun's agent.
 
-A rank is one of them. All are fresh interpreters, as torchrun makes them: what was forked from a
-process that has looked for CUDA devices cannot use them.
+A rank is one of these processes. All are new interpreters, as with torchrun: a process that was
+forked from one that has queried CUDA devices cannot use them.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from libmtl_recon_search.child import Job, measure, prepared
 from libmtl_recon_search.guard import leave
 from libmtl_recon_search.recorder import give_up
 
-_LOOK = 0.5  # seconds between a rank's looks whether the agent goes on
-# Modules are looked for where the search does, as in a run of one process, and not first in the
-# working folder, where Python itself would.
+_LOOK = 0.5  # seconds between a rank's checks that the agent is alive
+# Modules are imported from the paths of the search, as in a run of one process, and not first from
+# the working folder, as by Python's default.
 _RANK = "import sys; sys.path[:] = {path!r}; from libmtl_recon_search.ranks import main; main()"
 _PYTHON = (sys.executable,)
 
 
 def run_on_ranks(job: Job) -> None:
-    """Run it on several ranks; the target of the child process, which ends as the first that fails.
+    """Run a job on several ranks; the target of the child process.
 
-    Standard output and error of all ranks are the run's log.
+    The exit status is that of the first rank that fails. Standard output and error of all ranks go
+    to the run's log.
     """
     with prepared(job):
         code = _launch(job)
@@ -38,12 +39,12 @@ def run_on_ranks(job: Job) -> None:
 
 
 def _launch(job: Job) -> int:
-    """Start the ranks and wait for them; the exit code of the first that fails, else 0."""
+    """Start the ranks, wait, and return the exit code of the first that fails, otherwise 0."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # The agent's own words, behind which the reason that a rank gives would not be found.
+    # The agent's log would hide the reason that a rank reports.
     logging.disable(logging.CRITICAL)
     file = job.scratch / "job"
     try:
@@ -56,7 +57,7 @@ def _launch(job: Job) -> int:
         max_nodes=1,
         nproc_per_node=job.ranks,
         run_id=uuid.uuid4().hex,
-        # A free port of its own for each run, as by torchrun --standalone.
+        # A separate free port for each run, as with torchrun --standalone.
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
@@ -75,7 +76,7 @@ def _launch(job: Job) -> int:
 
 
 def main() -> None:
-    """Be one of the ranks: the arguments are the file of the job and the number of the agent."""
+    """Run one rank; the arguments are the file of the job and the process id of the agent."""
     file, agent = sys.argv[1:]
     _end_with(int(agent))
     job = pickle.loads(Path(file).read_bytes())
@@ -83,9 +84,9 @@ def main() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent ends, which cannot do that itself if it is killed."""
+    """End this process when its parent ends, even if the parent is killed."""
     if not hasattr(os, "fork"):
-        return  # Windows, where the Python of a virtual environment has another parent
+        return  # on Windows, the Python of a virtual environment has another parent
 
     def look() -> None:
         while os.getppid() == parent:

@@ -1,4 +1,4 @@
-"""The record that a run leaves: read again later, and known when it is damaged."""
+"""The record of a run: reading, and detection of damage."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from libmtl_recon_search.result import Result
 _BEGINNING = b'{"event": '  # of each line
 
 
-class Damaged(Exception):  # noqa: N818  # said with the file's name by whoever sets it aside
+class Damaged(Exception):  # noqa: N818  # reported with the file's name by the caller
     """The contents of a record are invalid; the message gives the reason."""
 
 
 def read_record(file: Path, search: str = "") -> Result | None:
-    """The result of a run that ended well.
+    """Return the result of a run that finished successfully.
 
     Args:
-        file: Its record.
-        search: What it must be a run of; nothing takes any.
+        file: The record of the run.
+        search: The digest that the run must have; empty accepts any.
 
     Returns:
-        None if there is no such run, or if it was cut off, or failed.
+        The result; None if there is no such run, or it was cut off, or failed.
 
     Raises:
-        Damaged: The record is not as the run wrote it, or is of another script.
-        OSError: It cannot be read.
+        Damaged: The record is not as the run wrote it, or belongs to another script.
+        OSError: The file cannot be read.
     """
     result, sound = _read(file)
     if not sound:
@@ -56,12 +56,12 @@ def _read(file: Path) -> tuple[Result, bool]:
             event = json.loads(line)
             _check(event, content[:position])
             result.add(event)
-        # The file may hold anything; what adding an event stumbles over is no event of ours.
+        # The file may contain anything; a line that raises these errors is not a valid event.
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             result.notes["damaged at"] = position
             return result, False
         position += len(line) + 1
-    # A last line that was cut off is what a killed run leaves; zeros are what a power cut does.
+    # A killed run leaves a truncated last line; a power failure leaves zeros.
     cut_off = _BEGINNING.startswith(rest[: len(_BEGINNING)]) and b"\0" not in rest
     result.notes["damaged at"] = position
     return result, cut_off and not (rest and "ended" in result.notes)

@@ -1,4 +1,4 @@
-"""The record of a run: one JSON object a line, written while the run goes on."""
+"""The record of a run: one JSON object per line, written during the run."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from libmtl_recon_search.cost import StepClock, peak_memory
 from libmtl_recon import Measurement, TrainerHook, known_weightings
 from libmtl_recon.output import warn
 
-CANNOT_WRITE = 74  # the exit status of a run that cannot write down what it measured (EX_IOERR)
+CANNOT_WRITE = 74  # the exit status of a run that cannot write its record (EX_IOERR)
 DIGEST = "digest"
 
 
 class Recorder(TrainerHook):
     """Record the first Trainer's calls of ``train``, one JSON object per line.
 
-    The line before the last has what the training cost, where there was one: the median seconds of
-    an optimiser's step, and the most bytes held; see :mod:`~libmtl_recon_search.cost`. On several
-    ranks, which step together and hold like parts of a batch, they are those of rank 0. The last
-    line has the digest of those before it, from which damage is known. Where a line cannot be
-    written the process ends, for a run of which nothing is known is worth nothing.
+    The line before the last has the costs of the training, if any: the median seconds of an
+    optimiser's step, and the peak memory in bytes; see :mod:`~libmtl_recon_search.cost`. On several
+    ranks, which step together and have equal parts of a batch, these are the costs of rank 0. The
+    last line has the digest of those before it, by which damage is detected. If a line cannot be
+    written, the process ends, since a run without a record is useless.
 
     Args:
-        file: The record; None on ranks for which another writes, where nothing is written.
+        file: The record; None on ranks that do not write.
     """
 
     def __init__(self, file: Path | None) -> None:
@@ -44,7 +44,7 @@ class Recorder(TrainerHook):
             give_up(error)
 
     def write(self, event: str, **values: Any) -> None:
-        """Write one line, at once."""
+        """Write one line immediately."""
         if self._stream is None:
             return
         line = json.dumps({"event": event, **values}).encode() + b"\n"
@@ -56,7 +56,7 @@ class Recorder(TrainerHook):
             give_up(error)
 
     def end(self, status: int) -> None:
-        """Write the last lines, so that they are on the disk."""
+        """Write the last lines, and flush them to the disk."""
         self._clock.stop()
         if self._trained:
             memory = peak_memory(self._trainer.model)
@@ -88,7 +88,7 @@ class Recorder(TrainerHook):
         )
 
     def training(self, trainer: Any) -> None:
-        """Start timing steps; record that a script also trains another model."""
+        """Start timing steps; record it if the script trains another model as well."""
         if not self._is_first(trainer):
             self.write("another model")
             return
@@ -113,7 +113,7 @@ class Recorder(TrainerHook):
 
 
 def give_up(error: OSError) -> NoReturn:
-    """End at once: the search cannot go on where it cannot write, and says so."""
+    """End the process immediately; the search then reports that it cannot write."""
     with contextlib.suppress(OSError):
         warn(f"libmtl-recon: error: {error}")
     os._exit(CANNOT_WRITE)

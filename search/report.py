@@ -45,7 +45,7 @@ class Spread:
     Attributes:
         mean: Its mean.
         sd: Its standard deviation; None for a single value.
-        values: One for each seed.
+        values: One value per seed.
     """
 
     mean: float
@@ -54,7 +54,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """The spread of some values."""
+        """Return the spread of some values."""
         return cls(fmean(values), stdev(values) if len(values) > 1 else None, tuple(values))
 
     def __str__(self) -> str:
@@ -63,15 +63,15 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.
+    """A row of the table.
 
     Attributes:
-        name: Of the method.
-        metrics: On the test data, means over the fresh seeds.
-        val: Δm on the data on which configurations were compared, over the fresh seeds; None for
-            what Δm is relative to.
-        test: Δm on the test data, over the fresh seeds.
-        parameters: The network's, or the networks'.
+        name: The name of the method.
+        metrics: The metrics on the test data, means over the new seeds.
+        val: Δm on the data on which configurations were compared, over the new seeds; None for the
+            single-task networks, which Δm is relative to.
+        test: Δm on the test data, over the new seeds.
+        parameters: The number of parameters of the network, or of all networks.
     """
 
     name: str
@@ -83,11 +83,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Finalist:
-    """A trial that was trained again before one was called the best.
+    """A trial that was trained again before one was picked.
 
     Attributes:
-        plan: What was trained.
-        val: Its Δm on the data on which configurations are compared, seed by seed.
+        plan: The plan.
+        val: Its Δm on the data on which configurations are compared, per seed.
     """
 
     plan: Plan
@@ -99,9 +99,9 @@ class FrontRow:
     """A trial of the Pareto front.
 
     Attributes:
-        number: Optuna's.
-        plan: What it trained, in words.
-        values: Its objectives, by name.
+        number: The trial's number in Optuna.
+        plan: The plan in words.
+        values: The objectives, by name.
     """
 
     number: int
@@ -110,30 +110,30 @@ class FrontRow:
 
     @property
     def cells(self) -> list[str]:
-        """The line of a table: trial, plan, values."""
+        """Return the row of a table: trial, plan, values."""
         return [str(self.number), self.plan, ", ".join(said(*one) for one in self.values.items())]
 
 
 @dataclass(frozen=True)
 class Report:
-    """The end of a search.
+    """The final report of a search.
 
     Attributes:
-        rows: Single-task, EW with plain sharing, the best.
+        rows: The rows of single-task networks, EW with plain sharing, and the best plan.
         best: The best plan.
-        finalists: Among which it was chosen, best first.
-        gain: Δm of the best minus that of EW on the test data, seed by seed.
+        finalists: The finalists, best first.
+        gain: Δm of the best plan minus that of EW on the test data, per seed.
         seeds: The seeds of the comparison.
         on: The data on which configurations were compared.
-        reached: What the best reached with the search's seed, and after how many epochs.
-        command: Reproduces that.
+        reached: The result of the best plan with the search's seed, and the number of epochs.
+        command: The command that reproduces this result.
         pictures: The pictures that were drawn.
-        trials: How many were made, repeats not counted.
-        failed: How many of them failed.
-        lines: The trials, repeats drawn together.
+        trials: The number of trials, without repeats.
+        failed: The number of failed trials.
+        lines: The trials, with repeats merged.
         chosen_by: The objective by which the finalists were compared.
         front: The Pareto front of the trials.
-        notes: What a reader should know of how it was measured.
+        notes: Notes on the measurements for readers.
     """
 
     rows: tuple[Row, ...]
@@ -153,7 +153,7 @@ class Report:
     notes: tuple[str, ...] = ()
 
     def print(self) -> None:
-        """Print the table and what to do next."""
+        """Print the table and the next steps."""
         console = make_console(fitting=True)
 
         def say(text: str, soft_wrap: bool | None = None) -> None:
@@ -175,7 +175,7 @@ class Report:
             say("")
         for note in self.notes:
             say(f"Note: {note}\n")
-        # What is copied from a terminal, commands and paths, has no line breaks of ours.
+        # Commands and paths, which are copied from a terminal, are not wrapped.
         say(f"{self.how}\n\n  {self.command}\n", soft_wrap=True)
         for picture in self.pictures:
             say(f"Picture: {picture}", soft_wrap=True)
@@ -189,14 +189,14 @@ class Report:
 
     @property
     def headings(self) -> list[str]:
-        """The table's columns."""
+        """Return the headings of the table's columns."""
         metrics = [f"{task} {name}" for task, own in self.rows[0].metrics.items() for name in own]
         same = [] if self.on == "test" else [f"Δm {self.on} %"]
         return ["", *metrics, *same, "Δm test %", "parameters"]
 
     @property
     def cells(self) -> list[list[str]]:
-        """The table's rows."""
+        """Return the table's rows."""
         return [
             [
                 row.name,
@@ -210,7 +210,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """Whether the best beats EW on data that the search never saw."""
+        """Return a sentence on whether the best plan beats EW on data not used by the search."""
         better = sum(1 for value in self.gain.values if value > 0)
         held = "On held-out test data" if self.on != "test" else ("On the test data, on which the ")
         held += "" if self.on != "test" else "best was also chosen,"
@@ -234,7 +234,7 @@ class Report:
 
     @property
     def trial_headings(self) -> list[str]:
-        """The columns of the table of trials."""
+        """Return the headings of the table of trials."""
         return ["trial", "plan", f"Δm {self.on} %", "ended"]
 
     @property
@@ -269,7 +269,7 @@ class Report:
 
 
 def front_rows(study: Study, judge: Judge) -> tuple[FrontRow, ...]:
-    """The Pareto front of a study's trials, best first by the first objective."""
+    """Return the Pareto front of a study's trials, best first by the first objective."""
     names = [name for name, _ in front_objectives(judge)]
     return tuple(
         FrontRow(
@@ -282,17 +282,17 @@ def front_rows(study: Study, judge: Judge) -> tuple[FrontRow, ...]:
 
 
 def single_task_row(baselines: Sequence[Baseline]) -> Row:
-    """The line to which the others are compared."""
+    """Return the row of the single-task networks, with which the others are compared."""
     metrics = _mean_metrics([baseline.test for baseline in baselines])
     return Row("single-task", metrics, None, None, baselines[0].parameters)
 
 
 def plan_row(name: str, outcomes: Sequence[Outcome]) -> Row:
-    """A plan's line.
+    """Return the row of a plan.
 
     Args:
         name: Its name in the table.
-        outcomes: Its outcomes, one for each seed.
+        outcomes: Its outcomes, one per seed.
     """
     metrics = _mean_metrics([outcome.metrics for outcome in outcomes])
     val, test = (Spread.of([getattr(o, on) for o in outcomes]) for on in ("val", "test"))
@@ -300,13 +300,13 @@ def plan_row(name: str, outcomes: Sequence[Outcome]) -> Row:
 
 
 def command_line(script: str, arguments: Sequence[str], threads: int, ranks: int = 1) -> str:
-    """The command that repeats a run, quoted for a shell.
+    """Return the command that repeats a run, quoted for a shell.
 
     Args:
-        script: A path or a built-in problem.
-        arguments: Its command line.
-        threads: PyTorch's threads in the run: their number changes how sums are rounded.
-        ranks: By how many processes it was trained, which changes that as well.
+        script: A path or the name of a built-in problem.
+        arguments: The script's command line.
+        threads: The number of PyTorch's threads in the run, which changes the rounding of sums.
+        ranks: The number of processes of the training, which changes the rounding as well.
     """
     program = ["libmtl-recon"]
     if ranks > 1:

@@ -1,4 +1,4 @@
-"""Read the measurements of a run from its record."""
+"""The measurements of a run, read from its record."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class Result:
     """The measurements of a run.
 
     Attributes:
-        higher_is_better: For each task and metric, whether more is better.
+        higher_is_better: For each task and metric, whether higher is better.
         parameters: The network's number of parameters.
         weightings: The weightings that LibMTL had.
         epochs: For ``train``, ``val`` and ``test``, the metrics after each epoch, counted over all
             calls of ``Trainer.train``.
         step_time: The median seconds of a training step; None if the run did not train or was cut
-            off, or if its record is older than this.
-        memory: The most bytes that it held: on CUDA devices, or of the process. None as above, and
-            where the system does not tell.
-        known: The script's flags, without their dashes; None if nobody asked, or if it reads its
-            command line without argparse.
-        several: Those of them that take several values.
+            off, or if its record has an older format.
+        memory: The peak memory in bytes, on CUDA devices or of the process; None as above, and if
+            the system does not report it.
+        known: The script's flags, without their dashes; None if they were not requested, or if the
+            script reads its command line without argparse.
+        several: The flags that accept several values.
         notes: Other events, e.g. ``reused``.
     """
 
@@ -45,15 +45,15 @@ class Result:
     known: tuple[str, ...] | None = None
     several: tuple[str, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
-    # In which epoch each of these was measured: the script's own number, which each call of
-    # `train` begins anew, is of no use where there are several.
+    # The epoch of each measurement. The script's own number, which starts again with each call of
+    # `train`, cannot be used if there are several calls.
     _places: dict[str, list[int]] = field(
         default_factory=lambda: {"train": [], "val": [], "test": []}
     )
     _trained: int = 0
 
     def add(self, event: dict[str, Any]) -> None:
-        """Take in one event."""
+        """Add one event."""
         if event["event"] == "built":
             self.higher_is_better = event["higher_is_better"]
             self.parameters = event["parameters"]
@@ -72,21 +72,21 @@ class Result:
         mode = event["mode"]
         self._trained += mode == "train"
         place = self._trained if self._trained else event["epoch"]
-        # What is measured between two epochs is of the former, once; what a script looks at beside
-        # that, and all that comes before its training, is its own business.
+        # The first measurement between two epochs belongs to the former; others, and all before the
+        # training, are ignored.
         if place is not None and place not in self._places[mode]:
             self._places[mode].append(place)
             self.epochs[mode].append(_with_nan(event["metrics"]))
 
     def test_after(self, epoch: int, on: str) -> Metrics:
-        """The metrics on the test data in the epoch of this measurement.
+        """Return the metrics on the test data in the epoch of a measurement.
 
         Args:
             epoch: Its place in ``epochs[on]``.
             on: The data that it is of.
 
         Raises:
-            ReconError: The test data was not looked at in that epoch.
+            ReconError: The test data was not evaluated in that epoch.
         """
         place = self._places[on][epoch]
         if place not in self._places["test"]:
@@ -99,23 +99,23 @@ class Result:
 
     @property
     def status(self) -> int | None:
-        """The exit status; None if the run was cut off."""
+        """Return the exit status; None if the run was cut off."""
         status: int | None = self.notes.get("ended", {}).get("status")
         return status
 
     @property
     def finished(self) -> bool:
-        """Whether the run ended well."""
+        """Return whether the run finished successfully."""
         return self.status == 0
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks that were trained."""
+        """Return the tasks that were trained."""
         return tuple(self.higher_is_better)
 
 
 def read_events(file: Path, start: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """The complete lines of a file from a position on, each with the position behind it."""
+    """Iterate over the complete lines of a file from a position on, each with its end position."""
     if not file.exists():
         return
     with file.open("rb") as stream:

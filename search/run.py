@@ -47,11 +47,11 @@ class Found:
     """The result of a search.
 
     Attributes:
-        report: The comparison of the best with EW.
-        study: The trials.
-        session: The runs.
-        profile: The network's conflict profile; None where none was needed.
-        url: Optuna's URL of the storage in which the study is.
+        report: The comparison of the best trial with EW.
+        study: The study with the trials.
+        session: The session with the runs.
+        profile: The network's conflict profile; None if none was needed.
+        url: The URL of the study's storage for Optuna.
     """
 
     report: Report
@@ -67,25 +67,25 @@ def run(
     asked_to_stop: Callable[[], bool] = lambda: False,
     storage: Shared | str | None = None,
 ) -> Found:
-    """Run a search, or go on with one.
+    """Run a search, or continue one.
 
-    Single-task baselines, EW and the conflict scores are made first; then an Optuna study trains
-    plans and compares them on validation data; the best few are trained again with further seeds,
-    and one of them is chosen; at the end that one is compared with EW on the test data, with
-    fresh seeds.
+    First, single-task baselines, EW and the conflict scores are computed. Then an Optuna study
+    trains plans and compares them on validation data. The best few are trained again with further
+    seeds, and one of them is chosen. Finally it is compared with EW on the test data, with new
+    seeds.
 
     Args:
-        config: What to search.
-        out: The folder in which everything is kept. If it holds an earlier session of the same
-            search, that is continued. With a database it is this worker's own, and may be None:
-            what it holds is then gone at the end.
-        asked_to_stop: Whether the search is to end; asked again and again while runs go on. This
-            is what a handler of signals can set, for an exception that it raises may come
-            anywhere.
-        storage: A database, through which workers on any machines make one search; its URL.
+        config: The configuration.
+        out: The folder of all files. If it contains an earlier session of the same search, that is
+            continued. With a database it is the folder of this worker alone, and may be None; the
+            files are then temporary.
+        asked_to_stop: A function that returns whether to end the search; called repeatedly while
+            runs are in progress. A signal handler should set it, since an exception that it raises
+            may occur anywhere.
+        storage: A database through which workers on any machines share one search, or its URL.
 
     Returns:
-        What it came to; the reports are also written to the folder.
+        The result; the reports are also written to the folder.
 
     Raises:
         ReconError: A baseline or the first trials failed, or the folder or the database cannot be
@@ -154,7 +154,7 @@ def _study(
             raise Interrupted
 
     store = backend.open_study(session.judge.directions)
-    # Several processes that choose at the same time are not to choose the same.
+    # Several processes that choose at the same time should not choose the same plan.
     worker = f" {uuid4().hex}" if store.shared else ""
     study = Study(
         store,
@@ -186,7 +186,7 @@ def _optimize(session: Session, study: Study) -> None:
 
 
 def _finalists(session: Session, study: Study) -> list[Finalist]:
-    """The best trials over several seeds, the best of them first."""
+    """Train the best trials with several seeds, and return them, best first."""
     config, judge = session.config, session.judge
     objective = config.pick.best or judge.names[0]
     trials = best_trials(study, config, judge)
@@ -205,7 +205,7 @@ def _finalists(session: Session, study: Study) -> list[Finalist]:
     costs = {plan: judge.cost(objective, fmean(own)) for plan, own in values.items()}
     order = sorted(plans, key=costs.__getitem__)
     near = near_best(order, costs.__getitem__, config.pick.within)
-    # Of those that are as good, up to `pick.within`, the one with the fewest parameters.
+    # Of those within `pick.within` of the best, the one with the fewest parameters.
     chosen = min(near, key=lambda plan: session.searched(plan).parameters)
     order.remove(chosen)
     return [Finalist(plan, Spread.of(values[plan])) for plan in (chosen, *order)]
@@ -255,7 +255,7 @@ def _draw(
     conflicts, improvement = folder / "conflicts.png", folder / "improvement.png"
     drawn = []
     if profile is not None:
-        # Dark are the layers that the best splits.
+        # The layers that the best plan splits are dark.
         severity = -0.1 if plan.S is None else plan.S
         draw_profile(profile, conflicts, severity, len(plan.layers) or None)
         drawn.append(conflicts)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from libmtl_recon_search.config_parts import Pruner, Sampler
     from libmtl_recon_search.config_space import Space
 
-# What is ours where nothing else is asked for: few trials are made before Optuna takes the values
-# so far into account, and workers are kept from trying the same.
+# Our defaults for TPE: few random trials before Optuna uses the values so far, and workers do not
+# choose the same plans.
 _TPE: Mapping[str, Any] = {"n_startup_trials": 6, "constant_liar": True}
 _REHEARSED = 3  # trials
 
@@ -41,35 +41,34 @@ _WHY = (
     "order of plans still changes; on two problems this saves a twelfth of the epochs without a "
     "measurable loss, see docs/results/pruning.md)"
 )
-_STARTUP = 8  # finished trials before the first may be ended
+_STARTUP = 8  # finished trials before the first one may be ended early
 
 
 def make_sampler(config: Config, seed: int) -> BaseSampler:
-    """The sampler of a search.
+    """Create the sampler of a search.
 
     Args:
-        config: The search.
-        seed: With which it draws. If the configuration gives its constructor a seed, it draws by
-            both.
+        config: The configuration.
+        seed: The seed. If the configuration gives the constructor a seed, both are used.
 
     Raises:
-        UsageError: There is no such sampler, or it cannot be made from its ``args``.
+        UsageError: There is no such sampler, or it cannot be created from its ``args``.
     """
     found = class_of(_SAMPLERS, config.sampler.name, config.sampler.optunahub)
-    # A grid is shuffled by the seed, and known by its places from then on.
+    # A grid is shuffled by the seed; its trials are then identified by their places.
     grid = issubclass(found, optuna.samplers.GridSampler)
     return _sampler(config.sampler, config.seed if grid else seed)
 
 
 def make_pruner(config: Config, epochs: int) -> BasePruner:
-    """The pruner of a search, which is Optuna's median pruner where none is named.
+    """Create the pruner of a search, by default Optuna's median pruner.
 
     Args:
-        config: The search.
-        epochs: How many epochs a training has.
+        config: The configuration.
+        epochs: The number of epochs of a training.
 
     Raises:
-        UsageError: There is no such pruner, or it cannot be made from its ``args``.
+        UsageError: There is no such pruner, or it cannot be created from its ``args``.
     """
     if not config.prune:
         return optuna.pruners.NopPruner()
@@ -102,15 +101,15 @@ def check_sampler(
 
     Args:
         chosen: The sampler.
-        objectives: How many there are.
-        space: From which it chooses; None if it is not known.
-        flags: The script's, of all runs; ranges of these are chosen as well.
-        draw: Chooses all values of a trial, once the script has said which there are.
-        key: Where the sampler stands.
+        objectives: The number of objectives.
+        space: The space from which it chooses; None if it is not known.
+        flags: The script's flags of all runs, of which ranges are chosen as well.
+        draw: A function that chooses all values of a trial, once the script's flags are known.
+        key: The key of the sampler in the configuration.
 
     Raises:
-        UsageError: There is no such sampler, it cannot be made from its ``args``, or it fails; if
-            several arguments are wrong, all are named. The parameter is within ``key``.
+        UsageError: There is no such sampler, it cannot be created from its ``args``, or it fails;
+            if several arguments are invalid, all are named. The parameter is within ``key``.
     """
     sampler = _sampler(chosen, 0)
     if isinstance(sampler, optuna.samplers.QMCSampler):
@@ -124,7 +123,7 @@ def check_sampler(
     with _refusing(chosen, "choose trials of this search", key):
         made: list[FrozenTrial] = []
         for place in range(max(_REHEARSED, 0 if space is None else len(space.weighting))):
-            # As in a search: each trial is chosen from those before, and told to nobody.
+            # As in a search: each trial is chosen from those before. None is stored.
             study = optuna.create_study(directions=["maximize"] * objectives, sampler=sampler)
             study.add_trials(made)
             trial = study.ask()
@@ -140,7 +139,7 @@ def check_sampler(
 
 
 def check_pruner(chosen: Pruner) -> None:
-    """Check that a pruner can be created and can judge trials.
+    """Check that a pruner can be created and can evaluate trials.
 
     Args:
         chosen: The pruner.
@@ -163,7 +162,7 @@ def _sampler(chosen: Sampler, seed: int) -> BaseSampler:
     found = class_of(_SAMPLERS, chosen.name, chosen.optunahub)
     raise_all("The sampler", faults_of_args(chosen.args, found))
     args = {**(_TPE if found is optuna.samplers.TPESampler else {}), **chosen.args}
-    # A trial names its place in a grid, whose order is by the seed: that must stay the same.
+    # A trial has its place in a grid, whose order depends on the seed; this must not change.
     if "seed" in inspect.signature(found).parameters and not is_grid(found):
         own = args.get("seed")
         args["seed"] = seed if own is None else _digest(f"{own} {seed}")
@@ -172,7 +171,7 @@ def _sampler(chosen: Sampler, seed: int) -> BaseSampler:
 
 
 def is_grid(found: type) -> bool:
-    """Return whether a sampler chooses from a list of trials of its own, and takes no others."""
+    """Return whether a sampler only chooses from its own list of trials."""
     return issubclass(found, optuna.samplers.GridSampler)
 
 
@@ -225,6 +224,6 @@ def _choose(
         suggest(trial, "s", space.s)
     for prefix, own in (("flags", flags), (weighting, space.flags.get(weighting, {}))):
         for name, among in own.items():
-            # Whether a list is searched is for the script to say.
+            # The script determines whether a list is searched.
             if isinstance(among, Range):
                 suggest(trial, f"{prefix}.{name}", among)

@@ -1,7 +1,7 @@
-"""The JSON Schema of a configuration, by which editors complete and check it.
+"""The JSON Schema of a configuration, with which editors complete and check it.
 
-``configs/schema.json`` is what :func:`json_schema` makes, and comes with the package. To write it
-anew: ``python -m libmtl_recon_search.schema > configs/schema.json``.
+``configs/schema.json`` is the result of :func:`json_schema`, and comes with the package. To write
+it again: ``python -m libmtl_recon_search.schema > configs/schema.json``.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _RANGE = {"$ref": "#/$defs/Range"}
 def json_schema() -> dict[str, Any]:
     """Return the schema, with the meaning and an example of each key.
 
-    It knows keys, kinds of values and bounds; what lies between keys (a seed that is used twice)
-    is for ``libmtl-recon search check``.
+    It contains keys, types of values and bounds; rules about several keys (such as a seed that is
+    used twice) are checked by ``libmtl-recon search check``.
     """
     made = Config.model_json_schema()
     parts: dict[str, Any] = made["$defs"]
@@ -42,7 +42,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _bound(keys: dict[str, Any], parts: dict[str, Any]) -> None:
-    """Add the rules of the project's own validators, as far as a schema can express them."""
+    """Add the rules of this project's validators that a schema can express."""
     keys["name"] |= {"minLength": 1, "maxLength": 200, "pattern": r"^[^/\\]+$"}
     keys["arguments"]["items"] |= {"minLength": 1, "pattern": "^[^-]"}
     keys["objectives"]["items"] = {"anyOf": [{"enum": list(OBJECTIVES)}, {"pattern": r".\.."}]}
@@ -64,7 +64,7 @@ def _lists(space: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _simplified(part: Any) -> Any:
-    """A part of pydantic's schema without its titles, which only repeat the keys."""
+    """Return a part of pydantic's schema without its titles, which only repeat the keys."""
     if isinstance(part, list):
         return [_simplified(one) for one in part]
     if not isinstance(part, dict):
@@ -81,7 +81,7 @@ def _simplified(part: Any) -> Any:
         if key != "title" and (key, value) not in (("default", None), ("default", ""))
     }
     if "$ref" in found and len(found) > 1:
-        # What stands beside a reference counts for nothing in this draft.
+        # Keys next to a reference are ignored in this draft.
         found["allOf"] = [{"$ref": found.pop("$ref")}]
     return found
 
@@ -111,7 +111,7 @@ def _attributes(docstring: str) -> dict[str, str]:
 
 
 def as_text() -> str:
-    """The schema as it stands in its file."""
+    """Return the schema as the text of its file."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 

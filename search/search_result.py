@@ -1,4 +1,4 @@
-"""The result of a search for Python: values, data frames and an Optuna study."""
+"""The result of a search for use in Python: values, data frames and an Optuna study."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class SearchResult:
     """The result of a search.
 
     Attributes:
-        study: The Optuna study. It is open to trials of yours: what is put into its queue is
-            trained by the next session, and other trials are left as they are.
-        best: The trial that was picked, or the baseline, where no trial was better.
-        pareto: The trials of the Pareto front; for one objective, of that and the parameters.
+        study: The Optuna study. You can add trials to it: queued trials are trained by the next
+            session, and other trials are not changed.
+        best: The trial that was picked, or the baseline if no trial was better.
+        pareto: The trials of the Pareto front; for one objective, that of it and the parameters.
         trials: All trials of the search.
-        profile: The network's conflict profile; None where nothing was scored.
-        report: The comparison of the best with EW on the test data.
-        folder: Where reports and records are; None where they were not kept.
+        profile: The network's conflict profile; None if nothing was scored.
+        report: The comparison of the best trial with EW on the test data.
+        folder: The folder of the reports and records; None if they were not kept.
     """
 
     study: optuna.Study
@@ -47,7 +47,7 @@ class SearchResult:
     folder: Path | None
 
     def trials_dataframe(self) -> pandas.DataFrame:
-        """A row for each trial: plan, state, parameters, objectives, improvement of each task.
+        """Return one row per trial: plan, state, parameters, objectives, improvement of each task.
 
         Raises:
             MissingPackageError: pandas is not installed.
@@ -69,7 +69,7 @@ class SearchResult:
         )
 
     def curves_dataframe(self) -> pandas.DataFrame:
-        """A row for each epoch of each trial: number, plan, epoch from 0, best value so far.
+        """Return one row per epoch of each trial: number, plan, epoch from 0, best value so far.
 
         Raises:
             MissingPackageError: pandas is not installed.
@@ -88,26 +88,26 @@ def optimize(
     storage: str | None = None,
     asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> SearchResult:
-    """Run a search, or go on with one, as ``libmtl-recon search`` does.
+    """Run a search, or continue one, as ``libmtl-recon search`` does.
 
     Args:
-        config: What to search: a YAML file, the name of a configuration that comes with the
-            package, its keys as a mapping (a script is then relative to the working folder), or
+        config: The configuration: a YAML file, the name of a configuration that comes with the
+            package, a mapping of its keys (a script is then relative to the working folder), or
             a :class:`Config`.
-        out: The folder in which everything is kept; by default ``runs/NAME``. With ``storage`` it
-            is this worker's own, and by default nothing is kept in files.
-        storage: The URL of a database through which workers on any machines make one search.
-        asked_to_stop: Whether to end; asked again and again.
+        out: The folder of all files; by default ``runs/NAME``. With ``storage`` it is the folder of
+            this worker alone, and by default no files are kept.
+        storage: The URL of a database through which workers on any machines share one search.
+        asked_to_stop: A function that returns whether to end the search; called repeatedly.
 
     Returns:
-        What was found.
+        The result of the search.
 
     Raises:
-        UsageError: The configuration, or something that it names, is wrong.
+        UsageError: The configuration, or something that it names, is invalid.
         ReconError: A baseline or the first trials failed, or the folder or the database cannot be
             used.
-        KeyboardInterrupt: It was asked to stop, or Ctrl-C was pressed. Nothing that was finished
-            is lost: the same call goes on.
+        KeyboardInterrupt: It was asked to stop, or Ctrl-C was pressed. Finished runs are not lost:
+            the same call continues the search.
 
     Example:
         >>> from libmtl_recon.search import optimize
@@ -140,7 +140,7 @@ def run_search(
     *,
     storage: str | None = None,
 ) -> Report:
-    """Run a search, or go on with one; see :func:`optimize`, which has more to say at its end.
+    """Run a search, or continue one, and return its report; see :func:`optimize` for all results.
 
     Returns:
         The report, which is also written to the folder.
@@ -154,20 +154,19 @@ def write_report(
     *,
     storage: str | None = None,
 ) -> list[Path]:
-    """Write the report of a search from its results so far, and train nothing.
+    """Write the report of a search from its results so far, without training.
 
     Args:
-        config: What is searched.
-        out: The search's folder; with ``storage`` any, where the report is written to. By default
-            ``runs/NAME``.
-        storage: The URL of the database in which the search is.
+        config: The configuration of the search, as for :func:`optimize`.
+        out: The search's folder; with ``storage``, any folder, to which the report is written. By
+            default ``runs/NAME``.
+        storage: The URL of the search's database.
 
     Returns:
-        The files: ``report.html``, and ``report.md`` where the search is not at its end.
+        The files: ``report.html``, and ``report.md`` if the search has not ended.
 
     Raises:
-        ReconError: There is no such search, it has not come to its first trial, or the folder
-            cannot be written to.
+        ReconError: There is no such search, it has no trial yet, or the folder cannot be written.
     """
     config = as_config(config)
     folder = Path("runs") / config.name if out is None else Path(out)

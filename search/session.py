@@ -33,21 +33,21 @@ from libmtl_recon import ConflictProfile, Layer, ReconError
 
 
 class Session:
-    """Run the jobs of a search, each once.
+    """The session of a search, which runs each of its jobs once.
 
     Args:
-        config: The search.
-        folder: Where results are kept, and found again.
-        runner: Starts the runs.
-        display: Shows progress.
+        config: The configuration.
+        folder: The folder of the results.
+        runner: The runner of the jobs.
+        display: The display of the progress.
 
     Attributes:
-        tasks: The script's.
-        epochs: How many a training has.
-        space: What may be chosen.
-        judge: What runs come to.
-        reference: EW with plain sharing, tuned if that was asked for.
-        notes: What a reader of the report should know of how it was measured.
+        tasks: The script's tasks.
+        epochs: The number of epochs of a training.
+        space: The search space.
+        judge: The evaluator of the runs.
+        reference: EW with plain sharing, tuned if requested.
+        notes: Notes on the measurements for readers of the report.
     """
 
     space: SearchSpace
@@ -65,16 +65,16 @@ class Session:
         self._on = config.objective.on
         self._baselines: dict[int, Baseline] = {}
         self._scales: dict[int, Scale] = {}
-        self._flags: dict[str, Flags] = {}  # of each task alone
+        self._flags: dict[str, Flags] = {}  # of single-task networks
         self._waits = ""
 
     def look(self) -> None:
-        """Start the script with the configuration's arguments, and train nothing.
+        """Start the script with the configuration's arguments, without training.
 
         Raises:
-            UsageError: What the configuration names does not exist; if several things are wrong,
-                all of them are named.
-            ReconError: The script does not start at all.
+            UsageError: A name in the configuration does not exist; if there are several mistakes,
+                all are named.
+            ReconError: The script does not start.
         """
         self.space = SearchSpace(self.config, self._flags_of_several())
         self.jobs = Jobs(self.config, self.folder, self.space)
@@ -93,11 +93,11 @@ class Session:
         """Score the network, and train EW and each task alone with the search's seed.
 
         Returns:
-            The network's conflict profile; None where nothing that is searched needs one.
+            The network's conflict profile; None if the search does not need one.
 
         Raises:
-            UsageError: What the configuration names does not exist.
-            ReconError: The script measures nothing by which configurations could be compared.
+            UsageError: A name in the configuration does not exist.
+            ReconError: The script has no measurements with which configurations can be compared.
         """
         self.look()
         seed = self.config.seed
@@ -128,18 +128,18 @@ class Session:
         return profile
 
     def baseline(self, seed: int) -> Baseline:
-        """The single-task networks of a seed, trained before."""
+        """Return the single-task networks of a seed, which were trained before."""
         return self._baselines[seed]
 
     def train(self, plan: Plan, report: Reached) -> Trained:
         """Train a plan with the search's seed.
 
         Args:
-            plan: What to train.
-            report: Told of each epoch; false ends the training.
+            plan: The plan to train.
+            report: A function that is called after each epoch; false ends the training.
 
         Returns:
-            What it came to.
+            The result of the training.
 
         Raises:
             Pruned: The training was ended early.
@@ -150,13 +150,13 @@ class Session:
 
         def follow(result: Result) -> bool:
             nonlocal reported
-            # A run that is made once more, since it was killed, begins at its first epoch again.
+            # A run that is repeated, since it was killed, starts at its first epoch again.
             if len(result.epochs[self._on]) <= reported:
                 return True
             curve = self.judge.curve(result, base)
             reported = len(curve)
             best = self.judge.best_so_far(curve)
-            # Ended in its last epoch, a run would save nothing and lose its result.
+            # Ending a run in its last epoch would save nothing and lose its result.
             return report(reported - 1, best, result.parameters) or reported >= self.epochs
 
         job = self.jobs.plan(plan, self.config.seed)
@@ -168,7 +168,7 @@ class Session:
                 raise Pruned({**kept, "parameters": result.parameters})
             curve = self.judge.curve(result, base)
             for epoch in range(reported, len(curve)):
-                # Of a run that is there from an earlier session nothing was reported in this one.
+                # The epochs of a run of an earlier session have not been reported in this one.
                 report(epoch, self.judge.best_so_far(curve[: epoch + 1]), result.parameters)
             return self._judged(result)
         except ReconError as error:
@@ -203,16 +203,16 @@ class Session:
     ) -> list[list[Outcome]]:
         """Train plans, and each task alone, with several seeds.
 
-        A metric that is undefined with one of these seeds is left out with that seed, which is
-        said: it must not end a search that has come so far.
+        A metric that is undefined with one of these seeds is left out for that seed, and this is
+        reported: it must not end a search at this stage.
 
         Args:
-            plans: What to train.
-            seeds: With which seeds.
-            title: What this is for, to be shown.
+            plans: The plans to train.
+            seeds: The seeds.
+            title: The title of the progress bar.
 
         Returns:
-            For each plan its outcomes, one for each seed.
+            For each plan, its outcomes, one per seed.
         """
         alone = [self._single(task, seed) for seed in seeds for task in self.tasks]
         jobs = [*alone, *(self.jobs.plan(plan, seed) for plan in plans for seed in seeds)]
@@ -222,11 +222,11 @@ class Session:
         return [[by_seed[seed][place] for seed in seeds] for place in range(len(plans))]
 
     def searched(self, plan: Plan, *, held_out: bool = True) -> Outcome:
-        """The outcome of a plan that was trained with the search's seed."""
+        """Return the outcome of a plan that was trained with the search's seed."""
         return self._outcome(plan, self.config.seed, held_out=held_out)
 
     def arguments(self, plan: Plan, seed: int) -> tuple[str, ...]:
-        """The script's command line for a plan."""
+        """Return the script's command line for a plan."""
         return self.space.line(plan, seed=seed)
 
     def settings(self) -> list[tuple[str, str]]:
@@ -247,7 +247,7 @@ class Session:
         return found
 
     def _flags_of_several(self) -> tuple[str, ...]:
-        """The script's flags that take several values, if the configuration has any list."""
+        """Return the script's flags that accept several values, if the configuration has a list."""
         every = [self.config.flags, *self.config.space.flags.values()]
         if not any(isinstance(value, list) for flags in every for value in flags.values()):
             return ()
@@ -308,7 +308,7 @@ class Session:
         first = next(iter(results.values()))
         self._leave_out_undefined(lambda: self.judge.single(first))
         if not self.judge.scale.counted(first.higher_is_better):
-            self._flags[task] = next(iter(results))  # nothing of it is compared
+            self._flags[task] = next(iter(results))  # none of its metrics is compared
             return
         base = first.epochs[self._on][self.judge.single(first)]
         gains = {
@@ -363,7 +363,7 @@ class Session:
             )
 
     def _baseline(self, seed: int) -> Baseline:
-        """The single-task networks of a seed, whose runs are there."""
+        """Return the single-task networks of a seed, whose runs exist."""
         val: dict[str, dict[str, float]] = {}
         test: dict[str, dict[str, float]] = {}
         parameters = 0
@@ -395,7 +395,7 @@ class Session:
                 )
 
     def _outcome(self, plan: Plan, seed: int, *, held_out: bool = True) -> Outcome:
-        """The outcome of a plan whose run is there."""
+        """Return the outcome of a plan whose run exists."""
         result = self.runner.run(self.jobs.plan(plan, seed))
         return self._measured(result, seed, held_out=held_out)
 
@@ -409,7 +409,7 @@ class Session:
     def _together(
         self, jobs: Sequence[Job], phase: Phase, follow: Follow = lambda _: True
     ) -> list[Result]:
-        """Run jobs, as many at a time as there are workers; the results in the jobs' order."""
+        """Run jobs, one per worker at a time, and return the results in the jobs' order."""
         left = list({job.events: job for job in jobs}.values())
         results: dict[Path, Result] = {}
         running: dict[Future[Result], Job] = {}
@@ -417,7 +417,7 @@ class Session:
             try:
                 while left or running:
                     while left and len(running) < self.config.workers:
-                        # What others are at is waited for when nothing else is left.
+                        # Jobs that other workers run are waited for last.
                         job = next((j for j in left if not self.runner.busy(j)), left[0])
                         left.remove(job)
                         running[pool.submit(self.runner.run, job, follow)] = job
@@ -432,7 +432,7 @@ class Session:
         return [results[job.events] for job in jobs]
 
     def _look(self, result: Result) -> bool:
-        # What can be wrong is seen when the first network is built, not when it is trained.
+        # Mistakes are reported when the first network is built, before training.
         raise_all("The configuration", faults_of(self.config, result))
         waits = result.notes.get("waiting")
         if waits and waits["text"] != self._waits:

@@ -15,9 +15,9 @@ from libmtl_recon_search.suggesting import label, suggest
 
 from libmtl_recon import ConflictProfile, Layer, select_layers
 
-_MOST_CORNERS = 16  # starts of the script, to see that its parser takes the values
-_MOST_LISTED = 5_000  # plans, of a space that is listed
-_ALPHA_FIRST, _S_FIRST = 0.0, -0.1  # unremarkable values, with which the first trials are made
+_MOST_CORNERS = 16  # starts of the script to check that its parser accepts the values
+_MOST_LISTED = 5_000  # the largest number of plans of a space that is listed
+_ALPHA_FIRST, _S_FIRST = 0.0, -0.1  # typical values, used in the first trials
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Network:
 
     Attributes:
         layers: Its shared layers, in network order.
-        profile: Its conflict profile; None where no scores are looked at.
+        profile: Its conflict profile; None if no scores are used.
         file: The profile's file.
     """
 
@@ -38,16 +38,16 @@ class Network:
 class SearchSpace:
     """The space of one search.
 
-    A parameter has the name of its key in the configuration: ``weighting``, ``alpha``, ``k``,
-    ``select``, ``s``; ``flags.lr`` for a flag, and ``RotoGrad.rotograd_lr`` for a flag of one
-    weighting.
+    The name of a parameter is that of its key in the configuration: ``weighting``, ``alpha``,
+    ``k``, ``select``, ``s``; ``flags.lr`` for a flag, and ``RotoGrad.rotograd_lr`` for a flag of
+    one weighting.
 
     Args:
-        config: The search.
-        several: The script's flags that take several values: a list is one value of these.
+        config: The configuration.
+        several: The script's flags that accept several values; a list is one value of these.
 
     Attributes:
-        network: Whose layers are split; set once it is known.
+        network: The network whose layers are split; set once it is known.
     """
 
     def __init__(self, config: Config, several: Collection[str] | None = ()) -> None:
@@ -62,11 +62,11 @@ class SearchSpace:
         self._chosen: dict[tuple[str, float | None, int], tuple[str, ...]] = {}
 
     def of(self, weighting: str) -> FlagSpace:
-        """The flags of one weighting alone."""
+        """Return the flags of one weighting only."""
         return self.own.get(weighting, FlagSpace({}, {}))
 
     def fixed(self, weighting: str | None = None) -> dict[str, Any]:
-        """The flags that all runs get, or all of one weighting."""
+        """Return the fixed flags of all runs, or of all runs of one weighting."""
         return {**self.flags.fixed, **(self.of(weighting).fixed if weighting else {})}
 
     def defaults(self, weighting: str | None = None) -> Flags:
@@ -79,13 +79,13 @@ class SearchSpace:
     def line(
         self, plan: Plan, *more: Mapping[str, Any], seed: int, own: bool = True
     ) -> tuple[str, ...]:
-        """The script's command line for a plan.
+        """Return the script's command line for a plan.
 
         Args:
-            plan: What is trained.
-            *more: Further flags, later ones in the place of earlier ones.
+            plan: The plan.
+            *more: Further flags; later ones replace earlier ones.
             seed: The seed.
-            own: Whether it has the flags of its weighting alone.
+            own: Whether to include the flags of its weighting.
         """
         flags = {**self.fixed(plan.weighting if own else None), **dict(plan.flags)}
         for other in more:
@@ -98,12 +98,12 @@ class SearchSpace:
         )
 
     def untuned(self, weighting: str) -> Plan:
-        """A weighting with plain sharing, and with the flags' defaults."""
+        """Return the plan of a weighting with plain sharing and the flags' defaults."""
         return Plan(weighting, flags=self.defaults(weighting))
 
     @property
     def searches_flags(self) -> bool:
-        """Whether any flag is searched."""
+        """Return whether any flag is searched."""
         return bool(self.flags.searched or any(own.searched for own in self.own.values()))
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Plan:
@@ -114,7 +114,7 @@ class SearchSpace:
         return replace(plan, layers=self._layers(plan.select, plan.S, plan.K))
 
     def draw(self, trial: optuna.trial.BaseTrial) -> Plan:
-        """Let Optuna choose the values of a plan, whose layers are not known yet."""
+        """Let Optuna choose the values of a plan whose layers are not known yet."""
         space = self._space
         weighting = trial.suggest_categorical("weighting", space.weighting)
         alpha = None
@@ -128,7 +128,7 @@ class SearchSpace:
 
         Args:
             trial: The trial.
-            weighting: The weighting whose own flags are chosen, too; None for a task alone.
+            weighting: The weighting whose own flags are chosen as well; None for a single task.
         """
         found = {
             name: suggest(trial, f"flags.{name}", among)
@@ -140,9 +140,9 @@ class SearchSpace:
         return _frozen(found)
 
     def corners(self, weighting: str) -> list[Flags]:
-        """Searched flags at each listed value and at the ends of ranges, a few at a time.
+        """Return settings of the searched flags with all listed values and the ends of ranges.
 
-        The script's parser has seen every value of a list once all of these were tried.
+        Together they contain every value of each list.
         """
         among = {**self.flags.searched, **self.of(weighting).searched}
         values = {
@@ -156,13 +156,13 @@ class SearchSpace:
         ]
 
     def settings(self, weighting: str | None, count: int) -> list[Flags]:
-        """Different values of the searched flags, to tune a baseline over: the defaults first.
+        """Return different values of the searched flags for tuning a baseline; the defaults first.
 
-        Drawn at random by the search's seed, the same for every baseline, and in every process.
+        They are drawn with the search's seed, equal for every baseline, and in every process.
 
         Args:
-            weighting: Whose own flags are tuned, too; None for a task alone.
-            count: At most how many.
+            weighting: The weighting whose own flags are tuned as well; None for a single task.
+            count: The largest number of settings.
         """
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self._config.seed))
         found = {self.defaults(weighting): None}
@@ -173,7 +173,7 @@ class SearchSpace:
         return list(found)
 
     def anchors(self) -> list[dict[str, Any]]:
-        """The first trials: each weighting with and without a split, at unremarkable values."""
+        """Return the first trials: each weighting with and without a split, at typical values."""
         space = self._space
         found: list[dict[str, Any]] = []
         for weighting in space.weighting:
@@ -197,10 +197,10 @@ class SearchSpace:
         return found
 
     def every(self) -> dict[object, dict[str, Any]] | None:
-        """All plans of the space, by their keys, as an Optuna trial's values.
+        """Return all plans of the space by key, as values of an Optuna trial.
 
         Returns:
-            None if there are too many to list.
+            The values; None if there are too many plans to list.
         """
         if self._every is None:
             self._every = self._listed()
@@ -229,7 +229,7 @@ class SearchSpace:
         if self._space.k is None:
             return [None]
         counts = self._space.ks
-        # Of an even number the larger of the two in the middle.
+        # For an even number, the larger of the two in the middle.
         return list(dict.fromkeys((counts[len(counts) // 2], counts[0])))
 
     def _split(self, trial: optuna.trial.BaseTrial, plan: Plan) -> Plan:
@@ -249,7 +249,7 @@ class SearchSpace:
         known = select, S, K
         if known not in self._chosen:
             if select == "conflict":
-                assert self.network.profile is not None  # scored, where such a choice can be made
+                assert self.network.profile is not None  # scored, if this is possible
                 assert S is not None
                 found = tuple(self.network.profile.layers(S, K))
             else:
@@ -280,7 +280,7 @@ def _searched(flags: FlagSpace) -> dict[str, Any]:
 
 
 class _AskedError(Exception):
-    """A value was asked for that is not known yet."""
+    """A value was requested that is not known yet."""
 
     def __init__(self, name: str, among: Sequence[Any] | None) -> None:
         super().__init__(name)

@@ -1,4 +1,4 @@
-"""Check that the script starts with a configuration's arguments, before anything is trained."""
+"""Check, before training, that the script starts with a configuration's arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from libmtl_recon_search.config import Config
     from libmtl_recon_search.result import Result
 
-# How the reason of a run begins whose command line was refused, by argparse or by us.
+# The beginning of the reason of a run whose command line was refused, by argparse or this project.
 _REFUSED = "failed with exit status 2"
 
 
@@ -31,39 +31,39 @@ def check_starts(
     run: Callable[[Job], Result],
     describe: Callable[[], Result],
 ) -> Result:
-    """Start the script up to its network: by EW, as it is scored, and with all that is searched.
+    """Start the script up to its network: with EW, for scoring, and with all searched values.
 
-    A run that fails for another reason than its command line is not a fault of the configuration.
+    A run that fails for another reason than its command line is not an error of the configuration.
 
     Args:
-        config: The search.
-        space: Which flags there are.
-        make: A run that ends when the network is built, of its command line, and whether the
-            network is to be scored.
-        run: Runs it.
-        describe: Asks the script which flags it has.
+        config: The configuration.
+        space: The search space with the flags.
+        make: A function that creates a run that ends when the network is built, from its command
+            line and whether the network is scored.
+        run: A function that runs it.
+        describe: A function that returns the script's flags.
 
     Returns:
-        What the script says of itself when it is started by EW.
+        The result of the script when it is started with EW.
 
     Raises:
         UsageError: A weighting, a task or a metric does not exist, K leaves no layer shared, the
-            sampler cannot choose from this space, or flags are refused; if several are wrong, all
-            of them are named.
-        ReconError: The script does not start at all.
+            sampler cannot choose from this space, or flags are refused; if there are several
+            mistakes, all are named.
+        ReconError: The script does not start.
     """
 
     def start(plan: Plan, scored: bool, own: bool = True, **more: Any) -> Result:
         return run(make(space.line(plan, more, seed=config.seed, own=own), scored))
 
-    # The flags of EW alone are tried out below, with those of the other weightings.
+    # EW's own flags are checked below, with those of the other weightings.
     try:
         plain = start(Plan("EW", flags=space.defaults()), True, own=False)
     except ReconError as error:
         if _is_refused(error):
             asked = describe()
             known = asked.known
-            # None if the script reads its command line by itself.
+            # None if the script parses its command line itself.
             unknown = [] if known is None else _unknown_flags(config, known)
             if known is not None and unknown:
                 others = _others(_without_unknown(config, known), make, run, asked)
@@ -83,7 +83,7 @@ def check_starts(
 
     def try_out(plan: Plan, scored: bool, **more: Any) -> None:
         if plan.weighting not in plain.weightings:
-            return  # named already
+            return  # already reported
         try:
             start(plan, scored, **more)
         except ReconError as error:
@@ -106,7 +106,7 @@ def check_starts(
 
 
 def _is_refused(error: ReconError) -> bool:
-    """Whether a run ended since its command line was refused; the configuration is then wrong."""
+    """Return whether a run failed because its command line was refused."""
     if not getattr(error, "reason", "").startswith(_REFUSED):
         return False
     error.exit_status = UsageError.exit_status
@@ -119,7 +119,7 @@ def _others(
     run: Callable[[Job], Result],
     asked: Result,
 ) -> Sequence[ReconError]:
-    """What else is wrong, seen without the flags that the script does not have."""
+    """Return further mistakes, found without the flags that the script does not have."""
     try:
         check_starts(config, SearchSpace(config, asked.several), make, run, lambda: asked)
     except ReconError as error:
@@ -129,7 +129,7 @@ def _others(
 
 
 def _without_unknown(config: Config, known: Collection[str]) -> Config:
-    """The configuration without the flags that the script does not have."""
+    """Return the configuration without the flags that the script does not have."""
 
     def among(flags: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in flags.items() if _is_known(name, known)}
@@ -145,12 +145,12 @@ def _without_unknown(config: Config, known: Collection[str]) -> Config:
 
 
 def _is_known(name: str, known: Collection[str]) -> bool:
-    """Whether the script's parser takes a flag; it takes beginnings of names, too."""
+    """Return whether the script's parser accepts a flag; it also accepts prefixes of names."""
     return any(one.startswith(name) for one in known)
 
 
 def _unknown_flags(config: Config, known: Collection[str]) -> list[UsageError]:
-    """The flags that the script does not have."""
+    """Return errors for the flags that the script does not have."""
     given = [
         *(("flags", name) for name in config.flags),
         *((f"space.flags.{own}", name) for own, its in config.space.flags.items() for name in its),

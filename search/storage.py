@@ -1,4 +1,4 @@
-"""Opening a search's Optuna study, an SQLite file that other programs may use, lock, or damage."""
+"""The Optuna study of a search in an SQLite file, which other programs may use, lock, or damage."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from optuna.trial import FrozenTrial
 from libmtl_recon import ReconError
 
 _SEARCH = "search"
-_WAIT = 30.0  # seconds for which another program may hold the database
-_HELD = 20.0  # the same while the study is at work; Optuna tries some things five times
+_WAIT = 30.0  # seconds for which another program may lock the database
+_HELD = 20.0  # the same during the search; Optuna retries some operations five times
 _TAKEN = (
     "The choices of the new study are trained unless they were trained before: finished runs "
     "are reused."
 )
-_TURN = 1.0  # seconds between looks while it does, in which Ctrl-C is not heard
+_TURN = 1.0  # seconds between checks meanwhile, in which Ctrl-C is not handled
 
 
 class StudyFile(StudyStore):
-    """The study of one search in one process, in a file of its folder.
+    """The study of one search in one process, in a file of the search's folder.
 
     Args:
-        file: The SQLite file. One that is damaged, or of another search, is set aside.
-        identity: A digest of the search; nothing takes any study.
-        say: Told what is not as it should be.
-        directions: Of the objectives: ``maximize`` or ``minimize``. A study with others is set
-            aside, too.
-        name: The study's.
+        file: The SQLite file. A file that is damaged, or of another search, is set aside.
+        identity: A digest of the search; empty accepts any study.
+        say: A function that is called with warnings.
+        directions: The directions of the objectives: ``maximize`` or ``minimize``. A study with
+            other directions is set aside as well.
+        name: The name of the study.
 
     Raises:
         MachineError: The file is locked, or cannot be read or written.
@@ -61,7 +61,7 @@ class StudyFile(StudyStore):
         try:
             self._open()
             why = self._of_another_search()
-        except Exception as error:  # noqa: BLE001  # Optuna stumbles over anything in it
+        except Exception as error:  # noqa: BLE001  # Optuna may raise any error for invalid content
             _refuse_what_is_not_damaged(error, file)
             why = f"is damaged ({first_line(error)})"
         if why:
@@ -77,14 +77,14 @@ class StudyFile(StudyStore):
         self.study.add_trials(keep)
 
     def lost(self, number: int) -> bool:
-        """Never: the folder is locked, so nobody else is at work here."""
+        """Return False: the folder is locked, so no other process works here."""
         return False
 
     def sweep(self) -> None:
         """Do nothing: the folder is locked, so no other process is training a trial."""
 
     def close(self) -> None:
-        """Let go of the file, which is then whole without its log."""
+        """Close the file, which is then complete without its log."""
         if hasattr(self, "_storage"):
             self._storage.remove_session()
             self._storage.engine.dispose()
@@ -100,7 +100,7 @@ class StudyFile(StudyStore):
             (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             if found != "ok":
                 raise sqlite3.DatabaseError(found)
-            # Optuna's dashboard, or a curious user, may read while the search writes.
+            # Optuna's dashboard, or a user, may read while the search writes.
             connection.execute("PRAGMA journal_mode=WAL")
         self._storage = optuna.storages.RDBStorage(
             f"sqlite:///{self._file.absolute()}",
@@ -121,7 +121,7 @@ class StudyFile(StudyStore):
         )
 
     def _begin_anew(self, why: str) -> None:
-        # SQLite would take away the new file's log where it closes the old one later.
+        # SQLite would remove the new file's log if it closed the old file later.
         self.close()
         self._ids.clear()
         gc.collect()
@@ -131,7 +131,7 @@ class StudyFile(StudyStore):
 
 
 def _wait_for(file: Path, say: Callable[[str], None]) -> None:
-    """Wait until nobody holds the database."""
+    """Wait until the database is not locked."""
     until, said = time.monotonic() + _WAIT, False
     while True:
         try:
@@ -143,7 +143,7 @@ def _wait_for(file: Path, say: Callable[[str], None]) -> None:
             busy = "locked" in str(error)
             if not busy or time.monotonic() > until:
                 _refuse_what_is_not_damaged(error, file)
-                return  # opening it says what is damaged
+                return  # opening it reports the damage
         if not said:
             say(f"{file} is locked by another program; waiting up to {_WAIT:g} seconds for it.")
             said = True
@@ -161,7 +161,7 @@ def _refuse_what_is_not_damaged(error: Exception, file: Path) -> None:
 
 
 def _has_trials(file: Path) -> bool:
-    """Return whether there is anything in a database, whose tables may be Optuna's."""
+    """Return whether a database contains trials, if its tables are those of Optuna."""
     try:
         with closing(sqlite3.connect(file, timeout=_WAIT)) as connection:
             return bool(connection.execute("SELECT count(*) FROM trials").fetchone()[0])

@@ -22,11 +22,11 @@ from libmtl_recon import ConflictProfile, ReconError
 
 @dataclass(frozen=True)
 class Stored:
-    """A search as others see it.
+    """The stored state of a search.
 
     Attributes:
-        study: Its trials.
-        profile: The network's conflict profile; None where there is none, or none yet.
+        study: The study with the trials.
+        profile: The network's conflict profile; None if there is none, or none yet.
     """
 
     study: optuna.Study
@@ -38,9 +38,9 @@ def stored(name: str, folder: Path, storage: str | None) -> Iterator[Stored]:
     """Open a search for reading.
 
     Args:
-        name: Its name.
-        folder: Where it is, if it is in a folder.
-        storage: The URL of the database in which it is, if it is in one.
+        name: The name of the search.
+        folder: The folder of the search, if it is in a folder.
+        storage: The URL of the database of the search, if it is in a database.
 
     Raises:
         ReconError: There is no such search, or it cannot be read.

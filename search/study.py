@@ -1,7 +1,7 @@
-"""The Optuna study: choosing plans, training each once, going on after an interruption.
+"""The Optuna study of a search: choosing plans, training each once, and continuing later.
 
-What is trained next is read from the study itself each time, so that several processes can be at
-work on one study: each adds its trials, looks which was first, and withdraws what is too much.
+The next plan is determined from the study each time, so that several processes can work on one
+study: each adds its trials, checks which was first, and withdraws surplus ones.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from libmtl_recon import ReconError
 
 _FAILURES = 3
-_REPEATS = 3  # in a row, after which what was never trained is looked up where that can be done
-_TURN = 0.5  # seconds between looks
+_REPEATS = 3  # in a row, after which untried plans are listed if possible
+_TURN = 0.5  # seconds between checks
 _JOINED = "joined"
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
@@ -48,17 +48,18 @@ Callback = Callable[[optuna.Study, FrozenTrial], None]
 class Study(OwnTrials):
     """A study of plans.
 
-    Trials are added and told from one thread; only the training itself runs in others. Trials that
-    another program added are left out.
+    Trials are added and ended in one thread; only the trainings run in other threads. Trials that
+    another program added are ignored.
 
     Args:
-        store: Where the trials are kept.
-        config: The search.
-        chooser: Chooses plans.
-        train: Trains a plan; called from several threads at a time.
-        say: Told what is not as it should be.
-        check: Raises if the search was asked to stop; called while nothing is trained here.
-        callbacks: Told of each trial that this process has ended.
+        store: The store of the trials.
+        config: The configuration.
+        chooser: The chooser of plans.
+        train: A function that trains a plan; called from several threads at the same time.
+        say: A function that is called with warnings.
+        check: A function that raises if the search was asked to stop; called while no training
+            runs here.
+        callbacks: Callbacks for each trial that this process has ended.
     """
 
     def __init__(
@@ -74,33 +75,34 @@ class Study(OwnTrials):
         super().__init__(store, chooser, say)
         self._config, self._train, self._check = config, train, check
         self._callbacks = callbacks
-        self._known: dict[object, Trained] = {}  # of plans that a baseline trained
-        # Of plans that this process trains, the trials that wait for their end.
+        self._known: dict[object, Trained] = {}  # results of plans that a baseline trained
+        # For plans that this process trains, the trials that wait for their end.
         self._waiting: dict[object, list[int]] = {}
-        # Trials that an earlier session was at, and trials to be made once more.
+        # Trials that an earlier session was training, and trials to be repeated.
         self._left: list[tuple[int | FrozenTrial, Plan]] = []
         self._exhausted = False
         self._until = math.inf
         self._recover()
-        # Why the first trainings failed; None once one went well.
+        # The reasons why the first trainings failed; None once one has succeeded.
         self._failures: list[str] | None = None if self.board.ended else []
 
     def know(self, plan: Plan, trained: Trained) -> None:
-        """Take a plan as trained by a baseline."""
+        """Record a plan as trained by a baseline."""
         self._known[plan.key] = trained
 
     def optimize(
         self, phase: Phase, stop: Callable[[], None], seconds: float | None = None
     ) -> None:
-        """Train plans until there are as many as the configuration asks for.
+        """Train plans up to the number in the configuration.
 
         Args:
-            phase: Told of each trial that ends.
-            stop: Ends the runs that are going on; called on Ctrl-C and when trials keep failing.
-            seconds: After which no further trial is begun.
+            phase: The progress bar, which is advanced with each trial.
+            stop: A function that ends the runs in progress; called on Ctrl-C and when trials keep
+                failing.
+            seconds: Seconds after which no further trial is started.
 
         Raises:
-            ReconError: All trials failed, or all of the first; the last one's reason.
+            ReconError: All trials failed, or all of the first; the message has the last reason.
         """
         if seconds is not None:
             self._until = time.monotonic() + seconds
@@ -116,7 +118,7 @@ class Study(OwnTrials):
                         running[pool.submit(self._trained, *chosen)] = chosen
                     if not running and not self._others_at_work():
                         break
-                    # In short turns, so that Ctrl-C is heard on every system.
+                    # With a short timeout, so that Ctrl-C is handled on every system.
                     done, _ = wait(running, timeout=_TURN, return_when=FIRST_COMPLETED)
                     for future in done:
                         self._conclude(*running.pop(future), future, phase)
@@ -125,7 +127,7 @@ class Study(OwnTrials):
                 for number, plan in running.values():
                     self._withdraw(number, plan)
                 raise
-        for trial, _ in self._left:  # there are enough without them
+        for trial, _ in self._left:  # there are enough trials without them
             if isinstance(trial, int):
                 self.store.tell(trial, TrialState.FAIL)
         board = self.board
@@ -133,8 +135,8 @@ class Study(OwnTrials):
             raise ReconError(f"All {len(board.failures)} trials failed. {board.failures[-1]}")
 
     def _next(self) -> tuple[int, Plan] | None:
-        """A trial whose plan was never trained; None if there are enough, or no others."""
-        # A repeat costs nothing and does not count; but a space that is used up must end.
+        """Return a trial with an untrained plan; None if there are enough, or no others."""
+        # A repeat costs nothing and does not count, but an exhausted space must end the search.
         repeated: list[int] = []
         try:
             for _ in range(10 * self._config.trials):
@@ -153,7 +155,7 @@ class Study(OwnTrials):
         return None
 
     def _source(self, seen: Seen, repeats: int) -> tuple[int | FrozenTrial, Plan] | None:
-        """The trial that is next, there already or not; None if there are enough, or no others."""
+        """Return the next trial, existing or new; None if there are enough, or no others."""
         while self._left:
             trial, plan = self._left.pop(0)
             if self.finished + len(self._waiting) < self._config.trials:
@@ -184,11 +186,11 @@ class Study(OwnTrials):
         return self._chooser.choose(ours, _place(ours), chosen)
 
     def _late(self, board: Board) -> bool:
-        """Return whether no further trial is to be begun; one is in any case."""
+        """Return whether no further trial is started; one is started in any case."""
         return len(board) > 0 and time.monotonic() > self._until
 
     def _to_be_made_again(self, board: Board) -> list[Entry]:
-        """Return plans that another worker was training and no longer is."""
+        """Return plans that another worker has stopped training."""
         if not self.store.shared or self._late(board):
             return []
         return board.cut_off(self._config.trials)
@@ -217,7 +219,7 @@ class Study(OwnTrials):
         )
 
     def _asked_for(self, seen: Seen) -> tuple[int, Plan] | None:
-        """A trial that somebody put into the queue, if its values are of this space."""
+        """Return a queued trial whose values are in this space."""
         for trial in seen.waiting:
             fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
             found = self._chooser.complete(fixed, seen.ours)
@@ -237,11 +239,10 @@ class Study(OwnTrials):
         """Train a plan in a new or an existing trial.
 
         Returns:
-            The trial's number, and why it is not to be trained: it repeats another, or is one too
-            many.
+            The trial's number, and why it is not trained: it repeats another, or is surplus.
         """
         if isinstance(trial, int):
-            board = self.board  # two workers that began such trials since must see each other's
+            board = self.board  # workers that have started such trials must see each other's
         known, entry = self._known.get(plan.key), board.entries.get(plan.key)
         first = entry.first if entry is not None else None
         if not isinstance(trial, int):
@@ -271,7 +272,7 @@ class Study(OwnTrials):
         return number
 
     def _looked_again(self, number: int, plan: Plan) -> str | None:
-        """See which of several processes was first to choose a plan, and which are too many."""
+        """Check which of several processes was first to choose a plan, and which are surplus."""
         if self.store.shared:
             board = self.board
             entry = board.entries.get(plan.key)
@@ -294,7 +295,7 @@ class Study(OwnTrials):
         return _JOINED
 
     def _repeat(self, number: int, plan: Plan, ending: Ending | None) -> str | None:
-        """End a running trial as the one that it repeats ended; nothing, if it repeats none."""
+        """End a running trial in the same way as the one that it repeats, if any."""
         if ending is None:
             return self._begin(number, plan)
         self._end(number, ending)
@@ -303,7 +304,7 @@ class Study(OwnTrials):
         return SAME_AS
 
     def _end(self, number: int, ending: Ending) -> None:
-        """Record how a trial ended, or what is known of one that continues."""
+        """Record the end of a trial, or the known data of one that continues."""
         for name, value in ending.attributes.items():
             self.store.note(number, name, value)
         if ending.state.is_finished():
@@ -326,9 +327,9 @@ class Study(OwnTrials):
             outcome = {OUTCOME: outcome_of(first)}
             return Ending(first.state, first.values, {**same, **outcome}, first.constraints)
         if first.state != TrialState.RUNNING:
-            # Optuna gives a pruned trial the value that it reached; it must not be told one.
+            # Optuna gives a pruned trial its last value itself; no value may be passed.
             return Ending(first.state, None, same)
-        # What another process trains ends some day; this trial does not wait for it.
+        # This trial does not wait for a training of another process.
         mine = self._plans[first.number] is not None and self.plan(first).key in self._waiting
         return Ending(TrialState.RUNNING if mine else TrialState.FAIL, None, same)
 
@@ -370,7 +371,7 @@ class Study(OwnTrials):
             self._end(other, ending)
         phase.done(f"trial {number}: {plan.title}: {said}")
         self._tell_callbacks(number)
-        if not isinstance(error, ReconError) or self.board.ended:  # here or elsewhere
+        if not isinstance(error, ReconError) or self.board.ended:  # here or in another process
             self._failures = None
         elif self._failures is not None:
             self._failures.append(getattr(error, "reason", str(error)))
@@ -379,7 +380,7 @@ class Study(OwnTrials):
                 raise ReconError(f"The first {_FAILURES} trials failed{same}. The last: {error}")
 
     def _withdraw(self, number: int, plan: Plan) -> None:
-        """Give a training up, so that others need not wait until they take this worker for dead."""
+        """Withdraw a training, so that others need not wait until this worker counts as dead."""
         if self.store.shared:
             for other in (number, *self._waiting.get(plan.key, ())):
                 self.store.tell(other, TrialState.FAIL)
@@ -406,12 +407,12 @@ class Study(OwnTrials):
         board = Board(ours, self._plans)
         for trial in ours:
             if trial.state == TrialState.RUNNING and not self.store.shared:
-                # Only we are at work here (the folder is locked): its process is gone.
+                # Only this process works here (the folder is locked): the trial's process is gone.
                 if repeats(trial):
-                    self.store.note(trial.number, SAME_AS, None)  # it may be the first now
+                    self.store.note(trial.number, SAME_AS, None)  # it may now be the first
                 self._left.append((trial.number, self.plan(trial)))
         if not board.ended:
-            # Nothing went well so far; perhaps what was in the way is gone.
+            # No training has succeeded so far; the cause may have been removed.
             self._left += [
                 (self._once_more(entry.failed, entry.plan), entry.plan)
                 for entry in board.entries.values()
@@ -419,7 +420,7 @@ class Study(OwnTrials):
             ]
 
     def _once_more(self, trial: FrozenTrial, plan: Plan) -> FrozenTrial:
-        """A trial in the place of one that failed or was cut off."""
+        """Return a trial that replaces one that failed or was cut off."""
         return create_trial(
             state=TrialState.RUNNING,
             params=trial.params,

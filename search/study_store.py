@@ -16,12 +16,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 
 def open_study(storage: RDBStorage, name: str, directions: Sequence[str]) -> optuna.Study:
-    """The study of this name, made if there is none.
+    """Open the study of a name; create it if there is none.
 
     Args:
-        storage: Where.
-        name: Its name.
-        directions: Of the objectives of a new one: ``maximize`` or ``minimize``.
+        storage: The storage.
+        name: The name of the study.
+        directions: The directions of the objectives of a new study: ``maximize`` or ``minimize``.
     """
     found = [optuna.study.StudyDirection[direction.upper()] for direction in directions]
     return optuna.create_study(
@@ -37,34 +37,34 @@ def name_objectives(study: optuna.Study, names: Sequence[str]) -> None:
 
 
 class StudyStore(ABC):
-    """The study of one search. Trials are known by their numbers.
+    """The study of one search, whose trials are identified by their numbers.
 
-    A trial is written by one transaction, with all that it needs to be gone on with.
+    A trial is written in one transaction, with all data needed to continue it.
 
     Args:
-        say: Told what is not as it should be.
+        say: A function that is called with warnings.
 
     Attributes:
-        study: Optuna's study, to be read.
-        shared: Whether other workers are at the same search.
+        study: The Optuna study, for reading.
+        shared: Whether other workers may work on the same search.
     """
 
     study: optuna.Study
     shared: bool
     _storage: RDBStorage
-    _study_id: int  # the storage's name of the study
+    _study_id: int  # the study's id in the storage
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._ended_by_others: set[int] = set()
         self._curves: dict[int, dict[str, Any]] = {}
-        self._ids: dict[int, int] = {}  # the storage's names of trials
+        self._ids: dict[int, int] = {}  # the trials' ids in the storage
 
     def add(self, trial: FrozenTrial) -> int:
-        """Add a trial; returns its number.
+        """Add a trial, and return its number.
 
         Raises:
-            ReconError: Another program has taken a name of the trial's for something else.
+            ReconError: Another program uses a parameter name of the trial with a different space.
         """
         try:
             trial_id = self._storage.create_new_trial(self._study_id, trial)
@@ -84,13 +84,13 @@ class StudyStore(ABC):
             self._storage.set_trial_intermediate_value(self._trial(number), epoch, value)
 
     def note(self, number: int, key: str, value: Any) -> None:
-        """Write an attribute of a trial that has not ended."""
+        """Set an attribute of a trial that has not ended."""
         with self._unless_ended(number):
             self._storage.set_trial_user_attr(self._trial(number), key, value)
 
     def constrain(self, number: int, violations: Mapping[str, float]) -> None:
-        """Write by how much each constraint is broken, 0 or less where it is kept."""
-        # Where Optuna keeps them is its own business: what it makes of them is written as it is.
+        """Record the violations of the constraints, 0 or less if one is satisfied."""
+        # Where Optuna keeps them is not specified, so its own result is written unchanged.
         made = create_trial(state=TrialState.RUNNING, constraints=dict(violations))
         self.keep(number, made.system_attrs)
 
@@ -101,7 +101,7 @@ class StudyStore(ABC):
                 self._storage.set_trial_system_attr(self._trial(number), key, value)
 
     def tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
-        """End a trial, with one value for each objective if it is complete."""
+        """End a trial, with one value per objective if it is complete."""
         with self._unless_ended(number):
             self._storage.set_trial_state_values(self._trial(number), state, values)
 
@@ -120,12 +120,12 @@ class StudyStore(ABC):
         """Create another study with these trials, because none can be added to this one.
 
         Raises:
-            ReconError: Others are at work in it.
+            ReconError: Other workers use it.
         """
 
     @abstractmethod
     def lost(self, number: int) -> bool:
-        """Whether another worker has ended a running trial of ours, since it heard nothing."""
+        """Return whether another worker has ended a running trial of this one as stale."""
 
     @abstractmethod
     def sweep(self) -> None:
@@ -133,7 +133,7 @@ class StudyStore(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the study."""
+        """Close the study."""
 
     @abstractmethod
     def _cannot_be_together(self, error: ValueError) -> Exception:
@@ -145,7 +145,7 @@ class StudyStore(ABC):
 
     @contextmanager
     def _unless_ended(self, number: int) -> Iterator[None]:
-        """Leave a trial as it is that another program has ended, and say so once."""
+        """Leave a trial unchanged if another program has ended it, and report this once."""
         try:
             yield
         except UpdateFinishedTrialError:
@@ -164,7 +164,7 @@ class StudyStore(ABC):
             self._storage.set_trial_param(trial_id, name, value, distribution)
         for key, attribute in chosen.system_attrs.items():
             self._storage.set_trial_system_attr(trial_id, key, attribute)
-        # Last of all: with these a trial is known as one of the search.
+        # Last, since these attributes identify a trial as one of the search.
         for key, attribute in chosen.user_attrs.items():
             self._storage.set_trial_user_attr(trial_id, key, attribute)
 

@@ -19,7 +19,7 @@ def suggest(trial: optuna.trial.BaseTrial, name: str, among: Sequence[Any] | Ran
         labels = [label(value, among) for value in among]
         return among[labels.index(trial.suggest_categorical(name, labels))]
     values, step = among.values, among.step
-    # Optuna wants a range that ends on a step, and adds steps up with rounding errors.
+    # Optuna requires a range that ends on a step, and sums steps with rounding errors.
     high = among.high if values is None else values[-1]
     value: float
     found: float

@@ -1,4 +1,4 @@
-"""The course and the end of a trial's training."""
+"""The progress and the end of a trial's training."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from libmtl_recon_search.plan import Plan
 from optuna.trial import TrialState
 
 
-class Pruned(Exception):  # noqa: N818  # no error, but how a training may end
-    """The plan's training was ended early, as worse than the others.
+class Pruned(Exception):  # noqa: N818  # not an error, but a possible end of a training
+    """A training was ended early, since it was worse than the others.
 
     Attributes:
-        outcome: What it had come to, as JSON.
+        outcome: The outcome so far, as JSON.
     """
 
     def __init__(self, outcome: Mapping[str, Any] | None = None) -> None:
@@ -28,9 +28,9 @@ class Trained:
 
     Attributes:
         values: The objectives.
-        outcome: What else is worth keeping, as JSON.
-        violations: By how much constraints are broken.
-        said: What is told the user.
+        outcome: Further results, as JSON.
+        violations: The violations of the constraints.
+        said: The message for the user.
     """
 
     values: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""Describe the trials of a search: plan, state, and why numbers are left out."""
+"""Descriptions of the trials of a search: plan, state, and reasons of failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from libmtl_recon.texts import bounded, printable
 
 _LONGEST_REASON = 160
-_SHOWN = 10  # trials in a terminal's table, beside the failed ones
+_SHOWN = 10  # trials in a terminal's table, in addition to the failed ones
 
 
 _IN_WORDS = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "ended early"}
@@ -24,12 +24,12 @@ class TrialLine:
     """A trial.
 
     Attributes:
-        number: Optuna's; None for a baseline that trials chose again.
-        plan: What it trained, in words.
-        value: Its Δm at the best epoch; None if it was not trained to its end.
+        number: The trial's number in Optuna; None for a baseline that trials chose again.
+        plan: The plan in words.
+        value: Its Δm at the best epoch; None if it was not trained to the end.
         ended: How it ended: ``finished``, ``ended early``, ``failed``, ``baseline``.
-        reason: Why it failed.
-        again: The trials that chose the same, which was not trained again.
+        reason: The reason of a failure.
+        again: The trials that chose the same plan, which was not trained again.
     """
 
     number: int | None
@@ -41,7 +41,7 @@ class TrialLine:
 
     @property
     def cells(self) -> list[str]:
-        """The line of a table: trial, plan, Δm, how it ended."""
+        """Return the row of a table: trial, plan, Δm, how it ended."""
         number = "–" if self.number is None else str(self.number)
         value = "–" if self.value is None else f"{self.value:+.2f}"
         said = [self.ended] if self.ended in ("ended early", "failed") else []
@@ -59,8 +59,8 @@ def trial_lines(
     """Describe all trials, each plan once, without repeated and interrupted ones.
 
     Args:
-        trials: A search's own.
-        plans: What a trial stands for.
+        trials: The search's own trials.
+        plans: A function that returns the plan of a trial.
     """
     again: dict[int | str, list[int]] = {}
     for trial in trials:
@@ -94,14 +94,14 @@ def best_and_failed(lines: Sequence[TrialLine]) -> list[TrialLine]:
 
 
 def short_reason(text: str) -> str:
-    """Why a run failed, without its command line and the place of its log, which reports have."""
+    """Return the reason of a failure without the command line and the path of the log."""
     text = re.sub(r"^The run `.*?` (?=was |failed |could )", "", text, flags=re.DOTALL)
     text = re.sub(r"\s+(Its|The run's) log is \S+\.$", "", text)
     return bounded(printable(" ".join(text.split())), _LONGEST_REASON)
 
 
 def in_words(numbers: Iterable[int]) -> str:
-    """Numbers with those that follow one another drawn together.
+    """Return numbers as text, with consecutive ones joined to ranges.
 
     Example:
         >>> in_words([3, 5, 6, 7, 9])

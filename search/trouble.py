@@ -1,7 +1,7 @@
-"""Handle failures of the machine: a full disk, a locked database, damaged files.
+"""Failures of the machine: a full disk, a locked database, damaged files.
 
-These are three things. Where a disk is full or a database locked nothing is damaged, and the same
-command goes on once there is room. What is damaged is set aside and made again.
+A full disk or a locked database damages nothing: the same command continues once there is room.
+Damaged files are set aside and created again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GOES_ON = "Finished runs are kept: the same command then resumes where it stoppe
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _FULL, _BUSY, _SYSTEM = "full", "busy", "system"
-# SQLite's result codes, and what it says for each, for errors that bear no code.
+# SQLite's result codes, and its message for each, for errors without a code.
 _KINDS = (
     (13, "database or disk is full", _FULL),
     (5, "database is locked", _BUSY),
@@ -35,14 +35,14 @@ _KINDS = (
 
 
 class MachineError(ReconError):
-    """The machine does not let a search go on; no fault of a run, and nothing is damaged."""
+    """The machine stops the search from continuing; no run is at fault, nothing is damaged."""
 
 
 def machine_error(error: BaseException, where: Path) -> MachineError | None:
     """Return the message for an error that the machine caused; None for other errors.
 
     Args:
-        error: What was raised, perhaps because of another error.
+        error: The exception, possibly caused by another one.
         where: The search's folder, or a file in it.
     """
     seen: BaseException | None = error
@@ -63,7 +63,7 @@ def explained(folder: Path) -> Iterator[None]:
 
     Raises:
         MachineError: A disk is full, or a file cannot be read or written, or is locked.
-        ReconError: The study's database was damaged while the search was at work.
+        ReconError: The study's database was damaged during the search.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Tuning EW, to which the best plan is compared."""
+"""Tuning of EW, with which the best plan is compared."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def best_flags(session: Session, plans: Sequence[Plan]) -> Plan:
-    """The plan with the best lead, of those whose lead is defined.
+    """Return the plan with the best lead, of those whose lead is defined.
 
     Args:
-        session: Has trained them.
-        plans: EW with several flags; the first is taken where none is better.
+        session: The session that has trained them.
+        plans: Plans of EW with different flags; the first is returned if none is better.
     """
     judge, costs = session.judge, {}
     for plan in plans:

@@ -1,6 +1,6 @@
-"""Reading YAML as people mean it: the scalars of YAML 1.2, and no key twice.
+"""A reader of YAML with the scalars of YAML 1.2, which refuses duplicate keys.
 
-PyYAML follows YAML 1.1, in which the key ``on`` is the truth value true and ``1e-3`` is a text.
+PyYAML follows YAML 1.1, in which the key ``on`` is the boolean true and ``1e-3`` is a string.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ _SCALARS = (
 )
 _REPLACED = {f"{_STR}{name}" for name in ("bool", "int", "float", "timestamp")}
 _RULES = {name: re.compile(f"^(?:{rule})$") for name, rule, _ in _SCALARS}
-# What YAML 1.2's core schema has not: a file that asks for them by a tag is told so.
+# Types that are not in YAML 1.2's core schema; a file that uses them by a tag is refused.
 _DROPPED = ("timestamp", "binary", "set", "omap", "pairs")
 
 _LONGEST = 100_000  # characters of a file
 _DEEPEST = 30  # levels of nesting
-_MOST = 20_000  # nodes, each alias counted as what it stands for
+_MOST = 20_000  # nodes, with each alias counted as its content
 _DIGITS = 100  # of a number
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with other rules for scalars, and an eye on keys, texts and sizes."""
+    """PyYAML's safe loader with other rules for scalars, and checks of keys, strings and sizes."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = 0
-        self._sizes: dict[int, int] = {}  # of the finished nodes, by their identity
+        self._sizes: dict[int, int] = {}  # of the finished nodes, by id
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """A node; one that is nested too deeply, contains itself or grows too large is refused."""
+        """Compose a node; refuse it if it is too deeply nested, contains itself or is too large."""
         alias = self.check_event(yaml.AliasEvent)
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         self._depth += 1
@@ -66,7 +66,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping, each of whose keys is there once."""
+        """Construct a mapping; refuse duplicate keys."""
         seen: set[tuple[str, str]] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
@@ -77,7 +77,7 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
     def construct_text(self, node: yaml.ScalarNode) -> str:
-        """A text that can be shown, and handed to a program."""
+        """Construct a string; refuse control characters."""
         text = str(self.construct_scalar(node))
         for character in text:
             if unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n":
@@ -85,16 +85,16 @@ class _Loader(yaml.SafeLoader):
         return text
 
     def construct_whole(self, node: yaml.ScalarNode) -> int:
-        """A whole number; a leading zero does not make it octal."""
+        """Construct an integer; a leading zero does not make it octal."""
         return int(self._literal(node, "int"))
 
     def construct_real(self, node: yaml.ScalarNode) -> float:
-        """A real number, infinity or NaN."""
+        """Construct a real number, infinity or NaN."""
         text = self._literal(node, "float" if node.value.strip("+-0123456789") else "int")
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
     def construct_truth(self, node: yaml.ScalarNode) -> bool:
-        """True or false."""
+        """Construct a boolean."""
         return self._literal(node, "bool").lower() == "true"
 
     def _literal(self, node: yaml.ScalarNode, kind: str) -> str:
@@ -143,12 +143,12 @@ _Loader.add_constructor(f"{_STR}bool", _Loader.construct_truth)
 
 
 def parse_yaml(text: str) -> Any:
-    """The value that a YAML text describes.
+    """Return the value of a YAML text.
 
     Raises:
-        yaml.YAMLError: It is no YAML, a mapping has a key twice, a text has a control character,
-            or it is larger than any configuration: more than 100,000 characters, 20,000 values, 30
-            levels, or a number of more than 100 digits.
+        yaml.YAMLError: It is not YAML, a mapping has a key twice, a string has a control character,
+            or it is too large: more than 100,000 characters, 20,000 values, 30 levels, or a number
+            of more than 100 digits.
 
     Example:
         >>> parse_yaml("{on: val, lr: 1e-3, prune: true}")

@@ -1,4 +1,4 @@
-"""Baselines for Recon's choice of layers: the paper's (section 5.3, Appendix C), and norms."""
+"""Baselines for the choice of layers: those of the paper (section 5.3, Appendix C), and norms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from libmtl_recon.conflicts.layers import Layer
 
-# The names of `select`, and what each does, for help and messages.
+# The choices of `select` with their descriptions, for help and messages.
 SELECTIONS = {
     "conflict": "the K worst (Recon)",
     "random": "K at random (RSL)",
@@ -16,7 +16,7 @@ SELECTIONS = {
     "last": "the last K (LSK)",
     "norms": "normalisation layers first, then the others, each in network order",
 }
-# Those that look at conflicts, and those that draw by a seed.
+# The choices that use conflicts, and those that draw by a seed.
 MEASURED = ("conflict", "random_params")
 SEEDED = ("random", "random_params")
 
@@ -27,10 +27,10 @@ def random_layers(layers: Sequence[Layer], K: int, seed: int) -> list[str]:
 
 
 def random_parameters(layers: Sequence[Layer], parameters: int, seed: int) -> list[str]:
-    """Return random layers with close to a given number of parameters, and not more (RSP).
+    """Return random layers with at most, and nearly, a given number of parameters (RSP).
 
-    In random order each layer is taken that still fits. The small ones fill what the large ones
-    leave, so that the number is met up to the smallest layer that was not taken.
+    In random order, each layer that still fits is added. Small layers fill the rest that large ones
+    leave, so that the difference is less than the smallest layer that was not added.
     """
     order = random.Random(seed).sample(list(layers), len(layers))
     chosen, total = [], 0
@@ -55,8 +55,8 @@ def norms_first(layers: Sequence[Layer], K: int | None = None) -> list[str]:
     """Return the first K of: normalisation layers, then all others, each in network order.
 
     Args:
-        layers: The network's, in its order; :attr:`Layer.norm` says which are norms. Without any,
-            this is :func:`first_layers`.
-        K: How many; None ranks them all.
+        layers: The layers in network order; :attr:`Layer.norm` tells which are norms. Without
+            norms, this is :func:`first_layers`.
+        K: The number of layers; None ranks all.
     """
     return [layer.name for layer in sorted(layers, key=lambda layer: not layer.norm)][:K]

@@ -24,11 +24,11 @@ def ranking_distance(one: Sequence[str], other: Sequence[str]) -> float:
 def chance_distance(layers: int) -> float:
     """Return the expected distance of Eq. 22 between a ranking and a random one.
 
-    |i - j| for two places drawn independently from ``layers`` has this mean.
+    This is the mean of |i - j| for two places drawn independently from ``layers``.
     """
     return (layers**2 - 1) / (3 * layers)
 
 
 def overlap(one: Sequence[str], other: Sequence[str], K: int) -> float:
-    """Return the share of the first K layers of one ranking among the first K of the other."""
+    """Return the fraction of one ranking's first K layers that are among the other's first K."""
     return len(set(one[:K]) & set(other[:K])) / K

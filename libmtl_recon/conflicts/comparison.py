@@ -1,4 +1,4 @@
-"""Compare the rankings of two profiles, also with rankings that need no measurement."""
+"""Compare the rankings of two profiles, and with rankings that need no measurement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.conflicts.stability import stability
 from libmtl_recon.errors import ReconError
 
-# The numbers of worst layers whose overlap is told, where there are more layers.
+# The numbers of worst layers whose overlap is reported, if there are more layers.
 TOPS = (5, 10, 15, 25, 40)
 
 
@@ -20,9 +20,9 @@ class Likeness:
     """The similarity of two rankings.
 
     Attributes:
-        distance: By Eq. 22 of the Recon paper; 0 for the same ranking.
-        overlaps: For each number K of :attr:`Comparison.tops` the share of the K worst layers
-            that both have.
+        distance: The distance of Eq. 22 of the Recon paper; 0 for the same ranking.
+        overlaps: For each number K of :attr:`Comparison.tops`, the fraction of the K worst layers
+            that both rankings share.
     """
 
     distance: float
@@ -34,13 +34,13 @@ class Comparison:
     """The comparison of two profiles A and B of the same layers at one severity.
 
     Attributes:
-        layers: How many.
-        tops: Those of :data:`TOPS` that are fewer.
-        agreements: How much the rankings of A and of B agree with themselves; see
+        layers: The number of layers.
+        tops: The numbers of :data:`TOPS` that are smaller.
+        agreements: The agreement of the rankings of A and of B with themselves; see
             :class:`~libmtl_recon.conflicts.stability.Stability`.
-        together: A and B.
-        trivial: A, and B, with norms first and then network order.
-        chance: What is to be expected of two rankings at random.
+        together: The similarity of A and B.
+        trivial: The similarity of A, and of B, with norms first and then network order.
+        chance: The expected similarity of two random rankings.
     """
 
     layers: int
@@ -55,13 +55,13 @@ def compare_profiles(one: ConflictProfile, other: ConflictProfile, S: float) -> 
     """Compare the rankings of two profiles.
 
     Args:
-        one: A.
-        other: B, of the same layers.
+        one: The profile A.
+        other: The profile B, of the same layers.
         S: The severity, a multiple of 0.005 with -1 < S ≤ 0.
 
     Raises:
         UsageError: S is not a valid severity.
-        ReconError: The profiles are of other layers; names some.
+        ReconError: The profiles have different layers; the message names some.
     """
     if set(one.layer_names) != set(other.layer_names):
         differing = sorted(set(one.layer_names) ^ set(other.layer_names))

@@ -1,4 +1,4 @@
-"""Counting cosines while a network trains."""
+"""Count cosines of task gradients while a network trains."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _MOST_BLOCKS = 20
 
 
 class ConflictCounter:
-    """Counts, for each layer and step, the cosine of each pair of task gradients.
+    """Counter of the cosines of each pair of task gradients, per layer.
 
-    It counts that of all layers together, too.
+    The cosines of the gradient of all layers together are counted as well.
 
-    Everything stays on the device until :meth:`profile` is called.
+    All counts stay on the device until :meth:`profile` is called.
 
     Args:
         layers: The L layers.
         tasks: The T tasks' names, at least two.
-        device: Where the gradients are.
+        device: The device of the gradients.
 
     Raises:
-        ReconError: There are fewer than two tasks, no layers, or more than a profile holds.
+        ReconError: There are fewer than two tasks, no layers, or more than a profile can hold.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class ConflictCounter:
         self.device = exact_device(torch.device(device))
         self._edges = torch.from_numpy(EDGES[1:-1].copy()).to(self.device)
         self._block_length = 1
-        # One more column than bins: the last counts the undefined ones; and one more row than
-        # layers: the last counts the gradient of all of them.
+        # One more column than bins: the last counts undefined cosines. One more row than layers:
+        # the last is for the gradient of all layers.
         self._blocks: list[Tensor] = []
         self._block_steps: list[int] = []
         self._broken = torch.zeros(len(layers), len(tasks), dtype=torch.bool, device=self.device)
@@ -68,14 +68,14 @@ class ConflictCounter:
         """Count one step.
 
         Args:
-            gradients: ``[P, d]``, one row for each of the step's tasks; the columns are the
-                layers' trainable parameters, flattened in order (a complex one's numbers take two
-                columns each, as in :func:`libmtl_recon.gradients.task_gradients`).
-            present: The places of these tasks among all T; None if they are all. The cosines of
-                an absent task, which has no label in the step, are undefined.
+            gradients: ``[P, d]``, one row per task of the step; the columns are the layers'
+                trainable parameters, flattened in order (each number of a complex one takes two
+                columns, as in :func:`libmtl_recon.gradients.task_gradients`).
+            present: The places of these tasks among all T; None if all are present. The cosines
+                of an absent task, which has no label in the step, are undefined.
 
         Raises:
-            UsageError: There are more or fewer rows or columns.
+            UsageError: The number of rows or columns is wrong.
         """
         self._refuse_another_shape(gradients, present)
         self.record_gramians(layer_gramians(gradients, self._widths), present)
@@ -86,24 +86,24 @@ class ConflictCounter:
         present: Sequence[int] | None = None,
         counted: Tensor | None = None,
     ) -> None:
-        """Count one step whose gradients' inner products are known.
+        """Count one step, given the inner products of its gradients.
 
         Args:
-            gramians: ``[L, P, P]``, float64: those of the layers, in their order; of a layer that
-                no task reaches zeros.
+            gramians: ``[L, P, P]``, float64: the Gramians of the layers, in order; zeros for a
+                layer that no task reaches.
             present: As for :meth:`record`.
-            counted: ``[L]``, bool: the layers of which the gradient of all layers consists; None
-                if these are all.
+            counted: ``[L]``, bool: the layers that are part of the gradient of all layers; None
+                for all.
         """
         gramians = gramians.to(self.device)
         if present is not None and len(present) < len(self.tasks):
             gramians = self._among_all(gramians, present)
-        # Kept from the first bad step only: its update spoils all the tasks in the next.
+        # Only the first bad step is recorded: its update makes all tasks bad in the next.
         broken = ~torch.isfinite(gramians.diagonal(dim1=1, dim2=2))
         self._broken = torch.where(self._broken.any(), self._broken, broken)
         parts = gramians if counted is None else gramians * counted[:, None, None]
         cosine = cosines(torch.cat([gramians, parts.sum(dim=0, keepdim=True)]))
-        # `right` puts a cosine that lies on an edge into the bin above it: bins are [low, high).
+        # With `right` a cosine on an edge is counted in the bin above it: bins are [low, high).
         bins = torch.bucketize(cosine, self._edges, right=True)
         bins = torch.where(torch.isnan(cosine), BINS, bins)
         block = self._current_block()
@@ -126,13 +126,13 @@ class ConflictCounter:
         )
 
     def profile(self, provenance: Mapping[str, Any]) -> ConflictProfile:
-        """What was counted so far.
+        """Return the profile of the steps counted so far.
 
         Args:
-            provenance: Where it comes from; must be representable in JSON.
+            provenance: The origin of the profile; it must be representable in JSON.
 
         Raises:
-            ReconError: A gradient was not finite; names the task and the layer.
+            ReconError: A gradient was not finite; the message names the task and the layer.
         """
         self.check()
         counts = np.zeros((0, len(self.layers) + 1, BINS + 1), np.int64)
@@ -149,7 +149,7 @@ class ConflictCounter:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What was counted so far: tensors and whole numbers."""
+        """Return the state of the counter, of tensors and integers."""
         return {
             "blocks": [block.to("cpu", copy=True) for block in self._blocks],
             "block_steps": list(self._block_steps),
@@ -157,14 +157,14 @@ class ConflictCounter:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` of a counter for the same layers returned."""
+        """Load a state that :meth:`state_dict` of a counter for the same layers returned."""
         self._blocks = [block.to(self.device, copy=True) for block in state["blocks"]]
         self._block_steps = list(state["block_steps"])
         self._block_length = state["block_length"]
         self.steps = sum(self._block_steps)
 
     def _among_all(self, gramians: Tensor, present: Sequence[int]) -> Tensor:
-        """Gramians ``[L, P, P]`` as ``[L, T, T]``, with zeros for tasks that are absent."""
+        """Return Gramians ``[L, P, P]`` as ``[L, T, T]``, with zeros for absent tasks."""
         places = torch.tensor(list(present), dtype=torch.int64, device=gramians.device)
         everything = gramians.new_zeros(len(gramians), len(self.tasks), len(self.tasks))
         everything[:, places[:, None], places] = gramians
@@ -180,7 +180,7 @@ class ConflictCounter:
         return self._blocks[-1]
 
     def _merge_blocks(self) -> None:
-        """Two and two, so that long runs have no more blocks than short ones, only longer."""
+        """Merge pairs of blocks, so that long runs have longer blocks, but not more of them."""
         halves = range(0, _MOST_BLOCKS, 2)
         self._blocks = [self._blocks[i] + self._blocks[i + 1] for i in halves]
         self._block_steps = [self._block_steps[i] + self._block_steps[i + 1] for i in halves]
@@ -188,14 +188,14 @@ class ConflictCounter:
 
     @property
     def finite(self) -> Tensor:
-        """Whether all gradients were finite so far: a scalar on the device, not waited for."""
+        """Return whether all gradients were finite so far, a scalar on the device."""
         return ~self._broken.any()
 
     def check(self) -> None:
-        """Stop if a gradient was not finite so far; waits for the device.
+        """Check that all gradients were finite so far; this synchronises with the device.
 
         Raises:
-            ReconError: It names the task and the layer.
+            ReconError: One was not; the message names the task and the layer.
         """
         broken = self._broken.cpu().tolist()
         for layer, row in zip(self.layers, broken, strict=True):

@@ -1,4 +1,4 @@
-"""Draw the distributions of the cosines of several profiles, as in Figures 1 and 4."""
+"""Draw the distributions of several profiles' cosines (Figures 1 and 4 of the Recon paper)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.errors import ReconError
 from libmtl_recon.pictures import check_picture, shown, write_picture
 
-# Okabe and Ito's colours, which all eyes tell apart.
+# The colours of Okabe and Ito, which are safe for colour-blind readers.
 _COLOURS = ("#222222", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _INK, _SEVERE = "#222222", "#b3360b"
-_POOLED = 4  # bins in a step of a line
-_TAIL = 0.002  # of the cosines at each side, left out of the range that is shown
+_POOLED = 4  # bins per step of a line
+_TAIL = 0.002  # the fraction of the cosines at each side that is outside the range shown
 
 
 def draw_distributions(
@@ -26,17 +26,17 @@ def draw_distributions(
 ) -> None:
     """Draw the distribution of the cosines of the whole shared gradient, one line per profile.
 
-    At the right stands the share of severe conflicts, those below S.
+    The fraction of severe conflicts, those below S, is shown at the right.
 
     Args:
-        profiles: By the titles under which they are shown; seven at most.
+        profiles: The profiles by their titles; at most seven.
         file: A .png, .svg or .pdf file.
         S: The severity.
 
     Raises:
         UsageError: The file name is not that of a picture, or S is not a valid severity.
-        ReconError: A profile has no counts of the whole gradient, there are too many to be told
-            apart, or the file cannot be written.
+        ReconError: A profile has no counts of the whole gradient, there are too many profiles to
+            distinguish, or the file cannot be written.
     """
     check_picture("file", file)
     below = check_severity("S", S)

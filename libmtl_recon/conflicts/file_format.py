@@ -1,4 +1,4 @@
-"""Read and write conflict profiles as readable JSON: one line per layer, only the filled bins."""
+"""Read and write conflict profiles as readable JSON: one line per layer, nonempty bins only."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _NAMES = [f"{edge:.3f}" for edge in EDGES[:-1]]
 _BIN_OF = {name: index for index, name in enumerate(_NAMES)}
 _UNDEFINED = "undefined"
 _COLUMNS = [*_NAMES, _UNDEFINED]
-# Of one number; and of all that are counted in a layer, so that no sum of them overflows.
+# The largest count, and the largest sum of counts of a layer, so that no sum overflows.
 _LARGEST = 2**53
 _MOST_COUNTS = 2**62
-# Layers times blocks: 1.7 GB of counts.
+# The largest number of layers times blocks: 1.7 GB of counts.
 MOST_CELLS = 2**19
 
 
@@ -63,7 +63,7 @@ def decode(text: str) -> Contents:
     """Read a text written by :func:`encode`.
 
     Raises:
-        ValueError: It is not a profile, or damaged; the message gives the reason.
+        ValueError: It is not a profile, or is damaged; the message gives the reason.
     """
     data = parse(text)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
@@ -101,16 +101,16 @@ def decode(text: str) -> Contents:
         raise ValueError("it has more steps and pairs of tasks than is possible")
     for array in (counts, undefined, steps, whole):
         if array is not None:
-            array.setflags(write=False)  # so that a profile takes it as it is
+            array.setflags(write=False)  # so that a profile does not copy it
     provenance = _get(data, "provenance", dict)
     return Contents(architecture, tasks, counts, undefined, steps, provenance, whole)
 
 
 def check_size(layers: int, blocks: int) -> None:
-    """Refuse a profile whose counts would not fit into the memory of most machines.
+    """Check that the counts of a profile fit into the memory of most machines.
 
     Raises:
-        ValueError: They would not.
+        ValueError: They do not.
     """
     if layers * blocks > MOST_CELLS:
         raise ValueError(
@@ -162,7 +162,7 @@ def _rows(start: str, rows: list[str], end: str) -> str:
 
 def _shown(value: object) -> str:
     text = json.dumps(value, indent=2, ensure_ascii=False).replace("\n", "\n  ")
-    # Lone surrogates, as in names of files that are no UTF-8, are no text but have a JSON escape.
+    # Lone surrogates, as in file names that are not UTF-8, have a JSON escape but no encoding.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -185,7 +185,7 @@ def _of_type(value: Any, kind: type, what: str) -> Any:
 
 
 def _known(numbers: Mapping[str, int], name: str) -> int:
-    name = layer_name(name)  # it was empty for the root
+    name = layer_name(name)  # the root used to have an empty name
     if name not in numbers:
         raise ValueError(
             f"{name[:100]!r} is neither a layer of its architecture nor an edge of a bin"

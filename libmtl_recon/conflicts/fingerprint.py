@@ -1,4 +1,4 @@
-"""Identify architectures by a strict and a loose fingerprint, and describe how two differ."""
+"""Strict and loose fingerprints of architectures, and descriptions of their differences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from libmtl_recon.conflicts.layers import Layer
 
-_NAMED = 3  # layers of each kind of difference; the others are counted
+_NAMED = 3  # the number of layers named per kind of difference; the others are counted
 
 
 def fingerprint(layers: Sequence[Layer]) -> str:
@@ -19,15 +19,15 @@ def fingerprint(layers: Sequence[Layer]) -> str:
 def loose_fingerprint(layers: Sequence[Layer]) -> str:
     """Return a hash that is equal if all layers have the same names and types.
 
-    A ResNet18 for images of one channel has that of one for three.
+    A ResNet18 for images of one channel has the same hash as one for three channels.
     """
     return _digest([[layer.name, layer.type] for layer in layers])
 
 
 def differences(theirs: Sequence[Layer], ours: Sequence[Layer]) -> str:
-    """Describe in which layers another network differs from this one; empty if in none.
+    """Describe the layers in which another network differs from this one; empty if in none.
 
-    Shapes are spoken of only where names and types are the same.
+    Shapes are only compared if names and types are the same.
     """
     other, own = {a.name: a for a in theirs}, {a.name: a for a in ours}
     both = [(other[name], layer) for name, layer in own.items() if name in other]

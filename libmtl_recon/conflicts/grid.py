@@ -1,4 +1,4 @@
-"""The grid of 400 bins of 1/200, from -1 to 1, in which cosines are counted."""
+"""The grid of 400 bins of width 1/200, from -1 to 1, in which cosines are counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PER_UNIT = 200
 BINS = 2 * PER_UNIT
 
 # Each edge is the double nearest to its decimal, so that a severity such as -0.1, read from a
-# command line, is the very same number.
+# command line, is exactly equal to an edge.
 EDGES: NDArray[np.float64] = np.array([(b - PER_UNIT) / PER_UNIT for b in range(BINS + 1)])
 
 
@@ -21,11 +21,11 @@ def check_severity(parameter: str, severity: float) -> int:
     """Return the number of bins below a severity S.
 
     Args:
-        parameter: The name under which the caller gave S, for the message.
+        parameter: The name of the caller's argument, for the message.
         severity: S of Definition 3.
 
     Raises:
-        UsageError: S is not in (-1, 0], or no multiple of 0.005.
+        UsageError: S is not in (-1, 0], or not a multiple of 0.005.
     """
     rule = "must be a multiple of 0.005, above -1 and up to 0"
     if not -1.0 < severity <= 0.0:

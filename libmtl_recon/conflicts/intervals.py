@@ -1,4 +1,4 @@
-"""Compute the shares of cosines in intervals, as in Tables 6 and 8 to 10 of the Recon paper."""
+"""The fractions of cosines in intervals, as in Tables 6 and 8 to 10 of the Recon paper."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from libmtl_recon.conflicts.grid import BINS, check_severity
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.errors import ReconError, UsageError
 
-# Those of Table 6.
+# The edges of Table 6.
 EDGES = (0.0, -0.01, -0.02, -0.03)
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """The shares of the cosines of N profiles in intervals.
+    """The fractions of the cosines of N profiles in intervals.
 
     Attributes:
         titles: The I intervals, from 1 down to -1, as the paper writes them.
-        shares: ``[I, N]``, percentages of the steps and pairs whose cosine is defined; NaN where
-            there is none.
+        shares: ``[I, N]``, percentages of the steps and pairs whose cosine is defined; NaN if there
+            is none.
         undefined: ``[N]``, the percentage of all steps and pairs in which a gradient was zero.
-        reduction: ``[N]``: by how many percent the share below the second edge is smaller than in
-            the first profile; NaN where that has none there.
+        reduction: ``[N]``, the percentage by which the fraction below the second edge is smaller
+            than in the first profile; NaN if that has none there.
     """
 
     titles: tuple[str, ...]
@@ -44,12 +44,13 @@ def intervals(
     """Return the distributions of the cosines of several profiles.
 
     Args:
-        profiles: The first is what the others are compared with.
-        edges: From 0 down, at least two, multiples of 0.005 above -1.
-        layers: Count these layers, each for itself; None counts the whole shared gradient.
+        profiles: The profiles; the others are compared with the first.
+        edges: At least two edges, descending from 0, multiples of 0.005 above -1.
+        layers: Count the cosines of each of these layers; None counts those of the whole shared
+            gradient.
 
     Raises:
-        UsageError: The edges break their rule, or a profile has no such layer.
+        UsageError: The edges are invalid, or a profile has no such layer.
         ReconError: A profile has no counts of the whole gradient.
     """
     below = [check_severity("edges", edge) for edge in edges]

@@ -1,4 +1,4 @@
-"""The layers of a network: modules that hold parameters of their own, named by their paths."""
+"""The layers of a network: modules with their own parameters, named by their paths."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 # `LayerNorm2d`, `LlamaRMSNorm` and `BatchNormalization`, but not `NormalHead` or `NormedLinear`,
 # and no layer whose weights are normalised.
 _NORM = re.compile(r"(?i:(?<!weight)(?<!spectral)norm(?:ali[sz]ation)?)(?![a-z])")
-# Classes of torch.nn that say nothing of what a class made from them computes.
+# General classes of torch.nn, from which a class may be derived whatever it computes.
 _GENERAL = ("Module", "Sequential", "ModuleList", "ModuleDict")
 
 
@@ -36,14 +36,14 @@ class Layer:
     """A module's own parameters: weight and bias together, batch norm apart from convolution.
 
     Attributes:
-        name: The module's path, e.g. ``layer1.0.bn1``; ``(root)`` for the network itself, also
-            where its path, which is empty, is given.
+        name: The module's path, e.g. ``layer1.0.bn1``; ``(root)`` for the network itself, whose
+            path is empty.
         type: The module's class name.
-        shapes: The shapes of its own trainable parameters, in order; that of a complex one with a
-            last axis of 2, for the real and the imaginary part.
-        norm: Whether it normalises, as batch, layer and group norms do. None, where nobody has
-            looked at the module: then its class name decides, see :func:`named_norm`. Two layers
-            are the same whatever this says.
+        shapes: The shapes of its own trainable parameters, in order; the shape of a complex one has
+            a last axis of 2, for the real and the imaginary part.
+        norm: Whether it is a normalisation layer, such as a batch, layer or group norm. If None is
+            given, it is determined from the class name, see :func:`named_norm`. It is ignored when
+            layers are compared.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Layer:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the layer has."""
+        """The number of the layer's parameters."""
         return sum(prod(shape) for shape in self.shapes)
 
     @property
@@ -70,8 +70,8 @@ class Layer:
 def named_norm(type: str) -> bool:
     """Return whether a class is a normalisation layer by its name.
 
-    It is where the name has ``Norm`` or ``Normalization`` in it, in whatever case, as in
-    ``BatchNorm2d`` or ``LlamaRMSNorm``; ``Normal…``, ``Normed…`` and norms of weights are none.
+    It is if the name contains ``Norm`` or ``Normalization``, in upper or lower case, as in
+    ``BatchNorm2d`` or ``LlamaRMSNorm``; ``Normal…``, ``Normed…`` and norms of weights are not.
     """
     return _NORM.search(type) is not None
 
@@ -86,7 +86,7 @@ def layers_of(
 
     Args:
         module: The network.
-        shared: Leave only the layers whose parameters are all among these.
+        shared: Return only layers whose parameters are all among these.
 
     Example:
         >>> from torch import nn
@@ -97,12 +97,12 @@ def layers_of(
 
 
 def layer_of(name: str, owner: nn.Module, parameters: Sequence[nn.Parameter]) -> Layer:
-    """The layer of a module.
+    """Return the layer of a module.
 
     Args:
-        name: The layer's.
+        name: The layer's name.
         owner: The module.
-        parameters: Those of its own that count.
+        parameters: The module's own parameters that count.
     """
     shapes = tuple((*p.shape, 2) if p.is_complex() else tuple(p.shape) for p in parameters)
     plain = _plain_class(owner)
@@ -137,7 +137,7 @@ def owned_parameters(
 
 
 def _plain_class(module: nn.Module) -> type[nn.Module]:
-    # A split module's class is derived from the one that it had.
+    # A split module's class is derived from the original one.
     plain: type[nn.Module] = getattr(type(module), "_plain_class", type(module))
     return plain
 

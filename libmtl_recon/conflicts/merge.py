@@ -1,4 +1,4 @@
-"""Add profiles of several seeds, weightings or data sets of one architecture."""
+"""Add profiles of several seeds, weightings or data sets for one architecture."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from libmtl_recon.errors import ReconError
 
 
 def add_profiles(profiles: Sequence[ConflictProfile]) -> ConflictProfile:
-    """Return one profile with the steps of all, whose scores are the sums of theirs.
+    """Return one profile with the steps of all profiles, whose scores are the sums of theirs.
 
     Args:
-        profiles: At least one. Their layers have the same names and types; the shapes are those
-            of the first (a ResNet18 for one channel and one for three fit).
+        profiles: At least one. Their layers have the same names and types; the result has the
+            shapes of the first (profiles of a ResNet18 for one channel and one for three fit).
 
     Raises:
-        ReconError: They are of different architectures or numbers of tasks, or two have the steps
-            of one scoring run.
+        ReconError: They have different architectures or numbers of tasks, or two contain the steps
+            of the same scoring run.
     """
     first = profiles[0]
     if len({profile.id for profile in profiles}) < len(profiles):
@@ -61,7 +61,7 @@ def add_profiles(profiles: Sequence[ConflictProfile]) -> ConflictProfile:
 
 
 def _refuse_same_run(profiles: Sequence[ConflictProfile]) -> None:
-    """Refuse different profiles that contain the steps of the same run."""
+    """Check that different profiles do not contain the steps of the same run."""
     holder: dict[str, ConflictProfile] = {}
     for profile in profiles:
         for run in runs_of(profile.provenance):

@@ -13,15 +13,15 @@ from libmtl_recon.conflicts.grid import BINS, EDGES, PER_UNIT, check_severity
 from libmtl_recon.conflicts.profile import ConflictProfile, check_count
 from libmtl_recon.pictures import check_picture, new_figure, shown, write_picture
 
-# Bins of the profile in one column of the picture: single bins are too thin to see, and hold too
-# few cosines in a run of some hundred steps.
+# The number of bins per column of the picture: single bins are too thin to see, and contain too few
+# cosines in a run of some hundred steps.
 _POOLED = 5
 # Inches.
-_ROW, _LOW_ROW = 0.19, 0.13  # of few layers, and of many; a label needs the lower one
+_ROW, _LOW_ROW = 0.19, 0.13  # for few layers, and for many; a label needs the latter
 _LOWEST, _HIGHEST = 8 * _ROW, 24.0  # all rows together
-_ABOVE = 0.36  # the bar of colours above the rows, over what is said of S
+_ABOVE = 0.36  # the colour bar above the rows, over the label of S
 _AXES_WIDTH = 7.4
-_MOST_ROWS = 2000  # more would be thinner than a point of the picture
+_MOST_ROWS = 2000  # more rows would be thinner than a point of the picture
 _LONGEST_NAME = 48  # characters
 _INK, _FAINT, _SEVERE, _MILD = "#222222", "#8a8a8a", "#b3360b", "#d8c3b4"
 
@@ -31,21 +31,22 @@ def draw_profile(
 ) -> None:
     """Draw the distribution of the cosines of two tasks' gradients, layer by layer.
 
-    Each row is a layer, in network order; the colour is the share of its cosines (all steps and
+    Each row is a layer, in network order. The colour is the fraction of its cosines (all steps and
     pairs of tasks in which it is defined) in a column of width 0.025, on a square-root scale, so
-    that rare ones show. A line marks S, and the bars at the right are the shares below it; dark
-    ones, with dark names, are the K worst. Of more layers than have room for their names, the
-    worst are named, and others between them; of more than 2,000, the 2,000 worst are drawn.
+    that small fractions are visible. A line marks S, and the bars at the right are the fractions
+    below S; dark bars, with dark names, are the K worst layers. If there is not enough room for all
+    names, the worst layers are named, and others between them. Of more than 2,000 layers, the 2,000
+    worst are drawn.
 
     Args:
-        profile: What to draw.
+        profile: The profile to draw.
         file: A .png, .svg or .pdf file.
         S: The severity, a multiple of 0.005 with -1 < S ≤ 0.
-        K: How many layers to mark as the worst; None marks those above half of the worst score.
+        K: The number of worst layers to mark; None marks those above half of the worst score.
 
     Raises:
         UsageError: The file name is not that of a picture, S is not a valid severity, or there are
-            not K layers.
+            fewer than K layers.
         ReconError: The file cannot be written.
     """
     check_picture("file", file)
@@ -59,7 +60,7 @@ def _draw(profile: ConflictProfile, S: float, K: int | None) -> Any:
     places = sorted(order[:_MOST_ROWS])
     scores = _percent(np.array(list(profile.scores(S).values())), profile)[places]
     layers = len(places)
-    # From here on a layer is known by its row.
+    # From here on, layers are identified by their rows.
     rows = {place: row for row, place in enumerate(places)}
     order = [rows[place] for place in order[:_MOST_ROWS]]
     row = min(_ROW if layers <= 60 else _LOW_ROW, _HIGHEST / layers)
@@ -96,12 +97,12 @@ def _order(profile: ConflictProfile, S: float) -> list[int]:
 
 
 def _above_half(scores: NDArray[np.float64]) -> int:
-    """Return how many layers have more than half of the worst score."""
+    """Return the number of layers with more than half of the worst score."""
     return int((scores > scores.max(initial=0.0) / 2).sum())
 
 
 def _with_room(order: Sequence[int], apart: int) -> list[int]:
-    """Return the rows that get a label, at a minimum distance, the first of an order first."""
+    """Return the rows that get a label, with a minimum distance, chosen in the given order."""
     taken = np.zeros(len(order) + 2 * apart, bool)
     found = []
     for place in order:
@@ -120,7 +121,7 @@ def _draw_cosines(
     from matplotlib.ticker import MaxNLocator
 
     norm = PowerNorm(0.5, vmin=0.0, vmax=max(float(shares.max(initial=0.0)), 1.0))
-    # Orange and blue are told apart by all eyes; the paler, the rarer, down to white for never.
+    # Orange and blue are safe for colour-blind readers; paler is rarer, and white is zero.
     shades = np.linspace(0.12, 1.0, 256)
     tones = {name: ListedColormap(colormaps[name](shades)) for name in ("Oranges", "Blues")}
     severe = edges[:-1] < S - 1e-9
@@ -151,7 +152,7 @@ def _draw_cosines(
         fontsize=9,
     )
     axes.set_xlabel("cosine of two tasks' gradients", fontsize=9, color=_INK)
-    axes.set_title(" ", fontsize=1, pad=72 * (_ABOVE + 0.32))  # room for the bar of colours
+    axes.set_title(" ", fontsize=1, pad=72 * (_ABOVE + 0.32))  # room for the colour bar
     inch = 1.0 / height  # as a fraction of the axes
     for name, bottom in (("Oranges", _ABOVE + 0.07), ("Blues", _ABOVE)):
         scale = axes.inset_axes((0.64, 1.0 + bottom * inch, 0.36, 0.07 * inch))

@@ -1,4 +1,4 @@
-"""Counting conflicts in any training loop."""
+"""Count conflicts between task gradients in any training loop."""
 
 from __future__ import annotations
 
@@ -24,33 +24,34 @@ from libmtl_recon.conflicts.schedule import FEWEST_STEPS, StabilityCheck, UntilS
 from libmtl_recon.errors import ReconError
 from libmtl_recon.gradients.summed import SummedLosses
 
-# How often a device other than the CPU is waited for, to see that all losses were finite.
+# The number of steps between two checks, on other devices than the CPU, that losses were finite.
 _CHECK_EVERY = 50
 
 
 class ConflictProbe:
-    """Counts how often the gradients of tasks point apart, layer by layer, in any training loop.
+    """Counter of the conflicts between task gradients, layer by layer, for any training loop.
 
-    :meth:`backward` takes the place of ``sum(losses).backward()``. Each call is one step: of each
-    layer that at least two tasks reach, and of all these layers together, it counts the cosine of
-    each pair of task gradients.
+    :meth:`backward` replaces ``sum(losses).backward()``. Each call is one step. For each layer that
+    at least two tasks reach, and for all these layers together, it counts the cosine of each pair
+    of task gradients.
 
-    Layers are those of ``network``, by its modules' names, as
-    :func:`~libmtl_recon.split_layers` knows them. A layer counts if two tasks have had a gradient
-    in it, in the same step or in different ones, and if none of its parameters belongs to one task
-    alone; so heads inside the network need no naming. In the steps in which a layer is frozen, not
-    reached by a task, or the task is absent, its cosines are counted as undefined.
+    Layers are the modules of ``network`` with parameters, by name, as in
+    :func:`~libmtl_recon.split_layers`. A layer is counted if at least two tasks have had a gradient
+    in it, in the same step or in different steps, and if none of its parameters belongs to one task
+    alone; therefore heads inside the network need not be named. In steps in which a layer is
+    frozen, a task does not reach it, or a task is absent, its cosines are counted as undefined.
 
     Args:
-        network: Any module: the network, or the part of it whose layers may be split. Not changed.
+        network: Any module: the network, or the part of it whose layers may be split. It is not
+            changed.
         tasks: The T tasks' names, at least two.
-        shared: The parameters of the network that the tasks share, whole layers; None: they are
-            found in the graph of the losses.
+        shared: The parameters of the network that the tasks share, all parameters of each layer;
+            None: they are found in the graph of the losses.
 
     Raises:
-        UsageError: ``network`` is no network, or wrapped for distributed training; ``tasks`` are
-            not at least two different names; or ``shared`` are no parameters of the network, or
-            only a part of a layer's.
+        UsageError: ``network`` is not a module, or is wrapped for distributed training; ``tasks``
+            are not at least two different names; or ``shared`` are not parameters of the network,
+            or only some of a layer.
 
     Example:
         >>> import torch
@@ -77,13 +78,13 @@ class ConflictProbe:
         self._counter: ConflictCounter | None = None
         self._run = uuid.uuid4().hex[:16]
         self._finite: Tensor | None = None
-        # Graphs in which nothing is saved by products: it is not looked for again.
+        # Graphs for which products save nothing; they are not considered again.
         self._by_rows: set[tuple[int, ...]] = set()
         self._passed_over = torch.zeros((), dtype=torch.int64)
 
     @property
     def steps(self) -> int:
-        """How many steps were counted: calls of :meth:`backward`."""
+        """The number of steps counted, which are calls of :meth:`backward`."""
         return 0 if self._counter is None else self._counter.steps
 
     def backward(
@@ -92,32 +93,33 @@ class ConflictProbe:
         *,
         retain_graph: bool = False,
     ) -> None:
-        """Count one step, and add to ``.grad`` what ``sum(losses).backward()`` adds.
+        """Count one step, and add the gradients of ``sum(losses).backward()`` to ``.grad``.
 
-        It makes one backward pass per loss in the place of the one of their sum. The gradient of a
-        parameter that one task reaches is the same to the last bit; of others it is the same up to
+        One backward pass per loss replaces the pass of their sum. The gradient of a parameter that
+        one task reaches is bitwise equal to that of the sum; other gradients are equal up to
         rounding, since the tasks' gradients are summed at the parameter and not on the way to it.
-        Where it is cheaper, the passes need not make the gradients of all weights, and an ordinary
-        pass of the sum follows; it also follows where a module or a parameter has a backward hook,
-        or the graph has a custom ``autograd.Function``. Then all gradients are the same to the
-        last bit. Hooks of where gradients arrive (``register_post_accumulate_grad_hook``) see the
-        sum, once; others see each pass.
+        Where it is cheaper, the passes do not compute the gradients of all weights, and an ordinary
+        pass of the sum follows. That pass also follows if a module or a parameter has a backward
+        hook, or the graph has a custom ``autograd.Function``. All gradients are then bitwise equal
+        to those of the sum. Hooks on accumulation (``register_post_accumulate_grad_hook``) are
+        called once, with the sum; other hooks are called in each pass.
 
-        A common factor of all losses, such as that of a ``GradScaler``, does not change cosines.
-        A step whose gradients overflow, as the first ones of a scaler do, is counted as undefined.
+        A common factor of all losses, such as the scale of a ``GradScaler``, does not change the
+        cosines. A step whose gradients overflow, such as the first steps of a scaler, is counted as
+        undefined.
 
         Args:
             losses: One scalar per task, with its graph: a dict by task, or a list in the order of
-                the tasks. A task that the dict does not have, or whose loss is None, is absent in
-                this step.
+                the tasks. A task that is not in the dict, or whose loss is None, is absent in this
+                step.
             retain_graph: Keep the graph, as for :meth:`torch.Tensor.backward`.
 
         Raises:
-            UsageError: A task is unknown, there is no loss at all or another number than tasks, or
-                a loss is no real scalar or has no graph. Nothing was done then.
-            ReconError: A loss was not finite (on the CPU, before anything is done; elsewhere in
-                one of the last 50 steps), no loss reaches the network, the network has other
-                layers than before, or there is a reentrant checkpoint.
+            UsageError: A task is unknown, there is no loss, the list has another length, or a loss
+                is not a real scalar or has no graph. The step has then no effect.
+            ReconError: A loss was not finite (on the CPU, checked before the step has an effect; on
+                other devices, in one of the last 50 steps), no loss reaches the network, the
+                network has other layers than before, or there is a reentrant checkpoint.
         """
         given = losses_in_order(losses, self.tasks)
         present = [place for place, loss in enumerate(given) if loss is not None]
@@ -141,17 +143,17 @@ class ConflictProbe:
             self._check()
 
     def profile(self, provenance: Mapping[str, Any] | None = None) -> ConflictProfile:
-        """What was counted so far, of the layers that at least two tasks have reached.
+        """Return the profile of the steps so far, for the layers that at least two tasks reached.
 
         Args:
-            provenance: What is known of where it comes from, such as ``{"dataset": "MNIST",
-                "seed": 0}``; must be representable in JSON. Date, device, versions, the network's
-                class and the probe's own mark (``run``) are added.
+            provenance: The origin of the profile, such as ``{"dataset": "MNIST", "seed": 0}``; it
+                must be representable in JSON. Date, device, versions, the network's class and the
+                probe's own identifier (``run``) are added.
 
         Raises:
-            ReconError: Nothing was counted, no layer was reached by two tasks, or losses or
+            ReconError: No step was counted, no layer was reached by two tasks, or losses or
                 gradients were not finite.
-            UsageError: ``provenance`` is no such mapping.
+            UsageError: ``provenance`` is not such a mapping.
         """
         more = self._provenance(provenance)
         self._check()
@@ -182,25 +184,25 @@ class ConflictProbe:
         )
 
     def stable(self, K: int | range | None = 12, *, S: float = -0.1) -> StabilityCheck:
-        """Whether there were steps enough: whether others would choose the same K worst layers.
+        """Check whether enough steps were counted for a stable choice of the K worst layers.
 
-        The answer is true where more steps would hardly change the choice, and prints as a
-        sentence that says how sure it is::
+        The result is true if other steps would choose nearly the same layers, and prints as a
+        sentence with the agreement::
 
             if probe.steps % 50 == 0 and probe.stable(K=12):
                 break
 
         Args:
-            K: How many layers are to be chosen, or a range of such numbers; None asks for the
-                whole ranking.
+            K: The number of layers to choose, or a range of such numbers; None for the whole
+                ranking.
             S: The severity, a multiple of 0.005 with -1 < S ≤ 0.
 
         Returns:
-            False below 200 steps, whatever the numbers in it say.
+            A check that is false below 200 steps, whatever its agreement.
 
         Raises:
-            UsageError: S or K breaks its rule.
-            ReconError: As for :meth:`profile`, except that nothing need be counted yet.
+            UsageError: S or K is invalid.
+            ReconError: As for :meth:`profile`, but not if no step was counted yet.
         """
         asked = UntilStable.usual(S, K)
         self._layers.check_count("K", K)
@@ -209,10 +211,10 @@ class ConflictProbe:
         return asked.check(self.profile())
 
     def state_dict(self) -> dict[str, Any]:
-        """What was counted so far, for a checkpoint of the training.
+        """Return the state of the probe, for a checkpoint of the training.
 
         Returns:
-            Plain values and tensors, which ``torch.load`` reads with ``weights_only=True``.
+            Plain values and tensors, which ``torch.load`` can read with ``weights_only=True``.
         """
         return {
             "tasks": list(self.tasks),
@@ -223,13 +225,13 @@ class ConflictProbe:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned: in the same training, after a pause.
+        """Load a state that :meth:`state_dict` returned, to continue the same training.
 
         Args:
-            state: That of a probe of the same network and tasks.
+            state: The state of a probe of the same network and tasks.
 
         Raises:
-            ReconError: It is that of other tasks or of a network with other layers.
+            ReconError: It is the state for other tasks or for a network with other layers.
         """
         if list(state["tasks"]) != list(self.tasks):
             raise ReconError(
@@ -248,7 +250,7 @@ class ConflictProbe:
         return self._counter
 
     def _watch(self, losses: Sequence[Tensor], present: Sequence[int]) -> None:
-        """Note which losses are finite; of those on the CPU no others are taken."""
+        """Record which losses are finite; on the CPU, refuse losses that are not."""
         if all(loss.device.type == "cpu" for loss in losses):
             finite = [bool(loss.isfinite()) for loss in losses]
             refuse_not_finite(
@@ -261,11 +263,11 @@ class ConflictProbe:
         found = torch.stack([loss.detach().isfinite().to(self._finite.device) for loss in losses])
         now = self._finite.clone()
         now[list(present)] = found.reshape(-1)
-        # Kept from the first bad step only: its update spoils all the tasks in the next.
+        # Only the first bad step is recorded: its update makes all tasks bad in the next.
         self._finite = torch.where(self._finite.all(), now, self._finite)
 
     def _check(self) -> None:
-        """Stop if a loss was not finite so far; waits for the device."""
+        """Check that all losses were finite so far; this synchronises with the device."""
         if self._finite is not None:
             finite = self._finite.tolist()
             refuse_not_finite(
@@ -277,7 +279,7 @@ class ConflictProbe:
         gramians = gramians.to(counter.device)
         fine = gramians.diagonal(dim1=1, dim2=2).isfinite().all()
         self._passed_over += ~fine
-        # A GradScaler makes no update by gradients that overflow, and begins with a scale so large
+        # A GradScaler skips the update of gradients that overflow, and starts with a scale so large
         # that they do.
         gramians = torch.where(fine, gramians, 0.0)
         counter.record_gramians(gramians, present, self._layers.note(gramians, present))

@@ -1,4 +1,4 @@
-"""What a probe is given: tasks, losses and provenance, checked and in order."""
+"""Checks of a probe's arguments: tasks, losses and provenance."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from libmtl_recon.texts import did_you_mean
 
 
 def check_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
-    """The tasks' names.
+    """Check the tasks' names, and return them.
 
     Raises:
-        UsageError: They are not at least two different texts.
+        UsageError: They are not at least two different strings.
     """
     rule = "must be the names of at least two tasks, each another text"
     texts = isinstance(tasks, Sequence) and all(isinstance(task, str) and task for task in tasks)
@@ -32,11 +32,11 @@ def check_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
 def losses_in_order(
     losses: Mapping[str, Tensor | None] | Sequence[Tensor | None], tasks: Sequence[str]
 ) -> list[Tensor | None]:
-    """One loss per task, in their order; None for a task that is absent.
+    """Check the losses, and return one per task, in order; None for an absent task.
 
     Raises:
-        UsageError: A task is unknown, there is no loss at all or another number than tasks, or a
-            loss is no real scalar or has no graph.
+        UsageError: A task is unknown, there is no loss, the list has another length, or a loss is
+            not a real scalar or has no graph.
     """
     if isinstance(losses, Mapping):
         for task in losses:
@@ -106,10 +106,10 @@ def _check_loss(task: str, loss: Tensor) -> None:
 
 
 def refuse_not_finite(tasks: Sequence[str]) -> None:
-    """Refuse losses that are NaN or inf.
+    """Refuse losses that are NaN or infinite.
 
     Args:
-        tasks: Those whose are.
+        tasks: The tasks with such losses.
 
     Raises:
         ReconError: There are any.
@@ -123,10 +123,10 @@ def refuse_not_finite(tasks: Sequence[str]) -> None:
 
 
 def check_provenance(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the user knows of where a profile comes from.
+    """Check the provenance of a profile, and return it as a dict.
 
     Raises:
-        UsageError: It is no mapping that can be represented in JSON.
+        UsageError: It is not a mapping that can be represented in JSON.
     """
     try:
         if given is not None and not isinstance(given, Mapping):

@@ -23,21 +23,21 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class ConflictProfile:
-    """Counts of cosines between task gradients, from which scores for any S and K follow.
+    """Counts of cosines between task gradients, from which the scores for any S and K are computed.
 
-    The counts are kept in blocks of steps, so that one can ask how much they still change.
+    The counts are kept in blocks of steps, from which it is estimated how much they still change.
 
     Attributes:
         architecture: The L layers, in network order.
         tasks: The T tasks' names.
-        counts: ``[blocks, L, 400]``: in how many (step, pair of tasks) the cosine lay in
-            [-1 + b/200, -1 + (b+1)/200), the last bin closed.
-        undefined: ``[blocks, L]``: in how many it was undefined, because a gradient was zero or
-            one of the tasks had no label in the step.
-        block_steps: ``[blocks]``: the steps in each block.
-        whole: ``[blocks, 401]``: the same counts for the gradient of all layers together, with the
-            undefined ones in the last column; None in profiles that did not count it.
-        provenance: Where the profile came from: data set, weighting, versions, seed, date.
+        counts: ``[blocks, L, 400]``, the number of (step, pair of tasks) whose cosine is in
+            [-1 + b/200, -1 + (b+1)/200); the last bin is closed.
+        undefined: ``[blocks, L]``, the number of (step, pair of tasks) whose cosine is undefined,
+            because a gradient was zero or one of the tasks had no label in the step.
+        block_steps: ``[blocks]``, the number of steps in each block.
+        whole: ``[blocks, 401]``, the same counts for the gradient of all layers together, with the
+            undefined cosines in the last column; None in profiles that did not count it.
+        provenance: The origin of the profile: data set, weighting, versions, seed, date.
     """
 
     architecture: tuple[Layer, ...]
@@ -74,7 +74,7 @@ class ConflictProfile:
             )
         for name in ("counts", "undefined", "block_steps", "whole"):
             given = getattr(self, name)
-            # What nobody can write to any more is not copied, for it may be large.
+            # Read-only arrays are not copied, since they may be large.
             if given is None or (
                 given.dtype == np.int64 and given.base is None and not given.flags.writeable
             ):
@@ -106,13 +106,13 @@ class ConflictProfile:
 
     @property
     def histogram(self) -> Counts:
-        """``[L, 400]``: the counts of all blocks together."""
+        """The sum of the counts of all blocks, ``[L, 400]``."""
         total: Counts = self.counts.sum(axis=0)
         return total
 
     @property
     def id(self) -> str:
-        """Twelve characters that identify this profile."""
+        """An identifier of this profile, of twelve characters."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
 
     def scores(self, S: float) -> dict[str, int]:
@@ -122,17 +122,17 @@ class ConflictProfile:
             S: The severity, a multiple of 0.005 with -1 < S ≤ 0.
 
         Returns:
-            For each layer the number of (step, pair) whose cosine is below S, strictly.
+            For each layer, the number of (step, pair of tasks) whose cosine is strictly below S.
 
         Raises:
-            UsageError: S breaks its rule.
+            UsageError: S is invalid.
         """
         below = check_severity("S", S)
         scores = self.histogram[:, :below].sum(axis=1)
         return dict(zip(self.layer_names, scores.tolist(), strict=True))
 
     def ranking(self, S: float) -> list[str]:
-        """Return the layers from worst to best; those with equal scores stay in network order.
+        """Return the layers from worst to best; layers with equal scores are in network order.
 
         Args:
             S: The severity, as for :meth:`scores`.
@@ -145,10 +145,10 @@ class ConflictProfile:
 
         Args:
             S: The severity, as for :meth:`scores`.
-            K: How many layers, from 1 to all.
+            K: The number of layers, from 1 to all.
 
         Raises:
-            UsageError: S or K breaks its rule.
+            UsageError: S or K is invalid.
         """
         check_count("K", K, len(self.architecture))
         return self.ranking(S)[:K]
@@ -173,10 +173,10 @@ class ConflictProfile:
 
         Args:
             text: The JSON text.
-            source: Its file's name, for the message.
+            source: The name of its file, for the message.
 
         Raises:
-            ReconError: It is not a conflict profile, or damaged.
+            ReconError: It is not a conflict profile, or is damaged.
         """
         try:
             contents = decode(text)
@@ -192,12 +192,12 @@ def check_count(parameter: str, count: object, layers: int) -> None:
     """Check a number of layers K.
 
     Args:
-        parameter: The name under which the caller gave it, for the message.
-        count: K.
-        layers: How many layers there are.
+        parameter: The name of the caller's argument, for the message.
+        count: The number K.
+        layers: The number of layers of the network.
 
     Raises:
-        UsageError: K is not a whole number from 1 to the number of layers.
+        UsageError: K is not an integer from 1 to the number of layers.
     """
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= layers:
         raise UsageError(
@@ -209,15 +209,15 @@ def check_count(parameter: str, count: object, layers: int) -> None:
 
 
 def check_split_count(parameter: str, count: object, layers: int) -> None:
-    """Check the number of layers to split, which must leave one shared.
+    """Check the number of layers to split, which must leave one layer shared.
 
     Args:
-        parameter: The name under which the caller gave it, for the message.
-        count: K.
-        layers: How many layers there are.
+        parameter: The name of the caller's argument, for the message.
+        count: The number K.
+        layers: The number of layers of the network.
 
     Raises:
-        UsageError: K is not a whole number from 1 to one less than the number of layers.
+        UsageError: K is not an integer from 1 to one less than the number of layers.
     """
     check_count(parameter, count, layers)
     if count == layers:

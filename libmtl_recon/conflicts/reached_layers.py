@@ -1,4 +1,4 @@
-"""Which layers of a network tasks share, as it turns out step by step."""
+"""The layers of a network that tasks share, found step by step."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from libmtl_recon.conflicts.profile import check_count
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.gradients import exact_device
 
-# Wrappers whose one module is the network.
+# Wrappers whose only child is the network.
 _AROUND = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-# What holds parts of parameters only.
+# Wrappers and tensors that hold only a part of each parameter.
 _SHARDED = {"FullyShardedDataParallel", "FSDPModule", "DTensor"}
 
 
 class ReachedLayers:
-    """The layers of a network, by rows, and which tasks have reached them so far.
+    """The layers of a network, one per row, and the tasks that have reached them so far.
 
-    Every module with parameters of its own has a row, also one that is frozen or belongs to one
-    task, for either may change.
+    Every module with its own parameters has a row, even if it is frozen or belongs to one task,
+    since either may change.
 
     Args:
         network: The network.
-        tasks: T.
-        shared: Its shared parameters; None: those that two tasks reach.
+        tasks: The number of tasks T.
+        shared: Its shared parameters; None: those that at least two tasks reach.
 
     Attributes:
-        network: Its class.
+        network: The name of the network's class.
 
     Raises:
         UsageError: As for :class:`~libmtl_recon.ConflictProbe`.
@@ -50,26 +50,26 @@ class ReachedLayers:
         self._tasks = tasks
         self._names = [name for name, _, _ in held]
         self._wanted = None if shared is None else _rows_of(shared, held)
-        # Of each row's parameters: which tasks have reached it, as bits, and whether it trained.
+        # For each row's parameters: the tasks that reached it, as bits, and whether it trained.
         self._reached = [[0] * len(parameters) for _, _, parameters in held]
         self._trained = [[False] * len(parameters) for _, _, parameters in held]
         self._layers = [layer_of(name, owner, []) for name, owner, _ in held]
-        # [L, T]: in which layers a task's gradient has been other than zero.
+        # [L, T]: the layers in which a task's gradient has been nonzero.
         self._nonzero: Tensor | None = None
 
     @property
     def layers(self) -> list[Layer]:
-        """One per row, of the parameters that have trained so far."""
+        """Return one layer per row, of the parameters that have trained so far."""
         return list(self._layers)
 
     @property
     def modules(self) -> Iterable[nn.Module]:
-        """The network's, itself among them."""
+        """The modules of the network, including itself."""
         return self._network.modules()
 
     @property
     def device(self) -> torch.device:
-        """The network's."""
+        """The device of the network."""
         return next(self._network.parameters()).device
 
     @property
@@ -81,28 +81,28 @@ class ReachedLayers:
         return not any(m._backward_hooks or m._backward_pre_hooks for m in self.modules)
 
     def check_count(self, parameter: str, K: int | range | None) -> None:
-        """Check numbers of layers against all that there could be.
+        """Check numbers of layers against the largest possible number.
 
         Raises:
-            UsageError: One is no number of layers.
+            UsageError: One is not a valid number of layers.
         """
         for count in () if K is None else (K,) if isinstance(K, int) else K:
             check_count(parameter, count, len(self._names))
 
     def reached(self, tasks: Mapping[int, int], present: Sequence[int]) -> list[list[nn.Parameter]]:
-        """Note which tasks reach what in a step.
+        """Record which tasks reach each parameter in a step.
 
         Args:
-            tasks: For each parameter that is reached, by its identity: the places among the
-                present tasks, as bits.
-            present: The places of these among all T.
+            tasks: For each parameter that is reached, by its id: the places among the present
+                tasks, as bits.
+            present: The places of the present tasks among all T.
 
         Returns:
-            For each row the parameters that are reached; none of a layer that one task has reached
-            before, and no other.
+            For each row, the parameters that are reached; empty for a layer that only one task has
+            reached in earlier steps as well.
 
         Raises:
-            ReconError: The network has other layers than before, or nothing of it is reached.
+            ReconError: The network has other layers than before, or no layer is reached.
         """
         held = owned_parameters(self._network, frozen=True)
         sizes = [len(parameters) for parameters in self._reached]
@@ -126,7 +126,7 @@ class ReachedLayers:
                 own = [p for p, one in zip(parameters, trained, strict=True) if one]
                 self._layers[row] = layer_of(name, owner, own)
             there = [p for p in parameters if id(p) in tasks]
-            # A task's first time is looked at anyway, for another may follow.
+            # The first step in which a task reaches a layer counts, since another task may follow.
             new = self._wanted is None and self._reached[row] != before
             found.append(there if new or self._is_shared(row) else [])
         if not any(map(any, self._reached)) and any(map(any, self._trained)):
@@ -137,14 +137,14 @@ class ReachedLayers:
         return found
 
     def note(self, gramians: Tensor, present: Sequence[int]) -> Tensor:
-        """Note in which layers the gradients of a step are other than zero.
+        """Record the layers in which the gradients of a step are nonzero.
 
         Args:
             gramians: ``[L, P, P]``, finite.
             present: The places of the P tasks among all T.
 
         Returns:
-            ``[L]``, bool: the layers that two tasks have reached so far.
+            ``[L]``, bool: the layers that at least two tasks have reached so far.
         """
         if self._nonzero is None:
             shape = len(self._names), self._tasks
@@ -153,7 +153,7 @@ class ReachedLayers:
         return self._counted(self._nonzero)
 
     def shared(self) -> tuple[list[int], tuple[Layer, ...]]:
-        """The rows of the layers that at least two tasks have reached, and these layers.
+        """Return the rows of the layers that at least two tasks have reached, and these layers.
 
         Raises:
             ReconError: There are none.
@@ -169,7 +169,7 @@ class ReachedLayers:
         return rows, tuple(self._layers[row] for row in rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """What is known of the layers so far, of plain values and tensors."""
+        """Return the state of the layers, of plain values and tensors."""
         return {
             "names": list(self._names),
             "reached": [list(row) for row in self._reached],
@@ -178,10 +178,10 @@ class ReachedLayers:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Know what :meth:`state_dict` told.
+        """Load a state that :meth:`state_dict` returned.
 
         Raises:
-            ReconError: It is that of a network with other layers.
+            ReconError: It is the state of a network with other layers.
         """
         sizes = [len(row) for row in self._reached]
         if state["names"] != self._names or [len(row) for row in state["reached"]] != sizes:
@@ -202,8 +202,8 @@ class ReachedLayers:
 
     def _counted(self, nonzero: Tensor) -> Tensor:
         if self._wanted is None:
-            # Behind losses that were stacked, and in compiled networks, the graph leads from each
-            # loss to the heads of all: then gradients of zero tell what is whose.
+            # For stacked losses, and in compiled networks, the graph leads from each loss to all
+            # heads: zero gradients then show which layers do not belong to a task.
             return nonzero.sum(dim=1) > 1
         wanted = [row in self._wanted for row in range(len(nonzero))]
         return torch.tensor(wanted, device=nonzero.device)

@@ -1,4 +1,4 @@
-"""Report on a conflict profile, as data: its layers, worst first, and how certain that is."""
+"""The data of a report on a conflict profile: its layers, worst first, and their stability."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class RankedLayer:
     """A layer of a ranking.
 
     Attributes:
-        layer: Which.
-        score: In how many (step, pair of tasks) the cosine was below S.
-        share: The same, of those in which it is defined; 0 where it never is.
-        undefined: In how many it is not defined.
+        layer: The layer.
+        score: The number of (step, pair of tasks) whose cosine is below S.
+        share: The score as a fraction of those whose cosine is defined; 0 if there is none.
+        undefined: The number of those whose cosine is undefined.
     """
 
     layer: Layer
@@ -32,16 +32,15 @@ class ProfileReport:
     """A profile's ranking at one severity; created by :func:`report_on`.
 
     Attributes:
-        profile: Of which this is the report.
+        profile: The profile.
         S: The severity.
-        layers: All L of them, worst first.
-        counted: How many (step, pair of tasks) there are, defined or not.
-        severe: How many layers have more than half of the worst score.
-        split: How many layers to begin with when splitting: those asked for, else the severe
-            ones, and never all of them; 0 where the network has no layer to spare or none
-            conflicts.
-        stability: How sure the choice is that was asked about; None if none was.
-        confidence: How sure is enough for that.
+        layers: All L layers, worst first.
+        counted: The number of (step, pair of tasks), with a defined cosine or not.
+        severe: The number of layers with more than half of the worst score.
+        split: The suggested number of layers to split: the requested one, otherwise the severe
+            ones, but never all layers; 0 if the network has only one layer or no layer conflicts.
+        stability: The stability of the requested choice; None if none was requested.
+        confidence: The agreement that is sufficient for it.
     """
 
     profile: ConflictProfile
@@ -55,12 +54,12 @@ class ProfileReport:
 
     @property
     def any_undefined(self) -> bool:
-        """Whether a cosine was undefined in some layer."""
+        """Whether a cosine was undefined in any layer."""
         return any(row.undefined for row in self.layers)
 
     @property
     def sentence(self) -> str:
-        """How certain the choice is, for the user; empty if not requested."""
+        """The stability of the choice as a sentence for the user; empty if not requested."""
         return "" if self.stability is None else in_words(self.stability, self.confidence)
 
 
@@ -73,13 +72,13 @@ def report_on(
     """Report on a profile at a severity.
 
     Args:
-        profile: Of N steps and L layers.
+        profile: The profile of N steps and L layers.
         S: The severity, a multiple of 0.005 with -1 < S ≤ 0.
-        K: How many layers are to be split, or the range of such numbers; None: the severe ones.
-        asked: The choice of layers whose stability is of interest.
+        K: The number of layers to split, or the range of such numbers; None: the severe ones.
+        asked: The choice of layers whose stability is reported.
 
     Raises:
-        UsageError: S is not a valid severity, or ``asked`` is about more layers than there are.
+        UsageError: S is not a valid severity, or ``asked`` has more layers than the network.
     """
     scores = profile.scores(S)
     undefined = dict(zip(profile.layer_names, profile.undefined.sum(axis=0).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""The scoring runs whose steps a profile contains."""
+"""The scoring runs that a profile contains."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def runs_of(provenance: Mapping[str, Any]) -> list[str]:
-    """Return the names of the runs: one for a run's own profile, several for a sum.
+    """Return the names of the runs: one for the profile of a run, several for a sum.
 
     Args:
-        provenance: The profile's. One that was kept before runs had names has none.
+        provenance: The profile's provenance. That of old profiles contains no names of runs.
     """
     found = [provenance["run"]] if isinstance(provenance.get("run"), str) else []
     added = provenance.get("added")

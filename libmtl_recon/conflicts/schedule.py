@@ -1,4 +1,4 @@
-"""Decide which training steps are scored, and when enough were."""
+"""The choice of the training steps that are scored, and of the end of scoring."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from libmtl_recon.conflicts.profile import ConflictProfile, check_split_count
 from libmtl_recon.conflicts.stability import Stability, in_words, stability
 from libmtl_recon.errors import UsageError
 
-# How many scored steps lie between two looks at the ranking, and before the first.
+# The number of scored steps between two checks of the ranking, and before the first.
 LOOK_EVERY = 50
 FEWEST_STEPS = 200
-# Once could be chance.
+# A single one could be chance.
 _LOOKS_IN_A_ROW = 2
-# Of the chosen layers; of a whole ranking, 0.9 is a distance by Eq. 22 of 1.4 for 41 layers (the
-# paper calls up to 2.4 similar).
+# For chosen layers, and for a whole ranking, where 0.9 is a distance of 1.4 by Eq. 22 for 41 layers
+# (the paper calls distances up to 2.4 similar).
 DEFAULT_CONFIDENCE, DEFAULT_RANKING_CONFIDENCE = 0.97, 0.9
 
 
 @dataclass(frozen=True)
 class StabilityCheck:
-    """Whether a choice of layers is sure enough: a truth value, and a sentence for the user.
+    """The result of a check of a choice's stability: a truth value, and a sentence for the user.
 
     Attributes:
-        found: How sure it is.
-        confidence: The agreement that is enough; see :meth:`Stability.holds`.
+        found: The stability of the choice.
+        confidence: The agreement that is sufficient; see :meth:`Stability.holds`.
     """
 
     found: Stability
@@ -42,11 +42,11 @@ class StabilityCheck:
 
 @dataclass(frozen=True)
 class UntilStable:
-    """Stop scoring when the choice of layers would hardly change any more.
+    """The rule to stop scoring when the choice of layers is stable.
 
     Attributes:
         S: The severity at which layers are chosen.
-        K: How many are chosen, or a range of such numbers; None asks for the whole ranking.
+        K: The number of layers, or a range of such numbers; None for the whole ranking.
         confidence: The agreement that the choice must reach; see
             :class:`~libmtl_recon.conflicts.stability.Stability`.
     """
@@ -57,7 +57,7 @@ class UntilStable:
 
     @classmethod
     def usual(cls, S: float, K: int | range | None) -> UntilStable:
-        """Create one with the usual confidence for this choice, which is lower for a ranking."""
+        """Create a rule with the default confidence for the choice; it is lower for a ranking."""
         return cls(S, K, DEFAULT_RANKING_CONFIDENCE if K is None else DEFAULT_CONFIDENCE)
 
     def __post_init__(self) -> None:
@@ -68,21 +68,21 @@ class UntilStable:
         """Check K against the network's number of layers.
 
         Raises:
-            UsageError: There are not so many, or none would be left.
+            UsageError: There are not as many layers, or none would stay shared.
         """
         for count in () if self.K is None else (self.K,) if isinstance(self.K, int) else self.K:
             check_split_count("K", count, layers)
 
     def look(self, profile: ConflictProfile) -> Stability:
-        """Return how certain the choice is by now."""
+        """Return the stability of the choice in a profile."""
         return stability(profile, self.S, self.K)
 
     def check(self, profile: ConflictProfile) -> StabilityCheck:
-        """Whether the choice is sure enough by now."""
+        """Check whether the choice is stable in a profile."""
         return StabilityCheck(self.look(profile), self.confidence)
 
     def too_early(self, steps: int) -> StabilityCheck:
-        """What is said after too few steps to look at."""
+        """Return the check after too few steps to estimate the stability."""
         wanted = () if self.K is None else (self.K,) if isinstance(self.K, int) else tuple(self.K)
         return StabilityCheck(Stability(wanted, 0.0, 0.0, steps, known=False), self.confidence)
 
@@ -92,12 +92,12 @@ class Schedule:
     """The steps of a training that are scored.
 
     Attributes:
-        steps: End the run after so many scored steps; None scores to its end.
-        every: Score each n-th training step.
+        steps: The number of scored steps after which the run ends; None scores to its end.
+        every: Score every n-th training step.
         start: The first training step that may be scored, counted from 0.
-        stop: The training step before which scoring, and the run, ends; None: none.
-        until: Stop earlier, when this holds.
-        judged: What the profile says of how sure its choice is; by default what ``until`` asks.
+        stop: The training step before which scoring, and the run, ends; None for no limit.
+        until: The rule to stop earlier.
+        judged: The rule whose result is stored in the profile; by default ``until``.
     """
 
     steps: int | None = None
@@ -119,16 +119,16 @@ class Schedule:
                 )
 
     def wants(self, step: int) -> bool:
-        """Return whether to score this training step, counted from 0."""
+        """Return whether a training step, counted from 0, is scored."""
         return step >= self.start and (step - self.start) % self.every == 0
 
     def ends(self, step: int) -> bool:
-        """Return whether no step is left to score from this training step on."""
+        """Return whether no step remains to be scored from a training step on."""
         return self.stop is not None and step >= self.stop
 
 
 class Stopping:
-    """Check at intervals whether enough steps were scored."""
+    """The check, at intervals, of whether enough steps were scored."""
 
     def __init__(self, until: UntilStable) -> None:
         self.until = until
@@ -139,14 +139,14 @@ class Stopping:
         return scored >= FEWEST_STEPS and scored % LOOK_EVERY == 0
 
     def enough(self, profile: ConflictProfile) -> bool:
-        """Check, and return whether the choice was stable often enough in a row."""
+        """Check the choice, and return whether it was stable in enough consecutive checks."""
         stable = self.until.look(profile).holds(self.until.confidence)
         self._in_a_row = self._in_a_row + 1 if stable else 0
         return self._in_a_row >= _LOOKS_IN_A_ROW
 
 
 def described(until: UntilStable, found: Stability) -> dict[str, object]:
-    """Return the certainty of the choice, for the profile's provenance."""
+    """Return the stability of the choice, for the profile's provenance."""
     values = dataclasses.asdict(found)
     K = values.pop("K")
     return {
@@ -160,7 +160,7 @@ def described(until: UntilStable, found: Stability) -> dict[str, object]:
 
 
 def check_confidence(parameter: str, confidence: object) -> None:
-    """Check the required agreement.
+    """Check an argument for the required agreement.
 
     Raises:
         UsageError: It is not a number above 0 and below 1.

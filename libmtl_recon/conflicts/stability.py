@@ -1,4 +1,4 @@
-"""Estimate how certain a ranking of layers is, by a bootstrap over blocks of training steps."""
+"""The stability of a ranking of layers, estimated by a bootstrap over blocks of training steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from libmtl_recon.conflicts.compare import chance_distance
 from libmtl_recon.conflicts.profile import ConflictProfile, check_count, check_severity
 
 RESAMPLES = 400
-# Fewer blocks say nothing of how much blocks differ.
+# Fewer blocks do not show how much blocks differ.
 _FEWEST_BLOCKS = 8
 
 Scores = NDArray[np.int64]
@@ -19,21 +19,21 @@ Scores = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Stability:
-    """The share of a choice of layers that would be chosen again.
+    """The fraction of a choice of layers that would be chosen again.
 
-    Agreement is a number from 0 (as good as chance, or worse) to 1 (always the same). For the K
-    worst layers it is the share of them that conflict at all and are chosen again; for a whole
-    ranking it is 1 - d/d₀, with d the distance of Eq. 22 and d₀ that to a random ranking.
+    Agreement is a number from 0 (chance, or worse) to 1 (always the same). For the K worst layers
+    it is the fraction of those with conflicts that are chosen again; for a whole ranking it is
+    1 - d/d₀, with d the distance of Eq. 22 and d₀ the distance to a random ranking.
 
     Attributes:
-        K: The numbers of layers that were asked about, whose least agreement counts; empty for
-            the whole ranking.
-        agreement: Of the profile with what other steps like its own would have given: the mean
+        K: The requested numbers of layers, of which the least agreement is used; empty for the
+            whole ranking.
+        agreement: The agreement of the profile with that of other steps of the same kind: the mean
             over bootstrap resamples of its blocks.
-        drift: Of the profile with what the later half of its steps alone gives: below
-            ``agreement`` where the conflicts are still moving.
-        steps: On how many steps it rests.
-        known: Whether there were steps enough to tell; both numbers are 0 if not.
+        drift: The agreement of the profile with that of the later half of its steps: below
+            ``agreement`` if the conflicts still change.
+        steps: The number of steps of the profile.
+        known: Whether there were enough steps for an estimate; if not, both numbers are 0.
     """
 
     K: tuple[int, ...]
@@ -43,9 +43,9 @@ class Stability:
     known: bool = True
 
     def holds(self, confidence: float) -> bool:
-        """Return whether the agreement is at least this, and the trend is no larger than chance.
+        """Return whether the agreement is at least this, and the drift not larger than by chance.
 
-        The later half rests on half of the steps, so it may disagree by more: four times as much.
+        The later half has half of the steps, so its disagreement may be larger: four times as much.
         """
         return self.agreement >= confidence and 1.0 - self.drift <= 4.0 * (1.0 - confidence)
 
@@ -58,19 +58,19 @@ def stability(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Stability:
-    """Estimate how certain a profile's choice of layers is.
+    """Estimate the stability of a profile's choice of layers.
 
-    Steps that follow one another are alike, so whole blocks of them are drawn, with replacement.
+    Consecutive steps are similar, so whole blocks of steps are drawn, with replacement.
 
     Args:
-        profile: With 8 blocks of steps or more; with fewer nothing is known and both numbers are 0.
+        profile: A profile of at least 8 blocks of steps; with fewer, both numbers are 0.
         S: The severity.
-        K: How many layers are chosen, or the range of such numbers; None for the whole ranking.
-        resamples: How many to draw.
-        seed: Of the draws.
+        K: The number of layers, or the range of such numbers; None for the whole ranking.
+        resamples: The number of bootstrap resamples.
+        seed: The seed of the draws.
 
     Raises:
-        UsageError: S or K breaks its rule.
+        UsageError: S or K is invalid.
     """
     below = check_severity("S", S)
     layers = len(profile.architecture)
@@ -81,7 +81,7 @@ def stability(
     if len(blocks) < _FEWEST_BLOCKS:
         return Stability(wanted, 0.0, 0.0, profile.steps, known=False)
     draws = np.random.default_rng(seed).integers(len(blocks), size=(resamples, len(blocks)))
-    # How often each block was drawn, times its scores: all resamples in one product.
+    # The number of times each block was drawn, times its scores: all resamples in one product.
     times = np.stack([np.bincount(draw, minlength=len(blocks)) for draw in draws])
     total = blocks.sum(axis=0)
     now = _places(total[None])[0]
@@ -93,11 +93,11 @@ def stability(
 
 
 def in_words(found: Stability, confidence: float) -> str:
-    """Return a sentence on how certain a choice is, and whether that is enough.
+    """Return a sentence with the stability of a choice, and whether it is sufficient.
 
     Args:
-        found: How sure.
-        confidence: The agreement that is enough; see :meth:`Stability.holds`.
+        found: The stability of the choice.
+        confidence: The agreement that is sufficient; see :meth:`Stability.holds`.
     """
     most = max(found.K, default=1)
     one = most == 1
@@ -117,7 +117,7 @@ def in_words(found: Stability, confidence: float) -> str:
 
 
 def _places(scores: Scores) -> Scores:
-    """Return each layer's rank, ``[N, L]``; of equal scores the earlier layer is first."""
+    """Return each layer's rank, ``[N, L]``; for equal scores the earlier layer is first."""
     order = np.argsort(-scores, axis=1, kind="stable")
     places = np.empty_like(order)
     np.put_along_axis(places, order, np.arange(scores.shape[1])[None, :], axis=1)
@@ -135,7 +135,7 @@ def _agreement(
             return 1.0
         distance = float(np.abs(others - now).mean())
         return max(0.0, 1.0 - distance / chance_distance(layers))
-    # A layer that never conflicts is among the worst by its place in the network only.
+    # A layer without conflicts is among the worst only by its place in the network.
     chosen = [(now < count) & conflicting for count in wanted]
     return min(
         float((others[:, those] < count).sum(axis=1).mean()) / count

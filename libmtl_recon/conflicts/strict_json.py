@@ -1,4 +1,4 @@
-"""Read JSON strictly: errors that Python's reader accepts silently are refused."""
+"""A strict reader of JSON, which refuses errors that Python's reader accepts silently."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 from collections import Counter
 from typing import Any
 
-_DIGITS = 1000  # Python itself refuses some thousand, by advice for programmers
+_DIGITS = 1000  # Python refuses some thousand digits with a message that is not meant for users
 
 
 def parse(text: str) -> Any:
     """Parse a JSON text.
 
     Raises:
-        ValueError: It is no JSON, names a key of an object twice, has a number of too many
-            digits, or is nested too deeply.
+        ValueError: It is not JSON, has a key twice in an object, has a number of too many digits,
+            or is nested too deeply.
     """
     try:
         return json.loads(text, object_pairs_hook=_object, parse_int=_integer)

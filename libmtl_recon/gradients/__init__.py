@@ -1,17 +1,17 @@
-"""Per-task gradients of the shared parameters, and what is read off them: T losses in, rows out.
+"""Per-task gradients of shared parameters, their Gramians and their cosines.
 
 :func:`task_gradients` differentiates T scalar losses with respect to the parameters that the tasks
-share, of any module, into the rows of a matrix ``[T, d]``; :class:`TaskRows` does so step after
-step in the same memory. Of the rows, :func:`gramian` and :func:`layer_gramians` have the inner
-products, and :func:`cosines` the angles. :func:`scatter_gradient` hands a combination of the rows
-out to the parameters' ``.grad``.
+share, of any module, into the rows of a matrix ``[T, d]``; :class:`TaskRows` does the same in every
+step with the same memory. :func:`gramian` and :func:`layer_gramians` compute the inner products of
+the rows, and :func:`cosines` their cosines. :func:`scatter_gradient` adds a combination of the rows
+to the parameters' ``.grad``.
 
-:func:`recording` finds the Gramian of any network's tasks without these rows where that is cheaper,
-and makes the update by one backward pass.
+:func:`recording` computes the Gramian of any network's tasks without these rows where that is
+cheaper, and the update by one backward pass.
 
-Columns are the parameters flattened, in order; a complex parameter takes two for each number, a
-frozen one has zeros, and rows are dense also where gradients are sparse. Gramians are float64.
-Needs torch alone.
+The columns are the parameters flattened, in order. A complex parameter takes two columns for each
+number, a frozen one has columns of zeros, and the rows are dense even where gradients are sparse.
+Gramians are float64. Only torch is needed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Gradients add up in ``.grad``, as torch's own backward pass adds them."""
+"""Accumulation of gradients in ``.grad``, as in torch's own backward pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def add_gradient(parameter: Tensor, gradient: Tensor) -> None:
-    """Add a gradient to a parameter's ``.grad``, which stays the tensor that it is.
+    """Add a gradient to a parameter's ``.grad`` in place.
 
     Args:
         parameter: A leaf.
@@ -21,13 +21,13 @@ def add_gradient(parameter: Tensor, gradient: Tensor) -> None:
 
 
 class Aside:
-    """The gradients that parameters had, while those of a step are made."""
+    """Storage for the earlier gradients of parameters while those of a step are computed."""
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def take(self, parameters: Iterable[Tensor]) -> None:
-        """Put the ``.grad`` of these parameters aside; they have none afterwards."""
+        """Set the ``.grad`` of these parameters aside; they have none afterwards."""
         for parameter in parameters:
             gradient = parameter.grad
             if gradient is None:
@@ -37,16 +37,16 @@ class Aside:
             self._kept[id(parameter)], parameter.grad = (parameter, whole), None
 
     def put_back(self) -> None:
-        """Take the gradients of the step back: each parameter has what it had before."""
+        """Discard the gradients of the step, and restore those from before."""
         for parameter, old in self._take_all():
             parameter.grad = old
 
     def add_up(self) -> None:
         """Add the gradients of the step to those from before.
 
-        A parameter that the step did not reach keeps what it had. If that is zeros, which
-        ``zero_grad(set_to_none=False)`` leaves, it has none, so that weight decay and momentum do
-        not move it.
+        A parameter that the step did not reach keeps its earlier gradient. If that is all zeros,
+        as after ``zero_grad(set_to_none=False)``, its ``.grad`` becomes None, so that weight decay
+        and momentum do not change the parameter.
         """
         unreached = []
         for parameter, old in self._take_all():
@@ -60,7 +60,7 @@ class Aside:
                 parameter.grad = None
 
     def drop(self) -> None:
-        """Forget them."""
+        """Drop the stored gradients."""
         self._kept = {}
 
     def _take_all(self) -> list[tuple[Tensor, Tensor]]:
@@ -70,14 +70,14 @@ class Aside:
 
 @contextmanager
 def added_up(parameters: Iterable[Tensor], zeroed: Iterable[Tensor] = ()) -> Iterator[None]:
-    """A step that finds no gradients, and whose gradients are then added to those from before.
+    """Run a step without earlier gradients, then add its gradients to those from before.
 
-    Whatever is done to the gradients of the step (scaled, clipped, written over) is done to them
-    alone. After an error those that had a gradient have the one from before.
+    Scaling, clipping or overwriting the gradients of the step does not change those from before.
+    After an error, parameters that had a gradient have the one from before.
 
     Args:
-        parameters: Have no ``.grad`` when the step begins.
-        zeroed: Have one of zeros instead, if they had one.
+        parameters: Parameters that have no ``.grad`` when the step begins.
+        zeroed: Parameters whose ``.grad``, if they had one, is zeros instead.
     """
     before, zeroed = Aside(), list(zeroed)
     had = [parameter for parameter in zeroed if parameter.grad is not None]
@@ -94,13 +94,13 @@ def added_up(parameters: Iterable[Tensor], zeroed: Iterable[Tensor] = ()) -> Ite
 
 def _added(old: Tensor, gradient: Tensor) -> Tensor:
     if old.is_sparse and not gradient.is_sparse:
-        return gradient + old  # a sparse tensor cannot take a dense one in
+        return gradient + old  # a dense tensor cannot be added to a sparse one in place
     with torch.no_grad():
         return old.add_(gradient)
 
 
 def _are_nonzero(parameters: list[Tensor]) -> list[bool]:
-    """Whether the ``.grad`` of each has an entry that is not zero; devices are waited for once."""
+    """Return whether each ``.grad`` has a nonzero entry; synchronise with the devices once."""
     if not parameters:
         return []
     found = []

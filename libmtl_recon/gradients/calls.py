@@ -1,8 +1,8 @@
-"""Which operations a forward pass called, with what inputs, and where they are in the graph.
+"""The operations of a forward pass, with their inputs and their nodes in the graph.
 
-The gradient of a layer's weight follows from the layer's input and the gradient of its output. So
-the inputs are noted, which autograd keeps for the backward pass anyway, and of the outputs the
-place in the graph, which stays right if an output is changed in place afterwards.
+The gradient of a layer's weight follows from the layer's input and the gradient of its output.
+Therefore the inputs are recorded, which autograd keeps for the backward pass anyway, and the place
+of each output in the graph, which remains correct if the output is changed in place afterwards.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Call:
     """One call of a known operation with a layer's weight.
 
     Attributes:
-        name: The layer's, which is its module's path in the network.
-        operation: What was called.
-        inputs: What it was given; of an embedding the indices.
-        dtype: Of its output, in which the operation was computed.
-        shape: Of its output.
+        name: The layer's name, which is its module's path in the network.
+        operation: The operation that was called.
+        inputs: Its inputs; for an embedding, the indices.
+        dtype: The dtype of its output, in which the operation was computed.
+        shape: The shape of its output.
         node: The output's node in the graph, which has one output.
-        below: Where the graph goes on behind what is no parameter of the operation.
-        version: The inputs' in the forward pass.
+        below: The graph edges of its inputs that are not parameters of the operation.
+        version: The version of the inputs in the forward pass.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Call:
 
     @property
     def numbers(self) -> tuple[int, int, int, int]:
-        """Groups g, positions N, and the sizes a and b of the weight's two sides, per group."""
+        """The groups g, the positions N, and the sizes a and b of the weight's sides, per group."""
         n = self.operation.positions(self.inputs.shape, self.shape)
         return (self.operation.groups, n, *self.operation.sides())
 
     def check_unchanged(self) -> None:
-        """Refuse inputs that are not what they were in the forward pass.
+        """Check that the inputs are unchanged since the forward pass.
 
         Raises:
             ReconError: They were changed in place, or their memory was freed.
@@ -66,7 +66,7 @@ class Call:
 
 
 def not_as_it_was(name: str, what: str) -> ReconError:
-    """The error for inputs of a layer that were freed, or changed in place."""
+    """Return the error for inputs of a layer that were freed, or changed in place."""
     return ReconError(
         f"The input of the layer {name} was {what} after the forward pass, and its "
         "gradients need it as it was. Make a new tensor of it instead."
@@ -75,15 +75,15 @@ def not_as_it_was(name: str, what: str) -> ReconError:
 
 @dataclass
 class Calls:
-    """What one or more forward passes called.
+    """The calls of one or more forward passes.
 
     Attributes:
-        calls: By their nodes.
-        outputs: The places of all modules' tensors, and how many numbers these have.
-        others: The modules that compute something else of their weights, such as recurrent ones,
-            and at how many positions.
-        tensors: What modules returned, by their names, as long as it lives.
-        hooked: The module that was given or returned a tensor with a hook; empty if none was.
+        calls: The calls, by their nodes.
+        outputs: The places of all modules' output tensors, with their numbers of elements.
+        others: The modules that use their weights in other operations, such as recurrent ones,
+            with their numbers of positions.
+        tensors: Weak references to the modules' outputs, by the modules' names.
+        hooked: The module with a tensor with a hook among its inputs or outputs; empty if none.
     """
 
     calls: dict[Node, Call] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Calls:
     hooked: str = ""
 
     def add(self, other: Calls) -> None:
-        """Add those of another forward pass."""
+        """Add the calls of another forward pass."""
         self.calls |= other.calls
         self.outputs |= other.outputs
         self.others += other.others
@@ -101,7 +101,7 @@ class Calls:
         self.hooked = self.hooked or other.hooked
 
     def find_hooked(self) -> str:
-        """The layer that was given or returned a tensor with a hook; empty if none was."""
+        """Return the layer with a tensor with a hook among its inputs or outputs; empty if none."""
         for name, tensor in self.tensors:
             self._note_hooks(name, tensor())
         return self.hooked
@@ -111,12 +111,12 @@ class Calls:
             self.hooked = self.hooked or layer_name(name)
 
     def note(self, name: str, module: nn.Module, given: Any, output: Any) -> None:
-        """Note one call."""
+        """Record one call."""
         operation = of_module(module, given) if type(given) is Tensor else None
         if operation is None and module._parameters:
             self._note_other(module, given)
         self._note_hooks(name, given)
-        # Parameters, and what behaves like tensors of its own kind, is not followed.
+        # Parameters and other subclasses of Tensor are not followed.
         if type(output) is not Tensor:
             return
         self._note_hooks(name, output)
@@ -136,7 +136,7 @@ class Calls:
     ) -> None:
         edge = get_gradient_edge(output)
         self.outputs[edge.node, edge.output_nr] = output.numel()
-        # A hook of all modules comes before ours, and may have made another output.
+        # A global module hook runs before ours, and may have replaced the output.
         sure = not nn.modules.module._global_forward_hooks
         if operation is not None and sure and edge.output_nr == 0:
             self.calls[edge.node] = Call(
@@ -152,17 +152,17 @@ class Calls:
 
 
 def has_hooks(parameter: Tensor) -> bool:
-    """Whether something is done to a parameter's gradients where they arrive."""
+    """Return whether a parameter has hooks on its gradient or on its accumulation."""
     return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
 
 
 @contextmanager
 def noted(network: nn.Module) -> Iterator[Calls]:
-    """Inside the ``with`` block, note which of a network's modules are called.
+    """Record, inside the ``with`` block, which of a network's modules are called.
 
     Args:
-        network: Not changed; has hooks meanwhile. What ``torch.compile`` or ``torch.jit`` has
-            compiled has none.
+        network: It is not changed, but has hooks inside the block. Modules compiled by
+            ``torch.compile`` or ``torch.jit`` have none.
     """
     found = Calls()
     with ExitStack() as hooks:
@@ -185,7 +185,7 @@ def _noting(found: Calls, name: str) -> Any:
 def _modules(network: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
     if COMPILED in network._modules or network._compiled_call_impl is not None:
         return
-    if isinstance(network, torch.jit.ScriptModule):  # which takes no hooks
+    if isinstance(network, torch.jit.ScriptModule):  # it does not accept hooks
         return
     yield path, network
     for name, child in network.named_children():

@@ -1,8 +1,9 @@
-"""Where a parameter's gradient lies in a row of real numbers, and how it is read back.
+"""The columns of each parameter's gradient in a row of real numbers.
 
-A complex parameter takes two columns for each of its numbers, as :func:`torch.view_as_real` lays
-them out: the inner product of two rows is then that of the real parameters, by which an optimiser
-steps. A sparse gradient, such as that of ``nn.Embedding(sparse=True)``, takes as many as a dense.
+A complex parameter takes two columns for each of its numbers, in the layout of
+:func:`torch.view_as_real`: the inner product of two rows is then that of the real parameters, which
+is what an optimiser's step uses. A sparse gradient, such as that of ``nn.Embedding(sparse=True)``,
+takes as many columns as a dense one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from libmtl_recon.errors import UsageError
 
 
 def check_shared(shared: Sequence[Tensor]) -> None:
-    """Check the shared parameters, whose dtype and device the rows have.
+    """Check that there are shared parameters, whose dtype and device the rows have.
 
     Raises:
         UsageError: There are none.
@@ -32,10 +33,10 @@ def check_shared(shared: Sequence[Tensor]) -> None:
 
 
 def split(vector: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Each parameter's columns of a row ``[d]``.
+    """Return each parameter's columns of a row ``[d]``.
 
     Raises:
-        UsageError: It is of another length.
+        UsageError: The row has another length.
     """
     expected = widths(parameters)
     if vector.shape != (sum(expected),):
@@ -51,29 +52,29 @@ def split(vector: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def width(parameter: Tensor) -> int:
-    """How many columns a parameter takes."""
+    """Return the number of columns of a parameter."""
     return parameter.numel() * (2 if parameter.is_complex() else 1)
 
 
 def widths(parameters: Sequence[Tensor]) -> list[int]:
-    """How many columns each parameter takes."""
+    """Return the number of columns of each parameter."""
     return [width(parameter) for parameter in parameters]
 
 
 def row_dtype(parameters: Sequence[Tensor]) -> torch.dtype:
-    """The widest of the parameters' real dtypes."""
+    """Return the widest of the parameters' real dtypes."""
     return reduce(torch.promote_types, (p.dtype.to_real() for p in parameters))
 
 
 def real_rows(rows: Tensor) -> Tensor:
-    """Rows ``[T, d]``; complex ones as real rows ``[T, 2d]``."""
+    """Return rows ``[T, d]``; complex ones as real rows ``[T, 2d]``."""
     if not rows.is_complex():
         return rows
     return torch.view_as_real(rows.resolve_conj()).flatten(1)
 
 
 def part_of(columns: Tensor, parameter: Tensor) -> Tensor:
-    """A parameter's columns ``[w]`` in its shape; with a last axis of 2 if it is complex."""
+    """Return a parameter's columns ``[w]`` in its shape; with a last axis of 2 if it is complex."""
     return (
         columns.view(*parameter.shape, 2)
         if parameter.is_complex()
@@ -82,7 +83,7 @@ def part_of(columns: Tensor, parameter: Tensor) -> Tensor:
 
 
 def parts_of(row: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Each parameter's part of a row ``[d]``; see :func:`part_of`."""
+    """Return each parameter's part of a row ``[d]``; see :func:`part_of`."""
     each = zip(parameters, row.split(widths(parameters)), strict=True)
     return [part_of(columns, parameter) for parameter, columns in each]
 
@@ -99,16 +100,16 @@ def write(part: Tensor, gradient: Tensor) -> None:
 
 
 def flat(gradient: Tensor) -> Tensor:
-    """A parameter's gradient, of any layout, as its columns ``[w]``; a view where that can be."""
+    """Return a gradient, of any layout, as its parameter's columns ``[w]``; a view if possible."""
     dense = gradient.to_dense() if gradient.is_sparse else gradient
     real = torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
     return real.reshape(-1)
 
 
 def gradient_of(part: Tensor, parameter: Tensor) -> Tensor:
-    """What :func:`write` wrote, as a dense gradient for the parameter; a view where that can be."""
+    """Return what :func:`write` wrote, as a parameter's dense gradient; a view if possible."""
     real = part.to(device=parameter.device, dtype=parameter.dtype.to_real())
     if not parameter.is_complex():
         return real
-    # Behind real parameters it may begin at an odd column, where torch has no complex numbers.
+    # After real parameters it may begin at an odd column, where torch allows no complex view.
     return torch.view_as_complex(real.clone() if real.storage_offset() % 2 else real)

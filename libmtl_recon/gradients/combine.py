@@ -1,4 +1,4 @@
-"""The weighted sum of task gradients, in the precision that its weights ask for."""
+"""The weighted sum of task gradients, in the precision that the weights require."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from libmtl_recon.gradients.columns import real_rows
 
-# Columns turned to float64 at a time.
+# The number of columns converted to float64 at a time.
 _CHUNK = 1 << 16
 # How many times longer the weighted gradients may be, together, than their sum, before float32
 # leaves too little of that sum: beyond it they cancel, and the sum could conflict by rounding.
@@ -19,13 +19,13 @@ _SMALLEST, _LARGEST = 1e-30, 1e30
 
 
 def combine(weights: Tensor, gradients: Tensor, gramian: Tensor | None = None) -> Tensor:
-    """Σ weights[i] gᵢ.
+    """Compute the weighted sum Σ weights[i] gᵢ.
 
     Args:
         weights: ``[T]``, float64, on the CPU.
         gradients: ``[T, d]``, any floating or complex dtype and device.
-        gramian: ``[T, T]``, float64, on the CPU: that of the gradients. It tells whether they
-            cancel; without one they are taken to.
+        gramian: ``[T, T]``, float64, on the CPU: the Gramian of the gradients. It shows whether
+            they cancel; without it, they are assumed to.
 
     Returns:
         ``[d]``, in the gradients' dtype, on their device. It is summed in float64 where the
@@ -50,11 +50,11 @@ def combine(weights: Tensor, gradients: Tensor, gramian: Tensor | None = None) -
 
 
 def wants_float64(weights: Tensor, gramian: Tensor) -> bool:
-    """Whether a weighted sum of gradients is to be taken in float64.
+    """Return whether a weighted sum of gradients must be computed in float64.
 
     Args:
         weights: ``[T]``, float64, on the CPU.
-        gramian: ``[T, T]``, float64, on the CPU: that of the gradients.
+        gramian: ``[T, T]``, float64, on the CPU: the Gramian of the gradients.
     """
     sizes = weights.abs()
     if bool(((sizes > _LARGEST) | ((sizes < _SMALLEST) & (sizes > 0))).any()):

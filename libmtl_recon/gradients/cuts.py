@@ -1,4 +1,4 @@
-"""Where the backward passes are cut, so that little is held of each part of the graph at a time."""
+"""The choice of cuts of the backward passes, which limit what is held in memory at a time."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch.autograd.graph import GradientEdge, Node
 
 from libmtl_recon.gradients.dominators import Walk
 
-# By how much more memory than the least the fewest cuts may take.
+# How many times the least possible memory the fewest cuts may take.
 _MORE = 1.25
 
 
 class Chain:
-    """The longest row of modules' outputs, each of which dominates the next.
+    """The longest chain of modules' outputs of which each dominates the next.
 
     Attributes:
-        edges: Where they are in the graph.
+        edges: Their edges in the graph.
 
     Args:
-        walk: What the losses reach.
+        walk: The part of the graph that the losses reach.
         outputs: The places of modules' outputs.
-        ends: The nodes that it may lead to, and may have as its last.
+        ends: The nodes that the chain may lead to, and that may be its last.
     """
 
     def __init__(
@@ -46,23 +46,23 @@ class Chain:
             self._passed[node] = ranks.get(node) or self._passed[walk.above(node)]
 
     def passed(self, node: Node) -> int:
-        """Behind how many of them a node is, or its gradients, if it is one of them."""
+        """Return how many outputs of the chain come before a node, or before its gradients."""
         return self._passed[node]
 
 
 def chosen(cuts: Sequence[int], between: Sequence[int], nothing: float) -> list[int]:
-    """Which cuts to make, by their places from 1: the fewest with about the least memory at a time.
+    """Choose the fewest cuts with about the least memory at a time; their places count from 1.
 
     Args:
-        cuts: The numbers per task at each possible cut.
-        between: The numbers per task of what lies before the first, between each two, and behind
-            the last.
-        nothing: How many do not matter.
+        cuts: How many numbers per task each possible cut holds.
+        between: How many numbers per task are held before the first cut, between each two, and
+            after the last.
+        nothing: A number of numbers that is negligible.
     """
     count = len(cuts) + 1
     size = [0, *cuts, 0]
     before = [0, *accumulate(between)]
-    # What is held between two cuts is the first of one end and the second of the other.
+    # What is held between two cuts is starts[first] + ends[second].
     starts = [size[at] - before[at] for at in range(count)]
     ends = [size[at] + before[at] for at in range(count + 1)]
     least = [0.0]
@@ -74,7 +74,7 @@ def chosen(cuts: Sequence[int], between: Sequence[int], nothing: float) -> list[
             )
         )
     allowed = max(_MORE * least[-1], nothing)
-    # To each cut: how many there are to it at least, and the one before it.
+    # For each cut: the least number of cuts up to it, and the one before it.
     fewest: list[tuple[int, int] | None] = [(0, 0)]
     for end in range(1, count + 1):
         options = (

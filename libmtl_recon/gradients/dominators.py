@@ -1,7 +1,8 @@
-"""The graph between losses and parameters: which losses reach what, and through where they must.
+"""The autograd graph between losses and parameters: which losses reach a node, and its dominators.
 
-A node that every path from the losses to a parameter runs through dominates it. There the backward
-passes can be cut in two: those behind it need to know of the losses only their gradients there.
+A node dominates a parameter if every path from the losses to the parameter runs through it. The
+backward passes can be cut in two there: the second part only needs the losses' gradients at that
+node.
 """
 
 from __future__ import annotations
@@ -13,27 +14,27 @@ from operator import or_
 from torch import Tensor
 from torch.autograd.graph import Node
 
-# Stands for several of a node's gradients.
+# Denotes several of a node's gradients.
 _SEVERAL = -1
-# Where gradients go on behind a node: to which nodes, and as which of their gradients.
+# The next nodes after a node in the backward pass, each with the number of its gradient.
 Below = Callable[[Node], Iterable[tuple[Node, int]]]
 
 
 def edges_below(node: Node) -> Iterable[tuple[Node, int]]:
-    """Where autograd itself goes on behind a node."""
+    """Return the next nodes after a node in autograd's own graph."""
     return [edge for edge in node.next_functions if edge[0] is not None]  # type: ignore[misc]
 
 
 class Walk:
-    """All that some losses reach.
+    """The part of the graph that some losses reach.
 
     Attributes:
         order: The nodes, each before those below it.
-        losses: T.
+        losses: The number of losses T.
 
     Args:
         losses: The T losses' nodes, None for a loss without a graph.
-        below: Where to go on behind a node.
+        below: The function that returns the next nodes after a node.
     """
 
     def __init__(self, losses: Sequence[Node | None], below: Below = edges_below) -> None:
@@ -45,31 +46,31 @@ class Walk:
         self._dominators = self._dominate()
 
     def tasks_of(self, *nodes: Node) -> list[int]:
-        """The places of the losses that reach any of some nodes."""
+        """Return the places of the losses that reach at least one of the nodes."""
         found = self.bits_of(*nodes)
         return [task for task in range(self.losses) if found >> task & 1]
 
     def count_of(self, *nodes: Node) -> int:
-        """How many losses reach any of some nodes."""
+        """Return the number of losses that reach at least one of the nodes."""
         return self.bits_of(*nodes).bit_count()
 
     def bits_of(self, *nodes: Node) -> int:
-        """The same places as bits."""
+        """Return the places of the losses that reach at least one of the nodes, as bits."""
         return reduce(or_, (self._reached[node] for node in nodes), 0)
 
     def leaves(self) -> Iterator[tuple[Node, Tensor]]:
-        """The leaves that are reached, with their nodes."""
+        """Iterate over the leaves that are reached, with their nodes."""
         for node in self.order:
             leaf = None if self._below[node] else getattr(node, "variable", None)
             if isinstance(leaf, Tensor):
                 yield node, leaf
 
     def above(self, node: Node) -> Node | None:
-        """The last node that all paths to a node run through before it; None if there is none."""
+        """Return the last node before a node that is on all paths to it; None if there is none."""
         return self._dominators[node]
 
     def arrival(self, node: Node) -> int | None:
-        """Which of a node's gradients all paths arrive at; None if at several."""
+        """Return the gradient of a node at which all paths arrive; None if there are several."""
         found = self._arrivals[node]
         return None if found == _SEVERAL else found
 
@@ -93,8 +94,8 @@ class Walk:
         return found[::-1]
 
     def _dominate(self) -> dict[Node, Node | None]:
-        # A graph without circles needs one round of the algorithm of Cooper, Harvey and Kennedy.
-        # Depth 0 stands for all losses together, above every node.
+        # An acyclic graph needs one iteration of the algorithm of Cooper, Harvey and Kennedy.
+        # Depth 0 is the root above every node, which stands for all losses together.
         depth: dict[Node, int] = {}
         found: dict[Node, Node | None] = {}
         reached, arrivals = self._reached, self._arrivals

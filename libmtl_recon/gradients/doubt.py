@@ -1,23 +1,23 @@
-"""Whether the rounding of a Gramian's products could matter to those who weigh by it."""
+"""Check whether the rounding of a Gramian's products could change the weights computed from it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# How many times their error cosines must be, and how many times the largest error the eigenvalues.
+# The least ratio of a cosine to its error, and of an eigenvalue to the largest error.
 _SIGN, _SOLVE = 10.0, 5e4
-# What is never to be had: of a squared length.
+# The largest accepted error, relative to a squared length.
 _MOST = 1e-5
 
 
 def is_doubtful(gramian: Tensor, errors: Tensor) -> bool:
-    """Whether errors leave it open who conflicts, or could be magnified by solving for weights.
+    """Return whether the errors could change a conflict, or be magnified by solving for weights.
 
     Args:
         gramian: ``[T, T]``, float64.
-        errors: ``[T]``, float64: of each squared length, relative to it; an inner product's is the
-            geometric mean of two, relative to the lengths.
+        errors: ``[T]``, float64: the relative error of each squared length; the error of an inner
+            product, relative to the lengths, is the geometric mean of two.
     """
     if not bool(torch.isfinite(gramian).all()):
         return True

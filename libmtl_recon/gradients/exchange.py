@@ -1,9 +1,9 @@
-"""Gramians of gradients of which each rank has a part: products at one rank per layer, rows apart.
+"""Gramians of gradients that are distributed over ranks.
 
-The gradient of the whole batch is the mean of the ranks' gradients. For a layer whose products are
-taken, each rank has its own positions: one rank is given those of all, and multiplies. Of rows each
-rank is given some columns, and adds the ranks' parts up. No rank has all rows, and what the ranks
-find are T x T numbers, which are added up.
+The gradient of the whole batch is the mean of the ranks' gradients. For a layer that is computed by
+products, each rank has its own positions: one rank receives those of all ranks, and multiplies. For
+a layer that is computed by rows, each rank receives some columns, and sums the ranks' parts. No
+rank has all rows, and the results are T x T numbers per rank, which are summed.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from libmtl_recon.gradients.gramian import exact_device, gramian
 from libmtl_recon.gradients.products import Deltas
 from libmtl_recon.gradients.ranks import Ranks
 
-# Columns of rows that are handed out at a time.
+# The number of columns of the rows that are exchanged at a time.
 _COLUMNS = 1 << 20
 
 
 def refuse_other_graphs(outline: object, ranks: Ranks) -> None:
-    """Refuse a step in which the ranks' networks have done different things.
+    """Check that the ranks' networks ran the same operations in a step.
 
     Args:
-        outline: What this rank's has done, of plain values; the same on all ranks where the same
-            was done with parts of a batch of any length.
+        outline: A description of this rank's operations, made of plain values; it is equal on all
+            ranks that ran the same operations, whatever the length of their parts of the batch.
         ranks: The ranks.
 
     Raises:
-        ReconError: They have.
+        ReconError: They ran different operations.
     """
     code = torch.tensor([zlib.crc32(repr(outline).encode())])
     with ranks.sending("plan"):
@@ -50,11 +50,11 @@ def refuse_other_graphs(outline: object, ranks: Ranks) -> None:
 
 
 def owners(sizes: Sequence[int], ranks: int) -> list[int]:
-    """Which rank multiplies for which layer, so that none has much more than another.
+    """Assign each layer to the rank that multiplies for it, so that the work is balanced.
 
     Args:
-        sizes: How many numbers there are of each layer; the same on all ranks.
-        ranks: How many ranks there are.
+        sizes: The number of numbers of each layer; the same on all ranks.
+        ranks: The number of ranks.
     """
     load, found = [0] * ranks, [0] * len(sizes)
     for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
@@ -66,19 +66,19 @@ def owners(sizes: Sequence[int], ranks: int) -> list[int]:
 def hand_over(
     layers: Sequence[Sequence[Deltas]], ranks: Ranks, *, exact: bool
 ) -> list[list[Deltas] | None]:
-    """Give each layer's gradients and inputs to one rank.
+    """Send each layer's gradients and inputs to one rank.
 
     Args:
-        layers: This rank's, of the same layers and calls on all ranks.
+        layers: This rank's gradients, with the same layers and calls on all ranks.
         ranks: The ranks.
         exact: Take products in float64.
 
     Returns:
-        By layer: those of all ranks, where this one multiplies; else None.
+        For each layer, the gradients of all ranks if this rank multiplies for it, otherwise None.
     """
     own = [tensor for layer in layers for one in layer for tensor in one.tensors()]
     shapes = ranks.shapes_of(own)
-    # By the first rank's sizes, since all must find the same.
+    # By the first rank's sizes, since all ranks must compute the same assignment.
     ends, sizes = 0, []
     for layer in layers:
         begins, ends = ends, ends + 2 * len(layer)
@@ -106,12 +106,12 @@ def _call_elsewhere(call: Call, inputs: Tensor, gradients: Tensor) -> Call:
 
 
 def column_blocks(rows: Tensor) -> list[Tensor]:
-    """Rows ``[T, d]``, some columns at a time, so that copies stay small."""
+    """Split rows ``[T, d]`` into blocks of columns, so that copies stay small."""
     return list(rows.split(_COLUMNS, dim=1)) if rows.shape[1] else []
 
 
 def gramian_of_mean(rows: Tensor, ranks: Ranks) -> Tensor:
-    """The Gramian ``[T, T]``, float64, of the ranks' mean rows, of which no rank has all.
+    """Compute the Gramian ``[T, T]``, float64, of the mean of the ranks' rows; no rank stores all.
 
     Args:
         rows: ``[T, d]``, this rank's part.
@@ -128,11 +128,11 @@ def gramian_of_mean(rows: Tensor, ranks: Ranks) -> Tensor:
 
 
 def add_up_gramians(found: dict[str, Tensor], errors: Tensor, ranks: Ranks) -> None:
-    """Put the sums over the ranks in the place of each layer's ``[T, T]``, and of the errors.
+    """Replace each layer's Gramian ``[T, T]``, and the errors, by their sums over the ranks.
 
     Args:
-        found: By layer, in one order on all ranks; of the sum of gradients where their mean is
-            wanted, which is seen to here.
+        found: The Gramians by layer, in the same order on all ranks. They are those of the sum of
+            the gradients; this function scales them to those of the mean.
         errors: ``[T]``, on the CPU.
         ranks: The ranks.
     """

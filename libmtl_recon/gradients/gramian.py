@@ -1,7 +1,7 @@
 """Gramians of task gradients, whole and per layer, and the cosines in them.
 
-Of complex gradients the inner product is the real one, Re Σ aₖ b̄ₖ: that of their real and imaginary
-parts, by which optimisers step.
+The inner product of complex gradients is the real one, Re Σ aₖ b̄ₖ: that of their real and
+imaginary parts, which is what an optimiser's step uses.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from libmtl_recon.errors import UsageError
 from libmtl_recon.gradients.columns import real_rows
 from libmtl_recon.gradients.doubt import is_doubtful
 
-# Entries turned to float64 at a time. On a CPU they stay in the cache of a core until the product
-# has been taken (1 MiB); elsewhere they are many, since each product is a call.
+# The number of entries converted to float64 at a time. On a CPU they stay in the cache of a core
+# until they are multiplied (1 MiB); on other devices there are more, since each product is a call.
 _CACHED, _ELSEWHERE = 1 << 17, 1 << 24
-# Columns whose products may be added up in float32.
+# The number of columns whose products may be summed in float32.
 _BLOCK = 1 << 11
-# What float32 products, a block at a time, are off by, relative to the lengths.
+# The error of float32 products of one block at a time, relative to the lengths.
 _IN_BLOCKS = 1e-6
-# Squared lengths beyond which a float32 product may have lost digits, or overflowed.
+# The range of squared lengths outside which a float32 product may lose digits, or overflow.
 _SMALLEST, _LARGEST = 1e-25, 1e37
 
 
 def gramian(gradients: Tensor) -> Tensor:
-    """The Gramian of the rows: entry (i, j) is the dot product of rows i and j.
+    """Compute the Gramian of the rows, whose entry (i, j) is the dot product of rows i and j.
 
     Args:
         gradients: ``[T, d]``, any floating or complex dtype.
@@ -46,12 +46,13 @@ def gramian(gradients: Tensor) -> Tensor:
 
 
 def quick_gramian(gradients: Tensor) -> Tensor:
-    """The Gramian by float32 products, if these leave no doubt about it; else :func:`gramian`.
+    """Compute the Gramian by float32 products where these suffice, otherwise by :func:`gramian`.
 
-    It takes half the time on a CPU, and is off by less than 1e-6 of two gradients' lengths. That is
-    not enough where two gradients are so nearly orthogonal that it could decide whether they
-    conflict, or so many so nearly dependent that solving for them would magnify it: then, for other
-    dtypes, and on other devices, all is computed in float64.
+    This takes half the time on a CPU, with errors below 1e-6 of the product of two gradients'
+    lengths. That does not suffice where two gradients are so nearly orthogonal that the error could
+    change whether they conflict, or where gradients are so nearly dependent that solving for
+    weights would magnify it: then, for other dtypes, and on other devices, all is computed in
+    float64.
 
     Args:
         gradients: ``[T, d]``, any floating or complex dtype.
@@ -68,26 +69,26 @@ def quick_gramian(gradients: Tensor) -> Tensor:
 
 
 def exact_device(device: torch.device) -> torch.device:
-    """Where float64 values that belong to a device are kept: MPS has none, so on the CPU."""
+    """Return the device for float64 values of a device: the CPU for MPS, which has no float64."""
     return torch.device("cpu") if device.type == "mps" else device
 
 
 def layer_gramians(gradients: Tensor, widths: Sequence[int]) -> Tensor:
-    """One Gramian a layer, where a layer is a run of neighbouring columns.
+    """Compute one Gramian per layer, where a layer is a group of adjacent columns.
 
-    On a CPU float32 gradients are multiplied in float32, a block of columns at a time, and only the
-    blocks' products are added up in float64. That halves the time; an entry is off by about 1e-6
-    of its two vectors' lengths, where cosines are counted in steps of 5e-3.
+    On a CPU, float32 gradients are multiplied in float32, one block of columns at a time, and only
+    the blocks' products are summed in float64. That halves the time; the error of an entry is about
+    1e-6 of the product of its two vectors' lengths, while cosines are counted in steps of 5e-3.
 
     Args:
         gradients: ``[T, d]``, any floating or complex dtype.
-        widths: The layers' column counts, L of them; they add up to d.
+        widths: The number of columns of each of the L layers; their sum is d.
 
     Returns:
         ``[L, T, T]``, float64, on the same device (see :func:`exact_device`).
 
     Raises:
-        UsageError: The widths do not add up to d.
+        UsageError: The sum of the widths is not d.
     """
     if gradients.ndim != 2 or sum(widths) != gradients.shape[1]:
         raise UsageError(
@@ -121,14 +122,14 @@ def _in_blocks(gradients: Tensor) -> Tensor:
 
 
 def isometric_rows(gramian: Tensor) -> Tensor:
-    """T vectors of T numbers with given inner products.
+    """Compute T vectors of T numbers with given inner products.
 
     Args:
-        gramian: ``[T, T]``, float64, symmetric, finite, of any T vectors.
+        gramian: ``[T, T]``, float64, symmetric, finite: the Gramian of any T vectors.
 
     Returns:
-        ``[T, T]``, float64: R with R Rᵀ = gramian, up to a rounding of each entry that is
-        relative to the lengths of its two vectors.
+        ``[T, T]``, float64: R with R Rᵀ = gramian, up to rounding of each entry relative to the
+        lengths of its two vectors.
     """
     norms = gramian.diagonal().clamp_min(0.0).sqrt()
     # Unit diagonal, so that short vectors are not lost beside long ones; 0/0 for those of zero.
@@ -139,10 +140,10 @@ def isometric_rows(gramian: Tensor) -> Tensor:
 
 
 def cosines(gramians: Tensor) -> Tensor:
-    """The cosine of each pair of tasks.
+    """Compute the cosine of each pair of tasks.
 
     Args:
-        gramians: ``[..., T, T]``, float64; of a complex one the real part counts.
+        gramians: ``[..., T, T]``, float64; if complex, the real part is used.
 
     Returns:
         ``[..., P]``, float64, in [-1, 1], for the P = T(T-1)/2 pairs i < j in the order (0, 1),

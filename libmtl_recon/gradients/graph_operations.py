@@ -1,9 +1,10 @@
-"""Operations with a layer's weight that are called by no module, found in the autograd graph.
+"""Operations with a layer's weight that no module calls, found in the autograd graph.
 
-Attention projects by functions, scripts call ``linear`` and ``conv2d`` with parameters of their
-own, and a layer that a split network calls once per task returns no plain tensor. A node of the
-graph keeps what the gradient of its weight is computed from. What this does not know, by the names
-of another PyTorch for example, is left to autograd, and goes by rows.
+Attention modules project by functions, scripts call ``linear`` and ``conv2d`` with parameters of
+their own, and a layer that a split network calls once per task does not return a plain tensor. A
+node of the graph keeps what the gradient of its weight is computed from. Operations that are not
+recognised here, for example because another PyTorch version names them differently, are left to
+autograd, and computed by rows.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from libmtl_recon.gradients.operations import Kind, Operation
 
 
 class _Form(NamedTuple):
-    """Which of a node's edges lead to what, and the name of what it saved of its inputs."""
+    """The meaning of a node's edges, and the name of the attribute with its saved inputs."""
 
     inputs: int
     weight: int
@@ -36,14 +37,14 @@ _FORMS = {
 
 
 def call_at(node: Node, names: Mapping[int, str]) -> Call | None:
-    """The call of an operation that made a node; None if it is none with a network's weight.
+    """Return the operation's call that created a node; None if it has no weight of the network.
 
     Args:
-        node: Of the graph.
-        names: The layers' names, by the identities of the network's parameters.
+        node: The node of the graph.
+        names: The layers' names, by the ids of the network's parameters.
 
     Raises:
-        ReconError: Its inputs were changed in place.
+        ReconError: The inputs were changed in place.
     """
     kind = type(node).__name__
     form = _FORMS.get(kind)
@@ -54,7 +55,7 @@ def call_at(node: Node, names: Mapping[int, str]) -> Call | None:
         return None
     try:
         return _read(node, form, weight, turned, names)
-    except AttributeError:  # another PyTorch, whose nodes keep other things
+    except AttributeError:  # another PyTorch version, whose nodes save other attributes
         return None
 
 
@@ -63,7 +64,7 @@ def _embedding(node: Any, names: Mapping[int, str]) -> Call | None:
     if weight is None or id(weight) not in names or weight.is_complex():
         return None
     try:
-        # That none is left out is said by -1, which is huge here.
+        # No padding index is saved as -1, which reads as a huge number here.
         padding = node._saved_padding_idx
         operation = Operation(
             Kind.EMBEDDING,
@@ -73,7 +74,7 @@ def _embedding(node: Any, names: Mapping[int, str]) -> Call | None:
         )
         indices = _saved(node, "indices", names[id(weight)])
         metadata = node._input_metadata[0]
-    except AttributeError:  # another PyTorch, whose nodes keep other things
+    except AttributeError:  # another PyTorch version, whose nodes save other attributes
         return None
     if indices is None:
         return None
@@ -91,7 +92,7 @@ def _read(
         return None
     shape = torch.Size(metadata.shape)
     channels = shape[1]
-    # One that is added along another axis, or that is computed of a parameter, is not a layer's.
+    # A bias that is added along another axis, or computed from a parameter, is not a layer's.
     if bias is not None and (bias.shape != (channels,) or id(bias) not in names):
         bias = None
     operation = _operation(node, form, weight, turned, bias)
@@ -138,9 +139,9 @@ def _operation(
 
 
 def _saved(node: Any, what: str, name: str) -> Tensor | None:
-    """What a node saved of its inputs; None if it cannot be had as it is."""
+    """Return an input that a node saved; None if it is not available unchanged."""
     raw = getattr(node, f"_raw_saved_{what}")
-    # A checkpoint computes again what is asked for, and others load it: as often as it is asked.
+    # An unpack hook recomputes the tensor (checkpoints) or loads it, each time it is read.
     if raw.unpack_hook is not None:
         return None
     try:
@@ -148,14 +149,14 @@ def _saved(node: Any, what: str, name: str) -> Tensor | None:
     except RuntimeError as error:
         if "inplace" in str(error):
             raise not_as_it_was(name, "changed in place") from error
-        return None  # the graph was freed, of which autograd will tell
+        return None  # the graph was freed, which autograd will report
     if type(saved) is not Tensor or saved.layout != torch.strided:
         return None
     return saved.detach()
 
 
 def _leaf(node: Any, *, matrix: bool = False) -> tuple[Tensor | None, bool]:
-    """The leaf that a node has as it is, but for its type; of a matrix, whether it is turned."""
+    """Return the leaf behind a node, up to its dtype, and for a matrix whether it is transposed."""
     turned = False
     while node is not None:
         match type(node).__name__:
@@ -172,7 +173,7 @@ def _leaf(node: Any, *, matrix: bool = False) -> tuple[Tensor | None, bool]:
 
 
 def _swaps(node: Any) -> bool:
-    # Axes that are counted from the end are huge here, and odd or even as they should be.
+    # Axes counted from the end read as huge numbers here, whose parity is still correct.
     match type(node).__name__:
         case "TransposeBackward0":
             return bool(node._saved_dim0 % 2 != node._saved_dim1 % 2)

@@ -1,4 +1,4 @@
-"""Of which layers no products are taken, and why."""
+"""The layers that are not computed by products, with the reasons."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from libmtl_recon.gradients.ways import costs
 def leave_out_unknown(
     groups: dict[int, list[Call]], reasons: dict[str, str], walk: Walk, wanted: set[int] | None
 ) -> None:
-    """Leave out weights whose gradients do not follow from their calls alone.
+    """Exclude weights whose gradients do not follow from their calls alone.
 
     Args:
-        groups: The calls, by the identities of their weights; those left out are removed.
-        reasons: Given one for each layer that is left out.
-        walk: What the losses reach.
-        wanted: The identities of the shared parameters; None: those that two losses reach.
+        groups: The calls, by the ids of their weights; those excluded are removed.
+        reasons: Receives one reason for each layer that is excluded.
+        walk: The part of the graph that the losses reach.
+        wanted: The ids of the shared parameters; None: those that at least two losses reach.
     """
     reached = {id(leaf) for _, leaf in walk.leaves()}
-    weights_of: dict[int, set[int]] = {}  # by the biases that go with them
+    weights_of: dict[int, set[int]] = {}  # by the id of the bias used together with the weight
     for weight, own in groups.items():
         for call in own:
             for parameter in call.operation.parameters:
@@ -55,17 +55,17 @@ def leave_out_dear_ones(
     alone_is_shared: bool,
     ranks: Ranks | None,
 ) -> float:
-    """Leave out weights whose rows cost less.
+    """Exclude weights whose rows cost less than their products.
 
     Args:
         groups: As for :func:`leave_out_unknown`.
-        reasons: Given one for each layer, also for those that stay.
-        walk: As there.
+        reasons: Receives one reason for each layer, also for those that stay.
+        walk: As for :func:`leave_out_unknown`.
         alone_is_shared: Whether a parameter that one loss reaches can be shared.
-        ranks: Those that have as many positions each.
+        ranks: The ranks, each of which has the same number of positions.
 
     Returns:
-        What the products of the others save, in multiplications.
+        The number of multiplications that the products of the other weights save.
     """
     saved = 0.0
     for weight, own in list(groups.items()):
@@ -75,7 +75,7 @@ def leave_out_dear_ones(
                 nodes.setdefault(id(parameter), []).append(call.node)
         reaching = [walk.count_of(*some) for some in nodes.values()]
         if min(reaching) < (1 if alone_is_shared else 2):
-            # The weight of one task is none of the shared layers, which alone have reasons.
+            # A weight that one task reaches is not a shared layer; only shared layers have reasons.
             if max(reaching) > 1:
                 reasons[own[0].name] = "not all of its parameters are shared"
             del groups[weight]

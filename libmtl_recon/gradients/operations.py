@@ -1,7 +1,7 @@
-"""Operations in which a weight meets its inputs, told apart by how the weight's gradient follows.
+"""Operations of a weight and inputs, classified by the formula of the weight's gradient.
 
-They are read from modules, or from nodes of the autograd graph; what computes with them needs
-neither.
+They are derived from modules, or from nodes of the autograd graph; the code that computes with them
+needs neither.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class Kind(Enum):
-    """What an operation does. The gradients of one weight in two kinds have no common products."""
+    """The kind of an operation. Gradients of one weight from two kinds cannot be combined."""
 
     LINEAR = auto()  # x @ weight.T
     MATRIX = auto()  # x @ weight
@@ -33,16 +33,16 @@ class Operation:
     """One operation and its parameters.
 
     Attributes:
-        kind: Which one.
+        kind: The kind of the operation.
         weight: The leaf that it uses.
-        bias: What it adds along the channels, ``[b]``; None if it has none, or no leaf.
-        stride: Of a convolution, along each axis.
-        dilation: The same.
-        padding: On both sides of each axis, the last axis first, as ``pad`` takes it.
-        padding_mode: What ``pad`` fills it with.
-        groups: Of a convolution.
-        padding_index: Of an embedding; the row that gets no gradient.
-        by_frequency: Whether an embedding's gradients are divided by how often a row was taken.
+        bias: The bias ``[b]``, added along the channels; None if there is none that is a leaf.
+        stride: The stride of a convolution along each axis.
+        dilation: The dilation of a convolution along each axis.
+        padding: The padding on both sides of each axis, the last axis first, as for ``pad``.
+        padding_mode: The mode of ``pad``.
+        groups: The number of groups of a convolution.
+        padding_index: The row of an embedding that gets no gradient.
+        by_frequency: Whether an embedding's gradients are divided by the frequency of its rows.
     """
 
     kind: Kind
@@ -63,17 +63,17 @@ class Operation:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """Those that are to get a gradient, the weight first."""
+        """The parameters that require a gradient, the weight first."""
         both = (self.weight, self.bias)
         return [p for p in both if p is not None and p.requires_grad]
 
     @property
     def channels(self) -> int:
-        """The axis of the output along which the bias lies."""
+        """The axis of the output along which the bias is added."""
         return 1 if self.kind in (Kind.CONVOLUTION, Kind.TRANSPOSED) else -1
 
     def sides(self) -> tuple[int, int]:
-        """The sizes a and b of the weight's two sides, per group: of inputs and of outputs."""
+        """The sizes a and b of the weight's two sides, inputs and outputs, per group."""
         first, *rest = self.weight.shape
         match self.kind:
             case Kind.LINEAR | Kind.CONVOLUTION:
@@ -84,7 +84,7 @@ class Operation:
                 return first, prod(rest)
 
     def positions(self, inputs: torch.Size, outputs: torch.Size) -> int:
-        """How often the weight is applied, to inputs and with outputs of these shapes."""
+        """Return the number of positions at which the weight is applied, for these shapes."""
         match self.kind:
             case Kind.LINEAR | Kind.MATRIX:
                 return inputs[:-1].numel()
@@ -97,7 +97,7 @@ class Operation:
 
 
 def of_module(module: nn.Module, given: Tensor) -> Operation | None:
-    """What a module computes of its first argument; None if that is not known.
+    """Return the operation of a module on its first argument; None if it is not known.
 
     A subclass may compute anything, and so may a module with a ``forward`` of its own.
     """
@@ -114,7 +114,7 @@ def of_module(module: nn.Module, given: Tensor) -> Operation | None:
             padding_index=found.padding_idx,
             by_frequency=found.scale_grad_by_freq,
         )
-    # One sample without a batch axis has one axis less.
+    # A sample without a batch axis has one axis less.
     if type(module) not in _CONVOLUTIONS + _TRANSPOSED or given.ndim != weight.ndim:
         return None
     return Operation(

@@ -20,27 +20,29 @@ def task_gradients(
     *,
     retain_graph: bool = False,
 ) -> Tensor:
-    """The gradient of each task's loss with respect to the shared parameters.
+    """Compute the gradient of each task's loss with respect to the shared parameters.
 
     Args:
-        losses: T scalar losses, or one tensor ``[T]``, with their graph. One without a graph has a
-            gradient of zero.
-        shared: The shared parameters. A frozen one (``requires_grad`` false) keeps its place in
-            the rows and is zero there, as is one that a task does not reach. A complex one takes
-            two columns for each of its numbers, as :func:`torch.view_as_real` lays them out.
+        losses: T scalar losses, or one tensor ``[T]``, with their graph. A loss without a graph has
+            a gradient of zero.
+        shared: The shared parameters. A frozen one (``requires_grad=False``) keeps its columns in
+            the rows, which are zero, as are those of a parameter that a task does not reach. A
+            complex one takes two columns for each of its numbers, in the layout of
+            :func:`torch.view_as_real`.
         specific: Parameters that are not shared (decoders, task-specific layers). The gradient
-            of the *sum* of the losses is added to their ``.grad``, so that every task updates
-            its own part by its own loss.
+            of the *sum* of the losses is added to their ``.grad``, so that each task's own
+            parameters get the gradient of its own loss.
         out: A matrix ``[T, d]`` to write into instead of a new one.
         retain_graph: Keep the graph of the losses, for another backward pass.
 
     Returns:
-        ``[T, d]`` in the parameters' real dtype (the widest of them, if they differ), on their
-        device; row t is task t, columns are the shared parameters flattened in order. It is dense
-        also where a parameter has sparse gradients.
+        ``[T, d]`` in the parameters' real dtype (the widest, if they differ), on their device. Row
+        t is the gradient of task t; the columns are the shared parameters flattened in order. It is
+        dense even if a parameter has sparse gradients.
 
     Raises:
-        UsageError: There is no shared parameter, a loss is no scalar, or ``out`` has another shape.
+        UsageError: There is no shared parameter, a loss is not a scalar, or ``out`` has another
+            shape.
     """
     columns.check_shared(shared)
     shapes = [list(loss.shape) for loss in losses if loss.numel() != 1]
@@ -73,25 +75,26 @@ def task_gradients(
             wanted[len(trainable) :], gradients[len(trainable) :], strict=True
         ):
             if gradient is not None:
-                # A copy at first: autograd may hand one tensor out for two parameters.
+                # The first is copied: autograd may return one tensor for two parameters.
                 fresh = parameter.grad is None
                 add_gradient(parameter, gradient.clone() if fresh else gradient)
     return out
 
 
 def scatter_gradient(vector: Tensor, shared: Sequence[Tensor]) -> None:
-    """Hand a gradient ``[d]`` out to the shared parameters: it is added to their ``.grad``.
+    """Add a gradient ``[d]`` to the ``.grad`` of the shared parameters.
 
-    The counterpart of :func:`task_gradients`: same order, same width, and as with any backward
-    pass, gradients add up until ``zero_grad``. Frozen parameters get none. A new ``.grad`` is
-    dense, and a view of ``vector``, which must not be written to afterwards.
+    This is the counterpart of :func:`task_gradients`: the order and the width are the same, and as
+    with any backward pass, gradients accumulate until ``zero_grad``. Frozen parameters get no
+    gradient. A new ``.grad`` is dense, and a view of ``vector``, which must not be written to
+    afterwards.
 
     Args:
         vector: ``[d]``, of any real dtype.
-        shared: The parameters of which it is a gradient, in order.
+        shared: The parameters that it is a gradient of, in order.
 
     Raises:
-        UsageError: The vector is of another length.
+        UsageError: The vector has another length.
     """
     for parameter, part in zip(shared, columns.split(vector, shared), strict=True):
         if parameter.requires_grad:
@@ -106,12 +109,12 @@ def gradients_or_none(
     *,
     retain_graph: bool = False,
 ) -> Sequence[Tensor | None]:
-    """The gradients of a root with respect to some inputs; None for those that it does not reach.
+    """Return the gradients of a root with respect to some inputs; None for unreached ones.
 
     Args:
-        root: May be without a graph, as a loss is that is a constant in this step.
-        inputs: May be none at all.
-        factor: What the root's gradient is, in its shape; None: 1, for a scalar.
+        root: It may have no graph, for example a loss that is constant in this step.
+        inputs: The inputs, possibly none.
+        factor: The gradient of the root, in its shape; None: 1, for a scalar.
         retain_graph: Keep the graph.
     """
     if not root.requires_grad or not inputs:
@@ -123,9 +126,9 @@ def write_row(row: Tensor, shared: Sequence[Tensor], gradients: Sequence[Tensor 
     """Write one task's gradients into its row ``[d]``.
 
     Args:
-        row: Written to; its columns are the shared parameters flattened in order.
+        row: The row to write; its columns are the shared parameters flattened in order.
         shared: The shared parameters.
-        gradients: One for each of them that trains, None where the task does not reach it.
+        gradients: One for each trainable shared parameter, None where the task does not reach it.
     """
     remaining = iter(gradients)
     for parameter, part in zip(shared, columns.parts_of(row, shared), strict=True):

@@ -1,4 +1,4 @@
-"""In which steps the Gramian of a network's tasks is computed, and each layer in which way."""
+"""The plan of the backward passes for the Gramian of a network's tasks, and of each layer's way."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from libmtl_recon.gradients.ways import Way, free_memory, whole_pass
 WAYS = ("auto", "stored", "ghost")
 # The share of the free memory above which rows are not stored.
 _SHARE = 0.25
-# What share of the rows counts as nothing.
+# The share of the rows that counts as negligible.
 _NOTHING = 0.02
-# The layer of shared parameters that are not the network's.
+# The layer name of shared parameters that are not part of the network.
 _OUTSIDE = "(outside of the network)"
 
 
@@ -34,11 +34,11 @@ class Segment:
     """A part of the graph between two cuts.
 
     Attributes:
-        start: Where it begins; None: at the losses.
-        end: Where the next one begins; None: with the last.
+        start: The edge where it begins; None: at the losses.
+        end: The edge where the next segment begins; None for the last.
         tasks: The places of the tasks that reach it.
-        calls: Of layers whose products are taken.
-        parameters: Shared ones whose rows are computed.
+        calls: The calls of layers that are computed by products.
+        parameters: The shared parameters whose rows are computed.
     """
 
     start: GradientEdge | None
@@ -50,18 +50,18 @@ class Segment:
 
 @dataclass
 class Plan:
-    """How the Gramian is computed.
+    """The plan for computing a Gramian.
 
     Attributes:
-        segments: In the order of the backward passes.
-        walk: What the losses reach.
+        segments: The segments, in the order of the backward passes.
+        walk: The part of the graph that the losses reach.
         shared: The shared parameters that they reach, with their layers' names, in network order.
-        specific: Those of one task, or not to be held shared: with the tasks that reach them.
+        specific: The parameters that are not shared, with the tasks that reach them.
         stored: Whether all rows are kept for the update.
-        ways: How each layer is computed.
-        calls: Of each weight whose products are taken, by its identity.
-        unsure: What need not be linear in the gradient, so that the rows are stored; empty if
-            nothing is known of.
+        ways: The way in which each layer is computed.
+        calls: The calls of each weight that is computed by products, by its id.
+        unsure: An operation that may not be linear in the gradient, so that the rows are stored;
+            empty if none is known.
     """
 
     segments: list[Segment]
@@ -75,12 +75,12 @@ class Plan:
 
     @property
     def numbers(self) -> int:
-        """How many numbers per task the gradients of all shared parameters are."""
+        """The number of entries per task of the gradients of all shared parameters."""
         return sum(columns.width(leaf) for _, leaf in self.shared)
 
     @property
     def held(self) -> int:
-        """How many of them are held at a time."""
+        """The number of these entries that are held in memory at a time."""
         if self.stored:
             return self.numbers
         return max(sum(map(columns.width, one.parameters)) for one in self.segments)
@@ -97,12 +97,12 @@ def make_plan(
     """Plan the computation for T losses.
 
     Args:
-        losses: Their nodes; None for a loss without a graph.
-        calls: What the forward passes called.
-        names: The layers' names, by the identities of the network's parameters.
-        shared: The shared parameters; None: those of the network that two losses reach.
+        losses: The losses' nodes; None for a loss without a graph.
+        calls: The calls of the forward passes.
+        names: The layers' names, by the ids of the network's parameters.
+        shared: The shared parameters; None: those of the network that at least two losses reach.
         way: One of :data:`WAYS`.
-        ranks: Those that make the passes together; rank 0's plan is that of all.
+        ranks: The ranks that run the passes together; all use the plan of rank 0.
     """
     wanted = None if shared is None else {id(parameter) for parameter in shared}
     walk, called = _walk(losses, calls.calls, names) if way != "stored" else (Walk(losses), [])
@@ -124,7 +124,7 @@ def make_plan(
         )
         groups = {}
     if ranks is not None and way != "stored":
-        # The others have fewer positions, or are given none.
+        # The other ranks have fewer positions, or receive none.
         with ranks.sending("plan"):
             kept = ranks.from_first([weight in groups for weight in every])
         groups = {w: own for (w, own), keep in zip(every.items(), kept, strict=True) if keep}
@@ -136,14 +136,14 @@ def make_plan(
 def _walk(
     losses: Sequence[Node | None], calls: Mapping[Node, Call], names: Mapping[int, str]
 ) -> tuple[Walk, list[Call]]:
-    """The walk that goes around the calls, from their outputs to their inputs, and these calls."""
+    """Return the walk that skips each call, from its output to its inputs, and these calls."""
     around: list[Call] = []
 
     def below(node: Node) -> Iterable[tuple[Node, int]]:
         call = calls.get(node) or call_at(node, names)
         if call is None or not call.operation.weight.requires_grad:
             return edges_below(node)
-        # What stands in for a parameter meanwhile has a graph of its own.
+        # A tensor that temporarily replaces a parameter has its own graph.
         if any(id(parameter) not in names for parameter in call.operation.parameters):
             return edges_below(node)
         around.append(call)
@@ -154,20 +154,20 @@ def _walk(
 
 def _outline(walk: Walk, called: Sequence[Call], names: Mapping[int, str]) -> object:
     leaves = [(names.get(id(leaf), ""), walk.tasks_of(node)) for node, leaf in walk.leaves()]
-    # Those of which it is not known whether they are linear decide how all is computed.
+    # Functions that may not be linear in the gradient determine how everything is computed.
     custom = sorted({node.name() for node in walk.order if isinstance(node, BackwardCFunction)})
     return [(call.name, walk.tasks_of(call.node)) for call in called], sorted(leaves), custom
 
 
 @dataclass
 class _Use:
-    """Where a parameter is used.
+    """The uses of a parameter.
 
     Attributes:
-        leaf: It.
-        nodes: Behind them, if it goes by rows.
+        leaf: The parameter.
+        nodes: The nodes above it, if it is computed by rows.
         tasks: The places of the tasks that reach it.
-        products: Whether its gradients are none that a pass computes.
+        products: Whether it is computed by products, so that no pass computes its gradients.
     """
 
     leaf: Tensor
@@ -238,7 +238,7 @@ def _planned(
 
 
 def _fit(named: Sequence[tuple[str, Tensor]], tasks: int) -> bool:
-    """Whether the rows may be held at once."""
+    """Return whether all rows fit into memory at once."""
     leaves = [leaf for _, leaf in named]
     free = free_memory(leaves[0].device) if leaves else None
     if free is None:
@@ -253,7 +253,7 @@ def _segments(
     shared: Sequence[_Use],
     ranks: Ranks | None,
 ) -> list[Segment]:
-    """The parts of the graph, each with what is computed in its passes."""
+    """Return the segments of the graph, each with what its passes compute."""
     ghosts = [call for own in groups.values() for call in own]
     rows = [use for use in shared if not use.products]
     nodes = [*(call.node for call in ghosts), *(node for use in rows for node in use.nodes)]
@@ -271,7 +271,7 @@ def _segments(
         _NOTHING * sum(columns.width(use.leaf) for use in shared),
     )
     if ranks is not None:
-        # Parts of a batch that are not as long may be better cut elsewhere.
+        # For a shorter part of the batch other cuts may be better; all ranks use those of rank 0.
         with ranks.sending("plan"):
             kept = ranks.from_first(kept)
     edges = [chain.edges[place - 1] for place in kept]

@@ -1,11 +1,11 @@
-"""Inner products of the tasks' gradients of a layer's weight, without these gradients.
+"""Inner products of the tasks' gradients of a layer's weight, computed without these gradients.
 
 With N the positions at which a layer is applied (batch times places), A ``[N, a]`` its inputs and
 Δ_t ``[N, b]`` the gradients of task t's loss with respect to its outputs, the gradient of its
-weight is Δ_tᵀ A. So ⟨Δ_sᵀ A, Δ_tᵀ A⟩ = ⟨Δ_s, (A Aᵀ) Δ_t⟩, in which nothing is as large as the
-weight. Of a grouped convolution this holds for each group alone, of a transposed one with the
-windows on the side of the outputs. A layer that is called several times has the products of each
-call with each.
+weight is Δ_tᵀ A. Hence ⟨Δ_sᵀ A, Δ_tᵀ A⟩ = ⟨Δ_s, (A Aᵀ) Δ_t⟩, in which no tensor is as large as the
+weight. For a grouped convolution this holds for each group separately, for a transposed one with
+the windows on the side of the outputs. For a layer that is called several times, the products of
+each pair of calls are summed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from libmtl_recon.gradients.calls import Call
 from libmtl_recon.gradients.gramian import exact_device, gramian
 from libmtl_recon.gradients.operations import Kind, Operation
 
-# Columns turned to float64 at a time.
+# The number of columns converted to float64 at a time.
 _CHUNK = 1 << 14
 
 
@@ -29,10 +29,10 @@ class Deltas:
     """The gradients of some tasks' losses with respect to the output of one call of a layer.
 
     Args:
-        call: Whose output it is.
+        call: The call.
         tasks: The places of the tasks.
-        gradients: One for each of them, in the output's shape.
-        exact: Take products in float64.
+        gradients: One gradient per task, in the output's shape.
+        exact: Compute the products in float64.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class Deltas:
         self._stacked = torch.stack([one.detach() for one in gradients])
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """The call's inputs, and the gradients ``[tasks, ...]``."""
+        """Return the call's inputs, and the gradients ``[tasks, ...]``."""
         return self.call.inputs, self._stacked
 
     def bias_rows(self) -> Tensor:
-        """The tasks' gradients of the layer's bias, ``[tasks, b]``."""
+        """Return the tasks' gradients of the layer's bias, ``[tasks, b]``."""
         channels = self.call.operation.channels
         kept = {0, 1 + channels if channels >= 0 else self._stacked.ndim + channels}
         others = [axis for axis in range(self._stacked.ndim) if axis not in kept]
@@ -55,9 +55,9 @@ class Deltas:
         return wide.sum(dim=others) if others else wide
 
     def sides(self) -> tuple[Tensor, Tensor]:
-        """The inputs ``[g, N, a]`` and the gradients ``[g, tasks, N, b]`` of the formula above."""
+        """Return the inputs ``[g, N, a]`` and the gradients ``[g, tasks, N, b]`` of the formula."""
         call, operation = self.call, self.call.operation
-        # Under autocast an input is rounded before it meets the weight.
+        # Under autocast an input is rounded before it is multiplied by the weight.
         inputs = call.inputs.to(call.dtype)
         if operation.kind is Kind.CONVOLUTION:
             if any(operation.padding):
@@ -71,7 +71,7 @@ class Deltas:
         return left, right
 
     def embedding_rows(self) -> tuple[Tensor, Tensor]:
-        """The indices ``[N]`` that count, and the gradients ``[tasks, N, b]`` of their rows."""
+        """Return the indices ``[N]`` without padding, and their gradients ``[tasks, N, b]``."""
         operation = self.call.operation
         indices = self.call.inputs.flatten()
         gradients = self._rows().to(self._dtype)
@@ -87,7 +87,7 @@ class Deltas:
 
 
 def product_dtype(call: Call) -> torch.dtype:
-    """In what the products of a call are taken if not exactly: float32 at least."""
+    """Return the dtype of a call's products if they are not exact: at least float32."""
     return torch.promote_types(call.dtype, torch.float32)
 
 
@@ -97,7 +97,7 @@ class Products(NamedTuple):
     Attributes:
         gramian: ``[T, T]``, float64, symmetric (see
             :func:`~libmtl_recon.gradients.exact_device`).
-        errors: ``[T]``, float64: about what rounding makes of its diagonal.
+        errors: ``[T]``, float64: the approximate rounding errors of its diagonal.
     """
 
     gramian: Tensor
@@ -105,16 +105,16 @@ class Products(NamedTuple):
 
 
 def weight_gramian(calls: Sequence[Deltas], tasks: int) -> Products:
-    """The Gramian of T tasks' gradients of the weight that these calls of one layer share.
+    """Compute the Gramian of T tasks' gradients of the weight that these calls of one layer share.
 
     Args:
-        calls: All that the losses reach.
-        tasks: T.
+        calls: All calls that the losses reach.
+        tasks: The number of tasks T.
     """
     if calls[0].call.operation.kind is Kind.EMBEDDING:
         found = _embedding_gramian(calls, tasks)
         return Products(found, torch.zeros_like(found[0]))
-    # Calls that the same tasks reach are one call at more positions.
+    # Calls that the same tasks reach are treated as one call with more positions.
     together: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
     for one in calls:
         together.setdefault(tuple(one.tasks), []).append(one.sides())
@@ -134,10 +134,15 @@ def weight_gramian(calls: Sequence[Deltas], tasks: int) -> Products:
 
 
 def _rounding(inputs: Tensor, gradients: Tensor) -> Tensor:
-    """About how far the squared lengths of ``[g, N, a]`` and ``[g, tasks, N, b]`` are off.
+    """Estimate the rounding errors of the squared lengths of the tasks' gradients.
 
-    The N² products of positions are off by a rounding of their sizes each, in either direction,
-    which adds up to N of them. Where they do not cancel, that is a rounding of the squared length.
+    Each of the N² products of positions has a rounding error relative to its size, of either sign;
+    together these amount to N of them. Where the products do not cancel, that is one rounding of
+    the squared length.
+
+    Args:
+        inputs: ``[g, N, a]``.
+        gradients: ``[g, tasks, N, b]``.
     """
     if inputs.dtype == torch.float64:
         return torch.zeros(gradients.shape[1], dtype=torch.float64, device=inputs.device)
@@ -155,7 +160,7 @@ def _joined(sides: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def bias_gramian(calls: Sequence[Deltas], tasks: int) -> Tensor:
-    """The same of the bias that these calls share; ``[T, T]``, float64."""
+    """Compute the Gramian of the bias that these calls share; ``[T, T]``, float64."""
     found = [one.bias_rows() for one in calls]
     device = exact_device(found[0].device)
     rows = torch.zeros(tasks, found[0].shape[1], dtype=torch.float64, device=device)
@@ -177,7 +182,7 @@ def _embedding_gramian(calls: Sequence[Deltas], tasks: int) -> Tensor:
 
 
 def _contracted(left: Tensor, right: Tensor) -> Tensor:
-    """Σ over all but the tasks of two ``[g, tasks, ...]``, in float64: ``[tasks, tasks']``."""
+    """Contract two ``[g, tasks, ...]`` over all but the tasks, in float64: ``[tasks, tasks']``."""
     left, right = (one.transpose(0, 1).flatten(1) for one in (left, right))
     device = exact_device(left.device)
     total = torch.zeros(len(left), len(right), dtype=torch.float64, device=device)
@@ -187,22 +192,22 @@ def _contracted(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _positions(x: Tensor, channels: int) -> Tensor:
-    """``[..., batch, C, *places]``, with C at an axis, as ``[..., N, C]``."""
+    """Reshape ``[..., batch, C, *places]``, with C at the given axis, to ``[..., N, C]``."""
     return x.movedim(channels, -1).flatten(channels - 1, -2)
 
 
 def _grouped(x: Tensor, groups: int) -> Tensor:
-    """``[..., C]`` as ``[g, ..., C / g]``."""
+    """Reshape ``[..., C]`` to ``[g, ..., C / g]``."""
     return x[None] if groups == 1 else x.unflatten(-1, (groups, -1)).movedim(-2, 0)
 
 
 def _windows(x: Tensor, operation: Operation, places: Sequence[int] = ()) -> Tensor:
-    """What a kernel sees of ``[batch, C, *places]`` at each position: ``[N, C · kernel]``.
+    """Return a kernel's inputs at each position of ``[batch, C, *places]``: ``[N, C · kernel]``.
 
     Args:
-        x: Padded.
+        x: The padded input.
         operation: The convolution.
-        places: How many positions there are along each axis, if not as many as fit.
+        places: The number of positions along each axis, if not as many as fit.
     """
     axes = len(operation.kernel)
     for axis, (size, stride, dilation) in enumerate(
@@ -216,7 +221,7 @@ def _windows(x: Tensor, operation: Operation, places: Sequence[int] = ()) -> Ten
 
 
 def _transposed_windows(gradients: Tensor, operation: Operation, inputs: Tensor) -> Tensor:
-    """What the kernel wrote to, of ``[tasks, batch, C, *places]``: ``[tasks, N, C · kernel]``."""
+    """Return the entries that a kernel wrote at each position: ``[tasks, N, C · kernel]``."""
     whole = pad(gradients.flatten(0, 1), operation.padding)
     windows = _windows(whole, operation, inputs.shape[2:])
     return windows.view(len(gradients), -1, windows.shape[1])

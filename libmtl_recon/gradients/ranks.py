@@ -1,7 +1,7 @@
-"""The ranks of a data-parallel training, and what they tell one another.
+"""The ranks of data-parallel training, and their communication.
 
-A rank is one of W processes that train copies of one network, each on its part of a batch. All of
-them make the same calls in the same order.
+A rank is one of W processes that train copies of one network, each on its part of a batch. All
+ranks make the same calls in the same order.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from libmtl_recon.errors import ReconError
 from libmtl_recon.gradients import packing
 from libmtl_recon.gradients.columns import part_of, width
 
-# Numbers that are put into one message.
+# The number of elements in one message.
 _BUCKET = 1 << 22
-# Whole numbers that tell the shapes of a message's tensors; more are told in a second message.
+# The number of integers of a header with the shapes of a message's tensors; a longer header is sent
+# in a second message.
 _HEADER = 64
 _TOO_LONG = -1
 _HALVES = (torch.bfloat16, torch.float16)
 
 
 class Ranks:
-    """W processes, by torch's default process group.
+    """The W processes of torch's default process group.
 
     Attributes:
-        rank: Which one this is, from 0.
-        size: W.
-        traffic: Bytes that this rank has sent, by what for (see :meth:`sending`). A sum over all
-            ranks of n bytes counts as 2 n (W - 1) / W, which a ring needs; what rank 0 tells all
-            others counts as sent W - 1 times by rank 0, though others may pass it on.
+        rank: The number of this process, from 0.
+        size: The number of processes W.
+        traffic: The bytes that this rank has sent, by purpose (see :meth:`sending`). A sum over all
+            ranks of n bytes counts as 2 n (W - 1) / W, which a ring needs; a broadcast of rank 0
+            counts as sent W - 1 times by rank 0, though others may pass it on.
     """
 
     def __init__(self) -> None:
@@ -48,12 +49,12 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is rank 0, which alone prints and writes files."""
+        """Whether this is rank 0, the only one that prints and writes files."""
         return self.rank == 0
 
     @contextmanager
     def sending(self, purpose: str) -> Iterator[None]:
-        """Inside the ``with`` block, count what is sent under a name."""
+        """Count, inside the ``with`` block, the bytes that are sent under the name of a purpose."""
         before, self._purpose = self._purpose, purpose
         try:
             yield
@@ -61,14 +62,14 @@ class Ranks:
             self._purpose = before
 
     def share_of(self, length: int) -> slice:
-        """Which of so many neighbours are this rank's: the first ranks have one more."""
+        """Return this rank's part of a length; the first ranks have one more."""
         return shares(length, self.size)[self.rank]
 
     def from_first(self, value: Any = None) -> Any:
-        """Rank 0's value, on all ranks.
+        """Return rank 0's value, on all ranks.
 
         Args:
-            value: Anything that can be pickled; only rank 0's is looked at.
+            value: Any object that can be pickled; only that of rank 0 is used.
         """
         if self.rank == 0:
             packed = pickle.dumps(value)
@@ -84,7 +85,7 @@ class Ranks:
         return pickle.loads(content.numpy().tobytes())
 
     def share(self, tensor: Tensor) -> None:
-        """Put rank 0's values in the place of a tensor's."""
+        """Replace a tensor's values by those of rank 0."""
         content = tensor.contiguous()
         dist.broadcast(content, src=0)
         if content is not tensor:
@@ -93,21 +94,21 @@ class Ranks:
             self._count((self.size - 1) * content.nbytes)
 
     def add_up(self, tensor: Tensor) -> Tensor:
-        """Put the sum over the ranks in the place of a tensor; returns it."""
+        """Replace a tensor by its sum over the ranks, and return it."""
         dist.all_reduce(tensor)
         self._count(2 * tensor.nbytes * (self.size - 1) // self.size)
         return tensor
 
     def largest(self, tensor: Tensor) -> Tensor:
-        """Put the maximum over the ranks in the place of a tensor; returns it."""
+        """Replace a tensor by its maximum over the ranks, and return it."""
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         self._count(2 * tensor.nbytes * (self.size - 1) // self.size)
         return tensor
 
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Put the means over the ranks in the place of dense tensors, which all ranks have.
+        """Replace dense tensors, which all ranks have, by their means over the ranks.
 
-        They are added up in float32 at least.
+        They are summed in at least float32.
         """
         waiting: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
         for tensor in tensors:
@@ -128,28 +129,28 @@ class Ranks:
         bucket = torch.cat([packing.real(tensor).reshape(-1).to(dtype) for tensor in tensors])
         found = self.add_up(bucket).div_(self.size).split([width(tensor) for tensor in tensors])
         for tensor, mean in zip(tensors, found, strict=True):
-            # Of a lazily conjugated gradient there is no real view to write to.
+            # A lazily conjugated gradient has no real view to write to.
             own = part_of(mean, tensor)
             tensor.copy_(torch.view_as_complex(own) if tensor.is_complex() else own)
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
-        """The tensors of all ranks, which have one shape and dtype."""
+        """Return the tensors of all ranks, which have one shape and dtype."""
         found = [torch.empty_like(tensor) for _ in range(self.size)]
         dist.all_gather(found, tensor.contiguous())
         self._count((self.size - 1) * tensor.nbytes)
         return found
 
     def gather_all(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-        """Several tensors of each rank, whose shapes may differ between ranks.
+        """Return several tensors of each rank, whose shapes may differ between ranks.
 
         Args:
-            tensors: As many on each rank, on one device.
+            tensors: The same number on each rank, on one device.
 
         Returns:
-            By rank, in the order given; without graphs.
+            For each rank, its tensors in the order given, without graphs.
 
         Raises:
-            ReconError: The ranks have another number of tensors, axes or another dtype.
+            ReconError: The ranks differ in the number of tensors, in their axes or in a dtype.
         """
         if not tensors:
             return [[] for _ in range(self.size)]
@@ -166,15 +167,15 @@ class Ranks:
     def deliver(
         self, tensors: Sequence[Tensor], to: Sequence[int], shapes: Sequence[Sequence[torch.Size]]
     ) -> list[list[Tensor]]:
-        """Give each of several tensors to one rank.
+        """Send each of several tensors to one rank.
 
         Args:
-            tensors: As many on each rank, of the same dtypes, on one device.
-            to: For each, the rank that gets it.
-            shapes: What :meth:`shapes_of` says of them.
+            tensors: The same number on each rank, of the same dtypes, on one device.
+            to: For each tensor, the rank that receives it.
+            shapes: Their shapes, as :meth:`shapes_of` returns them.
 
         Returns:
-            Of each tensor that this rank gets, those of all ranks, in order.
+            For each tensor that this rank receives, those of all ranks, in order.
         """
         dtypes = [tensor.dtype for tensor in tensors]
         mine = [place for place, rank in enumerate(to) if rank == self.rank]
@@ -196,13 +197,13 @@ class Ranks:
         return [list(one) for one in zip(*found, strict=True)]
 
     def shapes_of(self, tensors: Sequence[Tensor]) -> list[list[torch.Size]]:
-        """The shapes of each rank's tensors, by rank.
+        """Return the shapes of each rank's tensors, by rank.
 
         Args:
-            tensors: As many on each rank, of as many axes, and of the same dtypes.
+            tensors: On each rank the same number, with as many axes, and of the same dtypes.
 
         Raises:
-            ReconError: They are not.
+            ReconError: The ranks differ in these.
         """
         own = [tensor.shape for tensor in tensors]
         dtypes = zlib.crc32(str([tensor.dtype for tensor in tensors]).encode())
@@ -211,7 +212,7 @@ class Ranks:
             numbers = [_TOO_LONG]
         header = torch.tensor([*numbers, *[0] * (_HEADER - len(numbers))])
         told = [one.tolist() for one in self.gather(header)]
-        # Where the ranks' are of other lengths, some may be too long.
+        # Where the ranks' headers have different lengths, some may be too long.
         if any(one[0] == _TOO_LONG for one in told):
             content = (dtypes, [tuple(shape) for shape in own])
             everyone: list[Any] = [None] * self.size
@@ -231,11 +232,11 @@ class Ranks:
         return [of for _, of in of_ranks]
 
     def exchange(self, parts: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
-        """Give each rank its part, and get this rank's part of each.
+        """Send each rank its part, and receive this rank's part from each.
 
         Args:
             parts: One vector for each rank, of one dtype and device.
-            sizes: How many numbers come from each rank.
+            sizes: The number of elements that come from each rank.
         """
         given = torch.cat([part.reshape(-1) for part in parts])
         taken = given.new_empty(sum(sizes))
@@ -244,15 +245,15 @@ class Ranks:
         return list(taken.split(list(sizes)))
 
     def own_columns(self, rows: Tensor) -> tuple[Tensor, slice]:
-        """The sum over the ranks of rows ``[T, d]``, of this rank's columns alone.
+        """Return the sum over the ranks of rows ``[T, d]``, for this rank's columns only.
 
-        They are added up in float32 at least.
+        The rows are summed in at least float32.
 
         Args:
             rows: ``[T, d]``, real, on every rank.
 
         Returns:
-            ``[T, d']``, and which columns they are.
+            ``[T, d']``, and the slice of these columns.
         """
         of_ranks = shares(rows.shape[1], self.size)
         own = of_ranks[self.rank]
@@ -270,7 +271,7 @@ class Ranks:
 
 
 def shares(length: int, size: int) -> list[slice]:
-    """So many neighbours, divided among so many ranks."""
+    """Divide a length into one slice per rank."""
     small, more = divmod(length, size)
     stops = [0]
     for rank in range(size):

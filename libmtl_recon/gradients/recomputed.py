@@ -1,4 +1,4 @@
-"""Backward passes that compute layers again leave their buffers as one such pass leaves them."""
+"""The buffers of modules that several backward passes recompute."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-# By their names: the buffers, and what is in them.
+# The buffers by name, and copies of their values.
 _Values = dict[str, tuple[Tensor | None, Tensor | None]]
 
 
 class RecomputedBuffers:
-    """The buffers of modules while several backward passes go through the same checkpoints.
+    """Keep modules' buffers right while several backward passes go through the same checkpoints.
 
-    A checkpoint computes its part again in each pass, and a batch norm in it counts the batch
-    again. Of what each pass changes the first change stays, or none.
+    A checkpoint recomputes its part in each pass, and a batch norm in it counts the batch again.
+    Only the first change of each buffer stays, or none, as after one such pass.
 
     Args:
-        modules: Those whose buffers are looked after.
+        modules: The modules whose buffers are restored.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
@@ -26,15 +26,15 @@ class RecomputedBuffers:
         self._first: dict[int, _Values] = {}
 
     def keep(self) -> None:
-        """Have :meth:`after_pass` take back every change from now on."""
+        """Make :meth:`after_pass` undo every change from now on."""
         self._first = {place: _values(module) for place, module in enumerate(self._modules)}
 
     def forget(self) -> None:
-        """Let the first change stay again."""
+        """Let the first change of each buffer stay from now on."""
         self._first = {}
 
     def after_pass(self) -> None:
-        """Take back what a pass has changed in a module that an earlier pass had changed."""
+        """Undo what a pass changed in a module that an earlier pass had changed."""
         for place, module in enumerate(self._modules):
             if _versions(module) == self._versions[place]:
                 continue
@@ -44,7 +44,7 @@ class RecomputedBuffers:
             else:
                 for name, (buffer, value) in first.items():
                     if buffer is not None and value is not None:
-                        # Its version stays, for the graph may have saved it.
+                        # Through .data its version stays, since the graph may have saved it.
                         buffer.data.copy_(value)
                     module._buffers[name] = buffer
             self._versions[place] = _versions(module)
@@ -58,7 +58,7 @@ def _values(module: nn.Module) -> _Values:
 
 
 def _versions(module: nn.Module) -> list[tuple[str, int, int]]:
-    """What tells whether buffers were written to; a batch norm's counter is always."""
+    """Return the identities and versions of buffers, by which a write is detected."""
     return [
         (name, id(buffer), 0 if buffer is None else buffer._version)
         for name, buffer in module._buffers.items()

@@ -1,4 +1,4 @@
-"""Gramians of tasks' gradients by the cheapest exact way per layer, and the update after them."""
+"""Gramians of task gradients, computed in the cheapest exact way per layer, and the update."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ REENTRANT = "CheckpointFunctionBackward"
 def recording(
     network: nn.Module, *, shared: Iterable[nn.Parameter] | None = None, way: str = "auto"
 ) -> Iterator[Record]:
-    """Inside the ``with`` block, note what is needed of a network's forward pass.
+    """Record, inside the ``with`` block, what the Gramian needs of a network's forward pass.
 
-    Methods that weigh T tasks by the inner products of their gradients pay T backward passes and a
-    matrix ``[T, d]``. Of a layer that is applied at fewer positions N than it has inputs, the inner
-    products follow from its inputs and the gradients of its outputs; then the passes need not
-    compute its weight's gradients, and nothing of the size of the weight is kept. The update is one
-    ordinary backward pass.
+    Methods that weight T tasks by the inner products of their gradients need T backward passes and
+    a matrix ``[T, d]``. For a layer that is applied at fewer positions N than it has inputs, the
+    inner products follow from its inputs and the gradients of its outputs. The passes then do not
+    compute the gradients of its weight, and no tensor of the size of the weight is kept. The update
+    is one ordinary backward pass.
 
-    Experimental: new in 0.2.0, and may change without notice.
+    Experimental: this is new in 0.2.0, and may change without notice.
 
     Args:
         network: Any module; it may be called several times, and the tasks' heads may be part of it.
-            Not changed; it has hooks meanwhile.
-        shared: The shared parameters; None: those of the network that two losses reach.
-        way: ``auto`` takes the fastest; ``stored`` keeps the rows ``[T, d]``, and ``ghost`` never
-            does, unless weighted gradients cancel. The update of ``ghost`` is one backward pass;
-            where backward hooks, or a custom ``autograd.Function``, make of a sum of gradients
-            something else than the sum of what they make of each, ``auto`` stores the rows.
+            It is not changed, but has hooks inside the block.
+        shared: The shared parameters; None: those of the network that at least two losses reach.
+        way: ``auto`` uses the fastest way; ``stored`` keeps the rows ``[T, d]``, and ``ghost``
+            never does, unless weighted gradients cancel. The update of ``ghost`` is one backward
+            pass. Where backward hooks, or a custom ``autograd.Function``, may not be linear in the
+            gradient, ``auto`` stores the rows.
 
     Yields:
         The record.
 
     Raises:
-        UsageError: There is no such way, ``network`` is no network, or ``shared`` is empty.
+        UsageError: There is no such way, ``network`` is not a module, or ``shared`` is empty.
 
     Example:
         >>> import torch
@@ -76,19 +76,19 @@ def recording(
 def record_afterwards(
     network: nn.Module, *, shared: Iterable[nn.Parameter] | None = None, way: str = "auto"
 ) -> Record:
-    """The record of a forward pass that has run already, of what its graph has kept.
+    """Return the record of a forward pass that has already run, made from its graph.
 
-    Products are taken of the operations that are found there: see
-    :mod:`libmtl_recon.gradients.graph_operations`. The passes are not cut, for which modules'
-    outputs would have to be known.
+    Products are computed for the operations found in the graph: see
+    :mod:`libmtl_recon.gradients.graph_operations`. The passes are not cut, since the modules'
+    outputs are not known.
 
     Args:
-        network: As for :func:`recording`, as are the others.
-        shared: As there.
-        way: As there.
+        network: As for :func:`recording`.
+        shared: As for :func:`recording`.
+        way: As for :func:`recording`.
 
     Raises:
-        UsageError: As there.
+        UsageError: As for :func:`recording`.
     """
     return Record(network, Calls(), _checked(network, shared), way)
 
@@ -111,16 +111,16 @@ def _checked(
 
 
 class Record:
-    """What was noted of a forward pass; made by :func:`recording`.
+    """The record of a forward pass, created by :func:`recording`.
 
-    With ``ranks`` the losses are those of the whole batch, of which each rank has noted its part;
-    the gradients that it hands out are the rank's own, whose mean over the ranks is meant.
+    With ``ranks`` the losses are those of the whole batch, of which each rank has recorded its
+    part; the gradients are the rank's own, and their mean over the ranks is that of the batch.
 
     Attributes:
-        layers: The names of the shared layers that the losses reach, once there is a Gramian.
-        ways: How each of them was computed, and why so.
-        exact: Whether products were taken in float64: at once, or because float32 left open who
-            conflicts, or how the gradients depend on each other.
+        layers: The names of the shared layers that the losses reach, after :meth:`gramian`.
+        ways: The way in which each of them was computed, with the reason.
+        exact: Whether products were computed in float64: from the start, or because the errors of
+            float32 could have changed a conflict, or been magnified by solving for weights.
     """
 
     def __init__(
@@ -143,20 +143,21 @@ class Record:
         self.ways: tuple[Way, ...] = ()
 
     def gramian(self, losses: Sequence[Tensor | None]) -> Tensor:
-        """The inner products of the losses' gradients with respect to the shared parameters.
+        """Compute the Gramian of the losses' gradients with respect to the shared parameters.
 
         Args:
-            losses: T scalars, with their graph, which stays for :meth:`backward`. None, and one
-                without a graph, has a gradient of zero. Pass them as they were computed: an entry
-                of ``torch.stack(losses)`` reaches what any of them does, also the heads, which are
-                then held to be shared if they are part of the network and ``shared`` is not given.
+            losses: T scalars, with their graph, which stays for :meth:`backward`. The gradient of
+                None, and of a loss without a graph, is zero. Pass the losses as they were computed:
+                an entry of ``torch.stack(losses)`` reaches what any of them reaches, including the
+                heads, which then count as shared if they are part of the network and ``shared`` is
+                not given.
 
         Returns:
-            ``[T, T]``, float64, symmetric (see :func:`exact_device`).
+            ``[T, T]``, float64, symmetric, on the parameters' device (on the CPU for MPS).
 
         Raises:
-            UsageError: A loss is no scalar, or there is none.
-            ReconError: A gradient is not finite; or a layer's input was changed in place, or freed.
+            UsageError: A loss is not a scalar, or there is none.
+            ReconError: A gradient is not finite, or a layer's input was changed in place, or freed.
         """
         losses = list(losses)
         total = self.gramian_as_it_is(self.plan(losses), losses)
@@ -165,12 +166,12 @@ class Record:
         return total
 
     def gramian_as_it_is(self, plan: Plan, losses: Sequence[Tensor | None]) -> Tensor:
-        """The same by a plan, finite or not.
+        """Compute the Gramian by a plan; it may hold NaN or infinity.
 
         Args:
-            plan: What :meth:`plan` found for these losses. Without its ``specific`` parameters
-                :meth:`backward` reaches the shared ones alone.
-            losses: As there.
+            plan: The result of :meth:`plan` for these losses. Without its ``specific`` parameters,
+                :meth:`backward` only reaches the shared ones.
+            losses: As for :meth:`gramian`.
 
         Raises:
             ReconError: A layer's input was changed in place, or freed.
@@ -185,26 +186,26 @@ class Record:
 
     @property
     def layer_gramians(self) -> Tensor:
-        """``[L, T, T]``, float64: the Gramians of the :attr:`layers`, in that order.
+        """Return the Gramians of the :attr:`layers`, ``[L, T, T]``, float64, in that order.
 
         Raises:
-            ReconError: There was no :meth:`gramian` yet, or :meth:`backward` came after it.
+            ReconError: :meth:`gramian` was not called yet, or :meth:`backward` was called after it.
         """
         return self._last().layers()
 
     def backward(self, weights: Tensor, specific: Tensor | None = None) -> None:
-        """Give the shared parameters the gradient Σ w_t ∇L_t, and all others theirs.
+        """Add the weighted gradient Σ w_t ∇L_t to the shared parameters, and the others' gradients.
 
-        Gradients add to what there is in ``.grad``. The graph is freed.
+        Gradients accumulate in ``.grad``. The graph is freed.
 
         Args:
             weights: ``[T]``.
-            specific: ``[T]``: what the losses are multiplied by for the parameters that are not
-                shared; None: 1.
+            specific: ``[T]``: the factors of the losses for the parameters that are not shared;
+                None: 1.
 
         Raises:
-            UsageError: There are not T of them.
-            ReconError: There was no :meth:`gramian` before, or the graph was freed already.
+            UsageError: There are not T weights.
+            ReconError: :meth:`gramian` was not called before, or the graph was already freed.
         """
         sweep = self._last()
         sweep.update(weights, specific)
@@ -216,13 +217,13 @@ class Record:
         return self._sweep
 
     def plan(self, losses: Sequence[Tensor | None]) -> Plan:
-        """How the Gramian would be computed, found without a backward pass.
+        """Plan the computation of the Gramian, without a backward pass.
 
         Args:
             losses: As for :meth:`gramian`.
 
         Raises:
-            UsageError: As there.
+            UsageError: As for :meth:`gramian`.
             ReconError: There is a reentrant checkpoint.
         """
         _check_losses(losses)
@@ -244,7 +245,7 @@ class Record:
         return plan
 
     def _hooked(self) -> str:
-        """What changes gradients where hooks tell of it; empty if nothing does."""
+        """Return the name of a hook that may change gradients; empty if there is none."""
         for path, module in self._network.named_modules():
             if module._backward_hooks or module._backward_pre_hooks:
                 return f"a backward hook of {path or 'the network'}"
@@ -276,7 +277,7 @@ class Record:
 
 
 def custom_functions(walk: Walk) -> list[str]:
-    """The custom functions of a graph that need not be linear in the gradient."""
+    """Return the names of the graph's custom functions, which may not be linear in the gradient."""
     return [
         node.name()
         for node in walk.order
@@ -285,7 +286,7 @@ def custom_functions(walk: Walk) -> list[str]:
 
 
 def reentrant_checkpoint() -> ReconError:
-    """The error for a graph with :data:`REENTRANT` in it."""
+    """Return the error for a graph that contains :data:`REENTRANT`."""
     return ReconError(
         "The network has a checkpoint with use_reentrant=True, which hides the parameters "
         "inside it from autograd's graph. Use torch.utils.checkpoint with "

@@ -1,4 +1,4 @@
-"""Per-task gradients of the shared parameters, in a matrix that is used again in every step."""
+"""Per-task gradients of the shared parameters, in a matrix that is reused in every step."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from libmtl_recon.gradients import columns
 from libmtl_recon.gradients.accumulate import Aside
 from libmtl_recon.gradients.sparse import Touched
 
-# Scalars to be differentiated together, and what each is multiplied by (None: 1).
+# Scalars that are differentiated together, and the factor of each (None: 1).
 Root = tuple[list[Tensor], list[Tensor] | None]
 
 
 class TaskRows:
-    """Fills matrices ``[T, d]`` with gradients, and hands a combination of their rows out again.
+    """Matrices ``[T, d]`` of task gradients, and the assignment of a combination of their rows.
 
     Attributes:
-        reached: For each shared parameter, whether any task's gradient has reached it in this step.
+        reached: For each shared parameter, whether a task's gradient has reached it in this step.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class TaskRows:
         self._touched = Touched()
 
     def begin(self) -> None:
-        """Start a step: from now on the matrices of the last one are written again."""
+        """Start a step: from now on the matrices of the last step are overwritten."""
         self.reached, self._taken = (), 0
         self._touched.clear()
 
@@ -44,19 +44,20 @@ class TaskRows:
         accumulate: bool,
         retain_graph: bool = False,
     ) -> Tensor:
-        """The gradient of each root with respect to the shared parameters.
+        """Compute the gradient of each root with respect to the shared parameters.
 
         Args:
-            roots: T of them. An empty one has a gradient of zero.
-            shared: The shared parameters; frozen and unreached ones have columns of zeros. Their
-                ``.grad`` is None afterwards if ``accumulate``; what it was, :meth:`scatter` adds.
+            roots: T roots. The gradient of an empty root is zero.
+            shared: The shared parameters; frozen and unreached ones have columns of zeros. With
+                ``accumulate`` their ``.grad`` is None afterwards; :meth:`scatter` adds the earlier
+                one.
             accumulate: Add the gradients of all other leaves to their ``.grad``.
             retain_graph: Keep the graph after the last root.
 
         Returns:
-            ``[T, d]`` in the parameters' (widest) real dtype, on their device; columns are the
-            shared parameters flattened in order, complex ones as :func:`torch.view_as_real` has
-            them. Written again after the next :meth:`begin`.
+            ``[T, d]`` in the parameters' (widest) real dtype, on their device; the columns are the
+            shared parameters flattened in order, complex ones as in :func:`torch.view_as_real`. It
+            is overwritten after the next :meth:`begin`.
 
         Raises:
             UsageError: There is no shared parameter.
@@ -68,7 +69,7 @@ class TaskRows:
         reached: set[int] = set()
         last = max((i for i, (tensors, _) in enumerate(roots) if tensors), default=-1)
         if accumulate:
-            # With one to add to, autograd would not hand over what it computed.
+            # With an earlier ``.grad`` to add to, autograd would not pass its own result on.
             self._before.take(trainable)
         with caught(trainable, write) if accumulate else nullcontext():
             for index, (tensors, factors) in enumerate(roots):
@@ -94,16 +95,16 @@ class TaskRows:
         others: Sequence[Tensor],
         take: Callable[[int, int, Tensor], None],
     ) -> Tensor:
-        """The same, with all ``.grad`` left as they are; the graph is kept.
+        """Compute the same gradients without changing any ``.grad``; the graph is kept.
 
         Args:
             roots: As for :meth:`fill`.
-            shared: As there.
-            others: Leaves whose gradients are wanted as well.
-            take: Given the place of a root, that of one of the others, and its gradient.
+            shared: As for :meth:`fill`.
+            others: Leaves whose gradients are computed as well.
+            take: Called with the place of a root, the place of one of the others, and its gradient.
 
         Returns:
-            As there.
+            As for :meth:`fill`.
         """
         matrix = self._take(len(roots), shared)
         trainable = [p for p in shared if p.requires_grad]
@@ -150,20 +151,20 @@ class TaskRows:
         )
 
     def scatter(self, vector: Tensor, shared: Sequence[Tensor], *, overwrite: bool = False) -> None:
-        """Hand a gradient ``[d]`` out to the shared parameters: it is added to their ``.grad``.
+        """Add a gradient ``[d]`` to the ``.grad`` of the shared parameters.
 
-        A parameter that is frozen, or that no task reached, gets none, so that weight decay does
-        not move it. A new ``.grad`` is a view of ``vector``; where the tasks' gradients were
-        sparse, a sparse copy.
+        A parameter that is frozen, or that no task reached, gets no gradient, so that weight decay
+        does not change it. A new ``.grad`` is a view of ``vector``, or a sparse copy where the
+        tasks' gradients were sparse.
 
         Args:
-            vector: In the layout of the rows.
+            vector: The gradient, in the layout of the rows.
             shared: The shared parameters.
-            overwrite: Put it in the place of their ``.grad``, and of what :meth:`fill` has taken
-                from them; those that get none have none.
+            overwrite: Replace their ``.grad``, and the one that :meth:`fill` has set aside; the
+                ``.grad`` of those that get no gradient is None.
 
         Raises:
-            UsageError: The vector is of another length.
+            UsageError: The vector has another length.
         """
         parts = columns.split(vector, shared)
         reached = self.reached or tuple(p.requires_grad for p in shared)
@@ -179,16 +180,16 @@ class TaskRows:
         self._before.add_up()
 
     def forget(self) -> None:
-        """Forget what :meth:`fill` has taken from the parameters."""
+        """Drop the gradients that :meth:`fill` has set aside."""
         self._before.drop()
 
     def holds(self, tensor: Tensor) -> bool:
-        """Whether a tensor lies in one of the matrices, and will be written over."""
+        """Return whether a tensor shares memory with a matrix, which will be overwritten."""
         storage = tensor.untyped_storage().data_ptr()
         return any(m.whole.untyped_storage().data_ptr() == storage for m in self._matrices)
 
     def _take(self, tasks: int, shared: Sequence[Tensor]) -> _Matrix:
-        # A weighting may hold several at once (MoDo and SDMGrad compare three batches).
+        # A weighting may use several at once (MoDo and SDMGrad compare three batches).
         at, self._taken = self._taken, self._taken + 1
         if at == len(self._matrices):
             self._matrices.append(_Matrix(tasks, shared))
@@ -222,14 +223,14 @@ class _Matrix:
         ]
 
     def fits(self, tasks: int, shared: Sequence[Tensor]) -> bool:
-        """Whether it can serve; tells fewer tasks from now on."""
+        """Return whether the matrix fits; if it does, use its first T rows from now on."""
         if len(self._memory) < tasks or self._layout != _layout(shared):
             return False
         self.whole = self._memory[:tasks]
         return True
 
     def begin(self, row: int) -> None:
-        """Turn to a row."""
+        """Begin to write a row."""
         self._row, self._written = self._places[row], set()
 
     def write(self, place: int, gradient: Tensor) -> None:
@@ -238,7 +239,7 @@ class _Matrix:
         self._written.add(place)
 
     def end(self) -> set[int]:
-        """Zero what was not written in the row; which of the trainable parameters were."""
+        """Zero what was not written in the row, and return the places of what was."""
         for place, part in enumerate(self._row):
             if place not in self._written:
                 part.zero_()
@@ -247,9 +248,9 @@ class _Matrix:
 
 @contextmanager
 def caught(leaves: Sequence[Tensor], write: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Have leaves' gradients written as soon as backward passes make them.
+    """Write leaves' gradients as soon as backward passes compute them.
 
-    They are then still in the cache, and their memory is free for the next parameter's.
+    They are then still in the cache, and their memory is free for the next parameter.
     """
 
     def catch(place: int, parameter: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Sparse gradients are assigned as sparse ones, since some optimisers take no others."""
+"""Assignment of sparse gradients as sparse tensors, which some optimisers require."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from libmtl_recon.gradients import columns
 
 
 class Touched:
-    """What the tasks' sparse gradients of a step had entries for, by parameter.
+    """The entries of the tasks' sparse gradients in a step, by parameter.
 
-    ``nn.Embedding(sparse=True)`` has sparse gradients, of the rows that a batch looks up. The
-    weighted sum of the tasks' gradients has those of all tasks.
+    The gradients of ``nn.Embedding(sparse=True)`` are sparse, with the rows that a batch looks up.
+    The weighted sum of the tasks' gradients has the rows of all tasks.
     """
 
     def __init__(self) -> None:
@@ -20,11 +20,11 @@ class Touched:
         self._dense: set[int] = set()
 
     def clear(self) -> None:
-        """Start anew."""
+        """Remove all entries."""
         self._masks, self._dense = {}, set()
 
     def note(self, parameter: Tensor, gradient: Tensor) -> None:
-        """Remember what a gradient has entries for."""
+        """Record the entries of a gradient."""
         if not gradient.is_sparse:
             self._dense.add(id(parameter))
             return
@@ -39,10 +39,10 @@ class Touched:
             self._dense.add(id(parameter))
 
     def gradient_of(self, part: Tensor, parameter: Tensor) -> Tensor:
-        """The parameter's gradient that lies in its columns ``[w]`` of a vector.
+        """Return a parameter's gradient from its columns ``[w]`` of a vector.
 
-        It is sparse if all that were noted are. It then has entries also where it is not zero for
-        another reason: a weighting may add gradients of earlier steps.
+        It is sparse if all recorded gradients are. It then also has the entries that are nonzero
+        for another reason: a weighting may add gradients of earlier steps.
         """
         dense = columns.gradient_of(columns.part_of(part, parameter), parameter)
         mask = self._masks.get(id(parameter))

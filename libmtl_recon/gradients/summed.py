@@ -1,4 +1,4 @@
-"""The backward pass of the sum of several losses, as one pass per loss, with their Gramians."""
+"""The backward pass of a sum of losses as one pass per loss, with the Gramians per layer."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from libmtl_recon.gradients.recording import (
 from libmtl_recon.gradients.rows import TaskRows
 from libmtl_recon.gradients.sweep import Sweep
 
-# Entries that are copied at a time, so that no second matrix [T, d] is held; on a CPU so few that
-# they stay in the cache.
+# The number of entries that are copied at a time, so that no second matrix [T, d] is held; on a CPU
+# it is so small that they stay in the cache.
 _CACHED, _ELSEWHERE = 1 << 17, 1 << 24
 
 
@@ -34,12 +34,12 @@ class SummedLosses:
         losses: P scalars, each with a graph.
 
     Attributes:
-        tasks: For each leaf that they reach, by its identity: the places of the losses, as bits.
-        nodes: How many nodes the graph has.
-        by_rows: Whether all gradients were made, for no products of inputs are cheaper.
+        tasks: For each leaf that they reach, by its id: the places of the losses, as bits.
+        nodes: The number of nodes of the graph.
+        by_rows: Whether all gradients were computed, since no products of inputs are cheaper.
 
     Raises:
-        ReconError: There is a reentrant checkpoint.
+        ReconError: The graph has a reentrant checkpoint.
     """
 
     def __init__(self, losses: Sequence[Tensor]) -> None:
@@ -55,7 +55,7 @@ class SummedLosses:
         custom = custom_functions(walk)
         if REENTRANT in custom:
             raise reentrant_checkpoint()
-        # Neither need make of a sum of gradients the sum of what it makes of each.
+        # Neither custom functions nor hooks need be linear in the gradient.
         self._linear = not custom and not any(
             leaf._backward_hooks for leaf in self._leaves.values()
         )
@@ -71,20 +71,20 @@ class SummedLosses:
         products: bool = True,
         retain_graph: bool = False,
     ) -> Tensor:
-        """Add to all leaves' ``.grad`` what the backward pass of the sum of the losses adds.
+        """Add to all leaves' ``.grad`` what the backward pass of the sum of the losses would add.
 
-        It is made as P passes, one per loss, whose gradients are summed before they arrive at the
-        leaves; so hooks of where they arrive see the sum, once. Where a leaf has a hook of its
-        gradient, and where the graph has a custom ``autograd.Function``, which need not be linear
-        in the gradient, the pass of the sum is made after those P. So it is where P passes that
-        need not make all gradients cost less together with it; see :func:`recording`.
+        This takes P passes, one per loss, whose gradients are summed before they arrive at the
+        leaves, so that accumulation hooks see the sum, once. If a leaf has a hook on its gradient,
+        or the graph has a custom ``autograd.Function``, which need not be linear in the gradient,
+        the pass of the sum follows those P passes. The same is done where P passes that need not
+        compute all gradients cost less together with it; see :func:`recording`.
 
         Args:
-            layers: The leaves of each of the L layers whose Gramians are wanted; of one that has
-                none here they are zeros.
-            modules: Those whose buffers checkpoints may change, which they do once.
-            linear: Whether nothing else is known that is not linear in the gradient.
-            products: Look whether there are such.
+            layers: The leaves of each of the L layers whose Gramians are computed; the Gramian of a
+                layer without leaves is zero.
+            modules: The modules whose buffers checkpoints may change; they change once.
+            linear: Whether nothing else is known to be nonlinear in the gradient.
+            products: Consider products of inputs as well as rows.
             retain_graph: Keep the graph, as for :meth:`torch.Tensor.backward`.
 
         Returns:
@@ -113,13 +113,13 @@ class SummedLosses:
         return gramians
 
     def _plan(self, layers: Sequence[Sequence[Tensor]], *, linear: bool) -> Plan | None:
-        """How products are taken; None if they do not pay."""
+        """Return the plan by products; None if they do not cost less."""
         names = {id(leaf): str(row) for row, layer in enumerate(layers) for leaf in layer}
         leaves = [leaf for layer in layers for leaf in layer]
-        # The products of what is called inside of autocast would be taken in half precision.
+        # Inside autocast the products would be computed in half precision.
         if not leaves or torch.is_autocast_enabled(leaves[0].device.type):
             return None
-        # Where the pass of the sum is made anyway, whatever products save is saved.
+        # If the pass of the sum is needed anyway, products pay off whenever they are cheaper.
         plan = make_plan(self._nodes, Calls(), names, leaves, "auto" if linear else "ghost")
         plan.specific = []
         return plan if plan.calls else None
@@ -141,7 +141,7 @@ class SummedLosses:
         linear: bool,
         retain_graph: bool,
     ) -> dict[int, list[Tensor | None]]:
-        """Each loss's gradients, by leaves; those of the layers alone if another pass follows."""
+        """Return each loss's gradients by leaf; only the layers' ones if another pass follows."""
         wanted = {id(leaf) for layer in layers for leaf in layer}
         found: dict[int, list[Tensor | None]] = {}
         for place, loss in enumerate(self._losses):
@@ -157,7 +157,7 @@ class SummedLosses:
         return found
 
     def _deliver(self, found: dict[int, list[Tensor | None]]) -> None:
-        """Have each leaf take the sum of its gradients as the end of one backward pass."""
+        """Deliver to each leaf the sum of its gradients, as at the end of one backward pass."""
         leaves, sums = [], []
         with torch.no_grad():
             for identity in list(found):
@@ -177,14 +177,14 @@ class SummedLosses:
             for leaf in leaves:
                 gradients = found.get(id(leaf), ())
                 if any(gradient is not None for gradient in gradients):
-                    # What is called inside of autocast is not to be computed in half precision.
+                    # Inside autocast the products must not be computed in half precision.
                     with torch.autocast(leaf.device.type, enabled=False):
                         own += _gramian(gradients, leaf).to(device)
         return total
 
 
 def _gradients(loss: Tensor, leaves: list[Tensor], keep: bool) -> list[tuple[Tensor, Tensor]]:
-    """Those of the leaves that have one."""
+    """Return the gradients of a loss that exist, with their leaves."""
     if not leaves:
         return []
     found = torch.autograd.grad(loss, leaves, retain_graph=keep, allow_unused=True)
@@ -193,7 +193,7 @@ def _gradients(loss: Tensor, leaves: list[Tensor], keep: bool) -> list[tuple[Ten
 
 
 def _gramian(gradients: Sequence[Tensor | None], leaf: Tensor) -> Tensor:
-    """The inner products of the gradients ``[P, P]`` that a leaf has; None: zeros."""
+    """Return the inner products ``[P, P]`` of a leaf's gradients; None stands for zeros."""
     rows = [None if one is None else columns.flat(one) for one in gradients]
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=exact_device(leaf.device))
     width = columns.width(leaf)
@@ -207,11 +207,11 @@ def _gramian(gradients: Sequence[Tensor | None], leaf: Tensor) -> Tensor:
 
 
 def _sum(gradients: Sequence[Tensor | None]) -> Tensor:
-    """That of those that there are, at least one."""
+    """Return the sum of the gradients that are not None, of which there is at least one."""
     there = [gradient for gradient in gradients if gradient is not None]
     if len(there) == 1:
         return there[0]
-    # Not in place at first: autograd may hand one tensor out for two leaves.
+    # Not in place at first: autograd may return one tensor for two leaves.
     total = _added(there[0], there[1])
     for gradient in there[2:]:
         total = _added(total, gradient) if total.is_sparse else total.add_(gradient)
@@ -219,12 +219,12 @@ def _sum(gradients: Sequence[Tensor | None]) -> Tensor:
 
 
 def _added(first: Tensor, second: Tensor) -> Tensor:
-    # A sparse tensor cannot take a dense one in.
+    # A dense tensor cannot be added to a sparse one in place.
     return second + first if first.is_sparse and not second.is_sparse else first + second
 
 
 def _kept_graphs(walk: Walk, leaves: Mapping[int, Tensor]) -> int:
-    """The losses, as bits, whose graph is needed again by that of a later one."""
+    """Return the losses, as bits, whose graph a later loss needs as well."""
     kept = 0
     for node in walk.order:
         if id(getattr(node, "variable", None)) not in leaves:

@@ -1,4 +1,4 @@
-"""The backward passes of one Gramian, segment by segment, and the one of the update after them."""
+"""The backward passes of one Gramian, segment by segment, and the pass of the update."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from libmtl_recon.gradients.products import (
 from libmtl_recon.gradients.ranks import Ranks
 from libmtl_recon.gradients.rows import Root, TaskRows
 
-# What no Gramian of float32 gradients is taken to be better than.
+# The least error that is assumed for a Gramian of float32 gradients.
 _LEAST = 1e-7
 
 
 class Sweep:
-    """The passes for T losses.
+    """The backward passes for T losses.
 
     Args:
-        plan: Which they are.
-        losses: T scalars; None for one that there is not.
-        rows: Where rows are kept from step to step.
-        exact: Take products in float64 at once.
-        ranks: Those whose mean gradients are meant; None: this process's own.
+        plan: The plan of the passes.
+        losses: T scalars; None for a loss that is absent.
+        rows: The memory for rows, which is kept from step to step.
+        exact: Compute products in float64 from the start.
+        ranks: The ranks over which gradients are averaged; None: this process alone.
 
     Attributes:
-        exact: Whether they were, or had to be.
+        exact: Whether products were computed in float64.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class Sweep:
         self._shared = [leaf for _, leaf in plan.shared]
         self.exact = exact or all(leaf.dtype == torch.float64 for leaf in self._shared)
         self._names = {id(leaf): name for name, leaf in plan.shared}
-        # Each loss's gradient where the segment begins that is being computed.
+        # Each loss's gradient at the start of the current segment.
         self._at_start: list[Tensor | None] = []
-        # The same where the second segment begins, which is kept for the update.
+        # Each loss's gradient at the start of the second segment, which is kept for the update.
         self._behind_heads: list[Tensor | None] = []
         self._specific: list[tuple[int, Tensor, Tensor]] = []
         self._matrix: Tensor | None = None
@@ -73,16 +73,16 @@ class Sweep:
         self._errors = torch.zeros(len(self._losses), dtype=torch.float64)
 
     def run(self) -> Tensor | None:
-        """The Gramian ``[T, T]``, float64; None if no loss reaches a shared parameter."""
+        """Compute the Gramian ``[T, T]``, float64; None if no loss reaches a shared parameter."""
         if not self._shared:
-            self._pass_segments()  # for the others
+            self._pass_segments()  # for the other ranks
             return None
         if self._plan.stored:
             rows = self._store(self._plan.specific)
             self._total = quick_gramian(rows) if self._ranks is None else self._over_ranks(rows)
         else:
             self._total = self._by_segments()
-            # Of a device without float64 the products are what they are.
+            # On a device without float64 the products cannot be recomputed.
             has_float64 = self._shared[0].device.type != "mps"
             if not self.exact and has_float64 and self._is_doubtful(self._total):
                 self.exact, self._specific = True, []
@@ -91,7 +91,7 @@ class Sweep:
 
     def _is_doubtful(self, total: Tensor) -> bool:
         squares = total.diagonal().cpu()
-        # Of the rest, gradients that were computed in float32.
+        # The layers computed by rows have at least the error of float32 gradients.
         errors = (self._errors / squares).nan_to_num(0.0).clamp_min(_LEAST)
         return is_doubtful(total.cpu(), errors)
 
@@ -118,7 +118,7 @@ class Sweep:
             self._differentiate(segment)
 
     def layers(self) -> Tensor:
-        """Those of the L layers, ``[L, T, T]``, in the order of the plan; after :meth:`run`."""
+        """Return the layers' Gramians ``[L, T, T]``, in the plan's order, after :meth:`run`."""
         if self._matrix is not None and not self._found:
             self._multiply(self._shared, self._matrix)
         order = dict.fromkeys(name for name, _ in self._plan.shared)
@@ -146,7 +146,7 @@ class Sweep:
         wide = weights.detach().double().cpu()
         total = None if self._total is None else self._total.cpu()
         if self._matrix is None and total is not None and wants_float64(wide, total):
-            # One backward pass of their sum would leave too few digits.
+            # One backward pass of their weighted sum would lose too many digits.
             self._store([])
         if self._matrix is None:
             self._back_propagate(wide)
@@ -154,7 +154,7 @@ class Sweep:
             self._rows.scatter(combine(wide, self._matrix, total), self._shared)
 
     def _store(self, specific: Sequence[tuple[Tensor, list[int]]]) -> Tensor:
-        """All rows ``[T, d]``; the gradients of these other leaves are kept as well."""
+        """Compute all rows ``[T, d]``; the gradients of these other leaves are kept as well."""
         others = [leaf for leaf, _ in specific]
         roots: list[Root] = [
             ([] if loss is None or not loss.requires_grad else [loss], None)
@@ -192,7 +192,7 @@ class Sweep:
                     columns.write(part, gradient)
             for leaf, gradient in zip(own, found, strict=True):
                 if gradient is not None:
-                    # A copy: autograd may hand one tensor out for two leaves.
+                    # A copy: autograd may return one tensor for two leaves.
                     self._specific.append((task, leaf, gradient.clone()))
         self._at_start = at_end
         if segment.start is None and end and not calls and not parameters:
@@ -203,7 +203,7 @@ class Sweep:
         self._multiply_complete()
 
     def _pass(self, segment: Segment, task: int, inputs: list[Any]) -> list[Tensor | None]:
-        """One task's gradients through a segment, None for what it does not reach."""
+        """Return one task's gradients through a segment, None for inputs that it does not reach."""
         loss, factor = self._losses[task], self._at_start[task]
         if segment.start is not None:
             root: Any = None if factor is None else segment.start
@@ -216,7 +216,7 @@ class Sweep:
         return list(found)
 
     def _multiply(self, parameters: Sequence[Tensor], rows: Tensor) -> None:
-        """Add the rows' Gramians to those of their layers, neighbours of one layer at once."""
+        """Add the rows' Gramians to their layers'; adjacent parameters of a layer together."""
         if self._ranks is not None:
             self._multiply_columns(parameters, rows, self._ranks)
             return
@@ -230,7 +230,7 @@ class Sweep:
                 start = stop
 
     def _multiply_columns(self, parameters: Sequence[Tensor], rows: Tensor, ranks: Ranks) -> None:
-        """The same for the columns of which this rank has the sums."""
+        """Add the Gramians of the columns whose sums this rank has to those of their layers."""
         ends, stop = [], 0
         for parameter in parameters:
             stop += columns.width(parameter)
@@ -250,7 +250,7 @@ class Sweep:
             begin += block.shape[1]
 
     def _take(self, call: Call, gradients: list[tuple[int, Tensor]]) -> None:
-        """Take the gradients of a call's output."""
+        """Store the gradients of a call's output."""
         weight = call.operation.weight
         waiting = self._deltas.setdefault(id(weight), [])
         if gradients:
@@ -274,7 +274,7 @@ class Sweep:
         self._take_biases(waiting)
 
     def _multiply_complete(self) -> None:
-        """Take the products of layers of which all calls have come, where this rank does."""
+        """Multiply for the layers of which all calls have been seen, if this rank does so."""
         complete, self._complete = self._complete, []
         if self._ranks is None or not complete:
             return
@@ -290,7 +290,7 @@ class Sweep:
                 self._multiply_deltas(of_all)
 
     def _take_biases(self, waiting: Sequence[Deltas]) -> None:
-        # Modules with one weight may have a bias each.
+        # Modules that share one weight may each have their own bias.
         biases: dict[int, list[Deltas]] = {}
         for one in waiting:
             bias = one.call.operation.bias

@@ -1,7 +1,7 @@
-"""How the Gramian of each layer is computed: by stored rows, or by products of its inputs.
+"""The choice of how each layer's Gramian is computed: by stored rows, or by products of its inputs.
 
-What a way costs is told in multiplications of a matrix product, on one device type. A number that
-is written to memory and read again counts as several.
+Costs are given in multiplications of a matrix product, on one device type. A number that is written
+to memory and read again counts as several.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from libmtl_recon.gradients.operations import Kind
 
 @dataclass(frozen=True)
 class Rates:
-    """What is counted how, on one device type.
+    """The costs of operations relative to one multiplication, on one device type.
 
     Attributes:
-        stored: A number of a gradient that is written, read for the Gramian and combined.
-        moved: A number that is copied once.
+        stored: Writing an entry of a gradient, reading it for the Gramian and combining it.
+        moved: Copying an entry once.
         exact: A multiplication in float64.
         weight: A multiplication of the pass that computes a weight's gradient.
-        sent: A number that one rank sends to another.
+        sent: Sending an entry from one rank to another.
     """
 
     stored: float
@@ -44,12 +44,12 @@ _ELSEWHERE = Rates(stored=200.0, moved=60.0, exact=4.0, weight=1.0, sent=1000.0)
 
 
 class Way(NamedTuple):
-    """How one shared layer is computed.
+    """The way in which one shared layer is computed.
 
     Attributes:
-        layer: Its name.
+        layer: The name of the layer.
         way: ``rows`` or ``products``.
-        reason: Why.
+        reason: The reason for it.
     """
 
     layer: str
@@ -58,27 +58,28 @@ class Way(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """What the T gradients of a layer's weight cost, in either way, in multiplications."""
+    """The costs of the T gradients of a layer's weight in either way, in multiplications."""
 
     rows: float
     products: float
 
 
 def costs(calls: Sequence[tuple[Call, int]], device: str, ranks: int = 1) -> Costs:
-    """Estimate both ways for the calls of one layer.
+    """Estimate the costs of both ways for the calls of one layer.
 
     Args:
-        calls: All of them, each with the number of tasks that reach it.
-        device: The type of its device.
-        ranks: How many ranks have as many positions each. One multiplies for all, but each for
-            some of the layers: the costs are a rank's mean.
+        calls: All calls, each with the number of tasks that reach it.
+        device: The type of the device.
+        ranks: The number of ranks, each of which has this number of positions. One rank multiplies
+            for all, each for some of the layers: the costs are the mean per rank.
     """
     rates = RATES.get(device, _ELSEWHERE)
     groups, _, a, b = calls[0][0].numbers
     most = max(tasks for _, tasks in calls)
     rows = most * groups * a * b * (rates.stored + rates.exact * most)
     products = 0.0
-    # Of this call and those after it, with which it has products, too: positions, tasks, and both.
+    # Sums over this call and the calls after it, with which it has products as well: positions,
+    # tasks, and positions times tasks.
     positions = reaching = gradients = 0
     for call, tasks in reversed(calls):
         n = call.numbers[1] * ranks
@@ -101,12 +102,12 @@ def costs(calls: Sequence[tuple[Call, int]], device: str, ranks: int = 1) -> Cos
 
 
 def whole_pass(calls: Sequence[Call], others: Iterable[tuple[nn.Module, int]]) -> float:
-    """What one more backward pass costs.
+    """Estimate the cost of one more backward pass.
 
     Args:
-        calls: What the passes go through.
-        others: Modules besides, and at how many positions each is applied. What they do of their
-            weights is not known, but seldom less than one multiplication for each number.
+        calls: The calls that the pass goes through.
+        others: Other modules, with the number of positions at which each is applied. Their
+            operations are not known, but rarely take less than one multiplication per weight entry.
     """
     rates = RATES.get(calls[0].inputs.device.type, _ELSEWHERE)
     known = {id(call.operation.weight) for call in calls}
@@ -123,7 +124,7 @@ def whole_pass(calls: Sequence[Call], others: Iterable[tuple[nn.Module, int]]) -
 
 
 def free_memory(device: torch.device) -> int | None:
-    """How many bytes are free on a device; None if that is not known."""
+    """Return the number of free bytes on a device; None if it is not known."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "cpu" and "SC_AVPHYS_PAGES" in os.sysconf_names:

@@ -1,6 +1,6 @@
-"""Gradient weightings and conflict scores in the Trainer of Hugging Face's Transformers.
+"""Gradient weightings and conflict scores for the Trainer of Hugging Face Transformers.
 
-Needs the packages ``transformers`` and ``accelerate``: ``pip install 'libmtl-recon[huggingface]'``.
+This needs ``transformers`` and ``accelerate``: ``pip install 'libmtl-recon[huggingface]'``.
 """
 
 from __future__ import annotations
@@ -41,40 +41,40 @@ if not hasattr(Trainer, "loss_is_scaled_for_ga"):
 __all__ = ["MultiTaskTrainer"]
 
 _STATE = "libmtl_recon.pt"
-# Optimizers that step inside of the backward pass, before gradients could be weighed.
+# Optimizers that step inside the backward pass, before gradients can be weighted.
 _INSIDE = ("lomo", "layerwise")
 
 
 class MultiTaskTrainer(Trainer):
-    """A Trainer that weighs the tasks' gradients, or counts their conflicts.
+    """A Trainer that weights the tasks' gradients, or counts their conflicts.
 
     The model returns a dict of losses by task under ``losses``, or :meth:`compute_task_losses` is
-    overridden. All else stays the Trainer's: precision, accumulated batches, clipping, checkpoints.
-    A class of its own can be mixed in: ``class Mine(MultiTaskTrainer, MyTrainer)``.
+    overridden. Everything else is unchanged: precision, accumulated batches, clipping, checkpoints.
+    It can be combined with another Trainer class: ``class Mine(MultiTaskTrainer, MyTrainer)``.
 
-    The weights are logged as ``weight_TASK``, the mean since the last log, and what the last step
-    has found is :attr:`step_result`. A weighting's state, if it has ``state_dict`` and
-    ``load_state_dict``, is kept in checkpoints, in the file ``libmtl_recon.pt``.
+    The weights are logged as ``weight_TASK``, their mean since the last log; the result of the last
+    step is :attr:`step_result`. The state of a weighting with ``state_dict`` and
+    ``load_state_dict`` is kept in checkpoints, in the file ``libmtl_recon.pt``.
 
-    It trains in one process on one device, and refuses what does not.
+    It trains in one process on one device; other configurations are refused.
 
     Args:
-        weighting: As for :func:`libmtl_recon.step`; None: the gradients are not weighed.
+        weighting: The weighting, as for :func:`libmtl_recon.step`; None for no weighting.
         probe: A :class:`libmtl_recon.ConflictProbe`; None: conflicts are not counted.
-        shared: The shared parameters that are weighed for; None: those that two losses reach.
-        *args: The Trainer's.
-        **kwargs: The Trainer's.
+        shared: The shared parameters; None: those that at least two losses reach.
+        *args: The arguments of the Trainer.
+        **kwargs: The keyword arguments of the Trainer.
 
     Attributes:
-        weighting: As given.
-        probe: As given.
+        weighting: The weighting.
+        probe: The probe.
 
     Raises:
-        UsageError: Both a weighting and a probe are given, or an argument does not go with them.
-        ReconError: The training would take several processes or devices.
+        UsageError: Both a weighting and a probe are given, or an argument does not fit them.
+        ReconError: The training would use several processes or devices.
     """
 
-    # Losses are means over a batch, which the Trainer divides by the number of accumulated batches.
+    # Losses are means over a batch; the Trainer divides them by the number of accumulated batches.
     loss_is_scaled_for_ga = False
 
     def __init__(
@@ -93,12 +93,12 @@ class MultiTaskTrainer(Trainer):
 
     @property
     def weighting(self) -> Any:
-        """What weighs the tasks' gradients."""
+        """The weighting of the tasks' gradients."""
         return self._task_losses.weighting
 
     @property
     def probe(self) -> Any:
-        """What counts their conflicts."""
+        """The probe that counts conflicts."""
         return self._task_losses.probe
 
     @property
@@ -112,17 +112,17 @@ class MultiTaskTrainer(Trainer):
         inputs: dict[str, Any],
         num_items_in_batch: Tensor | int | None = None,
     ) -> tuple[Losses, Any]:
-        """The losses by task, and the model's outputs.
+        """Compute the losses by task, and the model's outputs.
 
         Args:
             model: The model.
-            inputs: What it is called with.
-            num_items_in_batch: How many labels the accumulated batches have, where the Trainer
-                counts them. Whoever divides losses by it sets ``loss_is_scaled_for_ga = True``.
+            inputs: The inputs of the model.
+            num_items_in_batch: The number of labels of the accumulated batches, if the Trainer
+                counts them. If you divide the losses by it, set ``loss_is_scaled_for_ga = True``.
 
         Returns:
-            A dict by task, or a list, of scalars, with None for a task that is absent in this
-            batch; and the outputs, as the model has returned them.
+            The losses, a dict by task or a list of scalars, with None for a task that is absent in
+            this batch; and the model's outputs.
 
         Raises:
             ReconError: The model does not return losses by task.
@@ -145,18 +145,18 @@ class MultiTaskTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The sum of the tasks' losses; in a training step, what stands for it."""
+        """Compute the sum of the tasks' losses; in a training step, the joint loss."""
         losses, outputs = self.compute_task_losses(model, inputs, num_items_in_batch, **kwargs)
         loss = self._task_losses.join(losses).to(self.args.device)
         if not return_outputs:
             return loss
         if isinstance(outputs, Mapping):
-            # What evaluation gathers are the predictions.
+            # Evaluation gathers the other outputs as predictions.
             outputs = {name: output for name, output in outputs.items() if name != "losses"}
         return loss, outputs
 
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        """As the Trainer's; then weigh or score the losses of this batch."""
+        """Run the Trainer's training step, then weight or score the losses of this batch."""
         loss: Tensor = super().training_step(model, *args, **kwargs)
         found = self._task_losses.backward(
             self.accelerator.unwrap_model(model),
@@ -168,7 +168,7 @@ class MultiTaskTrainer(Trainer):
         return loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """As the Trainer's, with the mean weights since the last log of the training."""
+        """Log as the Trainer does, with the mean weights since the last log of the training."""
         if "loss" in logs:
             for task, weights in self._weights.items():
                 logs[f"weight_{task}"] = sum(weights) / len(weights)
@@ -176,7 +176,7 @@ class MultiTaskTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """As the Trainer's; a checkpoint's state of the weighting and the probe is taken up."""
+        """Train as the Trainer does, and load a checkpoint's state of the weighting and probe."""
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
             checkpoint = get_last_checkpoint(self.args.output_dir)
@@ -216,7 +216,7 @@ class MultiTaskTrainer(Trainer):
 
 
 class _KeepState(TrainerCallback):
-    """Writes the state of the weighting and the probe into each checkpoint."""
+    """Callback that writes the state of the weighting and the probe into each checkpoint."""
 
     def __init__(self, task_losses: TaskLosses) -> None:
         self._task_losses = task_losses
@@ -224,7 +224,7 @@ class _KeepState(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         content = self._task_losses.state_dict()
-        # A search of hyperparameters keeps its trials elsewhere, and resumes none.
+        # A hyperparameter search stores its trials elsewhere, and does not resume them.
         if content and folder.is_dir():
             torch.save(content, folder / _STATE)
 

@@ -1,9 +1,9 @@
-"""T losses behind one number, which is all that trainers of one loss differentiate.
+"""Joint losses of T tasks, for trainers that differentiate one loss.
 
-A trainer multiplies the loss that it is given (by a gradient scaler's scale, by one over the number
-of accumulated batches) and calls ``backward``. It is given the value of the sum as a leaf of its
-own: the leaf's gradient is then what the trainer has multiplied by, whatever that was, and the
-losses are weighed or scored with that factor. Nothing of the trainer is known or replaced.
+A trainer multiplies its loss (by the scale of a gradient scaler, or by one over the number of
+accumulated batches) and calls ``backward``. It gets the sum of the losses as a new leaf: the leaf's
+gradient is then the trainer's factor, and the losses are weighted or scored with that factor. This
+does not depend on the trainer.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ _PARTS = ("weighting", "probe")
 
 
 class TaskLosses:
-    """Weighs or scores the losses of each step, in a trainer that knows of one.
+    """The losses of each step, weighted or scored in a trainer that has one loss.
 
     Args:
-        weighting: As for :func:`libmtl_recon.step`; None: the losses are not weighed.
-        probe: A :class:`libmtl_recon.ConflictProbe`; None: conflicts are not counted. With
-            neither, the losses are added.
-        shared: The shared parameters for the weighting; None: those that two losses reach.
+        weighting: The weighting, as for :func:`libmtl_recon.step`; None for no weighting.
+        probe: A :class:`libmtl_recon.ConflictProbe`; None: conflicts are not counted. Without both,
+            the losses are summed.
+        shared: The shared parameters for the weighting; None: those that at least two losses reach.
 
     Attributes:
-        weighting: As given.
-        probe: As given.
-        result: Of the last step that was weighed; None before the first.
+        weighting: The weighting.
+        probe: The probe.
+        result: The result of the last weighted step; None before the first.
 
     Raises:
-        UsageError: There are a weighting and a probe, or the probe is none.
+        UsageError: There are both a weighting and a probe, or the probe is not a probe.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class TaskLosses:
         self._leaf: Tensor | None = None
 
     def join(self, losses: Losses) -> Tensor:
-        """What the trainer is to differentiate in the place of the losses' sum.
+        """Return the loss that the trainer differentiates instead of the losses' sum.
 
         Args:
             losses: As for :func:`libmtl_recon.step`; all may be absent.
 
         Returns:
-            A scalar, float32 or float64, whose value is the sum of the losses that are present.
-            While gradients are not recorded, and with neither weighting nor probe, it is that sum.
+            A scalar, float32 or float64, with the value of the sum of the losses that are present.
+            If gradients are not recorded, or without weighting and probe, it is that sum itself.
 
         Raises:
             UsageError: A loss is not a finite scalar with a graph.
@@ -87,18 +87,19 @@ class TaskLosses:
         return self._leaf
 
     def backward(self, network: nn.Module, *, may_overflow: bool) -> StepResult | None:
-        """Weigh or score the losses that were joined, after the trainer's backward pass.
+        """Weight or score the joined losses, after the trainer's backward pass.
 
         Args:
-            network: For the weighting.
-            may_overflow: Whether a gradient scaler leaves out steps that are not finite.
+            network: The network with the shared parameters, for the weighting.
+            may_overflow: Whether a gradient scaler skips steps that are not finite.
 
         Returns:
-            What was weighed; None if nothing was.
+            The result of the weighting; None without weighting.
 
         Raises:
-            UsageError: As :func:`libmtl_recon.step`.
-            ReconError: As there; or the trainer has differentiated another loss.
+            UsageError: As for :func:`libmtl_recon.step`.
+            ReconError: As for :func:`libmtl_recon.step`, or the trainer has differentiated another
+                loss.
         """
         leaf, self._leaf = self._leaf, None
         named, self._named = self._named, {}
@@ -131,7 +132,7 @@ class TaskLosses:
         return self.result
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the weighting and the probe, of those that have a ``state_dict``."""
+        """Return the state of the weighting and the probe, if they have a ``state_dict``."""
         found = {}
         for part in _PARTS:
             state = getattr(getattr(self, part), "state_dict", None)
@@ -140,7 +141,7 @@ class TaskLosses:
         return found
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the state of a :meth:`state_dict` up.
+        """Load a state that :meth:`state_dict` returned.
 
         Raises:
             ReconError: It has the state of another kind of weighting or probe.
@@ -163,4 +164,4 @@ def _sum(losses: Mapping[Any, Tensor | None]) -> Tensor:
 
 
 def _wide(loss: Tensor) -> Tensor:
-    return loss.float() if loss.itemsize < 4 else loss  # a scale may be beyond float16
+    return loss.float() if loss.itemsize < 4 else loss  # a scale may overflow float16

@@ -1,6 +1,6 @@
-"""Gradient weightings and conflict scores in Lightning's training (https://lightning.ai).
+"""Gradient weightings and conflict scores for Lightning (https://lightning.ai).
 
-Needs the package ``lightning``: ``pip install 'libmtl-recon[lightning]'``.
+This needs the package ``lightning``: ``pip install 'libmtl-recon[lightning]'``.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _STATE = "libmtl_recon"
 
 
 class MultiTaskModule(LightningModule):
-    """A LightningModule whose tasks' gradients are weighed, or whose conflicts are counted.
+    """A LightningModule that weights the tasks' gradients, or counts their conflicts.
 
-    Override one of :meth:`configure_weighting` and :meth:`configure_probe`, and have
-    ``training_step`` return ``self.joint_loss(losses)`` in the place of the losses' sum. All else
-    stays Lightning's: precision, accumulated batches, clipping, optimizers, checkpoints. With
-    manual optimization pass it to ``self.manual_backward``.
+    Override :meth:`configure_weighting` or :meth:`configure_probe`, and return
+    ``self.joint_loss(losses)`` from ``training_step`` instead of the losses' sum. Everything else
+    is unchanged: precision, accumulated batches, clipping, optimizers, checkpoints. With manual
+    optimization, pass the joint loss to ``self.manual_backward``.
 
-    The weights are logged as ``weight/TASK`` with every step that is weighed; what the last one has
-    found is :attr:`step_result`. A weighting's state, if it has ``state_dict`` and
-    ``load_state_dict``, is kept in checkpoints.
+    The weights are logged as ``weight/TASK`` with every weighted step; the result of the last one
+    is :attr:`step_result`. The state of a weighting with ``state_dict`` and ``load_state_dict`` is
+    kept in checkpoints.
 
-    It trains on one device: with other strategies than Lightning's for a single device,
-    processes would weigh by gradients of their own, and it refuses them.
+    It trains on one device. Strategies other than those for a single device are refused, since each
+    process would compute the weights from its own gradients.
 
     Example:
         >>> from libmtl_recon import gradops_weights
@@ -55,40 +55,40 @@ class MultiTaskModule(LightningModule):
     """
 
     def configure_weighting(self) -> Any:
-        """What weighs the tasks' gradients, as for :func:`libmtl_recon.step`; None: nothing does.
+        """Return the weighting, as for :func:`libmtl_recon.step`; None for no weighting.
 
-        Called once.
+        It is called once.
         """
         return None
 
     def configure_probe(self) -> Any:
-        """The :class:`libmtl_recon.ConflictProbe` that counts conflicts; None: they are not.
+        """Return the :class:`libmtl_recon.ConflictProbe` that counts conflicts; None for none.
 
-        Called once.
+        It is called once.
         """
         return None
 
     def configure_shared(self) -> Iterable[nn.Parameter] | None:
-        """The shared parameters that are weighed for; None: those that two losses reach.
+        """Return the shared parameters; None: those that at least two losses reach.
 
-        Called once.
+        It is called once.
         """
         return None
 
     def joint_loss(self, losses: Losses) -> Tensor:
-        """What ``training_step`` is to return, or ``manual_backward`` to be given.
+        """Return the loss for ``training_step`` to return, or for ``manual_backward``.
 
         Args:
-            losses: A dict by task, or a list, of scalars with their graphs; None for a task that is
-                absent in this step. They may be weighted, and other terms added to what is
-                returned.
+            losses: Scalars with their graphs: a dict by task, or a list; None for a task that is
+                absent in this step. They may be multiplied by factors, and other terms may be
+                added to the result.
 
         Returns:
             A scalar: the sum of the losses.
 
         Raises:
-            UsageError: A loss is no finite scalar with a graph, or both a weighting and a probe are
-                configured.
+            UsageError: A loss is not a finite scalar with a graph, or both a weighting and a probe
+                are configured.
             ReconError: The strategy is not for a single device.
         """
         joined = self._task_losses.join(losses)
@@ -97,12 +97,12 @@ class MultiTaskModule(LightningModule):
 
     @property
     def weighting(self) -> Any:
-        """What :meth:`configure_weighting` has returned."""
+        """The result of :meth:`configure_weighting`."""
         return self._task_losses.weighting
 
     @property
     def probe(self) -> Any:
-        """What :meth:`configure_probe` has returned."""
+        """The result of :meth:`configure_probe`."""
         return self._task_losses.probe
 
     @property
@@ -111,12 +111,12 @@ class MultiTaskModule(LightningModule):
         return self._task_losses.result
 
     def on_fit_start(self) -> None:
-        """Refuse what cannot be trained."""
+        """Check the configuration and the strategy."""
         super().on_fit_start()
         self._refuse_strategies()
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """As Lightning's; then weigh or score the losses that were joined."""
+        """Run Lightning's backward pass, then weight or score the joined losses."""
         super().backward(loss, *args, **kwargs)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         found = self._task_losses.backward(self, may_overflow=scaler is not None)
@@ -131,7 +131,7 @@ class MultiTaskModule(LightningModule):
             checkpoint[_STATE] = state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it up."""
+        """Load the state of the weighting and the probe."""
         super().on_load_checkpoint(checkpoint)
         self._task_losses.load_state_dict(checkpoint.get(_STATE, {}))
 

@@ -1,6 +1,6 @@
-"""Our weightings for TorchJD (https://torchjd.org), and TorchJD's for our Gramians.
+"""This library's weightings for TorchJD (https://torchjd.org), and TorchJD's for its Gramians.
 
-Needs the package ``torchjd``: ``pip install 'libmtl-recon[torchjd]'``.
+This needs the package ``torchjd``: ``pip install 'libmtl-recon[torchjd]'``.
 """
 
 from __future__ import annotations

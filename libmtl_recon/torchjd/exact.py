@@ -1,4 +1,4 @@
-"""Aggregators of TorchJD that take their Gramian in float64, whatever the Jacobian's dtype."""
+"""Aggregators of TorchJD that compute their Gramian in float64, whatever the Jacobian's dtype."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from libmtl_recon.gradients.combine import combine
 
 
 class ExactAggregator(GramianWeightedAggregator):
-    """An aggregator by a weighting of the Gramian, which is taken in float64.
+    """An aggregator by a weighting of the Gramian, which is computed in float64.
 
     The update is summed in float64 where the gradients need it.
 
     Args:
-        weighting: Of the Gramian.
+        weighting: The weighting of the Gramian.
     """
 
     def __init__(self, weighting: Weighting[PSDMatrix]) -> None:
@@ -29,7 +29,7 @@ class ExactAggregator(GramianWeightedAggregator):
 
     @torch.no_grad()
     def forward(self, matrix: Matrix, /) -> Tensor:
-        """Aggregate.
+        """Aggregate the rows of a Jacobian.
 
         Args:
             matrix: The Jacobian ``[T, d]``, any floating dtype.
@@ -38,11 +38,11 @@ class ExactAggregator(GramianWeightedAggregator):
             The update ``[d]``, in the Jacobian's dtype, on its device.
 
         Raises:
-            UsageError: A row is not finite, or the weighting refuses the Gramian.
+            UsageError: A row is not finite, or the weighting does not accept the Gramian.
         """
         return combine(self.weighting(matrix).cpu(), matrix)
 
 
 def exact_gramian(matrix: Matrix) -> PSDMatrix:
-    """The Gramian of the rows of a matrix ``[T, d]``, in float64."""
+    """Compute the Gramian of the rows of a matrix ``[T, d]``, in float64."""
     return cast(PSDMatrix, gramian(matrix))

@@ -16,12 +16,12 @@ from libmtl_recon.weighting.nash_mtl import NashMTL
 
 
 class FunctionWeighting(Weighting[PSDMatrix]):
-    """Weigh the rows of a Jacobian by a function of its Gramian, for TorchJD's ``autogram``.
+    """A weighting of a Jacobian's rows by a function of its Gramian, for TorchJD's ``autogram``.
 
     Args:
         weights: A function of the Gramian, such as :func:`libmtl_recon.weighting.upgrad_weights` or
             ``functools.partial(cagrad_weights, c=0.4)``; or an object with such a method
-            ``weights``, such as ``GradVac(beta=0.01)``, whose state it keeps.
+            ``weights``, such as ``GradVac(beta=0.01)``, whose state is kept.
 
     Raises:
         UsageError: It is neither.
@@ -48,29 +48,29 @@ class FunctionWeighting(Weighting[PSDMatrix]):
                 dependent cannot be told from those that are.
 
         Raises:
-            UsageError: The Gramian is not finite, or of other tasks than a state is kept of.
+            UsageError: The Gramian is not finite, or its number of tasks is not that of the state.
         """
         return self._function(gramian).to(dtype=gramian.dtype, device=gramian.device)
 
     def reset(self) -> None:
-        """Forget the steps that the object has kept a state of."""
+        """Reset the state of the object."""
         reset = getattr(self.weights, "reset", None)
         if callable(reset):
             reset()
 
     def extra_repr(self) -> str:
-        """The function or object."""
+        """Return the function or object as a string."""
         return f"{getattr(self.weights, '__name__', self.weights)}"
 
 
 class NashMTLWeighting(FunctionWeighting):
-    """Weigh the rows of a Jacobian by Nash-MTL, from the Gramian and without a convex solver.
+    """A weighting of a Jacobian's rows by Nash-MTL, from the Gramian, without a convex solver.
 
-    TorchJD's own ``NashMTL`` takes the matrix of the gradients, and the packages cvxpy and ecos.
+    TorchJD's own ``NashMTL`` needs the matrix of the gradients, and the packages cvxpy and ecos.
 
     Args:
-        update_weights_every: In how many steps the weights are computed once.
-        max_norm: The length to which a longer update is cut, or None for no limit.
+        update_weights_every: The number of steps between two computations of the weights.
+        max_norm: The length to which a longer update is shortened, or None for no limit.
 
     Raises:
         UsageError: See :class:`libmtl_recon.weighting.NashMTL`.
@@ -80,19 +80,19 @@ class NashMTLWeighting(FunctionWeighting):
         super().__init__(NashMTL(update_weights_every, max_norm))
 
     def extra_repr(self) -> str:
-        """The arguments, as they are written."""
+        """Return the arguments as a string."""
         own = self.weights
         return f"update_weights_every={own.update_weights_every}, max_norm={own.max_norm}"
 
 
 class FunctionAggregator(ExactAggregator):
-    """Aggregate a Jacobian by a function of its Gramian, which is taken in float64.
+    """An aggregator of a Jacobian by a function of its Gramian, which is computed in float64.
 
     Args:
         weights: As for :class:`FunctionWeighting`.
 
     Raises:
-        UsageError: It is no weighting.
+        UsageError: It is not a weighting.
 
     Example:
         >>> import torch
@@ -110,7 +110,7 @@ class FunctionAggregator(ExactAggregator):
         )
 
     def reset(self) -> None:
-        """Forget the steps that the object has kept a state of."""
+        """Reset the state of the object."""
         self.gramian_weighting.reset()
 
     def __repr__(self) -> str:

@@ -20,14 +20,14 @@ from libmtl_recon.weighting.gradops import (
 
 
 class GradOPSWeighting(Weighting[PSDMatrix]):
-    """The weights that GradOPS gives the rows of a Jacobian, from its Gramian.
+    """A weighting of a Jacobian's rows by GradOPS, from its Gramian.
 
-    For TorchJD's ``autogram``, whose engine makes the Gramian without the Jacobian.
+    It is for TorchJD's ``autogram``, whose engine computes the Gramian without the Jacobian.
 
     Args:
         alpha: The exponent α of Eq. 5.
-        static: One number above 0 a task that takes the place of Eq. 5; α must be 0 then.
-        stationary: ``stop`` or ``min_norm``, for where all projected gradients are zero; see
+        static: One positive number per task, which replaces Eq. 5; α must then be 0.
+        stationary: ``stop`` or ``min_norm``, the update where all projected gradients are zero; see
             :func:`libmtl_recon.gradops_weights`.
 
     Raises:
@@ -51,7 +51,7 @@ class GradOPSWeighting(Weighting[PSDMatrix]):
 
     @torch.no_grad()
     def forward(self, gramian: PSDMatrix, /) -> Tensor:
-        """See :func:`libmtl_recon.gradops_weights`.
+        """Return the weights; see :func:`libmtl_recon.gradops_weights`.
 
         Args:
             gramian: ``[T, T]``, any floating dtype; in float32, gradients that are nearly
@@ -67,7 +67,7 @@ class GradOPSWeighting(Weighting[PSDMatrix]):
         return weights.to(dtype=gramian.dtype, device=gramian.device)
 
     def extra_repr(self) -> str:
-        """The arguments, as they are written."""
+        """Return the arguments as a string."""
         chosen = f"alpha={self.alpha:g}" if self.static is None else f"static={self.static}"
         return chosen if self.stationary == "stop" else f"{chosen}, stationary='min_norm'"
 
@@ -75,13 +75,14 @@ class GradOPSWeighting(Weighting[PSDMatrix]):
 class GradOPS(ExactAggregator):
     """Algorithm 1 of the GradOPS paper as an aggregator of TorchJD.
 
-    The Gramian is taken in float64, and the update is summed in float64 where the gradients
+    The Gramian is computed in float64, and the update is summed in float64 where the gradients
     need it, whatever the Jacobian's dtype.
 
     Args:
-        alpha: The exponent α of Eq. 5: above 0 the dominating tasks gain, below 0 the dominated.
-        static: One number above 0 a task that takes the place of Eq. 5; α must be 0 then.
-        stationary: ``stop`` or ``min_norm``, for where all projected gradients are zero; see
+        alpha: The exponent α of Eq. 5: positive values favour the dominating tasks, negative ones
+            the dominated.
+        static: One positive number per task, which replaces Eq. 5; α must then be 0.
+        stationary: ``stop`` or ``min_norm``, the update where all projected gradients are zero; see
             :func:`libmtl_recon.gradops_weights`.
 
     Raises:

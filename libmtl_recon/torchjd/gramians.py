@@ -1,4 +1,4 @@
-"""TorchJD's weightings of the Gramian for Gramians that were found without its Jacobians."""
+"""TorchJD's weightings, applied to Gramians that were computed without a Jacobian."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.torchjd.exact import exact_gramian
 from libmtl_recon.weighting.checked_gramian import check_gramian
 
-# What TorchJD's aggregators put in front of a weighting of the Gramian.
+# The function that TorchJD's aggregators apply before a weighting of the Gramian.
 _THEIRS = GramianWeightedAggregator(MGDAWeighting()).weighting
 _GRAMIANS = (exact_gramian, getattr(_THEIRS, "fn", None))
 
 
 @torch.no_grad()
 def gramian_weights(weighting: Weighting[PSDMatrix], gramian: Tensor) -> Tensor:
-    """The weights that a weighting of TorchJD gives T losses, from their gradients' Gramian.
+    """Return the weights of a TorchJD weighting for T losses, from their gradients' Gramian.
 
-    They are those of TorchJD's aggregator of that name for the matrix of the gradients, which is
-    not needed here: the update is one backward pass.
+    They are those of TorchJD's aggregator of that name for the matrix of the gradients. The matrix
+    is not needed: the update is one backward pass.
 
     Args:
-        weighting: A ``Weighting[PSDMatrix]`` of TorchJD, such as ``UPGradWeighting()``. One with a
-            state (``GradVacWeighting``, ``PCDWeighting``, ``CRMOGMWeighting``) keeps it: make it
-            once, before the loop. Its preference vector, if it has one, must be float64 as well
+        weighting: A ``Weighting[PSDMatrix]`` of TorchJD, such as ``UPGradWeighting()``. Create one
+            with a state (``GradVacWeighting``, ``PCDWeighting``, ``CRMOGMWeighting``) once, before
+            the loop, so that it keeps its state. A preference vector must be float64 as well
             (``AlignedMTLWeighting`` needs that).
-        gramian: ``[T, T]``, of the gradients: that of
-            :meth:`libmtl_recon.gradients.Record.gramian`, in float64, or any other.
+        gramian: ``[T, T]``, the Gramian of the gradients, such as the result of
+            :meth:`libmtl_recon.gradients.Record.gramian`, in float64.
 
     Returns:
-        ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64).
+        ``[T]``, float64, on the Gramian's device (on the CPU if that has no float64).
 
     Raises:
-        UsageError: The weighting is none of TorchJD's, or one that takes the matrix of the
-            gradients; or the Gramian is not a symmetric matrix of finite numbers.
+        UsageError: The weighting is not one of TorchJD, or needs the matrix of the gradients; or
+            the Gramian is not a symmetric matrix of finite numbers.
         ReconError: The weights are not T finite numbers.
 
     Example:
@@ -101,7 +101,7 @@ def _check_weighting(weighting: Any) -> None:
                 "documents as Weighting [PSDMatrix], such as UPGradWeighting; weights that do not "
                 "depend on the gradients go to `record.backward` as they are.",
             )
-        # A weighting around another takes what that one takes.
+        # A wrapper of a weighting needs the same input as the inner one.
         inside = None if stat is not None else getattr(inside, "weighting", None)
 
 
@@ -110,7 +110,7 @@ def _refused(weighting: object, way_out: str) -> UsageError:
 
 
 def _stat(weighting: Weighting[Any]) -> Any:
-    """The type that a weighting's class says it takes; None where it does not say."""
+    """Return the declared input type of a weighting's class; None if there is none."""
     for kind in type(weighting).__mro__:
         for base in vars(kind).get("__orig_bases__", ()):
             if get_origin(base) is Weighting:

@@ -1,4 +1,4 @@
-"""Weightings in terms of torch alone: of a Gramian of task gradients, or of losses."""
+"""Weightings of tasks from a Gramian of task gradients or from losses, with torch alone."""
 
 from __future__ import annotations
 

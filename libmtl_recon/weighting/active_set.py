@@ -1,6 +1,6 @@
-"""The inner step of active-set methods for numbers that must not be negative.
+"""The inner step of active-set methods for non-negative variables.
 
-Sources: Wolfe (1976) and Lawson and Hanson (1974), who have it in common.
+Sources: Wolfe (1976) and Lawson and Hanson (1974), whose methods share it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ def descend(
     active: list[int],
     goal_of: Callable[[list[int]], NDArray[np.float64]],
 ) -> NDArray[np.float64]:
-    """Go from a point towards the minimum over its active entries, without those that fall below 0.
+    """Move from a point to the minimum over its active entries, dropping those that fall below 0.
 
     Args:
         parts: ``[T]``, not negative.
         active: The entries that may be above 0.
-        goal_of: The minimum ``[T]`` over some entries, of any sign, with zeros elsewhere.
+        goal_of: A function that returns the minimum ``[T]`` over some entries, of any sign, with
+            zeros elsewhere.
 
     Returns:
         ``[T]``, not negative.

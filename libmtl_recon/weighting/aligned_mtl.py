@@ -1,7 +1,7 @@
 """Aligned-MTL, of "Independent Component Alignment for Multi-Task Learning" (CVPR 2023).
 
-Section 4.2: with the gradients G = U S Vᵀ, the update is the sum of the rows of σ U Vᵀ, where σ is
-the least singular value: all principal components become as long as the shortest.
+Section 4.2: for the gradients G = U S Vᵀ, the update is the sum of the rows of σ U Vᵀ, where σ is
+the smallest singular value: all principal components get the length of the shortest.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from libmtl_recon.weighting.checked_gramian import of_gramian
 from libmtl_recon.weighting.checking import check_number, check_preference
 
-# What a Gramian in float64 resolves; see there.
+# The relative precision of a Gramian in float64.
 _RESOLVED = 1e-12
 
 
@@ -27,19 +27,19 @@ def aligned_mtl_weights(
 ) -> Tensor:
     """Return the weights of the task gradients whose combination is Aligned-MTL's update.
 
-    The aligned gradients, which it adds up, are orthogonal and of the same length.
+    The update is the sum of the aligned gradients, which are orthogonal and of the same length.
 
     Args:
         gramian: ``[T, T]``, dot products of the task gradients: a tensor of any real dtype, a
             NumPy array or a list of lists; float64 is advised.
-        precision: Below which part of the largest eigenvalue of the Gramian, times T, an eigenvalue
-            is taken to be zero, and its component left out; by default the rounding of the
-            Gramian's dtype, and at least 1e-12.
-        preference: T numbers of at least 0, by which the aligned gradients are added up; 1 each if
-            left out.
+        precision: An eigenvalue of the Gramian below this, times T times the largest one, counts as
+            zero, and its component is left out. Default: the machine epsilon of the Gramian's
+            dtype, at least 1e-12.
+        preference: T numbers of at least 0, the weights of the aligned gradients in the sum.
+            Default: 1 each.
 
     Returns:
-        ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64); the
+        ``[T]``, float64, on the Gramian's device (on the CPU if that has no float64); the
         preference if all gradients are zero.
 
     Raises:
@@ -67,7 +67,7 @@ def aligned_mtl_weights(
 
 
 def aligned(products: Tensor, precision: float, preference: Tensor | None = None) -> Tensor:
-    """As :func:`aligned_mtl_weights`, of a Gramian in float64 that is not looked at.
+    """Compute :func:`aligned_mtl_weights` of a Gramian in float64, without checking it.
 
     The weights are σ U S⁻¹ Uᵀ times the preference.
     """

@@ -1,9 +1,9 @@
 """CAGrad, of "Conflict-Averse Gradient Descent for Multi-task Learning" (NeurIPS 2021).
 
 In Algorithm 1 the update is the mean gradient g₀ plus c‖g₀‖ times the direction of g_w, the convex
-combination of the gradients that minimises g_w·g₀ + c‖g₀‖ ‖g_w‖. For a given length t of g_w in the
-place of its root, that is a least-norm problem for the gradients gᵢ + s g₀, with s = t / (c‖g₀‖);
-what remains is an equation in t, which has a closed form for the tasks whose wᵢ is above 0.
+combination of the gradients that minimises g_w·g₀ + c‖g₀‖ ‖g_w‖. For a given length t of g_w this
+is a least-norm problem for the gradients gᵢ + s g₀, with s = t / (c‖g₀‖). The remaining equation
+in t has a closed form for the tasks whose wᵢ is above 0.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from libmtl_recon.weighting.checking import check_number
 from libmtl_recon.weighting.dual_cone import dual_cone_weights
 from libmtl_recon.weighting.least_norm import least_norm_weights
 
-# A squared length below this, in units of what is added up, is a rounding error.
+# A squared length below this, relative to the sum of the terms' sizes, is a rounding error.
 _RESOLVED = 1e-12
-# A radius below this, in units of the longest gradient, leaves the mean gradient as it is.
+# A radius below this, in units of the longest gradient, does not change the mean gradient.
 _NOTHING = 1e-15
-# How closely the length of g_w is found, relatively, and in how many rounds; five are usual.
+# The relative tolerance of the length of g_w, and the most iterations; five are usual.
 _CLOSE, _ROUNDS = 1e-13, 100
 
 
 @dataclass(frozen=True)
 class CAGradStep:
-    """What CAGrad makes of one step's gradients.
+    """The result of CAGrad for one step.
 
     Attributes:
         weights: ``[T]``, float64, on the CPU: the update is Σ weights[i] gᵢ.
-        worst: ``[T]``, float64, on the CPU: w on the simplex, which makes g_w = Σ wᵢ gᵢ of the
-            tasks that the mean gradient serves worst.
+        worst: ``[T]``, float64, on the CPU: w on the simplex, the weights of g_w = Σ wᵢ gᵢ, which
+            are those of the tasks that gain least from the mean gradient.
     """
 
     weights: Tensor
@@ -48,25 +48,26 @@ class CAGradStep:
 def cagrad_weights(gramian: Any, c: float = 0.4, rescale: int = 0) -> Tensor:
     """Return the weights of the task gradients whose combination is CAGrad's update.
 
-    Of all updates that are no further than c‖g₀‖ from the mean gradient g₀, it is the best for the
-    task that it serves worst (Equation 3).
+    Of all updates within the distance c‖g₀‖ of the mean gradient g₀, it maximises the gain of the
+    task that gains least (Equation 3).
 
     Args:
         gramian: ``[T, T]``, dot products of the task gradients: a tensor of any real dtype, a
             NumPy array or a list of lists; float64 is advised.
-        c: How far the update may lie from g₀, in lengths of g₀. At 0 it is g₀.
-        rescale: What the update is divided by: 0 for nothing, as in the paper; 1 for 1 + c², 2 for
-            1 + c, as in the authors' code.
+        c: The largest distance of the update from g₀, relative to the length of g₀. With 0 the
+            update is g₀.
+        rescale: The divisor of the update: 0 for none, as in the paper; 1 for 1 + c², 2 for 1 + c,
+            as in the authors' code.
 
     Returns:
-        ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64), not
-        negative. Where Algorithm 1 would divide by a length of zero (a convex combination of the
-        gradients is zero) they are those of the nearest vector to g₀ that conflicts with no
-        gradient, which is one of the best updates there.
+        ``[T]``, float64, not negative, on the Gramian's device (on the CPU if that has no float64).
+        Where Algorithm 1 would divide by a length of zero (a convex combination of the gradients is
+        zero), they are the weights of the nearest vector to g₀ that conflicts with no gradient,
+        which is one of the best updates there.
 
     Raises:
-        UsageError: The Gramian is not a Gramian matrix of finite numbers, ``c`` is no number of at
-            least 0, or ``rescale`` is none of 0, 1, 2.
+        UsageError: The Gramian is not a Gramian matrix of finite numbers, ``c`` is not a number of
+            at least 0, or ``rescale`` is not 0, 1 or 2.
 
     Example:
         >>> import torch
@@ -88,17 +89,17 @@ def cagrad_step(
     guard: float = 0.0,
     worst: NDArray[np.float64] | None = None,
 ) -> CAGradStep:
-    """As :func:`cagrad_weights`, with w.
+    """Compute :func:`cagrad_weights`, and w.
 
     Args:
         gramian: ``[T, T]``, finite.
-        c: As there.
-        rescale: As there.
-        guard: What the authors' code adds to squares below a root, and to lengths.
-        worst: ``[T]``, w, where it has been found already; the Gramian may hold NaN then.
+        c: As for :func:`cagrad_weights`.
+        rescale: As for :func:`cagrad_weights`.
+        guard: The constant that the authors' code adds to squares below a root, and to lengths.
+        worst: ``[T]``, w, if it is already known; the Gramian may then hold NaN.
 
     Raises:
-        UsageError: ``rescale`` is none of 0, 1, 2.
+        UsageError: ``rescale`` is not 0, 1 or 2.
     """
     if isinstance(rescale, bool) or rescale not in (0, 1, 2):
         raise UsageError("rescale", "must be 0, 1 or 2", rescale, "Leave it out for 0.")
@@ -118,22 +119,22 @@ def cagrad_step(
 
 
 def radius_of(gramian: NDArray[np.float64], c: float, guard: float) -> float:
-    """How far the update may lie from the mean gradient."""
+    """Return the largest distance of the update from the mean gradient."""
     return c * math.sqrt(max(float(gramian.mean()), 0.0) + guard) + guard
 
 
 def worst_combination(
     gramian: NDArray[np.float64], radius: float, guard: float = 0.0
 ) -> NDArray[np.float64]:
-    """The w on the simplex that minimises g_w·g₀ + radius √(‖g_w‖² + guard), the dual problem.
+    """Solve the dual problem: the w on the simplex minimising g_w·g₀ + radius √(‖g_w‖² + guard).
 
     Args:
         gramian: ``[T, T]``, float64, finite.
-        radius: How far the update may lie from g₀.
-        guard: Added below the root.
+        radius: The largest distance of the update from g₀.
+        guard: The constant that is added below the root.
 
     Returns:
-        ``[T]``, float64, of sum 1. Where the least g_w is zero it need not be the only one.
+        ``[T]``, float64, of sum 1. It need not be unique where the least g_w is zero.
     """
     longest = float(gramian.diagonal().max())
     if radius <= _NOTHING * math.sqrt(longest):
@@ -145,7 +146,7 @@ def worst_combination(
     if guard == 0 and stationary and _reachable(gramian, radius):
         return shortest
     # The length of g_w (with the guard) is between that of the shortest combination and that of
-    # the longest gradient. Beyond the one sought, that of the solution for a length is below it.
+    # the longest gradient. Above the solution, the length found for a given length is below it.
     low = math.sqrt(guard if stationary else least + guard)
     high = math.sqrt(longest + guard)
     length = high
@@ -164,7 +165,7 @@ def worst_combination(
 
 
 def _nearest(gramian: NDArray[np.float64], shift: float) -> NDArray[np.float64]:
-    """The w on the simplex for which g_w + shift g₀ is shortest."""
+    """Return the w on the simplex for which g_w + shift g₀ is shortest."""
     along = gramian.mean(axis=1)
     moved = gramian + shift * (along[:, None] + along) + shift**2 * along.mean()
     return least_norm_weights(moved)
@@ -173,10 +174,10 @@ def _nearest(gramian: NDArray[np.float64], shift: float) -> NDArray[np.float64]:
 def _length_on_face(
     gramian: NDArray[np.float64], radius: float, guard: float, face: NDArray[np.intp]
 ) -> float:
-    """The length t of g_w that solves the equation, if only the tasks of the face have weights.
+    """Return the length t of g_w that solves the equation if only tasks of the face have weights.
 
-    There w = p + (t / radius) q, where p is the least norm on the face's affine hull, and q, of
-    sum 0, leads from there against g₀; p and q make a right angle, so that
+    There w = p + (t / radius) q, where p gives the least norm on the face's affine hull, and q,
+    of sum 0, points from there against g₀. p and q are orthogonal, so that
     t² = guard + ‖g_p‖² + (t / radius)² ‖g_q‖².
     """
     tasks = len(face)
@@ -196,7 +197,7 @@ def _length_on_face(
 
 
 def _reachable(gramian: NDArray[np.float64], radius: float) -> bool:
-    """Whether the nearest vector to g₀ that conflicts with no gradient is within the radius."""
+    """Return whether the nearest vector to g₀ that conflicts with no gradient is in the radius."""
     mean = np.full(len(gramian), 1 / len(gramian))
     added = dual_cone_weights(gramian, mean) - mean
     return bool(added @ gramian @ added <= radius**2 * (1 + 1e-9))

@@ -1,4 +1,4 @@
-"""A Gramian of task gradients, checked and made ready to compute with."""
+"""Check a Gramian of task gradients, and convert it to float64."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from libmtl_recon.errors import UsageError
 from libmtl_recon.gradients import exact_device
 
-# How far the entries (i, j) and (j, i) may lie apart, in lengths of the two gradients, for rounding
-# to be the cause: at least this, and so many roundings of the dtype.
+# The largest difference of the entries (i, j) and (j, i), relative to the lengths of the two
+# gradients, that counts as rounding: at least this, and so many machine epsilons of the dtype.
 _SYMMETRIC, _ROUNDINGS = 1e-3, 8
 _WAY_OUT = "Pass G @ G.T, where row t of G is the gradient of task t."
 
@@ -23,16 +23,16 @@ def check_gramian(gramian: Any, *, groups: bool = False, parameter: str = "grami
 
     Args:
         gramian: ``[T, T]``: a tensor of real numbers, a NumPy array, or a list of lists.
-        groups: It may be ``[..., T, T]``, one Gramian for each group of parameters.
-        parameter: The name under which it was given.
+        groups: Also accept ``[..., T, T]``, one Gramian per group of parameters.
+        parameter: The name of the argument.
 
     Returns:
-        A copy in float64, exactly symmetric, on its own device (on the CPU, where that has no
+        A copy in float64, exactly symmetric, on the same device (on the CPU if that has no
         float64).
 
     Raises:
-        UsageError: It has another shape or type, holds NaN or infinity, or is the Gramian of no
-            vectors: it is not symmetric, or a square on its diagonal is negative.
+        UsageError: It has another shape or type, holds NaN or infinity, or is not the Gramian of
+            any vectors: it is not symmetric, or a square on its diagonal is negative.
     """
     given = _as_tensor(parameter, gramian)
     square = given.ndim >= 2 and given.shape[-1] == given.shape[-2]
@@ -63,7 +63,7 @@ def check_gramian(gramian: Any, *, groups: bool = False, parameter: str = "grami
         )
     epsilon = torch.finfo(given.dtype).eps if given.is_floating_point() else 0.0
     allowed = max(_SYMMETRIC, _ROUNDINGS * epsilon) * lengths[..., :, None] * lengths[..., None, :]
-    # Where a length has been lost in the dtype (1e-25 squared, in float32), nothing is known.
+    # Where a length underflows in the dtype (1e-25 squared, in float32), nothing can be checked.
     unknown = allowed == 0
     apart = (matrix - matrix.mT).abs()
     if bool(((apart > allowed) & ~unknown).any()):
@@ -73,22 +73,22 @@ def check_gramian(gramian: Any, *, groups: bool = False, parameter: str = "grami
             f"entries (i, j) and (j, i) that differ by {float(apart.max()):g}",
             _WAY_OUT,
         )
-    # A matrix product may round (i, j) and (j, i) to either side of 0, so that one would conflict
-    # with the other and not the other with it.
+    # A matrix product may round (i, j) and (j, i) to different signs, so that i would conflict with
+    # j, but not j with i.
     matrix = (matrix + matrix.mT) / 2
     _check_positive(parameter, matrix.cpu(), max(_SYMMETRIC, _ROUNDINGS * epsilon))
     return matrix
 
 
 def of_gramian(gramian: Any, solve: Callable[[Tensor], Tensor]) -> Tensor:
-    """Check a Gramian, and find its weights.
+    """Check a Gramian, and compute its weights.
 
     Args:
         gramian: As for :func:`check_gramian`.
-        solve: Makes weights ``[T]`` of the Gramian in float64, on the CPU.
+        solve: A function that computes the weights ``[T]`` from the Gramian in float64, on the CPU.
 
     Returns:
-        ``[T]``, on the Gramian's device (on the CPU, where that has no float64).
+        ``[T]``, on the Gramian's device (on the CPU if that has no float64).
     """
     matrix = check_gramian(gramian)
     return solve(matrix.cpu()).to(matrix.device)
@@ -98,7 +98,7 @@ def _check_positive(parameter: str, matrix: Tensor, allowed: float) -> None:
     """Check that a symmetric matrix is the Gramian of some vectors.
 
     Raises:
-        UsageError: Some combination of them would have a negative square.
+        UsageError: Some combination of vectors would have a negative squared length.
     """
     lengths = matrix.diagonal(dim1=-2, dim2=-1).clamp_min(0.0).sqrt()
     units = torch.where(lengths > 0, 1 / lengths, 0.0)

@@ -1,4 +1,4 @@
-"""What the weightings' functions are given beside a Gramian, checked."""
+"""Checks of the arguments of the weightings' functions other than the Gramian."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from libmtl_recon.task_names import check_task_names
 def check_number(
     parameter: str, value: Any, least: float, most: float = math.inf, way_out: str = ""
 ) -> float:
-    """Check a finite number in a range.
+    """Check that an argument is a finite number in a range, and return it.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is not.
     """
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not least <= value <= most:
@@ -30,10 +30,10 @@ def check_number(
 
 
 def check_count(parameter: str, value: Any) -> int:
-    """Check a whole number of at least 1.
+    """Check that an argument is an integer of at least 1, and return it.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is not.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise UsageError(parameter, "must be a whole number of at least 1", value, "1 is usual.")
@@ -41,7 +41,7 @@ def check_count(parameter: str, value: Any) -> int:
 
 
 def check_preference(preference: Any, tasks: int) -> Tensor:
-    """Check how much each task counts.
+    """Check the preferences of the tasks.
 
     Returns:
         ``[T]``, float64, on the CPU.
@@ -64,11 +64,11 @@ def check_preference(preference: Any, tasks: int) -> Tensor:
 
 
 def check_same_shape(gramian: Tensor, before: Tensor) -> None:
-    """Check that a weighting that keeps a state is given as many tasks as before.
+    """Check that a weighting with a state gets the same number of tasks as before.
 
     Args:
         gramian: ``[..., T, T]``.
-        before: A Gramian of a step before, or what is kept in its shape.
+        before: A Gramian of an earlier step, or a state of its shape.
 
     Raises:
         UsageError: The shapes differ.
@@ -84,7 +84,7 @@ def check_same_shape(gramian: Tensor, before: Tensor) -> None:
 
 
 def check_orders(orders: Any, tasks: int) -> list[list[int]]:
-    """Check the orders in which tasks are compared.
+    """Check the orders in which tasks are compared, and return them.
 
     Raises:
         UsageError: They are not T lists, of the same length, of tasks' places from 0 to T - 1.
@@ -101,10 +101,10 @@ def check_orders(orders: Any, tasks: int) -> list[list[int]]:
 
 
 def check_task(task: object, tasks: Sequence[str]) -> None:
-    """Check the name of a task.
+    """Check that a name is that of a task.
 
     Raises:
-        UsageError: It is none of theirs.
+        UsageError: It is not one of the tasks.
     """
     if task not in tasks:
         raise UsageError(
@@ -116,8 +116,8 @@ def check_tasks(tasks: Any) -> tuple[str, ...]:
     """Check the names of all tasks.
 
     Raises:
-        UsageError: They are not texts, or one stands there twice, or there is none, or one is unfit
-            for a module's name.
+        UsageError: They are not strings, one occurs twice, there is none, or one cannot be the name
+            of a module.
     """
     names = () if isinstance(tasks, str) else tuple(tasks)
     if not names or len(set(names)) < len(names) or not all(isinstance(n, str) for n in names):
@@ -159,10 +159,10 @@ def named_losses(losses: Any, tasks: Sequence[str]) -> dict[str, Tensor]:
 
 
 def check_losses(losses: Any, tasks: Sequence[str]) -> None:
-    """Check losses that stand in one tensor.
+    """Check losses that are given in one tensor.
 
     Raises:
-        UsageError: They are not a tensor with one number for each task that is present.
+        UsageError: They are not a tensor with one number per task that is present.
     """
     if not isinstance(losses, Tensor) or list(losses.shape) != [len(tasks)]:
         raise UsageError(
@@ -174,10 +174,10 @@ def check_losses(losses: Any, tasks: Sequence[str]) -> None:
 
 
 def loss_values(parameter: str, losses: Any, tasks: int | None = None) -> Tensor:
-    """Check the numbers of a step's losses.
+    """Check the values of a step's losses.
 
     Args:
-        parameter: The name under which they were given.
+        parameter: The name of the argument.
         losses: A tensor ``[T]``, a list of numbers or scalars, or a dict with these as values.
         tasks: T, if it is known.
 
@@ -199,7 +199,7 @@ def loss_values(parameter: str, losses: Any, tasks: int | None = None) -> Tensor
 
 
 def _vector(values: Any) -> Tensor:
-    """Numbers, or scalars with or without a graph, as one tensor in float64, on the CPU."""
+    """Return numbers, or scalars with or without a graph, as a tensor in float64, on the CPU."""
     if not isinstance(values, Tensor):
         plain = [one.detach() if isinstance(one, Tensor) else one for one in values]
         return torch.tensor([float(one) for one in plain], dtype=torch.float64)

@@ -1,8 +1,8 @@
-"""The projection of a combination of the task gradients onto their dual cone, in T dimensions.
+"""Projection of a combination of the task gradients onto their dual cone, in T dimensions.
 
-The dual cone holds the vectors that conflict with no gradient. A projection adds to a vector a
-combination of the gradients with coefficients x ≥ 0, found as a non-negative least-squares problem
-on their Gramian.
+The dual cone is the set of vectors that conflict with no gradient. The projection adds to a vector
+a combination of the gradients with coefficients x ≥ 0, the solution of a non-negative least-squares
+problem on their Gramian.
 
 Source: Lawson and Hanson, "Solving Least Squares Problems" (1974), Chapter 23.
 """
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from libmtl_recon.weighting.active_set import descend
 
-# What rounding leaves of a slope, in units of what is added up; and of a singular value.
+# The rounding error of a slope, relative to the sum of the terms' sizes, and of a singular value.
 _EXACT = 1e-12
 
 
 def dual_cone_weights(
     products: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The weights of the nearest vector to Σ weights[i] gᵢ that conflicts with no gradient.
+    """Compute the weights of the nearest vector to Σ weights[i] gᵢ that conflicts with no gradient.
 
     They are the v ≥ weights that minimise vᵀMv: Proposition 1 of "Jacobian Descent For
     Multi-Objective Optimization" (2024).
@@ -32,21 +32,21 @@ def dual_cone_weights(
         weights: ``[T]``, float64.
 
     Returns:
-        ``[T]``, none below the given weights. That of a gradient of zero stays as it is.
+        ``[T]``, none below the given weights. The weight of a gradient of zero is unchanged.
     """
     norms = np.sqrt(products.diagonal().clip(min=0.0))
     kept = np.flatnonzero(norms > 0)
     projected = weights.copy()
     if len(kept):
         own = norms[kept]
-        # In units of each gradient's own length, since systems are solved in floating point.
+        # In units of each gradient's own length, since the systems are solved in floating point.
         cosine = products[np.ix_(kept, kept)] / own / own[:, None]
         projected[kept] += _added(cosine, weights[kept] * own) / own
     return projected
 
 
 def _added(cosine: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The x ≥ 0 for which (start + x) cosine (start + x) is least."""
+    """Return the x ≥ 0 for which (start + x) cosine (start + x) is least."""
     tasks = len(start)
     added = np.zeros(tasks)
     slopes = cosine @ start
@@ -57,7 +57,7 @@ def _added(cosine: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[n
         goal[active] = np.linalg.lstsq(system, -slopes[active], rcond=_EXACT)[0]
         return goal
 
-    # Each round makes the length smaller, so that no set of tasks comes twice.
+    # Each iteration reduces the length, so that no set of tasks occurs twice.
     for _ in range(2**tasks if tasks < 10 else 1000):
         left = slopes + cosine @ added
         doubt = _EXACT * (np.abs(cosine) @ (np.abs(start) + added))

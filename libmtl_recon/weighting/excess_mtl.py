@@ -10,30 +10,30 @@ _TINY = 1e-7
 
 
 def excess_risks(gradients: Tensor, roots: Tensor) -> Tensor:
-    """What each task's loss is estimated to lie above its least: g H⁻¹ gᵀ.
+    """Estimate the excess of each task's loss above its minimum, g H⁻¹ gᵀ.
 
     Args:
         gradients: ``[T, d]``.
         roots: ``[T, d]``, the roots of the sums of the squares of all gradients so far, which
-            stand for the diagonal of H.
+            approximate the diagonal of H.
 
     Returns:
         ``[T]``, float64.
     """
-    # No square is formed, which could leave float32 where the gradient does not.
+    # hypot forms no square, which could overflow float32 where the gradient does not.
     guarded = torch.hypot(roots, roots.new_tensor(_TINY**0.5))
     return (gradients * (gradients / guarded)).sum(1, dtype=torch.float64)
 
 
 def grown_weights(weights: Tensor, risks: Tensor, first: Tensor, step_size: float) -> Tensor:
-    """The tasks' weights after a step: those of a large excess risk grow.
+    """Return the tasks' weights after a step, which grow with the excess risks.
 
     Args:
-        weights: ``[T]``, those before.
+        weights: ``[T]``, the weights before the step.
         risks: ``[T]``, float64.
-        first: ``[T]``, float64, those of the first step. A task without any then has no measure
-            for what it has now, and keeps its weight but for the others'.
-        step_size: How fast they grow.
+        first: ``[T]``, float64, the risks of the first step. If one is zero, the task's risk has
+            no scale, and its weight only changes by the normalisation.
+        step_size: The step size of the growth.
 
     Returns:
         ``[T]``, in the weights' dtype, of sum T.

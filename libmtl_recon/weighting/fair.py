@@ -1,7 +1,7 @@
-"""The α-fair weights, which FairGrad and Nash-MTL (α = 1) solve for.
+"""The α-fair weights of FairGrad and Nash-MTL (α = 1).
 
 With p = 1/α they are the w > 0 with M w = w^(-p): the minimum of the strictly convex function
-½ wᵀMw - Σ φ(wᵢ) with φ' = w^(-p). It is found by Newton's method, to the last digits.
+½ wᵀMw - Σ φ(wᵢ) with φ' = w^(-p). It is computed by Newton's method up to rounding.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# What is left of w (M w) / w^(1 - p) - 1; and in units of what is added up, where rounding leaves
-# more: where p is above 1, of a gradient that is much shorter than the others.
+# The tolerance of w (M w) / w^(1 - p) - 1, and the one relative to the sum of the terms' sizes,
+# which applies where rounding is larger: for p above 1 and a gradient that is much shorter than the
+# others.
 _CLOSE, _ROUNDED = 1e-9, 1e-14
 _STEPS = 500  # ten are usual
-# Weights whose combination of the gradients has a squared length below this, in units of what is
-# added up, are made of rounding errors: they would grow without end.
+# If the combination of the gradients has a squared length below this, relative to the sum of the
+# terms' sizes, the weights consist of rounding errors and would diverge.
 _RESOLVED = 1e-12
-# A Newton step that changes no weight by more than this is taken whole.
+# A Newton step whose relative change of each weight is below this is taken fully.
 _SMALL = 0.25
-# The largest part of a weight that one step takes away.
+# The largest relative decrease of a weight in one step.
 _MOST = 0.9
 
 
 def fair_weights(gramian: NDArray[Any], power: float) -> NDArray[np.float64] | None:
-    """The weights w > 0 with M w = w^(-p).
+    """Compute the weights w > 0 with M w = w^(-p).
 
     Args:
         gramian: ``[T, T]``, M, of the task gradients.
@@ -43,8 +44,8 @@ def fair_weights(gramian: NDArray[Any], power: float) -> NDArray[np.float64] | N
     weights: NDArray[np.float64] = wide.diagonal() ** (-1 / (1 + power))
     lengths = np.sqrt(wide.diagonal())
     for _ in range(_STEPS):
-        # In units in which the Hessian is M' + p, where M' has a diagonal of 1 for the solution of
-        # orthogonal gradients, of whatever lengths.
+        # In units in which the Hessian is M' + p, where M' has a unit diagonal at the solution for
+        # orthogonal gradients of any lengths.
         units = weights ** ((1 + power) / 2)
         scaled = units[:, None] * wide * units
         roots = weights ** ((1 - power) / 2)
@@ -60,10 +61,10 @@ def fair_weights(gramian: NDArray[Any], power: float) -> NDArray[np.float64] | N
 
 
 def fair_or_zero(matrix: Tensor, power: float) -> Tensor:
-    """The weights of :func:`fair_weights` for the gradients that are not zero.
+    """Compute :func:`fair_weights` for the gradients that are not zero.
 
     Args:
-        matrix: ``[T, T]``, float64, on the CPU: their Gramian.
+        matrix: ``[T, T]``, float64, on the CPU: the Gramian of all gradients.
         power: p, above 0.
 
     Returns:
@@ -78,10 +79,10 @@ def fair_or_zero(matrix: Tensor, power: float) -> Tensor:
 
 
 def _share(step: NDArray[np.float64], power: float) -> float:
-    """How much of a Newton step is taken: it changes the weights by these factors, less 1."""
+    """Return the fraction of a Newton step to take; the step is relative to the weights."""
     longest = float(np.abs(step).max())
     if longest < _SMALL:
         return 1.0
-    # The Hessian changes by (1 + p) times as much as the weights, relatively.
+    # The relative change of the Hessian is (1 + p) times that of the weights.
     reach = (1 + power) * longest
     return min(float(np.log1p(reach) / reach), _MOST / max(float(-step.min()), _MOST))

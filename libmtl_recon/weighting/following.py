@@ -1,8 +1,8 @@
-"""Copies of a module that was not complete yet: they get what it has got meanwhile.
+"""Modules that create parts late, and whose earlier copies create the same parts.
 
-RotoGrad makes its rotations in the first step, when the size of the representation is known. A
-copy that was made before (an average of the weights, :class:`torch.optim.swa_utils.AveragedModel`)
-would stay without, and whoever goes through the parameters of both would pair wrong ones.
+RotoGrad creates its rotations in the first step, when the size of the representation is known. A
+copy that was made before (such as :class:`torch.optim.swa_utils.AveragedModel`, an average of the
+weights) would have no rotations, and code that pairs the parameters of both would pair wrong ones.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from libmtl_recon.weighting.full_precision import FullPrecision
 
 
 class Following(FullPrecision):
-    """A module whose parts are made late, and a copy of which makes the same parts.
+    """A module that creates parts late, and whose copies create the same parts.
 
-    It does so whenever its parameters, buffers or state are asked for. What is made starts as it
-    would by itself; only which parts there are follows the module that was copied.
+    A copy creates them when its parameters, buffers or state are accessed. The new parts have their
+    own initial values; only the set of parts is that of the module that was copied.
     """
 
     def __init__(self) -> None:
@@ -29,11 +29,11 @@ class Following(FullPrecision):
         self._source = Source()
 
     def follow(self, source: Self) -> None:
-        """Make the parts that the module that was copied has, and this one has not."""
+        """Create the parts that the copied module has, and this one lacks."""
         raise NotImplementedError
 
     def catch_up(self) -> None:
-        """Follow the module of which this is a copy, if it is one and that still exists."""
+        """Follow the module that this is a copy of, if there is one and it still exists."""
         source = self._source.module()
         if source is not None:
             source.catch_up()
@@ -49,7 +49,7 @@ class Following(FullPrecision):
     def named_modules(
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Module]]:
-        """As every module's; parameters and buffers are listed by it."""
+        """See :meth:`torch.nn.Module.named_modules`, by which parameters and buffers are listed."""
         self.catch_up()
         yield from super().named_modules(memo, prefix, remove_duplicate)
 
@@ -59,13 +59,13 @@ class Following(FullPrecision):
 
 
 class Source:
-    """The module that was copied, as long as there is one; saved, it is forgotten."""
+    """A weak reference to the copied module, which is not saved."""
 
     def __init__(self, module: Any = None) -> None:
         self._module = None if module is None else weakref.ref(module)
 
     def module(self) -> Any:
-        """The module, or None."""
+        """Return the module, or None."""
         return None if self._module is None else self._module()
 
     def __deepcopy__(self, memo: Any) -> Source:

@@ -1,4 +1,4 @@
-"""Modules whose state would be lost in half precision."""
+"""Modules whose state needs more than half precision."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class FullPrecision(nn.Module):
-    """A module that follows ``.to()`` and its like, but not to float16 or bfloat16."""
+    """A module that ``.to()`` and similar methods convert, except to float16 or bfloat16."""
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         def keep_digits(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""GLS: the geometric mean of the losses, by their logarithms.
+"""GLS: the geometric mean of the losses, computed from their logarithms.
 
 Source: "MultiNet++: Multi-Stream Feature Aggregation and Geometric Loss Strategy for Multi-Task
 Learning" (CVPR 2019 workshop).
@@ -11,11 +11,11 @@ from torch import Tensor
 
 
 def geometric_weights(losses: Tensor) -> Tensor:
-    """The gradient of the losses' geometric mean with respect to them, mean / (T loss).
+    """Compute the gradient of the losses' geometric mean with respect to them, mean / (T loss).
 
     Args:
-        losses: ``[T]``, none negative. If one is zero, so is their geometric mean, which can be
-            no smaller: the gradient is taken to be zero.
+        losses: ``[T]``, none negative. If one is zero, their geometric mean is zero, its minimum,
+            and the gradient is defined as zero.
 
     Returns:
         ``[T]``.

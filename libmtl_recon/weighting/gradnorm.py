@@ -1,8 +1,8 @@
 """GradNorm, of "GradNorm: Gradient Normalization for Adaptive Loss Balancing" (ICML 2018).
 
-Its weights are trained beside the network, so that weighted gradients are the longer the slower
-their task trains (Section 3.1, Algorithm 1). It needs T numbers of each step: the gradients'
-lengths, from the Gramian, and the losses.
+Its weights are trained together with the network, so that the weighted gradient of a task is
+longer if the task trains more slowly (Section 3.1, Algorithm 1). In each step it needs the T
+gradients' lengths, from the Gramian, and the T losses.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from libmtl_recon.weighting.leader import Leader
 
 
 class GradNorm:
-    """Weigh tasks by GradNorm in a training loop, with the weights that it trains.
+    """GradNorm for a training loop, with the weights that it trains.
 
     Args:
-        alpha: α, how strongly tasks that train slowly are favoured; 0 makes all weighted gradients
-            equally long. The authors take 1.5 where tasks differ, and 0.12 where they are alike.
-        lr: The learning rate of Adam, which trains the weights; the authors take 0.025.
-        first_losses: ``[T]``, the losses Lᵢ(0) that later ones are compared with; those of the
-            first step if left out. Where these depend much on the initialisation, the authors take
-            theoretical ones, such as log C for a cross entropy of C classes.
+        alpha: α, the strength with which slowly training tasks are favoured; 0 makes all weighted
+            gradients equally long. The authors use 1.5 where tasks differ, and 0.12 where they are
+            similar.
+        lr: The learning rate of Adam, which trains the weights; the authors use 0.025.
+        first_losses: ``[T]``, the losses Lᵢ(0) that later ones are compared with. Default: those of
+            the first step. If these depend strongly on the initialisation, the authors use
+            theoretical values, such as log C for a cross entropy of C classes.
 
     Raises:
-        UsageError: α is no number of at least 0, ``lr`` none of at least 0, or the first losses are
-            not finite numbers of at least 0.
+        UsageError: α or ``lr`` is not a number of at least 0, or the first losses are not finite
+            numbers of at least 0.
 
     Example:
         >>> import torch
@@ -59,31 +60,30 @@ class GradNorm:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all steps: the weights are ones again."""
+        """Forget all steps and set the weights back to ones."""
         self._first: Tensor | None = self._given
         self._weights: nn.Parameter | None = None
         self._unit = 0.0
         self._adam = Leader()
 
     def weights(self, gramian: Any, losses: Any) -> Tensor:
-        """Return the weights of a step, and train those of the next.
+        """Return the weights of this step, and train those of the next.
 
-        As in Algorithm 1, the weights of a step are what the steps before have made of them.
+        As in Algorithm 1, the weights of a step depend on the steps before it only.
 
         Args:
             gramian: ``[T, T]``, dot products of the gradients of these losses: a tensor of any real
                 dtype, a NumPy array or a list of lists.
-            losses: ``[T]``, the losses of this step, not weighted: numbers, scalars, or a dict in
-                the order of the tasks.
+            losses: ``[T]``, the unweighted losses of this step: numbers, scalars, or a dict in the
+                order of the tasks.
 
         Returns:
-            ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64): not
+            ``[T]``, float64, on the Gramian's device (on the CPU if that has no float64), not
             negative, of sum T.
 
         Raises:
             UsageError: The Gramian is not a Gramian matrix of finite numbers, the losses are not T
-                finite numbers of at least 0, or there are more or fewer tasks than in the step
-                before.
+                finite numbers of at least 0, or the number of tasks differs from the last step's.
         """
         matrix = check_gramian(gramian)
         own = matrix.cpu()
@@ -100,7 +100,7 @@ class GradNorm:
 
     @torch.enable_grad()
     def _train(self, weights: nn.Parameter, lengths: Tensor, rates: Tensor) -> None:
-        # In units of the first gradients, so that Adam's own guard is small beside short ones.
+        # In units of the first gradients, so that Adam's epsilon is small relative to short ones.
         self._unit = self._unit or float(lengths.max())
         imbalance(weights, lengths / (self._unit or 1.0), rates).backward()
         self._adam.step([("weights", weights)], self.lr)
@@ -109,7 +109,7 @@ class GradNorm:
             weights.mul_(len(weights) / weights.sum())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what :meth:`load_state_dict` takes: weights, first losses and Adam's moments."""
+        """Return a state for :meth:`load_state_dict`: weights, first losses and Adam's moments."""
         return {
             "weights": None if self._weights is None else self._weights.detach().clone(),
             "first_losses": self._first,
@@ -118,7 +118,7 @@ class GradNorm:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state that :meth:`state_dict` returned."""
+        """Load a state that :meth:`state_dict` returned."""
         self.reset()
         self._first, self._unit = state["first_losses"], state["unit"]
         if state["weights"] is not None:
@@ -127,14 +127,14 @@ class GradNorm:
 
 
 def inverse_rates(losses: Tensor, first: Tensor, alpha: float) -> Tensor:
-    """The relative inverse training rates to the power of α.
+    """Return the relative inverse training rates to the power of α.
 
-    A task whose first loss was zero (a hinge that is met) counts as one that has not moved, and
-    where all losses are zero now no rate differs from another.
+    A task whose first loss was zero (such as a satisfied hinge loss) counts as unchanged. If all
+    losses are zero now, all rates are equal.
 
     Args:
         losses: ``[T]``.
-        first: ``[T]``, those of the first epoch.
+        first: ``[T]``, the losses of the first epoch.
         alpha: GradNorm's exponent.
 
     Returns:
@@ -149,16 +149,16 @@ def inverse_rates(losses: Tensor, first: Tensor, alpha: float) -> Tensor:
 
 
 def imbalance(weights: Tensor, lengths: Tensor, rates: Tensor) -> Tensor:
-    """What the weights are trained by: how far their gradients' lengths are from those wanted.
+    """Return the loss of the weights: the distance of the gradients' lengths from their targets.
 
     Args:
-        weights: ``[T]``, those of the tasks, to be differentiated.
-        lengths: ``[T]``, of the task gradients.
+        weights: ``[T]``, the weights of the tasks, with respect to which it is differentiated.
+        lengths: ``[T]``, the lengths of the task gradients.
         rates: ``[T]``, from :func:`inverse_rates`.
 
     Returns:
-        A scalar, Σ |wᵢ ‖gᵢ‖ - G rᵢ^α|, where G is the mean of the weighted lengths, of which no
-        gradient is taken.
+        A scalar, Σ |wᵢ ‖gᵢ‖ - G rᵢ^α|, where G is the mean of the weighted lengths, treated as a
+        constant.
     """
     weighted = weights * lengths
     wanted = (weighted.mean() * rates).detach()

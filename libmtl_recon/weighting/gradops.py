@@ -1,7 +1,7 @@
 """GradOPS, Algorithm 1 of "Gradient Deconfliction via Orthogonal Projections onto Subspaces".
 
 The paper projects gradients of millions of entries by Gram-Schmidt. Every projected gradient
-is a combination of the T original ones, so all of it can be done in T dimensions on the
+is a combination of the T original ones, so the projection can be computed in T dimensions from the
 Gramian: with M the Gramian, the coefficients of g'ᵢ are row i of M⁻¹ divided by its i-th entry.
 """
 
@@ -20,10 +20,10 @@ from libmtl_recon.errors import UsageError
 from libmtl_recon.weighting.checked_gramian import check_gramian
 from libmtl_recon.weighting.least_norm import shortest_combination
 
-# What a Gramian in float64 resolves: a gradient counts as lying inside the span of the others when
+# The precision of a Gramian in float64. A gradient counts as lying inside the span of the others if
 # the squared sine of its angle to that span is below this, and a direction counts as part of that
-# span when the others reach this far into it. Float32 gradients that are dependent up to rounding
-# have about 1e-14.
+# span if its eigenvalue is above this. For float32 gradients that are dependent up to rounding, the
+# squared sine is about 1e-14.
 _DEPENDENT = 1e-12
 
 Stationary = Literal["stop", "min_norm"]
@@ -36,13 +36,13 @@ class GradOPSStep:
 
     Attributes:
         weights: ``[T]``, float64: the update is Σ weights[i] gᵢ, a combination of the *original*
-            gradients. Zero where the gradient is zero; others may have any sign.
+            gradients. The weight of a gradient of zero is zero; others may have any sign.
         factors: ``[T]``, float64: wᵢ of Eq. 5, or the static weights: the update is Σ wᵢ g'ᵢ.
-            Zero where g'ᵢ is zero, and so all of them where ``min_norm`` made the weights.
+            Zero where g'ᵢ is zero; therefore all are zero if ``min_norm`` computed the weights.
         speeds: ``[T]``, float64: rᵢ of Eq. 4, above 1 for the dominating tasks; NaN where g'ᵢ is
             zero.
-        conflict_rate: The share of the pairs of tasks, of those with a gradient, whose dot
-            product is negative; NaN where there is no pair.
+        conflict_rate: The fraction of pairs of tasks with a nonzero gradient whose dot product is
+            negative; NaN if there is no pair.
     """
 
     weights: Tensor
@@ -67,35 +67,35 @@ def gradops_weights(
             (:func:`libmtl_recon.gradients.gramian` makes one of any gradients).
         alpha: The exponent α of Eq. 5. Positive values favour the dominating tasks, negative
             ones the dominated; 0 gives wᵢ = 1.
-        static: T positive numbers wᵢ that take the place of Eq. 5 (Appendix C.3, where their
-            sum is T). α must be 0 then.
-        stationary: What is done where all g'ᵢ are zero though the gradients are not. ``stop``,
-            the paper's: no update. ``min_norm``, ours: the shortest convex combination of the
-            gradients, which is a descent direction for all tasks, unless that is zero.
+        static: T positive numbers wᵢ that replace Eq. 5 (Appendix C.3, where their sum is T). α
+            must then be 0.
+        stationary: The update where all g'ᵢ are zero although the gradients are not. ``stop``, as
+            in the paper: no update. ``min_norm``, of this library: the shortest convex combination
+            of the gradients, which is a descent direction for all tasks unless it is zero.
 
     Returns:
-        ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64).
+        ``[T]``, float64, on the Gramian's device (on the CPU if that has no float64).
 
     Raises:
         UsageError: The Gramian is not a Gramian matrix of finite numbers, α is not finite, the
             static weights are not T positive numbers, or there is no such ``stationary``.
 
-    What the paper leaves open:
+    Cases that the paper leaves open:
 
-    * A task whose gradient is zero is treated as not there.
-    * A gradient in the span of the others (parallel, opposite, or in any other way dependent)
-      is projected to g'ᵢ = 0 if it conflicts with one of them. Such a task adds nothing to the
-      update and is left out of the means in Eq. 4 and 5 (the T₊ of Theorem 2): its rᵢ may be 0,
-      and with α < 0 the weight of the others would be lost on it. If none is left, the weights
-      are zero.
+    * A task whose gradient is zero is treated as absent.
+    * A gradient in the span of the others (parallel, opposite, or linearly dependent in any
+      other way) is projected to g'ᵢ = 0 if it conflicts with one of them. Such a task adds
+      nothing to the update and is left out of the means in Eq. 4 and 5 (the T₊ of Theorem 2):
+      its rᵢ may be 0, and with α < 0 it would take the weight of the others. If no task is
+      left, the weights are zero.
     * All weights may be zero where the point is not Pareto stationary. All g'ᵢ are zero where
       each gradient conflicts and lies in the span of the others; from this the proof of the
-      paper's Theorem 1 concludes that a *convex* combination of them is zero, which linear
-      dependence does not give. (Three gradients at 0°, 5° and 100° in a plane have a common
-      descent direction.) There ``stationary="min_norm"`` goes on.
-    * Two gradients conflict when their dot product is below 0, by however little.
-    * rᵢ^α is taken by logarithms, so it does not overflow for any finite α.
-    * One task is trained as it would be alone: its weight is 1.
+      paper's Theorem 1 concludes that a *convex* combination of them is zero, which does not
+      follow from linear dependence. (Three gradients at 0°, 5° and 100° in a plane have a
+      common descent direction.) ``stationary="min_norm"`` continues there.
+    * Two gradients conflict if their dot product is negative, however small it is.
+    * rᵢ^α is computed by logarithms, so it does not overflow for any finite α.
+    * A single task is trained as without other tasks: its weight is 1.
 
     Example:
         >>> import torch
@@ -115,9 +115,9 @@ def gradops_step(
     static: Sequence[float] | None = None,
     stationary: Stationary = "stop",
 ) -> GradOPSStep:
-    """Like :func:`gradops_weights`, but also return wᵢ, rᵢ and the conflict rate; all on the CPU.
+    """Compute :func:`gradops_weights`, wᵢ, rᵢ and the conflict rate; all on the CPU.
 
-    The Gramian is fetched from its device once; nothing else waits for that.
+    The Gramian is copied from its device once; nothing else synchronises with the device.
     """
     matrix = check_gramian(gramian).cpu()
     check_alpha("alpha", alpha)
@@ -142,14 +142,14 @@ def gradops_step(
 
 @dataclass(frozen=True)
 class Projection:
-    """Return the projected gradients g'ᵢ as combinations of the original ones.
+    """The projected gradients g'ᵢ as combinations of the original ones.
 
     Attributes:
         coefficients: ``[T, T]``, float64: g'ᵢ = Σⱼ coefficients[i, j] gⱼ. Row i is the unit row
             where task i conflicts with no other, and zero where g'ᵢ is zero.
-        own: ``[T]``, float64: the dot products g'ᵢ · gᵢ, which are ‖g'ᵢ‖².
-        conflicting: ``[T]``, bool: which tasks were projected. Their g'ᵢ is orthogonal to every
-            other gradient.
+        own: ``[T]``, float64: the dot products g'ᵢ · gᵢ, which are equal to ‖g'ᵢ‖².
+        conflicting: ``[T]``, bool: whether each task was projected. If so, its g'ᵢ is orthogonal to
+            every other gradient.
     """
 
     coefficients: Tensor
@@ -172,7 +172,7 @@ def deconflict(gramian: Tensor) -> Projection:
     own = lengths.clone()
     if bool(conflicting.any()):
         kept = present.nonzero().flatten()
-        # Unit diagonal, so that gradients of very different length do not look dependent.
+        # Unit diagonal, so that gradients of very different lengths do not appear dependent.
         cosine = gramian[kept][:, kept] / norms[kept] / norms[kept, None]
         rows, sines = _orthogonal_rows(cosine)
         for position, task in enumerate(kept.tolist()):
@@ -183,17 +183,17 @@ def deconflict(gramian: Tensor) -> Projection:
 
 
 def scalar_projections(projection: Projection, gramian: Tensor) -> Tensor:
-    """Rᵢ = G'·gᵢ / ‖gᵢ‖ (Eq. 3), the length of G' = Σ g'ᵢ along each original gradient.
+    """Compute Rᵢ = G'·gᵢ / ‖gᵢ‖ (Eq. 3), the length of G' = Σ g'ᵢ along each original gradient.
 
     Args:
-        projection: What :func:`deconflict` made of the Gramian.
+        projection: The result of :func:`deconflict` for the Gramian.
         gramian: ``[T, T]``, float64.
 
     Returns:
-        ``[T]``, float64, above 0 where g'ᵢ is not zero, and 0 where it is.
+        ``[T]``, float64: above 0 where g'ᵢ is not zero, otherwise 0.
     """
     moving = projection.own > 0
-    # A sum without cancellation: of the g'ₖ of other tasks only the unprojected ones, gₖ itself,
+    # A sum without cancellation: of the g'ₖ of other tasks, only the unprojected ones (gₖ itself)
     # are not orthogonal to gᵢ, and their dot products are not negative.
     others = (gramian - gramian.diagonal().diag())[~projection.conflicting].sum(dim=0)
     pulls = torch.zeros_like(projection.own)
@@ -209,7 +209,7 @@ def tradeoff(pulls: Tensor, alpha: float) -> Tensor:
         alpha: The exponent α.
 
     Returns:
-        ``[T]``, float64; wᵢ = 0 where g'ᵢ is zero, and a mean of 1 over the others.
+        ``[T]``, float64; wᵢ = 0 where g'ᵢ is zero, and the mean over the others is 1.
     """
     factors = torch.zeros_like(pulls)
     moving = pulls > 0
@@ -224,7 +224,7 @@ def tradeoff(pulls: Tensor, alpha: float) -> Tensor:
 
 
 def check_alpha(parameter: str, alpha: object) -> float:
-    """Check an exponent α.
+    """Check an exponent α, and return it.
 
     Raises:
         UsageError: It is not a finite number.
@@ -241,10 +241,10 @@ def check_alpha(parameter: str, alpha: object) -> float:
 
 
 def check_stationary(parameter: str, value: object) -> None:
-    """Check the behaviour for projected gradients that are all zero.
+    """Check the argument ``stationary``.
 
     Raises:
-        UsageError: It is neither of the two.
+        UsageError: It is not one of the two choices.
     """
     if not isinstance(value, str) or value not in STATIONARY:
         raise UsageError(
@@ -259,10 +259,10 @@ def check_static(parameter: str, given: Sequence[float], tasks: int, alpha: floa
     """Check static weights (Appendix C.3).
 
     Args:
-        parameter: The name under which they were given.
+        parameter: The name of the argument.
         given: The weights, one per task.
-        tasks: T.
-        alpha: The exponent α, whose place they take.
+        tasks: The number of tasks T.
+        alpha: The exponent α, which they replace.
 
     Returns:
         ``[T]``, float64.
@@ -304,8 +304,9 @@ def _orthogonal_rows(cosine: Tensor) -> tuple[Tensor, Tensor]:
         cosine: The vectors' Gramian ``[n, n]``, with unit diagonal.
 
     Returns:
-        Its coefficients ``[n, n]``, row i for vector i, and its squared length ``[n]`` (the
-        squared sine of the angle to the others' span); zeros where it lies in that span.
+        The coefficients ``[n, n]`` of the components, row i for vector i, and their squared lengths
+        ``[n]`` (the squared sines of the angles to the others' spans); zeros where a vector lies in
+        that span.
     """
     if float(torch.linalg.eigvalsh(cosine)[0]) > _DEPENDENT:
         inverse = torch.linalg.inv(cosine)

@@ -26,12 +26,13 @@ _COMMON = ("step", "epoch", "alpha", "conflict_rate")
 
 
 def check_log(parameter: str, file: str | Path) -> None:
-    """Check that a log with this name, or a numbered one, can be created.
+    """Check that a log with this name, or with a numbered one, can be created.
 
-    A file that this process has written is no obstacle: the next log gets a number.
+    A file that this process has written is accepted: the next log gets a number.
 
     Raises:
-        UsageError: It exists from another run, does not end in .csv, or its folder does not exist.
+        UsageError: The file exists from another run, does not end in .csv, or its folder does not
+            exist.
     """
     path = Path(file)
     if path.suffix.lower() != ".csv":
@@ -49,15 +50,16 @@ def check_log(parameter: str, file: str | Path) -> None:
 
 
 class CSVLog:
-    """Write one row per step, immediately, so that a crash loses none.
+    """A CSV file with one row per step, written immediately, so that a crash loses none.
 
-    The file is made with the first row: a run that never trains leaves none. Where another model
-    of this process has a log of this name, this one's is FILE-2, FILE-3, …, which is logged.
+    The file is created with the first row: a run that never trains creates none. If another model
+    of this process has a log of this name, the name of this one is FILE-2, FILE-3, …, which is
+    logged.
 
     Args:
         file: A new .csv file.
         tasks: The names of all tasks, T of them.
-        alpha: The exponent α; None where static weights are used.
+        alpha: The exponent α; None if static weights are used.
     """
 
     def __init__(self, file: str | Path, tasks: Sequence[str], alpha: float | None) -> None:
@@ -77,8 +79,8 @@ class CSVLog:
         Args:
             number: The step, counted from 1.
             epoch: The epoch, counted from 0, if known.
-            step: What GradOPS did, for the P tasks that are present.
-            present: Their places among all tasks; the others' cells stay empty.
+            step: The result of GradOPS for the P tasks that are present.
+            present: Their places among all tasks; the cells of other tasks stay empty.
         """
         if self._broken:
             return
@@ -91,7 +93,7 @@ class CSVLog:
         try:
             self._row([*common, *factors, *speeds])
         except OSError as error:
-            # Weeks of training are worth more than the rest of their log.
+            # Weeks of training are worth more than the rest of the log.
             self._broken = True
             warnings.warn(
                 f"The log {self._path} ends at step {number - 1}: {error.strerror or error}. "
@@ -100,7 +102,7 @@ class CSVLog:
             )
 
     def close(self) -> None:
-        """Close the file; its rows are readable even if it is not closed."""
+        """Close the file. Its rows can be read even if it is not closed."""
         if self._stream is not None:
             self._stream.close()
 
@@ -117,7 +119,7 @@ class CSVLog:
         wanted = self._path
         for path in names_for(wanted, wanted.suffix):
             try:
-                # Line by line; and never a file that another run has made, earlier or meanwhile.
+                # Line-buffered; mode x never overwrites another run's file, earlier or concurrent.
                 stream = path.open("x", encoding="utf-8", newline="", buffering=1)
             except FileExistsError:
                 check_log("file", wanted)
@@ -136,12 +138,12 @@ class CSVLog:
 
 @dataclass(frozen=True)
 class GradOPSLog:
-    """The contents of a log: N steps of T tasks; NaN stands for an empty cell.
+    """The contents of a log of N steps and T tasks; NaN denotes an empty cell.
 
     Attributes:
-        tasks: Their names.
+        tasks: The names of the tasks.
         alpha: The exponent α; NaN for static weights.
-        steps: ``[N]``, the steps' numbers.
+        steps: ``[N]``, the numbers of the steps.
         conflict_rate: ``[N]``.
         factors: ``[N, T]``: wᵢ.
         speeds: ``[N, T]``: rᵢ.
@@ -165,12 +167,12 @@ class GradOPSLog:
 
 @dataclass(frozen=True)
 class GradOPSMeans:
-    """The means over a log's steps; NaN if no step has a value.
+    """The means over the steps of a log; NaN if no step has a value.
 
     Attributes:
-        factors: wᵢ of the T tasks.
-        speeds: rᵢ of the T tasks.
-        conflict_rate: Of pairs of tasks.
+        factors: The means of wᵢ of the T tasks.
+        speeds: The means of rᵢ of the T tasks.
+        conflict_rate: The mean conflict rate of pairs of tasks.
     """
 
     factors: tuple[float, ...]
@@ -179,10 +181,10 @@ class GradOPSMeans:
 
 
 def read_log(file: str | Path) -> GradOPSLog:
-    """Read a log, also of a run that is still training or was killed.
+    """Read a log, including that of a run that is still training or was killed.
 
     Raises:
-        ReconError: It cannot be read, is no such log, or holds no step.
+        ReconError: It cannot be read, is not such a log, or has no step.
     """
     path = Path(file)
     try:
@@ -193,7 +195,7 @@ def read_log(file: str | Path) -> GradOPSLog:
         raise ReconError(
             f"Cannot read the log {path}: {reason}. Give the log of a run with GradOPS."
         ) from error
-    # A row that a crash cut off has no end of line.
+    # A row that a crash truncated has no end of line.
     try:
         rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
     except csv.Error as error:
@@ -221,7 +223,7 @@ def read_log(file: str | Path) -> GradOPSLog:
 
 
 def _tasks_of(header: Sequence[str]) -> tuple[str, ...]:
-    """Return the tasks in a log's first line; none if the line is not that of a log."""
+    """Return the tasks in the header of a log; empty if the line is not such a header."""
     names = header[len(_COMMON) :]
     half = len(names) // 2
     tasks = tuple(name[2:] for name in names[:half])

@@ -16,9 +16,9 @@ from libmtl_recon.pictures import check_picture, new_figure, shown, write_pictur
 from libmtl_recon.weighting.gradops_log import GradOPSLog
 
 _INK, _FAINT = "#222222", "#8a8a8a"
-# Told apart by all eyes (after Okabe and Ito), for tasks and for static weights.
+# Colours for tasks and for static weights, safe for colour-blind readers (Okabe and Ito).
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#5c5c5c")
-_WIDEST = 300.0  # inches, of which a picture has room for as many points
+_WIDEST = 300.0  # inches; a picture has room for as many points
 _ROWS = (("factors", "weight w"), ("speeds", "relative speed r"))
 
 
@@ -38,19 +38,19 @@ def draw_logs(
 ) -> None:
     """Plot the logs of one run, or of several with different exponents α.
 
-    One run: the weights wᵢ, the speeds rᵢ and the conflict rate below one another, a line per task.
-    Several runs, as in Figure 6: a column per task, a line per run, blue for α < 0 and orange for
-    α > 0, the stronger the larger |α|.
+    One run: the weights wᵢ, the speeds rᵢ and the conflict rate below one another, one line per
+    task. Several runs, as in Figure 6: one column per task and one line per run, blue for α < 0 and
+    orange for α > 0, stronger for larger |α|.
 
     Args:
-        logs: At least one, of the same tasks.
+        logs: At least one log; all have the same tasks.
         file: A .png, .svg or .pdf file.
-        names: What to call the logs where their α does not tell them apart.
-        smooth: Draw the mean over so many steps around each; by default a fiftieth of the
-            longest run. 1 draws every step as it is.
+        names: The names of the logs, used if their α does not distinguish them.
+        smooth: The number of steps around each step over which the mean is drawn. Default: a
+            fiftieth of the longest run. 1 draws every step unsmoothed.
 
     Raises:
-        UsageError: The file name is not that of a picture, the logs are not of the same tasks, or
+        UsageError: The file name is not that of a picture, the logs have different tasks, or
             ``smooth`` is below 1.
         ReconError: The file cannot be written.
     """
@@ -111,7 +111,7 @@ def _runs(
 def _lines(logs: Sequence[GradOPSLog], names: Sequence[str]) -> list[_Line]:
     """Return the runs by increasing α, static weights last, each with its label and colour."""
     alphas = [_alpha(log) for log in logs]
-    # One α for all of them, or twice the same, or static weights: then it is no name.
+    # If an α occurs twice, or a run has static weights, α cannot name the runs.
     told_apart = all(alphas) and len(set(alphas)) == len(alphas)
     given = list(names) or [f"run {number}" for number in range(1, len(logs) + 1)]
     largest = max((abs(log.alpha) for log in logs if not math.isnan(log.alpha)), default=0.0)
@@ -156,11 +156,11 @@ def _trace(
 
 
 def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Return the mean over ``window`` values around each value, fewer at the ends.
+    """Return the mean over ``window`` values around each value, over fewer at the ends.
 
     Args:
         values: ``[N]``; NaN counts as missing.
-        window: How many.
+        window: The number of values.
 
     Returns:
         ``[N]``, NaN only where the whole window is missing.

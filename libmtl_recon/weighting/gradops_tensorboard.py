@@ -1,4 +1,4 @@
-"""The log of a GradOPS run for TensorBoard; needs the package ``tensorboard``."""
+"""The log of a GradOPS run for TensorBoard; this needs the package ``tensorboard``."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from libmtl_recon.weighting.numbered import is_ours, names_for, note_ours
 
 _logger = logging.getLogger(__name__)
 
-# At most so much of a run that is killed is lost.
+# At most this much of the log is lost if the run is killed.
 _FLUSH_SECONDS = 10
 
 
 def check_tensorboard(parameter: str, folder: str | Path) -> None:
-    """Check that events can be logged to this folder, or to a numbered one.
+    """Check that events can be written to this folder, or to a numbered one.
 
-    Events that this process has written are no obstacle: the next log's folder gets a number.
+    Events that this process has written are accepted: the folder of the next log gets a number.
 
     Raises:
         ReconError: TensorBoard is not installed.
@@ -48,13 +48,13 @@ def check_tensorboard(parameter: str, folder: str | Path) -> None:
 
 
 class TensorBoardLog:
-    """Write the scalars ``gradops/w/TASK``, ``gradops/r/TASK`` and ``gradops/conflict_rate``.
+    """The scalars ``gradops/w/TASK``, ``gradops/r/TASK`` and ``gradops/conflict_rate`` of a run.
 
-    The folder is made with the first step. Where another model of this process logs to it, this
-    one's is DIR-2, DIR-3, …, which is printed.
+    The folder is created with the first step. If another model of this process logs to it, this
+    one logs to DIR-2, DIR-3, …, which is printed.
 
     Args:
-        folder: Without events yet.
+        folder: A folder without events.
         tasks: The names of all tasks.
     """
 

@@ -3,9 +3,9 @@
 Source: "Gradient Vaccine: Investigating and Improving Multi-task Optimization in Massively
 Multilingual Models", Algorithm 1.
 
-Each task's gradient is turned, task after task, until its cosine with another's is what that
-cosine has been in the past. What comes out is a combination of the T gradients, so it is done on
-their Gramian; where the parameters are taken in groups, on one Gramian a group.
+Each task's gradient is turned, for one other task after another, until its cosine with the other
+task's gradient is the running mean of that cosine. The result is a combination of the T gradients,
+so it is computed from their Gramian; for parameters in groups, from one Gramian per group.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from libmtl_recon.weighting.checked_gramian import check_gramian
 from libmtl_recon.weighting.checking import check_number, check_orders, check_same_shape
 from libmtl_recon.weighting.orders import draw_orders
 
-# A target this close to 1 would need a turn of infinite length.
+# A target this close to 1 would need a turn by a vector of infinite length.
 _TINY = 1e-8
 _BETA, _GUARD = "0 never moves a target; the authors take 0.01.", "Leave it out for none."
 
@@ -36,30 +36,31 @@ def gradvac_weights(
     guard: float = 0.0,
     always: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The weights of the original gradients whose combination is GradVac's update.
+    """Return the weights of the gradients whose combination is GradVac's update, and the targets.
 
     Args:
-        gramians: ``[..., T, T]``, dot products of the task gradients, one Gramian for each group
-            of parameters; tensors of any real dtype, NumPy arrays or lists. float64 is advised.
-        targets: ``[..., T, T]``: φ̂, what the cosine of task i's gradient with gⱼ is raised to.
+        gramians: ``[..., T, T]``, dot products of the task gradients, one Gramian per group of
+            parameters: a tensor of any real dtype, a NumPy array or nested lists; float64 is
+            advised.
+        targets: ``[..., T, T]``: φ̂, to which the cosine of task i's gradient with gⱼ is raised.
             The paper starts at zeros.
-        orders: T of the same length: the tasks that task i is compared with, in that order. The
-            paper draws them at random from the others.
-        beta: β, the decay of a target's running mean: how far it moves to this step's cosine, from
-            0 to 1.
-        guard: Added where a length divides. Without it, a pair with a gradient of zero is left
-            alone.
-        always: Move the target of every pair; otherwise only where the gradient was turned.
+        orders: T lists of the same length: the tasks that task i is compared with, in that order.
+            The paper draws them at random from the other tasks.
+        beta: β, the rate of the targets' running means: the fraction by which a target moves to the
+            cosine of this step, from 0 to 1.
+        guard: A constant that is added to lengths in denominators. With 0, a pair with a gradient
+            of zero is left unchanged.
+        always: Move the target of every pair; otherwise only of pairs whose gradient was turned.
 
     Returns:
         The weights ``[..., T]`` and the targets of the next step ``[..., T, T]``, in float64, on
-        the Gramians' device (on the CPU, where that has no float64). ``weights @ gradients`` is
-        the sum of the turned gradients of a group.
+        the Gramians' device (on the CPU if that has no float64). ``weights @ gradients`` is the sum
+        of the turned gradients of a group.
 
     Raises:
         UsageError: The Gramians are not symmetric matrices of finite numbers, the targets have
-            another shape or are no cosines, the orders are not T of the same length, β is not from
-            0 to 1, or the guard is negative.
+            another shape or are not cosines, the orders are not T lists of the same length, β is
+            not from 0 to 1, or the guard is negative.
     """
     matrix = check_gramian(gramians, groups=True, parameter="gramians")
     wanted = _check_targets(targets, matrix)
@@ -70,16 +71,17 @@ def gradvac_weights(
 
 
 class GradVac:
-    """Weigh tasks by GradVac in a training loop, with its running means of the cosines.
+    """GradVac for a training loop, with its running means of the cosines.
 
-    In each step, gradients are turned until their cosines are no smaller than what they have been
-    in the past, and the running means φ̂ move by β to this step's cosines (Algorithm 1). In the
-    first step the targets are zeros, so that it is PCGrad's.
+    In each step, gradients are turned until their cosines are at least their running means φ̂, and
+    the running means move by β to the cosines of this step (Algorithm 1). In the first step the
+    targets are zeros, so that the update is that of PCGrad.
 
     Args:
-        beta: β, how far the running means move in each step, from 0 to 1; the authors take 0.01.
-        guard: Added where a length divides.
-        generator: What draws the orders of the tasks; PyTorch's default one if left out.
+        beta: β, the fraction by which the running means move in each step, from 0 to 1; the authors
+            use 0.01.
+        guard: A constant that is added to lengths in denominators.
+        generator: The random generator for the orders of the tasks. Default: PyTorch's own.
 
     Raises:
         UsageError: β is not from 0 to 1, or the guard is negative.
@@ -111,19 +113,19 @@ class GradVac:
         self.targets = None
 
     def weights(self, gramian: Any) -> Tensor:
-        """Return the weights of a step, and move the targets.
+        """Return the weights of this step, and update the targets.
 
         Args:
             gramian: ``[T, T]``, dot products of the task gradients, or ``[..., T, T]``, one Gramian
-                for each group of parameters; as for :func:`gradvac_weights`.
+                per group of parameters; as for :func:`gradvac_weights`.
 
         Returns:
-            ``[T]``, or ``[..., T]``, float64, on the Gramian's device (on the CPU, where that has
-            no float64).
+            ``[T]``, or ``[..., T]``, float64, on the Gramian's device (on the CPU if that has no
+            float64).
 
         Raises:
-            UsageError: The Gramian is not one of finite numbers, or has another shape than that of
-                the step before.
+            UsageError: The Gramian is not a Gramian matrix of finite numbers, or has another shape
+                than in the last step.
         """
         matrix = check_gramian(gramian, groups=True)
         targets = torch.zeros_like(matrix) if self.targets is None else self.targets
@@ -134,11 +136,11 @@ class GradVac:
         return found.to(matrix.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what :meth:`load_state_dict` takes: the targets, None before the first step."""
+        """Return the state for :meth:`load_state_dict`: the targets, None before the first step."""
         return {"targets": None if self.targets is None else self.targets.clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state that :meth:`state_dict` returned."""
+        """Load a state that :meth:`state_dict` returned."""
         targets = state["targets"]
         self.targets = None if targets is None else targets.detach().cpu().double()
 
@@ -152,22 +154,22 @@ def turned(
     guard: float = 0.0,
     always: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`gradvac_weights`, of Gramians in float64 that may hold NaN."""
+    """Compute :func:`gradvac_weights` of Gramians in float64, which may hold NaN."""
     device = matrix.device
     moved = targets.detach().to(device, copy=True).double()
     tasks = matrix.shape[-1]
     own = torch.arange(tasks, device=device)
     norms = matrix.diagonal(dim1=-2, dim2=-1).clamp_min(0.0).sqrt()
     coefficients = torch.eye(tasks, dtype=matrix.dtype, device=device).expand_as(matrix).clone()
-    # Entry (i, j): the dot product of task i's gradient, as far as it is turned, with gⱼ.
+    # Entry (i, j): the dot product of task i's gradient, as turned so far, with gⱼ.
     products = matrix.clone()
     for others in torch.tensor(orders, device=device).T:
         length = (coefficients * products).sum(dim=-1).clamp_min(0.0).sqrt()
         measure = length * norms[..., others] + guard
-        # Not a number with a gradient of zero, or of one whose square has left its dtype.
+        # NaN for a gradient of zero, or one whose square overflows or underflows its dtype.
         cosine = torch.where(measure > 0, products[..., own, others] / measure, math.nan)
         target = moved[..., own, others]
-        # Rounding may take a cosine beyond 1.
+        # Rounding may make a cosine larger than 1.
         sine = (1 - cosine.square()).clamp_min(0.0).sqrt()
         wanted = (1 - target.square()).clamp_min(0.0).sqrt().clamp_min(_TINY)
         turn = length * (target * sine - cosine * wanted) / (norms[..., others] * wanted + guard)

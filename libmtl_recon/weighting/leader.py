@@ -1,4 +1,4 @@
-"""The optimiser of what leads: Adam, whose state is part of the model's."""
+"""Adam for the leader's parameters, with its state in the model's state."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 
 
 class Leader(Following):
-    """Adam whose moments are buffers: they are saved, loaded, copied and moved with the model.
+    """Adam with moments that are buffers: they are saved, loaded, copied and moved with the model.
 
-    It has no learning rate of its own, so that a schedule may be a function of the step.
+    The learning rate is an argument of each step, so that a schedule can be a function of the step.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,8 @@ class Leader(Following):
         """Take a step, and remove the gradients.
 
         Args:
-            parameters: By name; those without a gradient are left alone, as are their moments.
+            parameters: Parameters by name; those without a gradient are unchanged, as are their
+                moments.
             lr: The learning rate.
         """
         for name, parameter in parameters:
@@ -45,7 +46,7 @@ class Leader(Following):
                 [own.square],
                 [],
                 [own.updates],
-                # Else each update would wait for the device to tell its number.
+                # Otherwise each update would synchronise with the device for its number.
                 capturable=parameter.is_cuda,
                 amsgrad=False,
                 beta1=_BETAS[0],
@@ -60,17 +61,17 @@ class Leader(Following):
         key = name.replace(".", "/")  # A module's name has no dots.
         if key not in self.moments:
             self.moments[key] = Moments(like)
-        # They may have come with a checkpoint, from another device.
+        # They may come from a checkpoint, on another device.
         return self.moments[key].to(like.device)  # type: ignore[return-value]
 
     def follow(self, source: Leader) -> None:
-        """Make the moments that the leader of which this is a copy has."""
+        """Create the moments of the leader that this is a copy of."""
         for key, moments in source.moments.items():
             if key not in self.moments:
                 self.moments[key] = Moments(moments.mean)  # type: ignore[arg-type]
 
     def make_room(self, state_dict: Mapping[str, Tensor], prefix: str = "") -> None:
-        """Make the moments that a state has, as :meth:`RotoGrad.make_room` does."""
+        """Create the moments that are in a state; see :meth:`RotoGrad.make_room`."""
         start = f"{prefix}moments."
         for name, value in state_dict.items():
             key, _, kind = name.removeprefix(start).rpartition(".")
@@ -97,5 +98,5 @@ class Moments(FullPrecision):
         super().__init__()
         self.register_buffer("mean", torch.zeros_like(like, requires_grad=False))
         self.register_buffer("square", torch.zeros_like(like, requires_grad=False))
-        # As torch's own: in float32, whatever is learned.
+        # In float32 as in torch's Adam, whatever the parameter's dtype.
         self.register_buffer("updates", torch.zeros((), dtype=torch.float32, device=like.device))

@@ -1,4 +1,4 @@
-"""The point of least norm in the convex hull of the task gradients, found in T dimensions.
+"""The point of least norm in the convex hull of the task gradients, computed in T dimensions.
 
 Source: Wolfe, "Finding the nearest point in a polytope" (Mathematical Programming, 1976).
 """
@@ -12,20 +12,20 @@ from torch import Tensor
 
 from libmtl_recon.weighting.active_set import descend
 
-# How far from optimal rounding may leave the weights: of what is added up for a slope.
+# The tolerance of optimality, relative to the sum of the sizes of a slope's terms.
 _EXACT = 1e-12
 
 
 def least_norm_weights(products: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The weights w on the simplex that minimise wᵀMw.
+    """Compute the weights w on the simplex that minimise wᵀMw.
 
     Args:
         products: ``[T, T]``, float64: M, the Gramian of the task gradients, whose lengths may
             differ by any factor.
 
     Returns:
-        ``[T]``, non-negative, of sum 1. Where gradients are zero, these have all the weight, in
-        equal parts.
+        ``[T]``, not negative, of sum 1. If gradients are zero, the weight is distributed equally
+        among these.
     """
     tasks = len(products)
     norms = np.sqrt(products.diagonal().clip(min=0.0))
@@ -37,7 +37,7 @@ def least_norm_weights(products: NDArray[np.float64]) -> NDArray[np.float64]:
         return alike
     # In units of each gradient's own length, since the system is solved in floating point: v = w n.
     cosine = products / norms / norms[:, None]
-    shares = norms[shortest] / norms  # what v counts for in the sum of w
+    shares = norms[shortest] / norms  # the coefficients of v in the sum of w
     parts = np.eye(tasks)[shortest]
 
     def goal_of(active: list[int]) -> NDArray[np.float64]:
@@ -49,7 +49,7 @@ def least_norm_weights(products: NDArray[np.float64]) -> NDArray[np.float64]:
         goal[active] = np.linalg.lstsq(system, np.eye(count + 1)[-1], rcond=None)[0][:count]
         return goal
 
-    # Each round but for rounding makes the norm smaller, so that no set of tasks comes twice.
+    # Each iteration reduces the norm up to rounding, so that no set of tasks occurs twice.
     for _ in range(2**tasks if tasks < 10 else 1000):
         slopes = cosine @ parts
         # KKT: gᵢ·u ≥ ‖u‖² for the least u, here divided by gᵢ's length.
@@ -66,18 +66,19 @@ def least_norm_weights(products: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def shortest_combination(gramian: Tensor, resolved: float) -> Tensor:
-    """The weights of the shortest convex combination of the gradients that are not zero.
+    """Compute the weights of the shortest convex combination of the gradients that are not zero.
 
-    It is a descent direction for all of these tasks (Désidéri, "Multiple-gradient descent algorithm
-    (MGDA) for multiobjective optimization", 2012), unless it is zero: Pareto stationarity.
+    This is a descent direction for all of these tasks (Désidéri, "Multiple-gradient descent
+    algorithm (MGDA) for multiobjective optimization", 2012), unless it is zero (Pareto
+    stationarity).
 
     Args:
         gramian: ``[T, T]``, float64, symmetric, on the CPU.
-        resolved: The combination counts as zero where its squared length is below this, in units
-            of what is added up.
+        resolved: The combination counts as zero if its squared length is below this, relative to
+            the sum of the terms' sizes.
 
     Returns:
-        ``[T]``, float64, not negative, of sum 1; zeros where the combination counts as zero.
+        ``[T]``, float64, not negative, of sum 1; zeros if the combination counts as zero.
     """
     norms = gramian.diagonal().clamp_min(0.0).sqrt()
     kept = (norms > 0).nonzero().flatten()

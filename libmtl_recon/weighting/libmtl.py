@@ -1,4 +1,4 @@
-"""Deprecated: it is :mod:`libmtl_recon.integrations.libmtl.weightings` now."""
+"""Deprecated alias of :mod:`libmtl_recon.integrations.libmtl.weightings`."""
 
 from __future__ import annotations
 

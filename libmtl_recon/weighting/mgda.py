@@ -1,7 +1,7 @@
 """MGDA, of "Multi-Task Learning as Multi-Objective Optimization" (NeurIPS 2018), Equation 4.
 
-The update is the shortest convex combination of the task gradients. It is found on their Gramian:
-by an active-set method, exactly, after a few solves of a T x T system (:mod:`least_norm`).
+The update is the shortest convex combination of the task gradients. It is computed from their
+Gramian by an active-set method, exactly, with a few solves of a T x T system (:mod:`least_norm`).
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ def mgda_weights(
     """Return the weights of the task gradients whose combination is MGDA's update.
 
     The update is the shortest convex combination of the gradients. It increases no loss, and is
-    zero where a gradient is.
+    zero if a gradient is zero.
 
     Args:
         gramian: ``[T, T]``, dot products of the task gradients: a tensor of any real dtype, a
             NumPy array or a list of lists; float64 is advised.
-        normalization: What each gradient is divided by first: ``none``, ``l2`` (its length),
-            ``loss``, or ``loss+`` (their product). A 0 divides nothing.
-        losses: ``[T]``, numbers, for ``loss`` and ``loss+``.
+        normalization: The divisor of each gradient: ``none``, ``l2`` (its length), ``loss``, or
+            ``loss+`` (the product of length and loss). A divisor of 0 is replaced by 1.
+        losses: ``[T]``, numbers, needed for ``loss`` and ``loss+``.
 
     Returns:
-        ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64): not
-        negative, of sum 1 before they are divided by what the gradients were divided by. Where
-        gradients are zero, these have all the weight, in equal parts.
+        ``[T]``, float64, on the Gramian's device (on the CPU if that has no float64), not negative,
+        of sum 1 before the division by the gradients' divisors. If gradients are zero, the weight
+        is distributed equally among these.
 
     Raises:
         UsageError: The Gramian is not a Gramian matrix of finite numbers, there is no such
-            normalisation, or it needs losses that are not given, or not T finite numbers of at
+            normalisation, or it needs losses and they are missing or not T finite numbers of at
             least 0.
 
     Example:
@@ -70,9 +70,9 @@ def mgda_weights(
 
 
 def shortest(matrix: Tensor) -> Tensor:
-    """As :func:`mgda_weights`, of a Gramian in float64, on the CPU, that may hold NaN.
+    """Compute :func:`mgda_weights` of a Gramian in float64, on the CPU, which may hold NaN.
 
-    Those of two tasks are by the authors' closed form, which keeps both above 0.
+    For two tasks this is the authors' closed form, which keeps both weights above 0.
     """
     if len(matrix) != 2:
         return torch.from_numpy(least_norm_weights(matrix.numpy()))
@@ -87,15 +87,15 @@ def shortest(matrix: Tensor) -> Tensor:
 
 
 def normalisers(kind: str, lengths: Tensor, losses: Tensor) -> Tensor:
-    """What each task's gradient is divided by before the weights are looked for.
+    """Return the divisors of the task gradients before the weights are computed.
 
     Args:
         kind: ``none``, ``l2`` (the gradient's length), ``loss``, or ``loss+`` (their product).
-        lengths: ``[T]``, of the gradients.
+        lengths: ``[T]``, the lengths of the gradients.
         losses: ``[T]``.
 
     Returns:
-        ``[T]``, in the lengths' dtype; 1 in the place of a 0, by which nothing can be divided.
+        ``[T]``, in the lengths' dtype; 1 instead of 0.
 
     Raises:
         UsageError: There is no such kind.

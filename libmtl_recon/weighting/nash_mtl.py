@@ -1,7 +1,7 @@
 """Nash-MTL, of "Multi-Task Learning as a Bargaining Game" (ICML 2022), Section 3.1 and Algorithm 1.
 
-The bargaining solution is the minimum of a smooth convex function of T numbers, which needs no
-package: it is found by Newton's method, to the last digits.
+The bargaining solution is the minimum of a smooth convex function of T numbers. It is computed by
+Newton's method up to rounding, without a package for convex optimisation.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ _NO_LIMIT = "Leave it out for no limit."
 def nash_mtl_weights(gramian: Any, *, max_norm: float | None = None) -> Tensor:
     """Return the weights of the task gradients whose combination is Nash-MTL's update.
 
-    They are the w > 0 with M w = 1 / w (Claim 3.1): the update gains the more for a task the
-    smaller its weight is, and increases no loss. Its length is √T, however long the gradients are.
+    They are the w > 0 with M w = 1 / w (Claim 3.1): the smaller a task's weight, the larger its
+    gain, and the update increases no loss. Its length is √T, whatever the gradients' lengths.
 
     Args:
         gramian: ``[T, T]``, M, dot products of the task gradients: a tensor of any real dtype, a
             NumPy array or a list of lists; float64 is advised.
-        max_norm: The length to which a longer update is cut; the authors take 1.
+        max_norm: The length to which a longer update is shortened; the authors use 1. Default: no
+            limit.
 
     Returns:
-        ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64): above 0,
-        but for gradients of zero, which are left out and have weight 0. All are 0 where there is no
-        bargaining solution, because some convex combination of the other gradients is zero, up to
-        rounding: no direction improves all tasks.
+        ``[T]``, float64, on the Gramian's device (on the CPU if that has no float64): above 0,
+        except for gradients of zero, which are left out and have weight 0. All weights are 0 where
+        there is no bargaining solution, because some convex combination of the other gradients is
+        zero, up to rounding, and no direction improves all tasks.
 
     Raises:
-        UsageError: The Gramian is not a Gramian matrix of finite numbers, or ``max_norm`` is no
+        UsageError: The Gramian is not a Gramian matrix of finite numbers, or ``max_norm`` is not a
             number of at least 0.
 
     Example:
@@ -57,19 +58,19 @@ def nash_mtl_weights(gramian: Any, *, max_norm: float | None = None) -> Tensor:
 
 
 class NashMTL:
-    """Weigh tasks by Nash-MTL in a training loop, with the state of its Algorithm 1.
+    """Nash-MTL for a training loop, with the state of its Algorithm 1.
 
-    Weights are computed in every ``update_weights_every``-th step and kept between; where there is
-    no bargaining solution, those of the last step are kept (ones before the first), as the authors'
-    code does.
+    Weights are computed in every ``update_weights_every``-th step and kept in between. If there is
+    no bargaining solution, the weights of the last step are kept (initially ones), as in the
+    authors' code.
 
     Args:
-        update_weights_every: In how many steps the weights are computed once.
-        max_norm: The length to which a longer update is cut, or None for no limit.
+        update_weights_every: The number of steps between two computations of the weights.
+        max_norm: The length to which a longer update is shortened, or None for no limit.
 
     Raises:
-        UsageError: ``update_weights_every`` is no whole number of at least 1, or ``max_norm`` no
-            number of at least 0.
+        UsageError: ``update_weights_every`` is not an integer of at least 1, or ``max_norm`` is not
+            a number of at least 0.
 
     Example:
         >>> import torch
@@ -89,17 +90,17 @@ class NashMTL:
         self._last: Tensor | None = None
 
     def weights(self, gramian: Any) -> Tensor:
-        """Return the weights of a step, and count it.
+        """Return the weights of this step, and count it.
 
         Args:
             gramian: ``[T, T]``, as for :func:`nash_mtl_weights`.
 
         Returns:
-            ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64).
+            ``[T]``, float64, on the Gramian's device (on the CPU if that has no float64).
 
         Raises:
-            UsageError: The Gramian is not a Gramian matrix of finite numbers, or of another number
-                of tasks than the last.
+            UsageError: The Gramian is not a Gramian matrix of finite numbers, or the number of
+                tasks differs from the last step's.
         """
         matrix = check_gramian(gramian)
         own = matrix.cpu()
@@ -113,33 +114,33 @@ class NashMTL:
         return limited.to(matrix.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what :meth:`load_state_dict` takes: the number of steps and the last weights."""
+        """Return a state for :meth:`load_state_dict`: the number of steps and the last weights."""
         return {"step": self._step, "weights": self._last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that :meth:`state_dict` returned."""
+        """Load a state that :meth:`state_dict` returned."""
         self._step, self._last = state["step"], state["weights"]
 
 
 def shortened(weights: Tensor, matrix: Tensor, max_norm: float) -> Tensor:
-    """Weights whose combination of gradients is no longer than ``max_norm``.
+    """Scale weights so that their combination of gradients is no longer than ``max_norm``.
 
     Args:
         weights: ``[T]``, float64.
         matrix: ``[T, T]``, float64: the gradients' Gramian.
-        max_norm: The greatest length.
+        max_norm: The maximum length.
     """
     length = float((weights @ matrix @ weights).clamp_min(0.0).sqrt())
     return weights * (max_norm / length) if length > max_norm else weights
 
 
 def check_max_norm(max_norm: float | None) -> float | None:
-    """Check the greatest length of an update."""
+    """Check the maximum length of an update, and return it."""
     return None if max_norm is None else check_number("max_norm", max_norm, 0.0, way_out=_NO_LIMIT)
 
 
 def bargained(gramian: NDArray[Any]) -> NDArray[np.float64] | None:
-    """The weights w > 0 with M w = 1 / w (Claim 3.1).
+    """Compute the weights w > 0 with M w = 1 / w (Claim 3.1).
 
     Args:
         gramian: ``[T, T]``, M, of the task gradients.

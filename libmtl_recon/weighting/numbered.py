@@ -1,4 +1,4 @@
-"""Where the logs of several models of one process go: FILE, FILE-2, FILE-3 and so on."""
+"""The names of the logs of several models of one process: FILE, FILE-2, FILE-3 and so on."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-# What this process has written; everything else is another run's.
+# The files that this process has written; all others belong to other runs.
 _written: set[Path] = set()
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a log of this name was begun by this process."""
+    """Return whether this process has begun a log of this name."""
     return path.resolve() in _written
 
 
 def note_ours(path: Path) -> None:
-    """Remember that a log was begun."""
+    """Record that this process has begun a log."""
     _written.add(path.resolve())
 
 
 def names_for(path: Path, ending: str = "") -> Iterator[Path]:
-    """The names under which a log may be begun: the given one, and with a number from 2 up.
+    """Iterate over the possible names of a log: the given one, then with a number from 2 up.
 
     Args:
-        path: The given one.
-        ending: What of it stays behind the number.
+        path: The given name.
+        ending: The end of the name, which stays behind the number.
     """
     yield path
     for number in itertools.count(2):

@@ -1,4 +1,4 @@
-"""Random orders in which the tasks are gone through."""
+"""Random orders of the tasks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from libmtl_recon.errors import UsageError
 
 
 def draw_orders(tasks: int, generator: torch.Generator | None = None) -> list[list[int]]:
-    """Draw, for each task, the order in which it meets the others.
+    """Draw, for each task, the order in which it is compared with the others.
 
     Args:
-        tasks: T.
-        generator: What draws, on any device; PyTorch's default one on the CPU if left out.
+        tasks: The number of tasks T.
+        generator: The random generator, on any device. Default: PyTorch's own on the CPU.
 
     Returns:
         T lists of T - 1 tasks' places.
 
     Raises:
-        UsageError: The generator is none of PyTorch's.
+        UsageError: The generator is not a ``torch.Generator``.
     """
     if generator is not None and not isinstance(generator, torch.Generator):
         raise UsageError(

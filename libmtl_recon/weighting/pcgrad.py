@@ -1,8 +1,9 @@
 """PCGrad, Algorithm 1 of "Gradient Surgery for Multi-Task Learning" (NeurIPS 2020).
 
-Each task's gradient is projected, task after task, onto the normal plane of those that it
-conflicts with. All that comes out is a combination of the T gradients, so it is done on their
-Gramian: a projection costs T operations instead of d, and all tasks are projected side by side.
+Each task's gradient is projected, for one other task after another, onto the normal planes of the
+gradients that it conflicts with. The result is a combination of the T gradients, so it is computed
+from their Gramian: a projection costs T operations instead of d, and all tasks are projected in
+parallel.
 """
 
 from __future__ import annotations
@@ -29,24 +30,26 @@ def pcgrad_weights(
 ) -> Tensor:
     """Return the weights of the task gradients whose combination is PCGrad's update.
 
-    ``weights @ gradients`` is Σ gᵢ^PC (the sum, as the paper's Algorithm 1 has it).
+    ``weights @ gradients`` is Σ gᵢ^PC (the sum, as in the paper's Algorithm 1).
 
     Args:
         gramian: ``[T, T]``, dot products of the task gradients: a tensor of any real dtype, a
             NumPy array or a list of lists; float64 is advised
             (:func:`libmtl_recon.gradients.gramian` makes one of any gradients).
-        orders: T of the same length: the tasks that task i is compared with, in that order. Task i
-            may be among its own. Drawn at random from the others if left out, as in the paper.
-        guard: Added to ‖gⱼ‖² where it divides.
-        generator: What draws the orders; PyTorch's default one on the CPU if left out.
+        orders: T lists of the same length: the tasks that task i is compared with, in that order.
+            Task i may be in its own list. Default: random orders of the other tasks, as in the
+            paper.
+        guard: A constant that is added to ‖gⱼ‖² in the denominator.
+        generator: The random generator for the orders. Default: PyTorch's own on the CPU.
 
     Returns:
-        ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64): none
-        below 1.
+        ``[T]``, float64, on the Gramian's device (on the CPU if that has no float64), at least 1
+        each.
 
     Raises:
-        UsageError: The Gramian is not a Gramian matrix of finite numbers, the orders are not T of
-            the same length, the guard is negative, or the generator is none.
+        UsageError: The Gramian is not a Gramian matrix of finite numbers, the orders are not T
+            lists of the same length, the guard is negative, or the generator is not a
+            ``torch.Generator``.
 
     Example:
         >>> import torch
@@ -63,15 +66,15 @@ def pcgrad_weights(
 
 
 def projected(matrix: Tensor, orders: Sequence[Sequence[int]], guard: float) -> Tensor:
-    """As :func:`pcgrad_weights`, of a Gramian in float64 that may hold NaN."""
+    """Compute :func:`pcgrad_weights` of a Gramian in float64, which may hold NaN."""
     own = torch.arange(len(matrix), device=matrix.device)
     lengths = matrix.diagonal() + guard
     coefficients = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-    # Entry (i, j): the dot product of task i's gradient, as far as it is projected, with gⱼ.
+    # Entry (i, j): the dot product of task i's gradient, as projected so far, with gⱼ.
     products = matrix.clone()
     for others in torch.tensor(orders, device=matrix.device).T:
         along = products[own, others]
-        # The length of a gradient that leaves its dtype's range when squared is 0.
+        # The length of a gradient whose square underflows its dtype is 0.
         against = (along < 0) & (lengths[others] > 0)
         removed = torch.where(against, along / lengths[others], 0.0)
         coefficients[own, others] -= removed

@@ -23,14 +23,14 @@ class Rotation(FullPrecision):
     """A rotation R ``[m, m]`` of the first m channels, initialised to the identity.
 
     It is parametrised by :func:`torch.nn.utils.parametrizations.orthogonal`. Under the Cayley map
-    and the matrix exponential R is a product of rotations, so that det R = 1 is never lost. Its
-    dtype follows the module's, but for float16 and bfloat16, in which no rotation can be kept.
+    and the matrix exponential, R is a product of rotations, so that always det R = 1. Its dtype
+    follows the module's, except for float16 and bfloat16, which are too coarse for a rotation.
 
     Args:
-        size: m.
-        orthogonal_map: How the parameters become a rotation.
-        representation: The number of channels and of dimensions of what is rotated.
-        device: Where it is made.
+        size: The number of rotated channels m.
+        orthogonal_map: The map from the parameters to the rotation.
+        representation: The number of channels and of dimensions of the rotated representation.
+        device: The device of the parameters.
         dtype: float32 or float64.
     """
 
@@ -51,7 +51,7 @@ class Rotation(FullPrecision):
         self.weight = nn.Parameter(torch.eye(size, device=device, dtype=dtype))
         orthogonal(self, "weight", orthogonal_map=orthogonal_map)
         self.map: Map = orthogonal_map
-        # For checkpoints: the same parameters are another rotation under another map.
+        # For checkpoints: the same parameters give another rotation under another map.
         self.register_buffer("cayley", torch.tensor(orthogonal_map == "cayley", device=device))
         shape = torch.tensor(representation or (size, 2), device=device)
         self.register_buffer("representation", shape)
@@ -59,15 +59,15 @@ class Rotation(FullPrecision):
 
     @property
     def parameter(self) -> nn.Parameter:
-        """The learned parameters ``[m, m]``, of which the part below the diagonal is used."""
+        """The learned parameters ``[m, m]``, of which only the part below the diagonal is used."""
         return self.parametrizations.weight.original  # type: ignore[union-attr, return-value]
 
     def matrix(self) -> Tensor:
-        """R ``[m, m]``, without a graph; computed when the parameters have changed."""
+        """Return R ``[m, m]``, without a graph; it is recomputed if the parameters have changed."""
         return self._live().detach()
 
     def start_at(self, matrix: Tensor) -> None:
-        """Start at another rotation.
+        """Set the initial rotation.
 
         Args:
             matrix: ``[m, m]``, a rotation.
@@ -90,15 +90,15 @@ class Rotation(FullPrecision):
         self.weight = wanted
 
     def pull(self, gradient: Tensor) -> None:
-        """Add to the parameters' ``.grad``.
+        """Add the gradient with respect to R to the parameters' ``.grad``.
 
         Args:
-            gradient: ``[m, m]``, that of a loss for R.
+            gradient: ``[m, m]``, the gradient of a loss with respect to R.
         """
         (found,) = torch.autograd.grad(
             self._live(), self.parameter, gradient.to(self.parameter.dtype)
         )
-        self._computed.live = None  # Its graph is used up.
+        self._computed.live = None  # Its graph has been freed.
         grad = self.parameter.grad
         self.parameter.grad = found if grad is None else grad + found
 
@@ -107,7 +107,7 @@ class Rotation(FullPrecision):
         parameter, base = self.parameter, self.parametrizations.weight[0].base  # type: ignore[index, union-attr]
         state = (id(parameter), parameter._version, id(base), base._version)
         if self._computed.live is None or self._computed.state != state:
-            # What is computed for an evaluation is used again in the next step of the training.
+            # A value computed in evaluation is reused in the next training step.
             with (
                 torch.inference_mode(False),
                 torch.enable_grad(),
@@ -147,21 +147,21 @@ class _Computed:
 def channel_axis(dimensions: int) -> int:
     """Return the axis of a representation's channels.
 
-    The last one of rows ``[B, d]`` and of tokens ``[B, L, d]``, and the one after the batch of
-    images ``[B, C, H, W]`` and volumes.
+    It is the last axis of rows ``[B, d]`` and of tokens ``[B, L, d]``, and the axis after the batch
+    for images ``[B, C, H, W]`` and volumes.
     """
     return -1 if dimensions <= 3 else 1
 
 
 def rotate(representation: Tensor, matrix: Tensor) -> Tensor:
-    """Rotate the first m channels, for images at each pixel.
+    """Rotate the first m channels; for images, at each pixel.
 
     Args:
         representation: ``[B, C]``, ``[B, L, C]`` or ``[B, C, ...]``, C ≥ m.
         matrix: R ``[m, m]``, of the same dtype.
 
     Returns:
-        In the representation's shape: R z for the first m channels, the others as they were.
+        In the representation's shape: R z for the first m channels, the others unchanged.
     """
     size, axis = len(matrix), channel_axis(representation.ndim)
     channels = representation.shape[axis]
@@ -185,18 +185,19 @@ def fold_rotation(layer: nn.Module, rotation: Tensor, *, channels: int | None = 
     """Merge a rotation into the linear layer after it.
 
     Args:
-        layer: ``nn.Linear``, or a convolution or transposed convolution in one group.
+        layer: ``nn.Linear``, or a convolution or transposed convolution with one group.
         rotation: R ``[m, m]``.
-        channels: How many channels the layer's input has, where that cannot be seen: an
-            ``nn.Linear`` behind an ``nn.Flatten`` takes several inputs a channel, one a pixel.
+        channels: The number of channels of the layer's input, if it differs from the number of
+            inputs: an ``nn.Linear`` behind an ``nn.Flatten`` has several inputs per channel, one
+            per pixel.
 
     Returns:
-        A copy of the layer, with f'(z) = f(R z).
+        A copy f' of the layer f, with f'(z) = f(R z).
 
     Raises:
-        ReconError: The layer is not of these kinds, or works in groups.
-        UsageError: The rotation is no square matrix, or the layer has too few channels, or no whole
-            number of inputs a channel.
+        ReconError: The layer is not of these kinds, or has several groups.
+        UsageError: The rotation is not a square matrix, or the layer has too few channels, or the
+            number of its inputs is not a multiple of the channels.
 
     Example:
         >>> import torch
@@ -224,7 +225,7 @@ def fold_rotation(layer: nn.Module, rotation: Tensor, *, channels: int | None = 
             f"A rotation mixes channels, which {type(layer).__name__} with groups={layer.groups} "
             "processes separately, so it cannot be merged into this layer. Keep the rotation."
         )
-    # The axis of the inputs comes second in all of these, but for the transposed convolutions.
+    # The axis of the inputs is the second in all of these except the transposed convolutions.
     transposed = isinstance(layer, _TRANSPOSED)
     weight = layer.weight.detach().cpu().double()  # MPS has no float64
     weight = weight.transpose(0, 1) if transposed else weight

@@ -1,8 +1,8 @@
-"""RotoGrad: learned rotations that align the tasks' gradients, and one magnitude for all of them.
+"""RotoGrad: learned rotations that align the tasks' gradients, and one common magnitude.
 
 Sources: Javaloy and Valera, "RotoGrad: Gradient Homogenization in Multitask Learning", ICLR 2022;
-for the mode ``gradnorm`` its first version, "RotoGrad: Dynamic Gradient Homogenization for
-Multitask Learning", with the authors' program of that time (rotograd 0.1.4).
+for the mode ``gradnorm`` the first version, "RotoGrad: Dynamic Gradient Homogenization for
+Multitask Learning", with the authors' program of that version (rotograd 0.1.4).
 """
 
 from __future__ import annotations
@@ -34,40 +34,40 @@ from libmtl_recon.weighting.rotograd_settings import RotoGradSettings, check_cha
 class RotoGrad(Following):
     """Rotations between a shared representation and its heads, with their backward pass.
 
-    Each head k gets r = Rₖ z instead of the representation z. In :meth:`backward`, heads get the
-    gradients of their own losses; what lies before z gets, depending on the mode, with gₖ the
-    gradient of loss k for z over the whole batch:
+    Head k gets r = Rₖ z instead of the representation z. In :meth:`backward`, the heads get the
+    gradients of their own losses. With gₖ the gradient of loss k with respect to z over the whole
+    batch, the layers before z get the gradient of the mode:
 
     * ``full``: C Σ gₖ/‖gₖ‖ (ICLR 2022, section 4.1; :func:`scaling_weights`);
     * ``rotate``: Σ gₖ;
     * ``scale``: as ``full``, without rotations;
-    * ``gradnorm``: Σ wₖ gₖ with GradNorm's learned weights, on the representation.
+    * ``gradnorm``: Σ wₖ gₖ with the learned weights of GradNorm, applied to the representation.
 
-    The rotations get the gradient of L_rot,k = -Σₙ ⟨Rₖᵀ g̃ₙₖ, vₙ⟩ (section 4.2), where g̃ₙₖ is that
-    of loss k for the n-th row of r, and vₙ the mean of the tasks' gₙₖ/‖gₖ‖. In ``gradnorm`` the
-    mean is that of rₖ gₙₖ/‖gₖ‖, times the norm of the mean gradient, and the loss is the squared
-    distance of Rₖ vₙ and g̃ₙₖ, averaged over the batch, which has the same direction. Both are to
-    be minimised by an optimiser of their own over ``parameters()``, that learns more slowly than
-    the network's: the learning rate must fall faster than that of the network.
+    The rotations get the gradient of L_rot,k = -Σₙ ⟨Rₖᵀ g̃ₙₖ, vₙ⟩ (section 4.2), where g̃ₙₖ is the
+    gradient of loss k with respect to the n-th row of r, and vₙ the mean of the tasks' gₙₖ/‖gₖ‖. In
+    ``gradnorm`` vₙ is the mean of rₖ gₙₖ/‖gₖ‖ times the norm of the mean gradient, and the loss is
+    the squared distance of Rₖ vₙ and g̃ₙₖ, averaged over the batch, which has the same direction.
+    Use a separate optimiser over ``parameters()``, which learns more slowly than that of the
+    network: its learning rate must decrease faster than the network's.
 
-    All state but that of the optimiser is in ``state_dict()``; a module that is not yet in use
-    takes the rotations from the state that is loaded.
+    All state except that of the optimiser is in ``state_dict()``; a module that has not been used
+    yet creates the rotations of the state that is loaded.
 
     Args:
         tasks: The tasks' names.
-        size: How many channels are rotated; None: all of them, as many as the first
-            representation has. For a representation ``[B, d]`` or ``[B, L, d]`` the channels are
-            the last axis, for one ``[B, C, H, W]`` the second: one rotation for all pixels.
-        mode: See above.
-        map: How the rotations are parametrised: ``cayley`` or ``matrix_exp``.
-        burn_in: The first norms and losses are taken at the first step, and again at this one.
-        every: Only every so many steps do the rotations get a gradient.
-        alpha: GradNorm's exponent, for ``gradnorm``.
+        size: The number of rotated channels; None: all channels of the first representation. For a
+            representation ``[B, d]`` or ``[B, L, d]`` the channels are the last axis; for
+            ``[B, C, H, W]`` they are the second axis, with one rotation for all pixels.
+        mode: ``full``, ``rotate``, ``scale`` or ``gradnorm``; see above.
+        map: The parametrisation of the rotations: ``cayley`` or ``matrix_exp``.
+        burn_in: The first norms and losses are recorded at the first step, and again at this step.
+        every: The number of steps between two gradients of the rotations.
+        alpha: The exponent of GradNorm, for ``gradnorm``.
         objective: ``package`` multiplies L_rot as the authors' program 0.1.6 does: by twice the
-            norm of the mean gradient, and for all but ``[B, d]`` by 1/B.
+            norm of the mean gradient, and for shapes other than ``[B, d]`` by 1/B.
 
     Raises:
-        UsageError: An argument breaks its rule.
+        UsageError: An argument is invalid.
 
     Example:
         >>> import torch
@@ -114,7 +114,7 @@ class RotoGrad(Following):
         return int(self.history.steps)
 
     def rotation(self, task: str) -> Tensor | None:
-        """Return the rotation ``[m, m]`` of a task; None stands for the identity.
+        """Return the rotation ``[m, m]`` of a task; None denotes the identity.
 
         Raises:
             UsageError: There is no such task.
@@ -125,17 +125,17 @@ class RotoGrad(Following):
     def rotate(self, representation: Tensor, task: str) -> Tensor:
         """Return the rotated input of a task's head. Call it once per task and step.
 
-        In training the graph is cut here; :meth:`backward` goes on behind the cut.
+        In training the graph is cut here; :meth:`backward` continues behind the cut.
 
         Args:
             representation: z: ``[B, d]``, ``[B, L, d]`` or ``[B, C, ...]``, of any floating dtype.
             task: The head's task.
 
         Returns:
-            R z, in the shape and dtype of z. It is computed in float32 where z has less.
+            R z, in the shape and dtype of z. It is computed in at least float32.
 
         Raises:
-            UsageError: There is no such task, or there are fewer channels than are rotated.
+            UsageError: There is no such task, or z has fewer channels than are rotated.
         """
         matrix = self.rotation(task)
         check_channels(len(matrix) if matrix is not None else self.settings.size, representation)
@@ -156,29 +156,30 @@ class RotoGrad(Following):
         ranks: Ranks | None = None,
         samples: int | None = None,
     ) -> Tensor:
-        """Compute all gradients: of the heads, of the network before z, and of the rotations.
+        """Compute all gradients: of the heads, of the layers before z, and of the rotations.
 
-        The heads' graphs are walked once, from the sum of the losses, and so is the encoder's, from
-        the representations.
+        The heads' graphs are traversed once, from the sum of the losses, and the encoder's graph
+        once, from the representations.
 
         Args:
-            losses: A scalar per task, for the tasks that have labels in this step. The state of the
-                others, and of those whose gradient is zero, is left alone.
+            losses: One scalar per task, for the tasks that have labels in this step. The state of
+                the other tasks, and of tasks whose gradient is zero, does not change.
             same_rows: Whether the n-th row of every task's representation belongs to the same
-                sample. Where it does not (each task has inputs of its own), or where the shapes
-                differ, gradients are compared summed over their rows.
-            ranks: The ranks of a data-parallel training, of whose samples each has some: losses are
-                those of all, and gradients of this rank's part W times as long, for W ranks.
-            samples: How many samples all ranks have.
+                sample. If not (each task has its own inputs), or if the shapes differ, the
+                gradients are summed over their rows before they are compared.
+            ranks: The ranks of data-parallel training, each with a part of the samples: the losses
+                are those of all ranks, and the gradients of this rank's part are W times as long,
+                for W ranks.
+            samples: The number of samples of all ranks.
 
         Returns:
-            ``[P]``, float64, on the CPU: the factor that each task's gradient got.
+            ``[P]``, float64, on the CPU: the factor of each task's gradient.
 
         Raises:
             ReconError: A gradient is not finite, a head did not get the result of :meth:`rotate`,
                 or, in ``gradnorm``, a loss is negative.
-            UsageError: The losses are not a scalar each, by the names of tasks, or the rotations
-                are not those that the settings ask for.
+            UsageError: The losses are not one scalar per task, by name, or the rotations do not
+                match the settings.
         """
         losses = named_losses(losses, self.tasks)
         self._refuse_others()
@@ -222,19 +223,19 @@ class RotoGrad(Following):
         seen: Seen,
         compare: Callable[..., Compared],
     ) -> Tensor:
-        """Return the factors of the gradients ``[P]``; learned parameters get their gradients."""
+        """Return the factors ``[P]`` of the gradients; set the learned parameters' gradients."""
         mode = self.settings.mode
         moving = seen.norms > 0
         weights = scaling_weights(seen.norms, seen.first_norms)
         if mode in ("rotate", "gradnorm"):
             weights = moving.double()
         turning = mode != "scale" and seen.step % self.settings.every == 0
-        # One gradient alone has nothing to be turned to, and what rounding leaves of its pull, Adam
-        # would make a step of.
+        # A single gradient has nothing to align with, and Adam would turn the rounding error of its
+        # pull into a full step.
         turning = turning and int(moving.sum()) > 1
         if not bool(moving.any()) or not (turning or mode == "gradnorm"):
             return weights
-        # A task whose gradient is zero is treated as not there.
+        # A task whose gradient is zero is treated as absent.
         there = moving.nonzero().flatten().tolist()
         own = [names[k] for k in there]
         if not self.rotations:
@@ -259,7 +260,7 @@ class RotoGrad(Following):
         return weights
 
     def _learn_weights(self, names: list[str], compared: Compared, rates: Tensor) -> Tensor:
-        """Return GradNorm's weights ``[P]``; their parameters get a gradient."""
+        """Return the weights of GradNorm ``[P]``, and set their parameters' gradient."""
         if not self.log_weights:
             self._make_log_weights()
         parameters = [self.log_weights[task] for task in names]
@@ -274,7 +275,7 @@ class RotoGrad(Following):
     def _pull(
         self, names: list[str], compared: Compared, rates: list[float], *, flat: bool
     ) -> None:
-        """Give the rotations the gradients of their losses."""
+        """Set the rotations' gradients."""
         target = compared.target(len(self._of(names[0]).parameter), rates)
         gradnorm = self.settings.mode == "gradnorm"
         if gradnorm or self.settings.objective == "package":
@@ -295,10 +296,10 @@ class RotoGrad(Following):
             self.log_weights[task] = nn.Parameter(like.new_zeros(()))
 
     def _of(self, task: str) -> Rotation:
-        return self.rotations[task]  # type: ignore[return-value]  # no others are put there
+        return self.rotations[task]  # type: ignore[return-value]  # it only contains rotations
 
     def _refuse_others(self) -> None:
-        """Refuse rotations of a checkpoint that do not match the settings."""
+        """Check that the rotations of a checkpoint match the settings."""
         if not self.rotations:
             return
         rotation, settings = self._of(self.tasks[0]), self.settings
@@ -317,7 +318,7 @@ class RotoGrad(Following):
                 )
 
     def follow(self, source: RotoGrad) -> None:
-        """Create the rotations, and GradNorm's weights, of the module that was copied."""
+        """Create the rotations and the GradNorm weights of the module that was copied."""
         here = self.history.steps.device
         if source.rotations and not self.rotations:
             for task in self.tasks:
@@ -333,11 +334,11 @@ class RotoGrad(Following):
         """Create the parameters of a state that this module lacks, before the state is loaded.
 
         Args:
-            state_dict: The state to come.
-            prefix: What its names of this module begin with.
+            state_dict: The state that will be loaded.
+            prefix: The prefix of this module's names in it.
 
         Raises:
-            ReconError: It is of other tasks.
+            ReconError: The state has other tasks.
         """
         start, end = f"{prefix}rotations.", ".parametrizations.weight.original"
         found = {

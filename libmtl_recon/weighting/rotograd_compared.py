@@ -17,10 +17,10 @@ class Compared:
     """The gradients of P tasks, as rows of channels.
 
     Attributes:
-        rotated: g̃ ``[N, C]`` each: for what the heads got. N = 1 if summed.
-        plain: g = Rᵀ g̃ ``[N, C]`` each: for the representation.
+        rotated: g̃ ``[N, C]`` each, with respect to the heads' inputs. N = 1 if summed.
+        plain: g = Rᵀ g̃ ``[N, C]`` each, with respect to the representation.
         samples: The size of the batch; 1 if summed.
-        ranks: Those whose rows these are a part of; None if they are all rows.
+        ranks: The ranks among which the rows are divided; None if these are all rows.
     """
 
     rotated: list[Tensor]
@@ -47,15 +47,15 @@ class Compared:
         """Return the directions vₙ with which the rotations align all gradients (section 4.2).
 
         Args:
-            size: m, how many channels are rotated.
-            rates: What each task counts, P numbers; 1 in the paper.
+            size: The number of rotated channels m.
+            rates: rₖ, the weight of each task, P numbers; 1 in the paper.
 
         Returns:
             ``[N, m]``: the mean of rₖ gₖ/‖gₖ‖.
         """
         target = torch.zeros_like(self.plain[0][:, :size])
         for gradient, norm, rate in zip(self.plain, self.norms(), rates, strict=True):
-            # A sum over rows may be zero where the rows are not.
+            # A sum over rows may be zero even if the rows are not.
             factor = torch.where(norm > 0, rate / len(rates) / norm, torch.zeros_like(norm))
             target += gradient[:, :size] * factor
         return target
@@ -74,12 +74,12 @@ class Compared:
 def norms_of(
     gradients: Sequence[Tensor], ranks: Ranks | None, dtype: torch.dtype | None = None
 ) -> list[Tensor]:
-    """Return the Euclidean norms of gradients, also of those whose rows are divided among ranks.
+    """Return the Euclidean norms of gradients, whose rows may be divided among ranks.
 
     Args:
-        gradients: Any shapes.
+        gradients: The gradients, of any shapes.
         ranks: The ranks, if there are several.
-        dtype: In which they are computed; None: their own.
+        dtype: The dtype of the computation; None: that of the gradients.
     """
     norms = [torch.linalg.vector_norm(gradient, dtype=dtype) for gradient in gradients]
     if ranks is None:
@@ -88,7 +88,7 @@ def norms_of(
 
 
 def added_up(tensors: Sequence[Tensor], ranks: Ranks) -> list[Tensor]:
-    """Return the sums over the ranks of some tensors of one dtype, in one message."""
+    """Return the sums over the ranks of tensors of one dtype, sent in one message."""
     together = torch.cat([tensor.reshape(-1) for tensor in tensors])
     with ranks.sending("representations"):
         sums = ranks.add_up(together).split([tensor.numel() for tensor in tensors])
@@ -103,15 +103,15 @@ def compare(
     ranks: Ranks | None = None,
     samples: int | None = None,
 ) -> Compared:
-    """Lay out the gradients of P tasks for comparison.
+    """Prepare the gradients of P tasks for comparison.
 
     Args:
         gradients: g̃, in the representations' shapes.
         matrices: R ``[m, m]`` each; None for the identity.
-        same_rows: Whether their rows belong together. They do not if their shapes differ. Then
-            they are summed.
-        ranks: Those of whose rows each has some, if there are several.
-        samples: How many samples there are, if not as many as the gradients have.
+        same_rows: Whether their n-th rows belong to the same sample. If not, or if the shapes
+            differ, they are summed.
+        ranks: The ranks among which the rows are divided, if there are several.
+        samples: The number of samples, if it is not that of the gradients.
     """
     rotated = [rows(gradient) for gradient in gradients]
     together = same_rows and len({gradient.shape for gradient in gradients}) == 1

@@ -18,8 +18,8 @@ class Cut:
 
     Attributes:
         source: The rotated representation, with the graph that leads to it.
-        leaf: The same without that graph: where the head's graph starts.
-        mark: What tells it from the task's other cuts.
+        leaf: The same tensor without that graph: the start of the head's graph.
+        mark: An object that distinguishes it from the task's other cuts.
     """
 
     source: Tensor
@@ -33,7 +33,7 @@ class Cut:
 
 
 class Cuts:
-    """The cuts of one step. They hold graphs, so a copy of the module starts without them."""
+    """The cuts of one step. They hold graphs, so a copy of the module has none."""
 
     def __init__(self) -> None:
         self._of: dict[str, Cut] = {}

@@ -11,8 +11,8 @@ from libmtl_recon.errors import ReconError
 from libmtl_recon.weighting.rotation import Rotation, fold_rotation
 from libmtl_recon.weighting.rotograd import RotoGrad
 
-# What a rotation of channels can be moved behind: it treats all channels alike, and linearly.
-# (Dropout does so in evaluation.)
+# Layers that commute with a rotation of channels: they are linear and the same for all channels.
+# (Dropout is so in evaluation.)
 _PASSED = (
     *(nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout2d, nn.Dropout3d),
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
@@ -28,8 +28,8 @@ def fold_decoders(
 
     Args:
         state: The model's ``state_dict()``, in which the decoders are under ``decoders``.
-        decoders: By task.
-        rotograd: Its rotations.
+        decoders: The decoders by task.
+        rotograd: The module with the rotations.
 
     Raises:
         ReconError: A decoder does not begin with a linear layer.
@@ -48,7 +48,7 @@ def fold_decoders(
 
 
 def _first_layer(task: str, decoder: nn.Module) -> tuple[list[str], nn.Module, bool]:
-    """The path to the first layer behind what can be passed, and whether it was flattened."""
+    """Return the path to the first other layer, the layer, and whether its input is flattened."""
     if not isinstance(decoder, nn.Sequential):
         return [], decoder, False
     flattened = False

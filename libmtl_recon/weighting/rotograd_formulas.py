@@ -1,7 +1,7 @@
 """The formulas of RotoGrad for the factors of the T gradients.
 
-Notation: gₖ is the gradient of task k's loss for its representation, ‖gₖ‖ the norm over the whole
-batch, ‖gₖ⁰‖ that at the start of training.
+Notation: gₖ is the gradient of task k's loss with respect to its representation, ‖gₖ‖ its norm over
+the whole batch, ‖gₖ⁰‖ this norm at the start of training.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from torch import Tensor
 def scaling_weights(norms: Tensor, first_norms: Tensor) -> Tensor:
     """Return the factors of gₖ in C Σ gₖ/‖gₖ‖ (RotoGrad, ICLR 2022, section 4.1).
 
-    C = Σ αₖ‖gₖ‖ is a mean of the norms in which those count more that fell less since the start:
-    αₖ ∝ ‖gₖ‖/‖gₖ⁰‖, Σ αₖ = 1.
+    C = Σ αₖ‖gₖ‖ is a weighted mean of the norms, in which those that have decreased less since the
+    start have a larger weight: αₖ ∝ ‖gₖ‖/‖gₖ⁰‖, Σ αₖ = 1.
 
     Args:
         norms: ‖gₖ‖ ``[T]``, float64, not negative.
-        first_norms: ‖gₖ⁰‖ ``[T]``, float64; looked at only where ‖gₖ‖ > 0, and above 0 there.
+        first_norms: ‖gₖ⁰‖ ``[T]``, float64; only used where ‖gₖ‖ > 0, and above 0 there.
 
     Returns:
-        C/‖gₖ‖ ``[T]``, float64; 0 for a gradient of zero, which takes no part.
+        C/‖gₖ‖ ``[T]``, float64; 0 for a gradient of zero, which is left out.
     """
     moving = norms > 0
     weights = torch.zeros_like(norms)
@@ -33,7 +33,7 @@ def scaling_weights(norms: Tensor, first_norms: Tensor) -> Tensor:
 
 
 def training_rates(losses: Tensor, first_losses: Tensor, alpha: float) -> Tensor:
-    """The relative inverse training rates rₖ of GradNorm, (ρₖ / mean ρ)^a with ρₖ = Lₖ/Lₖ⁰.
+    """Return the relative inverse training rates rₖ = (ρₖ / mean ρ)^a, with ρₖ = Lₖ/Lₖ⁰.
 
     Args:
         losses: Lₖ ``[T]``, float64, not negative.
@@ -54,7 +54,7 @@ def gradnorm_weights(log_weights: Tensor) -> Tensor:
 
 
 def gradnorm_gradient(weights: Tensor, norms: Tensor, common: Tensor, rates: Tensor) -> Tensor:
-    """Return the gradient of Σ |wₖ‖gₖ‖ - ‖mean wg‖ rₖ| for ω, with a fixed normaliser of wₖ.
+    """Return the gradient of Σ |wₖ‖gₖ‖ - ‖mean wg‖ rₖ| for ω, with wₖ's normaliser fixed.
 
     The authors' first program (rotograd 0.1.4) computes it in the same way.
 

@@ -1,4 +1,4 @@
-"""The numbers that RotoGrad keeps from the start of training, and reads in each step."""
+"""The values that RotoGrad keeps from the start of training, and reads in each step."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from libmtl_recon.weighting.rotograd_compared import norms_of
 
 @dataclass(frozen=True)
 class Seen:
-    """The numbers of one step, on the CPU, in float64, for the P tasks that are present.
+    """The values of one step, on the CPU, in float64, for the P tasks that are present.
 
     Attributes:
-        step: Its number, from 0.
+        step: The number of the step, from 0.
         norms: ‖gₖ‖ ``[P]``.
         losses: Lₖ ``[P]``.
         first_norms: ‖gₖ⁰‖ ``[P]``, NaN for a task whose gradient has always been zero.
@@ -34,13 +34,13 @@ class Seen:
 
 
 class History(FullPrecision):
-    """The steps counted, and each task's loss and gradient norm at the start.
+    """The number of steps, and each task's loss and gradient norm at the start.
 
-    These are taken at the first step, and again at the end of the burn-in, or at the first step
-    after it in which the task has a gradient.
+    The latter are recorded at the first step, and again at the end of the burn-in, or at the first
+    step after it in which the task has a gradient.
 
     Args:
-        tasks: T, how many tasks there are.
+        tasks: The number of tasks T.
     """
 
     steps: Tensor
@@ -53,7 +53,7 @@ class History(FullPrecision):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("first_losses", torch.full((tasks,), torch.nan))
         self.register_buffer("first_norms", torch.full((tasks,), torch.nan))
-        # Whether they are those of the end of the burn-in, or later.
+        # Whether the values were recorded at the end of the burn-in, or later.
         self.register_buffer("settled", torch.zeros(tasks, dtype=torch.bool))
 
     def look(
@@ -65,15 +65,15 @@ class History(FullPrecision):
         burn_in: int,
         ranks: Ranks | None = None,
     ) -> Seen:
-        """Fetch a step's numbers from the device; the only synchronisation of the step.
+        """Copy a step's values from the device; this is the only synchronisation of the step.
 
         Args:
             names: The P tasks that are present.
             places: Their places among all T.
-            losses: A scalar each.
-            gradients: A tensor each.
-            burn_in: The step at which the first norms and losses are taken again.
-            ranks: Those of whose gradients' rows each has some, if there are several.
+            losses: One scalar per task.
+            gradients: One tensor per task.
+            burn_in: The step at which the first norms and losses are recorded again.
+            ranks: The ranks among which the gradients' rows are divided, if there are several.
 
         Raises:
             ReconError: A gradient is not finite.

@@ -1,4 +1,4 @@
-"""The settings of RotoGrad, checked."""
+"""The settings of RotoGrad, with their checks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RotoGradSettings:
     """The settings; see :class:`libmtl_recon.RotoGrad`.
 
     Raises:
-        UsageError: One of them breaks its rule.
+        UsageError: A setting is invalid.
     """
 
     size: int | None = None
@@ -58,7 +58,7 @@ def check_channels(size: int | None, representation: Tensor) -> int:
     """Return the number of channels of a representation, of which ``size`` are rotated.
 
     Raises:
-        UsageError: It has no channels, or fewer than are rotated.
+        UsageError: The representation has no channels, or fewer than are rotated.
     """
     if representation.ndim < 2 or not representation.is_floating_point():
         raise UsageError(

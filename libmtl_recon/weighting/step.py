@@ -1,4 +1,4 @@
-"""One training step of any loop: T losses in, weighted gradients in ``.grad``."""
+"""A backward pass of T losses with weighted gradients, for any training loop."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from libmtl_recon.gradients.recording import Record, record_afterwards
 from libmtl_recon.weighting.step_losses import Losses, named_losses
 from libmtl_recon.weighting.step_weights import Asked
 
-# Wrappers that send gradients to other processes as soon as a backward pass makes them.
+# Wrappers that send gradients to other processes as soon as a backward pass computes them.
 _SENDING = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
 
 
 @dataclass(frozen=True, eq=False)
 class StepResult:
-    """What one :func:`step` weighed, for logs.
+    """The result of one :func:`step`, for logs.
 
     Attributes:
         tasks: The T tasks' names: the keys of ``losses``, or ``"0"``, ``"1"``, … of a list.
-        weights: ``[T]``, float64, on the CPU: what each task's gradient of the shared parameters
-            was multiplied by. It is 0 for a task that was absent.
+        weights: ``[T]``, float64, on the CPU: the factor of each task's gradient with respect to
+            the shared parameters. It is 0 for an absent task.
         gramian: ``[T, T]``, float64, on the CPU: the inner products of these gradients, with zeros
-            for a task that was absent. A gradient scaler's scale is taken out of it.
-        finite: False where a scaled gradient was not finite. The weights are then NaN, and
-            ``.grad`` is not finite, so that the scaler leaves the step out.
+            for an absent task. It does not contain the scale of a gradient scaler.
+        finite: False if a scaled gradient was not finite. The weights are then NaN, and ``.grad``
+            is not finite, so that the scaler skips the step.
     """
 
     tasks: tuple[str, ...]
@@ -40,7 +40,7 @@ class StepResult:
     finite: bool = True
 
     def named_weights(self) -> dict[str, float]:
-        """The weights by the tasks' names."""
+        """Return the weights by the tasks' names."""
         return dict(zip(self.tasks, self.weights.tolist(), strict=True))
 
 
@@ -52,40 +52,39 @@ def step(
     shared: Iterable[nn.Parameter] | None = None,
     scaler: GradScaler | None = None,
 ) -> StepResult:
-    """Weigh the tasks' gradients of the shared parameters, and fill ``.grad``: a backward pass.
+    """Run the backward pass with weighted task gradients, and add the gradients to ``.grad``.
 
-    It stands where ``sum(losses).backward()`` would. Shared parameters get the gradient
-    Σ w_t ∇L_t, whose weights follow from the Gramian of the gradients ∇L_t. All other parameters
-    (heads, and parameters outside of the network) get that of Σ L_t, which for a head is the
-    gradient of its own task's loss. Gradients add to what there is in ``.grad``, and the graph is
-    freed.
+    It replaces ``sum(losses).backward()``. Shared parameters get the gradient Σ w_t ∇L_t, whose
+    weights are computed from the Gramian of the gradients ∇L_t. All other parameters (heads, and
+    parameters outside the network) get the gradient of Σ L_t, which for a head is that of its own
+    task's loss. Gradients accumulate in ``.grad``, and the graph is freed.
 
-    The Gramian is computed from the graph that the forward pass has left, layer by layer in the
-    cheaper of two ways; see ``docs/gradients.md``. With one task present no weighting is asked, and
-    the step is ``loss.backward()``.
+    The Gramian is computed from the graph of the forward pass, layer by layer in the cheaper of two
+    ways; see ``docs/gradients.md``. If one task is present, the weighting is not called, and the
+    step is ``loss.backward()``.
 
     Args:
-        losses: A dict by task, or a list in the order of the tasks, of T scalars with their graphs.
-            None stands for a task that is absent in this step. Pass them as they were computed: an
-            entry of ``torch.stack(losses)`` reaches what any of them does.
-        network: The module that has the shared parameters. It may have the heads as well. Not
-            changed.
+        losses: T scalars with their graphs: a dict by task, or a list in the order of the tasks.
+            None denotes a task that is absent in this step. Pass the losses as they were computed:
+            an entry of ``torch.stack(losses)`` reaches what any of them reaches.
+        network: The module that contains the shared parameters. It may contain the heads as well.
+            It is not changed.
         weighting: A function of the Gramian ``[T, T]`` (float64, on the gradients' device) that
             returns T weights, such as :func:`libmtl_recon.gradops_weights`; a TorchJD ``Weighting``
             of the Gramian; or an object with such a method ``weights``, which may keep a state,
-            and is given the losses ``[T]`` as well if it has a parameter ``losses``. A function is
-            asked about the tasks that are present alone; a method, whose state is of all tasks,
-            about all, and an absent one has a gradient of zero.
+            and gets the losses ``[T]`` as well if it has a parameter ``losses``. A function gets
+            the Gramian of the present tasks only; a method, whose state covers all tasks, gets that
+            of all tasks, in which the gradient of an absent task is zero.
         shared: The shared parameters; None: those of the network that at least two losses reach.
-        scaler: The gradient scaler of mixed precision, if there is one. The losses are then given
-            unscaled, and ``.grad`` is scaled, as :meth:`torch.amp.GradScaler.step` takes it.
+        scaler: The gradient scaler of mixed precision, if one is used. Pass the unscaled losses;
+            ``.grad`` is scaled, as :meth:`torch.amp.GradScaler.step` expects.
 
     Returns:
         The weights and the Gramian.
 
     Raises:
-        UsageError: A loss is no scalar, is not finite or has no graph; none is present; or
-            ``network``, ``weighting`` or ``shared`` is none.
+        UsageError: A loss is not a scalar, is not finite or has no graph; no loss is present; or
+            ``network``, ``weighting`` or ``shared`` is invalid.
         ReconError: No parameter is shared, a gradient is not finite, the weights are not T finite
             numbers, or the network sends its gradients to other processes.
 
@@ -121,20 +120,20 @@ def weigh(
     factor: float = 1.0,
     may_overflow: bool = False,
 ) -> StepResult:
-    """As :func:`step`, for losses that are checked already and of which ``.grad`` has a multiple.
+    """Run :func:`step` with losses that are already checked, and gradients scaled by a factor.
 
     Args:
-        named: By task.
-        network: As there, as are ``weighting`` and ``shared``.
-        weighting: As there.
-        shared: As there.
-        factor: What the losses are multiplied by before they are differentiated; the Gramian is
-            that of the losses themselves.
-        may_overflow: Whether a scaler leaves steps out whose gradients are not finite.
+        named: The losses by task.
+        network: As for :func:`step`.
+        weighting: As for :func:`step`.
+        shared: As for :func:`step`.
+        factor: The factor by which the losses are multiplied before they are differentiated; the
+            Gramian is that of the losses themselves.
+        may_overflow: Whether a scaler skips steps whose gradients are not finite.
 
     Raises:
-        UsageError: As there.
-        ReconError: As there.
+        UsageError: As for :func:`step`.
+        ReconError: As for :func:`step`.
     """
     asked, shared = Asked(weighting), None if shared is None else list(shared)
     present = {name: loss for name, loss in named.items() if loss is not None}
@@ -184,7 +183,7 @@ def _refuse_sending(network: nn.Module) -> None:
         for kind in type(module).__mro__:
             if kind.__name__ in _SENDING:
                 where = f"{f'The module {path!r}' if path else 'The network'} is a {kind.__name__}"
-    # Also where the module inside of a wrapper was passed.
+    # Also if the module inside a wrapper was passed.
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         where = where or f"This is one of {dist.get_world_size()} processes of a process group"
     if where:

@@ -1,4 +1,4 @@
-"""The losses that one step is given, by task."""
+"""The losses of one step, by task."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Losses = Mapping[Any, Tensor | None] | Sequence[Tensor | None]
 
 
 def named_losses(losses: Losses) -> dict[str, Tensor | None]:
-    """The losses by their tasks' names, which are ``"0"``, ``"1"``, … for a list.
+    """Return the losses by the tasks' names, which are ``"0"``, ``"1"``, … for a list.
 
     Raises:
-        UsageError: They are no dict and no list, or one that is present is no real, finite scalar
-            with a graph.
+        UsageError: They are neither a dict nor a list, or one that is present is not a real, finite
+            scalar with a graph.
     """
     way_out = "Pass {task: loss}, or the losses in the order of the tasks."
     if isinstance(losses, Mapping):
@@ -29,7 +29,7 @@ def named_losses(losses: Losses) -> dict[str, Tensor | None]:
     elif isinstance(losses, Sequence) and not isinstance(losses, str | bytes):
         named = {str(place): loss for place, loss in enumerate(losses)}
     else:
-        # Also of a tensor, whose entries would reach what any of the losses does.
+        # A tensor is refused as well: its entries reach what any of the losses reaches.
         shown = f"a tensor {list(losses.shape)}" if isinstance(losses, Tensor) else losses
         raise UsageError("losses", "must be a dict or a list of losses", shown, way_out)
     _check({name: loss for name, loss in named.items() if loss is not None})
@@ -53,7 +53,7 @@ def _check(present: Mapping[str, Any]) -> None:
             )
         if loss.is_complex():
             raise UsageError(of_task, "must be real", loss.dtype, "Take its absolute value.")
-    # One after the other would wait for the device as often.
+    # One check per loss would synchronise with the device for each.
     values = [loss.detach().float().reshape(()) for loss in present.values()]
     together = torch.stack([value.to(values[0].device) for value in values]) if values else None
     for name, value in zip(present, [] if together is None else together.tolist(), strict=True):

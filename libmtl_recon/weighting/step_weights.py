@@ -1,4 +1,4 @@
-"""Whatever weighs the tasks of a step, asked for its weights, and these checked."""
+"""The call of a step's weighting, and the check of its weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Asked:
         weighting: As for :func:`libmtl_recon.step`.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is not a weighting.
     """
 
     def __init__(self, weighting: Any) -> None:
@@ -33,24 +33,24 @@ class Asked:
                 "Make one before the loop.",
             )
         method = None if _is_torchjd(weighting) else getattr(weighting, "weights", None)
-        # A state is of all tasks.
+        # A state covers all tasks.
         self._of_all = callable(method)
         self._ask = method if callable(method) else _function(weighting)
         self._with_losses = self._of_all and "losses" in signature(self._ask).parameters
 
     def weights(self, gramian: Tensor, losses: Mapping[str, Tensor | None]) -> Tensor:
-        """The weights of the tasks that are present.
+        """Return the weights of the tasks that are present.
 
         Args:
-            gramian: ``[T, T]``, float64: with zeros for those that are absent.
-            losses: T of them by task, None for one that is absent.
+            gramian: ``[T, T]``, float64, with zeros for absent tasks.
+            losses: T losses by task, None for an absent task.
 
         Returns:
-            One for each that is present, float64, on the CPU.
+            One weight per present task, float64, on the CPU.
 
         Raises:
-            ReconError: They are not as many finite numbers, or losses are asked for of which one is
-                absent.
+            ReconError: The weighting does not return as many finite numbers, or needs the losses
+                while one is absent.
         """
         places = [place for place, loss in enumerate(losses.values()) if loss is not None]
         present = [task for task, loss in losses.items() if loss is not None]
@@ -69,8 +69,8 @@ def _is_torchjd(weighting: Any) -> bool:
 
 def _function(weighting: Any) -> Callable[..., Any]:
     if _is_torchjd(weighting):
-        # Looked up by name, for this room knows no adapters. TorchJD's refuses what takes the
-        # matrix of the gradients, which would take the Gramian for one.
+        # Imported by name, since this package does not depend on adapters. The adapter refuses
+        # weightings of the matrix of gradients, which would mistake the Gramian for that matrix.
         return partial(import_module("libmtl_recon.torchjd").gramian_weights, weighting)
     if not callable(weighting):
         raise UsageError(

@@ -1,7 +1,7 @@
 """UPGrad, of "Jacobian Descent For Multi-Objective Optimization" (2024), Section 3.
 
-Each task gradient is projected onto the dual cone of all of them; the update is the mean of the
-projections, or a sum with weights. No regularisation is needed, and no least length.
+Each task gradient is projected onto the dual cone of all task gradients; the update is the mean of
+the projections, or their weighted sum. Neither regularisation nor a minimum length is needed.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from libmtl_recon.weighting.dual_cone import dual_cone_weights
 def upgrad_weights(gramian: Any, *, preference: Sequence[float] | None = None) -> Tensor:
     """Return the weights of the task gradients whose combination is UPGrad's update.
 
-    The update conflicts with no gradient, and it is the mean gradient where no two conflict.
+    The update conflicts with no gradient. It is the mean gradient if no two gradients conflict.
 
     Args:
         gramian: ``[T, T]``, dot products of the task gradients: a tensor of any real dtype, a
             NumPy array or a list of lists; float64 is advised.
-        preference: T numbers of at least 0, by which the projections are added up; 1/T each if
-            left out.
+        preference: T numbers of at least 0, the weights of the projections in the sum. Default: 1/T
+            each.
 
     Returns:
-        ``[T]``, float64, on the Gramian's device (on the CPU, where that has no float64): none
-        below the preference.
+        ``[T]``, float64, on the Gramian's device (on the CPU if that has no float64), each at least
+        the preference.
 
     Raises:
         UsageError: The Gramian is not a Gramian matrix of finite numbers, or the preference is not
@@ -48,7 +48,7 @@ def upgrad_weights(gramian: Any, *, preference: Sequence[float] | None = None) -
 
 
 def unconflicting(matrix: Tensor, preference: Sequence[float] | None = None) -> Tensor:
-    """As :func:`upgrad_weights`, of a finite Gramian in float64, on the CPU."""
+    """Compute :func:`upgrad_weights` of a finite Gramian in float64, on the CPU."""
     tasks = len(matrix)
     shares = np.full(tasks, 1 / tasks)
     if preference is not None:

@@ -1,1 +1,1 @@
-"""One search by many workers, which have nothing in common but a database."""
+"""One search by many workers, which only share a database."""

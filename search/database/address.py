@@ -1,4 +1,4 @@
-"""A database's URL, which contains a password: check it, and hide its secrets."""
+"""The URL of a database: its check, and the hiding of its password and other secrets."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _WAY_OUT = (
 
 @dataclass(frozen=True)
 class _Dialect:
-    """A kind of database, and the package by which we speak with it."""
+    """A kind of database, and the package of its driver."""
 
-    name: str  # SQLAlchemy's
+    name: str  # its name in SQLAlchemy
     driver: str
     package: str
     extra: str
@@ -38,7 +38,7 @@ _DIALECTS = {
     "mariadb": _MYSQL,  # the dialect for which Optuna writes without races
     "sqlite": _Dialect("sqlite", "pysqlite", "sqlite3", "", "SQLite"),
 }
-# Parts of a URL's query, in lower case, that are as secret as its password.
+# Keys of a URL's query, in lower case, whose values are as secret as the password.
 _SECRET = re.compile(r"pass|pwd|secret|token|key")
 _SHORT = 6  # characters; shorter secrets are hidden as whole words only
 
@@ -48,10 +48,10 @@ class Address:
     """The address of a study's database.
 
     Attributes:
-        url: With the password, for SQLAlchemy alone.
+        url: The URL with the password, for SQLAlchemy only.
         kind: ``postgresql``, ``mysql`` (also for MariaDB) or ``sqlite``.
-        shown: The URL without what is secret in it.
-        file: SQLite's file.
+        shown: The URL without its secrets.
+        file: The file of SQLite.
     """
 
     url: str = field(repr=False)
@@ -62,15 +62,15 @@ class Address:
 
     @classmethod
     def parse(cls, text: str, parameter: str = "storage") -> Address:
-        """Take a URL as a user writes it.
+        """Parse a URL of a user.
 
         Args:
-            text: The URL. A driver need not be named in it.
-            parameter: The name under which the caller gave it, for the message.
+            text: The URL. It need not name a driver.
+            parameter: The name of the caller's argument, for the message.
 
         Raises:
-            UsageError: It is no URL of a database that can hold a study. No message has more of it
-                than is known not to be secret.
+            UsageError: It is not the URL of a database that can hold a study. The message contains
+                only parts that are known not to be secret.
             MissingPackageError: The driver is not installed.
         """
         scheme, separator, rest = str(text).strip().partition("://")
@@ -86,7 +86,7 @@ class Address:
             )
         try:
             url = make_url(f"{dialect.name}+{dialect.driver}://{rest}")
-        except (ArgumentError, ValueError):  # a port that is no number
+        except (ArgumentError, ValueError):  # a port that is not a number
             raise UsageError(parameter, _RULE, covered, f"{_ESCAPED} {_WAY_OUT}") from None
         if "@" in (url.host or "") or "@" in (url.username or ""):
             raise UsageError(parameter, _RULE, covered, f"{_ESCAPED} {_WAY_OUT}")

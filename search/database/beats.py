@@ -1,4 +1,4 @@
-"""Heartbeats of the trials that a worker is at, and the end of those whose worker is gone."""
+"""Heartbeats of a worker's trials, and the end of trials whose worker is gone."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ STARTED = "started"
 """The attribute of a trial with a heartbeat; for Optuna, a trial without one is never stale."""
 EVERY, GRACE = 15.0, 120.0
 
-# Without the warning that it may change, which each call would give, from several threads.
+# Without the warning of each call, from several threads, that the function is experimental.
 _fail_stale_trials = inspect.unwrap(fail_stale_trials)
 
 
 class Beats:
-    """Report to other workers that this one is working on its trials.
+    """Heartbeats that tell other workers that this one is working on its trials.
 
-    A worker that was stopped for a while, or had no database, does not know what others could have
-    told in the meantime, nor do they of it. So for some time after that it fails nobody's trials.
+    A worker that was suspended, or had no connection to the database, has missed the heartbeats of
+    others. Therefore it does not fail the trials of others for some time afterwards.
 
     Args:
-        storage: Where the trials are.
-        say: Told when a trial was taken away from this worker.
+        storage: The storage of the trials.
+        say: A function that is called when a trial was taken away from this worker.
         every: Seconds between heartbeats.
-        grace: Seconds without one after which a trial's worker counts as gone.
+        grace: Seconds without a heartbeat after which a trial's worker counts as gone.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class Beats:
     ) -> None:
         self.every, self.grace = every, grace
         self._storage, self._say = storage, say
-        # As attributes: Optuna's argument warns that it may change, and takes whole seconds.
+        # As attributes: Optuna's argument warns that it is experimental, and needs whole seconds.
         storage.heartbeat_interval = every  # type: ignore[assignment]
         storage.grace_period = grace  # type: ignore[assignment]
         self._lock = threading.Lock()
         self._held: set[int] = set()
         self._lost: set[int] = set()
-        # Running trials without a heartbeat, and since when they are watched.
+        # Running trials without a heartbeat, and the time since when they are watched.
         self._watched: dict[int, float] = {}
         self._swept: dict[str, float] = {}
         self._round = _Clock()
@@ -73,12 +73,12 @@ class Beats:
             self._held.add(trial_id)
 
     def release(self, trial_id: int) -> None:
-        """Write no more heartbeats of a trial."""
+        """Stop the heartbeats of a trial."""
         with self._lock:
             self._held.discard(trial_id)
 
     def lost(self, trial_id: int) -> bool:
-        """Return whether somebody has ended a trial while this worker was at it."""
+        """Return whether another process has ended a trial of this worker."""
         return trial_id in self._lost
 
     def sweep(self, study: Study) -> None:
@@ -100,14 +100,14 @@ class Beats:
         self._fail_unstarted(study, now)
 
     def close(self) -> None:
-        """Write no more heartbeats at all."""
+        """Stop all heartbeats."""
         self._closed.set()
         self._thread.join(1.0)
 
     def _fail_unstarted(self, study: Study, now: float) -> None:
         """Fail trials of a worker that died before its first heartbeat.
 
-        Trials of other programs have no token, and perhaps no heartbeats: those are left alone.
+        Trials of other programs have no token, and perhaps no heartbeats; they are not changed.
         """
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if TOKEN not in trial.user_attrs or STARTED in trial.user_attrs:
@@ -135,7 +135,7 @@ class Beats:
             except Interrupted:
                 return
             except ReconError:
-                continue  # it is the others' to say so, who need what they asked for
+                continue  # the callers of other operations report it
 
     def _beat(self, trial_id: int) -> None:
         self._storage.record_heartbeat(trial_id)
@@ -149,7 +149,7 @@ class Beats:
 
 
 class _Clock:
-    """Counts seconds, also those in which the machine or this process was stopped."""
+    """A clock that includes the time in which the machine or this process was suspended."""
 
     def __init__(self) -> None:
         self.start()

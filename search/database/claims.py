@@ -15,7 +15,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 KEY = "key"
-# One attribute has all that is published, for each costs a transaction; but for what is too long.
+# One attribute has all published data, since each costs a transaction; long data are in chunks.
 _OUTCOME, _MORE = "outcome", "content"
 _CONTENT, _CHUNKS, _REASON = "content", "chunks", "reason"
 _SIZE = 48_000  # characters of a chunk; MySQL's text columns hold 65,535 bytes
@@ -28,12 +28,12 @@ class Claim:
 
     Attributes:
         number: The number of its trial.
-        trial_id: The same for Optuna's storages.
-        key: What is worked on.
+        trial_id: The id of its trial in Optuna's storage.
+        key: The key of the work.
         state: ``running``, ``finished`` or ``failed``.
-        attrs: What was published with it; of a failed one the ``reason``.
-        mine: Whether it is of this :class:`Claims`.
-        trial: As it was found.
+        attrs: The attributes published with it; for a failed one, the ``reason``.
+        mine: Whether it belongs to this :class:`Claims`.
+        trial: The trial as it was read.
     """
 
     number: int
@@ -46,16 +46,16 @@ class Claim:
 
 
 class Claims:
-    """Claims of work, in a study of their own.
+    """Claims of work, in a separate study.
 
-    A claim is a trial that is added running, with its key, in one transaction. Of the claims of a
-    key that have not failed the one with the lowest number owns: numbers only grow and a failed
-    claim stays failed, so whoever finds no such claim below the own one may be sure.
+    A claim is a trial that is added as running, with its key, in one transaction. The claim with
+    the lowest number of those of a key that have not failed is the owner: numbers only increase and
+    a failed claim stays failed, so a worker that finds no such claim below its own owns the key.
 
     Args:
-        storage: Where.
-        study_name: The study's name.
-        beats: Writes heartbeats of the claims that are held here.
+        storage: The storage.
+        study_name: The name of the study.
+        beats: The heartbeats of this worker's claims.
     """
 
     def __init__(self, storage: LastingStorage, study_name: str, beats: Beats) -> None:
@@ -65,7 +65,7 @@ class Claims:
         self._worker = new_token()
 
     def find(self, key: str) -> Claim | None:
-        """The claim that owns a key; if there is none, the last one that failed with a reason."""
+        """Return the claim that owns a key; if none, the last one that failed with a reason."""
         failed = None
         for trial in self._trials():
             if trial.user_attrs.get(KEY) != key:
@@ -77,7 +77,7 @@ class Claims:
         return None if failed is None else self._claim(failed)
 
     def keys(self) -> dict[str, Claim]:
-        """The claims as :meth:`find` gives them, by key."""
+        """Return the claims by key, as :meth:`find` returns them."""
         found: dict[str, Claim] = {}
         for trial in self._trials():
             key = trial.user_attrs.get(KEY)
@@ -88,7 +88,7 @@ class Claims:
         return found
 
     def claim(self, key: str) -> Claim | None:
-        """Claim a key; None if it is another's."""
+        """Claim a key; return None if another worker owns it."""
         token = f"{self._worker}-{new_token()}"
         self._add(key, token, TrialState.RUNNING)
         own = owner = None
@@ -99,7 +99,7 @@ class Claims:
             if trial.user_attrs.get(TOKEN) == token:
                 own = trial
         if own is None:
-            return None  # failed already, for this process has slept
+            return None  # already failed, since this process was suspended
         if owner is own:
             self.beats.hold(own._trial_id)
             return self._claim(own)
@@ -107,37 +107,37 @@ class Claims:
         return None
 
     def post(self, key: str, content: bytes) -> Claim:
-        """Publish without work before it, in one transaction; the claim that owns the key."""
+        """Publish data without previous work, in one transaction, and return the owner."""
         self._add(key, new_token(), TrialState.COMPLETE, _written(content, {}))
         found = self.find(key)
         assert found is not None
         return found
 
     def publish(self, claim: Claim, content: bytes, **attrs: Any) -> bool:
-        """End a claim of one's own with its outcome.
+        """End a claim of this worker with its outcome.
 
         Args:
-            claim: Which.
+            claim: The claim.
             content: The outcome.
-            attrs: Of the claim's, beside its content.
+            attrs: Further attributes of the claim.
 
         Returns:
-            False if it was taken away from us, with nothing published.
+            False if it was taken away from this worker; then nothing is published.
         """
         written = _written(content, attrs)
         return self._end(claim.trial_id, TrialState.COMPLETE, written, [float(len(content))])
 
     def fail(self, claim: Claim, reason: str, **attrs: Any) -> bool:
-        """End a claim of one's own as failed, for a reason that others shall know.
+        """End a claim of this worker as failed, with a reason for other workers.
 
         Returns:
-            False if it was taken away from us.
+            False if it was taken away from this worker.
         """
         written = {_OUTCOME: {_REASON: reason, **attrs}}
         return self._end(claim.trial_id, TrialState.FAIL, written)
 
     def withdraw(self, claim: Claim) -> None:
-        """Give up a claim of one's own, so that others can do the work at once."""
+        """Withdraw a claim of this worker, so that others can do the work at once."""
         self._end(claim.trial_id, TrialState.FAIL)
 
     def content(self, claim: Claim) -> bytes:
@@ -163,7 +163,7 @@ class Claims:
         attrs: Mapping[str, Any] | None = None,
         values: list[float] | None = None,
     ) -> bool:
-        """End a claim; False if another worker has."""
+        """End a claim; return False if another worker has ended it."""
         try:
             for name, value in (attrs or {}).items():
                 self.storage.set_trial_user_attr(trial_id, name, value)
@@ -174,7 +174,7 @@ class Claims:
             self.beats.release(trial_id)
 
     def _trials(self) -> list[FrozenTrial]:
-        # By number; what has ended is kept in memory by Optuna, and not asked for again.
+        # By number; Optuna keeps ended trials in memory, and does not read them again.
         return self.study.get_trials(deepcopy=False)
 
     def _claim(self, trial: FrozenTrial) -> Claim:
@@ -191,12 +191,12 @@ class Claims:
 
 
 def _has_reason(trial: FrozenTrial) -> bool:
-    # Of a worker that was killed between publishing and ending there may be an outcome.
+    # A worker that was killed between publishing and ending may leave an outcome.
     return _REASON in trial.user_attrs.get(_OUTCOME, {})
 
 
 def _written(content: bytes, attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of a finished claim's trial, the one that is looked for last."""
+    """Return the attributes of a finished claim's trial; the one that is read first comes last."""
     text = base64.b64encode(zlib.compress(content)).decode("ascii")
     first, *more = [text[start : start + _SIZE] for start in range(0, len(text), _SIZE)]
     outcome = {_CONTENT: first, _CHUNKS: 1 + len(more), **attrs}

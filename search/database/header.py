@@ -1,4 +1,4 @@
-"""Check what all workers of one study must have in common."""
+"""Check that all workers of one study run the same search."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _KEY = "header"
 def agree(claims: Claims, fingerprint: dict[str, Any]) -> None:
     """Check that this worker's search is the one for which the study was created.
 
-    The first worker writes down what its search is; whoever comes later and has another leaves the
-    study as it is.
+    The first worker stores a description of its search; a later worker with another search does not
+    change the study.
 
     Args:
-        claims: Of the study.
-        fingerprint: What must be equal, by name, as JSON has it: the script's digest, the
+        claims: The claims of the study.
+        fingerprint: The values that must be equal, by name, as JSON: the script's digest, the
             configuration, the packages' versions.
 
     Raises:
-        ReconError: Something differs; says what.
+        ReconError: They differ; the message names the differences.
     """
     ours = json.loads(json.dumps(fingerprint))
     first = claims.find(_KEY) or claims.post(_KEY, json.dumps(ours).encode())

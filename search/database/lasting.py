@@ -1,4 +1,4 @@
-"""A storage that outlasts a database's absence."""
+"""A storage that survives outages of its database."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from sqlalchemy.exc import SQLAlchemyError
 
 T = TypeVar("T")
 
-PATIENCE = 600.0  # seconds for which a database may be away
+PATIENCE = 600.0  # seconds for which a database may be unavailable
 TOKEN = "token"
 """The attribute by which a trial of ours is known, the same in all attempts to add it."""
 
 
 def new_token() -> str:
-    """A token that no other trial has."""
+    """Return a unique token."""
     return uuid.uuid4().hex
 
 
-_TURN = 0.05  # seconds between looks whether to stop
+_TURN = 0.05  # seconds between checks whether to stop
 _LONGEST = 5.0  # seconds between attempts
-# Of the storage, and what Optuna's cache calls in it.
+# Methods of the storage, and those that Optuna's cache calls.
 _READING = (
     "get_all_studies", "get_all_trials", "get_best_trial", "get_study_directions",
     "get_study_id_from_name", "get_study_name_from_id", "get_study_system_attrs",
@@ -42,7 +42,7 @@ _READING = (
     "get_trial_param", "get_trial_system_attrs", "get_trial_user_attrs", "_get_trials",
     "_get_best_trial_id", "_get_stale_trial_ids",
 )  # fmt: skip
-# The same again is no harm.
+# Methods that may be repeated.
 _WRITING = (
     "record_heartbeat", "set_study_system_attr", "set_study_user_attr", "set_trial_param",
     "set_trial_intermediate_value", "set_trial_system_attr", "set_trial_user_attr",
@@ -51,18 +51,18 @@ _WRITING = (
 
 
 class Outage:
-    """Waits until a database is there again.
+    """The handling of outages: wait until a database is available again.
 
     Args:
         address: The database.
-        say: Told once when it is away, and once when it is back.
-        stopped: Whether to stop, asked again and again.
-        patience: Seconds after which it is given up.
+        say: A function that is called once at the start and once at the end of an outage.
+        stopped: A function that returns whether to stop; called repeatedly.
+        patience: Seconds after which waiting ends with an error.
 
     Attributes:
-        last: When the database was away the last time, in seconds of :func:`time.monotonic`; None
-            if never.
-        count: How many attempts have failed.
+        last: The time of the last outage, in seconds of :func:`time.monotonic`; None if there was
+            none.
+        count: The number of failed attempts.
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class Outage:
         """Return the result of an operation, retried while the database is unavailable.
 
         Raises:
-            StorageError: It stays away, or refuses the operation.
-            Interrupted: It is time to stop.
+            StorageError: It stays unavailable, or refuses the operation.
+            Interrupted: The search was asked to stop.
         """
         began, attempt = time.monotonic(), 0
         errors: tuple[type[Exception], ...]
@@ -93,7 +93,7 @@ class Outage:
                 found = operation()
             except errors as error:
                 trouble = trouble_of(error, self._address)
-                # The driver's own words may hold the whole URL, so they are no part of the chain.
+                # The driver's message may contain the whole URL, so it is not part of the chain.
                 if trouble is None or not trouble.passing:
                     raise StorageError(trouble.text if trouble else str(error)) from None
                 if time.monotonic() - began > self._patience:
@@ -130,13 +130,13 @@ class Outage:
 
 
 class LastingStorage(RDBStorage):
-    """Optuna's storage in a database that may be away for a while.
+    """Optuna's storage in a database that may be temporarily unavailable.
 
     Args:
         address: The database.
-        outage: Waits while it is away.
-        engine_kwargs: For SQLAlchemy.
-        **kwargs: For Optuna's storage.
+        outage: The handling of outages.
+        engine_kwargs: The arguments of SQLAlchemy's engine.
+        **kwargs: The arguments of Optuna's storage.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class LastingStorage(RDBStorage):
             super().__init__(address.url, engine_kwargs, **kwargs)
         except BaseException:
             if hasattr(self, "engine"):
-                self.engine.dispose()  # or its connections would stay open
+                self.engine.dispose()  # otherwise its connections would stay open
             raise
         self._ready = True
 
@@ -158,7 +158,7 @@ class LastingStorage(RDBStorage):
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """While this thread writes nothing to the database."""
+        """Mark, inside the ``with`` block, that this thread does not write to the database."""
         before, self._thread.reads = self.reads, True
         try:
             yield
@@ -171,24 +171,24 @@ class LastingStorage(RDBStorage):
         return getattr(self._thread, "reads", False)
 
     def survive_outages(self) -> None:
-        """From now on, wait for the database wherever a connection is made."""
+        """From now on, wait for the database whenever a connection is opened."""
 
         def connect(dialect: Any, record: Any, cargs: Any, cparams: Any) -> Any:
             return self.outage.survive(lambda: dialect.connect(*cargs, **cparams))
 
         event.listen(self.engine, "do_connect", connect)
-        self.engine.dispose()  # what was opened before knows nothing of it
+        self.engine.dispose()  # existing connections do not wait
 
     def lasting(self, operation: Callable[[], T]) -> T:
         """Return the result of an operation that may be repeated.
 
         Raises:
-            StorageError: The database stays away, or refuses the operation.
+            StorageError: The database stays unavailable, or refuses the operation.
         """
         return self.outage.survive(operation) if self._ready else operation()
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         self.remove_session()
         self.engine.dispose()
 
@@ -201,7 +201,7 @@ class LastingStorage(RDBStorage):
             try:
                 return super(LastingStorage, self).set_trial_state_values(trial_id, state, values)
             except UpdateFinishedTrialError:
-                # Perhaps an attempt of ours went well of which no answer came.
+                # An earlier attempt may have succeeded without an answer.
                 if attempts > 1 and self.get_trial(trial_id).state == state:
                     return True
                 raise
@@ -217,7 +217,7 @@ class LastingStorage(RDBStorage):
         token = trial.user_attrs.get(TOKEN)
         if token is None or failed == self.outage.count:
             return trial
-        # An attempt may have gone well of which no answer came: the first one counts.
+        # An earlier attempt may have succeeded without an answer: the first one counts.
         first, *more = [
             one
             for one in self.get_all_trials(study_id, deepcopy=False)

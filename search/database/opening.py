@@ -1,4 +1,4 @@
-"""Opening a database for a search: by many workers at once, on an empty one, or in vain."""
+"""Open a database for a search, possibly empty, and possibly by many workers at the same time."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sqlalchemy import event
 
 from libmtl_recon import ReconError
 
-_UNREACHABLE = 5.0  # seconds for which a database may be away when it is opened
-# Seconds and attempts in which tables can be made that others are just making; where all cores are
-# busy, one attempt takes many seconds.
+_UNREACHABLE = 5.0  # seconds for which a database may be unavailable when it is opened
+# Seconds and attempts for creating tables while other workers create them; if all cores are busy,
+# one attempt takes many seconds.
 _CROWDED, _ATTEMPTS = 30.0, 8
-_HELD = 60  # seconds for which another process may hold an SQLite file
-_CONNECT = 10  # seconds in which a server answers
-_SILENT = 30  # seconds after which a server that says nothing is taken as gone
+_HELD = 60  # seconds for which another process may lock an SQLite file
+_CONNECT = 10  # seconds within which a server must answer
+_SILENT = 30  # seconds after which a silent server counts as gone
 
 
 def open_storage(
@@ -33,18 +33,18 @@ def open_storage(
     stopped: Callable[[], bool] = lambda: False,
     patience: float = PATIENCE,
 ) -> LastingStorage:
-    """Open a database, and make Optuna's tables in one that has none.
+    """Open a database, and create Optuna's tables if it has none.
 
     Args:
-        address: Which.
-        say: Told when the database is away, from any thread.
-        stopped: Whether to stop, asked again and again while the database is away.
-        patience: Seconds for which the database may be away later.
+        address: The address of the database.
+        say: A function that is called when the database is unavailable, from any thread.
+        stopped: A function that returns whether to stop; called repeatedly during an outage.
+        patience: Seconds for which the database may be unavailable later.
 
     Raises:
-        StorageError: It cannot be reached, or does not let us do what a study needs.
-        ReconError: Another version of Optuna made its tables.
-        Interrupted: It is time to stop.
+        StorageError: It cannot be reached, or does not permit the operations of a study.
+        ReconError: Another version of Optuna created its tables.
+        Interrupted: The search was asked to stop.
     """
     outage = Outage(address, say, stopped, patience)
     began, attempts = time.monotonic(), 0
@@ -55,7 +55,7 @@ def open_storage(
                 _prepare(address)
             storage = LastingStorage(address, outage, _engine(address))
             break
-        # Whatever another worker, which is at the same work, may have us stumble over.
+        # Another worker that creates the same tables may cause any error.
         except Exception as error:  # noqa: BLE001
             _refuse(error, address, time.monotonic() - began, attempts)
         if stopped():
@@ -92,12 +92,12 @@ def _refuse(error: Exception, address: Address, spent: float, attempts: int) -> 
 
 
 def _engine(address: Address) -> dict[str, Any]:
-    """SQLAlchemy's arguments."""
+    """Return the arguments of SQLAlchemy's engine."""
     connect: dict[str, Any] = {"timeout": _HELD}
     if address.kind == "postgresql":
         connect = {
             "connect_timeout": _CONNECT,
-            # Without these, a network that swallows everything holds a query up for a quarter of an
+            # Without these, a network that drops all packets delays a query by a quarter of an
             # hour.
             "keepalives_idle": _SILENT,
             "keepalives_interval": 10,
@@ -124,15 +124,15 @@ def _prepare(address: Address) -> None:
 def _write_at_once(storage: LastingStorage) -> None:
     """Make each writing transaction lock SQLite's file from its start.
 
-    One that reads first and then writes would fail, or act on what is no longer so, where another
-    process has written in between. One that only reads waits for nobody.
+    A transaction that reads first and then writes would fail, or use outdated values, if another
+    process had written in between. A transaction that only reads does not wait.
     """
 
     def begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN" if storage.reads else "BEGIN IMMEDIATE")
 
     def connected(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # Python's module would begin transactions on its own
+        connection.isolation_level = None  # Python's module would begin transactions itself
         connection.execute("PRAGMA synchronous=NORMAL")
 
     event.listen(storage.engine, "connect", connected)

@@ -1,4 +1,4 @@
-"""Runs that several workers need, each made by one of them."""
+"""Runs that several workers need, each of which is run by one worker."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from libmtl_recon_search.result import Result, read_events
 from libmtl_recon import ReconError
 from libmtl_recon.files import write_atomically
 
-_POLL = 0.5  # seconds between looks at a run of another worker
-_TURN = 0.05  # seconds between looks whether to stop
-# Attributes of a finished run's claim: the bytes of its record, which the profile follows; whether
-# its worker ended it before its end; and the same text of a failure as its own worker gives.
+_POLL = 0.5  # seconds between checks of another worker's run
+_TURN = 0.05  # seconds between checks whether to stop
+# Attributes of a finished run's claim: the bytes of its record, followed by the profile; whether
+# its worker ended it early; and the text of a failure, as its own worker reports it.
 _RECORD, _EARLY, _PROFILE, _TEXT = "record", "ended_early", "profile", "text"
 _HOST = "host"
 
 
 class AnyRunner(Protocol):
-    """The runner that makes runs; see :class:`libmtl_recon_search.process.Runner`."""
+    """The interface of a runner; see :class:`libmtl_recon_search.process.Runner`."""
 
     def run(self, job: Job, follow: Follow = ...) -> Result:
-        """Run a job to its end, or take the result that is there."""
+        """Run a job to its end, or return an existing result."""
 
     def busy(self, job: Job) -> bool:
-        """Return whether another process is just running the job."""
+        """Return whether another process is running the job."""
 
     def stop(self) -> None:
-        """End all runs that are going on."""
+        """End all runs in progress."""
 
 
 class SharedRunner:
-    """Makes runs that no other worker makes or has made, and waits for the others.
+    """Runner of jobs that no other worker runs or has run, which waits for the others' runs.
 
-    What ended well, or early since it was worse than others, is published: its record, and the
-    profile if it was a scoring run. Whoever asks for a run that was published gets both files into
-    its own folder. What failed after this worker began is not tried again by it; one that begins
-    later does.
+    A run that finished, or was ended early since it was worse than others, is published: its
+    record, and the profile of a scoring run. A worker that needs a published run gets both files in
+    its own folder. A run that failed after this worker started is not tried again by it, but by
+    workers that start later.
 
     Args:
-        runner: Makes the runs of this worker.
-        claims: Who makes which.
-        say: Told what is not as it should be, from any thread.
-        asked_to_stop: Whether the search is to end; asked again and again.
+        runner: The runner of this worker.
+        claims: The claims, which assign runs to workers.
+        say: A function that is called with warnings, from any thread.
+        asked_to_stop: A function that returns whether to end the search; called repeatedly.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class SharedRunner:
         self._there: set[str] = set()  # keys whose files are in this worker's folder
 
     def stop(self) -> None:
-        """End all runs that are going on here; their callers get :class:`Interrupted`."""
+        """End all runs in progress here; their callers get :class:`Interrupted`."""
         self._stopped = True
         self._runner.stop()
 
     def busy(self, job: Job) -> bool:
-        """Return whether another worker is just running the job, so that :meth:`run` would wait."""
+        """Return whether another worker is running the job, so that :meth:`run` would wait."""
         key = job.events.stem
         claim = None if key in self._there else self._claims.find(key)
         return claim is not None and claim.state == "running"
@@ -81,16 +81,16 @@ class SharedRunner:
         """Run a job to its end, or use the result of this or another worker.
 
         Args:
-            job: What to run.
-            follow: Told of the result so far whenever there is more; false ends the run. Of a run
-                of another worker that was ended early it is told at once.
+            job: The job to run.
+            follow: A function that is called with each new partial result; false ends the run. For
+                another worker's run that was ended early, it is called at once.
 
         Raises:
             RunError: The run failed, here or elsewhere.
-            MachineError: It could not write, or the database stays away.
+            MachineError: The run could not write, or the database stays unavailable.
             Interrupted: :meth:`stop` was called.
         """
-        if job.start or job.describe:  # is over in a moment, and leaves nothing
+        if job.start or job.describe:  # takes a moment, and is not published
             return self._runner.run(job, follow)
         key = job.events.stem
         while True:
@@ -116,7 +116,7 @@ class SharedRunner:
             self._pause(_POLL * random.uniform(0.8, 1.4))
 
     def _made(self, job: Job, follow: Follow, claim: Claim) -> Result | None:
-        """Make a run, and publish it; None if another worker has taken it over."""
+        """Run a job, and publish it; None if another worker has taken it over."""
         lost = self._claims.beats.lost
 
         def watched(result: Result) -> bool:
@@ -195,7 +195,7 @@ class SharedRunner:
 
 
 def profile_of(claims: Claims) -> str | None:
-    """The profile that a scoring run has published; None if none has."""
+    """Return the profile that a scoring run has published; None if there is none."""
     for claim in claims.keys().values():
         if claim.state == "finished" and claim.attrs.get(_PROFILE):
             return claims.content(claim)[claim.attrs[_RECORD] :].decode()
@@ -203,7 +203,7 @@ def profile_of(claims: Claims) -> str | None:
 
 
 def _replayed(job: Job, follow: Follow) -> Result:
-    """A run that was ended early elsewhere, told of as if it were made here."""
+    """Report a run that another worker ended early as if it were run here."""
     result = Result()
     for event, _ in read_events(job.events, 0):
         result.add(event)

@@ -1,4 +1,4 @@
-"""The Optuna study of a search at which several workers are."""
+"""The Optuna study of a search of several workers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class SharedStudy(StudyStore):
     """The study of one search in a database, for all its workers.
 
     Args:
-        storage: The database, which is closed by whoever opened it.
-        name: The study's name.
-        directions: Of the objectives: ``maximize`` or ``minimize``.
-        beats: Writes heartbeats of the trials that this worker is at.
-        say: Told what is not as it should be.
+        storage: The database, which the caller that opened it closes.
+        name: The name of the study.
+        directions: The directions of the objectives: ``maximize`` or ``minimize``.
+        beats: The heartbeats of this worker's trials.
+        say: A function that is called with warnings.
 
     Raises:
         ReconError: There is a study of this name with other objectives.
@@ -51,10 +51,10 @@ class SharedStudy(StudyStore):
         self._study_id = storage.get_study_id_from_name(name)
 
     def add(self, trial: FrozenTrial) -> int:
-        """Add a trial, with heartbeats from now on if it is running; returns its number.
+        """Add a trial, with heartbeats from now on if it is running, and return its number.
 
         Raises:
-            ReconError: Another program has taken a name of the trial's for something else.
+            ReconError: Another program uses a parameter name of the trial with a different space.
         """
         trial.user_attrs = {**trial.user_attrs, TOKEN: new_token()}
         number = super().add(trial)
@@ -69,9 +69,9 @@ class SharedStudy(StudyStore):
             False if another worker or program was faster.
         """
         trial_id = self._trial(waiting.number)
-        # By this a trial whose worker dies before its first heartbeat is known as one of ours.
+        # The token identifies a trial of the search whose worker dies before its first heartbeat.
         self._storage.set_trial_user_attr(trial_id, TOKEN, new_token())
-        # First of all: of two workers that wrote their parameters before, one would train a mix.
+        # First: if two workers wrote their parameters before this, one would train a mixture.
         if not self._storage.set_trial_state_values(trial_id, TrialState.RUNNING):
             return False
         self._beats.hold(trial_id)
@@ -79,7 +79,7 @@ class SharedStudy(StudyStore):
         return True
 
     def tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
-        """End a trial, with one value for each objective if it is complete."""
+        """End a trial, with one value per objective if it is complete."""
         self._beats.release(self._trial(number))
         super().tell(number, state, values)
 
@@ -95,7 +95,7 @@ class SharedStudy(StudyStore):
         )
 
     def lost(self, number: int) -> bool:
-        """Whether another worker has ended a running trial of ours, since it heard nothing."""
+        """Return whether another worker has ended a running trial of this one as stale."""
         return self._beats.lost(self._trial(number))
 
     def sweep(self) -> None:

@@ -12,11 +12,11 @@ from libmtl_recon_search.trouble import GOES_ON, MachineError
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-_LONGEST = 400  # characters of what a driver says
+_LONGEST = 400  # characters of a driver's message
 
 
 class StorageError(MachineError):
-    """A study's database cannot be used; no fault of a run, and nothing is damaged."""
+    """A study's database cannot be used; no run is at fault, and nothing is damaged."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Trouble:
     """A problem with a database.
 
     Attributes:
-        passing: Whether it may be over in a while without anybody's doing.
-        known: Whether it is known what it is.
-        text: A paragraph with the way out, and without anything secret.
+        passing: Whether it may be temporary.
+        known: Whether its kind is known.
+        text: A paragraph with a way out, without secrets.
     """
 
     passing: bool
@@ -40,7 +40,7 @@ Kinds = tuple[int | str, ...]
 Drivers have no code for what is refused before there is a connection.
 """
 
-# What does not go by, and what to say of it.
+# Permanent problems, with their messages.
 _KNOWN: tuple[tuple[Kinds, str], ...] = (
     (
         (
@@ -88,8 +88,8 @@ _KNOWN: tuple[tuple[Kinds, str], ...] = (
         f"{{Where}} cannot be written: {{said}}. Make room on its disk. {GOES_ON}",
     ),
 )  # fmt: skip
-# What goes by, besides lost connections: SQLite busy; deadlocks; a server that starts, stops, or
-# has no connection left.
+# Temporary problems besides lost connections: SQLite busy; deadlocks; a server that starts, stops,
+# or has no connection left.
 _PASSING: Kinds = (
     5, 6, 1205, 1213, 1040, 1203, 2002, 2003, 2006, 2013, 1053, 1927, "40001", "40P01", "55P03",
     "08", "57P", "53300", "connection refused", "timeout", "timed out", "starting up",
@@ -108,7 +108,7 @@ def trouble_of(error: BaseException, address: Address) -> Trouble | None:
     """Interpret an error of a database; None for other errors.
 
     Args:
-        error: What was raised, perhaps because of another error.
+        error: The exception, possibly caused by another one.
         address: The database, which is named in the text.
     """
     seen = tuple(_chain(error))
@@ -154,14 +154,14 @@ def _is(error: BaseException, kinds: Kinds) -> bool:
 
 
 def _number(error: BaseException) -> int:
-    """SQLite's result code, or MySQL's error number; 0 if there is none."""
+    """Return SQLite's result code, or MySQL's error number; 0 if there is none."""
     if type(error).__module__.startswith("pymysql") and error.args:
         return error.args[0] if isinstance(error.args[0], int) else 0
     return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
 
 def _said(chain: tuple[BaseException, ...]) -> str:
-    """The driver's own words, in one line."""
+    """Return the driver's message in one line."""
     wrapping = (SQLAlchemyError, StorageInternalError)
     own = next((one for one in chain if not isinstance(one, wrapping)), chain[0])
     text = own.args[1] if _number(own) and len(own.args) > 1 else str(own)

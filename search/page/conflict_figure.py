@@ -15,14 +15,14 @@ from libmtl_recon import ConflictProfile
 _STEP = 0.025
 _PER_UNIT = 200  # of the profile's grid
 _VISIBLE = 0.5  # %
-_MOST = 150  # layers; more than that no page has room for
-# Dark is much; as the root of the share, so that rare conflicts show.
+_MOST = 150  # the largest number of layers for which a page has room
+# Dark is a large fraction; on a square-root scale, so that rare conflicts are visible.
 _COLORS = ("#ffffff", "#fee8c8", "#fdbb84", "#ef6548", "#b30000", "#5f0000")
 _SCALE = [[(i / (len(_COLORS) - 1)) ** 2, color] for i, color in enumerate(_COLORS)]
 
 
 def conflict_figure(page: Page) -> PageFigure:
-    """Show the share of the cosines below each severity, layer by layer."""
+    """Draw the fraction of the cosines below each severity, layer by layer."""
     title = "Gradient conflicts"
     profile = page.profile
     if profile is None or not profile.architecture:
@@ -125,7 +125,7 @@ def conflict_figure(page: Page) -> PageFigure:
             "xaxis.title.text": "severity S",
             "xaxis.nticks": 5,
         },
-        # What is higher than a page of A4 is drawn lower.
+        # A figure that is higher than a page of A4 is drawn with a smaller height.
         printed={"height": 860, "yaxis.tickfont.size": max(min(font, 700 / high), 4)}
         if row_height * high > 760
         else {},
@@ -133,7 +133,7 @@ def conflict_figure(page: Page) -> PageFigure:
 
 
 def shares_at(profile: ConflictProfile, severity: float) -> float:
-    """The share in % of the worst layer's cosines that lies below a severity."""
+    """Return the percentage of the worst layer's cosines below a severity."""
     severities, shares = _shares(profile, severity)
     place = int(np.argmin(np.abs(severities - severity)))
     return float(shares[:, place].max())
@@ -142,7 +142,7 @@ def shares_at(profile: ConflictProfile, severity: float) -> float:
 def _shares(
     profile: ConflictProfile, severity: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Severities ``[columns]``, of which the given one is one, and ``[L, columns]`` in %."""
+    """Return severities ``[columns]``, with the given one, and percentages ``[L, columns]``."""
     step = round(_STEP * _PER_UNIT)
     here = round((severity + 1) * _PER_UNIT)
     below = np.arange(here % step or step, _PER_UNIT + 1, step)
@@ -150,7 +150,7 @@ def _shares(
     totals = np.cumsum(counts, axis=1)[:, below]
     defined = np.maximum(profile.steps * profile.pairs - profile.undefined.sum(axis=0), 1)
     shares: NDArray[np.float64] = 100.0 * totals / defined[:, None]
-    # From where on there are conflicts to see, and at least some columns to compare.
+    # The first column with visible conflicts, but with at least some columns to compare.
     filled = np.flatnonzero(shares.max(axis=0) > _VISIBLE)
     start = min(
         int(filled[0]) if len(filled) else len(below),

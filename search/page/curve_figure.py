@@ -27,7 +27,7 @@ _DASHES = {"finished": "solid", "baseline": "solid", "ended early": "dash"}
 
 
 def curve_figure(page: Page) -> PageFigure:
-    """Show the objective after each epoch, one line per trial."""
+    """Draw the objective after each epoch, one line per trial."""
     title = "Learning curves"
     trials = [t for t in page.trials if any(map(math.isfinite, t.curve))]
     if not trials:
@@ -40,7 +40,7 @@ def curve_figure(page: Page) -> PageFigure:
     faint = 0.85 if len(trials) <= 12 else 0.55 if len(trials) <= 60 else 0.3
     figure = go.Figure()
     for name in dict.fromkeys(trial.weighting for trial in trials):
-        # For the legend alone, as a whole and dark line whatever its first trial is.
+        # For the legend only, as a solid dark line whatever its first trial is.
         figure.add_scatter(
             x=[None],
             y=[None],

@@ -1,4 +1,4 @@
-"""Show the Pareto front, or a single objective against parameters."""
+"""The figure of the Pareto front, or of a single objective against parameters."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class _Axis:
 
     name: str
     title: str
-    smaller: bool  # is better
+    smaller: bool  # smaller is better
     value: Callable[[PageTrial], float]
 
 
 def front_figure(page: Page) -> PageFigure:
-    """Trials by two quantities at a time, with those marked that no other beats."""
+    """Draw trials by two quantities at a time, with the non-dominated ones marked."""
     axes = _axes(page)
     several = len(page.objectives) > 1
     title = "Pareto front" if several else "Objective against parameters"
@@ -57,13 +57,13 @@ def front_figure(page: Page) -> PageFigure:
             "No trial has finished yet: this figure appears with the first one.",
         )
     x, y = (axes[1], axes[0]) if several else (axes[0], axes[1])
-    # EW with plain sharing counts for what a parameter buys, although it is not a trial.
+    # EW with plain sharing is part of the comparison by parameters, although it is not a trial.
     against = trials if several else [*trials, *_reference(page, axes)]
     stairs = _stairs(against, x, y, given=several) if len(axes) == 2 else []
     front = [trial for trial in trials if trial.on_front] if several else stairs
     figure = go.Figure()
     if stairs:
-        # On to the right, where nothing more is bought.
+        # Continued to the right, where more parameters do not improve the objective.
         far = (max if x.smaller else min)(x.value(trial) for trial in trials)
         figure.add_scatter(
             x=[*(x.value(trial) for trial in stairs), far],
@@ -73,7 +73,7 @@ def front_figure(page: Page) -> PageFigure:
             name="front",
             hoverinfo="skip",
         )
-    drawn: list[list[PageTrial]] = []  # the trials of each further trace
+    drawn: list[list[PageTrial]] = []  # the trials of each trace
     for name, style in styles(page).items():
         for feasible in (True, False):
             own = [t for t in trials if t.weighting == name and t.feasible is feasible]
@@ -157,7 +157,7 @@ def _parameters(trial: PageTrial) -> float:
 
 
 def _stairs(trials: Sequence[PageTrial], x: _Axis, y: _Axis, given: bool) -> list[PageTrial]:
-    """The front of two quantities, from the best in ``x`` on."""
+    """Return the front of two quantities, starting with the best in ``x``."""
     fit = [trial for trial in trials if trial.feasible and (trial.on_front or not given)]
     signs = (1 if x.smaller else -1), (1 if y.smaller else -1)
     ordered = sorted(fit, key=lambda t: (signs[0] * x.value(t), signs[1] * y.value(t)))
@@ -178,7 +178,7 @@ def _reference(page: Page, axes: Sequence[_Axis]) -> list[PageTrial]:
 
 
 def _frame(figure: go.Figure, page: Page, x: _Axis, y: _Axis, trials: Sequence[PageTrial]) -> int:
-    """Axes and the lines of constraints; returns how many trials lie outside."""
+    """Draw axes and the lines of constraints; return the number of trials outside."""
     limits = {limit.name: limit for limit in page.limits}
     figure.update_layout(
         layout(

@@ -10,7 +10,7 @@ from libmtl_recon_search.page.style import label, number, plural, title_of
 
 
 def head(page: Page) -> str:
-    """The page's header and its summary."""
+    """Return the page's header and its summary."""
     return "".join(
         [
             '<header><p class="kicker">Search over multi-task training</p>',

@@ -1,4 +1,4 @@
-"""The page as one file."""
+"""The page as one HTML file."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def write_html(page: Page, file: Path) -> None:
     """Write the page of a study, which needs no other file and no network.
 
     Args:
-        page: What it shows.
-        file: Where to; an old one is replaced as a whole.
+        page: The contents of the page.
+        file: The path of the file; an existing one is replaced atomically.
 
     Raises:
         OSError: The file cannot be written.
@@ -57,10 +57,10 @@ def write_html(page: Page, file: Path) -> None:
 
 
 def render(page: Page) -> str:
-    """The page of a study as HTML, with plotly.js and all data inside.
+    """Return the page of a study as HTML, with plotly.js and all data inside.
 
     Args:
-        page: What it shows.
+        page: The contents of the page.
     """
     figures = [draw(page) for draw in _DRAW]
     drawn = {one.id: _plain(one) for one in figures if one.figure is not None}
@@ -73,7 +73,7 @@ def render(page: Page) -> str:
         [
             '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            # Without it browsers ask for one.
+            # Without it browsers request one.
             '<link rel="icon" href="data:,">',
             f"<title>{text(page.name)}: search report</title>",
             f"<style>{_file('page.css')}</style></head><body><main>",
@@ -113,7 +113,7 @@ def _section(one: PageFigure) -> str:
 
 
 def _plain(one: PageFigure) -> dict[str, Any]:
-    """A figure as the page's script reads it."""
+    """Return a figure in the form that the page's script reads."""
     assert one.figure is not None
     found: dict[str, Any] = json.loads(one.figure.to_json(validate=False))
     return {

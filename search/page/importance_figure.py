@@ -1,4 +1,4 @@
-"""Show the importance of each parameter for each objective."""
+"""The figure of the importance of each parameter for each objective."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from libmtl_recon_search.page.style import (
 
 
 def importance_figure(page: Page) -> PageFigure:
-    """Bars: a parameter's share in the variance of each objective."""
+    """Draw bars of each parameter's share in the variance of each objective."""
     title = "Which parameters matter"
     shares = {
         one.name: {k: v for k, v in page.importances.get(one.name, {}).items() if math.isfinite(v)}
@@ -78,7 +78,7 @@ def importance_figure(page: Page) -> PageFigure:
         )
     )
     figure.update_layout(legend={"traceorder": "reversed"})
-    # The longest bar's number needs room, too.
+    # The number at the longest bar needs room as well.
     longest = max(100 * share for own in shares.values() for share in own.values())
     figure.update_xaxes(range=[0, 1.12 * longest or 1])
     known = dict.fromkeys(name for trial in page.trials for name in trial.params)

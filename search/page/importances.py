@@ -1,4 +1,4 @@
-"""Compute the importance of parameters by fANOVA, each among the trials that have it."""
+"""The importance of parameters by fANOVA, each among the trials that have it."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _FOREST = {"n_trees": 32, "max_depth": 6, "seed": 0}
 def importances(
     trials: Sequence[FrozenTrial], objectives: Sequence[PageObjective]
 ) -> dict[str, dict[str, float]]:
-    """The share of each parameter in the variance of each objective.
+    """Compute the share of each parameter in the variance of each objective.
 
-    Optuna's fANOVA leaves out parameters that some trials lack, and its default, PED-ANOVA, gives
-    such a parameter what is due to the one that decides whether it is there. Here each parameter
-    is judged by fANOVA among the trials that have it, together with the parameters that all these
-    have: for α that is its share in how GradOPS trials differ. Shares of parameters with different
-    trials are therefore not parts of one whole. Logarithmic parameters are judged by their
-    logarithm.
+    Optuna's fANOVA leaves out parameters that some trials lack, and its default, PED-ANOVA, assigns
+    such a parameter the importance of the one that decides whether it is present. Here the share of
+    each parameter is computed by fANOVA among the trials that have it, together with the parameters
+    that all these have: for α it is the share in the variance of GradOPS trials. Shares of
+    parameters with different trials are therefore not parts of one sum. The logarithm of
+    logarithmic parameters is used.
 
     Args:
-        trials: Of any state; those that are complete, with finite values, count.
-        objectives: One for each of the trials' values, in their order.
+        trials: Trials of any state; only complete ones with finite values are used.
+        objectives: One objective per value of the trials, in order.
 
     Returns:
-        For each objective the shares, from 0 to 1, largest first. A parameter is absent where
-        fewer than ten trials have it, or it or the objective has only one value there.
+        For each objective the shares, from 0 to 1, largest first. A parameter is absent if fewer
+        than ten trials have it, or if it or the objective has only one value in these.
 
     Source:
         Hutter, Hoos, Leyton-Brown: An Efficient Approach for Assessing Hyperparameter Importance
@@ -51,7 +51,7 @@ def importances(
         and len(trial.values) == len(objectives)
         and all(map(math.isfinite, trial.values))
     ]
-    # Parameters with the same trials are judged together.
+    # Parameters with the same trials are computed together.
     together: dict[tuple[int, ...], list[str]] = {}
     for name in dict.fromkeys(name for trial in whole for name in trial.params):
         having = tuple(i for i, trial in enumerate(whole) if name in trial.params)
@@ -70,7 +70,7 @@ def importances(
 
 
 def _shares(trials: Sequence[FrozenTrial], values: Sequence[float]) -> dict[str, float]:
-    """FANOVA of the parameters that all of these trials have, and that vary among them."""
+    """Compute fANOVA of the parameters that all of these trials have, and that vary among them."""
     common = set.intersection(*(set(trial.params) for trial in trials))
     columns: dict[str, list[Any]] = {}
     spaces: dict[str, BaseDistribution] = {}
@@ -92,7 +92,7 @@ def _shares(trials: Sequence[FrozenTrial], values: Sequence[float]) -> dict[str,
         ]
     )
     with warnings.catch_warnings():
-        # `normalize`, without which shares of different trials would look alike, may yet change.
+        # `normalize`, which is needed to compare shares of different trials, is experimental.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         shares = optuna.importance.get_param_importances(
             study,
@@ -104,7 +104,7 @@ def _shares(trials: Sequence[FrozenTrial], values: Sequence[float]) -> dict[str,
 
 
 def _new_study() -> optuna.Study:
-    """A study in memory, of which Optuna says nothing."""
+    """Create a study in memory, without Optuna's log."""
     with optuna_quiet():
         return optuna.create_study()
 
@@ -112,11 +112,11 @@ def _new_study() -> optuna.Study:
 def _column(
     column: Sequence[Any], spaces: Sequence[BaseDistribution]
 ) -> tuple[list[Any], BaseDistribution]:
-    """A parameter's values and space as fANOVA should see them."""
+    """Return a parameter's values and space for fANOVA."""
     if any(isinstance(space, CategoricalDistribution) for space in spaces):
         words = list(map(repr, column))
         return words, CategoricalDistribution(sorted(set(words)))
-    # The union of the spaces, for a study may have been gone on with in another.
+    # The union of the spaces, since a study may have been continued with another space.
     log = all(getattr(space, "log", False) for space in spaces)
     scale = math.log10 if log else float
     low = min(scale(space.low) for space in spaces)  # type: ignore[attr-defined]

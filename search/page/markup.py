@@ -1,4 +1,4 @@
-"""Small pieces of HTML, into which all texts go escaped."""
+"""Small pieces of HTML, in which all texts are escaped."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from libmtl_recon.texts import printable
 
 
 def text(value: str) -> str:
-    """A text from outside, as it can stand between tags and in attributes."""
+    """Escape a text for use between tags and in attributes."""
     return html.escape(printable(value))
 
 
 def command(line: str) -> str:
-    """A command line with a button that copies it."""
-    # Lines break between words, where a copied hyphen stays one.
+    """Return a command line with a button that copies it."""
+    # Lines only break between words, so that hyphens are copied correctly.
     words = " ".join(f"<span>{text(word)}</span>" for word in line.split(" "))
     return (
         f'<div class="command"><pre><code>{words}</code></pre>'
@@ -26,7 +26,7 @@ def command(line: str) -> str:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A plain table of texts; the first column heads its row."""
+    """Return a table of texts; the first column has the row headers."""
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in headings)
     body = "".join(
         f'<tr><th scope="row">{text(row[0])}</th>'
@@ -39,7 +39,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def data(value: Any) -> str:
-    """A value as JSON inside a script element, which no text in it can end."""
+    """Return a value as JSON for a script element, which no text in it can end."""
     found = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         found = found.replace(character, f"\\u{ord(character):04x}")

@@ -13,9 +13,9 @@ class PageObjective:
     """An objective of the search.
 
     Attributes:
-        name: As in the configuration: ``delta_m``, ``parameters``, ``TASK.METRIC`` …
+        name: The name in the configuration: ``delta_m``, ``parameters``, ``TASK.METRIC`` …
         direction: ``maximize`` or ``minimize``.
-        unit: Of its values, such as ``%``; empty for a plain number.
+        unit: The unit of its values, such as ``%``; empty for a plain number.
     """
 
     name: str
@@ -28,8 +28,8 @@ class PageLimit:
     """A constraint that can be drawn as a line.
 
     Attributes:
-        name: What is limited: an objective's name, or ``parameters``.
-        value: The bound, in the unit in which that quantity is given on the page.
+        name: The limited quantity: an objective's name, or ``parameters``.
+        value: The bound, in the unit of that quantity on the page.
         text: The constraint in words, such as ``parameters ≤ 1.5 × shared``.
     """
 
@@ -43,24 +43,24 @@ class PageTrial:
     """A trial: its plan, and its outcome.
 
     Attributes:
-        number: Optuna's; None for a baseline.
-        plan: What was trained, in words.
-        weighting: By which it is coloured.
-        params: Of the search space: weighting, alpha, select, s, k, flags. One that the others
-            rule out, such as α without GradOPS, is absent.
+        number: The trial's number in Optuna; None for a baseline.
+        plan: The plan in words.
+        weighting: The weighting, which determines the colour.
+        params: The parameters of the search space: weighting, alpha, select, s, k, flags. A
+            parameter that the others rule out, such as α without GradOPS, is absent.
         state: ``finished``, ``ended early``, ``failed``, ``running``, ``cut off`` or ``baseline``.
-        reason: Why it failed or was ended, in words.
-        values: By objective; empty unless it finished.
-        parameters: Of its network, once built.
-        curve: Of :attr:`Page.curve_of`, after each epoch.
+        reason: The reason why it failed or was ended, in words.
+        values: The values by objective; empty unless it finished.
+        parameters: The number of parameters of its network, once built.
+        curve: The values of :attr:`Page.curve_of` after each epoch.
         per_task: Δ of each task in %, at the best epoch.
-        feasible: Whether it keeps the constraints.
-        violated: Which it does not keep, in words.
+        feasible: Whether it satisfies the constraints.
+        violated: The violated constraints, in words.
         on_front: Whether no other is at least as good in all objectives and better in one.
         picked: Whether it is the one that the search recommends.
-        command: Reproduces it.
+        command: The command that reproduces it.
         again: The trials that chose the same plan, which was not trained again.
-        seconds: How long it ran.
+        seconds: The duration of the training.
     """
 
     number: int | None
@@ -87,27 +87,27 @@ class Page:
     """A study, at its end or while it runs.
 
     Attributes:
-        name: The study's.
-        script: That was trained.
+        name: The name of the study.
+        script: The script that was trained.
         status: ``running``, ``interrupted`` or ``finished``, in words.
-        wanted: How many trials are to be made.
-        objectives: At least one; the first is the one by which trials are sorted.
-        curve_of: What the learning curves show, in words.
+        wanted: The requested number of trials.
+        objectives: At least one objective; trials are sorted by the first.
+        curve_of: The quantity of the learning curves, in words.
         on: The data on which configurations are compared: ``val`` or ``test``.
-        trials: In the order of their numbers.
+        trials: The trials in order of their numbers.
         reference: EW with plain sharing.
-        profile: Measured conflicts; None if nothing was scored.
-        severity: S, a multiple of 0.005 in (-1, 0], that the picture of the conflicts marks.
+        profile: The conflict profile; None if nothing was scored.
+        severity: S, a multiple of 0.005 in (-1, 0], which the figure of the conflicts marks.
         settings: Names and values: the sampler, the pruner and why it was chosen, seeds, timeouts.
-        table: Rows of the comparison of the best with the baselines.
-        headings: Their columns.
-        verdict: What the comparison comes to, in a sentence.
-        command: Reproduces the picked trial.
-        notes: Sentences on what the reader should know: left-out metrics, foreign trials …
-        limits: Constraints that are lines in figures.
+        table: The rows of the comparison of the best plan with the baselines.
+        headings: The columns of the comparison.
+        verdict: The result of the comparison, in a sentence.
+        command: The command that reproduces the picked trial.
+        notes: Notes for the reader: left-out metrics, foreign trials …
+        limits: Constraints that are drawn as lines in figures.
         importances: For each objective the share of each parameter, as
             :func:`libmtl_recon_search.page.importances.importances` computes them.
-        task_weights: Of the mean over tasks that Δm is, where they are not all 1.
+        task_weights: The weights of the tasks in Δm, if they are not all 1.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""All finished trials as lines across parameters and objectives."""
+"""The figure of all finished trials as lines across parameters and objectives."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class _Axis:
     """A parameter or an objective.
 
     Attributes:
-        label: Its name.
-        heights: Where each trial's line passes, from 0 to 1.
-        ticks: Heights and what is written there.
+        label: The name of the axis.
+        heights: The height of each trial's line, from 0 to 1.
+        ticks: The heights and labels of the ticks.
     """
 
     label: str
@@ -48,7 +48,7 @@ class _Axis:
 
 
 def parallel_figure(page: Page) -> PageFigure:
-    """Parallel coordinates, in which a parameter that a trial does not have stands at ``–``."""
+    """Draw parallel coordinates, in which a parameter that a trial does not have is at ``–``."""
     title = "Parameters and objectives"
     objectives = page.objectives
     trials = measured(page.trials, [one.name for one in objectives])
@@ -105,7 +105,7 @@ def parallel_figure(page: Page) -> PageFigure:
 
 
 def _drawn(page: Page, trials: Sequence[PageTrial], axes: Sequence[_Axis]) -> go.Figure:
-    """Lines of SVG: plotly's own parallel coordinates need WebGL and tell no trial's name."""
+    """Draw SVG lines: plotly's own parallel coordinates need WebGL and do not show names."""
     first = page.objectives[0]
     values = [trial.values[first.name] for trial in trials]
     low, high = most(values) or (min(values), max(values))
@@ -114,7 +114,7 @@ def _drawn(page: Page, trials: Sequence[PageTrial], axes: Sequence[_Axis]) -> go
     higher = first.direction == "maximize"
     few = len(trials) <= 60
     figure = go.Figure()
-    # The better, the later, and so above the others.
+    # Better trials are drawn later, above the others.
     order = sorted(
         range(len(trials)), key=lambda i: (trials[i].picked, values[i] if higher else -values[i])
     )
@@ -204,7 +204,7 @@ def _value(name: str) -> Callable[[PageTrial], float]:
 
 
 def _axis(label: str, column: Sequence[Any], name: str = "") -> _Axis:
-    """An axis, with one more place at its foot where values are absent."""
+    """Return an axis, with one more place at the bottom if values are absent."""
     given = [value for value in column if value is not None]
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in given)
     if not numbers:
@@ -234,7 +234,7 @@ def _axis(label: str, column: Sequence[Any], name: str = "") -> _Axis:
 
 
 def _words(given: Sequence[Any]) -> list[str]:
-    """Categories in the order of their first use."""
+    """Return the categories in the order of their first use."""
     return list(dict.fromkeys(map(str, given)))
 
 
@@ -264,7 +264,7 @@ def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
 
 
 def _round(low: float, high: float) -> list[float]:
-    """Round numbers between two."""
+    """Return round numbers between two numbers."""
     step = 10 ** math.floor(math.log10((high - low) / _TICKS))
     step *= next(times for times in (1, 2, 5, 10) if (high - low) / (step * times) <= _TICKS)
     first = math.ceil(low / step - 1e-9)

@@ -18,11 +18,11 @@ from libmtl_recon.texts import bounded, printable
 INK, FAINT, GRID = "#1c1f23", "#6b7280", "#e4e7eb"
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
-# Okabe and Ito's, without the yellow that paper swallows. Marks tell apart those who see no
-# colours, and the weightings beyond six: no pair comes twice among 42.
+# The colours of Okabe and Ito, without yellow, which is hard to see on paper. Marks distinguish
+# weightings without colours, and beyond six: no pair of colour and mark occurs twice among 42.
 _WEIGHTINGS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _SYMBOLS = ("circle", "square", "triangle-up", "cross", "star", "hexagon", "triangle-down")
-# Paul Tol's muted ones, so that a task or an objective is not taken for a weighting.
+# Paul Tol's muted colours, so that a task or an objective is not mistaken for a weighting.
 OTHERS = (
     *("#332288", "#88ccee", "#117733", "#ddcc77", "#cc6677", "#aa4499", "#44aa99", "#882255"),
     "#999933",
@@ -49,8 +49,9 @@ class Choice:
     """A list to choose an axis from.
 
     Attributes:
-        label: What is chosen.
-        options: Names, each with what plotly's ``update`` takes: traces' and layout's changes.
+        label: The label of the list.
+        options: Names, each with the arguments of plotly's ``update``: changes of traces and
+            layout.
         chosen: The option that is drawn first.
     """
 
@@ -61,19 +62,19 @@ class Choice:
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A figure with all that stands around it.
+    """A figure with its texts.
 
     Attributes:
-        id: Its anchor in the page.
-        title: Its heading.
-        caption: What one sees and how to read it.
-        alt: What those are told who do not see it.
-        figure: The picture; None where there is nothing to draw yet.
-        empty: A sentence that then stands in its place.
+        id: The anchor in the page.
+        title: The heading.
+        caption: A description of the figure and how to read it.
+        alt: The alternative text.
+        figure: The figure; None if there is nothing to draw yet.
+        empty: A sentence that is then shown instead.
         narrow: Changes of the layout on a phone, by path: ``{"yaxis.tickfont.size": 9}``.
-        printed: Changes on paper, on top of the wide layout.
+        printed: Changes of the wide layout for print.
         least: The width in pixels below which it scrolls in its box; 0 if it always fits.
-        choices: Lists above it.
+        choices: The lists above the figure.
     """
 
     id: str
@@ -89,7 +90,7 @@ class PageFigure:
 
 
 def styles(page: Page) -> dict[str, Style]:
-    """Colour and mark of each weighting, in the order in which the page meets them."""
+    """Return the colour and mark of each weighting, in the order of the page."""
     trials = (*([page.reference] if page.reference else []), *page.trials)
     return {
         name: Style(
@@ -101,23 +102,23 @@ def styles(page: Page) -> dict[str, Style]:
 
 
 def plain(text: str, longest: int = 48) -> str:
-    """A name of bounded length without control characters."""
+    """Return a name of bounded length without control characters."""
     return bounded(printable(text), longest)
 
 
 def ending(text: str, longest: int) -> str:
-    """The end of a name, by which the paths of layers differ, as plotly can show it."""
+    """Return the end of a name, in which the paths of layers differ, escaped for plotly."""
     name = printable(text)
     return html.escape(name if len(name) <= longest else f"…{name[1 - longest :]}", quote=False)
 
 
 def shown(text: str, longest: int = 48) -> str:
-    """A name as plotly can show it, which reads some HTML in every text."""
+    """Return a name escaped for plotly, which interprets some HTML in every text."""
     return html.escape(plain(text, longest), quote=False)
 
 
 def paragraph(text: str, width: int = 56, longest: int = 280) -> str:
-    """A text in lines short enough for the box that follows the pointer."""
+    """Return a text in lines that are short enough for a tooltip."""
     lines = textwrap.wrap(bounded(printable(text), longest), width)
     return "<br>".join(html.escape(line, quote=False) for line in lines)
 
@@ -139,7 +140,7 @@ def layout(height: int, **more: Any) -> dict[str, Any]:
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
-    """An axis with a light grid."""
+    """Return an axis with a light grid."""
     common: dict[str, Any] = {
         "title": {"text": title, "standoff": 10, "font": {"size": 13}},
         "gridcolor": GRID,
@@ -157,7 +158,7 @@ PRINTED = {"height": 330}
 
 NARROW = {
     "font.size": 11,
-    "dragmode": False,  # a finger that scrolls the page does not zoom
+    "dragmode": False,  # scrolling the page by touch does not zoom
     "margin.l": 44,
     "margin.r": 8,
     "legend.orientation": "h",
@@ -170,12 +171,12 @@ NARROW = {
 
 
 def name_of(objective: PageObjective) -> str:
-    """An objective in a word, as it stands in a sentence."""
+    """Return an objective as a word for use in a sentence."""
     return _TITLES.get(objective.name, plain(objective.name))
 
 
 def title_of(objective: PageObjective, on: str) -> str:
-    """An objective in words, with its unit, as the title of an axis."""
+    """Return an objective in words, with its unit, as the title of an axis."""
     name = _TITLES.get(objective.name, objective.name)
     data = f" on {on} data" if objective.name in ("delta_m", "worst_task") else ""
     unit = f", {objective.unit}" if objective.unit else ""
@@ -183,7 +184,7 @@ def title_of(objective: PageObjective, on: str) -> str:
 
 
 def number(value: float | None, name: str = "") -> str:
-    """A value in so many digits as people compare."""
+    """Return a value with few digits."""
     if value is None or not math.isfinite(value):
         return "–" if value is None else str(value)
     if name in ("delta_m", "worst_task"):
@@ -199,7 +200,7 @@ def label(trial: PageTrial) -> str:
 
 
 def hover(trial: PageTrial, objectives: Sequence[PageObjective]) -> str:
-    """All about a trial, for the box that follows the pointer."""
+    """Return the tooltip of a trial."""
     marks = [
         word for word, so in (("picked", trial.picked), ("on the front", trial.on_front)) if so
     ]
@@ -223,7 +224,7 @@ def hover(trial: PageTrial, objectives: Sequence[PageObjective]) -> str:
 
 
 def measured(trials: Iterable[PageTrial], names: Sequence[str]) -> list[PageTrial]:
-    """The trials that have a finite value of each of these objectives."""
+    """Return the trials that have a finite value of each of these objectives."""
     return [
         trial
         for trial in trials
@@ -232,7 +233,7 @@ def measured(trials: Iterable[PageTrial], names: Sequence[str]) -> list[PageTria
 
 
 def most(values: Sequence[float]) -> tuple[float, float] | None:
-    """The range in which all lie but those far out; None where none lies far out."""
+    """Return the range of all values except outliers; None if there are no outliers."""
     finite = sorted(value for value in values if math.isfinite(value))
     if len(finite) < 8:
         return None
@@ -246,5 +247,5 @@ def most(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def plural(count: int, what: str) -> str:
-    """``1 trial``, ``2 trials``."""
+    """Return a count with its noun: ``1 trial``, ``2 trials``."""
     return f"{count} {what}" + ("" if count == 1 else "s")

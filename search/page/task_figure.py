@@ -1,4 +1,4 @@
-"""Each task's share in Δm."""
+"""The figure of each task's share in Δm."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from libmtl_recon_search.page.style import (
     shown,
 )
 
-_MOST = 12  # trials, beside the picked one and the reference
+_MOST = 12  # trials, in addition to the picked one and the reference
 
 
 def task_figure(page: Page) -> PageFigure:
-    """Show stacked bars of gains and losses, which add up to Δm."""
+    """Draw stacked bars of gains and losses, whose sum is Δm."""
     title = "Each task's share in Δm"
     rows = _rows(page)
     if not rows:
@@ -120,7 +120,7 @@ def task_figure(page: Page) -> PageFigure:
 
 
 def _rows(page: Page) -> list[tuple[str, PageTrial]]:
-    """Names and trials, best first and EW last."""
+    """Return names and trials, best first and EW last."""
     usable = [t for t in page.trials if t.values and _finite(t.per_task)]
     best = sorted(
         (trial for trial in usable if trial.feasible or trial.picked),

@@ -12,7 +12,7 @@ from libmtl_recon_search.trials import in_words, short_reason
 
 
 def trial_table(page: Page) -> str:
-    """The section with every trial, EW with plain sharing first."""
+    """Return the section with every trial, EW with plain sharing first."""
     trials = (*([page.reference] if page.reference else []), *page.trials)
     title = '<section id="trials"><h2>All trials</h2>'
     if not trials:
