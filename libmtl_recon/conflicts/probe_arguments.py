@@ -18,7 +18,7 @@ def check_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     Raises:
         UsageError: They are not at least two different texts.
     """
-    rule = "must be the names of at least two tasks, each another text"
+    rule = "must be the names of at least two tasks, all different strings"
     texts = isinstance(tasks, Sequence) and all(isinstance(task, str) and task for task in tasks)
     if not texts or isinstance(tasks, str):
         raise UsageError("tasks", rule, tasks, "Pass a list such as ['digit', 'article'].")
@@ -43,10 +43,10 @@ def losses_in_order(
             if task not in tasks:
                 raise UsageError(
                     "losses",
-                    f"must be those of the probe's tasks, which are {', '.join(tasks)}",
+                    f"must be of the probe's tasks, which are {', '.join(tasks)}",
                     task,
-                    f"{did_you_mean(task, tasks)}Make the ConflictProbe with all tasks that there "
-                    "are; in a step in which a task is absent, leave it out.",
+                    f"{did_you_mean(task, tasks)}Create the ConflictProbe with all tasks; in a "
+                    "step in which a task is absent, leave it out.",
                 )
         found = [losses.get(task) for task in tasks]
     elif isinstance(losses, list | tuple):
@@ -55,7 +55,7 @@ def losses_in_order(
                 "losses",
                 f"must be {len(tasks)}, one for each of the tasks {', '.join(tasks)}",
                 f"{len(losses)} losses",
-                "Put None in the place of a task that is absent, or pass a dict.",
+                "Pass None for a task that is absent, or pass a dict.",
             )
         found = list(losses)
     else:
@@ -73,7 +73,7 @@ def losses_in_order(
             "losses",
             "must have the loss of at least one task",
             losses,
-            "Leave the step out if no task is there.",
+            "Skip the step if no task is present.",
         )
     return found
 
@@ -138,6 +138,6 @@ def check_provenance(given: Mapping[str, Any] | None) -> dict[str, Any]:
             "provenance",
             "must be a dict that can be represented in JSON",
             given,
-            "Pass texts and numbers, such as {'dataset': 'MNIST', 'seed': 0}.",
+            "Pass strings and numbers, such as {'dataset': 'MNIST', 'seed': 0}.",
         ) from None
     return found

@@ -30,7 +30,7 @@ class Asked:
                 "weighting",
                 "must be an object, not a class",
                 weighting,
-                "Make one before the loop.",
+                "Create one before the loop.",
             )
         method = None if _is_torchjd(weighting) else getattr(weighting, "weights", None)
         # A state is of all tasks.
@@ -106,13 +106,13 @@ def _checked(given: Any, tasks: Sequence[str], gramian: Tensor) -> Tensor:
     if found is None or found.is_complex() or found.shape != (len(tasks),):
         raise ReconError(
             f"The weighting must return {len(tasks)} real numbers, one for each of the tasks "
-            f"{named}, and has returned {shown}. If it keeps a state of another number of tasks, "
-            "make a new one."
+            f"{named}, but returned {shown}. If it keeps a state of another number of tasks, "
+            "create a new one."
         )
     found = found.double()
     if not bool(found.isfinite().all()):
         raise ReconError(
-            f"The weighting must return finite numbers, and has returned {found.tolist()} for the "
+            f"The weighting must return finite numbers, but returned {found.tolist()} for the "
             f"tasks {named}. Look for gradients that are zero, or nearly the same, in the Gramian: "
             f"{gramian.tolist()}."
         )

@@ -405,7 +405,7 @@ def test_a_network_that_was_split_needs_another_probe() -> None:
     probe.backward(losses_of(network, 0))
     worst = probe.profile().layers(S=0.0, K=1)
     split_layers(network, worst, TASKS, per_task_output=True)
-    with pytest.raises(ReconError, match="other layers or parameters now"):
+    with pytest.raises(ReconError, match="layers or parameters of the network have changed"):
         probe.backward(losses_of(network, 1))
     assert probe.profile().layer_names == SHARED  # what was counted stays
     again = ConflictProbe(network, TASKS)
@@ -470,7 +470,7 @@ def test_a_state_of_something_else_is_refused() -> None:
     network = made()
     probe = ConflictProbe(network, TASKS)
     count(probe, network, range(2))
-    with pytest.raises(ReconError, match=r"is that of the tasks \['a', 'b', 'c'\]"):
+    with pytest.raises(ReconError, match=r"for the tasks \['a', 'b', 'c'\]"):
         ConflictProbe(network, ["a", "b"]).load_state_dict(probe.state_dict())
     with pytest.raises(ReconError, match="a network with other layers"):
         ConflictProbe(network.trunk, TASKS).load_state_dict(probe.state_dict())
@@ -484,7 +484,7 @@ def test_profiles_of_several_runs_add_up_and_of_one_do_not() -> None:
     count(first, network, range(3, 5))
     count(second, network, range(7))
     assert add_profiles([first.profile(), second.profile()]).steps == 12
-    with pytest.raises(ReconError, match="have the steps of one scoring run"):
+    with pytest.raises(ReconError, match="contain the steps of one scoring run"):
         add_profiles([early, first.profile()])
 
 
@@ -515,7 +515,9 @@ def test_enough_steps_are_told_by_the_sentence_of_scoring() -> None:
     probe = ConflictProbe(network, TASKS)
     answer = probe.stable(K=2)
     assert not answer
-    assert str(answer).startswith("How sure the 2 worst layers are cannot be told: 0 steps")
+    assert str(answer).startswith(
+        "The certainty of the 2 worst layers cannot be estimated: 0 steps"
+    )
     count(probe, network, range(199))
     assert not probe.stable(K=3)
     assert "199 steps are too few" in str(probe.stable(K=3))
@@ -567,7 +569,7 @@ Sharded.__name__ = "FSDPModule"
         (lambda: ConflictProbe(made(), TASKS, shared=["trunk"]), "shared must be parameters"),
         (
             lambda: ConflictProbe(made(), TASKS, shared=made().parameters()),
-            "got '11 of 11 that are none of its parameters'",
+            "got '11 of 11 that are not its parameters'",
         ),
         (
             lambda: ConflictProbe(n := made(), TASKS, shared=[n.trunk[0].weight]),
@@ -590,7 +592,7 @@ ONE = torch.ones((), requires_grad=True)
     [
         ({}, "losses must have the loss of at least one task"),
         ([None] * 3, "losses must have the loss of at least one task"),
-        ({"a": ONE, "d": ONE}, r"losses must be those of the probe's tasks, which are a, b, c"),
+        ({"a": ONE, "d": ONE}, r"losses must be of the probe's tasks, which are a, b, c"),
         ([ONE], r"losses must be 3, one for each .* \(got '1 losses'\)"),
         (torch.ones(3, requires_grad=True), "losses must be a dict by task, or a list"),
         (None, "losses must be a dict by task, or a list"),
@@ -611,22 +613,22 @@ def test_other_losses_are_refused(losses: Any, words: str) -> None:
 def test_a_network_that_no_loss_reaches_is_refused() -> None:
     network = made()
     probe = ConflictProbe(copy.deepcopy(network), TASKS)
-    with pytest.raises(ReconError, match="No loss reaches a parameter of the network"):
+    with pytest.raises(ReconError, match="No loss reaches a trainable parameter"):
         probe.backward(losses_of(network, 0))
     assert all(p.grad is None for p in network.parameters())
     frozen = ConflictProbe(copy.deepcopy(network).requires_grad_(False), TASKS)
     frozen.backward(losses_of(network, 0))  # it may train later
-    with pytest.raises(ReconError, match="No layer of the network was reached by two tasks"):
+    with pytest.raises(ReconError, match="No layer of the network has been reached by two tasks"):
         frozen.profile()
 
 
 def test_a_profile_needs_steps_and_two_tasks() -> None:
     network = made()
     probe = ConflictProbe(network, TASKS)
-    with pytest.raises(ReconError, match="no step was counted"):
+    with pytest.raises(ReconError, match="no step has been counted"):
         probe.profile()
     probe.backward({"a": losses_of(network, 0)["a"]})
-    with pytest.raises(ReconError, match="No layer of the network was reached by two tasks"):
+    with pytest.raises(ReconError, match="No layer of the network has been reached by two tasks"):
         probe.profile()
 
 
