@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.gradients.losses import check_loss
 from libmtl_recon.texts import did_you_mean
 
 
@@ -67,7 +68,7 @@ def losses_in_order(
         )
     for task, loss in zip(tasks, found, strict=True):
         if loss is not None:
-            _check_loss(task, loss)
+            check_loss(task, loss)
     if all(loss is None for loss in found):
         raise UsageError(
             "losses",
@@ -76,33 +77,6 @@ def losses_in_order(
             "Skip the step if no task is present.",
         )
     return found
-
-
-def _check_loss(task: str, loss: Tensor) -> None:
-    name = f"losses[{task!r}]"
-    if not isinstance(loss, Tensor):
-        raise UsageError(
-            name,
-            "must be a tensor with the graph from which it was computed",
-            loss,
-            "Pass the loss itself, without .item() or float(); leave the task out of `losses` "
-            "where it is absent.",
-        )
-    if loss.numel() != 1 or loss.is_complex():
-        raise UsageError(
-            name,
-            "must be one real number",
-            f"{loss.dtype} of shape {list(loss.shape)}",
-            "Take the mean over the samples.",
-        )
-    if not loss.requires_grad:
-        raise UsageError(
-            name,
-            "must have a graph that leads to parameters, and has none",
-            "a constant",
-            "Compute it from the network's output outside of torch.no_grad, without .detach(); "
-            "leave the task out of `losses` where it is absent.",
-        )
 
 
 def refuse_not_finite(tasks: Sequence[str]) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.errors import ReconError
+from libmtl_recon.weighting.functions import weight_function
 
 
 class Asked:
@@ -25,17 +26,16 @@ class Asked:
     """
 
     def __init__(self, weighting: Any) -> None:
-        if isinstance(weighting, type):
-            raise UsageError(
-                "weighting",
-                "must be an object, not a class",
-                weighting,
-                "Create one before the loop.",
-            )
-        method = None if _is_torchjd(weighting) else getattr(weighting, "weights", None)
-        # A state is of all tasks.
-        self._of_all = callable(method)
-        self._ask = method if callable(method) else _function(weighting)
+        if _is_torchjd(weighting):
+            # Looked up by name, for this room knows no adapters. TorchJD's refuses what takes the
+            # matrix of the gradients, which would take the Gramian for one.
+            torchjd = import_module("libmtl_recon.torchjd")
+            self._ask: Callable[..., Any] = partial(torchjd.gramian_weights, weighting)
+            self._of_all = False
+        else:
+            self._ask = weight_function("weighting", weighting)
+            # A state is of all tasks.
+            self._of_all = self._ask is not weighting
         self._with_losses = self._of_all and "losses" in signature(self._ask).parameters
 
     def weights(self, gramian: Tensor, losses: Mapping[str, Tensor | None]) -> Tensor:
@@ -65,21 +65,6 @@ class Asked:
 
 def _is_torchjd(weighting: Any) -> bool:
     return any(kind.__module__.partition(".")[0] == "torchjd" for kind in type(weighting).__mro__)
-
-
-def _function(weighting: Any) -> Callable[..., Any]:
-    if _is_torchjd(weighting):
-        # Looked up by name, for this room knows no adapters. TorchJD's refuses what takes the
-        # matrix of the gradients, which would take the Gramian for one.
-        return partial(import_module("libmtl_recon.torchjd").gramian_weights, weighting)
-    if not callable(weighting):
-        raise UsageError(
-            "weighting",
-            "must be a function of the Gramian, or an object with a method `weights`",
-            weighting,
-            "Pass a function that takes [T, T], such as libmtl_recon.gradops_weights.",
-        )
-    return weighting  # type: ignore[no-any-return]
 
 
 def _values(losses: Mapping[str, Tensor | None]) -> Tensor:
