@@ -40,7 +40,7 @@ def named_losses(losses: Losses) -> dict[str, Tensor | None]:
 def _check(present: Mapping[str, Any]) -> None:
     for name, loss in present.items():
         check_loss(name, loss)
-    # One after the other would wait for the device as often.
+    # One check per loss would synchronise with the device for each.
     values = [loss.detach().float().reshape(()) for loss in present.values()]
     together = torch.stack([value.to(values[0].device) for value in values]) if values else None
     for name, value in zip(present, [] if together is None else together.tolist(), strict=True):

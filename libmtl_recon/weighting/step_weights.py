@@ -27,14 +27,14 @@ class Asked:
 
     def __init__(self, weighting: Any) -> None:
         if _is_torchjd(weighting):
-            # Looked up by name, for this room knows no adapters. TorchJD's refuses what takes the
-            # matrix of the gradients, which would take the Gramian for one.
+            # Imported by name, since this package does not depend on adapters. The adapter refuses
+            # weightings of the matrix of gradients, which would mistake the Gramian for it.
             torchjd = import_module("libmtl_recon.torchjd")
             self._ask: Callable[..., Any] = partial(torchjd.gramian_weights, weighting)
             self._of_all = False
         else:
             self._ask = weight_function("weighting", weighting)
-            # A state is of all tasks.
+            # A state covers all tasks.
             self._of_all = self._ask is not weighting
         self._with_losses = self._of_all and "losses" in signature(self._ask).parameters
 
