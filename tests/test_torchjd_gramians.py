@@ -152,9 +152,9 @@ def test_there_is_no_graph_behind_the_weights() -> None:
     ("given", "way_out"),
     [
         (GradVac(), r"Pass the aggregator's `gramian_weighting`, which is a GradVacWeighting"),
-        (GradVac().weighting, "`gramian_weighting` in place of its `weighting`"),
-        (GradOPS().weighting, "`gramian_weighting` in place of its `weighting`"),
-        (CRMOGMWeighting(GradVac().weighting), "`gramian_weighting` in place of"),
+        (GradVac().weighting, "`gramian_weighting` instead of its `weighting`"),
+        (GradOPS().weighting, "`gramian_weighting` instead of its `weighting`"),
+        (CRMOGMWeighting(GradVac().weighting), "`gramian_weighting` instead of"),
         (Mean(), "no weighting of the Gramian"),
         (GradDrop(), "no weighting of the Gramian"),
         (MeanWeighting(), "MeanWeighting takes a matrix .* such as UPGradWeighting"),
@@ -193,9 +193,9 @@ def test_a_user_s_weighting_is_taken_and_its_weights_checked() -> None:
         gramian_weights(Own(torch.tensor([1.0, 2.0])), torch.eye(2)),
         torch.tensor([1.0, 2.0], dtype=torch.float64),
     )
-    with pytest.raises(ReconError, match=r"Own gave \[2\] for the Gramian of 3 tasks"):
+    with pytest.raises(ReconError, match=r"Own returned \[2\] for the Gramian of 3 tasks"):
         gramian_weights(Own(torch.ones(2)), torch.eye(3))
-    with pytest.raises(ReconError, match="Own gave weights that are not finite"):
+    with pytest.raises(ReconError, match="Own returned weights that are not finite"):
         gramian_weights(Own(torch.tensor([1.0, float("inf")])), torch.eye(2))
 
 

@@ -45,7 +45,7 @@ class ConflictCounter:
             )
         if not layers:
             raise ReconError(
-                "This network has no shared layer that trains, so there is nothing to score."
+                "This network has no trainable shared layer, so there is nothing to score."
             )
         try:
             check_size(len(layers), _MOST_BLOCKS)
@@ -118,10 +118,10 @@ class ConflictCounter:
             return
         raise UsageError(
             "gradients",
-            f"must have {rows} rows, one per task, and {width} columns, those of the parameters of "
-            "the counter's layers, which are the parameters that train",
+            f"must have {rows} rows, one per task, and {width} columns, one per element of the "
+            "parameters of the counter's layers, which are the trainable parameters",
             list(gradients.shape),
-            "Take the gradients of these alone, without frozen ones: "
+            "Compute the gradients of these parameters alone, without frozen ones: "
             "task_gradients(losses, [p for p in net.parameters() if p.requires_grad]).",
         )
 

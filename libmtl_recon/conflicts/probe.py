@@ -160,14 +160,14 @@ class ConflictProbe:
         counter = self._counter
         if counter is None:
             raise ReconError(
-                "There is no profile yet, for no step was counted. Call probe.backward(losses) in "
-                "the training loop first."
+                "There is no profile yet, because no step has been counted. Call "
+                "probe.backward(losses) in the training loop first."
             )
         passed_over = int(self._passed_over)
         if passed_over == counter.steps:
             raise ReconError(
-                f"In all {counter.steps} steps a gradient was not finite (NaN or inf), so that "
-                "there is no profile. Lower the learning rate, or begin with a smaller loss scale."
+                f"In all {counter.steps} steps a gradient was not finite (NaN or inf), so there is "
+                "no profile. Lower the learning rate, or start with a smaller loss scale."
             )
         if passed_over:
             more["steps_not_finite"] = passed_over
@@ -235,8 +235,8 @@ class ConflictProbe:
         """
         if list(state["tasks"]) != list(self.tasks):
             raise ReconError(
-                f"The state of this ConflictProbe is that of the tasks {state['tasks']}, and the "
-                f"probe is for {list(self.tasks)}. Make it with the same tasks in the same order."
+                f"The state is of a ConflictProbe for the tasks {state['tasks']}, but this probe "
+                f"is for {list(self.tasks)}. Create it with the same tasks in the same order."
             )
         self._layers.load_state_dict(state["layers"])
         self._run, self._counter, self._finite = state["run"], None, None

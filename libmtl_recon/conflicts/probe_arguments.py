@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.gradients.losses import check_loss
 from libmtl_recon.texts import did_you_mean
 
 
@@ -18,7 +19,7 @@ def check_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     Raises:
         UsageError: They are not at least two different strings.
     """
-    rule = "must be the names of at least two tasks, each another text"
+    rule = "must be the names of at least two tasks, all different strings"
     texts = isinstance(tasks, Sequence) and all(isinstance(task, str) and task for task in tasks)
     if not texts or isinstance(tasks, str):
         raise UsageError("tasks", rule, tasks, "Pass a list such as ['digit', 'article'].")
@@ -43,10 +44,10 @@ def losses_in_order(
             if task not in tasks:
                 raise UsageError(
                     "losses",
-                    f"must be those of the probe's tasks, which are {', '.join(tasks)}",
+                    f"must be of the probe's tasks, which are {', '.join(tasks)}",
                     task,
-                    f"{did_you_mean(task, tasks)}Make the ConflictProbe with all tasks that there "
-                    "are; in a step in which a task is absent, leave it out.",
+                    f"{did_you_mean(task, tasks)}Create the ConflictProbe with all tasks; in a "
+                    "step in which a task is absent, leave it out.",
                 )
         found = [losses.get(task) for task in tasks]
     elif isinstance(losses, list | tuple):
@@ -55,7 +56,7 @@ def losses_in_order(
                 "losses",
                 f"must be {len(tasks)}, one for each of the tasks {', '.join(tasks)}",
                 f"{len(losses)} losses",
-                "Put None in the place of a task that is absent, or pass a dict.",
+                "Pass None for a task that is absent, or pass a dict.",
             )
         found = list(losses)
     else:
@@ -67,42 +68,15 @@ def losses_in_order(
         )
     for task, loss in zip(tasks, found, strict=True):
         if loss is not None:
-            _check_loss(task, loss)
+            check_loss(task, loss)
     if all(loss is None for loss in found):
         raise UsageError(
             "losses",
             "must have the loss of at least one task",
             losses,
-            "Leave the step out if no task is there.",
+            "Skip the step if no task is present.",
         )
     return found
-
-
-def _check_loss(task: str, loss: Tensor) -> None:
-    name = f"losses[{task!r}]"
-    if not isinstance(loss, Tensor):
-        raise UsageError(
-            name,
-            "must be a tensor with the graph from which it was computed",
-            loss,
-            "Pass the loss itself, without .item() or float(); leave the task out of `losses` "
-            "where it is absent.",
-        )
-    if loss.numel() != 1 or loss.is_complex():
-        raise UsageError(
-            name,
-            "must be one real number",
-            f"{loss.dtype} of shape {list(loss.shape)}",
-            "Take the mean over the samples.",
-        )
-    if not loss.requires_grad:
-        raise UsageError(
-            name,
-            "must have a graph that leads to parameters, and has none",
-            "a constant",
-            "Compute it from the network's output outside of torch.no_grad, without .detach(); "
-            "leave the task out of `losses` where it is absent.",
-        )
 
 
 def refuse_not_finite(tasks: Sequence[str]) -> None:
@@ -138,6 +112,6 @@ def check_provenance(given: Mapping[str, Any] | None) -> dict[str, Any]:
             "provenance",
             "must be a dict that can be represented in JSON",
             given,
-            "Pass texts and numbers, such as {'dataset': 'MNIST', 'seed': 0}.",
+            "Pass strings and numbers, such as {'dataset': 'MNIST', 'seed': 0}.",
         ) from None
     return found

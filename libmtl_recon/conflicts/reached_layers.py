@@ -108,9 +108,9 @@ class ReachedLayers:
         sizes = [len(parameters) for parameters in self._reached]
         if [name for name, _, _ in held] != self._names or [len(p) for *_, p in held] != sizes:
             raise ReconError(
-                "The network has other layers or parameters now than when this ConflictProbe was "
-                "made, so that they cannot be counted together. Make a new ConflictProbe after "
-                "the network was changed, e.g. by split_layers."
+                "The layers or parameters of the network have changed since this ConflictProbe was "
+                "created, so they cannot be counted together. Create a new ConflictProbe after the "
+                "network is changed, e.g. by split_layers."
             )
         found: list[list[nn.Parameter]] = []
         for row, (name, owner, parameters) in enumerate(held):
@@ -131,7 +131,7 @@ class ReachedLayers:
             found.append(there if new or self._is_shared(row) else [])
         if not any(map(any, self._reached)) and any(map(any, self._trained)):
             raise ReconError(
-                "No loss reaches a parameter of the network that trains, so there is nothing to "
+                "No loss reaches a trainable parameter of the network, so there is nothing to "
                 "count. Pass the network from whose output the losses are computed, not a copy."
             )
         return found
@@ -162,7 +162,7 @@ class ReachedLayers:
         rows = [row for row, one in enumerate(counted) if one and self._is_shared(row)]
         if not rows:
             raise ReconError(
-                "No layer of the network was reached by two tasks so far, so that there is no "
+                "No layer of the network has been reached by two tasks so far, so there is no "
                 "conflict to count. Pass the network whose layers the tasks share, and the losses "
                 "of at least two tasks."
             )
@@ -186,8 +186,8 @@ class ReachedLayers:
         sizes = [len(row) for row in self._reached]
         if state["names"] != self._names or [len(row) for row in state["reached"]] != sizes:
             raise ReconError(
-                "The state of this ConflictProbe is that of a network with other layers. Make the "
-                "probe of the network whose conflicts were counted."
+                "The state is of a ConflictProbe for a network with other layers. Create the probe "
+                "for the network whose conflicts were counted."
             )
         self._reached = [list(row) for row in state["reached"]]
         self._trained = [list(row) for row in state["trained"]]
@@ -230,8 +230,8 @@ def _plain(network: nn.Module) -> nn.Module:
             if kind.__name__ in _SHARDED:
                 raise UsageError(
                     "network",
-                    f"must have whole parameters, and {kind.__name__} leaves a part of each in "
-                    "each process",
+                    f"must have whole parameters, but {kind.__name__} keeps a part of each in each "
+                    "process",
                     type(network).__name__,
                     "Count conflicts in one process, before the network is wrapped: the layers "
                     "belong to the network, however it is trained.",
@@ -239,8 +239,8 @@ def _plain(network: nn.Module) -> nn.Module:
     if getattr(network, "static_graph", False):
         raise UsageError(
             "network",
-            "must not be wrapped with static_graph=True, for which each backward pass must be one "
-            "of all gradients",
+            "must not be wrapped with static_graph=True, which requires every backward pass to "
+            "compute all gradients",
             type(network).__name__,
             "Leave static_graph out while conflicts are counted.",
         )
@@ -261,8 +261,8 @@ def _rows_of(
         raise UsageError(
             "shared",
             "must be parameters of `network`, at least one",
-            f"{len(wanted - known)} of {len(wanted)} that are none of its parameters",
-            "Leave it out: the parameters that two tasks reach are found.",
+            f"{len(wanted - known)} of {len(wanted)} that are not its parameters",
+            "Leave it out to use the parameters that two tasks reach.",
         )
     rows = set()
     for row, (name, _, own) in enumerate(held):
@@ -273,7 +273,7 @@ def _rows_of(
             raise UsageError(
                 "shared",
                 "must have all parameters of a layer or none",
-                f"a part of those of {name!r}",
+                f"some of those of {name!r}",
                 "A layer is split as a whole: add the others, or leave these out.",
             )
     return rows

@@ -42,8 +42,8 @@ def split(vector: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
     if vector.shape != (sum(expected),):
         raise UsageError(
             "vector",
-            f"must have the shape [{sum(expected)}], a number for each of the shared parameters' "
-            "(two for a complex one)",
+            f"must have the shape [{sum(expected)}], one number per element of the shared "
+            "parameters (two per complex element)",
             list(vector.shape),
             "Pass a combination of the rows of task_gradients, with the same parameters.",
         )

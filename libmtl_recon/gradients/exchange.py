@@ -42,10 +42,9 @@ def refuse_other_graphs(outline: object, ranks: Ranks) -> None:
         codes = torch.cat(ranks.gather(code))
     if bool((codes != codes[0]).any()):
         raise ReconError(
-            "The network has called other layers for one rank's part of the batch than for "
-            "another's, as where layers are dropped at random or chosen by the data, so that "
-            "products of gradients cannot be put together. Set `way` to auto, which takes rows "
-            "then."
+            "The network called different layers on different ranks, for example because layers "
+            "are dropped at random or chosen by the data, so products of gradients cannot be "
+            "combined. Set `way` to auto, which computes rows in this case."
         )
 
 

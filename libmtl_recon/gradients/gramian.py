@@ -96,7 +96,7 @@ def layer_gramians(gradients: Tensor, widths: Sequence[int]) -> Tensor:
             f"must add up to the columns of gradients [T, d], whose shape is "
             f"{list(gradients.shape)}",
             list(widths),
-            "Give each layer's number of columns.",
+            "Pass the number of columns of each layer.",
         )
     if gradients.is_complex():
         widths = [2 * width for width in widths]

@@ -34,13 +34,13 @@ def leave_out_unknown(
         elif wanted is not None and not wanted.issuperset(used):
             reason = "not all of its parameters are shared"
         elif any(len(weights_of[identity]) > 1 for identity in used):
-            reason = "its bias goes with several weights"
+            reason = "its bias is used with several weights"
         elif any(0 in call.numbers for call in own):
-            reason = "empty, or given nothing in one of its calls"
+            reason = "it is empty, or one of its calls had an empty input"
         elif len({(call.operation.kind, call.operation.groups) for call in own}) > 1:
             reason = "used in operations of several kinds"
         elif not reached.isdisjoint(used):
-            reason = "used outside of its module, too"
+            reason = "also used outside of its module"
         else:
             continue
         reasons |= dict.fromkeys((call.name for call in own), reason)

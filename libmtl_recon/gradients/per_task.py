@@ -49,17 +49,18 @@ def task_gradients(
     if shapes:
         raise UsageError(
             "losses",
-            "must be scalars, one for each task",
+            "must be scalars, one per task",
             f"one of shape {shapes[0]}",
-            "Take the mean over the samples, or name its entries.",
+            "Pass the mean over the samples, or a list of the entries.",
         )
     shape = (len(losses), sum(columns.widths(shared)))
     if out is not None and out.shape != shape:
         raise UsageError(
             "out",
-            f"must have the shape {list(shape)}, tasks times numbers of the shared parameters",
+            f"must have the shape {list(shape)}, one row per task and one column per element of "
+            "the shared parameters",
             list(out.shape),
-            "Leave it out to have a new matrix made.",
+            "Leave it out to create a new matrix.",
         )
     trainable = [p for p in shared if p.requires_grad]
     wanted = [*trainable, *(p for p in specific if p.requires_grad)]

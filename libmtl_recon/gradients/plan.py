@@ -120,7 +120,7 @@ def make_plan(
     if way == "auto" and groups and saved <= whole_pass(called, calls.others):
         reasons |= dict.fromkeys(
             (own[0].name for own in groups.values()),
-            "what products would save is less than the pass that the update would need",
+            "products would save less than the pass that the update would need",
         )
         groups = {}
     if ranks is not None and way != "stored":

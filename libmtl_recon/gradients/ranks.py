@@ -225,9 +225,9 @@ class Ranks:
         for its, of in of_ranks:
             if its != dtypes or [len(shape) for shape in of] != axes:
                 raise ReconError(
-                    "The ranks of this training have predictions or labels of another dtype or "
-                    "number of axes, or another number of them. Have the network and the data set "
-                    "return the same for every batch."
+                    "The predictions or labels differ between the ranks of this training in their "
+                    "number, their dtype or their number of axes. Make the network and the data "
+                    "set return the same for every batch."
                 )
         return [of for _, of in of_ranks]
 

@@ -67,7 +67,9 @@ def recording(
         (torch.Size([3, 3]), torch.Size([4, 8]))
     """
     if way not in WAYS:
-        raise UsageError("way", f"must be one of {', '.join(WAYS)}", way, "Leave it out for auto.")
+        raise UsageError(
+            "way", f"must be one of {', '.join(WAYS)}", way, "Leave it out to use auto."
+        )
     given = _checked(network, shared)
     with noted(network) as calls:
         yield Record(network, calls, given, way)
@@ -213,7 +215,9 @@ class Record:
 
     def _last(self) -> Sweep:
         if self._sweep is None:
-            raise ReconError("There is no Gramian to weigh by. Call record.gramian(losses) first.")
+            raise ReconError(
+                "There is no Gramian for this update. Call record.gramian(losses) first."
+            )
         return self._sweep
 
     def plan(self, losses: Sequence[Tensor | None]) -> Plan:
@@ -239,7 +243,7 @@ class Record:
             unsure = f"the autograd.Function {custom[0]}"
             plan = make_plan(nodes, self._calls, names, self._shared, "stored", self._ranks)
         if unsure:
-            why = f"{unsure} need not make of a sum of gradients the sum of what it makes of each"
+            why = f"{unsure} may not be linear in the gradient"
             plan.ways = [one._replace(reason=why) for one in plan.ways]
             plan.unsure = unsure
         return plan
@@ -253,7 +257,7 @@ class Record:
                 if parameter is not None and has_hooks(parameter):
                     return f"a hook of a parameter of {path or 'the network'}"
         found = self._calls.find_hooked()
-        return f"a hook of a tensor that {found} was given or has returned" if found else ""
+        return f"a hook of an input or an output of {found}" if found else ""
 
     def _names(self) -> dict[int, str]:
         found: dict[int, str] = {}
@@ -299,9 +303,11 @@ def _check_losses(losses: Sequence[Tensor | None]) -> None:
         if loss is not None and (not isinstance(loss, Tensor) or loss.numel() != 1):
             raise UsageError(
                 "losses",
-                "must be scalars, one for each task",
+                "must be scalars, one per task",
                 list(loss.shape) if isinstance(loss, Tensor) else loss,
-                "Take the mean over the samples, or name its entries.",
+                "Pass the mean over the samples, or a list of the entries.",
             )
     if not losses:
-        raise UsageError("losses", "must be at least one", losses, "Pass one for each task.")
+        raise UsageError(
+            "losses", "must have at least one entry", losses, "Pass one loss per task."
+        )

@@ -133,10 +133,13 @@ class Sweep:
             if given is None and name == "specific":
                 continue
             if not isinstance(given, Tensor):
-                raise UsageError(name, "must be a tensor", given, "One number for each task.")
+                raise UsageError(name, "must be a tensor", given, "Pass one number per task.")
             if given.shape != (tasks,):
                 raise UsageError(
-                    name, f"must have the shape [{tasks}]", list(given.shape), "One for each task."
+                    name,
+                    f"must have the shape [{tasks}]",
+                    list(given.shape),
+                    "Pass one number per task.",
                 )
         for task, leaf, gradient in self._specific:
             factor = 1.0 if specific is None else float(specific[task])

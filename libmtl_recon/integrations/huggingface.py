@@ -33,8 +33,8 @@ except ModuleNotFoundError as error:
 
 if not hasattr(Trainer, "loss_is_scaled_for_ga"):
     raise ReconError(
-        "libmtl_recon.integrations.huggingface needs transformers>=5.22, whose Trainer can be told "
-        "that losses are to be divided by the number of accumulated batches. Install it by "
+        "libmtl_recon.integrations.huggingface needs transformers>=5.22, whose Trainer can divide "
+        "losses by the number of accumulated batches. Install it with "
         "`pip install 'libmtl-recon[huggingface]'`."
     )
 
@@ -132,7 +132,7 @@ class MultiTaskTrainer(Trainer):
         if not isinstance(losses, Mapping):
             raise ReconError(
                 f"The model {type(model).__name__} must return a dict of losses by task under "
-                f"'losses', and has returned {_shown(outputs)}. Have it do so, or override "
+                f"'losses', but returned {_shown(outputs)}. Change the model, or override "
                 "compute_task_losses of the trainer."
             )
         return losses, outputs
@@ -192,8 +192,8 @@ class MultiTaskTrainer(Trainer):
         kind = self.accelerator.distributed_type
         if arguments.world_size > 1 or arguments.n_gpu > 1 or kind != DistributedType.NO:
             raise ReconError(
-                "The tasks' gradients are weighed and scored in one process on at most one GPU, "
-                f"and this training has the world size {arguments.world_size} and "
+                "The tasks' gradients are weighted and scored in one process on at most one GPU, "
+                f"but this training has the world size {arguments.world_size} and "
                 f"{arguments.n_gpu} GPUs ({kind.value}). Start it without a launcher of several "
                 "processes, and set CUDA_VISIBLE_DEVICES to one GPU."
             )

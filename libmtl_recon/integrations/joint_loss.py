@@ -49,13 +49,17 @@ class TaskLosses:
         if weighting is not None and probe is not None:
             raise UsageError(
                 "weighting",
-                "cannot be combined with `probe`, each of which makes the step's backward passes",
+                "cannot be combined with `probe`, because each of them runs the backward passes of "
+                "a step",
                 weighting,
-                "Score in one training, and weigh in another.",
+                "Score conflicts in one training, and use the weighting in another.",
             )
         if probe is not None and not callable(getattr(probe, "backward", None)):
             raise UsageError(
-                "probe", "must be a ConflictProbe", probe, "Make one of the network and the tasks."
+                "probe",
+                "must be a ConflictProbe",
+                probe,
+                "Create one with the network and the tasks.",
             )
         self.weighting, self.probe = weighting, probe
         self.result: StepResult | None = None
@@ -108,7 +112,7 @@ class TaskLosses:
         factor = None if leaf.grad is None else float(leaf.grad)
         if factor is None or not math.isfinite(factor) or factor == 0.0:
             raise ReconError(
-                "The loss that was differentiated does not depend on what joint_loss(losses) has "
+                "The loss that was differentiated does not depend on what joint_loss(losses) "
                 "returned in this step. Return that from training_step, alone or with other terms "
                 "added."
             )
@@ -150,8 +154,9 @@ class TaskLosses:
             load = getattr(getattr(self, part, None), "load_state_dict", None)
             if not callable(load):
                 raise ReconError(
-                    f"The checkpoint has the state of a {part}, and this training has none that "
-                    f"takes it. Train on with the {part} that the checkpoint was trained with."
+                    f"The checkpoint has the state of a {part}, but this training has no {part} "
+                    f"that can load it. Continue with the {part} that the checkpoint was trained "
+                    "with."
                 )
             load(content)
 

@@ -150,7 +150,7 @@ class MultiTaskModule(LightningModule):
         strategy = self.trainer.strategy
         if used and not isinstance(strategy, SingleDeviceStrategy):
             raise ReconError(
-                "The tasks' gradients are weighed and scored on one device, and the trainer's "
-                f"strategy is {type(strategy).__name__}, with which each process would take its "
-                "own part of a batch for all of it. Write Trainer(devices=1, strategy='auto')."
+                "The tasks' gradients are weighted and scored on one device, but the trainer's "
+                f"strategy is {type(strategy).__name__}, with which each process would use its own "
+                "part of a batch as if it were all of it. Use Trainer(devices=1, strategy='auto')."
             )

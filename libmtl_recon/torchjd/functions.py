@@ -10,8 +10,8 @@ from torch import Tensor
 from torchjd.aggregation import Weighting
 from torchjd.linalg import PSDMatrix
 
-from libmtl_recon.errors import UsageError
 from libmtl_recon.torchjd.exact import ExactAggregator
+from libmtl_recon.weighting.functions import weight_function
 from libmtl_recon.weighting.nash_mtl import NashMTL
 
 
@@ -37,7 +37,9 @@ class FunctionWeighting(Weighting[PSDMatrix]):
     def __init__(self, weights: Any) -> None:
         super().__init__()
         self.weights = weights
-        self._function = _function(weights)
+        self._function: Callable[[Tensor], Tensor] = weight_function(
+            "weights", weights, (Weighting,)
+        )
 
     @torch.no_grad()
     def forward(self, gramian: PSDMatrix, /) -> Tensor:
@@ -115,16 +117,3 @@ class FunctionAggregator(ExactAggregator):
 
     def __repr__(self) -> str:
         return f"FunctionAggregator({self.gramian_weighting.extra_repr()})"
-
-
-def _function(weights: Any) -> Callable[[Tensor], Tensor]:
-    method = getattr(weights, "weights", None)
-    found = method if callable(method) else weights
-    if isinstance(weights, type | Weighting) or not callable(found):
-        raise UsageError(
-            "weights",
-            "must be a function of the Gramian, or an object with a method `weights`",
-            weights,
-            "Pass one of libmtl_recon.weighting, such as upgrad_weights or GradVac().",
-        )
-    return found  # type: ignore[no-any-return]

@@ -62,13 +62,13 @@ def gramian_weights(weighting: Weighting[PSDMatrix], gramian: Tensor) -> Tensor:
     if not isinstance(found, Tensor) or found.shape != matrix.shape[:1]:
         shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ReconError(
-            f"{_name(weighting)} gave {shape} for the Gramian of {len(matrix)} tasks, where it "
-            "must give one weight for each. If it keeps a state, call its reset()."
+            f"{_name(weighting)} returned {shape} for the Gramian of {len(matrix)} tasks, but must "
+            "return one weight per task. If it keeps a state, call its reset()."
         )
     if not bool(found.isfinite().all()):
         raise ReconError(
-            f"{_name(weighting)} gave weights that are not finite. Look for tasks whose gradients "
-            "are zero, or nearly the same, in the Gramian."
+            f"{_name(weighting)} returned weights that are not finite. Look for tasks whose "
+            "gradients are zero, or nearly the same, in the Gramian."
         )
     return found.to(matrix)
 
@@ -80,26 +80,26 @@ def _check_weighting(weighting: Any) -> None:
     if isinstance(weighting, Aggregator):
         raise _refused(
             weighting,
-            "TorchJD has no weighting of the Gramian for it: take one that has, such as UPGrad's "
-            "UPGradWeighting, or take TorchJD's autojac.",
+            "TorchJD has no weighting of the Gramian for it: use another one, such as "
+            "UPGradWeighting, or use TorchJD's autojac.",
         )
     if not isinstance(weighting, Weighting):
-        raise _refused(weighting, "Make one, such as UPGradWeighting().")
+        raise _refused(weighting, "Create one, such as UPGradWeighting().")
     inside: Any = weighting
     while isinstance(inside, Weighting):
         if getattr(inside, "fn", None) in _GRAMIANS:
             raise _refused(
                 weighting,
-                "It takes the matrix of the gradients, and makes the Gramian itself: pass the "
-                "aggregator's `gramian_weighting` in place of its `weighting`.",
+                "It takes the matrix of the gradients, and computes the Gramian itself: pass the "
+                "aggregator's `gramian_weighting` instead of its `weighting`.",
             )
         stat = _stat(inside)
         if stat is Matrix:
             raise _refused(
                 weighting,
-                f"{_name(inside)} takes a matrix that is not the Gramian. Take one that TorchJD "
-                "documents as Weighting [PSDMatrix], such as UPGradWeighting; weights that do not "
-                "depend on the gradients go to `record.backward` as they are.",
+                f"{_name(inside)} takes a matrix that is not the Gramian. Use one that TorchJD "
+                "documents as Weighting [PSDMatrix], such as UPGradWeighting; pass weights that do "
+                "not depend on the gradients to `record.backward` directly.",
             )
         # A wrapper of a weighting needs the same input as the inner one.
         inside = None if stat is not None else getattr(inside, "weighting", None)

@@ -57,7 +57,9 @@ def aligned_mtl_weights(
     rounding = torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
     least = max(rounding, _RESOLVED)
     if precision is not None:
-        least = check_number("precision", precision, 0.0, 1.0, "Leave it out for the dtype's.")
+        least = check_number(
+            "precision", precision, 0.0, 1.0, "Leave it out to use the precision of the dtype."
+        )
 
     def solve(matrix: Tensor) -> Tensor:
         shares = None if preference is None else check_preference(preference, len(matrix))

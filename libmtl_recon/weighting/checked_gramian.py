@@ -40,7 +40,7 @@ def check_gramian(gramian: Any, *, groups: bool = False, parameter: str = "grami
         shape = "square matrices [..., T, T]" if groups else "a square matrix [T, T]"
         raise UsageError(parameter, f"must be {shape}", list(given.shape), _WAY_OUT)
     if given.numel() == 0:
-        raise UsageError(parameter, "must be of at least one task", list(given.shape), _WAY_OUT)
+        raise UsageError(parameter, "must have at least one task", list(given.shape), _WAY_OUT)
     matrix = given.detach().to(exact_device(given.device)).to(torch.float64)
     squares = matrix.diagonal(dim1=-2, dim2=-1)
     if not bool(torch.isfinite(matrix).all()):
@@ -69,7 +69,7 @@ def check_gramian(gramian: Any, *, groups: bool = False, parameter: str = "grami
     if bool(((apart > allowed) & ~unknown).any()):
         raise UsageError(
             parameter,
-            "must be symmetric, since a dot product is the same both ways",
+            "must be symmetric, because dot products are",
             f"entries (i, j) and (j, i) that differ by {float(apart.max()):g}",
             _WAY_OUT,
         )
@@ -107,7 +107,7 @@ def _check_positive(parameter: str, matrix: Tensor, allowed: float) -> None:
         raise UsageError(
             parameter,
             "must have no negative eigenvalue, since it holds the dot products of vectors",
-            f"dot products that would be cosines of an eigenvalue of {float(least):.3g}",
+            f"a matrix of cosines with an eigenvalue of {float(least):.3g}",
             _WAY_OUT,
         )
 

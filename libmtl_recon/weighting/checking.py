@@ -58,7 +58,7 @@ def check_preference(preference: Any, tasks: int) -> Tensor:
             "preference",
             f"must be {tasks} finite numbers of at least 0, one per task",
             preference,
-            "Leave it out, and all tasks count alike.",
+            "Leave it out to give all tasks the same weight.",
         )
     return found
 
@@ -78,8 +78,8 @@ def check_same_shape(gramian: Tensor, before: Tensor) -> None:
             "gramian",
             f"must have the shape {list(before.shape)}, as in the step before",
             list(gramian.shape),
-            "This weighting keeps a state for each task: give it all tasks in every step, and call "
-            "reset() before it is used for others.",
+            "This weighting keeps a state per task: pass all tasks in every step, and call reset() "
+            "before using it for other tasks.",
         )
 
 
@@ -90,7 +90,7 @@ def check_orders(orders: Any, tasks: int) -> list[list[int]]:
         UsageError: They are not T lists, of the same length, of tasks' places from 0 to T - 1.
     """
     way_out = f"For two tasks write [[1], [0]]; here there are {tasks}."
-    rule = f"must be {tasks} lists of the same length, of places of tasks from 0 to {tasks - 1}"
+    rule = f"must be {tasks} lists of the same length, with indices of tasks from 0 to {tasks - 1}"
     try:
         found = [[_place(one, tasks) for one in order] for order in orders]
     except (TypeError, ValueError) as error:
@@ -108,7 +108,7 @@ def check_task(task: object, tasks: Sequence[str]) -> None:
     """
     if task not in tasks:
         raise UsageError(
-            "task", f"must be one of {', '.join(map(repr, tasks))}", task, "Write it as there."
+            "task", f"must be one of {', '.join(map(repr, tasks))}", task, "Use one of these names."
         )
 
 
@@ -123,7 +123,7 @@ def check_tasks(tasks: Any) -> tuple[str, ...]:
     if not names or len(set(names)) < len(names) or not all(isinstance(n, str) for n in names):
         raise UsageError(
             "tasks",
-            "must be a list of the tasks' names, each another",
+            "must be a list of the tasks' names, all different",
             tasks,
             'Write ["depth", "normal"].',
         )
@@ -137,12 +137,12 @@ def named_losses(losses: Any, tasks: Sequence[str]) -> dict[str, Tensor]:
     Raises:
         UsageError: They are not a dict with a scalar for each of some of the tasks.
     """
-    way_out = "Write {task: loss}; leave a task without labels in this step out."
+    way_out = "Pass {task: loss}; leave out tasks that have no labels in this step."
     if not isinstance(losses, Mapping):
         count = len(losses) if isinstance(losses, Sequence | Tensor) and _has_length(losses) else 1
         raise UsageError(
             "losses",
-            f"must be a dict with a scalar loss by each task's name, of {len(tasks)} tasks",
+            f"must be a dict of {len(tasks)} scalar losses by task name",
             f"{type(losses).__name__} of {count}",
             way_out,
         )

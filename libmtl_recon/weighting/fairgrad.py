@@ -41,5 +41,5 @@ def fairgrad_weights(gramian: Any, *, alpha: float = 1.0) -> Tensor:
         >>> fairgrad_weights(gradients @ gradients.T, alpha=2.0).round(decimals=4).tolist()
         [0.0625, 1.0]
     """
-    check_number("alpha", alpha, _LEAST, _MOST, "1 is usual; for equal weights take the sum.")
+    check_number("alpha", alpha, _LEAST, _MOST, "1 is usual; for equal weights use the sum.")
     return of_gramian(gramian, lambda matrix: fair_or_zero(matrix, 1 / alpha))

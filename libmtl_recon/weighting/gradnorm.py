@@ -52,8 +52,8 @@ class GradNorm:
         lr: float = 0.025,
         first_losses: Sequence[float] | Tensor | Mapping[str, Any] | None = None,
     ) -> None:
-        self.alpha = check_number("alpha", alpha, 0.0, way_out="The authors take 1.5.")
-        self.lr = check_number("lr", lr, 0.0, way_out="The authors take 0.025.")
+        self.alpha = check_number("alpha", alpha, 0.0, way_out="The authors use 1.5.")
+        self.lr = check_number("lr", lr, 0.0, way_out="The authors use 0.025.")
         self._given = None
         if first_losses is not None:
             self._given = loss_values("first_losses", first_losses)

@@ -285,7 +285,7 @@ def check_static(parameter: str, given: Sequence[float], tasks: int, alpha: floa
             parameter,
             f"must be {tasks} numbers, one per task, in the order of the tasks",
             given,
-            f"Give {tasks} of them.",
+            f"Pass {tasks} of them.",
         )
     if alpha != 0:
         raise UsageError(

@@ -45,7 +45,7 @@ def check_log(parameter: str, file: str | Path) -> None:
             parameter,
             "must be a new file, so that no run overwrites the log of another",
             str(file),
-            "Give another name, or move the old log away.",
+            "Use another name, or move the old log away.",
         )
 
 
@@ -193,7 +193,7 @@ def read_log(file: str | Path) -> GradOPSLog:
         no_text = isinstance(error, UnicodeDecodeError)
         reason = "it is not text in UTF-8" if no_text else refusal(error)
         raise ReconError(
-            f"Cannot read the log {path}: {reason}. Give the log of a run with GradOPS."
+            f"Cannot read the log {path}: {reason}. Pass the log of a run with GradOPS."
         ) from error
     # A row that a crash truncated has no end of line.
     try:

@@ -57,7 +57,9 @@ def draw_logs(
     check_picture("file", file)
     tasks = _same_tasks(logs, names)
     if smooth is not None and smooth < 1:
-        raise UsageError("smooth", "must be a whole number from 1 up", smooth, "Give 1 for none.")
+        raise UsageError(
+            "smooth", "must be a whole number from 1 up", smooth, "Use 1 for no smoothing."
+        )
     window = smooth or max(1, round(max(len(log.steps) for log in logs) / 50))
     figure = _one_run(logs[0], window) if len(logs) == 1 else _runs(logs, names, tasks, window)
     write_picture(figure, file)

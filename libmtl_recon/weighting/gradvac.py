@@ -24,7 +24,7 @@ from libmtl_recon.weighting.orders import draw_orders
 
 # A target this close to 1 would need a turn by a vector of infinite length.
 _TINY = 1e-8
-_BETA, _GUARD = "0 never moves a target; the authors take 0.01.", "Leave it out for none."
+_BETA, _GUARD = "With 0, the targets never change; the authors use 0.01.", "Leave it out for none."
 
 
 def gradvac_weights(
@@ -188,13 +188,13 @@ def _check_targets(targets: Any, matrix: Tensor) -> Tensor:
         found = torch.as_tensor(targets).detach().to(matrix)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(
-            "targets", "must be numbers in the shape of the gramians", targets, "Start at zeros."
+            "targets", "must be numbers in the shape of the gramians", targets, "Start with zeros."
         ) from error
     if found.shape != matrix.shape or not bool((found.abs() <= 1).all()):
         raise UsageError(
             "targets",
             f"must be cosines from -1 to 1 in the shape of the gramians, {list(matrix.shape)}",
             targets if found.shape == matrix.shape else list(found.shape),
-            "Start at zeros, and go on with what this function returns.",
+            "Start with zeros, then pass what this function returned in the step before.",
         )
     return found

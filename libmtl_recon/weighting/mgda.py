@@ -105,7 +105,7 @@ def normalisers(kind: str, lengths: Tensor, losses: Tensor) -> Tensor:
             "normalization",
             f"must be one of {', '.join(NORMALISERS)}",
             kind,
-            "Leave it out for none.",
+            "Leave it out for no normalization.",
         )
     if kind == "none":
         return torch.ones_like(lengths)

@@ -22,7 +22,10 @@ def draw_orders(tasks: int, generator: torch.Generator | None = None) -> list[li
     """
     if generator is not None and not isinstance(generator, torch.Generator):
         raise UsageError(
-            "generator", "must be a torch.Generator", generator, "Leave it out for the default one."
+            "generator",
+            "must be a torch.Generator",
+            generator,
+            "Leave it out to use the default generator.",
         )
     device = torch.device("cpu") if generator is None else generator.device
     orders = []

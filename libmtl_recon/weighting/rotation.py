@@ -122,7 +122,7 @@ class Rotation(FullPrecision):
         if other is not None and bool(other) != (self.map == "cayley"):
             raise UsageError(
                 "map",
-                "must be the other one, that of the loaded rotations",
+                "must be the other one, the map of the loaded rotations",
                 self.map,
                 "The same parameters give another rotation under another map.",
             )
@@ -213,7 +213,7 @@ def fold_rotation(layer: nn.Module, rotation: Tensor, *, channels: int | None = 
             "rotation",
             "must be a square matrix [m, m], a tensor of floating-point numbers",
             list(rotation.shape) if isinstance(rotation, Tensor) else type(rotation).__name__,
-            "RotoGrad.rotation(task) returns that of a task, or None for the identity.",
+            "RotoGrad.rotation(task) returns the rotation of a task, or None for the identity.",
         )
     if not isinstance(layer, (nn.Linear, *_CONVOLUTIONS, *_TRANSPOSED)):
         raise ReconError(

@@ -138,9 +138,7 @@ def weigh(
     asked, shared = Asked(weighting), None if shared is None else list(shared)
     present = {name: loss for name, loss in named.items() if loss is not None}
     if not present:
-        raise UsageError(
-            "losses", "must be of at least one task", list(named), "Leave such a step out."
-        )
+        raise UsageError("losses", "must have at least one task", list(named), "Skip such a step.")
     record = record_afterwards(
         network, shared=shared, way="stored" if len(present) == 1 else "auto"
     )
@@ -155,10 +153,11 @@ def weigh(
         raise _not_finite(record, list(present))
     if len(present) > 1 and not record.layers:
         raise ReconError(
-            f"None of {'the network' if shared is None else '`shared`'}'s parameters that train is "
+            f"No trainable parameter of {'the network' if shared is None else '`shared`'} is "
             f"reached by {'two' if shared is None else 'any'} of the losses of the tasks "
-            f"{', '.join(map(repr, present))}, so that there is nothing to weigh. Pass those that "
-            "these losses were computed with; where they are frozen, call sum(losses).backward()."
+            f"{', '.join(map(repr, present))}, so there are no gradients to weight. Pass the "
+            "parameters with which these losses were computed; if they are frozen, call "
+            "sum(losses).backward()."
         )
     places = torch.tensor([place for place, loss in enumerate(named.values()) if loss is not None])
     gramian = torch.zeros(len(named), len(named), dtype=torch.float64)
@@ -188,8 +187,8 @@ def _refuse_sending(network: nn.Module) -> None:
         where = where or f"This is one of {dist.get_world_size()} processes of a process group"
     if where:
         raise ReconError(
-            f"{where}, so that each process would weigh by the gradients of its own part of a "
-            "batch. Train in one process, without the wrapper."
+            f"{where}, so each process would compute the weights from the gradients of its own "
+            "part of a batch. Train in one process, without the wrapper."
         )
 
 
@@ -199,14 +198,14 @@ def _gramian(record: Record, losses: Sequence[Tensor]) -> Tensor:
     except RuntimeError as error:
         if "donated buffers" in str(error):
             raise ReconError(
-                "The network was compiled so that a backward pass may go through its graph once, "
-                "and weighing needs one per task. Set torch._functorch.config.donated_buffer = "
-                "False before the network is called for the first time."
+                "The network was compiled for one backward pass through its graph, but step needs "
+                "one per task. Set torch._functorch.config.donated_buffer = False before "
+                "the network is called for the first time."
             ) from error
         if "a second time" in str(error):
             raise ReconError(
-                "The graph of the losses was freed by a backward pass before. Call step in the "
-                "place of loss.backward(), once for each forward pass."
+                "The graph of the losses was freed by an earlier backward pass. Call step instead "
+                "of loss.backward(), once per forward pass."
             ) from error
         raise
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.errors import UsageError
+from libmtl_recon.gradients.losses import check_loss
 
 Losses = Mapping[Any, Tensor | None] | Sequence[Tensor | None]
 
@@ -38,21 +39,7 @@ def named_losses(losses: Losses) -> dict[str, Tensor | None]:
 
 def _check(present: Mapping[str, Any]) -> None:
     for name, loss in present.items():
-        of_task = f"The loss of task {name!r}"
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            shape = list(loss.shape) if isinstance(loss, Tensor) else loss
-            way_out = "Take the mean over the samples; None stands for a task that is absent."
-            raise UsageError(of_task, "must be a tensor of one number", shape, way_out)
-        if not loss.requires_grad:
-            raise UsageError(
-                of_task,
-                "must have a graph, since it is to be differentiated",
-                "a constant",
-                "Compute it of the network's outputs, without detach() and no_grad(); for a task "
-                "that is absent in this step pass None.",
-            )
-        if loss.is_complex():
-            raise UsageError(of_task, "must be real", loss.dtype, "Take its absolute value.")
+        check_loss(name, loss)
     # One check per loss would synchronise with the device for each.
     values = [loss.detach().float().reshape(()) for loss in present.values()]
     together = torch.stack([value.to(values[0].device) for value in values]) if values else None

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.errors import ReconError
+from libmtl_recon.weighting.functions import weight_function
 
 
 class Asked:
@@ -25,17 +26,16 @@ class Asked:
     """
 
     def __init__(self, weighting: Any) -> None:
-        if isinstance(weighting, type):
-            raise UsageError(
-                "weighting",
-                "must be an object, not a class",
-                weighting,
-                "Make one before the loop.",
-            )
-        method = None if _is_torchjd(weighting) else getattr(weighting, "weights", None)
-        # A state covers all tasks.
-        self._of_all = callable(method)
-        self._ask = method if callable(method) else _function(weighting)
+        if _is_torchjd(weighting):
+            # Imported by name, since this package does not depend on adapters. The adapter refuses
+            # weightings of the matrix of gradients, which would mistake the Gramian for it.
+            torchjd = import_module("libmtl_recon.torchjd")
+            self._ask: Callable[..., Any] = partial(torchjd.gramian_weights, weighting)
+            self._of_all = False
+        else:
+            self._ask = weight_function("weighting", weighting)
+            # A state covers all tasks.
+            self._of_all = self._ask is not weighting
         self._with_losses = self._of_all and "losses" in signature(self._ask).parameters
 
     def weights(self, gramian: Tensor, losses: Mapping[str, Tensor | None]) -> Tensor:
@@ -67,21 +67,6 @@ def _is_torchjd(weighting: Any) -> bool:
     return any(kind.__module__.partition(".")[0] == "torchjd" for kind in type(weighting).__mro__)
 
 
-def _function(weighting: Any) -> Callable[..., Any]:
-    if _is_torchjd(weighting):
-        # Imported by name, since this package does not depend on adapters. The adapter refuses
-        # weightings of the matrix of gradients, which would mistake the Gramian for that matrix.
-        return partial(import_module("libmtl_recon.torchjd").gramian_weights, weighting)
-    if not callable(weighting):
-        raise UsageError(
-            "weighting",
-            "must be a function of the Gramian, or an object with a method `weights`",
-            weighting,
-            "Pass a function that takes [T, T], such as libmtl_recon.gradops_weights.",
-        )
-    return weighting  # type: ignore[no-any-return]
-
-
 def _values(losses: Mapping[str, Tensor | None]) -> Tensor:
     absent = [task for task, loss in losses.items() if loss is None]
     if absent:
@@ -106,13 +91,13 @@ def _checked(given: Any, tasks: Sequence[str], gramian: Tensor) -> Tensor:
     if found is None or found.is_complex() or found.shape != (len(tasks),):
         raise ReconError(
             f"The weighting must return {len(tasks)} real numbers, one for each of the tasks "
-            f"{named}, and has returned {shown}. If it keeps a state of another number of tasks, "
-            "make a new one."
+            f"{named}, but returned {shown}. If it keeps a state of another number of tasks, "
+            "create a new one."
         )
     found = found.double()
     if not bool(found.isfinite().all()):
         raise ReconError(
-            f"The weighting must return finite numbers, and has returned {found.tolist()} for the "
+            f"The weighting must return finite numbers, but returned {found.tolist()} for the "
             f"tasks {named}. Look for gradients that are zero, or nearly the same, in the Gramian: "
             f"{gramian.tolist()}."
         )

@@ -108,7 +108,7 @@ def test_fewer_than_two_tasks_are_refused(tasks: tuple[str, ...]) -> None:
 
 
 def test_a_network_without_shared_layers_is_refused() -> None:
-    with pytest.raises(ReconError, match="no shared layer"):
+    with pytest.raises(ReconError, match="no trainable shared layer"):
         ConflictCounter((), TASKS)
 
 

@@ -63,7 +63,9 @@ def test_shapes_that_no_header_holds_are_told_besides(found: ByRank) -> None:
 @pytest.mark.parametrize("case", ["other dtypes", "other axes", "other numbers"])
 def test_tensors_that_do_not_fit_together_are_refused_by_all(found: ByRank, case: str) -> None:
     for own in found:
-        assert own[case].startswith("ReconError: The ranks of this training have predictions")
+        assert own[case].startswith(
+            "ReconError: The predictions or labels differ between the ranks"
+        )
 
 
 def test_each_tensor_is_given_to_one_rank(found: ByRank) -> None:
@@ -151,7 +153,7 @@ def test_parts_of_a_batch_have_its_gramian_and_update(
 
 def test_layers_that_one_rank_leaves_out_are_refused_by_all(found: ByRank) -> None:
     for own in found:
-        assert own["dropping"].startswith("ReconError: The network has called other layers")
+        assert own["dropping"].startswith("ReconError: The network called different layers")
 
 
 def test_what_is_sent_is_counted_by_what_for(found: ByRank) -> None:

@@ -118,7 +118,7 @@ def test_what_need_not_be_linear_is_asked_once_per_task(kind: str) -> None:
     torch.testing.assert_close(found, gramian(rows))
     torch.testing.assert_close(update(network), weights @ rows)
     assert {way.way for way in record.ways} == {"rows"}
-    assert all("need not make of a sum of gradients" in way.reason for way in record.ways)
+    assert all("may not be linear in the gradient" in way.reason for way in record.ways)
 
 
 def test_sparse_gradients_stay_sparse() -> None:

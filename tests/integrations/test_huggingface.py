@@ -354,7 +354,7 @@ class TestRefusals:
     def test_a_model_without_losses_by_task(self, tmp_path: Path) -> None:
         made = self.made(tmp_path)
         made.model.forward = lambda **kwargs: {"loss": torch.ones(())}
-        with pytest.raises(ReconError, match="has returned a dict of loss"):
+        with pytest.raises(ReconError, match="returned a dict of loss"):
             made.train()
 
     def test_a_missing_package(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def test_a_rounding_of_the_dtype_is_no_asymmetry() -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_what_no_vectors_have_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="must be of at least one task"):
+    with pytest.raises(UsageError, match="must have at least one task"):
         FUNCTIONS[name](torch.zeros(0, 0))
     # The squares fit, and the dot product is longer than both vectors.
     with pytest.raises(UsageError, match="must have no negative eigenvalue"):

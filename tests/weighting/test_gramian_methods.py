@@ -223,7 +223,7 @@ def test_weights_are_float64_without_a_graph_and_the_gramian_stays_as_it_was(
 NONE_OF_THEM: list[tuple[Any, str]] = [
     (np.ones((3, 2)), "must be a square matri|must be square matrices"),
     (torch.ones(3), "must be a square matri|must be square matrices"),
-    (torch.zeros(0, 0), "must be of at least one task"),
+    (torch.zeros(0, 0), "must have at least one task"),
     (torch.eye(2, dtype=torch.complex64), "must hold real numbers"),
     (torch.eye(2, dtype=torch.bool), "must hold real numbers"),
     (torch.tensor([[1.0, 0.5], [0.1, 1.0]]), "must be symmetric"),

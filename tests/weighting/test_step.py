@@ -379,13 +379,13 @@ class TestWeightings:
     @pytest.mark.parametrize(
         ("weighting", "rule"),
         [
-            (lambda m: m, r"must return 3 real numbers.* has returned \[3, 3\]"),
-            (lambda m: (torch.ones(3), m), "has returned tuple"),
-            (lambda m: None, "has returned NoneType"),
-            (lambda m: "abc", "has returned str"),
-            (lambda m: torch.ones(2), r"has returned \[2\]"),
-            (lambda m: torch.ones(3) * 1j, "has returned torch.complex64"),
-            (lambda m: torch.tensor([1.0, float("nan"), 0.0]), r"has returned \[1.0, nan, 0.0\]"),
+            (lambda m: m, r"must return 3 real numbers.* returned \[3, 3\]"),
+            (lambda m: (torch.ones(3), m), "returned tuple"),
+            (lambda m: None, "returned NoneType"),
+            (lambda m: "abc", "returned str"),
+            (lambda m: torch.ones(2), r"returned \[2\]"),
+            (lambda m: torch.ones(3) * 1j, "returned torch.complex64"),
+            (lambda m: torch.tensor([1.0, float("nan"), 0.0]), r"returned \[1.0, nan, 0.0\]"),
         ],
     )
     def test_weights_that_are_none(self, weighting: Any, rule: str) -> None:
@@ -469,8 +469,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("losses", "rule"),
         [
-            ({}, "losses must be of at least one task"),
-            ([None, None], "losses must be of at least one task"),
+            ({}, "losses must have at least one task"),
+            ([None, None], "losses must have at least one task"),
             (torch.ones(3), r"must be a dict or a list of losses \(got 'a tensor \[3\]'\)"),
             ("ab", "must be a dict or a list"),
             (
@@ -508,19 +508,17 @@ class TestRefusals:
 
     def test_nothing_shared(self) -> None:
         model, x = made()
-        with pytest.raises(
-            ReconError, match="None of the network's parameters that train is reach"
-        ):
+        with pytest.raises(ReconError, match="No trainable parameter of the network is reach"):
             step(model.losses(x), model.heads, lambda m: WEIGHTS)
         other = iter([nn.Parameter(torch.ones(2))])
-        with pytest.raises(ReconError, match="None of `shared`'s parameters that train is reached"):
+        with pytest.raises(ReconError, match="No trainable parameter of `shared` is reached"):
             step(model.losses(x), model, lambda m: WEIGHTS, shared=other)
 
     def test_a_graph_that_was_freed(self) -> None:
         model, x = made()
         losses = model.losses(x)
         step(losses, model, lambda m: WEIGHTS)
-        with pytest.raises(ReconError, match="was freed by a backward pass before"):
+        with pytest.raises(ReconError, match="was freed by an earlier backward pass"):
             step(losses, model, lambda m: WEIGHTS)
 
     def test_no_scaler(self) -> None:
