@@ -57,7 +57,10 @@ def step(
     It replaces ``sum(losses).backward()``. Shared parameters get the gradient Σ w_t ∇L_t, whose
     weights are computed from the Gramian of the gradients ∇L_t. All other parameters (heads, and
     parameters outside the network) get the gradient of Σ L_t, which for a head is that of its own
-    task's loss. Gradients accumulate in ``.grad``, and the graph is freed.
+    task's loss. Gradients accumulate in ``.grad``. Call it once per forward pass: where gradients
+    were stored, the graph is not freed, and a second call would add them again. Do not step an
+    optimizer in a post-accumulate hook of a shared parameter: such a hook may run once per task,
+    with the gradient of that task.
 
     The Gramian is computed from the graph of the forward pass, layer by layer in the cheaper of two
     ways; see ``docs/gradients.md``. If one task is present, the weighting is not called, and the
