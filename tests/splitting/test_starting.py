@@ -96,7 +96,7 @@ def test_an_encoder_alone_will_do(tmp_path: Path) -> None:
             assert torch.equal(part, expected)
     torch.save({"model": plain.model.encoder.state_dict(),
                 "optimizer": plain.optimizer.state_dict()}, file)  # fmt: skip
-    with pytest.raises(ReconError, match="an encoder's state dict only"):
+    with pytest.raises(ReconError, match="only the state dict of an encoder"):
         split_from(tmp_path, str(file))
 
 

@@ -31,7 +31,7 @@ def check_trainer(call: Call) -> None:
             "LibMTL. Leave LIBMTL_RECON_PATCHES out, or train in one process."
         )
     if given["weighting"] in METHODS:
-        raise _refused(given["weighting"], "makes backward passes of its own, through its updates")
+        raise _refused(given["weighting"], "makes its own backward passes, through its updates")
     weighting = named_class(offered, given["weighting"])
     if weighting is not None:
         refuse_weighting(weighting, rep_grad=given["rep_grad"])

@@ -71,8 +71,8 @@ ROUGH = {
 }
 # What all ranks refuse at one place, and by which words it is told.
 ALIKE = {
-    "by itself": "--weighting ByItself differentiates the losses by itself",
-    "by itself, in silence": "--weighting ByItselfInSilence differentiates the losses by itself",
+    "by itself": "--weighting ByItself differentiates the losses itself",
+    "by itself, in silence": "--weighting ByItselfInSilence differentiates the losses itself",
     "own of representations": "OfGradients is none of LibMTL's",
     "GradDrop": "GradDrop compares the signs",
     "own losses": "do not come from LibMTL's Trainer._compute_loss",

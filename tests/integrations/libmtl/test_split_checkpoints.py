@@ -276,7 +276,7 @@ def test_another_network_or_other_tasks_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ReconError, match=r"of another network: .*this one lacks \(norm, one\)"):
         make(arch_args={"recon_from": file}, encoder_class=Renamed)
-    with pytest.raises(ReconError, match=r"for the tasks a, b, and the script's are a, c\."):
+    with pytest.raises(ReconError, match=r"for the tasks a, b, but the script's tasks are a, c\."):
         make(arch_args={"recon_from": file}, tasks=("a", "c"))
     turned = make(arch_args={"recon_from": file}, tasks=("b", "a"))
     assert list(turned.model.encoder.one.tasks._modules) == ["b", "a"]
