@@ -73,7 +73,7 @@ ROUGH = {
 ALIKE = {
     "by itself": "--weighting ByItself differentiates the losses itself",
     "by itself, in silence": "--weighting ByItselfInSilence differentiates the losses itself",
-    "own of representations": "OfGradients is none of LibMTL's",
+    "own of representations": "OfGradients is not one of LibMTL's",
     "GradDrop": "GradDrop compares the signs",
     "own losses": "do not come from LibMTL's Trainer._compute_loss",
     "own loaders": "Trainer._prepare_dataloaders was not called",
