@@ -233,7 +233,7 @@ def test_two_switches_must_not_contradict_each_other(monkeypatch: pytest.MonkeyP
     assert wanted_patches() == {"device", "mgda-solver"}
     for old in ("device", "none", ""):
         monkeypatch.setenv(OLD, old)
-        with pytest.raises(UsageError, match=rf"^{OLD} is the old name of {NEW} and must have "):
+        with pytest.raises(UsageError, match=rf"^{OLD} must have the same value as {NEW}"):
             wanted_patches()
 
 

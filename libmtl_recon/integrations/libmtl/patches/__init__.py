@@ -141,7 +141,7 @@ def _given() -> str | None:
     if _listed(given) != _listed(old):
         raise UsageError(
             OLD_VARIABLE,
-            f"is the old name of {VARIABLE} and must have the same value",
+            f"must have the same value as {VARIABLE}, whose old name it is",
             old,
             f"Unset {OLD_VARIABLE}.",
         )
