@@ -35,7 +35,7 @@ def test_shows_each_layer_with_its_reason_and_trains_nothing(tmp_path: Path) -> 
     flags = ["--weighting", "GradOPS", "--dump", "dump.pt"]
     done = doctor(str(SCRIPT), *flags, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "--weighting GradOPS weighs by the Gramian, which is computed so:" in done.stdout
+    assert "--weighting GradOPS uses the Gramian, which is computed as follows:" in done.stdout
     rows = [line.strip().split(maxsplit=2) for line in done.stdout.splitlines()]
     layers = {row[0]: row[1:] for row in rows if row and row[0] in ("one", "norm", "two")}
     assert layers["norm"] == ["rows", "no products known"]

@@ -228,7 +228,7 @@ def test_refuses_to_share_nothing(weighting: str, tmp_path: Path) -> None:
 
 
 def test_refuses_a_single_task(tmp_path: Path) -> None:
-    with trainer_hooks(SingleTask("b")), pytest.raises(UsageError, match="needs two tasks or more"):
+    with trainer_hooks(SingleTask("b")), pytest.raises(UsageError, match="needs two or more tasks"):
         make(tmp_path)
 
 

@@ -278,7 +278,7 @@ def test_wrong_flags_are_named_as_flags() -> None:
 
 def test_what_rotograd_is_not_defined_for_is_refused() -> None:
     one = nn.Linear(5, 1)
-    with pytest.raises(ReconError, match="a decoder of its own"):
+    with pytest.raises(ReconError, match="a separate decoder for each"):
         make(decoders=dict.fromkeys(TASKS, one))
 
     class Lists(Encoder):

@@ -25,9 +25,9 @@ _STAND_IN_WEIGHTING = "EW"
 # LibMTL's architectures for which it creates arguments from these two flags, given or not.
 _GATED = ("CGC", "PLE", "MMoE", "DSelect_k")
 _GATE_FLAGS = {
-    "img_size": "Say what one input's size is, e.g. --img_size 3 224 224.",
-    "num_experts": "Say how many experts are shared and, with CGC and PLE, how many each task has, "
-    "e.g. --num_experts 2 1 1.",
+    "img_size": "Set the size of one input, e.g. --img_size 3 224 224.",
+    "num_experts": "Set the number of shared experts and, with CGC and PLE, each task's number of "
+    "experts, e.g. --num_experts 2 1 1.",
 }
 
 # The name under which LibMTL's configuration keeps its own `prepare_args`.
@@ -82,8 +82,8 @@ class _Display:
         if not self.ours:
             error = ReconError(
                 "This script calls the prepare_args that it took from LibMTL before "
-                "libmtl_recon was imported, and keeps it where it could not be replaced, such as "
-                "in a function's variable. Import libmtl_recon before anything of LibMTL."
+                "libmtl_recon was imported, and stores it where it cannot be replaced, for "
+                "example in a function's variable. Import libmtl_recon before LibMTL."
             )
             raise _stopped(self._libmtl, error)
         self._own(*prepared)

@@ -47,9 +47,9 @@ def refuse_impossible(
     if weighting in _ONE_STEP and steps != 1:
         raise UsageError(
             "--inner_step",
-            f"must be 1 with --weighting {weighting}, of which LibMTL has the one-step form only",
+            f"must be 1 with --weighting {weighting}, for which LibMTL has the one-step form only",
             steps,
-            "Give --inner_step 1, or use FORUM.",
+            "Set --inner_step 1, or use FORUM.",
         )
     if architecture == "LTB":
         raise UsageError(
@@ -57,5 +57,5 @@ def refuse_impossible(
             f"cannot be combined with --weighting {weighting}, which needs a gradient for every "
             "parameter, while LTB's branching has none in its first epochs",
             architecture,
-            "Choose another of the two.",
+            "Change one of the two.",
         )

@@ -92,7 +92,7 @@ def _match_weighting(
     if own is None and key in state_dict:
         del state_dict[key]
         _logger.info(
-            "Recon: the checkpoint's %s is left out, which %s learned and %s does without",
+            "Recon: the checkpoint's %s, which %s learned, is left out: %s does not use it",
             _LEARNED,
             saved_under or "a weighting",
             weighting,
@@ -123,8 +123,8 @@ def _match_rotations(model: Any, state_dict: dict[str, Any], prefix: str) -> Non
         raise ReconError(
             "The checkpoint was saved under --weighting RotoGrad, whose decoders expect rotated "
             f"representations, and --weighting {_weighting_name(model)} does not rotate them. "
-            "Load it with --weighting RotoGrad, or save one from there whose decoders have the "
-            "rotations in them, by torch.save(model.folded_state_dict(), path)."
+            "Load it with --weighting RotoGrad, or save one from there whose decoders include the "
+            "rotations, with torch.save(model.folded_state_dict(), path)."
         )
     for key in saved:  # for its mode scale, which is only a counter
         del state_dict[key]
@@ -144,29 +144,30 @@ def _match_split(model: nn.Module, keys: Collection[str]) -> None:
     if foreign and not own:
         raise ReconError(
             f"The checkpoint is of a network with {len(found)} task-specific layers "
-            f"({_shorten(found)}), which this one shares: each has a value for every task and none "
-            "for all. Build the network with --arch Recon, and with the --recon_k and "
+            f"({_shorten(found)}), which are shared in this one: each has one value per task and "
+            "no shared one. Build the network with --arch Recon, and with the --recon_k and "
             "--recon_layers with which it was saved."
         )
     if foreign:
         raise ReconError(
-            "The checkpoint has other task-specific layers than this network. Only there: "
-            f"{_shorten(foreign)}; only here: "
-            f"{_shorten([layer for layer in own if layer not in found]) or 'none'}. Give the "
+            "The checkpoint has other task-specific layers than this network. Only in the "
+            f"checkpoint: {_shorten(foreign)}; only in the network: "
+            f"{_shorten([layer for layer in own if layer not in found]) or 'none'}. Use the "
             "--recon_k, --recon_s and --recon_layers with which it was saved."
         )
     for layer, tasks in found.items():
         if tasks != own[layer]:
             raise ReconError(
-                f"The checkpoint's task-specific layers are of the tasks {_shorten(sorted(tasks))},"
-                f" those of this network of {_shorten(sorted(own[layer]))}. A checkpoint goes with "
-                "the tasks with which it was saved."
+                "The checkpoint's task-specific layers are for the tasks "
+                f"{_shorten(sorted(tasks))}, those of this network for "
+                f"{_shorten(sorted(own[layer]))}. Load a checkpoint with the tasks with which it "
+                "was saved."
             )
     given = {plain_name(key).rpartition(".")[0] for key in keys}
     plain = [layer for layer in own if layer not in found and plain_name(layer) in given]
     if plain:
         _logger.info(
-            "Recon: the checkpoint shares %s, of which each task gets a copy of its own",
+            "Recon: the checkpoint shares %s; each task gets its own copy",
             _shorten(plain),
         )
 

@@ -81,7 +81,7 @@ def refuse_compiled_split(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if is_compiled(module) and any(isinstance(part, TaskSpecific) for part in module.modules()):
             raise ReconError(
-                f"{name or 'The model'} was compiled by torch.compile after --arch Recon had "
+                f"{name or 'The model'} was compiled with torch.compile after --arch Recon had "
                 "split its layers, which torch.compile cannot trace. Leave torch.compile out, or "
-                "compile in the encoder class, where it is left out for you."
+                "use it in the encoder class, where it is skipped automatically."
             )

@@ -66,7 +66,7 @@ def checked_decoders(tasks: Sequence[Any], decoders: Any, *, named: bool) -> Any
         if missing:
             raise UsageError(
                 "decoders",
-                f"must have one for each task, and there is none for {', '.join(missing)}",
+                f"must have one for each task, but there is none for {', '.join(missing)}",
                 list(decoders),
                 "Name them as in task_dict.",
             )
@@ -75,7 +75,7 @@ def checked_decoders(tasks: Sequence[Any], decoders: Any, *, named: bool) -> Any
     for task in tasks:
         if not isinstance(decoders[task], nn.Module):
             raise UsageError(
-                "decoders", "must be modules", decoders[task], f"Give {task} an nn.Module."
+                "decoders", "must be modules", decoders[task], f"Use an nn.Module for {task}."
             )
     _logger.info(
         "libmtl-recon: the decoders are a plain dict, which LibMTL would not have trained; they "

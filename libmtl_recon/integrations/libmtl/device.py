@@ -50,8 +50,8 @@ def _parse(wanted: str) -> torch.device:
     if first.get(wanted, wanted) not in usable:
         visible = os.environ.get(_VISIBLE)
         hidden = (
-            f" {_VISIBLE}={visible}, as LibMTL's --gpu_id sets it, hides all other GPUs and counts "
-            "those that it names from cuda:0."
+            f" {_VISIBLE}={visible}, as LibMTL's --gpu_id sets it, hides all other GPUs and "
+            "numbers those that it names from cuda:0."
             if visible is not None and wanted.startswith("cuda")
             else ""
         )

@@ -90,8 +90,8 @@ def refuse_encoder(architecture: str, encoder: nn.Module, *, wrapped: bool) -> N
     or_inside = f", or hold one as `{_INSIDE}`" if wrapped else ""
     raise UsageError(
         "encoder_class",
-        f"must be a ResNet in LibMTL's manner for --arch {architecture}, which takes it apart by "
-        f"the names of its parts ({', '.join(wanted)}){or_inside}",
+        f"must be a ResNet like LibMTL's for --arch {architecture}, which uses its parts by their "
+        f"names ({', '.join(wanted)}){or_inside}",
         f"{type(encoder).__name__} without {', '.join(missing)}",
-        "HPS, MMoE, CGC and DSelect_k take any encoder.",
+        "HPS, MMoE, CGC and DSelect_k accept any encoder.",
     )

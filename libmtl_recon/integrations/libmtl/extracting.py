@@ -75,9 +75,9 @@ class ExtractingHook(TrainerHook):
             found = found if isinstance(network, nn.Sequential | _OfList) else found[self._task]
         if not _close(found, expected):
             raise ReconError(
-                f"The network of task {self._task} gives other outputs than the model, so nothing "
-                "was written. Its architecture computes something that its encoder and decoder "
-                "alone do not."
+                f"The network of task {self._task} does not have the same outputs as the model, "
+                "so nothing was written. Its architecture computes something that its encoder and "
+                "decoder alone do not."
             )
         self.network, self.inputs = network, inputs
         raise StopRun

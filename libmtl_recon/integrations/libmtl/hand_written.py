@@ -88,7 +88,7 @@ def _filled(
             hint = f"Did you mean {close[0]}? " if close else ""
             raise UsageError(
                 parameter,
-                f"must have no other keys of {method} than there are",
+                f"must have no unknown keys of {method}",
                 name,
                 f"{hint}There are {', '.join(known)}.",
             )

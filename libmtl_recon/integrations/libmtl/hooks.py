@@ -180,8 +180,8 @@ def _read(meter: Any, mode: Any, epoch: int | None) -> Measurement:
         if len(names) != len(values):
             raise ReconError(
                 f"task_dict[{task!r}]['metrics'] must name each score that its metrics_fn returns, "
-                f"but has {len(names)} names ({', '.join(names)}) for {len(values)} scores. Give "
-                "it one name per score, in the order of score_fun."
+                f"but has {len(names)} names ({', '.join(names)}) for {len(values)} scores. List "
+                "one name per score, in the order of score_fun."
             )
         metrics[task] = {name: float(value) for name, value in zip(names, values, strict=True)}
     return Measurement(epoch, mode, losses, metrics)

@@ -45,7 +45,7 @@ def load_strictly(model: Any, given: str | os.PathLike[str]) -> str:
     for name in own.keys() - state.keys():
         _logger.info("Recon: %s has no %s, which starts anew", path, name)
     for name in state.keys() - own.keys():
-        _logger.info("Recon: %s in %s is of another weighting, and left out", name, path)
+        _logger.info("Recon: %s in %s belongs to another weighting and is left out", name, path)
     try:
         model.load_state_dict({name: state.get(name, value) for name, value in own.items()})
     except RuntimeError as error:
@@ -69,7 +69,7 @@ def _refuse_another_network(
     if faults:
         raise ReconError(
             f"--load_path: {path} is the checkpoint of another network ({'; '.join(faults)}), of "
-            "which LibMTL would have taken what fits and left the rest random. Give the "
+            "which LibMTL would have loaded the matching part and left the rest random. Use the "
             "architecture, encoder, decoders and task names with which it was saved, and for "
             "--arch Recon the same layers."
         )

@@ -62,11 +62,11 @@ def refuse_fast_leader(trainer: Any, loaders: Any, epochs: int) -> None:
                 "Half of that is a good start.",
             )
         decay = _rounded_down(min(limits))
-        advice = f"At {steps} steps an epoch, try {decay}, or a lower --rotograd_lr."
+        advice = f"With {steps} steps per epoch, try {decay}, or a lower --rotograd_lr."
         raise UsageError(
             "--rotograd_decay",
             "must keep the learning rate of the rotations below that of the network, which falls "
-            f"to {lr:g} by epoch {epoch}, when that of the rotations is still {leader:g}",
+            f"to {lr:g} by epoch {epoch}, while that of the rotations is still {leader:g}",
             arguments["rotograd_decay"],
             advice if decay > 0 else "Try a lower --rotograd_lr.",
         )

@@ -55,7 +55,7 @@ class PlanningHook(TrainerHook):
         model = trainer.model
         bilevel = bilevel_method_of(trainer)
         if bilevel:
-            what = "makes backward passes of its own, of no Gramian."
+            what = "makes its own backward passes, without a Gramian."
             self.found = Planned(bilevel, model.task_num, None, what)
             raise StopRun
         own = model.backward
@@ -75,7 +75,10 @@ def _planned(model: Any, losses: Tensor, arguments: Mapping[str, Any]) -> Planne
     tasks = len(losses) if step.present is None else len(step.present)
     plan = None
     if model.rep_grad:
-        what = "weighs the gradients of the representation (--rep_grad), and no shared layer's."
+        what = (
+            "weighs the gradients of the representation (--rep_grad), not those of the shared "
+            "layers."
+        )
     elif name in OF_GRADIENTS:
         what = f"keeps the rows of all layers, {OF_GRADIENTS[name]}."
     elif hasattr(model, "_init_rho") and arguments["GradVac_group_type"]:
@@ -84,11 +87,11 @@ def _planned(model: Any, losses: Tensor, arguments: Mapping[str, Any]) -> Planne
     elif step.way == "stored" and name not in OF_GRAMIANS:
         what = "takes one backward pass; while it is scored, the rows of all layers are kept."
     elif step.way == "stored":
-        what = "keeps the rows of all layers, by --recon_gradients stored."
+        what = "keeps the rows of all layers, with --recon_gradients stored."
     elif not hands_over(model):
-        what = "is the script's own: it is given the losses, and what it does of them is its own."
+        what = "is defined by the script: it gets the losses, and how it uses them is not known."
     elif not step.open(losses if step.present is None else step.part_of(losses)):
-        what = "is given losses that the Trainer did not compute one per task."
+        what = "gets losses that the Trainer did not compute one per task."
     else:
         step.hand_over()
         plan, what = _plan_of_handed_over(model, name)
@@ -98,11 +101,11 @@ def _planned(model: Any, losses: Tensor, arguments: Mapping[str, Any]) -> Planne
 def _plan_of_handed_over(model: Any, name: str) -> tuple[Plan | None, str]:
     recorded = step_of(model).recorded(model)
     if recorded is None:
-        return None, "keeps the rows of all layers: the model's forward pass is the script's own."
+        return None, "keeps the rows of all layers: the script defines the model's forward pass."
     try:
         plan = recorded.record.plan(recorded.losses)
     except ReconError as error:
         return None, f"keeps the rows of all layers. {error}"
     if name in OF_GRAMIANS:
-        return plan, "weighs by the Gramian, which is computed so:"
-    return plan, "takes one backward pass; while it is scored, the Gramian is computed so:"
+        return plan, "uses the Gramian, which is computed as follows:"
+    return plan, "takes one backward pass; while it is scored, the Gramian is computed as follows:"

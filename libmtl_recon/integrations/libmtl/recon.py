@@ -105,8 +105,8 @@ def _read_start(trainer: Any, file: Any) -> Any:
             "--recon_from",
             "cannot be combined with --load_path, which loads a network into this one as well",
             file,
-            "Leave --load_path out to split a trained network, or --recon_from to go on with one "
-            "that is split.",
+            "Leave --load_path out to split a trained network, or --recon_from to continue with "
+            "one that is split.",
         )
     return read_checkpoint("--recon_from", file)
 
@@ -119,4 +119,4 @@ def _load_start(model: Any, checkpoint: Any) -> None:
     done = "going on with the split" if goes_on else "split from the trained"
     _logger.info("Recon: %s network in %s", done, checkpoint.source.partition(" ")[2])
     if left_out:
-        _logger.info("Recon: parameters of a weighting, not taken over: %s", ", ".join(left_out))
+        _logger.info("Recon: parameters of a weighting, not copied: %s", ", ".join(left_out))

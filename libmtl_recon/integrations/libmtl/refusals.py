@@ -89,10 +89,10 @@ def refuse_loaders(loaders: Any, tasks: Sequence[str]) -> None:
     if missing:
         raise UsageError(
             "--multi_input",
-            "needs a dict of data loaders from the script, one for each task, and there is none "
+            "needs a dict of data loaders from the script, one for each task, but there is none "
             f"for {', '.join(missing)}",
             True,
-            "Leave it out where all tasks are labels of one data set.",
+            "Leave it out if all tasks are labels of one data set.",
         )
 
 
@@ -200,8 +200,8 @@ def refuse_architecture(
     if multi_input and is_one_of(architecture, _OF_ONE_INPUT):
         raise UsageError(
             "--multi_input",
-            f"cannot be combined with --arch {architecture.__name__}, which mixes what the tasks "
-            "make of one input",
+            f"cannot be combined with --arch {architecture.__name__}, which mixes the tasks' "
+            "features of one input",
             True,
             "Leave --multi_input out, or choose another architecture such as MTAN.",
         )

@@ -27,11 +27,11 @@ def check_trainer(call: Call) -> None:
     given = call.arguments
     if patch_status(LibMTL).get("fast-gradients") != "applied":
         raise ReconError(
-            "Several ranks train by the patch fast-gradients, which was not applied to this "
-            "LibMTL. Leave LIBMTL_RECON_PATCHES out, or train in one process."
+            "Training on several ranks needs the patch fast-gradients, which was not applied to "
+            "this LibMTL. Leave LIBMTL_RECON_PATCHES out, or train in one process."
         )
     if given["weighting"] in METHODS:
-        raise _refused(given["weighting"], "makes backward passes of its own, through its updates")
+        raise _refused(given["weighting"], "makes its own backward passes, through its updates")
     weighting = named_class(offered, given["weighting"])
     if weighting is not None:
         refuse_weighting(weighting, rep_grad=given["rep_grad"])
@@ -55,8 +55,8 @@ def refuse_weighting(weighting: Any, *, rep_grad: bool) -> None:
     if rep_grad and not known:
         raise _refused(
             name,
-            "is none of LibMTL's, so that what it does to the representation's gradients of a "
-            "part of the batch is not known",
+            "is not one of LibMTL's, so that it is not known what it does to the representation's "
+            "gradients of a part of the batch",
         )
     if name == "Nash_MTL" and unpatched(backward) is backward:
         raise _refused(name, "clips the gradients before they are those of the whole batch")
@@ -65,7 +65,7 @@ def refuse_weighting(weighting: Any, *, rep_grad: bool) -> None:
 def _refused(name: str, why: str) -> UsageError:
     return UsageError(
         "--weighting",
-        "must be one that several ranks can train by",
+        "must be one that can train on several ranks",
         name,
-        f"{name} {why}. Train it in one process, without torchrun, or choose another weighting.",
+        f"{name} {why}. Train in one process, without torchrun, or choose another weighting.",
     )

@@ -39,7 +39,9 @@ def note_split(call: Call) -> None:
         try:
             os.makedirs(folder, exist_ok=True)  # noqa: PTH103
         except OSError as error:
-            raise ReconError(f"Cannot make the --save_path {folder}: {refusal(error)}.") from error
+            raise ReconError(
+                f"Cannot create the --save_path {folder}: {refusal(error)}."
+            ) from error
         write_beside(file, spec)
         return
     beside = file_beside(file)
@@ -48,6 +50,6 @@ def note_split(call: Call) -> None:
             beside.unlink(missing_ok=True)
         except OSError as error:
             raise ReconError(
-                f"Cannot remove {beside}, which tells of another network than this run saves: "
+                f"Cannot remove {beside}, which describes another network than this run saves: "
                 f"{refusal(error)}."
             ) from error

@@ -15,7 +15,7 @@ class Next(Enum):
     """The next action for a scored profile."""
 
     COMPARE = "compare it with that of the unsplit network, since this one is split already"
-    LOWER = "look at a severity closer to 0, since at this one no layer conflicts"
+    LOWER = "try a severity closer to 0, since no layer conflicts at this one"
     NOTHING = "nothing, since the network shares a single layer"
     SPLIT = "split the worst layers"
 

@@ -115,9 +115,9 @@ class ScoringHook(TrainerHook):
         weighting = weighting_name(model)
         if weighting in SEVERAL_BATCHES:
             raise ReconError(
-                f"--weighting {weighting} draws three batches a step, for which a conflict between "
-                "two tasks is not defined. Score with another weighting, such as EW: the layers "
-                "belong to the network, not to the weighting."
+                f"--weighting {weighting} draws three batches per step, for which a conflict "
+                "between two tasks is not defined. Score with another weighting, such as EW: the "
+                "layers belong to the network, not to the weighting."
             )
         layers, self._columns = shared_layers(model)
         if self.schedule.judged is not None:
@@ -173,8 +173,8 @@ class ScoringHook(TrainerHook):
             if len(tasks) > 1:
                 raise
             raise ReconError(
-                f"{error} Where it builds a Trainer for each task alone first, --score-trainer N "
-                "chooses the N-th Trainer that it builds."
+                f"{error} If the script first builds a Trainer for each task alone, "
+                "--score-trainer N chooses the N-th Trainer that it builds."
             ) from error
 
     def _refuse_changed(self, model: Any) -> None:
@@ -192,7 +192,7 @@ class ScoringHook(TrainerHook):
             raise ReconError(
                 f"Layer {', '.join(map(repr, layers_at(model, trains)))} began to train only "
                 "after scoring had begun, so that its conflicts were not counted from the start. "
-                "Have it train when the Trainer is built, and freeze it only afterwards: the steps "
+                "Let it train when the Trainer is built, and freeze it only afterwards: the steps "
                 "in which a layer is frozen count as undefined."
             )
 

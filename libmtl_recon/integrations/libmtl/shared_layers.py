@@ -27,9 +27,9 @@ def shared_layers(model: nn.Module) -> tuple[tuple[Layer, ...], Tensor | None]:
     architecture = type(model).__bases__[0].__name__
     if architecture in COLUMNS:
         raise ReconError(
-            f"--arch {architecture} cannot be scored: in it each task has a network of its own by "
-            "construction, so that there is no layer in which the gradients of two tasks could "
-            "meet. Score with --arch HPS."
+            f"--arch {architecture} cannot be scored: in it each task has its own network by "
+            "construction, so there is no layer in which the gradients of two tasks could meet. "
+            "Score with --arch HPS."
         )
     shared = list(model.get_share_params())  # type: ignore[operator]  # LibMTL's method
     root = sharing_root(model, shared)

@@ -92,9 +92,9 @@ def unsaid(checkpoint: Checkpoint) -> ReconError:
     if all(f"{name}.".startswith("encoder.") for name in names):
         names = [name.removeprefix("encoder").removeprefix(".") or ROOT for name in names]
     return ReconError(
-        f"{checkpoint.source} is of a network that is split already, and does not say how: a tool "
-        "that keeps the tensors alone wrote it, or an older libmtl-recon. Put the "
-        f"{os.path.basename(checkpoint.source)}.split.json of the original beside it, or give "  # noqa: PTH119
+        f"{checkpoint.source} is of a network that is already split, but does not contain how: it "
+        "was written by a tool that keeps only the tensors, or by an older libmtl-recon. Put the "
+        f"{os.path.basename(checkpoint.source)}.split.json of the original next to it, or pass "  # noqa: PTH119
         f"--recon_k {len(names)} --recon_layers {shlex.quote(','.join(names))}, with the other "
         "flags with which it was trained."
     )
@@ -123,7 +123,7 @@ def checkpoint_file(given: str | os.PathLike[str]) -> str:
             LOAD,
             "must be a checkpoint, or a folder with a best.pt",
             os.fspath(given),
-            "Give what was the --save_path of the run that saved it.",
+            "Use the --save_path of the run that saved it.",
         )
     return path
 
@@ -146,8 +146,8 @@ def refuse_plain(split: SplitSource, architecture: str) -> None:
     names = [f"{spec.root}.{name}" if spec.root else name for name in spec.layers]
     raise ReconError(
         f"{split.source} is of a network with {len(names)} task-specific layers "
-        f"({shorten(names)}), all of which --arch {architecture} shares. Give --arch Recon, which "
-        "splits them as the checkpoint says, without further flags of Recon."
+        f"({shorten(names)}), all of which --arch {architecture} shares. Use --arch Recon, which "
+        "splits them as described in the checkpoint, without further flags of Recon."
     )
 
 
@@ -160,7 +160,7 @@ def refuse_unloaded(split: SplitSource, load_path: Any) -> None:
     if split.source.startswith(f"{LOAD} ") and load_path is None:
         raise UsageError(
             LOAD,
-            "must be handed to LibMTL's Trainer by the script, which it was not",
+            "must be passed to LibMTL's Trainer by the script, but was not",
             split.source.removeprefix(f"{LOAD} "),
             "Write Trainer(..., load_path=params.load_path).",
         )

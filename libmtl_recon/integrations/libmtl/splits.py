@@ -58,7 +58,7 @@ def split_from(
             "network",
             "must not be LibMTL's model, whose architecture is chosen before it is built",
             type(network).__name__,
-            "Have LibMTL build it by --arch Recon --recon_from FILE, or give its encoder.",
+            "Have LibMTL build it with --arch Recon --recon_from FILE, or pass its encoder.",
         )
     found = given_checkpoint(checkpoint)
     of_libmtl = any(BASE in spec.origin for spec in found.splits.values())

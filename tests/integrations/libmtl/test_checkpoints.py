@@ -82,7 +82,7 @@ def test_what_a_weighting_learned_is_left_out_of_another(
     trainer = make_trainer("GradOPS")
     trainer.model.load_state_dict(state)
     check_loaded(trainer.model, state)
-    said = f"loss_scale is left out, which {weighting} learned and GradOPS does without"
+    said = f"loss_scale, which {weighting} learned, is left out: GradOPS does not use it"
     assert said in capsys.readouterr().out
     assert "loss_scale" in state, "the caller's own is not changed"
 
@@ -142,7 +142,7 @@ def test_a_plain_network_gives_each_task_a_copy(
     own = trainer.model.state_dict()
     for task in ("t0", "t1"):
         assert torch.equal(own[f"encoder.two.tasks.{task}.weight"], state["encoder.two.weight"])
-    assert "shares encoder.two, of which each task gets a copy" in capsys.readouterr().out
+    assert "shares encoder.two; each task gets its own copy" in capsys.readouterr().out
 
 
 def test_load_path_takes_and_refuses_the_same(recon: Any, tmp_path: Path) -> None:
@@ -159,17 +159,19 @@ def test_load_path_takes_and_refuses_the_same(recon: Any, tmp_path: Path) -> Non
 
 def test_other_layers_are_named(recon: Any) -> None:
     state = saved(recon("one"), train=False)
-    with pytest.raises(ReconError, match=r"Only there: encoder\.one; only here: encoder\.two\."):
+    with pytest.raises(
+        ReconError, match=r"checkpoint: encoder\.one; only in the network: encoder\.two\."
+    ):
         recon("two").model.load_state_dict(state)
     both = saved(recon("one", "two", **_three_layers()), train=False)
     fewer = recon("one", **_three_layers())
-    with pytest.raises(ReconError, match=r"Only there: encoder\.two; only here: none\."):
+    with pytest.raises(ReconError, match=r"checkpoint: encoder\.two; only in the network: none\."):
         fewer.model.load_state_dict(both)
 
 
 def test_other_tasks_are_named(recon: Any) -> None:
     state = saved(recon("one", tasks=3), train=False)
-    with pytest.raises(ReconError, match=r"of the tasks t0, t1, t2, those of this .* t0, t1\."):
+    with pytest.raises(ReconError, match=r"for the tasks t0, t1, t2, those of this .* t0, t1\."):
         recon("one").model.load_state_dict(state)
 
 

@@ -179,7 +179,7 @@ def test_what_is_compiled_after_its_split_is_refused(tmp_path: Path) -> None:
         "EW", encoder_class=Encoder, architecture=architectures.Recon, arch_args=arguments
     )
     trainer.model.encoder = torch.compile(trainer.model.encoder, backend="eager")
-    with pytest.raises(ReconError, match=r"encoder was compiled by torch\.compile after"):
+    with pytest.raises(ReconError, match=r"encoder was compiled with torch\.compile after"):
         trainer.train(batches(2), batches(2), epochs=1)
 
 

@@ -126,7 +126,7 @@ def test_losses_of_a_model_without_a_graph_are_refused(name: str) -> None:
     runs = make(name, "leaf", ())
     with torch.no_grad():
         losses = runs.losses(0)
-    with pytest.raises(ReconError, match="None of the losses depends on a parameter that trains"):
+    with pytest.raises(ReconError, match="None of the losses depends on a trainable parameter"):
         runs.model.backward(losses, **runs.trainer.kwargs["weight_args"])
 
 

@@ -110,7 +110,7 @@ def test_a_number_may_be_a_name_as_a_text() -> None:
     [
         (plain(["a"]), "there is none for b"),
         (nn.ModuleDict(plain(["a"])), "there is none for b"),
-        ({"a": nn.Linear(6, 2), "b": torch.tanh}, "must be modules.*Give b an nn.Module"),
+        ({"a": nn.Linear(6, 2), "b": torch.tanh}, "must be modules.*Use an nn.Module for b"),
         ([nn.Linear(6, 2)], "must be an nn.ModuleDict"),
     ],
 )

@@ -77,7 +77,11 @@ def test_recon_has_its_defaults_and_asks_for_k() -> None:
     ("weighting", "changes", "says"),
     [
         ("GradOPS", {"weight_args": {"gradops_alhpa": 1.0}}, "Did you mean gradops_alpha?"),
-        ("GradOPS", {"weight_args": {"gradops_beta": 1.0}}, "weight_args must have no other keys"),
+        (
+            "GradOPS",
+            {"weight_args": {"gradops_beta": 1.0}},
+            "weight_args must have no unknown keys",
+        ),
         ("GradOPS", {"weight_args": {"gradops_alpha": "1"}}, "--gradops_alpha must be a finite"),
         ("GradOPS", {"weight_args": {"gradops_stationary": 1}}, "must be stop or min_norm"),
         ("RotoGrad", {"weight_args": {"rotograd_mod": "full"}}, "Did you mean rotograd_mode?"),

@@ -67,12 +67,12 @@ def test_what_cannot_be_missing_is_not(label: Any) -> None:
 
 @pytest.mark.parametrize("present", [torch.tensor([[True], [False]]), torch.tensor(True)])
 def test_a_mask_is_one_bool_a_sample(present: torch.Tensor) -> None:
-    with pytest.raises(ReconError, match="one bool a sample"):
+    with pytest.raises(ReconError, match="one bool per sample"):
         labelled_rows(Masked(torch.zeros(2), present))
 
 
 def test_a_mask_has_the_length_of_its_labels() -> None:
-    with pytest.raises(ReconError, match="3 labels in a batch, but says of 2"):
+    with pytest.raises(ReconError, match="3 labels in a batch, but `present` has 2"):
         labelled_rows(Masked(torch.tensor([NAN, 0.0, 0.0]), torch.tensor([True, False])))
 
 
@@ -104,9 +104,9 @@ def test_taking_keeps_the_graph() -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (torch.zeros(8, 2), r"it, of shape \[8, 2\], does not tell its samples apart"),
-        (torch.tensor(1.0), r"it, of shape \[\], does not"),
-        ("text", "it, str, does not"),
+        (torch.zeros(8, 2), r"it, of shape \[8, 2\], cannot be divided into samples"),
+        (torch.tensor(1.0), r"it, of shape \[\], cannot be"),
+        ("text", "it, str, cannot be"),
         ([torch.zeros(4, 2)] * 4, "a list of 4 tensors of 4 rows each"),
     ],
 )

@@ -71,13 +71,13 @@ ROUGH = {
 }
 # What all ranks refuse at one place, and by which words it is told.
 ALIKE = {
-    "by itself": "--weighting ByItself differentiates the losses by itself",
-    "by itself, in silence": "--weighting ByItselfInSilence differentiates the losses by itself",
-    "own of representations": "OfGradients is none of LibMTL's",
+    "by itself": "--weighting ByItself differentiates the losses itself",
+    "by itself, in silence": "--weighting ByItselfInSilence differentiates the losses itself",
+    "own of representations": "OfGradients is not one of LibMTL's",
     "GradDrop": "GradDrop compares the signs",
     "own losses": "do not come from LibMTL's Trainer._compute_loss",
     "own loaders": "Trainer._prepare_dataloaders was not called",
-    "other batch norms": "has called other batch norms for one rank's part",
+    "other batch norms": "called different batch norms for the ranks' parts",
     "batch norms by PyTorch": "has a torch.nn.SyncBatchNorm",
     "own buffer": "The buffer encoder.mean is not the same on all ranks",
     "changed on one rank": "The parameter encoder.one.weight is not the same on all ranks",
@@ -142,13 +142,13 @@ def test_what_several_ranks_cannot_do_is_refused(case: str, told: list[dict[str,
 def test_a_process_group_of_the_script_is_refused(tmp_path: Path) -> None:
     case = "own process group"
     for of_rank in refused(tmp_path, [case], 2, python=forks.python(libmtl=False)):
-        assert of_rank[case].startswith("ReconError: The script has made a process group by itself")
+        assert of_rank[case].startswith("ReconError: The script has created its own process group")
 
 
 def test_an_unknown_filler_is_refused_by_the_rank_that_has_it(tmp_path: Path) -> None:
     case = "changed data and batch norm"
     found = refused(tmp_path, [case], 2, python=forks.python(libmtl=False))
-    assert "did not come to the model as it was loaded" in found[1][case]
+    assert "did not reach the model as it was loaded" in found[1][case]
 
 
 @on_main

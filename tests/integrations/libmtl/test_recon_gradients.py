@@ -110,7 +110,7 @@ def test_a_weighting_of_the_gradients_themselves_refuses_ghost() -> None:
 
 
 def test_gradients_of_representations_refuse_ghost() -> None:
-    with pytest.raises(UsageError, match=r"ghost with --rep_grad, by which"):
+    with pytest.raises(UsageError, match=r"ghost with --rep_grad, which weighs"):
         trained("MGDA", "ghost", rep_grad=True)
     with pytest.raises(UsageError, match=r"ghost with --weighting RotoGrad"):
         trained("RotoGrad", "ghost")
@@ -201,7 +201,7 @@ def test_a_scripts_own_plumbing_is_asked(
     trained("PCGrad", "auto")
     assert calls
     assert not recorded
-    with pytest.raises(ReconError, match=f"ghost cannot be done here: {name} is the script's own"):
+    with pytest.raises(ReconError, match=f"ghost is not possible here: {name} is the script's own"):
         trained("PCGrad", "ghost")
 
 
@@ -234,7 +234,7 @@ def test_scoring_by_ghost_names_task_and_layer() -> None:
 @pytest.mark.parametrize(
     ("weighting", "way", "changes", "what", "plans"),
     [
-        ("PCGrad", "auto", {}, "weighs by the Gramian", True),
+        ("PCGrad", "auto", {}, "uses the Gramian", True),
         ("EW", "auto", {}, "while it is scored", True),
         ("PCGrad", "stored", {}, "--recon_gradients stored", False),
         ("EW", "stored", {}, "takes one backward pass; while it is scored, the rows", False),
@@ -289,7 +289,7 @@ def test_bilevel_methods_have_no_plan() -> None:
         hook.built(SimpleNamespace(weighting="FORUM", bilevel_methods=["FORUM"], model=model))
     assert hook.found is not None
     assert (hook.found.weighting, hook.found.plan) == ("FORUM", None)
-    assert "backward passes of its own" in hook.found.what
+    assert "its own backward passes" in hook.found.what
 
 
 def test_ghost_names_losses_that_are_not_the_trainers() -> None:
@@ -297,7 +297,7 @@ def test_ghost_names_losses_that_are_not_the_trainers() -> None:
     trainer = make_trainer("PCGrad", encoder_class=Wide)
     x, labels = batches(2)[0]
     losses = trainer._compute_loss(trainer.model(x), labels)
-    with pytest.raises(ReconError, match=r"other losses than Trainer\._compute_loss has returned"):
+    with pytest.raises(ReconError, match=r"not those that Trainer\._compute_loss returned"):
         trainer.model.backward(2 * losses)
 
 

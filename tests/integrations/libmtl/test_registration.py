@@ -102,7 +102,7 @@ def test_a_prepare_args_of_libmtls_own_that_was_kept_is_refused() -> None:
         [sys.executable, "-c", STUB + VARIABLE], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 1, done.stderr
-    assert "Import libmtl_recon before anything of LibMTL." in done.stderr
+    assert "Import libmtl_recon before LibMTL." in done.stderr
     assert "Traceback" not in done.stderr
     assert "Wighting: GradOPS" in done.stdout
     assert "not reached" not in done.stdout

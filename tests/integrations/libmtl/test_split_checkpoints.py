@@ -276,7 +276,7 @@ def test_another_network_or_other_tasks_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ReconError, match=r"of another network: .*this one lacks \(norm, one\)"):
         make(arch_args={"recon_from": file}, encoder_class=Renamed)
-    with pytest.raises(ReconError, match=r"for the tasks a, b, and the script's are a, c\."):
+    with pytest.raises(ReconError, match=r"for the tasks a, b, but the script's tasks are a, c\."):
         make(arch_args={"recon_from": file}, tasks=("a", "c"))
     turned = make(arch_args={"recon_from": file}, tasks=("b", "a"))
     assert list(turned.model.encoder.one.tasks._modules) == ["b", "a"]
@@ -288,7 +288,7 @@ def test_a_split_that_a_file_tells_of_wrongly_is_refused(tmp_path: Path) -> None
     file = tmp_path / "c.pt"
     torch.save(dict(trained.model.state_dict()), file)
     way_out = (
-        r"split already, and does not say how.*c.pt.split.json .*_k 2 --recon_layers one,norm,"
+        r"already split, but does not contain how.*c.pt.split.json .*_k 2 --recon_layers one,norm,"
     )
     for flags in ({}, recon(recon_layers="one,two")):
         with pytest.raises(ReconError, match=way_out):
@@ -391,7 +391,7 @@ def test_a_load_path_that_the_script_does_not_hand_on_is_refused(tmp_path: Path)
     torch.save(torch.load(file)["model"], file)
     kwargs, _, _ = prepare_args(LibMTL_args.parse_args(["--arch", "Recon", "--load_path", file]))
     make(**kwargs, load_path=file)
-    with pytest.raises(UsageError, match=r"--load_path must be handed to LibMTL's Trainer"):
+    with pytest.raises(UsageError, match=r"--load_path must be passed to LibMTL's Trainer"):
         make(**kwargs)
 
 

@@ -90,9 +90,9 @@ def _take_part(
     if place is None and any(each.task is None for each in task_tensors):
         raise ReconError(
             f"{type(module).__name__} is one task's part of the network, but it was called with "
-            "all tasks' values outside of a loop over the tasks, where it cannot be told whose it "
-            "is. Call it inside `for task in self.task_name:`, or leave the layers before it "
-            "shared."
+            "all tasks' values outside of a loop over the tasks, where it is not known which task "
+            "it is called for. Call it inside `for task in self.task_name:`, or leave the layers "
+            "before it shared."
         )
     return pick(args, place or 0), pick(kwargs, place or 0)
 

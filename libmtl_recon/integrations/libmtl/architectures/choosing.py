@@ -106,21 +106,22 @@ def as_saved(
         what = shorten(foreign) or f"what it has under {spec.root}"
         raise ReconError(
             f"{source} is the checkpoint of another network: it has task-specific layers that "
-            f"this one lacks ({what}). Give the architecture, encoder and decoders with which it "
+            f"this one lacks ({what}). Use the architecture, encoder and decoders with which it "
             "was saved."
         )
     in_order = tuple(tasks) == spec.tasks
     if set(tasks) != set(spec.tasks) or (spec.per_task_output and not in_order):
         raise ReconError(
-            f"{source} is of a network for the tasks {', '.join(spec.tasks)}, and the script's are "
-            f"{', '.join(tasks)}. A checkpoint goes with the tasks with which it was saved."
+            f"{source} is of a network for the tasks {', '.join(spec.tasks)}, but the script's "
+            f"tasks are {', '.join(tasks)}. Load a checkpoint with the tasks with which it was "
+            "saved."
         )
     if asked is not None and not _names_these(asked, spec, layers):
         raise UsageError(
             "--recon_layers",
             f"must name the layers that are task-specific in {source}",
             asked,
-            "Leave it out: the network is built as the checkpoint says.",
+            "Leave it out: the network is built as described in the checkpoint.",
         )
     origin = spec.origin
     words = [f"{name} = {origin[name]}" for name in ("K", "S") if name in origin]

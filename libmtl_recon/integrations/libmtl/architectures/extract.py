@@ -59,8 +59,8 @@ def extract_task(model: nn.Module, task: str) -> nn.Module:
         return parts.train(model.training)
     if not hasattr(model, "base_attributes"):
         raise ReconError(
-            f"A task's network can be taken out of the architecture Recon, over any base, and of "
-            f"HPS; this model's architecture is {base.__name__}, and nothing was split in it."
+            "A task's network can be extracted from the architecture Recon, over any base, and "
+            f"from HPS; this model's architecture is {base.__name__}, and nothing was split in it."
         )
     return _alone(model, base, task, names)
 

@@ -65,7 +65,7 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         if len(task_name) < 2:
             raise UsageError(
                 "--arch Recon",
-                "needs two tasks or more, between which layers conflict",
+                "needs two or more tasks, since only between tasks can layers conflict",
                 ", ".join(task_name),
                 "Train a single task with --arch HPS.",
             )
@@ -196,8 +196,8 @@ def recon_over(base: str) -> type[Splitting]:
             "--recon_base",
             "must be an architecture in which the tasks share layers",
             base,
-            f"In {base} each task has a network of its own by construction, mixed by learned "
-            "weights, so that no layer of it is left to split. Take HPS for the same encoder.",
+            f"In {base} each task has its own network by construction, mixed with learned "
+            "weights, so there is no layer left to split. Use HPS with the same encoder.",
         )
     known: dict[str, type] = {
         name: value

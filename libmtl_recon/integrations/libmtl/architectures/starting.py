@@ -41,8 +41,8 @@ def load_start(model: Any, checkpoint: Checkpoint) -> list[str]:
     if isinstance(encoder, nn.Module) and is_split(encoder) and _is_encoders(encoder, checkpoint):
         if checkpoint.optimizer is not None:
             raise ReconError(
-                f"{checkpoint.source} has an optimiser's state, but an encoder's state dict only. "
-                "Save the whole model's with it."
+                f"{checkpoint.source} has the state of an optimiser, but only the state dict of "
+                "an encoder. Save the whole model's state dict with it."
             )
         return load_model(encoder, checkpoint, lambda _: False)
     return load_model(model, checkpoint, lambda key: not model.is_architectures(key))

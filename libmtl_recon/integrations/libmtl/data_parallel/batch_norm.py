@@ -172,10 +172,10 @@ def _statistics(input: Tensor, group: Ranks, *, own: bool) -> tuple[Tensor, Tens
     numbered = torch.cat([counts.sum(dim=0), numbers.amin(dim=0), numbers.amax(dim=0)]).tolist()
     if numbered[1] != numbered[2]:
         raise ReconError(
-            "The network has called other batch norms for one rank's part of a batch than for "
-            "another's, as where layers are chosen by the data, so that their statistics cannot be "
-            "those of the whole batch. Have every forward pass call the same ones, or give "
-            "--recon_sync_bn off."
+            "The network called different batch norms for the ranks' parts of a batch, for "
+            "example because the data decides which layers are used, so that their statistics "
+            "cannot be those of the whole batch. Call the same batch norms in every forward pass, "
+            "or pass --recon_sync_bn off."
         )
     total = int(numbered[0])
     if total == 1:

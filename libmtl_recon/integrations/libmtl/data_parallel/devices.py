@@ -27,7 +27,7 @@ def device_of_rank(world: World) -> torch.device:
             "--nproc-per-node",
             f"must be at most the number of GPUs that are visible on this machine, {count}",
             world.local_size,
-            "Start as many ranks as there are GPUs, make more of them visible by "
+            "Start as many ranks as there are GPUs, make more of them visible with "
             "CUDA_VISIBLE_DEVICES, or set LIBMTL_RECON_DEVICE=cpu to train on CPUs.",
         )
     return torch.device("cuda", world.local_rank)

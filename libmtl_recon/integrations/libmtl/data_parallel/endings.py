@@ -31,7 +31,7 @@ _has_waited = False
 _DECIDED = "_libmtl_recon_says_why"
 LOST = (
     "The connection to another rank was lost: its process has ended, perhaps killed by the system "
-    "(as where memory runs out) or by a person. What it has said stands above, if it has."
+    "(for example when memory runs out) or by a person. Its messages, if any, are shown above."
 )
 
 

@@ -44,9 +44,9 @@ def world(environment: Mapping[str, str] | None = None) -> World | None:
     for name in _NAMES:
         if name not in found:
             raise ReconError(
-                f"RANK and WORLD_SIZE={found.get('WORLD_SIZE')} are set as torchrun sets them, and "
-                f"{name} is not. Start the training by torchrun, or unset RANK and WORLD_SIZE to "
-                "train in one process."
+                f"RANK and WORLD_SIZE={found.get('WORLD_SIZE')} are set as torchrun sets them, "
+                f"but {name} is not. Start the training with torchrun, or unset RANK and "
+                "WORLD_SIZE to train in one process."
             )
     rank, size = _number(found, "RANK"), _number(found, "WORLD_SIZE")
     local = _number(found, "LOCAL_RANK") if "LOCAL_RANK" in found else rank
@@ -56,7 +56,7 @@ def world(environment: Mapping[str, str] | None = None) -> World | None:
             "RANK",
             f"must be from 0 to WORLD_SIZE - 1 (WORLD_SIZE={size})",
             rank,
-            "Start the training by torchrun, which sets both.",
+            "Start the training with torchrun, which sets both.",
         )
     return World(rank, size, local, local_size)
 

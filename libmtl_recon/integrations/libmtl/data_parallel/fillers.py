@@ -47,9 +47,10 @@ def counts_for_nothing() -> bool:
         return _inside
     if len(_passed) > 1:
         raise ReconError(
-            "A checkpoint with batch norms inside it (torch.utils.checkpoint) computes again, in a "
-            "backward pass, what may belong to the batch of one task or another, of which one has "
-            "fewer samples than there are ranks. Use drop_last=True, or leave the checkpoint out."
+            "A checkpoint with batch norms inside it (torch.utils.checkpoint) is recomputed in a "
+            "backward pass, where it is not known which task's batch it belongs to, and one "
+            "task's batch has fewer samples than there are ranks. Use drop_last=True, or leave "
+            "the checkpoint out."
         )
     return True in _passed
 

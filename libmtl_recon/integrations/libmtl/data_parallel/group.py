@@ -44,11 +44,11 @@ def join() -> Ranks | None:
         return _ranks
     if dist.is_initialized():
         raise ReconError(
-            "The script has made a process group by itself (torch.distributed."
-            "init_process_group), so that libmtl-recon cannot tell what it is for. Leave that, and "
-            "any DistributedDataParallel or DistributedSampler, out: under torchrun the process "
-            "group is made of torchrun's variables, and batches, gradients and metrics are dealt "
-            "with for every weighting."
+            "The script has created its own process group (torch.distributed.init_process_group), "
+            "and libmtl-recon does not know what it is for. Leave it out, and also any "
+            "DistributedDataParallel or DistributedSampler: under torchrun, libmtl-recon creates "
+            "the process group from torchrun's variables and handles batches, gradients and "
+            "metrics for every weighting."
         )
     both = torch.cuda.is_available() and os.environ.get("LIBMTL_RECON_DEVICE", "cuda") != "cpu"
     if both:

@@ -50,8 +50,8 @@ def sliced(loader: Any, ranks: Ranks, device: torch.device) -> SlicedLoader:
         if isinstance(sampler, DistributedSampler):
             raise ReconError(
                 "The data loader has a DistributedSampler, which repeats or drops samples and "
-                "gives each rank batches of its own. Leave it out: each rank gets its part of "
-                "every batch, in the order of one process, by any other sampler."
+                "gives each rank its own batches. Leave it out: with any other sampler, each rank "
+                "gets its part of every batch, in the order of one process."
             )
     return SlicedLoader(loader, ranks, device)
 
@@ -118,8 +118,8 @@ class _SlicedSampler:
         if not hasattr(batch, "__getitem__") or isinstance(batch, dict | str):
             raise ReconError(
                 f"The batch sampler {type(self.batches).__name__} gives batches of the type "
-                f"{type(batch).__name__}, which cannot be divided among ranks. Have it give lists "
-                "of indices."
+                f"{type(batch).__name__}, which cannot be divided among ranks. Return lists of "
+                "indices from it."
             )
         share = self._ranks.share_of(len(batch))
         self.widths.append(share.stop - share.start)
@@ -161,8 +161,8 @@ def _part(batch: Any, ranks: Ranks, device: torch.device) -> Any:
     length = len(tensors[0]) if tensors else 0
     if not length or any(len(leaf) != length for leaf in tensors):
         raise ReconError(
-            "A batch cannot be divided among ranks: the tensors of its data and labels must be as "
-            f"long as one another (got {[list(leaf.shape) for leaf in tensors]})."
+            "A batch cannot be divided among ranks: the tensors of its data and labels must have "
+            f"the same length (got {[list(leaf.shape) for leaf in tensors]})."
         )
     share = ranks.share_of(length)
     empty = share.start == share.stop

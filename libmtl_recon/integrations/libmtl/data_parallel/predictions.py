@@ -68,8 +68,8 @@ def of_whole_batch(
     if trainer not in _sliced:
         raise ReconError(
             "LibMTL's Trainer._prepare_dataloaders was not called for the data loaders of this "
-            "training, so that each rank has whole batches, and not the same ones. Have the "
-            "script's own Trainer call it, as LibMTL's train and test do, or train in one process."
+            "training, so that each rank has whole batches, and different ones. Call it in the "
+            "script's own Trainer, as LibMTL's train and test do, or train in one process."
         )
     _refuse_unknown_filler(trainer.model, gts)
     whole = together(preds, gts, group)
@@ -94,10 +94,10 @@ def _refuse_unknown_filler(model: Any, gts: Any) -> None:
     known = was_known()
     if empty and not known and torch.is_grad_enabled() and model.training and count_norms(model):
         raise ReconError(
-            "A batch has fewer samples than there are ranks, and the sample that a rank without "
-            "any got in its place did not come to the model as it was loaded (the script's "
-            "Trainer makes another tensor of it), so that batch norms would count it. Use "
-            "drop_last=True, or a batch size that leaves a last batch with a sample for each rank."
+            "A batch has fewer samples than there are ranks, and the substitute sample of a rank "
+            "without samples did not reach the model as it was loaded (the script's Trainer makes "
+            "another tensor of it), so that batch norms would count it. Use drop_last=True, or a "
+            "batch size that leaves a last batch with a sample for each rank."
         )
 
 
@@ -114,10 +114,10 @@ def refuse_other_losses(model: Any) -> None:
     """
     if model not in _computed:
         raise ReconError(
-            "The losses of this step do not come from LibMTL's Trainer._compute_loss, so that each "
-            "rank has those of its own part of the batch, by which a weighting would weigh wrongly."
-            " Have the script's own Trainer call super()._compute_loss(preds, gts), or train it in "
-            "one process."
+            "The losses of this step do not come from LibMTL's Trainer._compute_loss, so that "
+            "each rank has those of its own part of the batch only, and the weights would be "
+            "wrong. Call super()._compute_loss(preds, gts) in the script's own Trainer, or train "
+            "in one process."
         )
     _computed.discard(model)
 
@@ -165,7 +165,7 @@ def together(preds: Any, gts: Any, group: Ranks) -> tuple[Any, Any]:
             found = "a number" if isinstance(leaf, Tensor) else type(leaf).__name__
             raise ReconError(
                 f"A prediction or label is {found}, and only tensors with one row per sample can "
-                "be put together of several ranks. Train this script in one process, or return "
+                "be combined from several ranks. Train this script in one process, or return "
                 "tensors."
             )
     if own_gts and all(len(leaf) == 0 for leaf in own_gts):
@@ -185,8 +185,8 @@ def together(preds: Any, gts: Any, group: Ranks) -> tuple[Any, Any]:
         if len({part.shape[1:] for part in parts}) > 1:
             raise ReconError(
                 "The ranks' predictions, or labels, have different shapes "
-                f"({', '.join(str(list(part.shape)) for part in parts)}), as where a collate_fn "
-                "pads to the longest of its samples. Pad all batches to one size."
+                f"({', '.join(str(list(part.shape)) for part in parts)}), for example because a "
+                "collate_fn pads to the longest of its samples. Pad all batches to one size."
             )
         joined.append(torch.cat(parts))
     whole = joined[: len(own_preds)], joined[len(own_preds) :]
@@ -200,8 +200,8 @@ def _refuse_other_rows(of_predictions: list[int], of_labels: list[int]) -> None:
     if any(own * samples != labels * rows for own, labels in pairs):
         raise ReconError(
             "A prediction does not have the samples along its first axis (the ranks have "
-            f"{of_predictions} rows of {of_labels} samples), so that the ranks' parts cannot be "
-            "put together. Have the network return predictions [N, ...], or train in one process."
+            f"{of_predictions} rows for {of_labels} samples), so that the ranks' parts cannot be "
+            "combined. Return predictions [N, ...] from the network, or train in one process."
         )
 
 

@@ -73,8 +73,8 @@ def _save_once(save: Callable[..., None], *, first: bool) -> Callable[..., None]
         while group.store() is not None and not group.store().check([f"{_KEY}{_saved}"]):
             if time.monotonic() > until:
                 raise TimeoutError(
-                    f"Rank 0 has not saved its file number {_saved}, for which another rank waits. "
-                    "Save on all ranks or on rank 0 alone: only there a file is written."
+                    f"Rank 0 has not saved file number {_saved}, which another rank waits for. "
+                    "Save on all ranks, or on rank 0 only: files are written only there."
                 )
             time.sleep(_LOOK)
 

@@ -123,12 +123,12 @@ def refuse_other_states(model: nn.Module, group: Ranks) -> None:
         if other:
             raise ReconError(
                 f"The parameter {name} is not the same on all ranks: something has changed it on "
-                "some of them alone. Have the script change parameters on all ranks alike."
+                "some of them only. Change parameters in the same way on all ranks."
                 if name in own
-                else f"The buffer {name} is not the same on all ranks: the network makes it of the "
-                "samples of a batch, of which each rank has a part, and only the buffers of "
-                "torch.nn.BatchNorm1d, 2d and 3d are those of the whole batch. Train this network "
-                "in one process."
+                else f"The buffer {name} is not the same on all ranks: the network computes it "
+                "from the samples of a batch, of which each rank has a part, and only the buffers "
+                "of torch.nn.BatchNorm1d, 2d and 3d are those of the whole batch. Train this "
+                "network in one process."
             )
 
 

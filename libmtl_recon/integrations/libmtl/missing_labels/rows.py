@@ -39,8 +39,8 @@ def labelled_rows(label: Any) -> tuple[int, Tensor] | None:
             keep = torch.ones(len(content), dtype=torch.bool)
         if len(keep) != len(content):
             raise ReconError(
-                f"Masked has {len(content)} labels in a batch, but says of {len(keep)} whether "
-                "they are present. Give `present` one bool a sample."
+                f"Masked has {len(content)} labels in a batch, but `present` has {len(keep)} "
+                "values. Pass one bool per sample."
             )
         keep = keep.clone()
         keep[missing.cpu()] = False
@@ -73,9 +73,9 @@ def take_rows(value: Any, samples: int, rows: Tensor, what: str) -> Any:
         return _rebuilt(value, _take_items(value, samples, rows, what))
     found = f"of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
     raise ReconError(
-        f"Some of a batch's {samples} samples lack the label of a task, and {what}, {found}, does "
-        "not tell its samples apart: that takes a tensor whose first dimension counts them, a "
-        "dict, list or tuple of such tensors, or a list of one object a sample."
+        f"Some of a batch's {samples} samples lack the label of a task, and {what}, {found}, "
+        "cannot be divided into samples. Use a tensor whose first dimension is the samples, a "
+        "dict, list or tuple of such tensors, or a list of one object per sample."
     )
 
 
@@ -86,8 +86,8 @@ def _take_items(value: Sequence[Any], samples: int, rows: Tensor, what: str) -> 
     if all(whole):
         raise ReconError(
             f"Some of a batch's {samples} samples lack the label of a task, and {what} is a list "
-            f"of {samples} tensors of {samples} rows each: its samples may be either. Return a "
-            "dict of tensors, or one tensor."
+            f"of {samples} tensors of {samples} rows each, so that it is not clear which of the "
+            "two are the samples. Return a dict of tensors, or one tensor."
         )
     return [value[row] for row in rows.tolist()]
 
@@ -101,7 +101,7 @@ def _mask(present: Any) -> Tensor:
     mask = torch.as_tensor(present).detach().cpu()
     if mask.ndim != 1:
         raise ReconError(
-            "Masked.present must be one bool a sample, [B] for a batch, but has the shape "
+            "Masked.present must be one bool per sample, [B] for a batch, but has the shape "
             f"{list(mask.shape)}. For pixels without a label, let the loss skip them."
         )
     return mask.bool()

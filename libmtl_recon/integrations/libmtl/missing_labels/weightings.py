@@ -51,8 +51,8 @@ _KEPT: dict[str, Kept] = {
     "UW": _SCALES,
 }
 _TIED = "the weights that it keeps from step to step sum to a constant over all tasks"
-_BILEVEL = "it weighs the losses in an outer loop of its own, which counts on all of them"
-_THREE_BATCHES = "it compares three batches a step, which must all have the same tasks"
+_BILEVEL = "it weighs the losses in its own outer loop, which needs all of them"
+_THREE_BATCHES = "it compares three batches per step, which must all have the same tasks"
 _REFUSED = {
     "AutoLambda": _BILEVEL,
     "ExcessMTL": _TIED,
@@ -93,13 +93,13 @@ def refuse_absent_task(trainer: Any, task: str) -> None:
     if getattr(weighting, _OPT_IN, False):
         return
     if why:
-        reason = f"this weighting cannot be without a task for a step, since {why}"
+        reason = f"this weighting cannot leave out a task in a step, since {why}"
         way_out = f"Choose one that can ({', '.join(sorted(_KEPT))}, GradOPS), or draw"
     else:
-        reason = "it is not known whether this weighting can be without a task for a step"
+        reason = "it is not known whether this weighting can leave out a task in a step"
         way_out = (
-            f"If its `backward` may be given the losses of some tasks only, set {_OPT_IN} = True "
-            "in its class (libmtl_recon.present_tasks says which tasks they are); or draw"
+            f"If its `backward` also works with the losses of some tasks only, set {_OPT_IN} = "
+            "True in its class (libmtl_recon.present_tasks returns these tasks); or draw"
         )
     raise ReconError(
         f"--weighting {name} stops here: no sample of this batch has a label for task {task!r}, "
@@ -117,7 +117,9 @@ def _why_not_nash(trainer: Any) -> str:
     import LibMTL
 
     if patch_status(LibMTL).get("nash-mtl-solver") != "applied":
-        return "without the patch nash-mtl-solver it sets up its bargaining problem once, for all"
+        return (
+            "without the patch nash-mtl-solver it sets up its bargaining problem for all tasks once"
+        )
     if trainer.kwargs["weight_args"].get("update_weights_every", 1) != 1:
         return "with --update_weights_every above 1 it uses the weights of steps with other tasks"
     return ""

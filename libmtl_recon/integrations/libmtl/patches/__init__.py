@@ -125,10 +125,10 @@ def wanted_patches() -> frozenset[str]:
     for name in sorted(wanted.difference(names)):
         raise UsageError(
             VARIABLE if VARIABLE in os.environ else OLD_VARIABLE,
-            "must be none, or names of patches with commas between them",
+            "must be none, or names of patches separated by commas",
             name,
-            f"{did_you_mean(name, names)}There are {', '.join(names)}; unset, all are "
-            "applied that are needed.",
+            f"{did_you_mean(name, names)}There are {', '.join(names)}; if it is unset, all that "
+            "are needed are applied.",
         )
     return wanted
 
@@ -141,7 +141,7 @@ def _given() -> str | None:
     if _listed(given) != _listed(old):
         raise UsageError(
             OLD_VARIABLE,
-            f"must not say anything else than {VARIABLE}, whose old name it is",
+            f"must have the same value as {VARIABLE}, whose old name it is",
             old,
             f"Unset {OLD_VARIABLE}.",
         )
@@ -184,8 +184,8 @@ def _warn(unknown: dict[str, tuple[str, ...]], not_checked: list[str]) -> None:
     if not_checked:
         text += (
             f" Whether these patches are needed was not checked: {_shortened(not_checked)}. "
-            f"`libmtl-recon doctor` tells what is wrong without them. {VARIABLE} with the names of "
-            "all patches that you want decides that, and ends this warning."
+            f"`libmtl-recon doctor` shows what is wrong without them. Set {VARIABLE} to the names "
+            "of all patches that you want, which also ends this warning."
         )
     warnings.warn(text, stacklevel=3)
 

@@ -16,7 +16,7 @@ from libmtl_recon.integrations.libmtl.patches.patch import Defect, patch, stand_
 
 @patch("attention-in-evaluation", needs=lambda _: bool(torch.backends.mha.get_fastpath_enabled()))
 def attention_in_evaluation(_: ModuleType) -> None:
-    """PyTorch evaluates transformers by a function that gives zeros at padded positions.
+    """PyTorch evaluates transformers with a function that returns zeros at padded positions.
 
     LibMTL's Trainer evaluates without gradients, where ``nn.TransformerEncoder`` uses it; the
     network was trained with values there. A network with task-specific layers cannot be evaluated
@@ -76,7 +76,7 @@ def _reset_grad(self: Any, new_grads: Tensor) -> None:
 
 @patch("mtan-zero-grad", needs=Defect("architecture.MTAN.zero_grad_share_params", of=BOTH))
 def mtan_zero_grad(libmtl: ModuleType) -> None:
-    """A gradient weighting leaves LibMTL's MTAN its attention untrained, or adds tasks up.
+    """With gradient weightings, LibMTL's MTAN leaves its attention untrained or sums gradients.
 
     On a plain ResNet MTAN also zeroes the gradients of the tasks' attention between two tasks, so
     that the attention is never trained; on an encoder that wraps a ResNet it does not zero those of
@@ -100,7 +100,7 @@ def mtan_zero_grad(libmtl: ModuleType) -> None:
     ),
 )
 def task_representations(libmtl: ModuleType) -> None:
-    """With --rep_grad, LibMTL's Cross_stitch trains by the last task's representation alone.
+    """With --rep_grad, LibMTL's Cross_stitch trains with the last task's representation only.
 
     LibMTL keeps the tasks' representations, to continue from them into the encoder, but inverts the
     check whether all tasks have one: where the encoder returns one per task it keeps the last one,
@@ -137,7 +137,7 @@ def _text_is_true() -> bool:
     needs=Defect("architecture.DSelect_k.__init__", of=BOTH, where=_text_is_true),
 )
 def dselect_k_codes(libmtl: ModuleType) -> None:
-    """LibMTL's DSelect_k gives all experts one code under NumPy 2, so that it selects none.
+    """LibMTL's DSelect_k gives all experts the same code under NumPy 2, so it selects none.
 
     It makes the codes by converting the strings "0" and "1" to booleans, and NumPy 2 converts every
     string that is not empty to true: all experts get the same weight.

@@ -38,7 +38,7 @@ _BY_GRAMIANS = ("PCGrad", "GradVac", "CAGrad", "UPGrad", "FairGrad", "Nash_MTL")
     known_only=tuple(f"weighting.{name}.backward" for name in _BY_GRAMIANS),
 )
 def fast_gradients(libmtl: ModuleType) -> None:
-    """LibMTL's per-task gradients walk all tasks' graphs and take fresh memory each step.
+    """LibMTL's per-task gradients traverse all tasks' graphs and allocate memory in each step.
 
     They cost a multiple of the backward passes they need: LibMTL writes the losses into one vector
     in place, so that differentiating one traverses the decoders of all tasks (and with

@@ -48,7 +48,7 @@ def torchvision_import(_: ModuleType) -> None:
 
 @patch("optimizers-schedulers", needs=Defect("config.prepare_args", of=BOTH))
 def optimizers_schedulers(libmtl: ModuleType) -> None:
-    """LibMTL offers adagrad, rmsprop, cos and exp, but makes no arguments for them.
+    """LibMTL offers adagrad, rmsprop, cos and exp, but does not define their arguments.
 
     They end in an UnboundLocalError. ``prepare_args`` itself is replaced at registration, and
     checks whether this patch was applied.

@@ -28,7 +28,7 @@ def device(libmtl: ModuleType) -> None:
 
 @patch("iterator-next", needs=Defect("Trainer._process_data", of=BOTH))
 def iterator_next(_: ModuleType) -> None:
-    """LibMTL calls iterator.next(), and takes any error of the data loading for its end.
+    """LibMTL calls iterator.next(), and treats any data loading error as the end of the data.
 
     PyTorch's iterators have no ``next`` any more (main does not call it). A bare ``except`` treats
     any error of the data loading, including Ctrl-C, as the end of an epoch: the error is lost and
@@ -47,7 +47,7 @@ def wrap_loaders(call: Call) -> None:
 
 @patch("own-scheduler", needs=Defect("Trainer.train_singlelevel", of=MAIN))
 def own_scheduler(_: ModuleType) -> None:
-    """LibMTL's Trainer stops after an epoch with a scheduler that a script made by itself.
+    """LibMTL's Trainer stops after one epoch with a scheduler that the script created.
 
     It reads the scheduler's name from arguments that a script with its own ``_prepare_optimizer``
     may not have given.
@@ -68,7 +68,7 @@ _LOADS = Defect("Trainer._prepare_model", of=MAIN)
 
 @patch("strict-checkpoint", needs=lambda libmtl: detect(libmtl).saves_models and _LOADS(libmtl))
 def strict_checkpoint(_: ModuleType) -> None:
-    """LibMTL loads what fits of a checkpoint, and leaves the rest random without a word.
+    """LibMTL loads the matching part of a checkpoint and silently leaves the rest random.
 
     If no name fits, as after Recon split its layers, the whole network is left random. A
     checkpoint of a GPU also fails to load on a machine without one. With this patch the network's

@@ -29,7 +29,7 @@ def cagrad_tasks(libmtl: ModuleType) -> None:
 
 @patch("gls-logarithms", needs=Defect("weighting.GLS.backward", of=BOTH))
 def gls_logarithms(libmtl: ModuleType) -> None:
-    """LibMTL's GLS multiplies all losses, which overflows, or vanishes, and then gives NaN.
+    """LibMTL's GLS multiplies all losses, which overflows or underflows and then gives NaN.
 
     The product leaves the range of float32 long before the geometric mean does (five losses of
     1e-9, or of 1e8); the same holds for a loss of zero. The weights that it reports are also wrong.
@@ -59,7 +59,7 @@ def gls(_: Any, losses: Tensor, **__: Any) -> NDArray[np.floating[Any]]:
 
 @patch("gradnorm-zero-loss", needs=Defect("weighting.GradNorm.backward", of=BOTH))
 def gradnorm_zero_loss(libmtl: ModuleType) -> None:
-    """LibMTL's GradNorm makes NaN where a loss is zero in the first epoch.
+    """LibMTL's GradNorm computes NaN if a loss is zero in the first epoch.
 
     It divides each loss by that of the first epoch, and these rates by their mean: by zero, if a
     loss was zero there (such as a satisfied hinge loss), or if all are zero now.
@@ -74,7 +74,7 @@ def gradnorm_zero_loss(libmtl: ModuleType) -> None:
 
 @patch("gradnorm-first-epoch", needs=Defect("weighting.GradNorm.backward", of=BOTH))
 def gradnorm_first_epoch(libmtl: ModuleType) -> None:
-    """With --rep_grad, LibMTL's GradNorm trains the decoders alone in the first epoch.
+    """With --rep_grad, LibMTL's GradNorm trains only the decoders in the first epoch.
 
     Until it has an epoch's losses to compare with, it calls ``backward`` on the sum of the losses,
     whose graph ends at the representations.
@@ -93,7 +93,7 @@ def gradnorm_first_epoch(libmtl: ModuleType) -> None:
 
 @patch("gradvac-targets", needs=Defect("weighting.GradVac.backward", of=PYPI))
 def gradvac_targets(libmtl: ModuleType) -> None:
-    """LibMTL's GradVac never asks for a cosine above 0: it moves targets too rarely.
+    """LibMTL's GradVac never aims at a cosine above 0, since it moves its targets too rarely.
 
     The release moves a pair's target only where it has just changed a gradient, so that GradVac
     never asks for agreement above zero, although that is its purpose. The paper's Algorithm 1 (here
@@ -104,7 +104,7 @@ def gradvac_targets(libmtl: ModuleType) -> None:
 
 @patch("imtl-inverse", needs=Defect("weighting.IMTL.backward", of=BOTH))
 def imtl_inverse(libmtl: ModuleType) -> None:
-    """LibMTL's IMTL makes NaN of a task gradient of zero, and stops where two are parallel.
+    """LibMTL's IMTL computes NaN if a task gradient is zero, and fails if two are parallel.
 
     It inverts a matrix that may be singular; in float32, so that squares may leave the range. A
     task without a gradient is excluded from the system that is solved here.
@@ -122,7 +122,7 @@ def imtl_inverse(libmtl: ModuleType) -> None:
     ),
 )
 def mgda_solver(libmtl: ModuleType) -> None:
-    """LibMTL's MGDA may stop far from the least norm, or never, and makes NaN of zeros.
+    """LibMTL's MGDA may stop far from the least norm or never, and computes NaN from zeros.
 
     For three tasks or more it searches until a step changes the weights by less than 1e-5, which
     need not be near the solution, and need not happen: the release's loop, which is meant to end
@@ -157,7 +157,7 @@ def mgda_solver(libmtl: ModuleType) -> None:
 
 @patch("rlw-constrained-bernoulli", needs=Defect("weighting.RLW.backward", of=PYPI))
 def rlw_constrained_bernoulli(libmtl: ModuleType) -> None:
-    """LibMTL's RLW knows no --dist constrained_Bernoulli, for want of an import.
+    """LibMTL's RLW fails with --dist constrained_Bernoulli, since an import is missing.
 
     It draws with ``random``; a bare ``except`` turns the NameError into a "No support method".
     """

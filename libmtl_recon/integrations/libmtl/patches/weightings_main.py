@@ -32,7 +32,7 @@ def aligned_mtl_eigen(libmtl: ModuleType) -> None:
 
 @patch("excess-mtl-encoder", needs=Defect("weighting.ExcessMTL.backward", of=MAIN))
 def excess_mtl_encoder(libmtl: ModuleType) -> None:
-    """LibMTL's ExcessMTL fails where there is no `encoder` (MMoE, CGC, DSelect_k).
+    """LibMTL's ExcessMTL fails if there is no `encoder` (MMoE, CGC, DSelect_k).
 
     And where a task's gradient is zero in the first step, it divides by zero: all parameters become
     NaN.
@@ -62,7 +62,7 @@ def excess_mtl(self: Any, losses: Tensor, **kwargs: Any) -> NDArray[np.floating[
 
 @patch("gradvac-layers", needs=Defect("weighting.GradVac._init_rho", of=MAIN))
 def gradvac_layers(libmtl: ModuleType) -> None:
-    """LibMTL's GradVac by layer fails, or errs, where not all of an `encoder` is shared.
+    """LibMTL's layer-wise GradVac fails or is wrong if not all of the `encoder` is shared.
 
     It takes its groups of parameters from an ``encoder``, which MMoE, CGC and DSelect_k lack. Where
     the shared parameters are not the encoder's (MTAN, PLE), or a module has parameters in addition
@@ -78,7 +78,7 @@ def gradvac_layers(libmtl: ModuleType) -> None:
     ),
 )
 def nash_mtl_solver(libmtl: ModuleType) -> None:
-    """LibMTL's Nash_MTL silently equals EW where its solver fails, or ecos is not installed.
+    """LibMTL's Nash_MTL silently equals EW if its solver fails or ecos is not installed.
 
     Without the package ``ecos``, which LibMTL does not declare, every solve fails inside a bare
     ``except`` and all weights stay 1. The same happens in any step in which the solver fails.
@@ -98,8 +98,8 @@ def solve_optimization(self: Any, gtg: NDArray[Any]) -> NDArray[np.float64]:
     if found is None or found.max() > _LARGEST:
         warnings.warn(
             f"Nash_MTL: no bargaining solution was found for the gradients of step {self.step}. "
-            "Some weights make their sum zero, or one of them is zero, much too short or too long "
-            "beside the others, or not finite. The weights of the last step are kept.",
+            "Some weights make their sum zero, or one of them is zero, not finite, or much "
+            "shorter or longer than the others. The weights of the last step are kept.",
             stacklevel=3,
         )
     else:
@@ -122,8 +122,9 @@ def sdmgrad_simplex(libmtl: ModuleType) -> None:
     def euclidean_proj_simplex(_: Any, v: NDArray[Any], s: float = 1.0) -> NDArray[np.float64]:
         if not np.isfinite(v).all():
             raise ReconError(
-                "The inner products of SDMGrad's task gradients are not finite: a gradient is, or "
-                "its square leaves float32. Look at the losses and labels, or lower --lr."
+                "The inner products of SDMGrad's task gradients are not finite: a gradient is not "
+                "finite, or its square overflows float32. Look at the losses and labels, or lower "
+                "--lr."
             )
         return project_on_simplex(v, s)
 

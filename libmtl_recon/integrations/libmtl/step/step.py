@@ -403,8 +403,8 @@ def task_roots(model: Any, losses: Any, *, accumulate: bool) -> list[Root]:
     """
     if isinstance(losses, Tensor) and not losses.requires_grad:
         raise ReconError(
-            "None of the losses depends on a parameter that trains, so that there is nothing to "
-            "differentiate. Compute them with gradients enabled, of a network that is not frozen."
+            "None of the losses depends on a trainable parameter, so there is nothing to "
+            "differentiate. Compute them with gradients enabled, with a network that is not frozen."
         )
     return step_of(model).roots(losses, accumulate=accumulate)
 

@@ -18,13 +18,13 @@ from libmtl_recon.integrations.libmtl.data_parallel.group import ranks
 from libmtl_recon.integrations.libmtl.step.step import Step, step_of
 
 # The reason for storing rows where a task's gradient has several weights.
-OF_GROUPS = "the weighting weighs each group of parameters by itself"
+OF_GROUPS = "the weighting weighs each group of parameters separately"
 _OWN = "libmtl_recon."
 # Functions that a script's own weighting may have replaced, expecting them to be called.
 _PLUMBING = ("_compute_grad", "_get_grads", "_reset_grad")
 _OTHER_LOSSES = (
-    "model.backward was given other losses than Trainer._compute_loss has returned in this step, "
-    "or no forward pass of the model led to them"
+    "the losses passed to model.backward are not those that Trainer._compute_loss returned in "
+    "this step, or no forward pass of the model led to them"
 )
 
 
@@ -176,8 +176,8 @@ def refuse_ghost(model: Any, why: str) -> None:
     """
     if step_of(model).way == "ghost":
         raise ReconError(
-            f"--recon_gradients ghost cannot be done here: {why}. Leave it out; then rows are "
-            "stored where they must be."
+            f"--recon_gradients ghost is not possible here: {why}. Leave it out; then rows are "
+            "stored where necessary."
         )
 
 
@@ -206,7 +206,7 @@ def _recorded(model: Any, losses: Tensor, *, update_follows: bool) -> RecordedGr
 
 def _why_not(model: Any, step: Step) -> str:
     if not step.calls.wanted and not step.calls.watched:
-        return "its forward pass was not noted, since the Trainer did not build this model"
+        return "its forward pass was not recorded, since the Trainer did not build this model"
     own = [
         name
         for name in _PLUMBING

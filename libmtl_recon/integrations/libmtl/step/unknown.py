@@ -46,8 +46,8 @@ def of_unknown_weighting(
 def _differentiates(model: Any) -> ReconError:
     name = type(model).__bases__[-1].__name__
     return ReconError(
-        f"--weighting {name} differentiates the losses by itself, which under torchrun would give "
-        "each rank the gradients of its own part of the batch. Have it call self._get_grads("
-        "losses, mode='backward') or self._compute_grad(losses, mode), which LibMTL's weightings "
-        "do, or train it in one process."
+        f"--weighting {name} differentiates the losses itself, so that under torchrun each rank "
+        "would use the gradients of its own part of the batch only. Call self._get_grads(losses, "
+        "mode='backward') or self._compute_grad(losses, mode), as LibMTL's weightings do, or "
+        "train in one process."
     )

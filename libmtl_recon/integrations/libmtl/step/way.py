@@ -52,11 +52,11 @@ def choose_way(call: Call) -> None:
         return
     bilevel = bilevel_method_of(trainer)
     if bilevel:
-        why = f"--weighting {bilevel}, which makes backward passes of its own"
+        why = f"--weighting {bilevel}, which makes its own backward passes"
     elif weighting in OF_GRADIENTS:
         why = f"--weighting {weighting}, {OF_GRADIENTS[weighting]}"
     elif model.rep_grad:
-        why = "--rep_grad, by which the gradients of the representation are weighed"
+        why = "--rep_grad, which weighs the gradients of the representation"
     else:
         return
     import LibMTL

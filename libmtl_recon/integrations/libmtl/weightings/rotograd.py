@@ -59,7 +59,7 @@ class RotoGrad(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
                 "weight_args",
                 f"must hold {', '.join(wanted)} for the weighting RotoGrad",
                 dict(weight_args),
-                "LibMTL's prepare_args makes them of the flags.",
+                "LibMTL's prepare_args sets them from the flags.",
             )
         _settings(weight_args)
 
@@ -74,8 +74,9 @@ class RotoGrad(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         decoders = [self.decoders[task] for task in self.task_name]
         if len({id(decoder) for decoder in decoders}) < len(decoders):
             raise ReconError(
-                "--weighting RotoGrad needs a decoder of its own for each task, in front of which "
-                "the task's rotation stands, and here tasks share one. Copy it, by copy.deepcopy."
+                "--weighting RotoGrad needs a separate decoder for each task, since the task's "
+                "rotation is applied to its input, but here tasks share one. Copy it with "
+                "copy.deepcopy."
             )
         if not any(p.requires_grad for p in self.get_share_params()):
             raise ReconError(
@@ -149,8 +150,8 @@ class RotoGrad(AbsWeighting):  # type: ignore[misc]  # LibMTL is untyped
         if not inputs or not isinstance(inputs[0], Tensor):
             kind = type(inputs[0]).__name__ if inputs else "nothing"
             raise ReconError(
-                f"--weighting RotoGrad rotates the tensor that comes into a decoder, and that of "
-                f"task {task!r} gets {kind}. Have the encoder return one tensor (a task)."
+                "--weighting RotoGrad rotates the tensor that enters a decoder, but the decoder "
+                f"of task {task!r} gets {kind}. Return one tensor (per task) from the encoder."
             )
         with naming(**_FLAGS):
             return (self.rotograd.rotate(inputs[0], task), *inputs[1:])
