@@ -55,9 +55,11 @@ def of_one_tensor(name: str) -> ReconError:
     """Return the error for code that reads an attribute that only a task's tensor has."""
     return ReconError(
         f"The output of a split network has one {name} per task and none for all tasks, so code "
-        "that uses it (DistributedDataParallel with find_unused_parameters or static_graph, "
-        "torch.export) cannot handle the output. Give it one tensor per task: wrap the split "
-        "network in a module whose forward returns libmtl_recon.by_task(split(x)). TorchJD's "
+        "that uses it (ConflictProbe, step, DistributedDataParallel with find_unused_parameters "
+        "or static_graph, torch.export) cannot handle the output. Give it one tensor per task: if "
+        "the network returns one output per task, split it with per_task_output=True; otherwise "
+        "wrap the split network in a module whose forward returns "
+        "libmtl_recon.by_task(split(x)). TorchJD's "
         "Engine supports only the modules before the first split; for others use "
         "torchjd.autojac."
     )
