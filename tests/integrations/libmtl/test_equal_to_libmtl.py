@@ -5,11 +5,12 @@ Both LibMTLs: the installed one, and the checkout of its main branch that LIBMTL
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+from main_checkout import MAIN, on_main
 
 import libmtl_recon  # noqa: F401  # first, so that LibMTL loads on today's torch
 
@@ -30,8 +31,6 @@ OF_MAIN = [
 ]
 # SciPy's solver takes derivatives from differences, which make 1e-8 of a rounding.
 BY_DIFFERENCES = ("CAGrad", "FairGrad")
-MAIN = os.environ.get("LIBMTL_MAIN", "")
-NEEDS = [n for n in ("cvxpy", "qpsolvers", "torch_geometric") if not importlib.util.find_spec(n)]
 # They change what these weightings do, and what is compared with here is LibMTL's own.
 LEFT_OUT = ("cagrad-tasks", "gradvac-targets")
 
@@ -96,8 +95,7 @@ def test_the_installed_libmtl(name: str, installed: tuple[Results, Results]) -> 
     check(name, installed)
 
 
-@pytest.mark.skipif(not MAIN, reason="LIBMTL_MAIN names no checkout of LibMTL's main branch")
-@pytest.mark.skipif(bool(NEEDS), reason=f"LibMTL's main branch needs {', '.join(NEEDS)}")
+@on_main
 @pytest.mark.parametrize("name", OF_MAIN)
 def test_the_main_branch(name: str, main: tuple[Results, Results]) -> None:
     check(name, main)

@@ -5,15 +5,12 @@ For both LibMTLs: the installed one, and the checkout of its main branch that LI
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from main_checkout import on_main, said_with_main
 from rows_problem import step
 
 # isort: split
@@ -28,8 +25,6 @@ from libmtl_recon.weighting.imtl import impartial
 from libmtl_recon.weighting.least_norm import least_norm_weights
 
 FILE = str(Path(__file__))
-MAIN = os.environ.get("LIBMTL_MAIN", "")
-NEEDS = [n for n in ("cvxpy", "qpsolvers", "torch_geometric") if not importlib.util.find_spec(n)]
 # Those that weigh the gradients of shared parameters by what they find in them.
 OF_GRADIENTS = [
     *("MGDA", "IMTL", "GradNorm", "PCGrad", "CAGrad", "GradVac", "GradOPS"),
@@ -263,17 +258,7 @@ def test_imtl_shares_parallel_gradients_evenly() -> None:
     torch.testing.assert_close(found, torch.tensor([0.75, 0.25, 0], dtype=torch.float64))
 
 
-@pytest.mark.skipif(not MAIN, reason="LIBMTL_MAIN names no checkout of LibMTL's main branch")
-@pytest.mark.skipif(bool(NEEDS), reason=f"LibMTL's main branch needs {', '.join(NEEDS)}")
+@on_main
 def test_all_of_this_holds_for_the_main_branch() -> None:
-    path = os.pathsep.join(filter(None, [MAIN, os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "PYTHONPATH": path, "LIBMTL_MAIN": ""}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider", FILE],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "FairGrad" not in done.stdout  # none was left out
+    said = said_with_main(FILE)
+    assert "FairGrad" not in said  # none was left out

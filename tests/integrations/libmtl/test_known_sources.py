@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from main_checkout import MAIN, on_main
 from written_module import written_module
 
 import libmtl_recon  # noqa: F401  # first, so that LibMTL loads on today's torch
@@ -33,8 +33,6 @@ from libmtl_recon.integrations.libmtl.known_sources import (
 )
 from libmtl_recon.integrations.libmtl.write_hashes import hashes_of, with_column, written
 
-MAIN = os.environ.get("LIBMTL_MAIN", "")
-NEEDS = [n for n in ("cvxpy", "qpsolvers", "torch_geometric") if not importlib.util.find_spec(n)]
 # The table's column of the LibMTL that a new process finds, as nobody has changed it.
 COLUMN = """
 import json
@@ -66,10 +64,7 @@ def column(path: str) -> tuple[str, dict[str, str]]:
         "",
         pytest.param(
             MAIN,
-            marks=[
-                pytest.mark.skipif(not MAIN, reason="LIBMTL_MAIN names no checkout of main"),
-                pytest.mark.skipif(bool(NEEDS), reason=f"LibMTL's main needs {', '.join(NEEDS)}"),
-            ],
+            marks=on_main,
             id="main",
         ),
     ],

@@ -7,19 +7,13 @@ one sample, which leaves ranks without any.
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from pathlib import Path
 
 import forks
 import pytest
+from main_checkout import MAIN, on_main
 from ranks_problem import Trained, distance, refused, trained
 
-MAIN = os.environ.get("LIBMTL_MAIN", "")
-NEEDS = [n for n in ("cvxpy", "qpsolvers", "torch_geometric") if not importlib.util.find_spec(n)]
-on_main = pytest.mark.skipif(
-    not MAIN or bool(NEEDS), reason="LIBMTL_MAIN names no checkout, or packages that it needs lack"
-)
 # SciPy's solvers take derivatives from differences, which make 1e-8 of a rounding.
 # What LTB learns of its branches is nearly nothing, and of that Adam makes steps of full size.
 # Of the wide network, a batch in another order makes 8e-7 of CAGrad in one process.

@@ -5,16 +5,13 @@ For both LibMTLs: the installed one, and the checkout of its main branch that LI
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from main_checkout import on_main, said_with_main
 from rows_problem import step
 
 # isort: split
@@ -37,8 +34,6 @@ from libmtl_recon.weighting import (
 )
 
 FILE = str(Path(__file__))
-MAIN = os.environ.get("LIBMTL_MAIN", "")
-NEEDS = [n for n in ("cvxpy", "qpsolvers", "torch_geometric") if not importlib.util.find_spec(n)]
 # Ours; LibMTL's arguments; the numbers of tasks; how closely LibMTL's solver comes. PCGrad and
 # GradVac draw orders from another generator than ours: for two tasks there is one.
 PAIRS: dict[str, tuple[Callable[[Any], Tensor], dict[str, Any], tuple[int, ...], float]] = {
@@ -94,17 +89,7 @@ def test_it_is_libmtls_own_update(name: str, seed: int, monkeypatch: pytest.Monk
         torch.testing.assert_close(found, update, rtol=0, atol=close * float(rows.norm()))
 
 
-@pytest.mark.skipif(not MAIN, reason="LIBMTL_MAIN names no checkout of LibMTL's main branch")
-@pytest.mark.skipif(bool(NEEDS), reason=f"LibMTL's main branch needs {', '.join(NEEDS)}")
+@on_main
 def test_all_of_this_holds_for_the_main_branch() -> None:
-    path = os.pathsep.join(filter(None, [MAIN, os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "PYTHONPATH": path, "LIBMTL_MAIN": ""}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider", FILE],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert f"{4 * len(PAIRS)} passed" in done.stdout  # none was left out
+    said = said_with_main(FILE)
+    assert f"{4 * len(PAIRS)} passed" in said  # none was left out

@@ -5,7 +5,6 @@ The installed one, and the checkout of its main branch that LIBMTL_MAIN names.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,13 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from main_checkout import MAIN, on_main
 
 CHILD = Path(__file__).with_name("train_by_each_way.py")
 REPOSITORY = Path(__file__).parents[3]
 INSTALLED = ("GradOPS", "PCGrad", "CAGrad", "MGDA", "IMTL", "GradNorm", "GradVac", "EW")
 OF_MAIN = (*INSTALLED, "Nash_MTL", "Aligned_MTL", "UPGrad", "FairGrad")
-MAIN = os.environ.get("LIBMTL_MAIN", "")
-NEEDS = [n for n in ("cvxpy", "qpsolvers", "torch_geometric") if not importlib.util.find_spec(n)]
 # SciPy's solvers take derivatives from differences, which make 1e-8 of a rounding.
 COARSE = {"CAGrad": 1e-6, "FairGrad": 1e-6}
 SETTINGS = ("plain", "scored", "multi_input", "missing labels", "split")
@@ -74,14 +72,6 @@ def main(tmp_path_factory: pytest.TempPathFactory) -> Found:
 @pytest.mark.parametrize("name", INSTALLED)
 def test_the_installed_libmtl(name: str, installed: Found) -> None:
     check(name, installed)
-
-
-on_main = pytest.mark.skipif(
-    not MAIN or bool(NEEDS),
-    reason=f"LibMTL's main branch needs {', '.join(NEEDS)}"
-    if MAIN
-    else "LIBMTL_MAIN names no checkout of LibMTL's main branch",
-)
 
 
 @on_main
