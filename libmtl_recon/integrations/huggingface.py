@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from libmtl_recon.errors import MissingPackageError, ReconError, UsageError
-from libmtl_recon.integrations.joint_loss import TaskLosses
-from libmtl_recon.weighting.step import StepResult
+from libmtl_recon.integrations.joint_loss import TaskLosses, WithTaskLosses
 from libmtl_recon.weighting.step_losses import Losses
 
 try:
@@ -45,7 +44,7 @@ _STATE = "libmtl_recon.pt"
 _INSIDE = ("lomo", "layerwise")
 
 
-class MultiTaskTrainer(Trainer):
+class MultiTaskTrainer(WithTaskLosses, Trainer):
     """A Trainer that weights the tasks' gradients, or counts their conflicts.
 
     The model returns a dict of losses by task under ``losses``, or :meth:`compute_task_losses` is
@@ -90,21 +89,6 @@ class MultiTaskTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self._refuse()
         self.add_callback(_KeepState(self._task_losses))
-
-    @property
-    def weighting(self) -> Any:
-        """The weighting of the tasks' gradients."""
-        return self._task_losses.weighting
-
-    @property
-    def probe(self) -> Any:
-        """The probe that counts conflicts."""
-        return self._task_losses.probe
-
-    @property
-    def step_result(self) -> StepResult | None:
-        """The weights and the Gramian of the last step; None before the first."""
-        return self._task_losses.result
 
     def compute_task_losses(
         self,

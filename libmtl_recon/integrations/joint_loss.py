@@ -161,6 +161,27 @@ class TaskLosses:
             load(content)
 
 
+class WithTaskLosses:
+    """The properties that the modules and trainers with joint losses share."""
+
+    _task_losses: TaskLosses
+
+    @property
+    def weighting(self) -> Any:
+        """The weighting of the tasks' gradients; None if there is none."""
+        return self._task_losses.weighting
+
+    @property
+    def probe(self) -> Any:
+        """The probe that counts conflicts; None if there is none."""
+        return self._task_losses.probe
+
+    @property
+    def step_result(self) -> StepResult | None:
+        """The weights and the Gramian of the last step; None before the first."""
+        return self._task_losses.result
+
+
 def _sum(losses: Mapping[Any, Tensor | None]) -> Tensor:
     present = [_wide(loss).reshape(()) for loss in losses.values() if loss is not None]
     if not present:

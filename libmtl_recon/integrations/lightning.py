@@ -6,13 +6,13 @@ This needs the package ``lightning``: ``pip install 'libmtl-recon[lightning]'``.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
 
 from libmtl_recon.errors import MissingPackageError, ReconError
-from libmtl_recon.integrations.joint_loss import TaskLosses
-from libmtl_recon.weighting.step import StepResult
+from libmtl_recon.integrations.joint_loss import TaskLosses, WithTaskLosses
 from libmtl_recon.weighting.step_losses import Losses
 
 try:
@@ -30,7 +30,7 @@ __all__ = ["MultiTaskModule"]
 _STATE = "libmtl_recon"
 
 
-class MultiTaskModule(LightningModule):
+class MultiTaskModule(WithTaskLosses, LightningModule):
     """A LightningModule that weights the tasks' gradients, or counts their conflicts.
 
     Override :meth:`configure_weighting` or :meth:`configure_probe`, and return
@@ -95,21 +95,6 @@ class MultiTaskModule(LightningModule):
         self._refuse_strategies()
         return joined.to(self.device)
 
-    @property
-    def weighting(self) -> Any:
-        """The result of :meth:`configure_weighting`."""
-        return self._task_losses.weighting
-
-    @property
-    def probe(self) -> Any:
-        """The result of :meth:`configure_probe`."""
-        return self._task_losses.probe
-
-    @property
-    def step_result(self) -> StepResult | None:
-        """The weights and the Gramian of the last step; None before the first."""
-        return self._task_losses.result
-
     def on_fit_start(self) -> None:
         """Check the configuration and the strategy."""
         super().on_fit_start()
@@ -135,15 +120,11 @@ class MultiTaskModule(LightningModule):
         super().on_load_checkpoint(checkpoint)
         self._task_losses.load_state_dict(checkpoint.get(_STATE, {}))
 
-    @property
-    def _task_losses(self) -> TaskLosses:
-        found = self.__dict__.get("_libmtl_recon")
-        if found is None:
-            found = TaskLosses(
-                self.configure_weighting(), self.configure_probe(), self.configure_shared()
-            )
-            self.__dict__["_libmtl_recon"] = found
-        return found
+    @cached_property
+    def _task_losses(self) -> TaskLosses:  # type: ignore[override]  # made on first use
+        return TaskLosses(
+            self.configure_weighting(), self.configure_probe(), self.configure_shared()
+        )
 
     def _refuse_strategies(self) -> None:
         used = self._task_losses.weighting is not None or self._task_losses.probe is not None

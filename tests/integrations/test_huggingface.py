@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module, reload
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
+from trainer_helpers import Counting, assert_same_state, by_length
 
 from libmtl_recon.conflicts.probe import ConflictProbe
 from libmtl_recon.errors import MissingPackageError, ReconError, UsageError
@@ -30,28 +32,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 TASKS = ("topic", "tone")
-
-
-def by_length(matrix: Tensor) -> Tensor:
-    """Gradients are made as long as that of the first task."""
-    return (matrix[0, 0] / matrix.diagonal()).sqrt()
-
-
-class Counting:
-    """A weighting with a state: how often it was asked."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def weights(self, matrix: Tensor) -> Tensor:
-        self.asked += 1
-        return torch.full((len(matrix),), 1.0 / self.asked)
-
-    def state_dict(self) -> dict[str, int]:
-        return {"asked": self.asked}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.asked = state["asked"]
+assert_same = partial(assert_same_state, rtol=1e-4, atol=1e-5)
 
 
 class TwoHeads(nn.Module):
@@ -160,15 +141,6 @@ def plain_loop(
                 assert nn.utils.clip_grad_norm_(model.parameters(), clip) > clip
             optimizer.step()
             optimizer.zero_grad()
-
-
-def assert_same(one: nn.Module, other: nn.Module, **tolerance: float) -> None:
-    for (name, found), wanted in zip(
-        one.state_dict().items(), other.state_dict().values(), strict=True
-    ):
-        torch.testing.assert_close(
-            found, wanted, **(tolerance or {"rtol": 1e-4, "atol": 1e-5}), msg=name
-        )
 
 
 @pytest.mark.parametrize("absent", [(), (4, 5, 6, 7)], ids=["all", "labels absent"])

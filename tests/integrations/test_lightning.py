@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from functools import partial
 from importlib import import_module, reload
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from trainer_helpers import Counting, assert_same_state, by_length
 
 from libmtl_recon.conflicts.probe import ConflictProbe
 from libmtl_recon.errors import MissingPackageError, ReconError, UsageError
@@ -30,28 +32,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 TASKS = ("left", "right")
-
-
-def by_length(matrix: Tensor) -> Tensor:
-    """Gradients are made as long as that of the first task."""
-    return (matrix[0, 0] / matrix.diagonal()).sqrt()
-
-
-class Counting:
-    """A weighting with a state: how often it was asked."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def weights(self, matrix: Tensor) -> Tensor:
-        self.asked += 1
-        return torch.full((len(matrix),), 1.0 / self.asked)
-
-    def state_dict(self) -> dict[str, int]:
-        return {"asked": self.asked}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.asked = state["asked"]
+assert_same = partial(assert_same_state, rtol=1e-5, atol=1e-6)
 
 
 class Network(MultiTaskModule):
@@ -131,15 +112,6 @@ def trainer(folder: Path, **kwargs: Any) -> Any:
         "enable_model_summary": False,
     }
     return lightning.Trainer(default_root_dir=folder, **{**given, **kwargs})
-
-
-def assert_same(one: nn.Module, other: nn.Module, **tolerance: float) -> None:
-    for (name, found), wanted in zip(
-        one.state_dict().items(), other.state_dict().values(), strict=True
-    ):
-        torch.testing.assert_close(
-            found, wanted, **(tolerance or {"rtol": 1e-5, "atol": 1e-6}), msg=name
-        )
 
 
 @pytest.mark.parametrize("absent", [set(), {1, 2}], ids=["all", "labels absent"])
