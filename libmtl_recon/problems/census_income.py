@@ -25,10 +25,8 @@ import libmtl_recon  # noqa: F401  # makes LibMTL know GradOPS and Recon
 
 # isort: split
 import argparse
-import os
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,7 +35,6 @@ from LibMTL.config import LibMTL_args, prepare_args
 from LibMTL.loss import AbsLoss
 from LibMTL.metrics import AbsMetric
 from LibMTL.utils import set_device, set_random_seed
-from platformdirs import user_cache_path
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -45,8 +42,7 @@ from torch.utils.data import DataLoader
 from libmtl_recon.problems.argument_types import share, whole
 from libmtl_recon.problems.census_income_data import SUBFOLDER, TASKS, People, load, make_loader
 from libmtl_recon.problems.common import methods, train_or_test
-
-FOLDER = "LIBMTL_RECON_DATA"
+from libmtl_recon.problems.data_folder import data_root
 
 
 def parse_args() -> argparse.Namespace:
@@ -73,11 +69,9 @@ def make_loaders(params: argparse.Namespace) -> dict[str, DataLoader[Any]]:
     Raises:
         ReconError: The data set's files are missing or damaged.
     """
-    given = os.environ.get(FOLDER)
-    folder = (Path(given) if given else user_cache_path("libmtl-recon") / "data") / SUBFOLDER
     return {
         part: make_loader(People(records), params.bs, shuffle=part == "train")
-        for part, records in load(folder, params.data_seed).items()
+        for part, records in load(data_root() / SUBFOLDER, params.data_seed).items()
     }
 
 

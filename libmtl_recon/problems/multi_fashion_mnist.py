@@ -32,7 +32,6 @@ import os
 import sys
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,6 @@ import torch
 from LibMTL import Trainer
 from LibMTL.config import LibMTL_args, prepare_args
 from LibMTL.utils import set_device, set_random_seed
-from platformdirs import user_cache_path
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import MNIST, FashionMNIST
@@ -48,6 +46,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from libmtl_recon.problems.argument_types import whole
 from libmtl_recon.problems.common import classification, methods, train_or_test
+from libmtl_recon.problems.data_folder import VARIABLE, data_root
 from libmtl_recon.problems.pairs import Items, Pairs, make_loader
 
 ITEMS = {"digit": MNIST, "article": FashionMNIST}
@@ -62,7 +61,6 @@ CLASSES = 10
 CANVAS, JITTER = 36, 4
 FEATURES = 100  # of the last shared layer (Appendix B.1)
 HELD_OUT = 6000  # source images per data set that only the validation part is made from
-FOLDER = "LIBMTL_RECON_DATA"
 
 
 def parse_args() -> argparse.Namespace:
@@ -105,8 +103,7 @@ def read_items(source: type[MNIST], *, train: bool) -> Items:
     Raises:
         SystemExit: It is not in the folder LIBMTL_RECON_DATA, or it cannot be downloaded.
     """
-    given = os.environ.get(FOLDER)
-    folder = Path(given) if given else user_cache_path("libmtl-recon") / "data"
+    given, folder = os.environ.get(VARIABLE), data_root()
     try:
         data = source(folder, train=train, download=not given)
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
@@ -115,8 +112,8 @@ def read_items(source: type[MNIST], *, train: bool) -> Items:
         sys.exit(
             f"multi_fashion_mnist: error: {source.__name__} "
             + (f"is not in {folder}, " if given else f"could not be downloaded to {folder}, ")
-            + f"so there is nothing to train on ({reason}). Set the environment variable {FOLDER} "
-            + f"to a folder with {source.__name__}/raw/*-ubyte as torchvision lays it out"
+            + f"so there is nothing to train on ({reason}). Set the environment variable "
+            + f"{VARIABLE} to a folder with {source.__name__}/raw/*-ubyte as torchvision has it"
             + (", or unset it to have the data downloaded." if given else ".")
         )
     return Items(data.data, data.targets)
