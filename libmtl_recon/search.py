@@ -23,7 +23,12 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     from libmtl_recon_search import (
         Config,
+        Network,
+        Performance,
         SearchResult,
+        TrainedNetwork,
+        Training,
+        Trainings,
         check_search,
         load_config,
         optimize,
@@ -36,7 +41,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Config",
+    "Network",
+    "Performance",
     "SearchResult",
+    "TrainedNetwork",
+    "Training",
+    "Trainings",
     "check_search",
     "load_config",
     "optimize",

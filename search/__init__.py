@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from libmtl_recon_search.checking import check_search
+    from libmtl_recon_search.comparing import Performance
     from libmtl_recon_search.config import Config
     from libmtl_recon_search.load import load_config, shipped_configs, shipped_schema
     from libmtl_recon_search.objective import relative_improvement
@@ -16,10 +17,16 @@ if TYPE_CHECKING:
         run_search,
         write_report,
     )
+    from libmtl_recon_search.trainings import Network, TrainedNetwork, Training, Trainings
 
 __all__ = [
     "Config",
+    "Network",
+    "Performance",
     "SearchResult",
+    "TrainedNetwork",
+    "Training",
+    "Trainings",
     "check_search",
     "load_config",
     "optimize",
@@ -31,6 +38,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Network": "trainings",
+    "Performance": "comparing",
+    "TrainedNetwork": "trainings",
+    "Training": "trainings",
+    "Trainings": "trainings",
     "Config": "config",
     "check_search": "checking",
     "load_config": "load",

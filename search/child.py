@@ -33,6 +33,7 @@ from libmtl_recon import (
     script_flags,
 )
 from libmtl_recon.conflicts.layers import Layer
+from libmtl_recon.conflicts.schedule import Schedule
 from libmtl_recon.files import write_atomically
 from libmtl_recon.profiles.scoring_lock import ScoringLock
 
@@ -48,8 +49,10 @@ class Job:
         search: A digest of the script and of the versions, which identifies the runs of a search.
         task: Train only this task.
         profile: Score, and write the conflict profile to this file.
-        steps: End the scoring after this number of steps.
+        steps: End the scoring after this number of steps; None scores the whole training.
+        every: Score every n-th training step.
         reuse: Whether to use a profile of exactly the same architecture from the cache.
+        cached: Whether the profile is kept in the cache as well.
         start: End when the network is built; with ``steps``, count its layers as scoring does.
         describe: End when the script reads its command line, and write its flags.
         threads: The number of PyTorch's threads in each rank.
@@ -66,7 +69,9 @@ class Job:
     task: str | None = None
     profile: Path | None = None
     steps: int | None = None
+    every: int = 1
     reuse: bool = True
+    cached: bool = True
     start: bool = False
     describe: bool = False
     threads: int = 1
@@ -155,7 +160,8 @@ def _run(job: Job, recorder: Recorder, first: bool) -> int:
     elif first:
         status = _score(job, job.profile, recorder, hooks)
     else:
-        status = run_script(job.script, job.arguments, hooks=[*hooks, ScoringHook(job.steps)])
+        scoring = ScoringHook(_schedule(job))
+        status = run_script(job.script, job.arguments, hooks=[*hooks, scoring])
     recorder.end(status)
     return status
 
@@ -165,20 +171,25 @@ def _score(job: Job, file: Path, recorder: Recorder, hooks: list[TrainerHook]) -
     # Before the script, which may change the working folder.
     cache = ProfileCache()
     lock = ScoringLock(cache, lambda text: recorder.write("waiting", text=text))
-    scoring = ScoringHook(job.steps, on_built=_reuse(job, file, cache, lock, recorder))
+    scoring = ScoringHook(_schedule(job), on_built=_reuse(job, file, cache, lock, recorder))
     try:
         status = run_script(job.script, job.arguments, hooks=[*hooks, scoring])
         profile = scoring.profile() if status == 0 else None
         if profile is not None:
             _keep(profile, file)
             try:
-                cache.save(profile)
+                if job.cached:
+                    cache.save(profile)
             except ReconError as error:
                 # The search has the profile in its own folder; other runs will not find it.
                 recorder.write("not cached", reason=str(error))
     finally:
         lock.release()
     return status
+
+
+def _schedule(job: Job) -> Schedule:
+    return Schedule(job.steps, job.every)
 
 
 class _Stopping(TrainerHook):

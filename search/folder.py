@@ -67,20 +67,42 @@ class SearchFolder:
             ReconError: It cannot be written, or another search is using it.
             UsageError: It contains a search with another configuration.
         """
+        with self.locked("search"):
+            self._same_search(config, say)
+            yield
+
+    @contextmanager
+    def locked(self, what: str) -> Iterator[None]:
+        """Create the folder, and lock it.
+
+        Args:
+            what: What uses it, for the message.
+
+        Raises:
+            ReconError: It cannot be written, or another process is using it.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
             lock.acquire(timeout=0)
         except Timeout as error:
             raise ReconError(
-                f"Another search is running in {self.path}. Wait for it, or give another folder "
+                f"Another {what} is running in {self.path}. Wait for it, or give another folder "
                 "with --out."
             ) from error
         except OSError as error:
             raise machine_error(error, self.path) or error from error
         with lock:
-            self._same_search(config, say)
             yield
+
+    def know_script(self, script: str, threads: int) -> None:
+        """Identify the runs of a script with its present text and the packages' versions.
+
+        Args:
+            script: A path or the name of a built-in problem.
+            threads: The number of PyTorch's threads in each run.
+        """
+        self.runs_of = _digest([*_program(script).values(), threads])
 
     def job(
         self,
@@ -104,14 +126,10 @@ class SearchFolder:
         return Job(script, arguments, events, self.runs_of, **more)
 
     def _same_search(self, config: Config, say: Callable[[str], None]) -> None:
-        script = find_script(config.script).read_bytes()
-        now = {
-            **config.model_dump(mode="json", exclude=_FREE),
-            "script": hashlib.sha256(script).hexdigest(),
-            "versions": {package: version(package) for package in _PACKAGES},
-        }
+        program = _program(config.script)
+        now = {**config.model_dump(mode="json", exclude=_FREE), **program}
         self.fingerprint, self.identity = now, _digest(now)
-        self.runs_of = _digest([now["script"], now["versions"], config.threads])
+        self.know_script(config.script, config.threads)
         file = self.path / "search.json"
         before = self._before(file, say)
         if before is None:
@@ -144,6 +162,14 @@ class SearchFolder:
             "search are used."
         )
         return None
+
+
+def _program(script: str) -> dict[str, Any]:
+    """Return digests of a script's text and of the packages that run it."""
+    return {
+        "script": hashlib.sha256(find_script(script).read_bytes()).hexdigest(),
+        "versions": {package: version(package) for package in _PACKAGES},
+    }
 
 
 def _digest(value: Any) -> str:

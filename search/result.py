@@ -11,7 +11,7 @@ from typing import Any
 
 from libmtl_recon_search.objective import Metrics
 
-from libmtl_recon import ReconError
+from libmtl_recon import Layer, ReconError
 
 
 @dataclass
@@ -96,6 +96,12 @@ class Result:
                 "test_dataloaders to Trainer.train."
             )
         return self.epochs["test"][self._places["test"].index(place)]
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Return the network's shared layers, if the run was asked for them."""
+        noted = self.notes.get("layers", {}).get("layers", [])
+        return tuple(Layer(name, kind, tuple(map(tuple, shapes))) for name, kind, shapes in noted)
 
     @property
     def status(self) -> int | None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 from libmtl_recon_search.check import faults_of, require_measurements
 from libmtl_recon_search.child import Job
@@ -19,17 +17,18 @@ from libmtl_recon_search.jobs import Jobs
 from libmtl_recon_search.judge import Baseline, Judge, Outcome
 from libmtl_recon_search.objective import Scale, UndefinedMetricError
 from libmtl_recon_search.plan import Flags, Plan
-from libmtl_recon_search.process import Follow, RunError
-from libmtl_recon_search.progress import Display, Phase
+from libmtl_recon_search.process import RunError
+from libmtl_recon_search.progress import Display
 from libmtl_recon_search.result import Result
 from libmtl_recon_search.samplers import said_of_pruner
 from libmtl_recon_search.space import Network, SearchSpace
 from libmtl_recon_search.starts import check_starts
+from libmtl_recon_search.together import run_together
 from libmtl_recon_search.training import Pruned, Reached, Trained
 from libmtl_recon_search.trouble import MachineError, set_aside
 from libmtl_recon_search.tuning import best_flags
 
-from libmtl_recon import ConflictProfile, Layer, ReconError
+from libmtl_recon import ConflictProfile, ReconError
 
 
 class Session:
@@ -109,7 +108,9 @@ class Session:
             jobs.insert(1, self._scoring_job())
         jobs += [self.jobs.single(task, flags, seed) for task, flags in alone]
         with self.display.phase("baselines and conflict scores", len(jobs)) as phase:
-            results = self._together(jobs, phase, self._look)
+            results = run_together(
+                self.runner, jobs, self.config.workers, phase, self._look
+            )
         scored = [r for job, r in zip(jobs, results, strict=True) if job.profile is not None]
         for job, result in zip(jobs, results, strict=True):
             if job.profile is None:
@@ -217,7 +218,7 @@ class Session:
         alone = [self._single(task, seed) for seed in seeds for task in self.tasks]
         jobs = [*alone, *(self.jobs.plan(plan, seed) for plan in plans for seed in seeds)]
         with self.display.phase(title, len(jobs)) as phase:
-            self._together(jobs, phase)
+            run_together(self.runner, jobs, self.config.workers, phase)
         by_seed = {seed: self._of_seed(plans, seed) for seed in seeds}
         return [[by_seed[seed][place] for seed in seeds] for place in range(len(plans))]
 
@@ -255,9 +256,7 @@ class Session:
         return self.runner.run(plain.describe()).several
 
     def _know_network(self, result: Result) -> None:
-        noted = result.notes.get("layers", {}).get("layers", [])
-        layers = tuple(Layer(name, kind, tuple(map(tuple, shapes))) for name, kind, shapes in noted)
-        self.space.network = Network(layers, None, str(self.folder.profile))
+        self.space.network = Network(result.layers, None, str(self.folder.profile))
 
     def _single(self, task: str, seed: int) -> Job:
         flags = self._flags.get(task, self.space.defaults())
@@ -405,31 +404,6 @@ class Session:
         return self.judge.outcome(
             result, self.baseline(seed), self._scales.get(seed), held_out=held_out
         )
-
-    def _together(
-        self, jobs: Sequence[Job], phase: Phase, follow: Follow = lambda _: True
-    ) -> list[Result]:
-        """Run jobs, one per worker at a time, and return the results in the jobs' order."""
-        left = list({job.events: job for job in jobs}.values())
-        results: dict[Path, Result] = {}
-        running: dict[Future[Result], Job] = {}
-        with ThreadPoolExecutor(self.config.workers) as pool:
-            try:
-                while left or running:
-                    while left and len(running) < self.config.workers:
-                        # Jobs that other workers run are waited for last.
-                        job = next((j for j in left if not self.runner.busy(j)), left[0])
-                        left.remove(job)
-                        running[pool.submit(self.runner.run, job, follow)] = job
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        results[running.pop(future).events] = future.result()
-                        phase.done()
-            except BaseException:
-                self.runner.stop()
-                pool.shutdown(cancel_futures=True)
-                raise
-        return [results[job.events] for job in jobs]
 
     def _look(self, result: Result) -> bool:
         # Mistakes are reported when the first network is built, before training.
