@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from recon_study_results import SHOWN, K, Results, S, Training
+from recon_study_results import SHOWN, K, Results, S
 
 from libmtl_recon.pictures import new_figure, write_picture
+from libmtl_recon.reproduction.dose_picture import draw_dose
 
 _COLORS = ("#222222", "#3b6fb6", "#4a9a5c", "#d9822b", "#b0413e", "#8a63a8")
 _BELOW = -0.02
@@ -24,11 +25,7 @@ def draw(results: Results, folder: Path) -> None:
     gains.legend(loc="lower right", ncols=3, fontsize=8)
     write_picture(figure, folder / "methods.png")
     if len({(t.k, t.s) for t in results.doses}) > 1:
-        figure = new_figure(8, 3.4)
-        by_k, by_s = figure.subplots(1, 2, sharey=True)
-        _by_k(by_k, results)
-        _by_s(by_s, results)
-        write_picture(figure, folder / "dose.png")
+        _dose(results, folder / "dose.png")
 
 
 def _gains(axes: Any, results: Results) -> None:
@@ -81,28 +78,17 @@ def _conflicts(axes: Any, results: Results) -> None:
     axes.legend(loc="lower left", fontsize=8)
 
 
-def _by_k(axes: Any, results: Results) -> None:
-    rows = [(0.0, [results.gain(t) for t in results.pick("EW", "none")])]
-    for k in sorted({t.k for t in results.doses if t.s == S}):
-        rows.append((k, _of(results, [t for t in results.doses if (t.k, t.s) == (k, S)])))
-    _points(axes, rows, 1, "")
-    axes.set_xlabel(f"K, at S = {S:g}")
-    axes.set_ylabel("Δm over single-task training (%)")
-    axes.axhline(0, color="0.6", linewidth=1, zorder=0)
-
-
-def _by_s(axes: Any, results: Results) -> None:
+def _dose(results: Results, file: Path) -> None:
+    by_k: dict[float, list[float]] = {0: [results.gain(t) for t in results.pick("EW", "none")]}
+    for training in results.doses:
+        if training.s == S:
+            by_k.setdefault(training.k, []).append(results.gain(training))
     counts = {
         k: len({t.s for t in results.doses if t.k == k}) for k in {t.k for t in results.doses}
     }
     k = max(counts, key=lambda one: counts[one])
-    for s in sorted({t.s for t in results.doses if t.k == k}):
-        _points(
-            axes, [(s, _of(results, [t for t in results.doses if (t.k, t.s) == (k, s)]))], 1, ""
-        )
-    axes.set_xlabel(f"S, at K = {k}")
-    axes.axhline(0, color="0.6", linewidth=1, zorder=0)
-
-
-def _of(results: Results, trainings: Sequence[Training]) -> list[float]:
-    return [results.gain(t) for t in trainings]
+    by_s: dict[float, list[float]] = {}
+    for training in results.doses:
+        if training.k == k:
+            by_s.setdefault(training.s, []).append(results.gain(training))
+    draw_dose(by_k, by_s, k, S, file)

@@ -14,6 +14,8 @@ from scipy import stats
 from libmtl_recon import ConflictProfile
 from libmtl_recon.conflicts.baselines import norms_first
 from libmtl_recon.conflicts.compare import chance_distance, overlap, ranking_distance
+from libmtl_recon.conflicts.stages import stages_of
+from libmtl_recon.texts import markdown
 
 
 def write_report(folder: Path, settings: dict[str, Any], trainings: Sequence[Training]) -> str:
@@ -38,8 +40,7 @@ def write_report(folder: Path, settings: dict[str, Any], trainings: Sequence[Tra
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+    return "\n".join(markdown(head, rows))
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -48,19 +49,6 @@ def _mean(values: Sequence[float]) -> str:
         return ""
     spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
     return f"{np.mean(values):+.2f}{spread}"
-
-
-def _half(profile: ConflictProfile, second: bool) -> ConflictProfile:
-    """Return the first or the second half of a profile's steps."""
-    before = np.cumsum(profile.block_steps) <= profile.steps / 2
-    chosen = ~before if second else before
-    return ConflictProfile(
-        profile.architecture,
-        profile.tasks,
-        profile.counts[chosen],
-        profile.undefined[chosen],
-        profile.block_steps[chosen],
-    )
 
 
 def _rankings(scored: Sequence[Training]) -> str:
@@ -92,7 +80,7 @@ def _rankings(scored: Sequence[Training]) -> str:
 
 def _halves(profile: ConflictProfile) -> str:
     """Return the distances of a training's halves from each other and the trivial ranking."""
-    halves = [_half(profile, second).ranking(S) for second in (False, True)]
+    halves = [half.ranking(S) for half in stages_of(profile, 2)]
     trivial = norms_first(profile.architecture)
     first, second = (ranking_distance(half, trivial) for half in halves)
     return (

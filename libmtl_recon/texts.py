@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _CUT = " […] "
+
+Cells = Sequence[Sequence[str]]
+"""The rows of a table."""
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -61,6 +64,22 @@ def nearest(name: object, known: Iterable[str], most: int = 1, likeness: float =
     given = _plain(bounded(str(name), 100))
     close = difflib.get_close_matches(given, by_plain, n=most, cutoff=likeness)
     return [by_plain[one] for one in close]
+
+
+def markdown(headings: Sequence[str], rows: Cells, left: Sequence[int] = (0,)) -> list[str]:
+    """A table's lines in Markdown.
+
+    Args:
+        headings: The headings of the columns.
+        rows: The cells, as they are shown.
+        left: The columns of text, which are left-aligned.
+    """
+    rule = "|".join("---" if place in left else "---:" for place in range(len(headings)))
+    return [_line(headings), f"|{rule}|", *map(_line, rows)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(printable(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
 def _plain(name: str) -> str:

@@ -10,12 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from libmtl_recon.consoles import frame_for
-from libmtl_recon.texts import printable
+from libmtl_recon.texts import Cells, markdown, printable
 
 _WIDEST = 8  # columns of a table in Markdown, which does not wrap
-
-Cells = Sequence[Sequence[str]]
-
 
 def fitting_table(headings: Sequence[str], rows: Cells, console: Console) -> Table:
     """Return a table, transposed if it is too wide for the console.
@@ -66,18 +63,8 @@ def make_table(
     return table
 
 
-def markdown(headings: Sequence[str], rows: Cells, left: Sequence[int] = (0,)) -> list[str]:
-    """Return a table's lines in Markdown."""
-    rule = "|".join("---" if place in left else "---:" for place in range(len(headings)))
-    return [_line(headings), f"|{rule}|", *map(_line, rows)]
-
-
 def fitting_markdown(headings: Sequence[str], rows: Cells) -> list[str]:
     """Return a table's lines in Markdown, transposed if it has many columns."""
     if len(headings) > _WIDEST:
         headings, rows = upright(headings, rows)
     return markdown(headings, rows)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(printable(cell).replace("|", "\\|") for cell in cells) + " |"

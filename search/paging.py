@@ -13,7 +13,6 @@ from libmtl_recon_search.choosing import ARGUMENTS, PLAN, PROFILE
 from libmtl_recon_search.curves import curve_of
 from libmtl_recon_search.front import front_names, pareto_front, violation
 from libmtl_recon_search.judge import COSTS, Outcome, said
-from libmtl_recon_search.layout import markdown
 from libmtl_recon_search.page.html import write_html
 from libmtl_recon_search.page.importances import importances
 from libmtl_recon_search.page.model import Page, PageLimit, PageObjective, PageTrial
@@ -23,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from libmtl_recon import ConflictProfile, ReconError
 from libmtl_recon.files import write_atomically
+from libmtl_recon.texts import markdown
 
 if TYPE_CHECKING:
     from libmtl_recon_search.session import Session

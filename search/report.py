@@ -15,7 +15,6 @@ from libmtl_recon_search.layout import (
     fitting_markdown,
     fitting_table,
     make_table,
-    markdown,
 )
 from libmtl_recon_search.objective import Metrics
 from libmtl_recon_search.plan import Plan
@@ -26,7 +25,7 @@ from rich.text import Text
 
 from libmtl_recon.consoles import make_console
 from libmtl_recon.files import write_atomically
-from libmtl_recon.texts import printable
+from libmtl_recon.texts import markdown, printable
 
 _NUMBERS = (
     "Numbers are those in study.db. A trial that chose what was already trained has no line of "

@@ -37,19 +37,23 @@ def add_command(commands: Any, name: str, summary: str, description: str, epilog
     return parser
 
 
-def add_script(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+def add_script(
+    parser: argparse.ArgumentParser, *, optional: bool = False, module: bool = True
+) -> None:
     """Add ``script`` and ``args``: a script's name and, unchanged, everything after it.
 
     Args:
         parser: The command's.
         optional: Whether the script may be left out; ``script`` is then None.
+        module: Whether ``-m`` gives a module in its place.
     """
-    parser.add_argument(
-        "-m",
-        dest="module",
-        action="store_true",
-        help="SCRIPT is the dotted name of a module, as for `python -m`",
-    )
+    if module:
+        parser.add_argument(
+            "-m",
+            dest="module",
+            action="store_true",
+            help="SCRIPT is the dotted name of a module, as for `python -m`",
+        )
     parser.add_argument(
         "script",
         metavar="SCRIPT",
@@ -59,7 +63,7 @@ def add_script(parser: argparse.ArgumentParser, *, optional: bool = False) -> No
         help=f"path of a LibMTL script, or a built-in problem: {', '.join(BUILT_IN)}; everything "
         "after it is passed to the script" + (" (default: none)" if optional else ""),
     )
-    if optional:  # argparse would show three dots
+    if optional and module:  # argparse would show three dots
         parser.usage = "%(prog)s [-h] [-m] [SCRIPT ...]"
     flags = frozenset(flag for flag in parser._option_string_actions if len(flag) > 2)
     parser.set_defaults(own_flags=flags - {"--help"})

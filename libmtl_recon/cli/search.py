@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from libmtl_recon.cli.command import add_command
+from libmtl_recon.cli.stopping import told_to_stop
 from libmtl_recon.errors import UsageError, naming
 from libmtl_recon.output import INTERRUPTED, warn
 
@@ -158,7 +155,7 @@ def _handle(options: argparse.Namespace) -> int:
     if storage is None and out is None:
         out = Path("runs") / config.name
     try:
-        with _named(options), _told_to_stop(options.own_process) as signals:
+        with _named(options), told_to_stop(options.own_process) as signals:
             report = run_search(config, out, lambda: bool(signals), storage=storage)
     except KeyboardInterrupt:
         where = "" if storage else f", in {out}"
@@ -175,7 +172,7 @@ def _check(options: argparse.Namespace) -> int:
 
     try:
         storage, config = _storage(options), _config(options)
-        with _named(options), _told_to_stop(options.own_process) as signals:
+        with _named(options), told_to_stop(options.own_process) as signals:
             lines = check_search(config, storage, lambda: bool(signals))
     except UsageError as error:
         # All of them, whatever their number.
@@ -221,46 +218,3 @@ def _storage(options: argparse.Namespace) -> str | None:
         )
     address: str | None = given
     return address
-
-
-@contextmanager
-def _told_to_stop(own_process: bool) -> Iterator[list[int]]:
-    """Make SIGTERM and a closed terminal stop the search as Ctrl-C does; yield the signals.
-
-    Runs are then ended, which may take some seconds. A second signal ends this process
-    immediately; finished runs are kept, and the runs' guards end the others.
-    """
-    signals: list[int] = []
-    if not own_process or threading.current_thread() is not threading.main_thread():
-        yield signals
-        return
-
-    def told(number: int, frame: object) -> None:
-        signals.append(number)
-        for known in before:
-            signal.signal(known, end)
-        _write(b"\nlibmtl-recon: ending the runs; a second Ctrl-C ends them immediately\n")
-
-    def end(number: int, frame: object) -> None:
-        if sys.stderr.isatty():
-            _write(b"\x1b[?25h")  # the cursor, which the bar has hidden
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    names = ("SIGINT", "SIGTERM", "SIGHUP")  # not every system has the last
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    # A signal that is ignored, as by nohup, stays ignored.
-    before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
-    for number in before:
-        signal.signal(number, told)
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _write(text: bytes) -> None:
-    # Not with Python's streams, since a signal may come in the middle of a write to them.
-    with suppress(OSError):
-        os.write(2, text)

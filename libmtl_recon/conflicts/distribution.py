@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from libmtl_recon.errors import ReconError
 from libmtl_recon.pictures import check_picture, shown, write_picture
 
 # The colours of Okabe and Ito, which are safe for colour-blind readers.
-_COLOURS = ("#222222", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+COLOURS = ("#222222", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _INK, _SEVERE = "#222222", "#b3360b"
 _POOLED = 4  # bins per step of a line
 _TAIL = 0.002  # the fraction of the cosines at each side that is outside the range shown
@@ -40,16 +40,25 @@ def draw_distributions(
     """
     check_picture("file", file)
     below = check_severity("S", S)
-    if len(profiles) > len(_COLOURS):
+    if len(profiles) > len(COLOURS):
         raise ReconError(
             f"{len(profiles)} lines in one picture cannot be distinguished. Draw at most "
-            f"{len(_COLOURS)} profiles."
+            f"{len(COLOURS)} profiles."
         )
-    counts = {title: _counts(title, profile) for title, profile in profiles.items()}
+    counts = {title: counts_of(title, profile) for title, profile in profiles.items()}
     write_picture(_draw(counts, S, below), file)
 
 
-def _counts(title: str, profile: ConflictProfile) -> NDArray[np.int64]:
+def counts_of(title: str, profile: ConflictProfile) -> NDArray[np.int64]:
+    """Return the counts of the whole shared gradient's defined cosines, ``[400]``.
+
+    Args:
+        title: The name of the profile, for the message.
+        profile: The profile.
+
+    Raises:
+        ReconError: It has none.
+    """
     if profile.whole is None:
         raise ReconError(
             f"The profile {title!r} has no counts for the whole shared gradient, because an "
@@ -59,6 +68,20 @@ def _counts(title: str, profile: ConflictProfile) -> NDArray[np.int64]:
     return total
 
 
+def shown_range(counts: Sequence[NDArray[np.int64]], S: float = 0.0) -> tuple[float, float]:
+    """Return the range of cosines to draw, which contains S and nearly all of them.
+
+    Args:
+        counts: The counts of each distribution, ``[400]``.
+        S: A severity.
+    """
+    together = np.sum(counts, axis=0)
+    share = together.cumsum() / max(together.sum(), 1)
+    low = min(float(EDGES[np.searchsorted(share, _TAIL)]), S) - 0.02
+    high = float(EDGES[1 + np.searchsorted(share, 1 - _TAIL)]) + 0.02
+    return max(low, -1.0), min(high, 1.0)
+
+
 def _draw(counts: Mapping[str, NDArray[np.int64]], S: float, below: int) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -66,24 +89,21 @@ def _draw(counts: Mapping[str, NDArray[np.int64]], S: float, below: int) -> Any:
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(3.2, 1.0))
-    together = np.sum(list(counts.values()), axis=0)
-    share = together.cumsum() / max(together.sum(), 1)
-    low = min(float(EDGES[np.searchsorted(share, _TAIL)]), S) - 0.02
-    high = float(EDGES[1 + np.searchsorted(share, 1 - _TAIL)]) + 0.02
+    low, high = shown_range(list(counts.values()), S)
     edges = EDGES[::_POOLED]
-    for colour, (title, row) in zip(_COLOURS, counts.items(), strict=False):
+    for colour, (title, row) in zip(COLOURS, counts.items(), strict=False):
         pooled = 100.0 * row.reshape(-1, _POOLED).sum(axis=1) / max(row.sum(), 1)
         left.stairs(pooled, edges, color=colour, linewidth=1.6, label=shown(title))
-    left.axvspan(max(low, -1.0), S, color=_SEVERE, alpha=0.08, linewidth=0)
+    left.axvspan(low, S, color=_SEVERE, alpha=0.08, linewidth=0)
     left.axvline(0.0, color="#8a8a8a", linewidth=0.8)
-    left.set_xlim(max(low, -1.0), min(high, 1.0))
+    left.set_xlim(low, high)
     left.set_ylim(bottom=0)
     left.set_xlabel("cosine of two tasks' gradients, all shared layers together", fontsize=9)
     left.set_ylabel(f"% of steps and pairs, in {edges[1] - edges[0]:g} of cosine", fontsize=9)
     left.legend(frameon=False, fontsize=9)
     severe = [100.0 * row[:below].sum() / max(row.sum(), 1) for row in counts.values()]
     places = np.arange(len(severe))
-    right.barh(places, severe, color=_COLOURS[: len(severe)], height=0.7)
+    right.barh(places, severe, color=COLOURS[: len(severe)], height=0.7)
     for place, value in zip(places, severe, strict=True):
         right.annotate(
             f"{value:.1f}",

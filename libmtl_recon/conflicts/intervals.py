@@ -53,14 +53,7 @@ def intervals(
         UsageError: The edges are invalid, or a profile has no such layer.
         ReconError: A profile has no counts of the whole gradient.
     """
-    below = [check_severity("edges", edge) for edge in edges]
-    if len(below) < 2 or any(low >= high for high, low in itertools.pairwise(below)):
-        raise UsageError(
-            "edges",
-            "must be at least two numbers in descending order",
-            list(edges),
-            "Try 0,-0.01,-0.02,-0.03.",
-        )
+    below = check_edges("edges", edges)
     counts = np.stack([_counts(profile, layers) for profile in profiles], axis=1)
     defined = counts[:BINS].sum(axis=0)
     marks = [BINS, *below, 0]
@@ -77,6 +70,27 @@ def intervals(
     tops, lows = ["[1", *(f"({edge:g}" for edge in edges)], [*(f"{e:g}]" for e in edges), "-1]"]
     titles = [f"{top}, {low}" for top, low in zip(tops, lows, strict=True)]
     return Intervals(tuple(titles), shares, undefined, reduction)
+
+
+def check_edges(parameter: str, edges: Sequence[float]) -> list[int]:
+    """Return the number of bins below each edge.
+
+    Args:
+        parameter: The name of the caller's argument, for the message.
+        edges: The edges.
+
+    Raises:
+        UsageError: They are not at least two valid severities in descending order.
+    """
+    below = [check_severity(parameter, edge) for edge in edges]
+    if len(below) < 2 or any(low >= high for high, low in itertools.pairwise(below)):
+        raise UsageError(
+            parameter,
+            "must be at least two numbers in descending order",
+            list(edges),
+            "Try 0,-0.01,-0.02,-0.03.",
+        )
+    return below
 
 
 def common_layers(profiles: Sequence[ConflictProfile]) -> list[str]:

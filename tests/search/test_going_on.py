@@ -21,7 +21,7 @@ from libmtl_recon_search.result import Result
 from libmtl_recon_search.trouble import MachineError
 
 from libmtl_recon import ProfileCache, ReconError
-from libmtl_recon.cli.search import _told_to_stop
+from libmtl_recon.cli.stopping import told_to_stop
 
 from .conftest import TINY
 from .forked import Forking, alive, can_fork, family_of, in_a_fork, run_search_forking, until
@@ -186,7 +186,7 @@ def waiting(folder: Path) -> Callable[[], None]:
     """Work that takes its time when it is interrupted."""
 
     def work() -> None:
-        with _told_to_stop(own_process=True) as signals:
+        with told_to_stop(own_process=True) as signals:
             (folder / "began").touch()
             until(lambda: signals)
             (folder / "ends").write_text(str(signals))
@@ -210,7 +210,7 @@ def test_a_second_ctrl_c_ends_a_search_at_once(first: signal.Signals, tmp_path: 
 def test_what_is_ignored_stays_ignored(tmp_path: Path) -> None:
     def work() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
-        with _told_to_stop(own_process=True) as signals:
+        with told_to_stop(own_process=True) as signals:
             os.kill(os.getpid(), signal.SIGHUP)
             assert signals == []
 

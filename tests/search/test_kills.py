@@ -21,7 +21,7 @@ from libmtl_recon_search.config import Config
 from libmtl_recon_search.record import read_record
 from optuna.trial import TrialState
 
-from libmtl_recon.cli.search import _told_to_stop
+from libmtl_recon.cli.stopping import told_to_stop
 
 from .forked import alive, can_fork, family_of, in_a_fork, run_search_forking, until
 
@@ -51,7 +51,7 @@ class Victim:
     def start(self) -> int:
         def work() -> None:
             os.environ["LIBMTL_RECON_CACHE"] = str(self.home / "cache")
-            with _told_to_stop(own_process=True) as signals:
+            with told_to_stop(own_process=True) as signals:
                 run_search_forking(self.config, self.out, lambda: bool(signals))
 
         self.home.mkdir(exist_ok=True)
