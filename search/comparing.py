@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from libmtl_recon_search.check import require_measurements
 from libmtl_recon_search.config import Config
@@ -54,7 +55,9 @@ def compare(
     Raises:
         ReconError: The script measures nothing by which networks could be compared.
     """
-    on = "val" if all(one.epochs["val"] for one in (*results, *base)) else "test"
+    on: Literal["val", "test"] = (
+        "val" if all(one.epochs["val"] for one in (*results, *base)) else "test"
+    )
     config = Config(script=script, objective=Objective(on=on), space=Space())
     for one in (*results, *base):
         require_measurements(config, one)

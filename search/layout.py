@@ -14,6 +14,7 @@ from libmtl_recon.texts import Cells, markdown, printable
 
 _WIDEST = 8  # columns of a table in Markdown, which does not wrap
 
+
 def fitting_table(headings: Sequence[str], rows: Cells, console: Console) -> Table:
     """Return a table, transposed if it is too wide for the console.
 

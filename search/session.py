@@ -108,9 +108,7 @@ class Session:
             jobs.insert(1, self._scoring_job())
         jobs += [self.jobs.single(task, flags, seed) for task, flags in alone]
         with self.display.phase("baselines and conflict scores", len(jobs)) as phase:
-            results = run_together(
-                self.runner, jobs, self.config.workers, phase, self._look
-            )
+            results = run_together(self.runner, jobs, self.config.workers, phase, self._look)
         scored = [r for job, r in zip(jobs, results, strict=True) if job.profile is not None]
         for job, result in zip(jobs, results, strict=True):
             if job.profile is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from libmtl_recon_search.child import Job
 from libmtl_recon_search.comparing import Performance, compare
 from libmtl_recon_search.folder import SearchFolder
-from libmtl_recon_search.process import Interrupted, Runner, RunError
+from libmtl_recon_search.process import Interrupted, RunError, Runner
 from libmtl_recon_search.progress import Display
 from libmtl_recon_search.result import Result
 from libmtl_recon_search.together import run_together
@@ -171,7 +171,9 @@ class Trainings:
                     f"{did_you_mean(name, plain.weightings)}Known names: "
                     f"{', '.join(plain.weightings)}.",
                 )
-        others = [Training(name, flags) for name, flags in weightings if (name, flags) != ("EW", ())]
+        others = [
+            Training(name, flags) for name, flags in weightings if (name, flags) != ("EW", ())
+        ]
         if others:
             self._start(others, "its weightings")
         return Network(plain.tasks, plain.layers)
@@ -305,4 +307,3 @@ class Trainings:
                 f"{file} is damaged. It was renamed to {aside.name}, and the training is repeated."
             )
             return None
-

@@ -197,7 +197,11 @@ def dose(options: argparse.Namespace) -> int:
             trainings, network, options.weighting, grid, source, options.seeds, single=single
         )
         draw_dose(
-            {one.K: one.gains for one in doses if one.S is None or (one.S == grid.S and one.K in ks)},
+            {
+                one.K: one.gains
+                for one in doses
+                if one.S is None or (one.S == grid.S and one.K in ks)
+            },
             {one.S: one.gains for one in doses if one.K == K and one.S in grid.ss},
             K,
             grid.S,
@@ -244,7 +248,9 @@ def _reproduce(
                 network = trainings.look([(one.name, one.flags) for one in asked])
                 tables = made(trainings, network)
         except KeyboardInterrupt:
-            warn(f"libmtl-recon: interrupted; the same command resumes where it stopped, in {folder}")
+            warn(
+                f"libmtl-recon: interrupted; the same command resumes where it stopped, in {folder}"
+            )
             return INTERRUPTED
     command = shlex.join([*_given(options, what), options.script, *options.args])
     more = [f"![{what}]({what}.png)"] if picture else []

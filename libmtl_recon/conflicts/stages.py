@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,9 +52,7 @@ def stages_of(profile: ConflictProfile, count: int = 4) -> tuple[ConflictProfile
         nearest = int(np.abs(among - profile.steps * number / count).argmin())
         marks.append(marks[-1] + nearest + 1)
     marks.append(blocks)
-    return tuple(
-        _part(profile, slice(low, high)) for low, high in zip(marks, marks[1:], strict=False)
-    )
+    return tuple(_part(profile, slice(low, high)) for low, high in itertools.pairwise(marks))
 
 
 def ranking_distances(rankings: Sequence[Sequence[str]]) -> NDArray[np.float64]:

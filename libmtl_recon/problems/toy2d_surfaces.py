@@ -1,4 +1,4 @@
-"""The pictures of `toy2d`'s losses: surfaces and contours (Figures 4 and 5 of the GradOPS paper)."""
+"""The surfaces and contours of `toy2d`'s losses (Figures 4 and 5 of the GradOPS paper)."""
 
 from __future__ import annotations
 

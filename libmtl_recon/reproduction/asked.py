@@ -38,9 +38,7 @@ class Weighting:
         """The name with its flags, for tables and pictures."""
         return " ".join([self.name, *(word.removeprefix("--") for word in self.flags)])
 
-    def training(
-        self, layers: Sequence[str] = (), seed: int = 0, score_every: int = 0
-    ) -> Training:
+    def training(self, layers: Sequence[str] = (), seed: int = 0, score_every: int = 0) -> Training:
         """Return a training with this weighting."""
         return Training(self.name, self.flags, tuple(layers), seed, None, score_every)
 

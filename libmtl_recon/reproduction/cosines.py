@@ -98,9 +98,7 @@ def train_cosines(
     return found
 
 
-def tabulate(
-    found: Sequence[Distribution], edges: Sequence[float] = EDGES
-) -> Table:
+def tabulate(found: Sequence[Distribution], edges: Sequence[float] = EDGES) -> Table:
     """Return the shares of the cosines in intervals (Tables 6 and 8 to 10).
 
     Args:

@@ -15,7 +15,8 @@ from libmtl_recon.pictures import new_figure, shown, write_picture
 from libmtl_recon.reproduction.cosines import Distribution
 
 MOST_WEIGHTINGS = len(COLOURS)
-_POOLED = 4  # bins per step of a line
+# Bins per step of a line, by the fewest cosines for which such narrow steps are no noise.
+_POOLED = ((1000, 4), (200, 8), (0, 20))
 _COLUMNS = 4
 _STYLES = {"": "-", "Recon": "-", "RSL": "--", "RSP": ":"}
 _FAINT, _SPLIT = "#8a8a8a", "#d55e00"
@@ -41,10 +42,12 @@ def draw_cosines(found: Sequence[Distribution], file: str | Path) -> None:
     rows = -(-panels // columns)
     width = 3.3 * columns if panels > 1 else 6.0
     figure = new_figure(width, 2.9 * rows + 0.2)
-    grid = figure.subplots(rows, columns, squeeze=False)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     counts = [counts_of(one.title, one.profile) for one in found]
     low, high = shown_range(counts)
-    drawn = {one.title: _percent(count) for one, count in zip(found, counts, strict=True)}
+    fewest = min(int(count.sum()) for count in counts)
+    pooled = next(width for least, width in _POOLED if fewest >= least)
+    drawn = {one.title: _percent(count, pooled) for one, count in zip(found, counts, strict=True)}
     plain = [one for one in found if not one.how]
     for colour, one in zip(COLOURS, plain, strict=False):
         _line(grid[0, 0], drawn[one.title], colour, one.weighting)
@@ -65,7 +68,7 @@ def draw_cosines(found: Sequence[Distribution], file: str | Path) -> None:
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=7)
-    step = EDGES[_POOLED] - EDGES[0]
+    step = EDGES[pooled] - EDGES[0]
     figure.supxlabel("cosine of two tasks' gradients, all shared layers together", fontsize=9)
     figure.supylabel(f"% of steps and pairs, in {step:g}", fontsize=9)
     write_picture(figure, file)
@@ -75,11 +78,11 @@ def _of(found: Sequence[Distribution], name: str) -> list[Distribution]:
     return [one for one in found if one.weighting == name]
 
 
-def _percent(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    pooled: NDArray[np.float64] = (
-        100.0 * counts.reshape(-1, _POOLED).sum(axis=1) / max(counts.sum(), 1)
+def _percent(counts: NDArray[np.int64], pooled: int) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = (
+        100.0 * counts.reshape(-1, pooled).sum(axis=1) / max(counts.sum(), 1)
     )
-    return pooled
+    return found
 
 
 def _line(
@@ -87,7 +90,7 @@ def _line(
 ) -> None:
     axes.stairs(
         heights,
-        EDGES[::_POOLED],
+        EDGES[:: (len(EDGES) - 1) // len(heights)],
         color=colour,
         linewidth=1.4,
         linestyle=style,

@@ -94,9 +94,7 @@ def train_doses(
         found = trainings.train([*alone, *split], f"seed {seed}")
         base, networks = found[: len(alone)], found[len(alone) :]
         by_seed.append(trainings.compare(networks, base or networks[:1]))
-    return [
-        Dose(K, S, tuple(own[place] for own in by_seed)) for place, (K, S) in enumerate(points)
-    ]
+    return [Dose(K, S, tuple(own[place] for own in by_seed)) for place, (K, S) in enumerate(points)]
 
 
 def tabulate(doses: Sequence[Dose], weighting: Weighting, single: bool) -> Table:

@@ -53,6 +53,7 @@ def draw_dose(
 
 def _points(axes: Any, points: Mapping[float, Sequence[float]]) -> None:
     places = sorted(points)
+    axes.set_xticks(places, [f"{place:g}" for place in places])
     for place in places:
         own = points[place]
         axes.plot([place] * len(own), own, ".", color=_FAINT, markersize=4, zorder=1)

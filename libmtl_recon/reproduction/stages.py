@@ -1,4 +1,4 @@
-"""The layers found in stages of a training, and what splitting them gives (Recon, Tables 12, 13)."""
+"""The layers found in stages of a training, and what splitting them gives (Tables 12 and 13)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def distances(stages: Sequence[tuple[str, ConflictProfile]], S: float, K: int | 
     worst = [] if K is None else [f"of the {K} worst"]
     return Table(
         f"Distances of Eq. 22 between the rankings of {len(rankings[0])} layers at S = {S:g}; "
-        f"{chance:.2f} by chance",
+        f"{chance:.2f} by chance; steps are those that were scored",
         ("stage", *names, *worst),
         tuple(rows),
     )

@@ -126,9 +126,7 @@ def two_tasks(gradients: Array, alphas: Sequence[float]) -> list[Update]:
     return [*found, *(gradops(gradients, alpha) for alpha in alphas)]
 
 
-def _update(
-    method: str, gradients: Array, update: Array, modified: Array | None = None
-) -> Update:
+def _update(method: str, gradients: Array, update: Array, modified: Array | None = None) -> Update:
     lengths = np.linalg.norm(gradients, axis=1) * max(float(np.linalg.norm(update)), 1e-300)
     against = gradients @ update < -_ROUNDING * lengths
     return Update(method, update, tuple(np.flatnonzero(against).tolist()), modified)

@@ -84,8 +84,10 @@ def draw_in_plane(gradients: Array, updates: Sequence[Update], file: str | Path)
                 _flat_arrow(axes, own, _TASKS[task], f"$g'_{task + 1}$", dashed=True)
         _flat_arrow(axes, one.update / 2, _UPDATE, "", width=3.0)
         axes.plot(0, 0, marker="o", markersize=4, color=_INK)
-        axes.set_title(f"{one.method.replace('-', '−') if 'α' in one.method else one.method}"
-                       f"\n{_said(one)}", fontsize=9)
+        axes.set_title(
+            f"{one.method.replace('-', '−') if 'α' in one.method else one.method}\n{_said(one)}",
+            fontsize=9,
+        )
         axes.set_xlim(middle[0] - half, middle[0] + half)
         axes.set_ylim(middle[1] - half, middle[1] + half)
         axes.set_aspect("equal")
