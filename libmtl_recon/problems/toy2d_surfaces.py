@@ -11,7 +11,8 @@ from libmtl_recon.pictures import new_figure, write_picture
 from libmtl_recon.problems.toy2d_landscape import Array, front, losses
 
 _EDGE = 10.8
-_POINTS = 121  # along each side
+_POINTS = 109  # along each side, with one on the lowest losses
+_DRAWN = 73  # rows and columns of a surface
 _TITLES = ("task 1", "task 2", "mean of both")
 _STAR, _FRONT = "#d55e00", "#222222"
 
@@ -49,7 +50,7 @@ def draw_surfaces(file: str | Path) -> None:
     for place, (title, height) in enumerate(zip(_TITLES, heights, strict=True)):
         surface: Any = figure.add_subplot(2, 3, place + 1, projection="3d")
         surface.plot_surface(
-            x, y, height, cmap="viridis", linewidth=0, rcount=_POINTS, ccount=_POINTS
+            x, y, height, cmap="viridis", linewidth=0, rcount=_DRAWN, ccount=_DRAWN
         )
         surface.set_title(f"loss of {title}" if place < 2 else f"{title} losses", fontsize=10)
         surface.view_init(elev=28, azim=-118)

@@ -80,7 +80,7 @@ def pcgrad(gradients: Array, order: Sequence[int]) -> Update:
         order: The tasks in the order in which each gradient is projected onto the others' planes.
     """
     named = ", ".join(str(task + 1) for task in order)
-    orders = [list(order)] * len(gradients)
+    orders = [[other for other in order if other != task] for task in range(len(gradients))]
     update = pcgrad_weights(_gramian(gradients), orders).numpy() @ gradients
     modified = None
     if len(gradients) == 2:  # then there is one projection per gradient, which GradOPS shares

@@ -196,7 +196,9 @@ def flat_profile() -> ConflictProfile:
     counts[:, :, -1] = 100 - scores
     names = tuple(Layer(f"l{i}", "Linear", ((2, 2),)) for i in range(LAYERS))
     zero = np.zeros((10, LAYERS), np.int64)
-    return ConflictProfile(names, TASKS, counts, zero, np.full(10, 100))
+    whole = np.zeros((10, BINS + 1), np.int64)
+    whole[:, 0], whole[:, BINS - 1] = 30, 70
+    return ConflictProfile(names, TASKS, counts, zero, np.full(10, 100), whole=whole)
 
 
 def write_search(folder: Path, **changes: Any) -> Path:
