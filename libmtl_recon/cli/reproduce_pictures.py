@@ -152,7 +152,7 @@ def _landscape(options: argparse.Namespace) -> int:
     check_picture("--out", options.out)
     draw_surfaces(options.out)
     for task, (x, y) in enumerate(landscape()[2], start=1):
-        say(f"The loss of task {task} is lowest at ({x:.1f}, {y:.1f}).")
+        say(f"The loss of task {task} is lowest at ({x:.2f}, {y:.2f}).")
     say(f"Drawn in {options.out}.")
     return 0
 

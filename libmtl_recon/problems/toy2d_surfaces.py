@@ -11,7 +11,7 @@ from libmtl_recon.pictures import new_figure, write_picture
 from libmtl_recon.problems.toy2d_landscape import Array, front, losses
 
 _EDGE = 10.8
-_POINTS = 109  # along each side, with one on the lowest losses
+_POINTS = 109  # along each side
 _DRAWN = 73  # rows and columns of a surface
 _TITLES = ("task 1", "task 2", "mean of both")
 _STAR, _FRONT = "#d55e00", "#222222"
@@ -22,13 +22,13 @@ def landscape() -> tuple[Array, Array, Array]:
 
     Returns:
         The coordinates of the grid ``[n]``, of both axes; the losses of task 1, of task 2 and their
-        mean, ``[3, n, n]``, with y along the first axis of a grid; and the point of the grid with
-        the lowest loss of each task, ``[2, 2]``.
+        mean, ``[3, n, n]``, with y along the first axis of a grid; and the points at which the loss
+        of each task is lowest, ``[2, 2]``.
     """
     line = np.linspace(-_EDGE, _EDGE, _POINTS)
     points = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
     found = losses(points)
-    lowest = points[found.argmin(axis=0)]
+    lowest = front(2)[::-1]  # between which the front lies
     both = np.column_stack([found, found.mean(axis=1)])
     return line, both.T.reshape(3, _POINTS, _POINTS), lowest
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from example_profiles import profile_of
 from fake_runs import LAYERS, FakeRunner, flat_profile
 from matplotlib.image import imread
 
 from libmtl_recon.cli import main
+from libmtl_recon.reproduction.dose_picture import draw_dose
 
 OUT = Path("runs/reproduce/main")
 
@@ -17,9 +20,8 @@ OUT = Path("runs/reproduce/main")
 def reproduce(*words: str) -> int:
     try:
         return main(["reproduce", *words])
-    except SystemExit as ended:
-        assert isinstance(ended.code, int)
-        return ended.code
+    except SystemExit as ended:  # of argparse
+        return int(ended.code or 0)
 
 
 def trained(runner: FakeRunner) -> list[str]:
@@ -161,7 +163,7 @@ def test_stages_train_the_network_split_by_each(runner: FakeRunner) -> None:
         ("cosines --weightings EW,UWW main.py", "--weightings must be names of installed .*UW"),
         ("cosines --weightings EW,-x main.py", "must be the name of a weighting"),
         ("cosines --weightings A,B,C,D,E,F,G,H main.py", "must be at most 7 weightings"),
-        (f"cosines --k {LAYERS} main.py", "--k must leave a layer shared"),
+        (f"cosines --weightings EW --k {LAYERS} main.py", "--k must leave a layer shared"),
         ("cosines --k 2 --s -0.123 main.py", "--s must be a multiple of 0.005"),
         ("cosines --k 2 --select nearest main.py", "--select must be one of conflict"),
         ("cosines --select random main.py", "--select needs --k"),
@@ -190,19 +192,17 @@ def test_mistakes_are_said_before_anything_trains(
     status = reproduce(*words.split())
     assert status in (1, 2)
     assert (status == 1) == ("refused" in said)  # the fake script's error is no UsageError's
-    _matches(said, capsys.readouterr().err)
+    assert re.search(said, capsys.readouterr().err, re.DOTALL)
     assert runner.trained == []
 
 
 def test_a_profile_of_another_network_is_refused(
     runner: FakeRunner, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from example_profiles import profile_of
-
     other = profile_of([[-0.5] * 8, [0.5] * 8, [0.5] * 8])
     Path("other.json").write_text(other.to_json(), encoding="utf-8")
     for words in (
-        ["cosines", "--k", "2"],
+        ["cosines", "--weightings", "EW", "--k", "2"],
         ["dose", "--ks", "2"],
         ["stages", "--k", "2", "--train", "--stages", "2"],
     ):
@@ -211,15 +211,7 @@ def test_a_profile_of_another_network_is_refused(
     assert runner.trained == []
 
 
-def _matches(said: str, text: str) -> None:
-    import re
-
-    assert re.search(said, text, re.DOTALL), text
-
-
 def test_several_seeds_have_error_bars_and_one_has_none(tmp_path: Path) -> None:
-    from libmtl_recon.reproduction.dose_picture import draw_dose
-
     def picture(by_s: dict[float, Sequence[float]]) -> float:
         file = tmp_path / f"{len(by_s)}.png"
         draw_dose({0: [1.0, 2.0], 3: [2.0]}, by_s, 3, -0.1, file)
