@@ -16,7 +16,7 @@ from libmtl_recon.reproduction.cosines import Distribution
 
 MOST_WEIGHTINGS = len(COLOURS)
 # Bins per step of a line, by the fewest cosines for which such narrow steps are no noise.
-_POOLED = ((1000, 4), (200, 8), (0, 20))
+_POOLED = ((1000, 4), (150, 8), (0, 20))
 _COLUMNS = 4
 _STYLES = {"": "-", "Recon": "-", "RSL": "--", "RSP": ":"}
 _FAINT, _SPLIT = "#8a8a8a", "#d55e00"
