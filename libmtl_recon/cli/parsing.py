@@ -81,3 +81,13 @@ class Parser(argparse.ArgumentParser):
         )
         where = "Flags of the script must follow its name." if hasattr(found, "script") else ""
         self.error(f"Unknown flag {bounded(flag, 100)}. {hint}{where}".rstrip())
+
+
+def numbers(text: str) -> list[float]:
+    """Parse a comma-separated list of numbers."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a comma-separated list of numbers (got {text!r})"
+        ) from None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from libmtl_recon.cli.parsing import numbers
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -44,7 +46,7 @@ def add_actions(actions: Any) -> None:
     table.add_argument("profiles", metavar="PROFILE", nargs="+", help=_SOURCE)
     table.add_argument(
         "--edges",
-        type=_numbers,
+        type=numbers,
         metavar="E,E,...",
         help="edges of the intervals, descending from 0, multiples of 0.005 (default: "
         "0,-0.01,-0.02,-0.03; write --edges=...)",
@@ -74,15 +76,6 @@ def _add_severity(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--s", type=float, default=-0.1, metavar="S", help="severity (default: %(default)s)"
     )
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"must be a comma-separated list of numbers (got {text!r})"
-        ) from None
 
 
 def _load(sources: Sequence[str]) -> list[ConflictProfile]:

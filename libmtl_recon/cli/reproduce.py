@@ -8,7 +8,7 @@ from typing import Any
 
 from libmtl_recon.cli import reproduce_pictures, reproduce_runs
 from libmtl_recon.cli.command import add_command, add_script
-from libmtl_recon.cli.parsing import Parser
+from libmtl_recon.cli.parsing import Parser, numbers
 from libmtl_recon.problems.argument_types import whole
 
 _DESCRIPTION = """\
@@ -95,7 +95,7 @@ def _add_cosines(actions: Any) -> None:
     )
     parser.add_argument(
         "--edges",
-        type=_numbers,
+        type=numbers,
         metavar="E,E,...",
         help="edges of the table's intervals, descending from 0, multiples of 0.005 (default: "
         "0,-0.01,-0.02,-0.03; write --edges=...)",
@@ -154,7 +154,7 @@ def _add_dose(actions: Any) -> None:
     )
     parser.add_argument(
         "--ss",
-        type=_numbers,
+        type=numbers,
         default=[],
         metavar="S,S,...",
         help="severities, at --k layers (write --ss=...; default: none)",
@@ -260,10 +260,6 @@ def _add_common(
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
-
-
-def _numbers(text: str) -> list[float]:
-    return reproduce_pictures.numbers(text)
 
 
 def _counts(text: str) -> list[int]:

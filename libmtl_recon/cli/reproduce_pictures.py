@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from libmtl_recon.cli.command import add_command
+from libmtl_recon.cli.parsing import numbers
 
 if TYPE_CHECKING:
     from libmtl_recon.reproduction.updates import Update
@@ -75,16 +76,6 @@ def add_actions(actions: Any) -> None:
     )
     _add_out(landscape, "landscape.png")
     landscape.set_defaults(handle=_landscape)
-
-
-def numbers(text: str) -> list[float]:
-    """Parse a comma-separated list of numbers."""
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"must be a comma-separated list of numbers (got {text!r})"
-        ) from None
 
 
 def _vectors(text: str) -> list[list[float]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from libmtl_recon.cli.reproduce_script import of_the_script, refuse_demonstration
 from libmtl_recon.cli.stopping import told_to_stop
 from libmtl_recon.errors import ReconError, UsageError, naming
 from libmtl_recon.output import INTERRUPTED, warn
@@ -18,17 +19,6 @@ if TYPE_CHECKING:
     from libmtl_recon.reproduction.tables import Table
     from libmtl_recon.search import Network, Trainings
 
-# Flags of the script that these commands give themselves, and what gives them here.
-_OURS = {
-    "--weighting": "--weightings or --weighting before SCRIPT",
-    "--seed": "--seed or --seeds before SCRIPT",
-    "--recon_k": "--k before SCRIPT",
-    "--recon_s": "--s before SCRIPT",
-    "--recon_select": "--select before SCRIPT",
-    "--recon_select_seed": "--seed before SCRIPT",
-    "--recon_layers": "--profile before SCRIPT",
-    "--recon_base": "--arch after SCRIPT",
-}
 _MOST_WEIGHTINGS = 7  # that a picture can distinguish
 
 
@@ -226,8 +216,8 @@ def _reproduce(
     from libmtl_recon.reproduction.tables import write_tables
     from libmtl_recon.search import Trainings
 
-    _refuse_demonstration(options.script)
-    architecture, arguments = _of_the_script(options.args, asked)
+    refuse_demonstration(options.script)
+    architecture, arguments = of_the_script(options.args, asked)
     folder = Path(options.out or Path("runs") / "reproduce" / Path(options.script).stem)
     with told_to_stop(options.own_process) as signals:
         trainings = Trainings(
@@ -331,58 +321,3 @@ def _given_profile(options: argparse.Namespace) -> ConflictProfile | None:
     if options.profile is None:
         return None
     return ProfileCache().load_or_read(options.profile, "--profile")
-
-
-def _refuse_demonstration(script: str) -> None:
-    from libmtl_recon.launcher import Target, find_script
-
-    find_script(script)
-    if Target(script).demonstration:
-        raise UsageError(
-            "SCRIPT",
-            "must be a script that trains with LibMTL's Trainer",
-            script,
-            f"This one can only be run as `libmtl-recon run {script}`.",
-        )
-
-
-def _of_the_script(words: Sequence[str], asked: Sequence[Weighting]) -> tuple[str, list[str]]:
-    """Return LibMTL's architecture that the script's words name, and the other words.
-
-    Raises:
-        UsageError: A word is a flag that the command itself gives.
-    """
-    for word in [*words, *(flag for one in asked for flag in one.flags)]:
-        _refuse_ours(word)
-    architecture, kept = "HPS", list(words)
-    for place, word in enumerate(words):
-        if word == "--arch" and place + 1 < len(words):
-            architecture = words[place + 1]
-            kept[place : place + 2] = []
-            break
-        if word.startswith("--arch="):
-            architecture = word.partition("=")[2]
-            del kept[place]
-            break
-    if architecture == "Recon":
-        raise UsageError(
-            "--arch",
-            "must name an architecture whose layers are shared",
-            architecture,
-            "The command itself splits its layers: leave --arch out.",
-        )
-    return architecture, kept
-
-
-def _refuse_ours(word: str) -> None:
-    flag = word.partition("=")[0]
-    if not flag.startswith("--") or len(flag) < 4:
-        return
-    for ours, how in _OURS.items():
-        if ours.startswith(flag):  # argparse accepts abbreviations
-            raise UsageError(
-                ours,
-                "cannot be a flag of the script here, since the command itself gives it",
-                word,
-                f"Use {how}.",
-            )
