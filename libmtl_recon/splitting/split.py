@@ -51,43 +51,46 @@ def split_layers(
 ) -> nn.Module:
     """Give each task its own copy of some layers, in place.
 
-    Build the optimiser afterwards: the copies are new parameters. Called afterwards, the network
-    returns a :class:`~libmtl_recon.TaskTensor`: ``out["digit"]`` is a task's output,
-    ``out.by_task()`` all of them by name, and ``out.parts`` in the order of ``tasks``. (If the
-    result met no split layer, it is the plain tensor; :func:`~libmtl_recon.by_task` takes results
-    with task tensors inside.) Iterating over it goes through rows, as over any tensor. Layers
-    before the first split run once, the others once per task. A parameter that only further
-    modules hold (an output layer tied to an embedding) is split in all of them. The state dict of
-    the network before its split still loads: each task gets a copy.
+    Create the optimiser after the split, since the copies are new parameters. The split network
+    returns a :class:`~libmtl_recon.TaskTensor`: ``out["digit"]`` is the output of one task,
+    ``out.by_task()`` returns all of them by name, and ``out.parts`` has them in the order of
+    ``tasks``. (An output that does not depend on a split layer is a plain tensor. For an output
+    that is a tuple, list or dict, use :func:`~libmtl_recon.by_task`.) Iterating over the output
+    iterates over its rows, as for any tensor. Layers before the first split run once, the others
+    once per task. If other modules hold the same parameter (an output layer tied to an embedding),
+    it is split in all of them. A state dict of the network before its split can still be loaded:
+    each task gets a copy.
 
-    If the network has PyTorch's attention modules, these are evaluated in this process from then
-    on as they are trained: PyTorch's fast path, which gives zeros at padded positions, is off
-    (``torch.backends.mha.set_fastpath_enabled``). Nothing else is changed outside of the network;
-    while it runs, :func:`~libmtl_recon.splitting.per_task_calls` holds.
+    If the network has PyTorch's attention modules, PyTorch's fast path for them, which returns
+    zeros at padded positions, is switched off in this process
+    (``torch.backends.mha.set_fastpath_enabled``), so that evaluation computes what training
+    computes. Nothing else is changed outside of the network; while it runs,
+    :func:`~libmtl_recon.splitting.per_task_calls` is in effect.
 
     Args:
         module: Any network whose operations are torch functions.
         layers: Paths of modules that hold parameters of their own, e.g. ``layer1.0.bn1``; and
             ``(root)`` for those that the network holds itself, such as a class token.
         tasks: The tasks' names, which appear in the state dict's keys.
-        bn: What batch norms that stay shared keep running statistics of, where their input is a
-            task's own: of each task (``per_task``), or of all in one buffer that each task
-            updates in turn, as the program of the Recon paper's authors does (``mixed``).
-        init: Copies start equal (``copy``), or each is drawn by the layer's own
+        bn: The running statistics of batch norms that stay shared, but whose input depends on a
+            split layer: one set per task (``per_task``), or one buffer that each task updates in
+            turn, as in the program of the Recon paper's authors (``mixed``).
+        init: Whether the copies start equal (``copy``), or each is initialised by the layer's own
             ``reset_parameters`` (``fresh``).
-        per_task_output: The network returns one entry per task: a list or tuple, in the order of
-            ``tasks``, or a dict with their names. Entry t is then computed for task t alone, and
-            returned as a plain value; under :func:`only_task` the others are None. Its first call
-            with inputs of new shapes runs once more, to see which layer serves which entry.
-            Otherwise a list is computed for each task as a whole, such as a feature pyramid.
+        per_task_output: Whether the network returns one entry per task: a list or tuple in the
+            order of ``tasks``, or a dict by their names. Entry t is then computed for task t only,
+            and returned as a plain value; under :func:`only_task` the others are None. The first
+            call with inputs of new shapes runs the network once more, to find out which layer is
+            used for which entry. If False, an output that is a list (such as a feature pyramid) is
+            computed for each task as a whole.
 
     Returns:
         The module itself.
 
     Raises:
-        UsageError: An argument is of another kind; a layer does not exist, holds no parameters,
-            shares them with another layer that is not chosen, or cannot be drawn anew; or the
-            tasks' names are none, twice the same, or unfit for a module's name.
+        UsageError: An argument has the wrong type; a layer does not exist, holds no parameters,
+            shares them with another layer that is not chosen, or cannot be initialised anew; or
+            there are no tasks, two have the same name, or a name cannot be the name of a module.
         ReconError: The network was split already, or is compiled, by ``torch.jit`` or
             ``torch.compile``.
 
