@@ -1,6 +1,6 @@
-"""The public names, on pages by subject; what they are is read from their docstrings.
+"""The public names and their docstrings, on pages by subject.
 
-The code is read and not imported, so that the site needs none of the packages of the extras.
+The code is read without importing it, so that the site needs none of the packages of the extras.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _MARKER = re.compile(r"^<!-- generated: names (\S+)(.*?) -->$", re.MULTILINE)
 
 
 def names(module: str, *rooms: str) -> str:
-    """The documentation of a module's public names.
+    """Return the documentation of a module's public names.
 
     Args:
-        module: Its import path; ``PACKAGE.*`` is all public modules in a package.
-        *rooms: Of the package itself, those alone that are from these rooms, and not from a part of
-            them that another page asks for.
+        module: The module's import path; ``PACKAGE.*`` selects all public modules in a package.
+        *rooms: For the package itself: only names from these rooms, except for those from a part
+            of a room that another page selects.
     """
     parts = []
     for one in _modules(module):
@@ -33,7 +33,7 @@ def names(module: str, *rooms: str) -> str:
 
 
 def chosen(module: str, *rooms: str) -> list[str]:
-    """The public names of a module that a line of a page asks for."""
+    """Return the public names that a line of a page selects."""
     public = exports(module)
     if not rooms:
         return public
@@ -47,7 +47,7 @@ def chosen(module: str, *rooms: str) -> list[str]:
 
 
 def names_index() -> str:
-    """Tables of all public names, each with its first sentence and a link to where it stands."""
+    """Return tables of all public names, each with its first sentence and a link."""
     parts = []
     for page in _pages():
         rows = [
@@ -58,18 +58,22 @@ def names_index() -> str:
         ]
         if rows:
             title = page.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-            parts.append("\n".join((f"## [{title}]({page.name})\n", "| | |", "|---|---|", *rows)))
+            parts.append(
+                "\n".join(
+                    (f"## [{title}]({page.name})\n", "| name | what it is |", "|---|---|", *rows)
+                )
+            )
     return "\n\n".join(parts)
 
 
 def asked_for(page: Path) -> list[tuple[str, list[str]]]:
-    """What the lines of a page ask for: modules, and rooms."""
+    """Return the modules and rooms that the lines of a page select."""
     found = _MARKER.findall(page.read_text(encoding="utf-8"))
     return [(one, rooms.split()) for module, rooms in found for one in _modules(module)]
 
 
 def exports(module: str) -> list[str]:
-    """The names in a module's ``__all__``; none if it has none."""
+    """Return the names in a module's ``__all__``; none if it has no such list."""
     return [str(name) for name in _code()[module].exports or ()]
 
 
@@ -93,13 +97,13 @@ def _pages() -> list[Path]:
 
 
 def _target(module: str, name: str) -> str:
-    """Where a name is defined."""
+    """Return the path at which a name is defined."""
     found = _code()[module][name]
     return str(found.final_target.path if found.is_alias else found.path)
 
 
 def _documented(module: str, name: str) -> str:
-    """Its documentation, or where that is if the package itself lists the same thing."""
+    """Return the documentation, or a link to it if the package itself lists the same object."""
     path, twin = f"{module}.{name}", f"libmtl_recon.{name}"
     doubled = module != "libmtl_recon" and name in exports("libmtl_recon")
     if not doubled or _target(module, name) != _target("libmtl_recon", name):
