@@ -138,7 +138,7 @@ def main() -> int:
     try:
         study(parse_args())
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
+        print("interrupted; run the same command to resume", file=sys.stderr)
         return INTERRUPTED
     except ReconError as error:
         print(f"recon_study: error: {error}", file=sys.stderr)

@@ -81,13 +81,14 @@ class UsageError(ReconError, ValueError):
 
 @contextmanager
 def naming(**names: str) -> Iterator[None]:
-    """Rename arguments in errors from inside the ``with`` block to the names that users know.
+    """Rename arguments in errors raised inside the ``with`` block to the names that users know.
 
-    Library functions name their own arguments. Whoever has them from command-line flags says
-    once which flag is which argument: ``with naming(K="--recon_k"): select_layers(...)``.
+    Library functions name their own arguments. Code that takes the arguments from command-line
+    flags names the flags once: ``with naming(K="--recon_k"): select_layers(...)``.
 
     Args:
-        **names: By the library's name. A message is searched for these in backticks.
+        **names: The users' names, by the names of the arguments. In messages, arguments are
+            recognised by their backticks.
     """
     try:
         yield
@@ -97,7 +98,7 @@ def naming(**names: str) -> Iterator[None]:
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:
-    """A text in which arguments, which stand in backticks, have other names; see :func:`naming`."""
+    """Return a text with other names for the arguments in backticks; see :func:`naming`."""
     for name, other in names.items():
         text = text.replace(f"`{name}`", other)
     return text
@@ -116,9 +117,9 @@ class MissingPackageError(ReconError, ImportError):
     """A part of the software needs a package that is not installed.
 
     Args:
-        wanted: What needs it.
-        package: What pip calls it.
-        extra: The extra of libmtl-recon that brings it.
+        wanted: The part that needs the package.
+        package: The name of the package for pip.
+        extra: The extra of libmtl-recon that installs it.
     """
 
     def __init__(self, wanted: str, package: str, extra: str) -> None:

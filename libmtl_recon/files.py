@@ -32,15 +32,15 @@ def exists(name: str | os.PathLike[str]) -> bool:
 
 
 def refusal(error: OSError | ValueError) -> str:
-    """Why a file could not be opened, as the system or Python says it."""
+    """Return the reason why a file could not be opened, in the words of the system or Python."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def read_text(file: str | os.PathLike[str]) -> str:
-    """The text in a file, without the mark of its encoding that some editors put in front.
+    """Return the text of a file, without the byte order mark that some editors write.
 
     Raises:
-        OSError: It cannot be read, or holds more than a file of ours ever does.
+        OSError: The file cannot be read, or is larger than any file of this package.
         UnicodeDecodeError: It is not text in UTF-8.
         ValueError: No file can have this name.
     """

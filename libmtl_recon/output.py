@@ -98,9 +98,10 @@ def end_by_pipe(status: int) -> None:
 
 @contextmanager
 def released() -> Iterator[None]:
-    """Inside the ``with`` block a script has the process's own stdout and stderr.
+    """Give a script the process's own stdout and stderr inside the ``with`` block.
 
-    What it puts in their place comes back at the end, for its threads and ``atexit`` handlers.
+    If the script replaces them, its replacements are restored at the end of the process, for its
+    threads and ``atexit`` handlers.
     """
     guards = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (g.stream if isinstance(g, _Guard) else g for g in guards)

@@ -35,18 +35,18 @@ def check_picture(parameter: str, file: str | Path) -> None:
 
 
 def shown(name: str, longest: int = 60) -> str:
-    """A name as a picture can show it: bounded, and without characters that mean something else.
+    """Return a name as a picture can show it: shortened, without characters of special meaning.
 
     Args:
-        name: Of a layer, task, data set, file.
-        longest: So many characters.
+        name: The name of a layer, task, data set or file.
+        longest: The maximum number of characters.
     """
     plain = bounded(printable(name), longest).replace("$", r"\$")  # no formula
     return f" {plain}" if plain.startswith("_") else plain  # which legends leave out
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches that needs no display and no global state."""
+    """Create an empty figure, sized in inches, that needs no display and no global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -82,7 +82,7 @@ class TaskSpecific(nn.Module):
             setattr(owners[task], name, _of_task(value, index))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As it was; given one task's input alone, with that task's values alone."""
+        """Run the module's own ``forward``; for one task's input, with that task's values only."""
         whose = {each.task for each in task_tensors_in((args, kwargs))} - {None}
         if self._selection.chosen is not None or len(whose) != 1:
             return super().forward(*args, **kwargs)
@@ -104,7 +104,7 @@ class TaskSpecificRNN(TaskSpecific):
 
     @_flat_weights.setter
     def _flat_weights(self, _: list[Any]) -> None:
-        """Ignored: the list always follows from the weights."""
+        """Ignore the list, which always follows from the weights."""
 
     _flat_weights_names: list[str]
 
