@@ -51,7 +51,7 @@ def names_index() -> str:
     parts = []
     for page in _pages():
         rows = [
-            f"| [`{f'{module}.{name}'.removeprefix('libmtl_recon.')}`][{module}.{name}] "
+            f"| [`{f'{module}.{name}'.removeprefix('libmtl_recon.')}`][{_path(module, name)}] "
             f"| {_first_sentence(module, name)} |"
             for module, rooms in asked_for(page)
             for name in chosen(module, *rooms)
@@ -96,15 +96,26 @@ def _pages() -> list[Path]:
     return sorted(PAGES.glob("*.md"))
 
 
+def _object(module: str, name: str) -> griffe.Object | griffe.Alias:
+    """Return the object of a public name, also if a submodule has the same name."""
+    found = _code()[module][name]
+    return found[name] if found.is_module and name in found.members else found
+
+
+def _path(module: str, name: str) -> str:
+    """Return the path under which the site documents a public name."""
+    return str(_object(module, name).path)
+
+
 def _target(module: str, name: str) -> str:
     """Return the path at which a name is defined."""
-    found = _code()[module][name]
-    return str(found.final_target.path if found.is_alias else found.path)
+    found = _object(module, name)
+    return str(found.final_target.path if isinstance(found, griffe.Alias) else found.path)
 
 
 def _documented(module: str, name: str) -> str:
     """Return the documentation, or a link to it if the package itself lists the same object."""
-    path, twin = f"{module}.{name}", f"libmtl_recon.{name}"
+    path, twin = _path(module, name), f"libmtl_recon.{name}"
     doubled = module != "libmtl_recon" and name in exports("libmtl_recon")
     if not doubled or _target(module, name) != _target("libmtl_recon", name):
         return f"::: {path}"
@@ -112,8 +123,10 @@ def _documented(module: str, name: str) -> str:
 
 
 def _first_sentence(module: str, name: str) -> str:
-    found = _code()[module][name]
-    docstring = (found.final_target if found.is_alias else found).docstring
+    found = _object(module, name)
+    docstring = (found.final_target if isinstance(found, griffe.Alias) else found).docstring
     text = " ".join((docstring.value if docstring else "").partition("\n\n")[0].split())
     text = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", text.replace("``", "`"))
-    return text.replace("|", "\\|").replace("[", "\\[")
+    # Brackets are links, except in code.
+    parts = re.split(r"(`[^`]*`)", text.replace("|", "\\|"))
+    return "".join(part if part.startswith("`") else part.replace("[", "\\[") for part in parts)
