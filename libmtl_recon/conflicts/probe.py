@@ -31,22 +31,23 @@ _CHECK_EVERY = 50
 class ConflictProbe:
     """Counter of the conflicts between task gradients, layer by layer, for any training loop.
 
-    :meth:`backward` replaces ``sum(losses).backward()``. Each call is one step. For each layer that
-    at least two tasks reach, and for all these layers together, it counts the cosine of each pair
-    of task gradients.
+    :meth:`backward` replaces ``sum(losses).backward()``. Each call is one step. It counts the
+    cosine of each pair of task gradients, for each layer in which at least two tasks have a
+    gradient, and for all these layers together.
 
-    Layers are the modules of ``network`` with parameters, by name, as in
+    Layers are the modules of ``network`` with parameters of their own, by name, as in
     :func:`~libmtl_recon.split_layers`. A layer is counted if at least two tasks have had a gradient
-    in it, in the same step or in different steps, and if none of its parameters belongs to one task
-    alone; therefore heads inside the network need not be named. In steps in which a layer is
-    frozen, a task does not reach it, or a task is absent, its cosines are counted as undefined.
+    in it, in the same step or in different steps, and if each of its parameters is used by more
+    than one task; therefore heads inside the network need not be named. If a layer is frozen in a
+    step, or if a task is absent or its loss does not depend on the layer, the cosine is counted as
+    undefined.
 
     Args:
         network: Any module: the network, or the part of it whose layers may be split. It is not
             changed.
         tasks: The T tasks' names, at least two.
-        shared: The parameters of the network that the tasks share, all parameters of each layer;
-            None: they are found in the graph of the losses.
+        shared: The parameters of the network that the tasks share: for each layer, all of its
+            parameters. If None, they are found in the graph of the losses.
 
     Raises:
         UsageError: ``network`` is not a module, or is wrapped for distributed training; ``tasks``

@@ -23,9 +23,9 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class ConflictProfile:
-    """Counts of cosines between task gradients, from which the scores for any S and K are computed.
+    """Counts of the cosines between task gradients, which give the layers' scores for every S.
 
-    The counts are kept in blocks of steps, from which it is estimated how much they still change.
+    The counts are kept in blocks of steps, from which the stability of a ranking is estimated.
 
     Attributes:
         architecture: The L layers, in network order.

@@ -49,13 +49,13 @@ class Match:
 class ProfileCache:
     """A folder of profiles, one readable JSON file each.
 
-    Files are written whole or not at all. One that cannot be read as a profile is named by
-    a warning of `logging` and renamed to ``*.damaged``; it never stops a run.
+    Files are written atomically. A file that cannot be read as a profile is reported by a warning
+    of `logging` and renamed to ``*.damaged``; it never stops a run.
 
     Args:
-        folder: A path, or a URL that ``fsspec`` knows, such as ``s3://bucket/profiles``. By
-            default ``LIBMTL_RECON_CACHE``, else ``profiles`` in the user's cache folder for this
-            program.
+        folder: A path, or a URL that ``fsspec`` supports, such as ``s3://bucket/profiles``. By
+            default, the environment variable ``LIBMTL_RECON_CACHE`` or, if it is not set,
+            ``profiles`` in the user's cache folder of this package.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:

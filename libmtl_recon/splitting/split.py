@@ -166,15 +166,15 @@ def split_beside(
 def only_task(module: nn.Module, task: str) -> Iterator[nn.Module]:
     """Compute only one task's branch of the network inside the ``with`` block.
 
-    The network, called, then returns plain tensors, that task's. Holds for the calling thread,
-    also for what it runs inside the network's own modules.
+    The network then returns plain tensors, those of the task. This applies to the calling thread,
+    also to code that it runs inside the network's own modules.
 
     Args:
-        module: A network that was split.
+        module: A split network.
         task: The task's name.
 
     Raises:
-        UsageError: It is not a network, was not split, or not for this task.
+        UsageError: ``module`` is not a network, is not split, or does not have this task.
     """
     selection = selection_of(module)
     with selection.only(checked_task(task, selection.tasks)), per_task_calls():

@@ -35,21 +35,22 @@ _GET_GRAD = vars(torch._C.TensorBase)["grad"].__get__
 class TaskTensor(ByTask, Tensor):
     """One tensor per task, in the order of the tasks: ``out["digit"]``, ``out.by_task()``.
 
-    Has the attributes, methods and operators of a tensor: each is taken once per task. What is
-    not a tensor (a shape, a truth value) must come out the same for every task and is returned
-    as it is. Iterating, unpacking and indexing keep a tensor's meaning too, since networks do so
-    with their activations: ``for row in out`` goes through rows, not through tasks.
+    It has the attributes, methods and operators of a tensor, which are applied once per task. A
+    result that is not a tensor (a shape, a truth value) must be the same for every task, and is
+    returned as it is. Iterating, unpacking and indexing with numbers mean the same as for a tensor,
+    since networks do so with their activations: ``for row in out`` iterates over rows, not over
+    tasks.
 
-    It is a tensor to Python and to C++ alike, but one without values of its own: an operation
-    that gets at it below the torch functions, where no task can be chosen, is refused.
+    It is a tensor for Python and for C++, but has no values of its own: an operation that accesses
+    it below the level of torch functions, where no task can be chosen, is refused.
 
-    A task tensor of one part may say whose it is. Where it meets those of all tasks, that task's
-    result alone is computed.
+    A task tensor with a single part may belong to one task. Combined with task tensors of all
+    tasks, it gives a result for that task only.
 
     Args:
         parts: T tensors, or one.
-        task: Whose the one part is, as its place in the order of the tasks.
-        tasks: The names of all tasks, in their order. What is computed from it has them too.
+        task: If there is one part: the position of its task in the order of the tasks.
+        tasks: The names of all tasks, in their order. Results computed from it have them too.
 
     Raises:
         ReconError: The parts are not plain tensors, or the names are not one per task.
