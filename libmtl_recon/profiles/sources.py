@@ -61,7 +61,7 @@ def from_cache(
         K: How many.
         S: The severity.
         cache: Where to look.
-        command: What makes a profile of this network, for the message that there is none.
+        command: The command that creates a profile of this network, for a message.
         tasks: This run's; see :func:`describe`.
 
     Raises:

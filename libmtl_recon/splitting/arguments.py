@@ -17,15 +17,15 @@ def checked_arguments(
 ) -> tuple[nn.Module, list[str], tuple[str, ...]]:
     """Check the arguments of :func:`~libmtl_recon.split_layers`.
 
-    Whether there are such layers, and whether the tasks' names are fit, is not looked at.
+    Whether the layers exist and whether the tasks' names are valid is not checked.
 
     Args:
-        module: Should be a network.
-        layers: Should be names of its layers; any iterable of them, also a generator.
-        tasks: Should be names, in an order; any iterable of them, also a generator or a dict.
+        module: The value given as a network.
+        layers: The value given as names of its layers: any iterable, also a generator.
+        tasks: The value given as names in order: any iterable, also a generator or a dict.
 
     Raises:
-        UsageError: One is something else.
+        UsageError: An argument has the wrong type.
     """
     network, checked = checked_module(module), _checked_tasks(tasks)
     if isinstance(layers, str | bytes) or not isinstance(layers, Iterable):

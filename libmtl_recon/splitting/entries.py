@@ -23,7 +23,7 @@ def entries_of(output: Any, tasks: tuple[str, ...]) -> list[Any]:
     """Return the tasks' entries in a network's output, in the tasks' order.
 
     Raises:
-        ReconError: It is neither a list or tuple with one entry per task, nor a dict of them.
+        ReconError: It is neither a list or tuple with one entry per task, nor a dict by task.
     """
     if isinstance(output, Mapping) and set(output) == set(tasks):
         return [output[task] for task in tasks]

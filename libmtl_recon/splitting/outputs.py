@@ -57,7 +57,7 @@ def by_task(output: Any) -> dict[str, Any]:
 
 
 def _seen(leaf: Any, place: int) -> Any:
-    """Return a leaf as one task sees it."""
+    """Return the value of a leaf for one task."""
     if type(leaf) is not TaskTensor:
         return leaf
     if leaf._task is None:

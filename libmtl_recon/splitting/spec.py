@@ -106,11 +106,12 @@ class SplitSpec:
         """Create a specification from the result of :meth:`to_dict`.
 
         Args:
-            data: Should be that.
-            source: What it is called in the message.
+            data: The Python objects.
+            source: The name of their source, for the message.
 
         Raises:
-            ReconError: It is something else, damaged, or of a newer version of this package.
+            ReconError: The data are not a specification, or are damaged or of a newer version of
+                this package.
         """
         try:
             return cls(**_values(data))
@@ -130,7 +131,7 @@ class SplitSpec:
 
         Args:
             text: The JSON text.
-            source: Its file's name, for the message.
+            source: The name of the file, for the message.
 
         Raises:
             ReconError: See :meth:`from_dict`.
@@ -148,7 +149,7 @@ def check_choice(parameter: str, value: object, known: tuple[str, ...]) -> None:
     """Check that a value is one of the known ones.
 
     Raises:
-        UsageError: It is not.
+        UsageError: It is not a known value.
     """
     if value not in known:
         way_out = f"Take one of {', '.join(known)}."
@@ -172,7 +173,7 @@ def _values(data: Any) -> dict[str, Any]:
     """Check the values of a specification and return them.
 
     Raises:
-        ValueError: Something is missing, of another kind, or unknown.
+        ValueError: A value is missing, of the wrong type, or unknown.
     """
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
         raise ValueError(f'it has no "format": "{FORMAT}"')

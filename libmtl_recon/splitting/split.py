@@ -121,13 +121,13 @@ def split_beside(
     """Split a network with parts that already belong to one task.
 
     Args:
-        module: See :func:`split_layers`.
-        layers: See there.
-        selection: Of the tasks.
-        bn: See there.
-        init: See there.
-        besides: The modules that are one task's, which stay as they are.
-        copies: Is given those that are made of each parameter.
+        module: As for :func:`split_layers`.
+        layers: As for :func:`split_layers`.
+        selection: The choice of tasks.
+        bn: As for :func:`split_layers`.
+        init: As for :func:`split_layers`.
+        besides: The modules that belong to one task, which are not changed.
+        copies: A dict to which the copies of each parameter are added.
     """
     check_choice("bn", bn, BN)
     check_choice("init", init, INIT)
@@ -232,8 +232,8 @@ def mark_split(module: nn.Module, selection: TaskSelection) -> None:
     """Register a network for :func:`only_task`.
 
     Args:
-        module: It is split, or holds the network that is.
-        selection: By which the task is chosen.
+        module: The split network, or a module that contains it.
+        selection: The object with which the task is chosen.
     """
     vars(module)[_SELECTION] = selection
     if isinstance(module, GraphModule):  # whose forward is its class's own

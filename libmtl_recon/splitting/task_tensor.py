@@ -1,7 +1,7 @@
 """A task tensor: T tensors, one per task, that torch functions treat as one tensor.
 
-A torch function that meets one, as a parameter or as an activation that descends from it, runs
-once per task and returns a task tensor. A module's own ``forward`` needs no change for it.
+A torch function that is applied to a task tensor (a parameter, or an activation computed from it)
+runs once per task and returns a task tensor. The ``forward`` of a module needs no change for this.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class TaskTensor(ByTask, Tensor):
         """The T tensors.
 
         Raises:
-            ReconError: They came out of a C++ function that cut them off from their gradients.
+            ReconError: They are the output of a C++ function that detached them from their graph.
         """
         _refuse_cut_off(self)
         return self._parts
@@ -196,12 +196,12 @@ def per_task(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
     """Call a function once per task, each task tensor in its arguments replaced by the task's part.
 
     Returns:
-        The results, combined: a task tensor; tuples, lists and dicts of such; or the one
-        value on which all tasks agree.
+        The combined results: a task tensor; tuples, lists and dicts of task tensors; or the value
+        that is the same for all tasks.
 
-    Raises:
-        ReconError: Task tensors of different numbers of tasks meet, the tasks disagree on a value
-            that is not a tensor, or the function wrote into a tensor that they share.
+        Raises:
+            ReconError: Task tensors have different numbers of tasks, a value that is not a tensor
+                differs between tasks, or the function wrote into a tensor that they share.
     """
     tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     task_tensors = [tensor for tensor in tensors if type(tensor) is TaskTensor]
@@ -291,8 +291,8 @@ def combine(
 
     Args:
         values: One result per task.
-        func: What gave them.
-        given: The task tensors that it was given.
+        func: The function that returned them.
+        given: The task tensors in its arguments.
         task: The only task that was computed, if it was only one.
     """
     first = values[0]
