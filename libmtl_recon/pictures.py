@@ -1,4 +1,4 @@
-"""Files of pictures: checked before any work is done, written whole or not at all."""
+"""Files of pictures, which are checked before any work is done and written atomically."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_picture(parameter: str, file: str | Path) -> None:
     """Check that a picture can be written under this name.
 
     Raises:
-        UsageError: Its ending names no format, or its folder does not exist.
+        UsageError: Its ending is not that of a format, or its folder does not exist.
     """
     path = Path(file)
     if path.suffix.lower() not in _FORMATS:

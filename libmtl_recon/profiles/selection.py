@@ -88,7 +88,7 @@ def check_select(parameter: str, select: object) -> None:
     """Check the name of a selection.
 
     Raises:
-        UsageError: There is none of this name.
+        UsageError: There is no selection of this name.
     """
     if select not in baselines.SELECTIONS:
         known = "; ".join(f"{name}: {what}" for name, what in baselines.SELECTIONS.items())

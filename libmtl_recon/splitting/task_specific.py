@@ -184,8 +184,8 @@ def make_task_specific(
         selection: The choice of tasks of the network that contains the module.
         copies: The copies of the network's parameters so far, to which the new ones are added.
 
-        Raises:
-            UsageError: The module already has an attribute ``tasks``.
+    Raises:
+        UsageError: The module already has an attribute ``tasks``.
     """
     names = tuple(names)
     copies = {} if copies is None else copies

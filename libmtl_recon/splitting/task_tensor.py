@@ -199,9 +199,9 @@ def per_task(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
         The combined results: a task tensor; tuples, lists and dicts of task tensors; or the value
         that is the same for all tasks.
 
-        Raises:
-            ReconError: Task tensors have different numbers of tasks, a value that is not a tensor
-                differs between tasks, or the function wrote into a tensor that they share.
+    Raises:
+        ReconError: Task tensors have different numbers of tasks, a value that is not a tensor
+            differs between tasks, or the function wrote into a tensor that they share.
     """
     tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     task_tensors = [tensor for tensor in tensors if type(tensor) is TaskTensor]
