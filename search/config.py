@@ -114,7 +114,7 @@ def _refuse_seen(parameter: str, key: str, seeds: list[int], seen: dict[int, str
 
 
 class Config(Strict):
-    """A search.
+    """The configuration of a search.
 
     Attributes:
         name: The name of the study; by default that of the file, without its ending.
