@@ -1,4 +1,4 @@
-"""Every weighting with every architecture: what the documentation says of them is so."""
+"""Every weighting with every architecture trains, or is refused, as the documentation says."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ for one in all_cells():
 
 
 def in_short(cells: list[Cell], record: dict[str, Any]) -> list[Cell]:
-    """Those cells of a row that every run of the tests looks at: all that are refused, and some.
+    """Return the cells of a row for every run of the tests: all that are refused, and some others.
 
     Of those that train: with three tasks all, with two the first (with as few flags as can be),
     with five the last (with most). Of Recon over another architecture than HPS the first and the

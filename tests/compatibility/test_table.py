@@ -1,4 +1,4 @@
-"""The matrix is written down as it was found, and read again."""
+"""The results of the matrix are written and read without changes."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def network(seed: int) -> nn.Module:
 
 
 def losses(net: nn.Module, seed: int) -> list[Tensor]:
-    """Those of the tasks, which are regressions to columns of their own."""
+    """Return the losses of the tasks, each a regression to its own column."""
     generator = torch.Generator().manual_seed(seed)
     x, y = (torch.randn(8, n, generator=generator, dtype=torch.float64) for n in (4, len(TASKS)))
     out = net(x)

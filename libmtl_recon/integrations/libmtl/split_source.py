@@ -76,7 +76,7 @@ def refuse_unsaid(load_path: Any, start: Any) -> None:
 
     Args:
         load_path: See :func:`split_source`.
-        start: See there.
+        start: See :func:`split_source`.
 
     Raises:
         ReconError: It is of a split network, and does not describe how that was split.

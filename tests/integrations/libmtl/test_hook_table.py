@@ -222,7 +222,7 @@ class Owner:
         self.told: list[Any] = []
 
     def member(self, one: int, two: int = 2, **more: int) -> int:
-        """As LibMTL has it."""
+        """Return what LibMTL's own member returns."""
         self.told.append((one, two, more))
         if one < 0:
             raise KeyError(one)

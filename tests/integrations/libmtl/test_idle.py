@@ -35,7 +35,7 @@ def _forgotten_afterwards() -> Iterator[None]:
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
-    """What a script with these flags on its command line is told."""
+    """Return the messages for a script with these flags on its command line."""
 
     def ask(*flags: str, arguments: argparse.Namespace | None = None) -> str:
         monkeypatch.setattr(sys, "argv", ["main.py", *flags])

@@ -42,7 +42,7 @@ pytestmark = [
 
 
 def python(*args: str) -> str:
-    """What a Python that finds LibMTL's main branch first prints."""
+    """Return the output of a Python process that imports LibMTL's main branch."""
     path = os.pathsep.join([CHECKOUT, str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, *args],

@@ -34,7 +34,7 @@ def as_asked(
 
     Raises:
         UsageError: See :func:`~libmtl_recon.profiles.selection.select_layers`.
-        ReconError: See there.
+        ReconError: As for :func:`~libmtl_recon.profiles.selection.select_layers`.
     """
     import LibMTL
 
