@@ -36,9 +36,9 @@ class Match:
     """A profile found for a network.
 
     Attributes:
-        entry: The newest profile that fits.
+        entry: The newest that fits.
         exact: Whether the layers' shapes are the same too, not only their names and types.
-        others: The number of other profiles that fit.
+        others: How many more profiles would have fitted as well.
     """
 
     entry: Entry
@@ -49,13 +49,13 @@ class Match:
 class ProfileCache:
     """A folder of profiles, one readable JSON file each.
 
-    Files are written atomically. A file that cannot be read as a profile is reported by a warning
-    of `logging` and renamed to ``*.damaged``; it never stops a run.
+    Files are written whole or not at all. One that cannot be read as a profile is named by
+    a warning of `logging` and renamed to ``*.damaged``; it never stops a run.
 
     Args:
-        folder: A path, or a URL that ``fsspec`` supports, such as ``s3://bucket/profiles``. By
-            default, the environment variable ``LIBMTL_RECON_CACHE`` or, if it is not set,
-            ``profiles`` in the user's cache folder of this package.
+        folder: A path, or a URL that ``fsspec`` knows, such as ``s3://bucket/profiles``. By
+            default ``LIBMTL_RECON_CACHE``, else ``profiles`` in the user's cache folder for this
+            program.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
@@ -70,7 +70,7 @@ class ProfileCache:
         """Create the folder, and check that it is writable. Call it before a long run.
 
         Raises:
-            ReconError: It cannot be created or written to.
+            ReconError: It cannot.
         """
         with explained("write to", self.store, VARIABLE):
             self.store.prepare()
@@ -88,7 +88,7 @@ class ProfileCache:
         return [entry for name in names if (entry := self._read(name)) is not None]
 
     def names(self, ending: str) -> Sequence[str]:
-        """Return the names of all files with this ending, newest first, also of non-profiles."""
+        """Return the names of all texts with this ending, newest first, also of non-profiles."""
         with explained("read", self.store, VARIABLE):
             return [name for name in self.store.names() if name.endswith(ending)]
 
@@ -96,11 +96,11 @@ class ProfileCache:
         """Return the profile with this ID, which may be shortened as long as it is unique.
 
         Args:
-            id: The ID of the profile.
-            parameter: The name of the caller's argument, for the message.
+            id: Of the profile.
+            parameter: The name under which the caller gave it, for the message.
 
         Raises:
-            UsageError: There is no such profile, or more than one.
+            UsageError: There is none, or more than one.
         """
         entries = self.list()
         found = [entry for entry in entries if entry.id.startswith(id)]
@@ -119,12 +119,12 @@ class ProfileCache:
         """Return the profile in this file, or else the one with this (possibly shortened) ID.
 
         Args:
-            source: The name of the file, or the ID.
-            parameter: The name of the caller's argument, for the message.
+            source: The file's name, or the id.
+            parameter: The name under which the caller gave it, for the message.
 
         Raises:
             ReconError: The file cannot be read as a profile.
-            UsageError: There is no such file, and not exactly one such profile.
+            UsageError: There is neither such a file nor one such profile.
         """
         if files.exists(source) and not files.is_folder(source):
             return read_profile(source)
@@ -133,8 +133,8 @@ class ProfileCache:
     def find(self, layers: Sequence[Layer]) -> Match | None:
         """Return the newest profile for a network with these layers.
 
-        A profile whose layers have the same names, types and shapes is preferred to one whose
-        layers have the same names and types only.
+        One whose layers agree in names, types and shapes comes before one that agrees in names
+        and types only.
         """
         entries = self.list()
         for exact, key in ((True, fingerprint), (False, loose_fingerprint)):
@@ -183,7 +183,7 @@ class ProfileCache:
         return Entry(name.removesuffix(_ENDING), profile)
 
     def _set_aside(self, name: str) -> str:
-        """Rename a file that is not a profile, and return a sentence about it."""
+        """Rename a text that is not a profile, and return a sentence about it."""
         stem = name.removesuffix(_ENDING)
         aside, number = f"{stem}.damaged", 1
         try:
@@ -245,7 +245,7 @@ def read_text(file: str | Path, way_out: str) -> str:
     """Return the contents of a text file.
 
     Args:
-        file: The file.
+        file: Which.
         way_out: What to name instead, as a full sentence.
 
     Raises:

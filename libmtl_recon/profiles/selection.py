@@ -31,25 +31,24 @@ def select_layers(
 
     Args:
         layers: The network's layers.
-        K: The number of layers to select.
+        K: How many.
         S: The severity, for a profile.
-        source: The source of the layers; see
-            :func:`~libmtl_recon.profiles.sources.from_source`. By default, the newest profile in
+        source: Where the layers come from; see
+            :func:`~libmtl_recon.profiles.sources.from_source`. Without it, the newest profile in
             the cache that fits.
-        cache: The cache of profiles; by default the user's.
-        command: The command that creates a profile of this network, for the message if there is
-            none.
+        cache: The cache to look in; the user's by default.
+        command: What makes a profile of this network, for the message that there is none.
         select: One of :data:`~libmtl_recon.conflicts.baselines.SELECTIONS`. Only ``conflict`` and
             ``random_params``, whose number of parameters is that of the K worst, need scores.
-        seed: The seed of the random selections.
-        tasks: The tasks of this run, to report whether the profile was scored for other tasks; it
-            is used in any case.
+        seed: Of the random ones.
+        tasks: This run's, to be told from those that a profile was scored for: the layers are the
+            network's, whatever the tasks are.
 
     Raises:
         UsageError: K leaves no layer shared, S is not a valid severity, the source names a layer
             that the network lacks, or the selection is unknown.
-        ReconError: There is no profile for this network, the profile of the source is of another
-            network, or the source cannot be read.
+        ReconError: There is no profile for this network, the source's is of another, or the
+            source cannot be read.
     """
     check_split_count("K", K, len(layers))
     check_select("select", select)
@@ -88,7 +87,7 @@ def check_select(parameter: str, select: object) -> None:
     """Check the name of a selection.
 
     Raises:
-        UsageError: There is no selection of this name.
+        UsageError: There is none of this name.
     """
     if select not in baselines.SELECTIONS:
         known = "; ".join(f"{name}: {what}" for name, what in baselines.SELECTIONS.items())

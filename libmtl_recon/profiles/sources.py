@@ -34,10 +34,10 @@ class Selection:
     """The chosen layers.
 
     Attributes:
-        names: The names of the layers, worst first.
-        note: A line for the user about their origin; names of arguments are in backticks.
-        doubt: A line for the user if they come from a profile of too few steps, otherwise empty.
-        profile: The ID of the profile that they come from, if any.
+        names: Worst first.
+        note: A line for the user: where they came from; names of arguments are in backticks.
+        doubt: Another, where they come from a profile of too few steps; else empty.
+        profile: The ID of the profile that they come from, if they do.
     """
 
     names: tuple[str, ...]
@@ -57,16 +57,16 @@ def from_cache(
     """Return the K worst layers by the newest profile that fits the network.
 
     Args:
-        layers: The layers of the network.
-        K: The number of layers to return.
+        layers: The network's.
+        K: How many.
         S: The severity.
-        cache: The cache of profiles.
-        command: The command that creates a profile of this network, for a message.
-        tasks: The tasks of this run; see :func:`describe`.
+        cache: Where to look.
+        command: What makes a profile of this network, for the message that there is none.
+        tasks: This run's; see :func:`describe`.
 
     Raises:
         UsageError: S is not a valid severity.
-        ReconError: No profile fits; the message names the layers in which the nearest differs.
+        ReconError: No profile fits; names the layers in which the nearest differs.
     """
     match = cache.find(layers)
     if match is None:
@@ -93,18 +93,18 @@ def from_source(
     """Return the K worst layers by ``source``.
 
     Args:
-        layers: The layers of the network.
-        K: The number of layers to return.
-        S: The severity; used for a profile only.
-        source: A file with an exported profile, a JSON object ``{layer: score}`` as published by
-            the Recon authors, or a JSON list of layers, worst first; the (possibly shortened) ID of
-            a profile in the cache; or layers separated by commas, worst first.
-        cache: The cache of profiles.
-        tasks: The tasks of this run; see :func:`describe`.
+        layers: The network's.
+        K: How many.
+        S: The severity; counts for a profile only.
+        source: A file: an exported profile, a JSON object ``{layer: score}`` such as the Recon
+            authors published, or a JSON list of layers, worst first. Or the (possibly shortened)
+            id of a profile in the cache; or layers with commas between them, worst first.
+        cache: Where profiles are kept.
+        tasks: This run's; see :func:`describe`.
 
     Raises:
-        UsageError: There are fewer layers than K, the network lacks one of the layers, or S is not
-            a valid severity.
+        UsageError: There are fewer layers than K, it names one that the network lacks, or S is no
+            severity.
         ReconError: The profile is of another architecture, or the source cannot be read.
     """
     way_out = _WAY_OUT
@@ -139,8 +139,8 @@ def describe(profile: ConflictProfile, tasks: Sequence[str] | None = None) -> st
     """Describe the origin of a profile in a few words.
 
     Args:
-        profile: The profile.
-        tasks: If its tasks are not these, they are part of the description.
+        profile: Whose origin.
+        tasks: If its tasks are not these, they are named.
     """
     parts = [origin(profile.provenance, profile.steps)]
     if tasks is not None and set(tasks) != set(profile.tasks):
@@ -163,7 +163,7 @@ def origin(provenance: Mapping[str, Any], steps: int | None = None) -> str:
 def titles(profiles: Sequence[ConflictProfile]) -> list[str]:
     """Return one title per profile that distinguishes it: data set, weighting, architecture, seed.
 
-    If these do not distinguish the profiles, the titles are numbered from 1.
+    Where all of these are the same, or not enough, they are numbered from 1.
     """
     keys = ("dataset", "weighting", "architecture", "seed")
     origins = [profile.provenance for profile in profiles]

@@ -88,9 +88,9 @@ def split_layers(
         The module itself.
 
     Raises:
-        UsageError: An argument has the wrong type; a layer does not exist, holds no parameters,
-            shares them with another layer that is not chosen, or cannot be initialised anew; or
-            there are no tasks, two have the same name, or a name cannot be the name of a module.
+        UsageError: An argument is of another kind; a layer does not exist, holds no parameters,
+            shares them with another layer that is not chosen, or cannot be drawn anew; or the
+            tasks' names are none, twice the same, or unfit for a module's name.
         ReconError: The network was split already, or is compiled, by ``torch.jit`` or
             ``torch.compile``.
 
