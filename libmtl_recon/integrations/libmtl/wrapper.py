@@ -79,7 +79,7 @@ class Row:
                 late = seen.intersection(hook.ahead_of)
                 if late:
                     raise ValueError(
-                        f"{self.member}: the hook {hook.name} must stand before "
+                        f"{self.member}: the hook {hook.name} must come before "
                         f"{', '.join(sorted(late))}. {hook.why}"
                     )
                 seen.add(hook.name)

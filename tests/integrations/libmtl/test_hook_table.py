@@ -144,7 +144,7 @@ def test_an_order_that_matters_cannot_be_turned_round(
     hooks = list(getattr(BY_MEMBER[member], kind))
     names = [hook.name for hook in hooks]
     hooks.insert(names.index(first), hooks.pop(names.index(later)))
-    with pytest.raises(ValueError, match=rf"{first} must stand before .*{later}"):
+    with pytest.raises(ValueError, match=rf"{first} must come before .*{later}"):
         replace(BY_MEMBER[member], **{kind: tuple(hooks)})
 
 
