@@ -59,6 +59,11 @@ class GradNorm:
             self._given = loss_values("first_losses", first_losses)
         self.reset()
 
+    @property
+    def tasks(self) -> int | None:
+        """The number of tasks of the state, or of the first losses; None if not known yet."""
+        return None if self._first is None else len(self._first)
+
     def reset(self) -> None:
         """Forget all steps and set the weights back to ones."""
         self._first: Tensor | None = self._given

@@ -108,6 +108,11 @@ class GradVac:
         self.generator = generator
         self.targets: Tensor | None = None
 
+    @property
+    def tasks(self) -> int | None:
+        """The number of tasks of the state; None before the first step."""
+        return None if self.targets is None else self.targets.shape[-1]
+
     def reset(self) -> None:
         """Forget all steps."""
         self.targets = None

@@ -84,6 +84,11 @@ class NashMTL:
         self.max_norm = check_max_norm(max_norm)
         self.reset()
 
+    @property
+    def tasks(self) -> int | None:
+        """The number of tasks of the state; None before the first step."""
+        return None if self._last is None else len(self._last)
+
     def reset(self) -> None:
         """Forget all steps."""
         self._step = 0

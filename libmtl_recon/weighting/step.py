@@ -145,7 +145,13 @@ def weigh(
     asked, shared = Asked(weighting), None if shared is None else list(shared)
     present = {name: loss for name, loss in named.items() if loss is not None}
     if not present:
-        raise UsageError("losses", "must have at least one task", list(named), "Skip such a step.")
+        raise UsageError(
+            "losses",
+            "must have the loss of at least one task",
+            f"None for {', '.join(map(repr, named))}" if named else "no loss",
+            "Skip a step in which all tasks are absent.",
+        )
+    asked.check_tasks(list(named))
     record = record_afterwards(
         network,
         shared=shared,
