@@ -188,13 +188,16 @@ class ConflictProfile:
             raise ReconError(f"{source} is not a readable conflict profile. {error}") from error
 
 
-def check_count(parameter: str, count: object, layers: int) -> None:
+def check_count(
+    parameter: str, count: object, layers: int, what: str = "the number of shared layers"
+) -> None:
     """Check a number of layers K.
 
     Args:
         parameter: The name of the caller's argument, for the message.
         count: The number K.
         layers: The number of layers of the network.
+        what: What that number is, for the message.
 
     Raises:
         UsageError: K is not an integer from 1 to the number of layers.
@@ -202,7 +205,7 @@ def check_count(parameter: str, count: object, layers: int) -> None:
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= layers:
         raise UsageError(
             parameter,
-            f"must be a whole number from 1 to {layers}, the number of shared layers",
+            f"must be a whole number from 1 to {layers}, {what}",
             count,
             f"Choose how many of the worst layers to split, at most {layers}.",
         )
