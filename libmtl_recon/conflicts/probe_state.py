@@ -79,9 +79,13 @@ def _check_layers(state: Any, tasks: int, names: Sequence[str], sizes: Sequence[
         _OWNER,
         found,
         {
-            "reached": lambda rows: all(is_whole(b) and b < 1 << tasks for row in rows for b in row),
-            "trained": lambda rows: [len(row) for row in rows] == [*sizes]
-            and all(isinstance(one, bool) for row in rows for one in row),
+            "reached": lambda rows: all(
+                is_whole(b) and b < 1 << tasks for row in rows for b in row
+            ),
+            "trained": lambda rows: (
+                [len(row) for row in rows] == [*sizes]
+                and all(isinstance(one, bool) for row in rows for one in row)
+            ),
             "nonzero": lambda one: one is None or one.shape == (len(names), tasks),
         },
     )
@@ -93,8 +97,10 @@ def _check_counts(state: Any, layers: int, pairs: int) -> None:
         _OWNER,
         state,
         {
-            "blocks": lambda blocks: isinstance(blocks, list)
-            and all(_is_tensor(block, torch.int64) and block.shape == shape for block in blocks),
+            "blocks": lambda blocks: (
+                isinstance(blocks, list)
+                and all(_is_tensor(block, torch.int64) and block.shape == shape for block in blocks)
+            ),
             "block_steps": lambda steps: _are(int)(steps) and all(map(is_whole, steps)),
             "block_length": lambda length: is_whole(length, 1),
         },
@@ -109,8 +115,8 @@ def _check_counts(state: Any, layers: int, pairs: int) -> None:
 
 
 def _are(kind: Any) -> Any:
-    return lambda values: isinstance(values, list | tuple) and all(
-        isinstance(value, kind) for value in values
+    return lambda values: (
+        isinstance(values, list | tuple) and all(isinstance(value, kind) for value in values)
     )
 
 

@@ -96,7 +96,9 @@ class ConflictProfile:
 
     def __repr__(self) -> str:
         tasks = bounded(", ".join(self.tasks), _LONGEST)
-        return f"ConflictProfile({len(self.architecture)} layers, {self.steps} steps, tasks {tasks})"
+        return (
+            f"ConflictProfile({len(self.architecture)} layers, {self.steps} steps, tasks {tasks})"
+        )
 
     @property
     def pairs(self) -> int:

@@ -32,8 +32,11 @@ def deliver(leaves: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
     """
     if not leaves:
         return
-    hooked = [(leaf._backward_hooks, dict(leaf._backward_hooks)) for leaf in leaves
-              if leaf._backward_hooks]
+    hooked = [
+        (leaf._backward_hooks, dict(leaf._backward_hooks))
+        for leaf in leaves
+        if leaf._backward_hooks
+    ]
     for hooks, _ in hooked:
         hooks.clear()
     try:

@@ -68,7 +68,11 @@ class TaskRows:
         write = self._writer(matrix, trainable)
         if not accumulate:
             self._differentiate(
-                matrix, roots, shared, trainable, lambda _, *one: write(*one),
+                matrix,
+                roots,
+                shared,
+                trainable,
+                lambda _, *one: write(*one),
                 retain_graph=retain_graph,
             )
             return matrix.whole

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from libmtl_recon.errors import UsageError
 from libmtl_recon.gradients import columns
 from libmtl_recon.gradients.accumulate import deliver, sum_of
 from libmtl_recon.gradients.calls import Call
@@ -158,14 +157,11 @@ class Sweep:
         with torch.no_grad():
             return [leaf for leaf, _ in found.values()], [sum_of(own) for _, own in found.values()]
 
-    def _store(
-        self, specific: Sequence[tuple[Tensor, list[int]]], *, retain_graph: bool
-    ) -> Tensor:
+    def _store(self, specific: Sequence[tuple[Tensor, list[int]]], *, retain_graph: bool) -> Tensor:
         """Compute all rows ``[T, d]``; the gradients of these other leaves are kept as well."""
         others = [leaf for leaf, _ in specific]
         roots: list[Root] = [
-            ([] if loss is None or not loss.requires_grad else [loss], None)
-            for loss in self.losses
+            ([] if loss is None or not loss.requires_grad else [loss], None) for loss in self.losses
         ]
 
         def take(task: int, place: int, gradient: Tensor) -> None:

@@ -164,8 +164,9 @@ def _checked(state: Any) -> tuple[Tensor | None, Tensor | None, float, Leader]:
         "GradNorm",
         found,
         {
-            "first_losses": lambda _: weights is None
-            or (first is not None and len(first) == len(weights)),
+            "first_losses": lambda _: (
+                weights is None or (first is not None and len(first) == len(weights))
+            ),
             "adam": lambda _: {key: _shape(value) for key, value in moments.items()} == shapes,
         },
     )

@@ -153,7 +153,7 @@ class GradVac:
             UsageError: It is another, or damaged.
         """
         targets = checked_state("GradVac", state, {"targets": _are_targets})["targets"]
-        self.targets = None if targets is None else targets.detach().cpu().double()
+        self.targets = None if targets is None else targets.detach().cpu().double().clone()
 
 
 def turned(
