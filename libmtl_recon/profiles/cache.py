@@ -11,7 +11,7 @@ from pathlib import Path
 from libmtl_recon import files
 from libmtl_recon.conflicts.fingerprint import fingerprint, loose_fingerprint
 from libmtl_recon.conflicts.layers import Layer
-from libmtl_recon.conflicts.profile import ConflictProfile
+from libmtl_recon.conflicts.profile import ConflictProfile, no_profile
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.files import refusal, write_atomically
 from libmtl_recon.profiles.stores import Store, explained, open_store
@@ -77,6 +77,8 @@ class ProfileCache:
 
     def save(self, profile: ConflictProfile) -> str:
         """Save a profile and return its ID."""
+        if not callable(getattr(profile, "to_json", None)):
+            raise no_profile("profile", profile)
         name = profile.id
         with explained("write to", self.store, VARIABLE):
             self.store.write(f"{name}{_ENDING}", profile.to_json())
@@ -106,6 +108,8 @@ class ProfileCache:
         found = [entry for entry in entries if entry.id.startswith(id)]
         if len(found) != 1 or not id:
             hint = "" if found else did_you_mean(id, (entry.id for entry in entries))
+            if files.exists(id) and not files.is_folder(id):
+                hint = f"It is a file: `libmtl-recon layers import {id}` copies it to the cache. "
             raise UsageError(
                 parameter,
                 "must be the ID of exactly one profile, or its first characters",

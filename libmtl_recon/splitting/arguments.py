@@ -19,6 +19,8 @@ def checked_arguments(
 
     Whether the layers exist and whether the tasks' names are valid is not checked.
 
+    There must be at least one layer and two tasks, and no layer twice.
+
     Args:
         module: The value given as a network.
         layers: The value given as names of its layers: any iterable, also a generator.
@@ -37,7 +39,21 @@ def checked_arguments(
         if not isinstance(name, str):
             way_out = f"Write a layer's path in the network, such as {_layer(name, network)!r}."
             raise UsageError("layers", "must be names", name, way_out)
-    return network, [layer_name(name) for name in names], checked
+    names = [layer_name(name) for name in names]
+    if not names:
+        way_out = f"Name the layers to split, such as [{_layer(None, network)!r}]."
+        raise UsageError("layers", "must be at least one layer", names, way_out)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError("layers", "must be different layers", twice, "Give it once.")
+    if len(checked) == 1:
+        raise UsageError(
+            "tasks",
+            "must be at least two, each of which gets its own copy of the layers",
+            checked,
+            "A network of one task needs no split.",
+        )
+    return network, names, checked
 
 
 def checked_module(module: Any, parameter: str = "module") -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -36,6 +36,7 @@ from libmtl_recon.splitting.task_specific import (
 )
 from libmtl_recon.splitting.task_tensor import pick, task_tensors_in
 from libmtl_recon.splitting.ties import names_of_parameters, refuse_untold
+from libmtl_recon.splitting.unassigned import Origin, Output, entries_by_place
 
 _SELECTION = "_task_selection"
 
@@ -88,9 +89,10 @@ def split_layers(
         The module itself.
 
     Raises:
-        UsageError: An argument is of another kind; a layer does not exist, holds no parameters,
-            shares them with another layer that is not chosen, or cannot be drawn anew; or the
-            tasks' names are none, twice the same, or unfit for a module's name.
+        UsageError: An argument is of another kind; there is no layer, or one twice; a layer does
+            not exist, holds no parameters, shares them with another layer that is not chosen, or
+            cannot be drawn anew; or the tasks' names are fewer than two, twice the same, or unfit
+            for a module's name.
         ReconError: The network was split already, or is compiled, by ``torch.jit`` or
             ``torch.compile``.
 
@@ -256,4 +258,15 @@ def _unwrap_chosen(module: nn.Module, _: Any, output: Any) -> Any:
     selection, task_tensors = selection_of(module), task_tensors_in(output)
     for each in task_tensors:
         each._tasks = each._tasks or selection.tasks
+    if selection.chosen is None and task_tensors:
+        _mark_entries(output, selection.tasks)
     return pick(output, 0) if selection.chosen is not None and task_tensors else output
+
+
+def _mark_entries(output: Any, tasks: tuple[str, ...]) -> None:
+    """Mark the task tensors in an output that has one entry per task with their entries."""
+    whole = Output(tasks, named=isinstance(output, Mapping))
+    for place, entry in enumerate(entries_by_place(output, tasks)):
+        for each in task_tensors_in(entry):
+            if each.task is None:
+                each._origin = Origin(whole, frozenset({place}))

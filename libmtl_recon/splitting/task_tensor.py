@@ -28,6 +28,7 @@ from libmtl_recon.splitting.differentiating import (
 )
 from libmtl_recon.splitting.names import ByTask, checked_names, common_names
 from libmtl_recon.splitting.pytree import LEAVES, leaves, mapped, rebuilt, updated
+from libmtl_recon.splitting.unassigned import Origin, common_origin, refuse_unassigned
 
 _GET_GRAD = vars(torch._C.TensorBase)["grad"].__get__
 
@@ -67,6 +68,7 @@ class TaskTensor(ByTask, Tensor):
     """
 
     _parts: tuple[Tensor, ...]
+    _origin: Origin | None
 
     @staticmethod
     def __new__(
@@ -94,6 +96,7 @@ class TaskTensor(ByTask, Tensor):
         self._parts = parts
         self._task = task
         self._tasks = None if tasks is None else checked_names(tasks, len(parts), task)
+        self._origin = None
         return self
 
     def __init__(
@@ -142,6 +145,8 @@ class TaskTensor(ByTask, Tensor):
             refuse_transform_around()
             given = task_tensors_in((args, kwargs))
             alone = any(each._task is not None for each in given)
+            if not alone:
+                refuse_unassigned(given)
             func = keep_graph_until_last(func, 1 if alone else len(given[0]._parts))
         if getattr(func, "__name__", "") == "__set__":
             args = (first, _one_each(args[1], first))
@@ -303,6 +308,7 @@ def combine(
         names = next((each._tasks for each in given if each._tasks is not None), None)
         together = TaskTensor(values, task)
         together._tasks = names  # which were checked
+        together._origin = common_origin(given)
         return together
     if isinstance(first, torch.Size) or not isinstance(first, tuple | list | dict):
         if all(agree(first, value) for value in values):

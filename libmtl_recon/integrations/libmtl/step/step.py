@@ -286,7 +286,7 @@ class Step:
             found, plan = planned
             found.record.gramian_as_it_is(plan, found.losses)
             self.note_gramian(found.record)
-            found.record.backward(gradient, gradient)
+            found.record.backward_as_it_is(gradient, gradient)
 
     def _one_by_one(
         self,
