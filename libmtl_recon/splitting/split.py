@@ -89,10 +89,10 @@ def split_layers(
         The module itself.
 
     Raises:
-        UsageError: An argument is of another kind; there is no layer, or one twice; a layer does
-            not exist, holds no parameters, shares them with another layer that is not chosen, or
-            cannot be drawn anew; or the tasks' names are fewer than two, twice the same, or unfit
-            for a module's name.
+        UsageError: An argument has the wrong type; no layer is given, or one is given twice; a
+            layer does not exist, holds no parameters, shares them with another layer that is not
+            chosen, or cannot be initialised anew; or there are fewer than two tasks, two have the
+            same name, or a name cannot be the name of a module.
         ReconError: The network was split already, or is compiled, by ``torch.jit`` or
             ``torch.compile``.
 
