@@ -21,6 +21,7 @@ from libmtl_recon.conflicts.layers import layers_of
 from libmtl_recon.problems.networks import NETWORKS, Network, build
 from libmtl_recon.problems.networks.resnet18 import ResNet18
 from libmtl_recon.problems.networks.resnet50_dilated import ResNet50Dilated
+from libmtl_recon.problems.networks.segnet import SegNet
 
 TASKS = {"a": 3, "b": 2}
 IMAGES = (2, 3, 64, 48)
@@ -146,6 +147,7 @@ def test_dilated_resnet50_is_libmtl_s() -> None:
     torch.manual_seed(0)
     theirs, ours = resnet_dilated("resnet50", pretrained=False), ResNet50Dilated()
     ours.load_state_dict(theirs.state_dict())
+    assert ours.feature_dim == theirs.feature_dim == 2048
     images = torch.rand(1, 3, 32, 40)
     assert torch.equal(ours.eval()(images), theirs.eval()(images))
 
@@ -164,6 +166,80 @@ def test_mobilenetv2_is_torchvision_s_at_twice_the_resolution() -> None:
     assert fine.shape[-2:] == (6, 8)
     assert coarse.abs().max() > 1e-3
     torch.testing.assert_close(fine[..., ::2, ::2], coarse, rtol=1e-12, atol=1e-12)
+
+
+def test_mobilenetv2_s_decoders_see_the_last_layer_at_a_quarter_of_the_size() -> None:
+    encoder = build("mobilenetv2_raspp", TASKS, width=0.25).encoder_class().eval()
+    images = torch.rand(IMAGES)
+    features = encoder(images)
+    assert features.shape == (2, 6 + 32, 16, 12)
+    assert torch.equal(features[:, :6], encoder.features[:4](images))
+
+
+@pytest.mark.parametrize(("bias", "kept"), [(1e4, 1.0), (-1e4, 0.0)])
+def test_a_task_s_last_mask_multiplies_segnet_s_features(bias: float, kept: float) -> None:
+    encoder = build("segnet_mtan", TASKS, width=0.05).encoder_class()
+    nn.init.constant_(encoder.decoder_att["b"][0].bn2.bias, bias)
+    images = torch.rand(IMAGES)
+    plain = SegNet.forward(encoder, images)
+    assert plain.abs().max() > 1e-3
+    masked, all_of_it = encoder(images)
+    assert torch.equal(all_of_it, kept * plain)
+    assert not torch.equal(masked, kept * plain)
+
+
+@pytest.mark.parametrize(("bias", "kept"), [(1e4, 1.0), (-1e4, 0.0)])
+def test_a_task_s_masks_of_the_encoder_multiply_segnet_s_features(bias: float, kept: float) -> None:
+    encoder = build("segnet_mtan", TASKS, width=0.05).encoder_class()
+    nn.init.constant_(encoder.encoder_att["b"][3].bn2.bias, bias)
+    images, entered = torch.rand(IMAGES), []
+    encoder.encoder_block_att[3].register_forward_pre_hook(lambda _, given: entered.extend(given))
+    encoder(images)
+    encoded = encoder.stages(images).encoded[3]
+    _, masked = entered
+    assert torch.equal(masked, kept * encoded)
+    assert encoded.any()
+
+
+def deviations(network: nn.Module) -> dict[str, tuple[float, float, float]]:
+    """Of convolutions of many numbers: how far they spread, and their fans."""
+    found = {}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 4000:
+            assert module.bias is None or not module.bias.any()
+            size = module.weight[0, 0].numel()
+            fans = (module.in_channels * size, module.out_channels * size)
+            found[name] = (float(module.weight.detach().std()), *fans)
+    return found
+
+
+@pytest.mark.parametrize("name", ["segnet", "segnet_mtan"])
+def test_segnet_starts_as_xavier_s(name: str) -> None:
+    torch.manual_seed(0)
+    network = build(name, TASKS, width=0.5)
+    found = deviations(nn.ModuleDict({"e": network.encoder_class(), "d": network.decoders}))
+    assert len(found) >= 24
+    for deviation, inputs, outputs in found.values():
+        assert deviation == pytest.approx(math.sqrt(2 / (inputs + outputs)), rel=0.05)
+
+
+def test_mobilenetv2_starts_as_he_s_and_its_predictions_small() -> None:
+    torch.manual_seed(0)
+    network = build("mobilenetv2_raspp", {"a": 40})
+    found = deviations(nn.ModuleDict({"e": network.encoder_class(), "d": network.decoders}))
+    assert found.pop("d.a.logits")[0] == pytest.approx(0.01, rel=0.05)
+    assert {"e.raspp.local.0", "e.raspp.project.0", "d.a.fuse.1.0"} < found.keys()
+    for deviation, _, outputs in found.values():
+        assert deviation == pytest.approx(math.sqrt(2 / outputs), rel=0.05)
+
+
+def test_resnet18_starts_as_torchvision_s() -> None:
+    torch.manual_seed(3)
+    theirs = torchvision.models.resnet18(num_classes=100).state_dict()
+    torch.manual_seed(3)
+    ours = ResNet18(channels=3).state_dict()
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import libmtl_recon  # noqa: F401  # first, so that LibMTL loads on today's torch
 
 # isort: split
+from pathlib import Path
 from typing import Any
 
 import LibMTL
@@ -16,7 +17,7 @@ import LibMTL.weighting as weightings
 import pytest
 import torch
 from LibMTL import Trainer
-from main_checkout import on_main, said_with_main
+from main_checkout import MAIN, on_main, said_with_main
 from torch import nn
 from trainer_arguments import classifications
 
@@ -85,6 +86,29 @@ def test_one_step(name: str, arch: str, monkeypatch: pytest.MonkeyPatch) -> None
         own = [parameters[f"encoder.{layer}.tasks.{task}.weight"] for task in TASKS]
         assert not torch.equal(own[0], own[1]), layer
         assert not torch.equal(own[1], own[2]), layer
+
+
+@on_main
+def test_mtan_is_that_of_libmtl_s_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(MAIN, "examples", "nyu")))
+    from segnet_mtan import SegNet_MTAN_encoder
+
+    torch.manual_seed(0)
+    theirs, ours = SegNet_MTAN_encoder(), build("segnet_mtan", dict.fromkeys(TASKS, 2))
+    encoder, values = ours.encoder_class(), theirs.state_dict()
+    encoder.load_state_dict({name: values[of_example(name)] for name in encoder.state_dict()})
+    assert len(values) == len(encoder.state_dict())
+    images = torch.randn(2, 3, 32, 64)
+    for own, other in zip(encoder(images), theirs(images), strict=True):
+        assert torch.equal(own, other)
+
+
+def of_example(name: str) -> str:
+    """The name there: layers have numbers in a sequence, tasks in a list."""
+    attention = name.split(".")[0] in ("encoder_att", "decoder_att")
+    numbers = {"conv1": "0", "bn1": "1", "conv2": "3", "bn2": "4"}
+    tasks = {task: str(place) for place, task in enumerate(TASKS)} if attention else {}
+    return ".".join({**numbers, **tasks}.get(part, part) for part in name.split("."))
 
 
 @on_main
