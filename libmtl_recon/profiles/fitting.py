@@ -43,6 +43,8 @@ def fitted_profile(
     way_out = "Score this network with `libmtl-recon score`, or give the profile that belongs to it"
     if found.missing and loose_fingerprint(fitted.architecture) == loose:
         way_out += ", or leave out what this network lacks by `skip_missing`"
+    elif not found.pairs and len(theirs) == len(layers):
+        way_out += ", or match the same network under other names by `match` order"
     raise ReconError(
         f"`source` {given.title} is the profile of another architecture, or the network has "
         f"changed since: it has {len(theirs)} layers and this network {len(layers)} "

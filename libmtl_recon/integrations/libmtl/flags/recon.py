@@ -71,8 +71,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--recon_skip_missing",
         action="store_true",
-        help="leave out layers of --recon_layers that this network lacks, instead of refusing the "
-        "source",
+        default=None,
+        help="leave out layers of --recon_layers that this network lacks (default: the source is "
+        "refused)",
     )
     group.add_argument(
         "--recon_base",
