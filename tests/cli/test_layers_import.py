@@ -156,6 +156,22 @@ def test_a_profile_gets_the_names_of_the_network(
     assert found.entry.profile.scores(-0.1) == {"conv1": 1, "bn1": 0, "block.0.fc": 0}
 
 
+def test_wrappers_around_the_names_of_a_profile_are_taken_off(
+    capsys: Output, cache: ProfileCache, network: ConflictProfile, tmp_path: Path
+) -> None:
+    layers = [dataclasses.replace(a, name=f"module.{a.name}") for a in network.architecture]
+    other = profile_of([[-0.9], [0.1], [0.2]], layers, "letters")
+    status, out, _ = run(capsys, "import", write(tmp_path, other))
+    assert status == 0
+    assert ["module.bn1", "bn1", "BatchNorm2d", "8"] in rows(out)
+    (kept,) = (entry.profile for entry in cache.list() if entry.id != network.id)
+    assert kept.architecture == network.architecture
+    assert kept.provenance == {**other.provenance, "names": "without wrappers"}
+    cache.save(other)
+    status, out, _ = run(capsys, "import", write(tmp_path, other))
+    assert (status, out) == (0, f"Kept as profile {other.id}.\n")
+
+
 def test_what_the_network_lacks_is_left_out_on_request(
     capsys: Output, cache: ProfileCache, network: ConflictProfile, tmp_path: Path
 ) -> None:

@@ -14,6 +14,8 @@ import pytest
 from libmtl_recon import ConflictProfile, ProfileCache, ReconError, UsageError
 from libmtl_recon.conflicts.layer_ranking import LayerRanking
 from libmtl_recon.conflicts.layers import Layer
+from libmtl_recon.profiles.fitting import fitted_profile
+from libmtl_recon.profiles.given import of_profile
 from libmtl_recon.profiles.selection import select_layers
 
 Select = Callable[..., Any]
@@ -113,6 +115,27 @@ def test_a_profile_of_more_layers_is_taken_without_them(
     with pytest.raises(ReconError, match="another architecture") as caught:
         select(fewer, skip_missing=True)
     assert "skip_missing" not in str(caught.value)
+
+
+def test_the_counts_of_the_whole_gradient_go_where_a_layer_is_left_out(
+    profile: ConflictProfile,
+) -> None:
+    whole = np.zeros((1, 401), np.int64)
+    whole[0, 300] = 4
+    wrapped = named(profile, {name: f"module.{name}" for name in profile.layer_names})
+    wrapped = dataclasses.replace(wrapped, whole=whole)
+    given = of_profile(wrapped, "x")
+    layers = profile.architecture
+    kept, matching = fitted_profile(given, layers)
+    assert kept.layer_names == profile.layer_names
+    assert kept.scores(-0.1) == profile.scores(-0.1)
+    assert kept.whole is not None
+    assert (kept.whole == whole).all()
+    assert len(matching.renamed) == 3
+    rest, _ = fitted_profile(given, layers[:2], skip_missing=True)
+    assert rest.whole is None
+    assert rest.scores(-0.1) == {name: profile.scores(-0.1)[name] for name in ("conv1", "bn1")}
+    assert (rest.undefined == profile.undefined[:, :2]).all()
 
 
 def test_by_order_the_scores_stand_at_their_places(select: Select) -> None:
