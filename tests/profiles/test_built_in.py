@@ -73,6 +73,16 @@ def test_it_is_not_of_the_cache(
         cache.load("net-digit5")
 
 
+def test_a_whole_name_is_no_beginning_of_another(
+    cache: ProfileCache, profile: ConflictProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = ((NAME, profile), (f"{NAME}-2", profile))
+    monkeypatch.setattr(entries, "built_in_profiles", lambda: both)
+    assert cache.load(NAME).id == NAME
+    with pytest.raises(UsageError, match="2 profiles have such an ID"):
+        cache.load("net")
+
+
 @pytest.mark.parametrize("name", [name for name, _ in built_in_profiles()])
 def test_each_says_where_it_comes_from(name: str) -> None:
     profile = dict(built_in_profiles())[name]
