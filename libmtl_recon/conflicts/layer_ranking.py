@@ -74,7 +74,10 @@ def is_score(value: object) -> bool:
     """Return whether a JSON value is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value)
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float is near
+        return False
 
 
 def _decode(data: Any) -> LayerRanking:
@@ -90,8 +93,8 @@ def _decode(data: Any) -> LayerRanking:
     architecture = tuple(map(decode_layer, layers))
     if not isinstance(ranked, dict | list) or not ranked:
         raise ValueError("it ranks no layers")
-    names = [layer.name for layer in architecture]
-    if len(set(names)) < len(names):
+    names = {layer.name for layer in architecture}
+    if len(names) < len(architecture):
         raise ValueError("two of its layers have the same name")
     if not all(isinstance(name, str) and name in names for name in ranked):
         raise ValueError("it ranks a layer that its architecture lacks")

@@ -71,10 +71,11 @@ def import_layers(
         return _import(cache, given, target, match, skip_missing)
     plain = given.architecture is not None and match == NAMES and not skip_missing
     targets = _targets(cache)
-    if plain and any(fits(given, target.architecture or ()) for target in targets):
+    others = [target for target in targets if not fits(given, target.architecture or ())]
+    if plain and len(others) < len(targets):
         return _as_it_is(cache, given)
     found, refusals = [], []
-    for target in targets:
+    for target in others:
         try:
             _, matching = _matched(given, target, match, skip_missing)
         except ReconError as error:

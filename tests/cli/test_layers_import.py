@@ -145,8 +145,11 @@ def test_a_profile_gets_the_names_of_the_network(
     file = write(tmp_path, other)
     status, out, _ = run(capsys, "import", file)
     assert (status, out) == (0, f"Kept as profile {other.id}.\n")
-    status, out, _ = run(capsys, "import", file, "--match", "order", "--like", network.id[:4])
+    # Its own network, which the cache has by now, is not meant.
+    status, out, _ = run(capsys, "import", file, "--match", "order")
     assert status == 0
+    assert f", with the layers of profile {network.id}.\n" in out
+    assert run(capsys, "import", file, "--match", "order", "--like", network.id[:4])[1] == out
     assert ["0", "conv1", "Conv2d", "36"] in rows(out)
     found = cache.find(network.architecture)
     assert found is not None
