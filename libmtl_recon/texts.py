@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _CUT = " […] "
+_SHOWN = 8  # names of layers; a network has hundreds
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -35,6 +36,12 @@ def bounded(text: str, longest: int) -> str:
         return text
     tail = (longest - len(_CUT)) // 3
     return text[: longest - len(_CUT) - tail] + _CUT + text[len(text) - tail :]
+
+
+def shorten(names: Sequence[str]) -> str:
+    """The first few names, and the number of further ones."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
