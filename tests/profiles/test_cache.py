@@ -101,7 +101,7 @@ def test_a_file_in_the_place_of_an_id_is_to_be_imported(
     file.write_text(profile.to_json())
     with pytest.raises(UsageError, match=rf"It is a file: `libmtl-recon layers import {file}`"):
         cache.load(str(file))
-    with pytest.raises(UsageError, match="^ID (?!.*It is a file)"):
+    with pytest.raises(UsageError, match=r"^ID (?!.*It is a file)"):
         cache.load(str(tmp_path))
 
 
