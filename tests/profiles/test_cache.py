@@ -94,6 +94,17 @@ def test_ids_may_be_shortened_if_unique(cache: ProfileCache, make_profile: Make)
             cache.load(id)
 
 
+def test_a_file_in_the_place_of_an_id_is_to_be_imported(
+    cache: ProfileCache, profile: ConflictProfile, tmp_path: Path
+) -> None:
+    file = tmp_path / "profile.json"
+    file.write_text(profile.to_json())
+    with pytest.raises(UsageError, match=rf"It is a file: `libmtl-recon layers import {file}`"):
+        cache.load(str(file))
+    with pytest.raises(UsageError, match=r"^ID (?!.*It is a file)"):
+        cache.load(str(tmp_path))
+
+
 def test_remove_deletes_one_profile(cache: ProfileCache, make_profile: Make) -> None:
     first, second = (cache.save(make_profile(COSINES, dataset=name)) for name in "ab")
     assert cache.remove(first).id == first
