@@ -3,12 +3,13 @@
 CelebA as in the Recon paper (Appendix B.5), which follows Sener & Koltun (2018): images of 64×64
 pixels, a ResNet18 whose features are those of 2×2 parts of the image, and a linear layer of two
 classes per attribute. Each task is measured by its error in percent, whose mean over the tasks is
-the paper's "average error" (Table 2); it is printed after each pass over the data. The parts are the
-data set's own: training, validation and test.
+the paper's "average error" (Table 2); it is printed after each pass over the data. The training,
+validation and test parts are the data set's own.
 
 The images and labels are read from the folder celeba in LIBMTL_RECON_DATA (without that variable,
-in the user's cache folder) as torchvision unpacks them: img_align_celeba/*.jpg, list_attr_celeba.txt
-and list_eval_partition.txt. They come from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html.
+in the user's cache folder) as torchvision unpacks them: img_align_celeba/*.jpg,
+list_attr_celeba.txt and list_eval_partition.txt. They come from
+https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html.
 
 The defaults are the paper's: Adam, a learning rate of 5e-5 that is halved after the third of five
 epochs. It names no batch size and no weight decay: 256 is Sener & Koltun's, and there is none. The

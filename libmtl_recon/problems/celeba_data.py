@@ -7,7 +7,6 @@ and three text files more, of which nothing is needed here.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +21,14 @@ from libmtl_recon.errors import ReconError
 from libmtl_recon.problems.data_folder import VARIABLE
 from libmtl_recon.problems.image_files import ImageFiles, Sample, normalised, open_image
 
-ATTRIBUTES = tuple(
-    """
-    5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose
-    Black_Hair Blond_Hair Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee
-    Gray_Hair Heavy_Makeup High_Cheekbones Male Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard
-    Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks Sideburns Smiling Straight_Hair
-    Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace Wearing_Necktie Young
-    """.split()
-)
+_NAMES = """
+5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose
+Black_Hair Blond_Hair Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee
+Gray_Hair Heavy_Makeup High_Cheekbones Male Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard
+Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks Sideburns Smiling Straight_Hair
+Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace Wearing_Necktie Young
+"""
+ATTRIBUTES = tuple(_NAMES.split())
 SUBFOLDER = "celeba"
 PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 LABELS, PARTITION, IMAGES = "list_attr_celeba.txt", "list_eval_partition.txt", "img_align_celeba"
@@ -110,7 +108,7 @@ def load(folder: Path) -> dict[str, Part]:
             f"{here} of CelebA in {folder} names {alone}, but {there} does not: the two are not of "
             f"one data set. {_way_out()}"
         )
-    there = set(os.listdir(folder / IMAGES)) if (folder / IMAGES).is_dir() else set()
+    there = {path.name for path in (folder / IMAGES).glob("*")}
     absent = [file for file in parts if file not in there]
     if absent:
         raise ReconError(
@@ -198,4 +196,3 @@ def _way_out() -> str:
         f"folder {SUBFOLDER} inside the folder that the environment variable {VARIABLE} names, and "
         f"unpack the archive there, so that {SUBFOLDER}/{IMAGES} holds the images."
     )
-

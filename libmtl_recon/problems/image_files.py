@@ -102,7 +102,9 @@ def open_image(path: Path, mode: str | None = None) -> Image.Image:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         # On one line: Pillow may say much.
         reason = " ".join(str(error).split())
-        raise ReconError(f"{path} cannot be read as an image ({reason}). Unpack it again.") from error
+        raise ReconError(
+            f"{path} cannot be read as an image ({reason}). Unpack it again."
+        ) from error
 
 
 def normalised(pixels: NDArray[np.uint8] | NDArray[np.float32]) -> Tensor:

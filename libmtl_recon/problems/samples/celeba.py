@@ -58,7 +58,7 @@ def write(folder: Path, images: int, seed: int) -> None:
 
 
 def draw(bright: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return an image ``[218, 178, 3]`` whose quarters are bright in these colours, ``[2, 2, 3]``."""
+    """Return an image ``[218, 178, 3]``; ``bright`` has its quarters' colours, ``[2, 2, 3]``."""
     rows, columns = (np.arange(size) * 2 // size for size in (HEIGHT, WIDTH))
     image = np.where(bright, 200.0, 60.0)[rows[:, None], columns]
     return np.clip(image + rng.normal(0, 10, image.shape), 0, 255).astype(np.uint8)
