@@ -31,7 +31,6 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from LibMTL import Trainer
 from LibMTL.config import LibMTL_args, prepare_args
 from LibMTL.loss import CELoss
@@ -172,8 +171,7 @@ def train(params: argparse.Namespace, loaders: Mapping[str, DataLoader[Any]]) ->
         pretrained=params.pretrained,
         width=params.width,
     )
-    # LibMTL looks for the best epoch relative to the first one's errors, of which one may be zero.
-    with trainer_hooks(AverageError()), np.errstate(divide="ignore", invalid="ignore"):
+    with trainer_hooks(AverageError()):
         trainer = Trainer(
             task_dict=task_dict(params.tasks),
             encoder_class=network.encoder_class,

@@ -1,4 +1,4 @@
-"""The files of PASCAL-Context's five tasks, as arrays: PNG and MATLAB files of the PASCAL_MT layout.
+"""The files of PASCAL-Context's five tasks, as arrays: PNG and MATLAB files of PASCAL_MT.
 
 What the files mean is what the public loaders of this layout make of them (Maninis et al., 2019).
 Each function returns an array of the size of the image.
@@ -27,9 +27,9 @@ _PARTS = {
     6: "lfoot llleg rfoot rlleg",
 }
 PARTS = {name: part for part, names in _PARTS.items() for name in names.split()}
-# The classes of PASCAL-Context's label maps that NYUv2 has by the same name, but for its `unknown`;
-# and tvmonitor. Normals were distilled from a network that was trained on NYUv2, and are taken where
-# one of these classes is. What NYUv2 has not are, for example, sky, grass and most animals.
+# The classes of PASCAL-Context's label maps that NYUv2 has by the same name, but for its `unknown`,
+# and tvmonitor. Normals were distilled from a network that was trained on NYUv2, and are taken only
+# where one of these classes is; sky, grass and horses, for example, are none of them.
 _NORMALS = """
 3 4 6 9 10 11 13 15 17 18 22 23 29 30 33 34 36 37 38 39 41 43 46 49 50 51 53 55 56 59 61 62 65 66
 68 69 72 73 78 83 84 85 87 88 95 96 101 104 105 107 111 113 115 122 124 135 141 142 143 146 150 154
