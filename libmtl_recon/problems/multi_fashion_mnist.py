@@ -35,18 +35,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from LibMTL import Trainer
 from LibMTL.config import LibMTL_args, prepare_args
 from LibMTL.utils import set_device, set_random_seed
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import MNIST, FashionMNIST
-from torchvision.models.resnet import BasicBlock, ResNet
 
 from libmtl_recon.problems.argument_types import whole
 from libmtl_recon.problems.common import classification, methods, train_or_test
 from libmtl_recon.problems.data_folder import VARIABLE, data_root
+from libmtl_recon.problems.networks.resnet18 import FEATURES, ResNet18
 from libmtl_recon.problems.pairs import Items, Pairs, make_loader
 
 ITEMS = {"digit": MNIST, "article": FashionMNIST}
@@ -59,7 +58,6 @@ PAIRS = {
 PARTS = ("train", "val", "test")
 CLASSES = 10
 CANVAS, JITTER = 36, 4
-FEATURES = 100  # of the last shared layer (Appendix B.1)
 HELD_OUT = 6000  # source images per data set that only the validation part is made from
 
 
@@ -147,43 +145,6 @@ def make_loaders(params: argparse.Namespace) -> dict[str, DataLoader[Any]]:
         )
         loaders[part] = make_loader(pairs, params.bs, shuffle=part == "train")
     return loaders
-
-
-class ResNet18(ResNet):  # type: ignore[misc]  # torchvision is untyped
-    """Torchvision's ResNet18 for images of one channel, of any width (Appendix B.1).
-
-    The layers keep torchvision's names; the last one has 100 features.
-
-    Args:
-        width: Channels of the first stage; each further stage has twice as many.
-    """
-
-    def __init__(self, width: int = 64) -> None:
-        # Torchvision's widths are fixed: its layers stay empty and are replaced one by one.
-        with torch.device("meta"):
-            super().__init__(BasicBlock, [2, 2, 2, 2])
-        self.conv1 = nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.layer1 = make_stage(width, width, stride=1)
-        self.layer2 = make_stage(width, 2 * width, stride=2)
-        self.layer3 = make_stage(2 * width, 4 * width, stride=2)
-        self.layer4 = make_stage(4 * width, 8 * width, stride=2)
-        self.fc = nn.Linear(8 * width, FEATURES)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
-def make_stage(inputs: int, outputs: int, *, stride: int) -> nn.Sequential:
-    """Return two residual blocks; the first one may halve the image."""
-    downsample = None
-    if stride > 1 or inputs != outputs:
-        downsample = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-        )
-    return nn.Sequential(
-        BasicBlock(inputs, outputs, stride, downsample), BasicBlock(outputs, outputs)
-    )
 
 
 def make_head(layers: str) -> nn.Sequential:
