@@ -51,8 +51,8 @@ def test_nyuv2_has_mtans_folders_shapes_and_values(tmp_path: Path):
         np.load(folder / "val" / kind / "2.npy") for kind in ("image", "label", "depth", "normal")
     )
     assert {array.dtype for array in (image, label, depth, normal)} == {np.dtype(np.float32)}
-    assert (image.ndim, image.shape[2]) == (3, 3)
-    assert (label.shape, depth.shape, normal.shape) == ((288, 384), (288, 384, 1), (288, 384, 3))
+    assert (image.shape, label.shape) == ((96, 128, 3), (288, 384))
+    assert (depth.shape, normal.shape) == ((288, 384, 1), (288, 384, 3))
     assert label.min() == -1
     assert set(np.unique(label)) <= set(range(-1, 13))
     missing = depth[..., 0] == 0
@@ -77,13 +77,15 @@ def test_cityscapes_has_inverse_depths_and_seven_classes(tmp_path: Path):
     assert not (folder / "train" / "normal").exists()
 
 
-def test_a_colour_tells_the_class(tmp_path: Path):
+def test_a_colour_tells_the_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The nearest mean colour, after the brightness is taken out, is right for most pixels."""
-    folder = write_sample("nyuv2", tmp_path, 4, 0)
+    monkeypatch.setattr(nyuv2, "SIZE", (60, 60))
+    monkeypatch.setattr(nyuv2, "IMAGE_SCALE", 1)
+    folder = write_sample("nyuv2", tmp_path, 12, 0)
 
     def pixels(part: str) -> tuple[np.ndarray, np.ndarray]:
         parts = []
-        for index in range(4):
+        for index in range(12):
             image, label, depth, normal = (
                 np.load(folder / part / kind / f"{index}.npy")
                 for kind in ("image", "label", "depth", "normal")

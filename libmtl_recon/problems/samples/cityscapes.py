@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from libmtl_recon.problems.samples.scenes import holes, save, scene
+from libmtl_recon.problems.samples.scenes import holes, save, scene, shrunk
 
 SIZE, CLASSES = (128, 256), 7
+IMAGE_SCALE = 1 / 2  # smaller than the labels, which the format allows: for a CPU
 
 
 def write(folder: Path, images: int, seed: int) -> None:
@@ -21,5 +22,6 @@ def write(folder: Path, images: int, seed: int) -> None:
             # From 0.05 to 0.5, as the real ones; 0 where nothing is measured.
             inverse = np.divide(0.5, distance, out=np.zeros_like(distance), where=distance > 0)
             inverse[holes(random, SIZE)] = 0
-            arrays = {"image": found["image"], "label_7": found["label"], "depth": inverse}
+            image = shrunk(found["image"], IMAGE_SCALE)
+            arrays = {"image": image, "label_7": found["label"], "depth": inverse}
             save(arrays, folder / part, index)
