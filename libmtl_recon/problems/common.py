@@ -49,4 +49,4 @@ def train_or_test(
         trainer.test(loaders["test"])
     else:
         parts = loaders["train"], loaders["test"]
-        trainer.train(*parts, params.epochs, val_dataloaders=loaders["val"])
+        trainer.train(*parts, params.epochs, val_dataloaders=loaders.get("val"))
