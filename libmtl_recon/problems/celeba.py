@@ -40,7 +40,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from libmtl_recon import Measurement, TrainerHook
-from libmtl_recon.errors import UsageError
+from libmtl_recon.errors import UsageError, naming
 from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.problems.argument_types import positive, whole
 from libmtl_recon.problems.celeba_data import ATTRIBUTES, IMAGES, SUBFOLDER, Faces, load
@@ -165,12 +165,13 @@ def task_dict(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
 def train(params: argparse.Namespace, loaders: Mapping[str, DataLoader[Any]]) -> None:
     """Build LibMTL's Trainer and train."""
     kwargs, optim_param, scheduler_param = prepare_args(params)
-    network = build(
-        params.network,
-        dict.fromkeys(params.tasks, 2),
-        pretrained=params.pretrained,
-        width=params.width,
-    )
+    with naming(pretrained="--pretrained", width="--width"):
+        network = build(
+            params.network,
+            dict.fromkeys(params.tasks, 2),
+            pretrained=params.pretrained,
+            width=params.width,
+        )
     with trainer_hooks(AverageError()):
         trainer = Trainer(
             task_dict=task_dict(params.tasks),

@@ -51,7 +51,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from libmtl_recon.errors import UsageError
+from libmtl_recon.errors import UsageError, naming
 from libmtl_recon.problems.argument_types import positive, whole
 from libmtl_recon.problems.common import methods, train_or_test
 from libmtl_recon.problems.data_folder import data_root
@@ -180,12 +180,13 @@ def task_dict(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
 def train(params: argparse.Namespace, loaders: Mapping[str, DataLoader[Any]]) -> None:
     """Build LibMTL's Trainer and train."""
     kwargs, optim_param, scheduler_param = prepare_args(params)
-    network = build(
-        params.network,
-        {task: OUTPUTS[task] for task in params.tasks},
-        pretrained=params.pretrained,
-        width=params.width,
-    )
+    with naming(pretrained="--pretrained", width="--width"):
+        network = build(
+            params.network,
+            {task: OUTPUTS[task] for task in params.tasks},
+            pretrained=params.pretrained,
+            width=params.width,
+        )
     trainer = DenseTrainer(
         task_dict=task_dict(params.tasks),
         encoder_class=network.encoder_class,

@@ -1,8 +1,8 @@
 """PASCAL-Context with the labels of five tasks, in the folders of PASCAL_MT.
 
-``JPEGImages``, ``semseg``, ``human_parts``, ``sal_distill``, ``normals_distill``,
-``pascal-context`` and ``ImageSets``, as the archive of Maninis et al. (2019) has them, of which only
-those of the tasks wanted are needed.
+They are ``JPEGImages``, ``semseg``, ``human_parts``, ``sal_distill``, ``normals_distill``,
+``pascal-context`` and ``ImageSets``, as in the archive of Maninis et al. (2019). Only those of the
+tasks wanted are needed.
 """
 
 from __future__ import annotations

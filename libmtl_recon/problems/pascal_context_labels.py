@@ -70,7 +70,8 @@ def read_normals(path: Path, label_map: Path) -> NDArray[np.float32]:
     Raises:
         ReconError: A file is damaged, or the two differ in size.
     """
-    normals = 2 * np.asarray(open_image(path, "RGB"), dtype=np.float32) / 255 - 1
+    pixels = np.asarray(open_image(path, "RGB"), dtype=np.float32)
+    normals: NDArray[np.float32] = pixels * np.float32(2 / 255) - np.float32(1)
     classes = read_label_map(label_map)
     if classes.shape != normals.shape[:2]:
         raise ReconError(
@@ -93,7 +94,7 @@ def read_edges(path: Path) -> NDArray[np.uint8]:
     except ImportError as error:
         raise MissingPackageError("The task edge", "scikit-image", "edges") from error
     changes = ndimage.laplace(read_label_map(path).astype(np.float64), mode="mirror") != 0
-    thinned: NDArray[np.uint8] = thin(changes).astype(np.uint8)
+    thinned: NDArray[np.uint8] = thin(changes).astype(np.uint8)  # type: ignore[no-untyped-call]
     return thinned
 
 

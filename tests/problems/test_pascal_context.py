@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from libmtl_recon_search import load_config
+from libmtl_recon_search.flags import flag_space, spell
 from PIL import Image
 from scipy import io
 
@@ -206,6 +208,27 @@ def test_defaults_are_the_paper_s(parse) -> None:
     assert parse(problem, "--tasks", "edge", "semseg").tasks == ["semseg", "edge"]
     check_task_names("tasks", data.TASKS)
     assert tuple(problem.OUTPUTS) == data.TASKS
+
+
+@pytest.mark.parametrize("name", ["pascal_context", "pascal_context-small"])
+def test_the_configurations_have_flags_of_the_script(parse, name: str) -> None:
+    config = load_config(name)
+    params = parse(problem, *spell(flag_space(config.flags, ["tasks"]).fixed))
+    assert params.tasks == ["semseg", "human_parts", "sal", "normals"]
+    if name == "pascal_context":
+        plain = vars(parse(problem)) | {"pretrained": True, "workers": 8}
+        assert vars(params) == plain
+        assert (config.space.s, config.space.k) == ([-0.02], [0, 85])
+    else:
+        assert params.val_size > 0
+
+
+def test_the_network_has_the_size_of_the_paper_s() -> None:
+    outputs = {task: problem.OUTPUTS[task] for task in data.TASKS[:4]}
+    network = problem.build("mobilenetv2_raspp", outputs)
+    modules = [network.encoder_class(), network.decoders]
+    count = sum(p.numel() for module in modules for p in module.parameters())
+    assert f"{count * 4 / 2**20:.2f}" == "8.04"  # MB, Table 4
 
 
 def test_normals_are_compared_by_their_l1_distance() -> None:
