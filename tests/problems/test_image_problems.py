@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from libmtl_recon import ConflictProfile, ProfileCache, extract_task
+from libmtl_recon import ConflictProfile, extract_task
 from libmtl_recon.cli import main
 from libmtl_recon.problems import celeba, pascal_context
 from libmtl_recon.problems.samples import write_sample
@@ -43,8 +43,6 @@ def test_layers_are_scored_and_split(problem: str, capsys: pytest.CaptureFixture
     assert main(["score", "--steps", "8", "--out", "p.json", *flags(problem)]) == 0
     profile = ConflictProfile.from_json(Path("p.json").read_text())
     assert profile.tasks == tuple(TASKS[problem])
-    (kept,) = ProfileCache().profiles()
-    assert kept.id == profile.id
     split = ["--arch", "Recon", "--recon_k", "5", "--recon_s", "0", "--epochs", "1"]
     assert main(["run", *flags(problem, *split)]) == 0
     assert profile.id in capsys.readouterr().out
@@ -57,7 +55,7 @@ def test_a_task_s_network_is_taken_out(problem: str, run) -> None:
     together = model.eval()(images)
     for task in TASKS[problem]:
         alone = extract_task(model, task).eval()(images)
-        torch.testing.assert_close(alone[task], together[task])
+        torch.testing.assert_close(alone, together[task])
 
 
 def test_it_is_searched(problem: str) -> None:
