@@ -131,8 +131,7 @@ def _above(logits: Tensor, ones: Tensor, thresholds: Tensor) -> _Counts:
     """Count in one pass: for each pixel, how many thresholds are below its probability."""
     passed = torch.bucketize(logits.double().sigmoid(), thresholds.to(logits.device))
     numbers = [
-        torch.bincount(some, minlength=len(thresholds) + 1).cpu()
-        for some in (passed[ones], passed)
+        torch.bincount(some, minlength=len(thresholds) + 1).cpu() for some in (passed[ones], passed)
     ]
     # Above threshold k are the pixels that have passed more than k.
     return _Counts(*(number.flip(0).cumsum(0).flip(0)[1:] for number in numbers))
