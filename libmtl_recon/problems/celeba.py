@@ -31,7 +31,6 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from LibMTL import Trainer
 from LibMTL.config import LibMTL_args, prepare_args
 from LibMTL.loss import CELoss
@@ -41,7 +40,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from libmtl_recon import Measurement, TrainerHook
-from libmtl_recon.errors import UsageError
+from libmtl_recon.errors import UsageError, naming
 from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.problems.argument_types import positive, whole
 from libmtl_recon.problems.celeba_data import ATTRIBUTES, IMAGES, SUBFOLDER, Faces, load
@@ -166,14 +165,14 @@ def task_dict(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
 def train(params: argparse.Namespace, loaders: Mapping[str, DataLoader[Any]]) -> None:
     """Build LibMTL's Trainer and train."""
     kwargs, optim_param, scheduler_param = prepare_args(params)
-    network = build(
-        params.network,
-        dict.fromkeys(params.tasks, 2),
-        pretrained=params.pretrained,
-        width=params.width,
-    )
-    # LibMTL looks for the best epoch relative to the first one's errors, of which one may be zero.
-    with trainer_hooks(AverageError()), np.errstate(divide="ignore", invalid="ignore"):
+    with naming(pretrained="--pretrained", width="--width"):
+        network = build(
+            params.network,
+            dict.fromkeys(params.tasks, 2),
+            pretrained=params.pretrained,
+            width=params.width,
+        )
+    with trainer_hooks(AverageError()):
         trainer = Trainer(
             task_dict=task_dict(params.tasks),
             encoder_class=network.encoder_class,

@@ -108,8 +108,8 @@ def load(folder: Path) -> dict[str, Part]:
             f"{here} of CelebA in {folder} names {alone}, but {there} does not: the two are not of "
             f"one data set. {_way_out()}"
         )
-    there = {path.name for path in (folder / IMAGES).glob("*")}
-    absent = [file for file in parts if file not in there]
+    images = {path.name for path in (folder / IMAGES).glob("*")}
+    absent = [file for file in parts if file not in images]
     if absent:
         raise ReconError(
             f"{len(absent)} of the {len(parts)} images of CelebA are not in {folder / IMAGES}, the "

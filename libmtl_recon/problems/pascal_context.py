@@ -13,15 +13,15 @@ Table 4; ``--tasks`` chooses among all five.
 - ``edge``: binary cross-entropy in which edges weigh 0.95; F-measure at the best threshold, of
   pixels without any tolerance, which is not the papers' odsF. It needs scikit-image
 
-The files are read from the folder pascal_context in LIBMTL_RECON_DATA (without that variable, in the
-user's cache folder), which has the contents of the archive PASCAL_MT:
+The files are read from the folder pascal_context in LIBMTL_RECON_DATA (without that variable, in
+the user's cache folder), which has the contents of the archive PASCAL_MT:
 https://data.vision.ee.ethz.ch/kmaninis/share/MTL/PASCAL_MT.tgz.
 
-Images are at most 500 pixels long, and are padded to 512×512 with pixels that are void, so that they
-are tested in their own size; with a smaller ``--size`` they are shrunk, and tested shrunk. Training
-scales, crops and mirrors them at random, as BMTAS does. The data set has no test part: as in the
-papers, its validation part is the test part here, and ``--val_size`` holds out training images for
-validation.
+Images are at most 500 pixels long, and are padded to 512×512 with pixels that are void, so that
+they are tested in their own size; with a smaller ``--size`` they are shrunk, and tested shrunk.
+Training scales, crops and mirrors them at random, as BMTAS does. The data set has no test part: as
+in the papers, its validation part is the test part here, and ``--val_size`` holds out training
+images for validation.
 
 The defaults are the paper's: Adam, a learning rate of 1e-4, divided by 10 at epoch 70 of 130, and
 batches of 6; it names no weight decay. LibMTL has no schedule with unequal steps, so the paper's
@@ -51,7 +51,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from libmtl_recon.errors import UsageError
+from libmtl_recon.errors import UsageError, naming
 from libmtl_recon.problems.argument_types import positive, whole
 from libmtl_recon.problems.common import methods, train_or_test
 from libmtl_recon.problems.data_folder import data_root
@@ -180,12 +180,13 @@ def task_dict(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
 def train(params: argparse.Namespace, loaders: Mapping[str, DataLoader[Any]]) -> None:
     """Build LibMTL's Trainer and train."""
     kwargs, optim_param, scheduler_param = prepare_args(params)
-    network = build(
-        params.network,
-        {task: OUTPUTS[task] for task in params.tasks},
-        pretrained=params.pretrained,
-        width=params.width,
-    )
+    with naming(pretrained="--pretrained", width="--width"):
+        network = build(
+            params.network,
+            {task: OUTPUTS[task] for task in params.tasks},
+            pretrained=params.pretrained,
+            width=params.width,
+        )
     trainer = DenseTrainer(
         task_dict=task_dict(params.tasks),
         encoder_class=network.encoder_class,

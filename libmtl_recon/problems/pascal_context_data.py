@@ -1,8 +1,8 @@
 """PASCAL-Context with the labels of five tasks, in the folders of PASCAL_MT.
 
-``JPEGImages``, ``semseg``, ``human_parts``, ``sal_distill``, ``normals_distill``, ``pascal-context``
-and ``ImageSets``, as the archive of Maninis et al. (2019) has them, of which only those of the tasks
-wanted are needed.
+They are ``JPEGImages``, ``semseg``, ``human_parts``, ``sal_distill``, ``normals_distill``,
+``pascal-context`` and ``ImageSets``, as in the archive of Maninis et al. (2019). Only those of the
+tasks wanted are needed.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class Scenes(ImageFiles):
         """Return an image and its labels, which void pixels and missing labels are marked in.
 
         Returns:
-            The image, float32 ``[3, H, W]``, and of the tasks wanted: ``semseg``, int64 ``[H, W]``,
-            21 classes; ``human_parts``, float32 ``[H, W]``, 7 classes; ``sal`` and ``edge``,
-            float32 ``[1, H, W]`` of zeros and ones; ``normals``, float32 ``[3, H, W]``. Void is 255,
-            and a normal of zero. The label of an image without the parts of a person, or without a
-            normal, is NaN: it has none.
+            The image, float32 ``[3, H, W]``, and of the tasks wanted: ``semseg``, int64
+            ``[H, W]``, 21 classes; ``human_parts``, float32 ``[H, W]``, 7 classes; ``sal`` and
+            ``edge``, float32 ``[1, H, W]`` of zeros and ones; ``normals``, float32 ``[3, H, W]``.
+            Void is 255, and a normal of zero. The label of an image without the parts of a person,
+            or without a normal, is NaN: it has none.
 
         Raises:
             ReconError: A file is damaged, or a label is not of the image's size.

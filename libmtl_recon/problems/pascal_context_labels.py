@@ -1,4 +1,4 @@
-"""The files of PASCAL-Context's five tasks, as arrays: PNG and MATLAB files of the PASCAL_MT layout.
+"""The files of PASCAL-Context's five tasks, as arrays: PNG and MATLAB files of PASCAL_MT.
 
 What the files mean is what the public loaders of this layout make of them (Maninis et al., 2019).
 Each function returns an array of the size of the image.
@@ -27,9 +27,9 @@ _PARTS = {
     6: "lfoot llleg rfoot rlleg",
 }
 PARTS = {name: part for part, names in _PARTS.items() for name in names.split()}
-# The classes of PASCAL-Context's label maps that NYUv2 has by the same name, but for its `unknown`;
-# and tvmonitor. Normals were distilled from a network that was trained on NYUv2, and are taken where
-# one of these classes is. What NYUv2 has not are, for example, sky, grass and most animals.
+# The classes of PASCAL-Context's label maps that NYUv2 has by the same name, but for its `unknown`,
+# and tvmonitor. Normals were distilled from a network that was trained on NYUv2, and are taken only
+# where one of these classes is; sky, grass and horses, for example, are none of them.
 _NORMALS = """
 3 4 6 9 10 11 13 15 17 18 22 23 29 30 33 34 36 37 38 39 41 43 46 49 50 51 53 55 56 59 61 62 65 66
 68 69 72 73 78 83 84 85 87 88 95 96 101 104 105 107 111 113 115 122 124 135 141 142 143 146 150 154
@@ -70,7 +70,8 @@ def read_normals(path: Path, label_map: Path) -> NDArray[np.float32]:
     Raises:
         ReconError: A file is damaged, or the two differ in size.
     """
-    normals = 2 * np.asarray(open_image(path, "RGB"), dtype=np.float32) / 255 - 1
+    pixels = np.asarray(open_image(path, "RGB"), dtype=np.float32)
+    normals: NDArray[np.float32] = pixels * np.float32(2 / 255) - np.float32(1)
     classes = read_label_map(label_map)
     if classes.shape != normals.shape[:2]:
         raise ReconError(
@@ -93,7 +94,7 @@ def read_edges(path: Path) -> NDArray[np.uint8]:
     except ImportError as error:
         raise MissingPackageError("The task edge", "scikit-image", "edges") from error
     changes = ndimage.laplace(read_label_map(path).astype(np.float64), mode="mirror") != 0
-    thinned: NDArray[np.uint8] = thin(changes).astype(np.uint8)
+    thinned: NDArray[np.uint8] = thin(changes).astype(np.uint8)  # type: ignore[no-untyped-call]
     return thinned
 
 

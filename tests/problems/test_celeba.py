@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from libmtl_recon_search import load_config
+from libmtl_recon_search.flags import flag_space, spell
 from PIL import Image
 from torchvision import transforms
 from torchvision.datasets import CelebA
@@ -152,6 +154,23 @@ def test_defaults_are_the_paper_s(parse) -> None:
     modules = [network.encoder_class(), network.decoders]
     count = sum(p.numel() for module in modules for p in module.parameters())
     assert f"{count * 4 / 2**20:.2f}" == "43.26"  # MB, Table 2
+
+
+@pytest.mark.parametrize("name", ["celeba", "celeba-small"])
+def test_the_configurations_have_flags_of_the_script(parse, name: str) -> None:
+    config = load_config(name)
+    params = parse(problem, *spell(flag_space(config.flags, ["tasks"]).fixed))
+    if name == "celeba":
+        plain = vars(parse(problem)) | {"pretrained": True, "workers": 8}
+        assert vars(params) == plain
+        assert (config.space.s, config.space.k) == ([-0.05], [0, 25])
+    else:
+        assert len(params.tasks) == 5
+
+
+def test_weights_that_cannot_be_had_are_refused_by_their_flag(found: Path, run) -> None:
+    with pytest.raises(UsageError, match=r"--width must be 1 with --pretrained"):
+        run(problem, "--weighting", "EW", "--pretrained", "--width", "0.5")
 
 
 def test_the_error_is_the_share_of_wrong_classes() -> None:

@@ -9,8 +9,10 @@ from libmtl_recon.errors import UsageError
 from libmtl_recon.problems.samples.folder import replaced
 
 SAMPLES = {
+    "celeba": "CelebA as torchvision unpacks it: 40 attributes of faces",
     "cityscapes": "CityScapes in MTAN's .npy folders: segmentation, inverse depth",
     "nyuv2": "NYUv2 in MTAN's .npy folders: segmentation, depth, surface normals",
+    "pascal_context": "PASCAL-Context in the folders of PASCAL_MT: five dense tasks",
 }
 
 

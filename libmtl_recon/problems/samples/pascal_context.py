@@ -43,6 +43,7 @@ SKIN = {"head": (240, 200, 160), "torso": (40, 160, 60), "uarm": (230, 220, 60)}
 }
 # In the classes, the border of an object is void in the images of VOC12, as it is there.
 BORDER = 2
+_MAT_TEXT = 116  # bytes
 
 
 def write(folder: Path, images: int, seed: int) -> None:
@@ -98,8 +99,7 @@ def _write_labels(
     *,
     voc: bool,
 ) -> None:
-    mat = _made(folder / "pascal-context/trainval" / f"{name}.mat")
-    io.savemat(mat, {"LabelMap": classes}, do_compression=True)
+    _save_mat(folder / "pascal-context/trainval" / f"{name}.mat", {"LabelMap": classes})
     semseg = np.vectorize(CLASSES.__getitem__)(classes).astype(np.uint8)
     if voc:
         semseg[_borders(semseg)] = 255
@@ -114,8 +114,8 @@ def _write_labels(
         normals[classes == kind_of] = direction
     coded = np.round((normals + 1) / 2 * 255).astype(np.uint8)
     Image.fromarray(coded).save(_made(folder / "normals_distill" / f"{name}.png"))
-    file = _made(folder / "human_parts" / f"{name}.mat")
-    io.savemat(file, {"anno": annotation(name, classes, parts)}, do_compression=True)
+    anno = annotation(name, classes, parts)
+    _save_mat(folder / "human_parts" / f"{name}.mat", {"anno": anno})
 
 
 def annotation(
@@ -193,6 +193,12 @@ def _borders(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
         border[:, step:] |= columns
         border[:, :-step] |= columns
     return border
+
+
+def _save_mat(path: Path, variables: dict[str, Any]) -> None:
+    io.savemat(_made(path), variables, do_compression=True)
+    # The text at the beginning has the time, by which no two files would be the same.
+    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(_MAT_TEXT) + path.read_bytes()[_MAT_TEXT:])
 
 
 def _made(path: Path) -> Path:
