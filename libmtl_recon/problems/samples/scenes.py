@@ -54,7 +54,7 @@ def shrunk(image: Array, scale: float) -> Array:
     height, width = image.shape[:2]
     rows = np.linspace(0, height - 1, round(height * scale)).astype(int)
     columns = np.linspace(0, width - 1, round(width * scale)).astype(int)
-    return image[rows][:, columns]
+    return image[np.ix_(rows, columns)]
 
 
 def save(arrays: Mapping[str, Array], folder: Path, index: int) -> None:
