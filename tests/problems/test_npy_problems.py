@@ -439,7 +439,7 @@ def test_flags_that_cannot_be_combined_are_named(nyu: Path, run: Callable):
 def test_a_sample_is_as_its_problem_reads_it(samples: Path, sample: ModuleType):
     problem = {nyuv2_sample: nyuv2, cityscapes_sample: cityscapes}[sample]
     parts = find_files(samples / problem.LAYOUT.subfolder, problem.LAYOUT)
-    assert sample.CLASSES == problem.LAYOUT.classes
+    assert problem.LAYOUT.classes == sample.CLASSES
     for files in parts.values():
         assert files.count == 2
         assert files.shapes["segmentation"] == sample.SIZE

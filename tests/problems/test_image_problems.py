@@ -1,0 +1,97 @@
+"""The way to Recon with the problems on images, on their samples: minutes, not seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from libmtl_recon import ConflictProfile, extract_task
+from libmtl_recon.cli import main
+from libmtl_recon.problems import celeba, pascal_context
+from libmtl_recon.problems.samples import write_sample
+
+MAIN = os.environ.get("LIBMTL_MAIN", "")
+SCRIPTS = {"celeba": celeba, "pascal_context": pascal_context}
+TASKS = {
+    "celeba": ["Male", "Young", "Smiling"],
+    "pascal_context": ["semseg", "human_parts", "sal", "normals"],
+}
+SMALL = ["--width", "0.1", "--size", "64", "--bs", "2"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("problem", SCRIPTS)]
+
+
+@pytest.fixture(autouse=True)
+def _sample(problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sample(problem, tmp_path / "data", 8, 0)
+    monkeypatch.setenv("LIBMTL_RECON_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("LIBMTL_RECON_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def flags(problem: str, *more: str) -> list[str]:
+    return [problem, "--weighting", "EW", *SMALL, "--tasks", *TASKS[problem], *more]
+
+
+def test_layers_are_scored_and_split(problem: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "--steps", "8", "--out", "p.json", *flags(problem)]) == 0
+    profile = ConflictProfile.from_json(Path("p.json").read_text())
+    assert profile.tasks == tuple(TASKS[problem])
+    split = ["--arch", "Recon", "--recon_k", "5", "--recon_s", "0", "--epochs", "1"]
+    assert main(["run", *flags(problem, *split)]) == 0
+    assert profile.id in capsys.readouterr().out
+
+
+def test_a_task_s_network_is_taken_out(problem: str, run) -> None:
+    split = ["--arch", "Recon", "--recon_k", "8", "--recon_select", "norms", "--epochs", "1"]
+    model = run(SCRIPTS[problem], *flags(problem, *split)[1:]).trainer.model
+    images = torch.rand(2, 3, 64, 64)
+    together = model.eval()(images)
+    for task in TASKS[problem]:
+        alone = extract_task(model, task).eval()(images)
+        torch.testing.assert_close(alone, together[task])
+
+
+def test_it_is_searched(problem: str) -> None:
+    words = ", ".join(TASKS[problem])
+    held_out = "" if problem == "celeba" else ", val_size: 2"
+    Path("study.yaml").write_text(
+        f"script: {problem}\n"
+        f"flags: {{width: 0.1, size: 64, bs: 2, epochs: 2, tasks: [{words}]{held_out}}}\n"
+        "trials: 2\nscore: {steps: 4}\nfinalists: {count: 1, seeds: [9]}\nconfirm: [1]\n"
+        "metrics: {undefined: leave_out}\nspace: {weighting: [EW, PCGrad], s: [0.0], k: [0, 4]}\n"
+    )
+    assert main(["search", "study.yaml", "--out", "out"]) == 0
+    report = json.loads(Path("out/report.json").read_text())
+    assert len(report["gain"]["values"]) == 1
+
+
+@pytest.mark.skipif(not MAIN, reason="LIBMTL_MAIN names no checkout of LibMTL's main branch")
+def test_it_trains_and_is_extracted_with_the_main_branch(problem: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": MAIN}
+
+    def command(*words: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "libmtl_recon", *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    split = ["--arch", "Recon", "--recon_k", "4", "--recon_select", "norms", "--epochs", "2"]
+    trained = flags(problem, *split, "--save_path", "saved")
+    Path("saved").mkdir()
+    command("run", *trained)
+    task = TASKS[problem][0]
+    command("extract", "--task", task, "--out", "one.pt", "saved/best.pt", *trained)
+    state = torch.load("one.pt")
+    assert not any(".tasks." in name for name in state)
+    command("run", *flags(problem, "--epochs", "1", "--mode", "test"))
