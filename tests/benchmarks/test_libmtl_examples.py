@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -11,20 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from main_checkout import MAIN, on_main
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "libmtl_examples.py"
-NEEDS = ("cvxpy", "qpsolvers", "torch_geometric")
 
-CHECKOUT = os.environ.get("LIBMTL_MAIN", "")
-MISSING = [name for name in NEEDS if importlib.util.find_spec(name) is None]
-
-pytestmark = [
-    pytest.mark.skipif(
-        not CHECKOUT, reason="LIBMTL_MAIN names no checkout of LibMTL's main branch"
-    ),
-    pytest.mark.skipif(bool(MISSING), reason=f"LibMTL's main branch needs {', '.join(MISSING)}"),
-    pytest.mark.slow,
-]
+pytestmark = [on_main, pytest.mark.slow]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +26,7 @@ def test_an_example_is_scored_and_then_trained_with_gradops_and_recon(
     out = tmp_path / "out.json"
     done = subprocess.run(
         [
-            *(sys.executable, str(BENCHMARK), str(tmp_path / "work"), "--checkout", CHECKOUT),
+            *(sys.executable, str(BENCHMARK), str(tmp_path / "work"), "--checkout", MAIN),
             *("--only", example, "--images", "8", "--scale", "0.25", "--steps", "2"),
             *("--k", "7", "--out", str(out)),
         ],
@@ -53,4 +43,4 @@ def test_an_example_is_scored_and_then_trained_with_gradops_and_recon(
     assert len(found["losses"]) == tasks
     assert all(math.isfinite(loss) and loss > 0 for loss in found["losses"])
     main = tmp_path / "work" / "checkout" / "examples" / example / "main.py"
-    assert main.resolve() == Path(CHECKOUT, "examples", example, "main.py").resolve()
+    assert main.resolve() == Path(MAIN, "examples", example, "main.py").resolve()

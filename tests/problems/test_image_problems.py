@@ -10,19 +10,35 @@ from pathlib import Path
 
 import pytest
 import torch
+from main_checkout import MAIN, on_main
 
 from libmtl_recon import ConflictProfile, extract_task
 from libmtl_recon.cli import main
-from libmtl_recon.problems import celeba, pascal_context
+from libmtl_recon.problems import celeba, cityscapes, nyuv2, pascal_context
 from libmtl_recon.problems.samples import write_sample
 
-MAIN = os.environ.get("LIBMTL_MAIN", "")
-SCRIPTS = {"celeba": celeba, "pascal_context": pascal_context}
+SCRIPTS = {
+    "celeba": celeba,
+    "cityscapes": cityscapes,
+    "nyuv2": nyuv2,
+    "pascal_context": pascal_context,
+}
 TASKS = {
     "celeba": ["Male", "Young", "Smiling"],
+    "cityscapes": ["segmentation", "depth"],
+    "nyuv2": ["segmentation", "depth", "normal"],
     "pascal_context": ["semseg", "human_parts", "sal", "normals"],
 }
-SMALL = ["--width", "0.1", "--size", "64", "--bs", "2"]
+# Flags, and the same for a search.
+SMALL = {
+    problem: {"width": 0.1, "bs": 2, **more}
+    for problem, more in {
+        "celeba": {"size": 64, "tasks": TASKS["celeba"]},
+        "cityscapes": {},
+        "nyuv2": {},
+        "pascal_context": {"size": 64, "tasks": TASKS["pascal_context"]},
+    }.items()
+}
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("problem", SCRIPTS)]
 
@@ -36,7 +52,10 @@ def _sample(problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def flags(problem: str, *more: str) -> list[str]:
-    return [problem, "--weighting", "EW", *SMALL, "--tasks", *TASKS[problem], *more]
+    small: list[str] = []
+    for name, value in SMALL[problem].items():
+        small += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return [problem, "--weighting", "EW", *small, *more]
 
 
 def test_layers_are_scored_and_split(problem: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,11 +78,10 @@ def test_a_task_s_network_is_taken_out(problem: str, run) -> None:
 
 
 def test_it_is_searched(problem: str) -> None:
-    words = ", ".join(TASKS[problem])
-    held_out = "" if problem == "celeba" else ", val_size: 2"
+    held_out = {} if problem == "celeba" else {"val_size": 2}
+    searched = json.dumps({**SMALL[problem], "epochs": 2, **held_out})
     Path("study.yaml").write_text(
-        f"script: {problem}\n"
-        f"flags: {{width: 0.1, size: 64, bs: 2, epochs: 2, tasks: [{words}]{held_out}}}\n"
+        f"script: {problem}\nflags: {searched}\n"
         "trials: 2\nscore: {steps: 4}\nfinalists: {count: 1, seeds: [9]}\nconfirm: [1]\n"
         "metrics: {undefined: leave_out}\nspace: {weighting: [EW, PCGrad], s: [0.0], k: [0, 4]}\n"
     )
@@ -72,7 +90,7 @@ def test_it_is_searched(problem: str) -> None:
     assert len(report["gain"]["values"]) == 1
 
 
-@pytest.mark.skipif(not MAIN, reason="LIBMTL_MAIN names no checkout of LibMTL's main branch")
+@on_main
 def test_it_trains_and_is_extracted_with_the_main_branch(problem: str, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": MAIN}
 
@@ -95,3 +113,13 @@ def test_it_trains_and_is_extracted_with_the_main_branch(problem: str, tmp_path:
     state = torch.load("one.pt")
     assert not any(".tasks." in name for name in state)
     command("run", *flags(problem, "--epochs", "1", "--mode", "test"))
+
+
+@pytest.mark.parametrize("size", ["", "-small"])
+def test_its_configuration_fits(
+    problem: str, size: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if problem in ("celeba", "pascal_context") and not size:
+        pytest.skip("its configuration starts from ImageNet's weights, which are downloaded")
+    assert main(["search", "check", f"{problem}{size}"]) == 0
+    assert "No mistakes found." in capsys.readouterr().out

@@ -281,6 +281,7 @@ def test_every_shipped_configuration_can_be_read() -> None:
     assert set(shipped_configs()) == {
         *("multidigits", "multi_fashion_mnist"),
         *("celeba", "celeba-small", "pascal_context", "pascal_context-small"),
+        *("cityscapes", "cityscapes-small", "nyuv2", "nyuv2-small"),
     }
     for name in shipped_configs():
         assert load_config(name).script == name.removesuffix("-small")

@@ -6,7 +6,6 @@ installed.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from main_checkout import MAIN, on_main
 
 from libmtl_recon.integrations.libmtl.patches import PATCHES
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "two_tasks.py"
 REPOSITORY = Path(__file__).parents[3]
-NEEDS = ("cvxpy", "qpsolvers", "torch_geometric")
 
 QUESTIONS = Path(__file__).with_name("on_main_branch.py")
 # What LibMTL's release does not have.
@@ -30,20 +29,12 @@ WEIGHTINGS = [
     *("MoDo", "SDMGrad", "UPGrad", *UNKNOWN),
 ]
 
-CHECKOUT = os.environ.get("LIBMTL_MAIN", "")
-MISSING = [name for name in NEEDS if importlib.util.find_spec(name) is None]
-
-pytestmark = [
-    pytest.mark.skipif(
-        not CHECKOUT, reason="LIBMTL_MAIN names no checkout of LibMTL's main branch"
-    ),
-    pytest.mark.skipif(bool(MISSING), reason=f"LibMTL's main branch needs {', '.join(MISSING)}"),
-]
+pytestmark = on_main
 
 
 def python(*args: str) -> str:
     """What a Python that finds LibMTL's main branch first prints."""
-    path = os.pathsep.join([CHECKOUT, str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([MAIN, str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, *args],
         capture_output=True,

@@ -19,7 +19,8 @@ import LibMTL.architecture as architectures
 import LibMTL.weighting as weightings
 import pytest
 import torch
-from test_equal_to_libmtl import MAIN, NEEDS, OF_MAIN, REPOSITORY
+from main_checkout import MAIN, on_main
+from test_equal_to_libmtl import OF_MAIN, REPOSITORY
 from torch import Tensor, nn
 
 from libmtl_recon import Masked
@@ -72,8 +73,7 @@ def test_without_the_faster_step_they_add_up_too(tmp_path: Path) -> None:
     assert max(found.values()) < _ROUNDING, found
 
 
-@pytest.mark.skipif(not MAIN, reason="LIBMTL_MAIN names no checkout of LibMTL's main branch")
-@pytest.mark.skipif(bool(NEEDS), reason=f"LibMTL's main branch needs {', '.join(NEEDS)}")
+@on_main
 @pytest.mark.parametrize("without", [(), pytest.param(("fast-gradients",), marks=pytest.mark.slow)])
 def test_those_of_the_main_branch_add_up(without: tuple[str, ...], tmp_path: Path) -> None:
     found = in_a_process(tmp_path, MAIN, [*OF_MAIN, "SDMGrad", "GradOPS", "RotoGrad"], *without)
