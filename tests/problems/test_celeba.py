@@ -73,6 +73,17 @@ def test_it_is_read_as_torchvision_reads_it(
         assert list(labels) == names
 
 
+def test_a_seed_decides_the_sample(tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        sample.write(tmp_path / name, 2, seed)
+    first, again, other = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.*")} for name in "abc"
+    )
+    assert first == again
+    assert first.keys() >= {"000006.jpg", data.LABELS, data.PARTITION, "identity_CelebA.txt"}
+    assert first[data.LABELS] != other[data.LABELS]
+
+
 def write_by_hand(folder: Path, names: list[str]) -> None:
     """Three images of one colour each; the first attribute of all is that of the second alone."""
     (folder / data.IMAGES).mkdir(parents=True)

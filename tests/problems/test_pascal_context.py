@@ -138,6 +138,23 @@ def test_what_the_sample_writes_is_read(root: Path) -> None:
     assert len(shapes) > 1
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_a_seed_decides_the_sample(tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        sample.write(tmp_path / name, 2, seed)
+    first, again, other = (contents(tmp_path / name) for name in "abc")
+    assert first == again
+    assert first.keys() >= {"ImageSets/Context/val.txt", "human_parts/2001_000001.mat"}
+    image = "JPEGImages/2001_000001.jpg"
+    assert first[image] != other[image]
+    # scipy.io writes the time to the second, so that files of one second would be the same.
+    assert not any(b"Created on" in content for content in first.values())
+
+
 def test_a_label_of_another_size_is_named(own: Path) -> None:
     name = data.load(own, ["sal"])["train"][0]
     file = own / "sal_distill" / f"{name}.png"
