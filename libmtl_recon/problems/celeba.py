@@ -40,14 +40,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from libmtl_recon import Measurement, TrainerHook
-from libmtl_recon.errors import UsageError, naming
+from libmtl_recon.errors import UsageError
 from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.problems.argument_types import positive, whole
 from libmtl_recon.problems.celeba_data import ATTRIBUTES, IMAGES, SUBFOLDER, Faces, load
 from libmtl_recon.problems.common import methods, train_or_test
 from libmtl_recon.problems.data_folder import data_root
+from libmtl_recon.problems.dense.flags import chosen_network
 from libmtl_recon.problems.image_files import ImageLoader
-from libmtl_recon.problems.networks import build
 from libmtl_recon.texts import did_you_mean
 
 
@@ -165,13 +165,7 @@ def task_dict(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
 def train(params: argparse.Namespace, loaders: Mapping[str, DataLoader[Any]]) -> None:
     """Build LibMTL's Trainer and train."""
     kwargs, optim_param, scheduler_param = prepare_args(params)
-    with naming(pretrained="--pretrained", width="--width"):
-        network = build(
-            params.network,
-            dict.fromkeys(params.tasks, 2),
-            pretrained=params.pretrained,
-            width=params.width,
-        )
+    network = chosen_network(params, dict.fromkeys(params.tasks, 2))
     with trainer_hooks(AverageError()):
         trainer = Trainer(
             task_dict=task_dict(params.tasks),

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.errors import ReconError
 from libmtl_recon.problems.augmentation import augmented
 from libmtl_recon.problems.data_folder import data_root
+from libmtl_recon.problems.dense.flags import divided
 from libmtl_recon.problems.dense.valid import VOID
 from libmtl_recon.problems.image_files import ImageFiles, ImageLoader, Sample
 from libmtl_recon.problems.npy_layout import Files, Layout, check_shape, find_files
@@ -102,22 +103,13 @@ def make_loaders(params: argparse.Namespace, layout: Layout) -> dict[str, DataLo
     if (count, tests) != layout.images:
         whole = " and ".join(map(str, layout.images))
         print(f"{folder} has {count} training and {tests} test images ({layout.name} has {whole}).")
-    # At least two images stay, because batch norms need them.
-    if params.val_size > count - 2:
-        raise UsageError(
-            "--val_size",
-            f"must leave two of the {count} training images",
-            params.val_size,
-            "Hold out fewer.",
-        )
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(params.data_seed))
-    held_out, rest = order[: params.val_size], order[params.val_size :]
+    rest, held_out = divided(params, count)
     parts = {
-        "train": NpyImages(files["train"], rest.sort().values.tolist(), augment=params.augment),
+        "train": NpyImages(files["train"], rest, augment=params.augment),
         "test": NpyImages(files["test"], range(tests)),
     }
-    if params.val_size:
-        parts["val"] = NpyImages(files["train"], held_out.sort().values.tolist())
+    if held_out:
+        parts["val"] = NpyImages(files["train"], held_out)
     return {
         name: ImageLoader(part, params.bs, train=name == "train", workers=params.workers)
         for name, part in parts.items()

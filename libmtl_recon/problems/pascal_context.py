@@ -51,16 +51,15 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from libmtl_recon.errors import UsageError, naming
-from libmtl_recon.problems.argument_types import positive, whole
+from libmtl_recon.problems.argument_types import whole
 from libmtl_recon.problems.common import methods, train_or_test
 from libmtl_recon.problems.data_folder import data_root
 from libmtl_recon.problems.dense.binary import BalancedLoss, EdgeMetric, SaliencyMetric
+from libmtl_recon.problems.dense.flags import add_flags, chosen_network, divided
 from libmtl_recon.problems.dense.tasks import normal, segmentation
 from libmtl_recon.problems.dense.trainer import DenseTrainer
 from libmtl_recon.problems.dense.valid import mean_over, measured
 from libmtl_recon.problems.image_files import ImageLoader
-from libmtl_recon.problems.networks import NETWORKS, build
 from libmtl_recon.problems.pascal_context_data import SUBFOLDER, TASKS, Scenes, load
 from libmtl_recon.problems.pascal_context_views import PaddedView, RandomView
 
@@ -71,38 +70,12 @@ IGNORE = (255,)
 def parse_args() -> argparse.Namespace:
     """Read the command line: LibMTL's flags and this problem's own."""
     own = LibMTL_args.add_argument_group("pascal_context")
-    own.add_argument("--epochs", type=whole(1), default=130, help="training epochs")
-    own.add_argument("--bs", type=whole(2), default=6, help="batch size")
+    add_flags(own, network="mobilenetv2_raspp", epochs=130, bs=6)
     own.add_argument(
         "--tasks", nargs="+", choices=TASKS, default=list(TASKS[:4]), help="tasks to train"
     )
     own.add_argument(
-        "--network",
-        choices=[name for name in NETWORKS if name != "resnet18"],
-        default="mobilenetv2_raspp",
-        help="network",
-    )
-    own.add_argument(
-        "--pretrained", action="store_true", help="start from torchvision's ImageNet weights"
-    )
-    own.add_argument(
-        "--width",
-        type=positive,
-        default=1.0,
-        help="share of the network's channels: 1 for the paper's; 0.25 is suitable for a CPU",
-    )
-    own.add_argument(
         "--size", type=whole(32), default=512, help="height and width of the images, in pixels"
-    )
-    own.add_argument(
-        "--val_size",
-        type=whole(0),
-        default=0,
-        help="training images that are held out for validation, the same for the same --data_seed",
-    )
-    own.add_argument("--data_seed", type=whole(0), default=0, help="seed of the validation images")
-    own.add_argument(
-        "--workers", type=whole(0), default=0, help="processes that read images; 0 for none"
     )
     LibMTL_args.set_defaults(
         optim="adam", lr=1e-4, weight_decay=0.0, scheduler="step", step_size=70, gamma=0.1
@@ -120,28 +93,20 @@ def make_loaders(params: argparse.Namespace) -> dict[str, DataLoader[Any]]:
     """
     folder = data_root() / SUBFOLDER
     names = load(folder, params.tasks)
-    if params.val_size:
-        if params.val_size >= len(names["train"]):
-            raise UsageError(
-                "--val_size",
-                f"must be below the number of training images ({len(names['train'])})",
-                params.val_size,
-                "Hold out fewer.",
-            )
-        generator = torch.Generator().manual_seed(params.data_seed)
-        order = torch.randperm(len(names["train"]), generator=generator).tolist()
-        held_out = set(order[: params.val_size])
-        names["val"] = [name for at, name in enumerate(names["train"]) if at in held_out]
-        names["train"] = [name for at, name in enumerate(names["train"]) if at not in held_out]
-    views = {"train": RandomView(params.size)}
+    rest, held_out = divided(params, len(names["train"]))
+    parts = {"train": [names["train"][at] for at in rest], "test": names["test"]}
+    if held_out:
+        parts["val"] = [names["train"][at] for at in held_out]
+    whole_images = PaddedView(params.size)
+    views = {"train": RandomView(params.size)} if params.augment else {}
     return {
         part: ImageLoader(
-            Scenes(folder, own, params.tasks, views.get(part, PaddedView(params.size))),
+            Scenes(folder, own, params.tasks, views.get(part, whole_images)),
             params.bs,
             train=part == "train",
             workers=params.workers,
         )
-        for part, own in names.items()
+        for part, own in parts.items()
     }
 
 
@@ -180,13 +145,7 @@ def task_dict(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
 def train(params: argparse.Namespace, loaders: Mapping[str, DataLoader[Any]]) -> None:
     """Build LibMTL's Trainer and train."""
     kwargs, optim_param, scheduler_param = prepare_args(params)
-    with naming(pretrained="--pretrained", width="--width"):
-        network = build(
-            params.network,
-            {task: OUTPUTS[task] for task in params.tasks},
-            pretrained=params.pretrained,
-            width=params.width,
-        )
+    network = chosen_network(params, {task: OUTPUTS[task] for task in params.tasks})
     trainer = DenseTrainer(
         task_dict=task_dict(params.tasks),
         encoder_class=network.encoder_class,

@@ -19,6 +19,7 @@ from libmtl_recon.launcher import run_script
 from libmtl_recon.problems import celeba as problem
 from libmtl_recon.problems import celeba_data as data
 from libmtl_recon.problems.image_files import DEVIATION, MEAN, ImageLoader
+from libmtl_recon.problems.networks import build
 from libmtl_recon.problems.samples import celeba as sample
 from libmtl_recon.task_names import check_task_names
 
@@ -150,7 +151,7 @@ def test_defaults_are_the_paper_s(parse) -> None:
     assert (params.scheduler, params.step_size, params.gamma) == ("step", 3, 0.5)
     assert (params.weight_decay, params.size, params.width) == (0.0, 64, 1.0)
     assert params.pretrained is False
-    network = problem.build("resnet18", dict.fromkeys(data.ATTRIBUTES, 2))
+    network = build("resnet18", dict.fromkeys(data.ATTRIBUTES, 2))
     modules = [network.encoder_class(), network.decoders]
     count = sum(p.numel() for module in modules for p in module.parameters())
     assert f"{count * 4 / 2**20:.2f}" == "43.26"  # MB, Table 2

@@ -17,6 +17,7 @@ from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.launcher import run_script
 from libmtl_recon.problems import pascal_context as problem
 from libmtl_recon.problems import pascal_context_data as data
+from libmtl_recon.problems.networks import build
 from libmtl_recon.problems.pascal_context_views import PaddedView, RandomView
 from libmtl_recon.problems.samples import pascal_context as sample
 from libmtl_recon.task_names import check_task_names
@@ -225,7 +226,7 @@ def test_the_configurations_have_flags_of_the_script(parse, name: str) -> None:
 
 def test_the_network_has_the_size_of_the_paper_s() -> None:
     outputs = {task: problem.OUTPUTS[task] for task in data.TASKS[:4]}
-    network = problem.build("mobilenetv2_raspp", outputs)
+    network = build("mobilenetv2_raspp", outputs)
     modules = [network.encoder_class(), network.decoders]
     count = sum(p.numel() for module in modules for p in module.parameters())
     assert f"{count * 4 / 2**20:.2f}" == "8.04"  # MB, Table 4
@@ -257,8 +258,8 @@ def test_training_images_are_held_out(found: Path, parse) -> None:
     assert sorted(held["train"] + held["val"]) == plain["train"]
     assert names("--val_size", "3", "--seed", "5")["val"] == held["val"]
     assert names("--val_size", "3", "--data_seed", "5")["val"] != held["val"]
-    with pytest.raises(UsageError, match="--val_size must be below the number of training images"):
-        problem.make_loaders(parse(problem, "--val_size", "8"))
+    with pytest.raises(UsageError, match="--val_size must leave two of the 8 training images"):
+        problem.make_loaders(parse(problem, "--val_size", "7"))
 
 
 def test_only_training_images_are_changed_at_random(found: Path, parse) -> None:
@@ -266,6 +267,8 @@ def test_only_training_images_are_changed_at_random(found: Path, parse) -> None:
     first = {part: [loaders[part].dataset[0][0] for _ in range(4)] for part in loaders}
     assert all(torch.equal(first["test"][0], image) for image in first["test"])
     assert len({image.numpy().tobytes() for image in first["train"]}) > 1
+    loader = problem.make_loaders(parse(problem, "--tasks", "sal", "--no-augment"))["train"]
+    assert torch.equal(loader.dataset[0][0], loader.dataset[0][0])
 
 
 def test_five_tasks_train_for_an_epoch(found: Path, run) -> None:

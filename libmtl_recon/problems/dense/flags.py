@@ -1,4 +1,4 @@
-"""The flags of problems that are read from .npy folders and trained with a network of choice."""
+"""The flags of dense problems: the network, its training, and the validation images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from libmtl_recon.errors import naming
+import torch
+
+from libmtl_recon.errors import UsageError, naming
 from libmtl_recon.problems.argument_types import positive, whole
 from libmtl_recon.problems.networks import NETWORKS, Network, build
 
@@ -41,7 +43,7 @@ def add_flags(own: Any, *, network: str, epochs: int, bs: int) -> None:
         "--augment",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="scale, crop and mirror training images at random, as the Recon authors do "
+        help="scale, crop and mirror training images at random, as the papers' authors do "
         "(default: --augment)",
     )
     own.add_argument(
@@ -69,3 +71,24 @@ def chosen_network(params: argparse.Namespace, outputs: Mapping[str, int]) -> Ne
     """
     with naming(network="--network", pretrained="--pretrained", width="--width"):
         return build(params.network, outputs, pretrained=params.pretrained, width=params.width)
+
+
+def divided(params: argparse.Namespace, count: int) -> tuple[list[int], list[int]]:
+    """Return the numbers of the images to train on, and of those held out for validation.
+
+    Args:
+        params: ``val_size`` and ``data_seed``.
+        count: The number of training images.
+
+    Raises:
+        UsageError: Fewer than two would be left, and batch norms need two.
+    """
+    if params.val_size > count - 2:
+        raise UsageError(
+            "--val_size",
+            f"must leave two of the {count} training images",
+            params.val_size,
+            "Hold out fewer.",
+        )
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(params.data_seed))
+    return sorted(order[params.val_size :].tolist()), sorted(order[: params.val_size].tolist())
