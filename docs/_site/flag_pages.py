@@ -49,7 +49,7 @@ def _problem(name: str) -> str:
     changed = " ".join(f"--{flag} {value}" for flag, value in parser._defaults.items())
     parts = [
         f"## {name}",
-        _text(f"{BUILT_IN[name].capitalize()}."),
+        _text(f"{BUILT_IN[name][0].upper()}{BUILT_IN[name][1:]}."),
         f"Other defaults of LibMTL's flags: `{changed}`." if changed else "",
         _entries(parser, own._group_actions, 3),
     ]

@@ -52,6 +52,13 @@ def test_cross_entropy_is_the_mean_over_pixels_that_are_not_void(dtype: torch.dt
         assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-13, atol=0)
 
 
+def test_a_class_that_is_nan_is_void():
+    pred = of_pixels([1.0, 2.0], [0.5, -1.0])
+    gt = torch.tensor([[[NAN, 0.0]]])
+    found = SegmentationLoss().compute_loss(pred, gt).item()
+    assert found == pytest.approx(-log_softmax([0.5, -1.0], 0), rel=1e-13)
+
+
 def test_what_is_void_can_be_chosen():
     pred, gt = of_pixels([1.0, 2.0], [0.5, -1.0]), torch.tensor([[[1, 0]]])
     found = SegmentationLoss(ignore=(0,)).compute_loss(pred, gt)
@@ -167,6 +174,12 @@ def test_depth_errors_are_over_all_measured_pixels_of_the_data():
     assert metric.score_fun() == pytest.approx([absolute, relative], rel=1e-13)
 
 
+def test_the_relative_error_of_a_negative_value_is_positive():
+    metric = DepthMetric()
+    metric.update_fun(of_pixels([1.0]), of_pixels([-4.0]))
+    assert metric.score_fun() == [5, 5 / 4]
+
+
 def at(degrees: float) -> list[float]:
     return [math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), 0.0]
 
@@ -179,6 +192,12 @@ def test_angles_are_over_all_pixels_with_a_normal():
     metric.update_fun(of_pixels(*map(at, second), [1.0, 1.0, 1.0], at(3)), labels)
     expected = [260 / 6, 22.5, 2 / 6, 3 / 6, 4 / 6]
     assert metric.score_fun() == pytest.approx(expected, rel=1e-12)
+
+
+def test_an_angle_that_is_a_threshold_is_not_below_it():
+    found = dense_metrics.Angles()
+    found.add(torch.tensor([11.25, 22.5, 30.0], dtype=torch.float64))
+    assert found.shares() == [0, 1 / 3, 2 / 3]
 
 
 def test_an_odd_number_of_angles_has_one_in_the_middle():

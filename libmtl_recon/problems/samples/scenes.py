@@ -54,7 +54,8 @@ def shrunk(image: Array, scale: float) -> Array:
     height, width = image.shape[:2]
     rows = np.linspace(0, height - 1, round(height * scale)).astype(int)
     columns = np.linspace(0, width - 1, round(width * scale)).astype(int)
-    return image[np.ix_(rows, columns)]
+    found: Array = image[np.ix_(rows, columns)]
+    return found
 
 
 def save(arrays: Mapping[str, Array], folder: Path, index: int) -> None:
