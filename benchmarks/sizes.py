@@ -12,6 +12,8 @@ from __future__ import annotations
 import libmtl_recon  # first, so that LibMTL can be imported with current torch versions
 
 # isort: split
+import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -105,14 +107,19 @@ def counted(
     network: _Build, outputs: Mapping[str, int], layers: Callable[[nn.Module], Sequence[str]]
 ) -> float:
     """Return the size of a network with split layers, in MB of 2^20 bytes of float32 numbers."""
-    with torch.device("meta"):
-        built = network(outputs)
-        encoder = built.encoder_class()
-    chosen = list(layers(encoder))
+    whole = copy.deepcopy(built(network, tuple(outputs.items())))
+    chosen = list(layers(whole["encoder"]))
     if chosen:
-        encoder = split_layers(encoder, chosen, list(outputs))
-    whole = nn.ModuleDict({"encoder": encoder, "decoders": built.decoders})
+        whole["encoder"] = split_layers(whole["encoder"], chosen, list(outputs))
     return libmtl_recon.summary(whole).total.megabytes
+
+
+@functools.cache
+def built(network: _Build, outputs: tuple[tuple[str, int], ...]) -> nn.ModuleDict:
+    """Return a network without values."""
+    with torch.device("meta"):
+        parts = network(dict(outputs))
+        return nn.ModuleDict({"encoder": parts.encoder_class(), "decoders": parts.decoders})
 
 
 def worst(ranking: Sequence[str], K: int) -> Callable[[nn.Module], Sequence[str]]:
@@ -178,17 +185,20 @@ _TABLES = {
 }
 
 
-def table(sizes: Sequence[Size]) -> str:
-    """Return the table in Markdown."""
+def table(found: Sequence[float | None]) -> str:
+    """Return the table in Markdown.
+
+    Args:
+        found: The size here of each of :data:`SIZES`.
+    """
     lines = ["| table | network | trained | here | paper |", "|---|---|---|---:|---:|"]
-    for size in sizes:
-        places = len(size.paper.partition(".")[2])
-        here = size.megabytes()
-        cells = [size.table, _TABLES[size.table], size.what]
-        cells += ["" if here is None else f"{here:.{places}f}", size.paper]
+    for size, here in zip(SIZES, found, strict=True):
+        digits = len(size.paper.partition(".")[2])
+        shown = "" if here is None else f"{here:.{digits}f}"
+        cells = [size.table, _TABLES[size.table], size.what, shown, size.paper]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print(table(SIZES))
+    print(table([size.megabytes() for size in SIZES]))

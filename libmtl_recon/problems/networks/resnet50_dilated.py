@@ -35,6 +35,7 @@ class ResNet50Dilated(ScaledResNet):
     def __init__(self, width: int = _WIDTH) -> None:
         super().__init__(Bottleneck, (3, 4, 6, 3), width, dilated=True)
         del self.avgpool
+        self.feature_dim = 32 * width  # which LibMTL's architecture MTAN reads
         self.initialize()
 
     def forward(self, images: Tensor) -> Tensor:
