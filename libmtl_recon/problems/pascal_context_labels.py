@@ -94,7 +94,7 @@ def read_edges(path: Path) -> NDArray[np.uint8]:
     except ImportError as error:
         raise MissingPackageError("The task edge", "scikit-image", "edges") from error
     changes = ndimage.laplace(read_label_map(path).astype(np.float64), mode="mirror") != 0
-    thinned: NDArray[np.uint8] = thin(changes).astype(np.uint8)  # type: ignore[no-untyped-call]
+    thinned: NDArray[np.uint8] = thin(changes).astype(np.uint8)
     return thinned
 
 

@@ -320,3 +320,16 @@ def test_a_batch_without_people_leaves_the_task_out(own: Path, monkeypatch, run)
     losses = recorder.measurements[0].losses
     assert np.isnan(losses["human_parts"])
     assert all(np.isfinite(losses[task]) for task in ("semseg", "sal", "normals"))
+
+
+@pytest.mark.slow
+def test_it_is_learned(tmp_path: Path, monkeypatch, run) -> None:
+    sample.write(tmp_path / "pascal_context", 24, 0)
+    monkeypatch.setenv("LIBMTL_RECON_DATA", str(tmp_path))
+    flags = ("--epochs", "12", "--size", "64", "--width", "0.25", "--lr", "0.005", "--no-augment")
+    last = run(problem, "--weighting", "EW", *flags, "--tasks", *data.TASKS).measurements[-1]
+    assert last.metrics["semseg"]["mIoU"] > 0.33  # 0.28 where all is background
+    assert last.metrics["human_parts"]["mIoU"] > 0.15  # 0.12
+    assert last.metrics["sal"]["mIoU"] > 0.5  # 0.17 where all is salient
+    assert last.metrics["normals"]["mean"] < 17  # 21 where all is the floor
+    assert last.metrics["edge"]["maxF"] > 0.04  # 0.03 where all is edge
