@@ -92,9 +92,15 @@ class Recorder(TrainerHook):
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=whole(2), default=3, help="trainings of each method")
-    parser.add_argument("--epochs", type=whole(1), default=12, help="the paper has 200")
-    parser.add_argument("--lr", type=float, default=1e-3, help="Adam's; the paper has 1e-4")
+    parser.add_argument(
+        "--seeds", type=whole(2), default=3, help="number of trainings of each method"
+    )
+    parser.add_argument(
+        "--epochs", type=whole(1), default=12, help="number of epochs; 200 in the paper"
+    )
+    parser.add_argument(
+        "--lr", type=float, default=1e-3, help="learning rate of Adam; 1e-4 in the paper"
+    )
     parser.add_argument("--methods", nargs="+", default=STUDY, choices=METHODS, metavar="METHOD")
     parser.add_argument("--output", type=Path, default=Path("runs/census_income"))
     return parser.parse_args()
@@ -170,7 +176,7 @@ def main() -> int:
     try:
         study(parse_args())
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
+        print("interrupted; run the same command to resume", file=sys.stderr)
         return INTERRUPTED
     except ReconError as error:
         print(f"census_income: error: {error}", file=sys.stderr)

@@ -233,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         choices=METHODS,
         default=list(METHODS),
         metavar="NAME",
-        help=f"of {', '.join(METHODS)} (default: all); EW is always there",
+        help=f"of {', '.join(METHODS)} (default: all); EW is always included",
     )
     parser.add_argument(
         "--network", choices=NETWORKS, default="resnet18", help="(default: resnet18)"
@@ -246,19 +246,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=32,
         help="pixels of the images' sides, or words of a sentence (default: 32)",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each method (default: 3)")
     parser.add_argument(
-        "--steps", type=int, default=2, help="of a turn that are timed (default: 2)"
+        "--rounds", type=int, default=3, help="number of turns of each method (default: 3)"
     )
+    parser.add_argument("--steps", type=int, default=2, help="timed steps per turn (default: 2)")
     parser.add_argument(
         "--out",
         type=Path,
         metavar="FILE.json",
-        help="keep what was measured of each W there; what it has already is not measured again",
+        help="store the results for each W in this file, and do not measure again what it has",
     )
     options = parser.parse_args(arguments)
     if min(options.ranks) < 2:
-        parser.error("--ranks: two at least")
+        parser.error("--ranks must be at least 2")
     methods = tuple(name for name in METHODS if name == "EW" or name in options.methods)
     store = Store(options.out)
     print(f"torch {torch.__version__}, one thread per rank\n")

@@ -107,13 +107,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=[2, 10, 40],
         metavar="T",
         help="numbers of tasks (default: 2 10 40; with 40, LibMTL's own PCGrad and GradVac take "
-        "minutes a step, and its IMTL 12 GB)",
+        "minutes per step, and its IMTL 12 GB)",
     )
     parser.add_argument(
-        "--multi_input", action="store_true", help="give each task a batch of its own"
+        "--multi_input", action="store_true", help="give each task a separate batch"
     )
     parser.add_argument(
-        "--rounds", type=int, default=5, help="steps that are timed, after one that is not"
+        "--rounds", type=int, default=5, help="number of timed steps, after one that is not timed"
     )
     add_setting(parser, COLUMNS, _USUAL)
     parser.set_defaults(scored=False)

@@ -24,7 +24,7 @@ TORCHJD_WEIGHTINGS = ("GradOPS", "PCGrad", "MGDA")
 
 
 def bare(model: Any) -> Backward:
-    """T backward passes, each followed by one read of its gradients."""
+    """Return a step of T backward passes, each followed by one read of its gradients."""
 
     def backward(losses: Tensor, **_: Any) -> None:
         shared = list(model.get_share_params())
@@ -42,7 +42,7 @@ def bare(model: Any) -> Backward:
 
 
 def limit(model: Any) -> Backward:
-    """T passes that only compute gradients of layers' inputs, and an ordinary pass."""
+    """Return a step of T passes without the weights' gradients, and an ordinary pass."""
     first = next(one for one in model.encoder.modules() if isinstance(one, _FIRST))
     edges: list[GradientEdge] = []
     first.register_forward_hook(lambda _, __, output: edges.append(get_gradient_edge(output)))
@@ -58,7 +58,7 @@ def limit(model: Any) -> Backward:
 
 
 def autojac(model: Any, weighting: str, *, sequential: bool = False) -> Backward:
-    """TorchJD's ``mtl_backward`` and ``jac_to_grad``.
+    """Return a step with TorchJD's ``mtl_backward`` and ``jac_to_grad``.
 
     Args:
         model: The model of LibMTL.
@@ -86,10 +86,10 @@ def autojac(model: Any, weighting: str, *, sequential: bool = False) -> Backward
 
 
 def autogram(model: Any, weighting: str) -> Backward:
-    """TorchJD's ``Engine``, and one backward pass below the heads, which get their own gradients.
+    """Return a step with TorchJD's ``Engine`` and one backward pass before the heads.
 
-    Its argument ``batch_dim`` cannot be used if the network has batch norms, or a task's loss is a
-    mean over the samples.
+    The heads get their own gradients. The engine's argument ``batch_dim`` cannot be used if the
+    network has batch norms, or a task's loss is a mean over the samples.
     """
     from torchjd.autogram import Engine
 
@@ -115,7 +115,7 @@ def autogram(model: Any, weighting: str) -> Backward:
 
 
 def recorded(model: Any, weighting: str) -> Backward:
-    """``libmtl_recon.gradients.recording``, used as outside LibMTL."""
+    """Return a step with ``libmtl_recon.gradients.recording``, used as outside LibMTL."""
     from libmtl_recon.gradients import recording
     from libmtl_recon.torchjd import gramian_weights
 

@@ -92,17 +92,25 @@ def outcome(example: str, shown: str) -> dict[str, object]:
 def main() -> None:
     """Write the data, run the examples, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="where data, caches and stand-ins are put")
+    parser.add_argument(
+        "folder", type=Path, help="the folder for data, caches and replacement modules"
+    )
     parser.add_argument("--checkout", type=Path, default=os.environ.get("LIBMTL_MAIN"))
     parser.add_argument("--only", nargs="+", choices=EXAMPLES, default=EXAMPLES)
-    parser.add_argument("--images", type=int, default=8, help="to train on (office: a domain)")
-    parser.add_argument("--scale", type=float, default=0.5, help="of the images; 1: full size")
-    parser.add_argument("--steps", type=int, default=4, help="to score")
-    parser.add_argument("--k", type=int, default=10, help="layers to split")
-    parser.add_argument("--out", type=Path, help="write what came out to this file, as JSON")
+    parser.add_argument(
+        "--images", type=int, default=8, help="number of training images (office: per domain)"
+    )
+    parser.add_argument(
+        "--scale", type=float, default=0.5, help="scale of the images; 1 is the full size"
+    )
+    parser.add_argument("--steps", type=int, default=4, help="number of steps to score")
+    parser.add_argument("--k", type=int, default=10, help="number of layers to split")
+    parser.add_argument("--out", type=Path, help="write the results to this file, as JSON")
     options = parser.parse_args()
     if options.checkout is None:
-        parser.error("name a checkout of LibMTL's main branch: --checkout, or LIBMTL_MAIN")
+        parser.error(
+            "a checkout of LibMTL's main branch is required: use --checkout, or set LIBMTL_MAIN"
+        )
     folder = options.folder.resolve()
     link_checkout(options.checkout.resolve(), folder / "checkout")
     write_pretrained(folder / "torch")

@@ -80,7 +80,7 @@ def judge(collection: Collection, searches: int, trials: int) -> list[Found]:
     """Return the results of a problem's replays, per sampler; empty without a complete seed."""
     table = collection.read()
     if not table:
-        print(f"{collection.problem.name}: no seed is whole", file=sys.stderr)
+        print(f"{collection.problem.name}: no seed is complete", file=sys.stderr)
         return []
     made = {seed: replays(collection, seed, c, searches, trials) for seed, c in table.items()}
     budget = trials * collection.problem.epochs
@@ -160,7 +160,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/pruning"), help="where all is kept")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/pruning"), help="the folder of all files"
+    )
     parser.add_argument(
         "--problem",
         nargs="+",
@@ -203,7 +205,7 @@ def main() -> int:
     try:
         study(parse_args())
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
+        print("interrupted; run the same command to resume", file=sys.stderr)
         return INTERRUPTED
     except ReconError as error:
         print(f"pruning: error: {error}", file=sys.stderr)

@@ -211,7 +211,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(
-        f"torch {torch.__version__}, {options.device}, one thread, ms a step of "
+        f"torch {torch.__version__}, {options.device}, one thread, ms per step of "
         f"{options.batch} images of {options.size} pixels, median of {options.rounds} rounds\n"
     )
     print("| split at | T | T single | of it | bound | split | split/bound | rounds | by hand |")

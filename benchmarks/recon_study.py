@@ -124,12 +124,25 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--seeds", type=whole(2), default=3)
     parser.add_argument("--workers", type=whole(1), default=2)
-    parser.add_argument("--width", type=whole(1), default=8, help="the paper has 64")
-    parser.add_argument("--bs", type=whole(2), default=128, help="the paper has 256")
-    parser.add_argument("--lr", type=float, default=0.03, help="at first; the paper has 0.1")
-    parser.add_argument("--epochs", type=whole(1), default=4, help="the paper has 120")
-    parser.add_argument("--train_size", type=whole(2), default=16_000, help="the paper has 120,000")
-    parser.add_argument("--steps", type=whole(1), default=600, help="to score for a ranking")
+    parser.add_argument(
+        "--width", type=whole(1), default=8, help="width of the network; 64 in the paper"
+    )
+    parser.add_argument("--bs", type=whole(2), default=128, help="batch size; 256 in the paper")
+    parser.add_argument(
+        "--lr", type=float, default=0.03, help="initial learning rate; 0.1 in the paper"
+    )
+    parser.add_argument(
+        "--epochs", type=whole(1), default=4, help="number of epochs; 120 in the paper"
+    )
+    parser.add_argument(
+        "--train_size",
+        type=whole(2),
+        default=16_000,
+        help="number of training images; 120,000 in the paper",
+    )
+    parser.add_argument(
+        "--steps", type=whole(1), default=600, help="number of steps to score for a ranking"
+    )
     return parser.parse_args()
 
 
@@ -138,7 +151,7 @@ def main() -> int:
     try:
         study(parse_args())
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
+        print("interrupted; run the same command to resume", file=sys.stderr)
         return INTERRUPTED
     except ReconError as error:
         print(f"recon_study: error: {error}", file=sys.stderr)

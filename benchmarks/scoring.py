@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weightings", nargs="+", choices=ARGUMENTS, default=["EW", "PCGrad"])
     parser.add_argument("--tasks", nargs="+", type=int, default=[2, 10, 40], metavar="T")
     parser.add_argument(
-        "--rounds", type=int, default=5, help="steps that are timed, after one that is not"
+        "--rounds", type=int, default=5, help="number of timed steps, after one that is not timed"
     )
     add_setting(parser, COLUMNS, _USUAL)
     parser.set_defaults(multi_input=False, scored=True)

@@ -316,18 +316,18 @@ def add_setting(parser: argparse.ArgumentParser, columns: Sequence[str], chosen:
         choices=columns,
         default=columns[:chosen],
         metavar="COLUMN",
-        help=f"of {', '.join(columns)} (default: the first {chosen}); bare is always there",
+        help=f"of {', '.join(columns)} (default: the first {chosen}); bare is always included",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="FILE.json",
-        help="keep each finished line there; lines that it has already are not measured again",
+        help="store each line in this file; lines that it already has are not measured again",
     )
     parser.add_argument(
         "--table",
         action="store_true",
-        help="measure the lines of the published table, whatever other flags say of the setting",
+        help="measure the lines of the published table; other flags for the setting are ignored",
     )
 
 

@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--workers", type=whole(1), default=2)
     options = parser.parse_args()
     if options.checkout is None and options.output is None:
-        parser.error("name --checkout, --output, or both")
+        parser.error("at least one of --checkout and --output is required")
     if options.checkout is not None:
         print_differences(compare(options.checkout))
     if options.output is not None:

@@ -1,7 +1,7 @@
-"""Names of the last release that are others now, which work for one release more.
+"""The names of the last release that have changed, which work for one more release.
 
-A module that has moved has a small one in its old place, whose names are looked up where they are
-now, each with a DeprecationWarning; classes are the very same objects, and old pickles load.
+A module that has moved has a small module in its old place, which looks up names in the new place,
+each with a DeprecationWarning. Classes are the same objects, so old pickles load.
 """
 
 from __future__ import annotations
@@ -176,13 +176,13 @@ NAMES = {
 
 
 def stand_in(module: str) -> Callable[[str], Any]:
-    """Say that a module has moved, and make those below it importable by their old names.
+    """Warn that a module has moved, and make its submodules importable by their old names.
 
     Args:
-        module: Its old name, under which it is being imported.
+        module: The old name of the module, under which it is being imported.
 
     Returns:
-        Its ``__getattr__``.
+        The ``__getattr__`` of the module.
     """
     _warn(f"The module {module}", MODULES[_short(module)])
     for moved, home in MODULES.items():
@@ -197,11 +197,11 @@ def old_name(module: str, name: str) -> Any:
     """Return the object of a deprecated name, with a warning.
 
     Args:
-        module: The module that had it, by its old name.
-        name: The attribute.
+        module: The old name of the module that had it.
+        name: The name of the attribute.
 
     Raises:
-        AttributeError: The module had no such attribute, or it has gone.
+        AttributeError: The module had no such attribute, or it was removed.
     """
     if module == _ROOT and name in MODULES:
         return import_module(f"{_ROOT}.{name}")
@@ -233,7 +233,7 @@ def _public_names(module: str, home: str) -> list[str]:
 
 
 def _warn(old: str, new: str) -> None:
-    """Warn in the line that asked, however many of our frames and of Python's lie between."""
+    """Warn with the line of the caller, past the frames of this package and of Python."""
     frame = inspect.currentframe()
     while frame is not None and _between(frame.f_globals.get("__name__", "")):
         frame = frame.f_back

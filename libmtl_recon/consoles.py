@@ -8,18 +8,18 @@ from typing import Any
 from rich import box
 from rich.console import Console
 
-# Where there is no terminal a table is as wide as it needs to be, for files and pipes.
+# Without a terminal (in files and pipes), a table is as wide as it needs to be.
 _NO_TERMINAL_WIDTH = 500
 
 
 def make_console(*, fitting: bool = False) -> Console:
-    """A console: as wide as the terminal, and wide enough where there is none.
+    """Create a console as wide as the terminal, or wide enough for any line without a terminal.
 
-    Nothing that is printed is taken for markup, since names come from outside.
+    Printed text is not interpreted as markup, since it contains names from outside.
 
     Args:
-        fitting: What is printed fits itself to any width: where there is no terminal the
-            environment variable COLUMNS may say how wide it is, and else no line is broken.
+        fitting: Whether the printed text adapts to any width. Without a terminal, its width is then
+            that of the environment variable COLUMNS; if this is not set, lines are not broken.
     """
     plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
     console = Console(**plain)
@@ -29,6 +29,6 @@ def make_console(*, fitting: bool = False) -> Console:
 
 
 def frame_for(console: Console) -> dict[str, Any]:
-    """Arguments of a ``rich`` table: framed on a terminal, plain columns elsewhere."""
+    """Return arguments of a ``rich`` table: framed on a terminal, plain columns elsewhere."""
     plain = not console.is_terminal
     return {"box": None if plain else box.SIMPLE_HEAD, "pad_edge": not plain}

@@ -1,4 +1,4 @@
-"""The errors that a user can cause, each of which names what is wrong and the way out."""
+"""Errors that users can cause, each with a message that says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from libmtl_recon.texts import bounded, printable
 _LONGEST = 1500
 _LONGEST_VALUE = 200
 _LONGEST_PARTS = {"parameter": 80, "rule": 260, "way_out": 440}
-# Rules about whether a parameter is given at all, of which True, False and None say nothing.
+# Rules about whether a parameter is given, for which True, False and None are not informative.
 _ABOUT_PRESENCE = ("must be given", "cannot be combined", "needs ")
 
 
 class ReconError(Exception):
-    """Something that the run needs is missing or broken; ``str(error)`` is one paragraph.
+    """Error with a message for users: ``str(error)`` is one paragraph, with a way out.
 
-    The launcher prints that paragraph instead of a traceback and exits with
-    :attr:`exit_status`.
+    The launcher prints this paragraph instead of a traceback, and exits with :attr:`exit_status`.
 
     Args:
-        text: The paragraph. Control characters in it are escaped, and of one that is too long the
-            middle is left out, for it may hold names and words from outside.
+        text: The paragraph. Since it may contain names and words from outside, control characters
+            in it are escaped, and the middle of a paragraph that is too long is left out.
     """
 
     exit_status = 1
@@ -38,16 +37,16 @@ class ReconError(Exception):
 
 
 class UsageError(ReconError, ValueError):
-    """A value that the caller gave breaks a rule.
+    """Error for an invalid value of a parameter.
 
     Args:
-        parameter: The name under which the caller gave it (``--recon_k``, ``alpha``).
-        rule: What holds for it, as a full clause ("must be a whole number from 1 to 12").
-        value: What was found. True, False and None are left out of the message where the rule is
+        parameter: The name of the parameter for the caller (``--recon_k``, ``alpha``).
+        rule: The violated rule, as the rest of a sentence ("must be a whole number from 1 to 12").
+        value: The given value. True, False and None are left out of the message if the rule is
             about whether the parameter is given ("must be given with ...", "cannot be combined
-            with ...", "needs ..."), of which they say nothing.
-        way_out: What to do instead, as a full sentence; names of other parameters stand in
-            backticks in it, as in the rule.
+            with ...", "needs ...").
+        way_out: What to do instead, as a full sentence. In it and in the rule, names of other
+            parameters are in backticks.
     """
 
     exit_status = 2
@@ -81,13 +80,14 @@ class UsageError(ReconError, ValueError):
 
 @contextmanager
 def naming(**names: str) -> Iterator[None]:
-    """Rename arguments in errors from inside the ``with`` block to the names that users know.
+    """Rename arguments in errors raised inside the ``with`` block to the names that users know.
 
-    Library functions name their own arguments. Whoever has them from command-line flags says
-    once which flag is which argument: ``with naming(K="--recon_k"): select_layers(...)``.
+    Library functions name their own arguments. Code that takes the arguments from command-line
+    flags names the flags once: ``with naming(K="--recon_k"): select_layers(...)``.
 
     Args:
-        **names: By the library's name. A message is searched for these in backticks.
+        **names: The users' names, by the names of the arguments. In messages, arguments are
+            recognised by their backticks.
     """
     try:
         yield
@@ -97,7 +97,7 @@ def naming(**names: str) -> Iterator[None]:
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:
-    """A text in which arguments, which stand in backticks, have other names; see :func:`naming`."""
+    """Return a text with other names for the arguments in backticks; see :func:`naming`."""
     for name, other in names.items():
         text = text.replace(f"`{name}`", other)
     return text
@@ -113,12 +113,12 @@ def _shortened(value: object) -> str:
 
 
 class MissingPackageError(ReconError, ImportError):
-    """A part of the software needs a package that is not installed.
+    """Error for a part of this package that needs another package, which is not installed.
 
     Args:
-        wanted: What needs it.
-        package: What pip calls it.
-        extra: The extra of libmtl-recon that brings it.
+        wanted: The part that needs the package.
+        package: The name of the package for pip.
+        extra: The extra of libmtl-recon that installs it.
     """
 
     def __init__(self, wanted: str, package: str, extra: str) -> None:

@@ -1,4 +1,4 @@
-"""Files that a user names, by any text: also one that no file can have."""
+"""Files named by users, whose name may be a text that no file can have."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MOST_BYTES = 2**28
 
 
 def is_file(name: str | os.PathLike[str]) -> bool:
-    """Return whether there is such a file; of a text that cannot be a file's name, False.
+    """Return whether there is such a file; False for a text that cannot be a file's name.
 
-    ``pathlib`` raises for a name that is too long, and of some Pythons for one that holds NUL or
-    a lone surrogate, or lies in a folder that may not be looked into.
+    ``pathlib`` raises an error for a name that is too long and, in some versions of Python, for a
+    name with NUL or a lone surrogate, or in a folder without the right to read it.
     """
     return os.path.isfile(name)  # noqa: PTH113
 
@@ -32,15 +32,15 @@ def exists(name: str | os.PathLike[str]) -> bool:
 
 
 def refusal(error: OSError | ValueError) -> str:
-    """Why a file could not be opened, as the system or Python says it."""
+    """Return the reason why a file could not be opened, in the words of the system or Python."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def read_text(file: str | os.PathLike[str]) -> str:
-    """The text in a file, without the mark of its encoding that some editors put in front.
+    """Return the text of a file, without the byte order mark that some editors write.
 
     Raises:
-        OSError: It cannot be read, or holds more than a file of ours ever does.
+        OSError: The file cannot be read, or is larger than any file of this package.
         UnicodeDecodeError: It is not text in UTF-8.
         ValueError: No file can have this name.
     """
@@ -53,7 +53,7 @@ def read_text(file: str | os.PathLike[str]) -> str:
 
 
 def write_atomically(file: Path, text: str) -> None:
-    """Write a file so that readers see the old content or the new, never a part."""
+    """Write a file atomically: readers see either the old content or the new one."""
     # With the permissions that new files have here, for a folder may be shared.
     if exists(file) and not is_file(file):  # a pipe or a device, in whose place none is put
         file.write_text(text, encoding="utf-8")
@@ -72,7 +72,7 @@ def write_atomically(file: Path, text: str) -> None:
 
 
 def check_writable(parameter: str, file: str | os.PathLike[str]) -> None:
-    """Check that a file could be written under this name, before the work that it is for.
+    """Check that a file can be written under this name, before the work whose result it is for.
 
     Args:
         parameter: The name under which the caller gave it, for the message.
@@ -99,14 +99,14 @@ def check_writable(parameter: str, file: str | os.PathLike[str]) -> None:
 
 
 def check_name(parameter: str, path: str | os.PathLike[str]) -> None:
-    """Check that a file or folder can have this name, whether there is one or not.
+    """Check that a file or folder can have this name, whether it exists or not.
 
     Args:
         parameter: The name under which the caller gave it, for the message.
-        path: Which.
+        path: The name.
 
     Raises:
-        UsageError: It cannot.
+        UsageError: No file can have this name.
     """
     try:
         os.lstat(path)

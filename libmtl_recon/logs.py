@@ -1,8 +1,8 @@
-"""Messages of a run, by `logging`: every module logs below ``libmtl_recon``, and this shows it.
+"""Show the messages of a run, which all modules log with loggers below ``libmtl_recon``.
 
-The package as a library attaches no handler: its messages go where the caller's `logging`
-configuration sends them. Where LibMTL is registered, and in the ``libmtl-recon`` command,
-:func:`show` has them appear among what LibMTL and the script print.
+As a library, the package attaches no handler: the caller's `logging` configuration handles its
+messages. If LibMTL is registered, and in the ``libmtl-recon`` command, :func:`show` prints them
+between the lines of LibMTL and the script.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _PREFIX = "libmtl-recon: "
 
 
 class _Shown(logging.Handler):
-    """Writes what is to be known to stdout, and from warnings on to stderr.
+    """Handler that writes messages to stdout, and warnings and errors to stderr.
 
     The streams are looked up for each message, since scripts and test runners replace them. A
-    stdout that cannot be written to fails as it does for ``print``; a stderr never does.
+    failing stdout raises an error, as for ``print``; a failing stderr does not.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -38,9 +38,9 @@ _shown = _Shown()
 def show() -> None:
     """Show messages from level INFO on, on stdout and stderr; further calls have no effect.
 
-    Nothing changes where the caller has given the logger ``libmtl_recon`` a handler. A level that
-    it was given stays, and with our handler it passes nothing on to the root logger, which would
-    show all twice.
+    Nothing changes if the caller has given the logger ``libmtl_recon`` a handler. A level that was
+    set is kept. With our handler, messages are not passed on to the root logger, which would show
+    them twice.
     """
     logger = logging.getLogger(ROOT)
     if logger.handlers:
@@ -52,7 +52,7 @@ def show() -> None:
 
 
 def hide() -> None:
-    """Take the handler of :func:`show` away, for a `logging` configuration of one's own."""
+    """Remove the handler of :func:`show`, to use your own `logging` configuration."""
     logger = logging.getLogger(ROOT)
     if _shown in logger.handlers:
         logger.removeHandler(_shown)

@@ -10,10 +10,10 @@ ROOT = "(root)"
 
 
 def layer_name(path: str) -> str:
-    """The name of the layer of a module's own parameters, which the root has too."""
+    """Return the layer name of a module's path: the path itself, or ``(root)`` for the root."""
     return path or ROOT
 
 
 def plain_name(path: str) -> str:
-    """A module's path, or a state dict's key, as it is in the network that is not compiled."""
+    """Return a module's path, or a state dict's key, as in the uncompiled network."""
     return ".".join(part for part in path.split(".") if part != COMPILED)

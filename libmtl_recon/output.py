@@ -1,4 +1,4 @@
-"""Output that cannot be written: a closed pipe, a full disk, a descriptor that was never open."""
+"""Handling of output that cannot be written: a closed pipe, a full disk, a closed descriptor."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _OF_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 class OutputError(Exception):
-    """Standard output cannot be written to; no ``OSError``, which others take for their own.
+    """Standard output cannot be written to. Not an ``OSError``, which scripts may catch.
 
     Attributes:
-        exit_status: As Unix tools have it: that of SIGPIPE where a pipe's reader has gone, else 1.
+        exit_status: As for Unix tools: that of SIGPIPE if a pipe was closed, otherwise 1.
     """
 
     def __init__(self, cause: OSError) -> None:
@@ -36,7 +36,7 @@ class OutputError(Exception):
 
 
 def warn(text: str) -> None:
-    """Write a line to stderr; where that cannot be written to nothing else must fail by it."""
+    """Write a line to stderr; an error while writing is ignored."""
     if sys.stderr is not None:  # it is where the process began without one
         with suppress(OSError, ValueError):
             sys.stderr.write(f"{text}\n")
@@ -50,15 +50,15 @@ def write(text: str, stream: Any) -> None:
 
 
 def guarded(command: Callable[[], int], *, own_process: bool) -> int:
-    """Run a command while stdout and stderr fail in our own way; returns its exit status.
+    """Run a command with controlled failures of stdout and stderr, and return its exit status.
 
-    Inside it a failing stdout raises :class:`OutputError`, which ends the command and is said
-    here, and a failing stderr is written to no more.
+    If stdout fails, :class:`OutputError` is raised, which ends the command and is reported here. If
+    stderr fails, nothing more is written to it.
 
     Args:
-        command: Returns its exit status, or raises ``SystemExit``.
-        own_process: Whether the process ends with the command, and is to end without Python's
-            complaint of output that it cannot write.
+        command: A function that returns an exit status, or raises ``SystemExit``.
+        own_process: Whether the process ends with the command. Python's own message about output
+            that it cannot write is then suppressed.
     """
     streams = sys.stdout, sys.stderr
     if own_process:
@@ -98,9 +98,10 @@ def end_by_pipe(status: int) -> None:
 
 @contextmanager
 def released() -> Iterator[None]:
-    """Inside the ``with`` block a script has the process's own stdout and stderr.
+    """Give a script the process's own stdout and stderr inside the ``with`` block.
 
-    What it puts in their place comes back at the end, for its threads and ``atexit`` handlers.
+    If the script replaces them, its replacements are restored at the end of the process, for its
+    threads and ``atexit`` handlers.
     """
     guards = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (g.stream if isinstance(g, _Guard) else g for g in guards)
@@ -133,7 +134,7 @@ def of_stdout(error: BaseException) -> OutputError | None:
 
 
 class _Guard:
-    """A text stream that fails in one way, whatever is behind it."""
+    """A text stream that raises :class:`OutputError` for every kind of failure."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -196,7 +197,7 @@ class _Err(_Guard):
 
 
 class _Closed(io.TextIOBase):
-    """In the place of a stream with which the process did not begin."""
+    """The replacement of a stream that was closed when the process began."""
 
     encoding = "utf-8"
 
@@ -205,7 +206,7 @@ class _Closed(io.TextIOBase):
 
 
 def _reserve_descriptors() -> None:
-    """Keep files from getting the descriptors of streams that are closed, and their output."""
+    """Prevent files from getting the descriptors, and thus the output, of closed streams."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)

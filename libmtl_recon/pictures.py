@@ -1,4 +1,4 @@
-"""Files of pictures: checked before any work is done, written whole or not at all."""
+"""Files of pictures, which are checked before any work is done and written atomically."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_picture(parameter: str, file: str | Path) -> None:
     """Check that a picture can be written under this name.
 
     Raises:
-        UsageError: Its ending names no format, or its folder does not exist.
+        UsageError: Its ending is not that of a format, or its folder does not exist.
     """
     path = Path(file)
     if path.suffix.lower() not in _FORMATS:
@@ -35,18 +35,18 @@ def check_picture(parameter: str, file: str | Path) -> None:
 
 
 def shown(name: str, longest: int = 60) -> str:
-    """A name as a picture can show it: bounded, and without characters that mean something else.
+    """Return a name as a picture can show it: shortened, without characters of special meaning.
 
     Args:
-        name: Of a layer, task, data set, file.
-        longest: So many characters.
+        name: The name of a layer, task, data set or file.
+        longest: The maximum number of characters.
     """
     plain = bounded(printable(name), longest).replace("$", r"\$")  # no formula
     return f" {plain}" if plain.startswith("_") else plain  # which legends leave out
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches that needs no display and no global state."""
+    """Create an empty figure, sized in inches, that needs no display and no global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

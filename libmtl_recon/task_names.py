@@ -1,4 +1,4 @@
-"""Tasks' names, which become the names of modules: torch's rules for these, in words."""
+"""Check the names of tasks, which become names of modules, by torch's rules for these."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from libmtl_recon.errors import UsageError
 def check_task_names(
     parameter: str, tasks: Sequence[Any], holder: type[nn.Module] = nn.Module
 ) -> None:
-    """Refuse names under which torch registers no module.
+    """Refuse names that torch does not accept for a module.
 
     Args:
-        parameter: What the caller gave them as.
+        parameter: The name of the caller's argument, for the message.
         tasks: The names.
-        holder: What holds the tasks' modules by name.
+        holder: The container of the tasks' modules, by name.
 
     Raises:
-        UsageError: There are none, one stands twice, or one is not text, is empty, has a dot, or
-            is an attribute of the holder.
+        UsageError: There is no name, two are the same, or one is not a string, is empty, contains a
+            dot, or is an attribute of the holder.
     """
     if not tasks:
         raise UsageError(

@@ -1,23 +1,24 @@
-"""Text from outside, made fit for a terminal and for one message; and what a typo meant."""
+"""Preparation of text from outside for a terminal and for messages; suggestions for typos."""
 
 from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _CUT = " […] "
+_SHOWN = 8  # names of layers; a network has hundreds
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""A text with whatever a terminal would obey instead of show written as an escape.
+    r"""Return a text in which characters that a terminal would not show are escaped.
 
-    Control characters, marks that turn the direction of writing, and lone surrogates become
+    Control characters, marks that change the direction of writing, and lone surrogates become
     ``\x1b``, ``\u202e``, ``\udcff``.
 
     Args:
-        text: Any.
-        keep: Characters to leave as they are, e.g. line breaks.
+        text: Any text.
+        keep: Characters that are not escaped, e.g. line breaks.
     """
     if text.isprintable():
         return text
@@ -30,32 +31,38 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def bounded(text: str, longest: int) -> str:
-    """A text of at most so many characters, without its middle if it has more."""
+    """Return a text, without its middle if it is longer than this number of characters."""
     if len(text) <= longest:
         return text
     tail = (longest - len(_CUT)) // 3
     return text[: longest - len(_CUT) - tail] + _CUT + text[len(text) - tail :]
 
 
+def shorten(names: Sequence[str]) -> str:
+    """The first few names, and the number of further ones."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """``"Did you mean NAME? "``, or nothing where no known name is near.
+    """Return ``"Did you mean NAME? "``, or an empty text if no known name is similar.
 
     Args:
-        name: What was given; upper and lower case, ``-`` and ``_`` are taken as alike.
-        known: The names that there are.
+        name: The given name; upper and lower case, ``-`` and ``_`` are treated as equal.
+        known: The existing names.
     """
     close = nearest(name, known)
     return f"Did you mean {close[0]}? " if close else ""
 
 
 def nearest(name: object, known: Iterable[str], most: int = 1, likeness: float = 0.55) -> list[str]:
-    """The known names that are most like one, the most alike first.
+    """Return the known names that are most similar to a name, the most similar first.
 
     Args:
-        name: What was given; upper and lower case, ``-`` and ``_`` are taken as alike.
-        known: The names that there are.
-        most: How many to return at most.
-        likeness: From 0, which any name has, to 1, which only the same name has.
+        name: The given name; upper and lower case, ``-`` and ``_`` are treated as equal.
+        known: The existing names.
+        most: The maximum number of names to return.
+        likeness: The least similarity, from 0 (any name) to 1 (only the same name).
     """
     by_plain = {_plain(one): one for one in known}
     given = _plain(bounded(str(name), 100))

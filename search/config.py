@@ -114,7 +114,7 @@ def _refuse_seen(parameter: str, key: str, seeds: list[int], seen: dict[int, str
 
 
 class Config(Strict):
-    """A search.
+    """The configuration of a search.
 
     Attributes:
         name: The name of the study; by default that of the file, without its ending.
@@ -127,12 +127,12 @@ class Config(Strict):
             ``memory``, ``step_time``, or one metric of one task (TASK.METRIC).
         metrics: The metrics that count in Δm, and their weights.
         constraints: Bounds that a trial must satisfy.
-        pick: Which trial of the Pareto front is picked for finalists and confirmation.
+        pick: The choice of a trial from the Pareto front, for the finalists and the comparison.
         space: The choices of the search.
         score: The scoring run.
         trials: The number of configurations that are trained.
         seed: The seed (``--seed``) of the trials and of Optuna's sampler.
-        finalists: How the best trial is chosen among several.
+        finalists: The trials that are trained again before one of them is picked.
         confirm: New seeds with which the best trial and EW are trained again and compared on the
             test data.
         workers: The number of runs that are trained at a time.

@@ -19,7 +19,7 @@ Parallel = Annotated[int, Field(ge=1, le=1024)]
 
 
 def _named(value: str) -> str:
-    """A task, or a metric of one."""
+    """Check that a value is the name of a task or of a task's metric."""
     if not value or value != value.strip(" .") or "\n" in value or "\t" in value:
         raise UsageError(
             "",
@@ -135,7 +135,7 @@ class Constraints(Strict):
 
 
 class Pick(Strict):
-    """Which trial of the Pareto front is picked for finalists and confirmation.
+    """The choice of a trial from the Pareto front, for the finalists and the comparison.
 
     Attributes:
         best: The objective that ranks the trials; by default the first.

@@ -42,7 +42,7 @@ def _stepped(value: Range) -> Range:
 
 
 def _of_layers(value: Range) -> Range:
-    """A range of integers within bounds."""
+    """Check that a range consists of valid numbers of layers."""
     faults = []
     for key, part in (("low", value.low), ("high", value.high), ("step", value.step or 1)):
         if not isinstance(part, int):

@@ -162,7 +162,7 @@ def _script(path: Path, name: str) -> str:
         return str(beside)
     if name not in BUILT_IN:
         folder = os.path.isdir(beside)  # noqa: PTH112
-        reason = "is a folder" if folder else "is no file"
+        reason = "is a folder" if folder else "is not a file"
         raise UsageError(
             f"{path}: script",
             "must be the path of a LibMTL script, relative to this file, or a built-in problem",

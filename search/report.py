@@ -29,8 +29,8 @@ from libmtl_recon.files import write_atomically
 from libmtl_recon.texts import printable
 
 _NUMBERS = (
-    "Numbers are those in study.db. A trial that chose what was already trained has no line of "
-    "its own: it took over the result, and is not counted."
+    "Numbers are those in study.db. A trial that chose what was already trained is not listed: it "
+    "got the existing result, and is not counted."
 )
 
 

@@ -23,13 +23,13 @@ _SERVER, _CLIENT = Path(__file__).with_name("fork_server.py"), Path(__file__).wi
 
 @cache
 def python(first_on_path: str = "", *, libmtl: bool = True) -> list[str]:
-    """What stands in the place of ``sys.executable`` in the command line of a subprocess.
+    """Return the replacement of ``sys.executable`` in the command line of a subprocess.
 
     Args:
         first_on_path: A folder from which to import before others, as by PYTHONPATH. A server has
             imported LibMTL, so another LibMTL needs another server.
-        libmtl: Whether LibMTL is in memory. What is done of us when it is imported may depend on
-            the environment of the process: whether it is one of several ranks.
+        libmtl: Whether LibMTL is in memory. What this package does when LibMTL is imported may
+            depend on the environment of the process: whether it is one of several ranks.
     """
     if not sys.platform.startswith("linux"):  # where forks of what has threads are not safe
         return [sys.executable]

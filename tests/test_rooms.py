@@ -51,7 +51,7 @@ def imported(tree: ast.AST) -> set[str]:
 
 
 def words(tree: ast.AST) -> Iterator[str]:
-    """Its identifiers and its texts, docstrings left out."""
+    """Return the identifiers and texts of a module, without docstrings."""
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     docstrings = {
         id(node.body[0].value)

@@ -47,7 +47,7 @@ class Problem:
         return rows
 
     def update(self) -> torch.Tensor:
-        """What the encoder's ``.grad`` hold."""
+        """Return the encoder's ``.grad``."""
         return torch.cat([p.grad.flatten() for p in self.encoder.parameters()])
 
 

@@ -59,7 +59,7 @@ def make(name: str) -> GramianWeightedAggregator:
 
 
 def seeded(call: Callable[[], Tensor]) -> Tensor:
-    """With the orders of the tasks that PCGrad and GradVac draw."""
+    """Call a function with the same random orders of the tasks for PCGrad and GradVac."""
     torch.manual_seed(5)
     return call()
 

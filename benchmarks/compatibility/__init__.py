@@ -1,1 +1,1 @@
-"""Every weighting of the installed LibMTL with every architecture: what trains, and how rightly."""
+"""Check every weighting of the installed LibMTL with every architecture: what trains correctly."""

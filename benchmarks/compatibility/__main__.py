@@ -1,4 +1,4 @@
-"""Train every weighting with every architecture of the installed LibMTL, and say what became of it.
+"""Train every weighting with every architecture of the installed LibMTL, and tabulate the results.
 
 python -m benchmarks.compatibility --out DIR [--docs docs] [--tasks 2 3] [--weighting EW ...]
 """
@@ -17,11 +17,11 @@ from benchmarks.compatibility.cells import TASKS, Cell, all_cells, run_cell
 from benchmarks.compatibility.record import Notebook, dump, label, to_record
 from benchmarks.compatibility.table import render, write_documents
 
-_STOPPED = 130  # as a shell says it of Ctrl-C
+_STOPPED = 130  # the exit status that shells report after Ctrl-C
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.compatibility", description=__doc__.splitlines()[0]
     )
@@ -30,22 +30,22 @@ def make_parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="DIR",
-        help="keep what is found in this folder; the same command goes on where it was stopped",
+        help="store the results in this folder; the same command resumes where it was stopped",
     )
     parser.add_argument(
         "--docs",
         type=Path,
         metavar="DIR",
-        help="also write the table into this folder's compatibility.md; needs the whole matrix",
+        help="also write the table to compatibility.md in this folder; requires the whole matrix",
     )
     parser.add_argument("--tasks", type=int, nargs="+", default=TASKS, help="numbers of tasks")
-    parser.add_argument("--weighting", nargs="+", help="only these")
-    parser.add_argument("--arch", nargs="+", help="only these")
+    parser.add_argument("--weighting", nargs="+", help="only these weightings")
+    parser.add_argument("--arch", nargs="+", help="only these architectures")
     return parser
 
 
 def main() -> int:
-    """Train the cells that the arguments name; 1 if any fails."""
+    """Train the cells that the arguments select, and return 1 if any fails, otherwise 0."""
     parser = make_parser()
     given = parser.parse_args()
     cells = [
@@ -55,17 +55,17 @@ def main() -> int:
         and (not given.arch or cell.arch in given.arch)
     ]
     if given.docs and len(cells) < len(list(all_cells())):
-        parser.error("--docs needs the whole matrix: leave --tasks, --weighting and --arch out.")
+        parser.error("--docs requires the whole matrix: leave out --tasks, --weighting and --arch.")
     given.out.mkdir(parents=True, exist_ok=True)
     console = Console()
     notebook = Notebook(given.out / "cells.jsonl")
     if notebook.begun_anew:
-        console.print("The code has changed since this folder was filled: all cells are new.")
+        console.print("The code has changed since these results: all cells are trained again.")
     try:
         _train([cell for cell in cells if cell not in notebook.found], notebook, console)
     except KeyboardInterrupt:
         kept = sum(cell in notebook.found for cell in cells)
-        console.print(f"{kept} of {len(cells)} cells are kept; the same command goes on.")
+        console.print(f"{kept} of {len(cells)} cells are done; run the same command to resume.")
         return _STOPPED
     record = to_record({cell: notebook.found[cell] for cell in cells})
     table = given.out / f"compatibility-{label()}.md"

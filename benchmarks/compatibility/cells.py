@@ -1,4 +1,4 @@
-"""One cell of the matrix: a weighting with an architecture, trained and looked at."""
+"""One cell of the matrix: a weighting with an architecture, trained and checked."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from benchmarks.compatibility.networks import (
 from benchmarks.compatibility.watching import Watch
 from libmtl_recon.integrations.libmtl.features import detect
 
-EPOCHS = 3  # of one step; DWA needs two to look back at, GradNorm one
+EPOCHS = 3  # of one step each; DWA needs two earlier epochs, GradNorm one
 BATCH = 6
 TASKS = (2, 3, 5)
-# They have no class of their own; LibMTL's Trainer knows their names.
+# They have no class; LibMTL's Trainer recognises their names.
 BILEVEL = ("MOML", "FORUM", "AutoLambda")
-# The same architecture, on an encoder that holds a ResNet and layers of its own.
+# The same architecture, on an encoder that contains a ResNet and another layer.
 WRAPPED = "MTAN (wrapped)"
-# What Recon splits, over each of the architectures that it can stand on.
+# The layers that Recon splits, by the architecture that it is based on.
 _EXPERTS = ("experts_shared.0.layer4.1.conv", "experts_shared.1.layer2.0.bn")
 SPLIT = {
     "HPS": ("layer4.1.conv", "layer2.0.bn"),
@@ -61,7 +61,7 @@ SPLIT = {
 
 @dataclass(frozen=True)
 class Cell:
-    """What is trained."""
+    """A combination of a weighting, an architecture, a number of tasks and flags."""
 
     weighting: str
     arch: str
@@ -76,13 +76,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a cell.
+    """The result of a cell.
 
     Attributes:
-        kind: ``trains`` says that every loss was finite, every parameter that a task's loss
-            reaches moved, and the gradients were those of the closed form, if ``checked``.
-        reason: Why not, otherwise.
-        checked: Whether there is a closed form that the update was compared with.
+        kind: ``trains`` means that every loss was finite, that every parameter which a task's loss
+            depends on changed, and, if ``checked``, that the gradients were those of the closed
+            form.
+        reason: The reason, if the cell does not train.
+        checked: Whether there is a closed form with which the update was compared.
     """
 
     kind: Literal["trains", "refused", "fails"]
@@ -91,20 +92,20 @@ class Verdict:
 
 
 def weighting_names() -> list[str]:
-    """All that the installed LibMTL offers, ours included."""
+    """Return the names of all weightings of the installed LibMTL and of this package."""
     names = [name for name in weightings.__all__ if not name.startswith("Abs")]
     return [*names, *(BILEVEL if detect(LibMTL).by_name else ())]
 
 
 def architecture_names() -> list[str]:
-    """All that the installed LibMTL offers, ours included."""
+    """Return the names of all architectures of the installed LibMTL and of this package."""
     names = [name for name in architectures.__all__ if not name.startswith("Abs")]
     names.insert(names.index("MTAN") + 1, WRAPPED)
     return [*names, *(f"Recon over {base}" for base in SPLIT if base != "HPS")]
 
 
 def all_cells(tasks: tuple[int, ...] = TASKS) -> Iterator[Cell]:
-    """The whole matrix."""
+    """Iterate over all cells of the matrix."""
     for arch, weighting in itertools.product(architecture_names(), weighting_names()):
         for count, rep_grad, multi_input in itertools.product(tasks, (False, True), (False, True)):
             yield Cell(weighting, arch, count, rep_grad, multi_input)
@@ -122,14 +123,14 @@ def run_cell(cell: Cell) -> Verdict:
         return Verdict("refused", str(error))
     except SystemExit:
         return Verdict("refused", said.getvalue().strip().rpartition("error: ")[2])
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is this cell's verdict
+    except Exception as error:  # noqa: BLE001  # any error is the result of this cell
         return Verdict("fails", f"{type(error).__name__}: {error}")
     finally:
         torch.set_default_dtype(before)
 
 
 class Labels(CELoss):  # type: ignore[misc]  # LibMTL is untyped
-    """The cross entropy, of a size of its own for each task."""
+    """The cross entropy, times a different factor for each task."""
 
     def __init__(self, size: float) -> None:
         super().__init__()
@@ -137,14 +138,14 @@ class Labels(CELoss):  # type: ignore[misc]  # LibMTL is untyped
         self.seen: list[Tensor] = []
 
     def compute_loss(self, pred: Tensor, gt: Tensor) -> Tensor:
-        """A scalar; what it was given in training is kept for the comparison."""
+        """Return the loss, and store the labels in training for the comparison."""
         if torch.is_grad_enabled():
             self.seen.append(gt)
         return self.size * self.loss_fn(pred, gt)
 
 
 def make_batch(tasks: int, task: int | None, seed: int) -> tuple[Tensor, Any]:
-    """Random images whose channels tell the labels: of all tasks, or of one by its own images."""
+    """Return random images and the labels in them, of all tasks, or of one with its own images."""
     generator = torch.Generator().manual_seed(seed if task is None else 100 * (task + 1) + seed)
     images = torch.randn(BATCH, *IMAGE, generator=generator)
     labels = {f"t{t}": (images[:, t % 3, t].mean(dim=1) > 0).long() for t in range(tasks)}
@@ -152,7 +153,7 @@ def make_batch(tasks: int, task: int | None, seed: int) -> tuple[Tensor, Any]:
 
 
 class Batches:
-    """A loader of one batch, which is another one each time: some weightings draw three a step."""
+    """A loader of one batch, new in each pass, since some weightings draw three per step."""
 
     def __init__(self, tasks: int, task: int | None = None) -> None:
         self.tasks, self.task = tasks, task
@@ -167,7 +168,7 @@ class Batches:
 
 
 def make_data_loader(tasks: int, task: int | None = None) -> Any:
-    """PyTorch's, which the bilevel methods make anew with half its batch size."""
+    """Return PyTorch's data loader, which bilevel methods recreate with half its batch size."""
     images, labels = make_batch(tasks, task, 5)
     each = [
         {name: of_all[index] for name, of_all in labels.items()} if task is None else labels[index]
@@ -178,7 +179,7 @@ def make_data_loader(tasks: int, task: int | None = None) -> Any:
 
 
 def make_loaders(cell: Cell) -> Any:
-    """LibMTL's data loader, or one per task: each is one batch long."""
+    """Return a loader of one batch, or a dict of one such loader per task."""
     make = make_data_loader if cell.weighting in BILEVEL else Batches
     if not cell.multi_input:
         return make(cell.tasks)
@@ -186,7 +187,7 @@ def make_loaders(cell: Cell) -> Any:
 
 
 def make_trainer(cell: Cell, folder: Path) -> Any:
-    """A Trainer of LibMTL, from LibMTL's flags."""
+    """Create a Trainer of LibMTL, from LibMTL's flags."""
     arch, base = cell.arch.split()[0], cell.arch.split()[-1]
     sys.modules["LibMTL.architecture.MTAN"].np = NarrowNumpy()  # type: ignore[attr-defined]
     flags = ["--weighting", cell.weighting, "--arch", arch, "--optim", "sgd", "--lr", "0.01"]

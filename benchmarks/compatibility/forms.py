@@ -1,8 +1,8 @@
-"""The closed forms of LibMTL's weightings, written from their papers for these tests alone.
+"""The closed forms of LibMTL's weightings, written from their papers for these tests only.
 
-Each is made anew for a training run, remembers what its method remembers, and turns a step into
-the gradients that it should leave. Where a method solves an optimisation problem, its weights
-are taken as LibMTL returned them, and its conditions of optimality are tested instead.
+A form is created for one training run, keeps the state that its method keeps, and computes the
+gradients that a step should produce. If a method solves an optimisation problem, the weights that
+LibMTL returned are used, and the optimality conditions are tested instead.
 """
 
 from __future__ import annotations
@@ -20,58 +20,59 @@ _CLOSE = 1e-3  # how far from optimal LibMTL's iterative solvers may stop
 
 
 def by_losses(step: Step, weights: Tensor, **more: Any) -> Expected:
-    """A weighting of the losses: every parameter gets the weighted sum."""
+    """Return the gradients of a weighting of losses: every parameter gets the weighted sum."""
     return Expected(weights @ step.matrix(), weights, weights, **more)
 
 
 def by_gradients(step: Step, weights: Tensor, **more: Any) -> Expected:
-    """A weighting of the gradients of what is shared; the decoders get their own as they are.
+    """Return the gradients of a weighting of shared gradients; decoders get their own, unweighted.
 
-    With rep_grad all of the encoder lies behind the representation, task-specific layers too.
+    With ``rep_grad``, the weights also apply to the encoder's task-specific layers, since all of
+    the encoder is trained by the gradients of the representation.
     """
     ones = torch.ones(step.tasks)
     return Expected(weights @ step.matrix(), weights if step.rep_grad else ones, ones, **more)
 
 
 def on_simplex(weights: Tensor) -> list[str]:
-    """Whether the weights are those of a convex combination."""
+    """Return a fault if the weights are not those of a convex combination."""
     good = bool((weights > -1e-6).all()) and abs(float(weights.sum()) - 1) < 1e-5
-    return [] if good else [f"the weights {weights.tolist()} lie on no simplex"]
+    return [] if good else [f"the weights {weights.tolist()} do not lie on the simplex"]
 
 
 class Form:
-    """The base: nothing is remembered, and nothing is known of the update."""
+    """Base class of closed forms, without a state."""
 
     watched = True
     checked = True
-    dtype = torch.float64  # so that rounding hides nothing
+    dtype = torch.float64  # so that rounding hides no error
 
     def __call__(self, step: Step) -> Expected | None:
-        """What the step should leave."""
+        """Return the gradients that a step should produce; None if they are not known."""
         raise NotImplementedError
 
 
 class Unknown(Form):
-    """No closed form is written down: only that all moves is tested."""
+    """A weighting without a closed form: only that all parameters change is tested."""
 
     checked = False
 
     def __call__(self, step: Step) -> None:
-        """Nothing is known."""
+        """Return None."""
 
 
 class Bilevel(Unknown):
-    """MOML, FORUM, AutoLambda: copies of the model train inside each step."""
+    """MOML, FORUM and AutoLambda, which train copies of the model inside each step."""
 
     watched = False
-    dtype = torch.float32  # LibMTL's, of the task weights
+    dtype = torch.float32  # the dtype of LibMTL's task weights
 
 
 class EW(Form):
     """All weights are 1."""
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         return by_losses(step, torch.ones(step.tasks))
 
 
@@ -79,25 +80,25 @@ class UW(Form):
     """Weights exp(-s)/2, and s learned by the regularised loss."""
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         scale = step.parameters["loss_scale"]
         weights = 1 / (2 * scale.exp())
         return by_losses(step, weights, own={"loss_scale": 0.5 - weights * step.losses})
 
 
 class RLW(Form):
-    """Random weights: the draw is taken as it is."""
+    """Random weights; those that LibMTL drew are used."""
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         return by_losses(step, step.weights, faults=on_simplex(step.weights))
 
 
 class DWA(Form):
-    """Weights by how fast each loss fell in the last two epochs."""
+    """Weights that depend on how fast each loss decreased in the last two epochs."""
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         weights = torch.ones(step.tasks)
         if step.epoch > 1:
             pace = step.history[-1] / step.history[-2]
@@ -109,16 +110,16 @@ class GLS(Form):
     """The geometric mean of the losses: weights mean / (T loss)."""
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         mean = step.losses.log().mean().exp()
         return by_losses(step, mean / (step.tasks * step.losses))
 
 
 class GradNorm(Form):
-    """Weights learned so that all gradients train at one pace; equal ones in the first epoch."""
+    """Learned weights, with which all tasks train at one rate; equal in the first epoch."""
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         if step.epoch < 1:
             return by_losses(step, torch.ones(step.tasks))
         scale = step.parameters["loss_scale"].clone().requires_grad_()
@@ -131,17 +132,17 @@ class GradNorm(Form):
 
 
 class MGDA(Form):
-    """The combination of least norm: its dot product with every gradient is at least that."""
+    """The convex combination of least norm."""
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         gramian = step.deciding() @ step.deciding().T
         weights = step.weights
         faults = on_simplex(weights)
         if step.tasks == 2:
             gap = gramian[1, 1] - gramian[0, 1]
             best = float(gap / (gramian[0, 0] - gramian[0, 1] + gap))
-            if not 0 < best < 1:  # one task alone is the shortest: LibMTL leaves the other a little
+            if not 0 < best < 1:  # one gradient alone is the shortest; LibMTL uses 0.001 for 0
                 best = min(max(best, 0.001), 0.999)
             wrong = abs(float(weights[0]) - best) > 1e-6
         else:
@@ -152,10 +153,10 @@ class MGDA(Form):
 
 
 class PCGrad(Form):
-    """Each gradient loses what points against another, in random order."""
+    """Each gradient without its components that oppose others, removed in random order."""
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         gradients, draw = step.matrix(), random.Random()
         draw.setstate(step.random_state)
         total = torch.zeros_like(gradients[0])
@@ -179,7 +180,7 @@ class GradVac(Form):
         self.target: Tensor | None = None
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         gradients, draw = step.matrix(), random.Random()
         draw.setstate(step.random_state)
         if self.target is None:
@@ -208,7 +209,7 @@ class CAGrad(Form):
     """The mean gradient, moved towards the worst task within a ball around it."""
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         gradients, weights, c = step.matrix(), step.weights, step.args["calpha"]
         mean = gradients.mean(0)
         radius = c * mean.norm()
@@ -225,10 +226,10 @@ class CAGrad(Form):
 
 
 class GradDrop(Form):
-    """Of each entry of the representation's gradient, one sign is kept by chance."""
+    """For each entry of the representation's gradient, the values of one randomly chosen sign."""
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         sample, leak = step.samples[0], step.args["leak"]
         gradients = torch.stack(sample.rep_gradients)
         signed = (gradients * torch.stack(sample.reps).detach().sign()).sum(1)
@@ -243,10 +244,10 @@ class GradDrop(Form):
 
 
 class IMTL(Form):
-    """The combination with the same projection on every task's gradient, of scaled losses."""
+    """The combination with equal projections on the gradients of all scaled losses."""
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         scale = step.parameters["loss_scale"].exp()
         gradients = scale[:, None] * step.deciding()
         units = gradients / gradients.norm(dim=1, keepdim=True)
@@ -261,10 +262,10 @@ class IMTL(Form):
 
 
 class GradOPS(Form):
-    """Conflicting gradients without what lies in the span of the others, reweighted."""
+    """Conflicting gradients minus their projections onto the span of the others, reweighted."""
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         gradients = step.matrix()
         projected = gradients.clone()
         for own in range(step.tasks):
@@ -279,13 +280,13 @@ class GradOPS(Form):
 
 
 class RotoGrad(Form):
-    """The gradients of the rotated representations, all of one norm (mode full)."""
+    """The gradients of the rotated representations, all scaled to one norm (mode ``full``)."""
 
     def __init__(self) -> None:
         self.steps, self.first = 0, torch.empty(0)
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         gradients = step.samples[0].rep_gradients
         norms = torch.stack([gradient.norm() for gradient in gradients])
         if self.steps in (0, step.args["rotograd_burn_in"]):

@@ -1,6 +1,6 @@
-"""The closed forms of the weightings that LibMTL's main branch added, from their papers.
+"""The closed forms of the weightings that LibMTL's main branch added, written from their papers.
 
-Where LibMTL departs from a paper, the form says so and follows LibMTL there.
+If LibMTL departs from a paper, the form follows LibMTL, and its docstring says so.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _SOLVED = 1e-3  # relative: how far from a solution LibMTL's iterative solvers m
 
 
 class NashMTL(Form):
-    """Loss weights with M w = 1 / w, M the scaled Gramian; the shared gradient is clipped."""
+    """Loss weights with M w = 1 / w, for the scaled Gramian M; the shared gradient is clipped."""
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         gradients, weights = step.matrix(), step.weights
         gramian = gradients @ gradients.T
-        gramian /= gramian.norm()  # LibMTL's and the authors', which fixes the weights' size
+        gramian /= gramian.norm()  # as LibMTL and the authors; it determines the weights' size
         off = float((weights * (gramian @ weights) - 1).abs().max())
         faults = [f"the weights miss the bargaining solution by {off:.1g}"] * (off > _SOLVED)
         update = weights @ gradients
@@ -35,7 +35,7 @@ class NashMTL(Form):
 class MoCo(Form):
     """Tracked gradients, weighted by projected descent on the simplex.
 
-    LibMTL tracks unit gradients times their losses, and has a softmax for the projection.
+    LibMTL tracks unit gradients times their losses, and uses a softmax instead of the projection.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class MoCo(Form):
         self.weights = torch.empty(0)
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         gradients, tasks, args = step.matrix(), step.tasks, step.args
         seen = step.losses[:, None] * gradients / gradients.norm(dim=1, keepdim=True)
         if self.tracked is None:
@@ -60,24 +60,24 @@ class MoCo(Form):
 
 
 class AlignedMTL(Form):
-    """All singular values of the gradients are set to the least."""
+    """The gradients with all singular values set to the least."""
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         left, sizes, _ = torch.linalg.svd(step.deciding(), full_matrices=False)
         weights = sizes.min() * (left / sizes) @ left.sum(0)
         return by_gradients(step, weights)
 
 
 class DBMTL(Form):
-    """Gradients of log losses, averaged over time, all brought to the length of the longest."""
+    """Gradients of log losses, averaged over time, all scaled to the length of the longest."""
 
     def __init__(self) -> None:
         self.count = 0
         self.mean: Tensor | float = 0.0
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         self.count += 1
         beta = step.args["DB_beta"] / self.count ** step.args["DB_beta_sigma"]
         logs = 1 / step.losses
@@ -89,12 +89,12 @@ class DBMTL(Form):
 class STCH(Form):
     """The smooth maximum of the losses.
 
-    As in the authors' code for neural networks it is that of log losses, relative to their means
-    in the last epoch of the warm-up, times T; until then the log losses are added up.
+    As in the authors' code for neural networks, it is T times the smooth maximum of the log losses
+    relative to their means in the last epoch of the warm-up; until then, the log losses are summed.
     """
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         weights, last = 1 / step.losses, step.args["STCH_warmup_epoch"]
         if step.epoch > last:
             relative = (step.losses / step.history[last]).log() / step.args["STCH_mu"]
@@ -114,7 +114,7 @@ class ExcessMTL(Form):
         self.weights = torch.empty(0)
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         gradients = step.matrix()
         self.squares = self.squares + gradients**2
         risks = torch.einsum("td,td,td->t", gradients, 1 / (self.squares + 1e-7).sqrt(), gradients)
@@ -130,7 +130,7 @@ class FairGrad(Form):
     """Loss weights with M w = w^(-1/alpha)."""
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         gradients, weights = step.matrix(), step.weights
         sides = (gradients @ (gradients.T @ weights)) * weights ** (1 / step.args["FairGrad_alpha"])
         off = float((sides - 1).abs().max())
@@ -139,14 +139,14 @@ class FairGrad(Form):
 
 
 class FAMO(Form):
-    """Loss weights z / loss of sum 1, and softmax weights z by how far each loss's log fell."""
+    """Loss weights z / loss with sum 1; z is trained by the decrease of each log loss."""
 
     def __init__(self) -> None:
         self.logits: Tensor | None = None
         self.before = torch.empty(0)
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         if self.logits is None:
             self.logits = torch.zeros(step.tasks, requires_grad=True)
             rate, decay = step.args["FAMO_w_lr"], step.args["FAMO_w_gamma"]
@@ -162,7 +162,7 @@ class FAMO(Form):
 
 
 def on_simplex_nearest(point: Tensor) -> Tensor:
-    """The nearest point of the simplex: what all entries lose is found by bisection."""
+    """Return the nearest point of the simplex; the amount to subtract is found by bisection."""
     low, high = point.min() - 1, point.max()
     for _ in range(100):
         middle = (low + high) / 2
@@ -172,17 +172,17 @@ def on_simplex_nearest(point: Tensor) -> Tensor:
 
 
 class MoDo(Form):
-    """Projected descent on the simplex by two batches, the update by a third.
+    """Projected descent on the simplex with two batches, and the update with a third.
 
-    The decoders get the mean of the three batches; what else is a task's own, LibMTL gives the
-    sum.
+    The decoders get the mean of the three batches' gradients; in LibMTL, other parameters of a
+    single task get their sum.
     """
 
     def __init__(self) -> None:
         self.weights: Tensor | None = None
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         first, second, third = (step.matrix(sample) for sample in range(3))
         if self.weights is None:
             self.weights = torch.ones(step.tasks) / step.tasks
@@ -193,17 +193,17 @@ class MoDo(Form):
 
 
 class SDMGrad(Form):
-    """As MoDo, with a pull towards the mean gradient and many steps for the weights.
+    """MoDo with a pull towards the mean gradient, and many steps for the weights.
 
-    LibMTL's steps have momentum, a rate of 5 and a scaled Gramian. What is a task's own gets the
-    sum of the three batches.
+    LibMTL's steps have momentum, a rate of 5 and a scaled Gramian. The parameters of a single task
+    get the sum of the three batches' gradients.
     """
 
     def __init__(self) -> None:
         self.weights: Tensor | None = None
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         batch, first, second = (step.matrix(sample) for sample in range(3))
         if self.weights is None:
             self.weights = torch.ones(step.tasks) / step.tasks
@@ -222,11 +222,11 @@ class SDMGrad(Form):
 class UPGrad(Form):
     """The mean of the gradients' projections onto the cone in which no loss grows.
 
-    As in the authors' code the Gramian is of trace 1, with a small number added to its diagonal.
+    As in the authors' code, the Gramian has trace 1, and a small number is added to its diagonal.
     """
 
     def __call__(self, step: Step) -> Expected:
-        """See the class."""
+        """Return the gradients of this step; see the class."""
         gradients = step.matrix()
         gramian = gradients @ gradients.T
         trace = gramian.trace()
@@ -256,5 +256,5 @@ _MAIN: dict[str, Callable[[], Form]] = {
 
 
 def make_form(weighting: str) -> Form:
-    """The closed form of any of LibMTL's weightings or of ours, for one training run."""
+    """Create the closed form of a weighting of LibMTL or of this package, for one training run."""
     return {**FORMS, **_MAIN}.get(weighting, Unknown)()

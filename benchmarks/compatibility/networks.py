@@ -1,4 +1,4 @@
-"""Small residual networks that all of LibMTL's architectures can take apart."""
+"""Small residual networks that all of LibMTL's architectures accept."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-# LibMTL's MTAN writes a ResNet's widths, 64 to 512, into its code; here they are divided by this.
+# LibMTL's MTAN has a ResNet's widths, 64 to 512, in its code; here they are divided by this.
 NARROWER = 16
 WIDTHS = tuple(width // NARROWER for width in (64, 128, 256, 512))
 IMAGE = (3, 16, 16)
 
 
 class Block(nn.Module):
-    """A residual block of one convolution; the way around it has no parameters."""
+    """A residual block with one convolution and a shortcut without parameters."""
 
     def __init__(self, inside: int, outside: int, stride: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Block(nn.Module):
         self.stride, self.more = stride, outside - inside
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, inside, H, W]`` to ``[B, outside, H / stride, W / stride]``."""
+        """Map ``[B, inside, H, W]`` to ``[B, outside, H / stride, W / stride]``."""
         around = x[:, :, :: self.stride, :: self.stride]
         if self.more:
             around = nn.functional.pad(around, (0, 0, 0, 0, 0, self.more))
@@ -34,7 +34,7 @@ class Block(nn.Module):
 class SmallResNet(nn.Module):
     """A ResNet with the names that LibMTL looks for, half as deep and sixteen times narrower."""
 
-    feature_dim = 512  # LibMTL's MTAN tells basic blocks from bottlenecks by it
+    feature_dim = 512  # by which LibMTL's MTAN distinguishes basic blocks from bottlenecks
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,13 +50,13 @@ class SmallResNet(nn.Module):
             inside = outside
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, 3, 16, 16]`` to ``[B, 32, 1, 1]``."""
+        """Map ``[B, 3, 16, 16]`` to ``[B, 32, 1, 1]``."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
 class WrappedResNet(nn.Module):
-    """A ResNet under the name that LibMTL looks for, with a layer of its own behind it."""
+    """A ResNet under the name that LibMTL looks for, followed by another layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class WrappedResNet(nn.Module):
         self.own = nn.Conv2d(WIDTHS[3], WIDTHS[3], 1)
 
     def forward(self, x: Tensor) -> Any:
-        """As the network inside it: LibMTL's MTAN makes that return one tensor a task."""
+        """Return a tensor, or one per task if the inner network (changed by MTAN) does so."""
         found = self.resnet_network(x)
         if isinstance(found, list):
             return [torch.relu(self.own(one)) for one in found]
@@ -72,25 +72,25 @@ class WrappedResNet(nn.Module):
 
 
 def make_decoder(*, normed: bool = False) -> nn.Module:
-    """Two classes from an encoder's output.
+    """Create a decoder that maps the encoder's output to the logits of two classes.
 
     Args:
-        normed: Bring what the encoder gives to one length. LibMTL main's Cross_stitch starts by
-            adding up the features of all tasks at each stage, so that with five tasks a loss is
-            soon exactly 0, of which a method may take the logarithm.
+        normed: Normalise the encoder's output. Cross_stitch of LibMTL's main branch starts by
+            summing the features of all tasks at each stage, so that with five tasks a loss soon
+            becomes exactly 0, and some methods take its logarithm.
     """
     norm = [nn.LayerNorm(WIDTHS[3], elementwise_affine=False)] if normed else []
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *norm, nn.Linear(WIDTHS[3], 2))
 
 
 class NarrowNumpy:
-    """NumPy, but for the widths that LibMTL's MTAN writes down."""
+    """NumPy with narrower widths for LibMTL's MTAN."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
 
     def array(self, values: Any, *args: Any, **kwargs: Any) -> Any:
-        """As NumPy's, narrower where the values are a ResNet's widths."""
+        """Create an array as NumPy does; a ResNet's widths are replaced by narrower ones."""
         if list(values) == [64, 128, 256, 512]:
             values = WIDTHS
         return np.array(values, *args, **kwargs)

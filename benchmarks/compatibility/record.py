@@ -1,4 +1,4 @@
-"""What was found, as it is kept: while the matrix is trained, and for the documentation."""
+"""Storage of the results: while the matrix is trained, and for the documentation."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Found = Mapping[Cell, Verdict]
 # The combinations of the two flags, as (rep_grad, multi_input), in the order of a record's rows.
 FLAGS = ((False, False), (False, True), (True, False), (True, True))
 _REPOSITORY = Path(__file__).parents[2]
-# How things are written down changes nothing about them.
+# Files that only write results, and do not affect them.
 _WRITING = ("__main__.py", "record.py", "table.py")
 
 
 def plain(cell: Cell, verdict: Verdict) -> Verdict:
-    """The verdict with a reason that does not name the cell, so that equal reasons are equal."""
+    """Return the verdict with a reason that does not name the cell, for comparing reasons."""
     reason = verdict.reason.replace(f"--weighting {cell.weighting}", "this weighting")
     reason = reason.replace(f"--arch {cell.arch}", "this architecture")
     reason = re.sub(r" \(got (True|False)\)(?=\.)", "", reason)
@@ -38,12 +38,12 @@ def plain(cell: Cell, verdict: Verdict) -> Verdict:
 
 
 def label() -> str:
-    """Which LibMTL is installed: ``pypi`` or ``main``."""
+    """Return which LibMTL is installed: ``pypi`` or ``main``."""
     return detect(LibMTL).label
 
 
 def versions() -> dict[str, str]:
-    """What the results depend on."""
+    """Return the versions of the packages on which the results depend."""
     folder = Path(LibMTL.__file__).parent
     commit = subprocess.run(
         ["git", "-C", folder, "rev-parse", "--short=7", "HEAD"],
@@ -62,7 +62,7 @@ def versions() -> dict[str, str]:
 
 
 def fingerprint() -> str:
-    """Changes with the code that the results depend on."""
+    """Return a hash of the code and the versions on which the results depend."""
     digest = hashlib.sha256(json.dumps(versions()).encode())
     here, libmtl = Path(__file__).parent, Path(LibMTL.__file__).parent
     for folder in (_REPOSITORY / "libmtl_recon", here, libmtl):
@@ -76,7 +76,7 @@ class Notebook:
     """Verdicts in a file, one per line, each written as soon as it is known.
 
     Args:
-        file: Read if it was written by the same code, else begun anew.
+        file: The file. It is read if it was written by the same code, and otherwise started anew.
     """
 
     def __init__(self, file: Path) -> None:
@@ -86,7 +86,7 @@ class Notebook:
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         known = lines[1:] if lines[:1] == [head] else []
         self.begun_anew = bool(lines) and lines[0] != head
-        # Written anew without a last line that was cut off, whose cell is trained again.
+        # Without an incomplete last line, whose cell is trained again.
         whole = [line for line in known if self._read(line)]
         file.write_text("".join(f"{line}\n" for line in [head, *whole]), encoding="utf-8")
 
@@ -99,7 +99,7 @@ class Notebook:
         return True
 
     def write(self, cell: Cell, verdict: Verdict) -> None:
-        """Keep one verdict."""
+        """Store one verdict."""
         self.found[cell] = verdict
         entry = {"cell": asdict(cell), "verdict": asdict(verdict)}
         with self.file.open("a", encoding="utf-8") as lines:
@@ -107,12 +107,13 @@ class Notebook:
 
 
 def to_record(found: Found) -> dict[str, Any]:
-    """All that the documentation needs, as JSON.
+    """Return the results that the documentation needs, for JSON.
 
     Returns:
-        ``cells["EW x HPS, T=2"]`` has one word a combination of flags, in the order of
-        :data:`FLAGS`: ``trains`` (by its closed form), ``moves`` (trains, and there is no closed
-        form), None if it was not tried, or a number in ``reasons``.
+        A dict with ``versions``, ``reasons`` and ``cells``. ``cells["EW x HPS, T=2"]`` has one
+        entry per combination of flags, in the order of :data:`FLAGS`: ``trains`` (as its closed
+        form prescribes), ``moves`` (trains; there is no closed form), None if it was not tried, or
+        the number of a reason.
     """
     reasons: dict[tuple[str, str], int] = {}
     cells: dict[str, list[Any]] = {}
@@ -135,7 +136,7 @@ def to_record(found: Found) -> dict[str, Any]:
 
 
 def from_record(record: Mapping[str, Any], cells: Iterable[Cell]) -> dict[Cell, Verdict]:
-    """The verdicts on these cells, with plain reasons; without those that it does not have."""
+    """Return the record's verdicts on those of these cells that it contains, with plain reasons."""
     found = {}
     for cell in cells:
         row = record["cells"].get(_row(cell), [None] * len(FLAGS))
@@ -148,7 +149,7 @@ def from_record(record: Mapping[str, Any], cells: Iterable[Cell]) -> dict[Cell, 
 
 
 def dump(record: Mapping[str, Any]) -> str:
-    """The record as text, one line a row."""
+    """Return the record as text, with one line per row."""
     rows = ",\n".join(
         f"    {json.dumps(name)}: {json.dumps(row)}" for name, row in record["cells"].items()
     )

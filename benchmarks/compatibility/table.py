@@ -1,4 +1,4 @@
-"""The matrix as a person reads it: one table, and the reasons below it."""
+"""The matrix as Markdown: one table, and the reasons for its refusals below it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DIGITS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """Markdown: a table of weightings and architectures, how to read it, and the reasons."""
+    """Return Markdown: a summary, a table of weightings and architectures, and the reasons."""
     grid, tasks = _grid(record)
     weightings = list(dict.fromkeys(weighting for weighting, _ in grid))
     columns = {
@@ -38,12 +38,15 @@ def render(record: Mapping[str, Any]) -> str:
 
 
 def put_section(text: str, name: str, section: str) -> str:
-    """A document with one of its generated sections written anew.
+    """Return a document with one of its generated sections replaced.
 
     Args:
         text: The document, with the lines ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``.
-        name: The section's.
-        section: What comes between them.
+        name: The name of the section.
+        section: The new text between these lines.
+
+    Raises:
+        ValueError: The document does not have these lines.
     """
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
     before, _, rest = text.partition(begin)
@@ -54,7 +57,7 @@ def put_section(text: str, name: str, section: str) -> str:
 
 
 def write_documents(record: Mapping[str, Any], name: str, docs: Path) -> None:
-    """Write a record into the documentation: its table, and what the table is made from."""
+    """Write a record to the documentation: its table, and the JSON file with the results."""
     page = docs / "compatibility.md"
     page.write_text(
         put_section(page.read_text(encoding="utf-8"), name, render(record)), encoding="utf-8"
@@ -67,7 +70,7 @@ Rows = dict[str, tuple[str, ...]]
 
 
 def _grid(record: Mapping[str, Any]) -> tuple[dict[tuple[str, str], Rows], list[str]]:
-    """For each weighting and architecture, and each T, the mark of each combination of flags."""
+    """Return the marks of all combinations of flags, by weighting and architecture, and by T."""
     grid: dict[tuple[str, str], Rows] = {}
     tasks: list[str] = []
     for name, row in record["cells"].items():
@@ -89,7 +92,7 @@ def _mark(word: Any, record: Mapping[str, Any]) -> str:
 
 
 def _join(columns: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Put the columns of Recon over another architecture into one, where all of them agree."""
+    """Merge the columns of Recon over other architectures into one if all of them are equal."""
     over = [arch for arch in columns if arch.startswith(_OVER)]
     if len(over) < 2 or any(columns[arch] != columns[over[0]] for arch in over):
         return columns
@@ -107,7 +110,7 @@ def _cell(rows: Rows) -> str:
 
 
 def _flags(marks: tuple[str, ...]) -> str:
-    """The marks of none, ``--multi_input``, ``--rep_grad`` and both, as far as they differ."""
+    """Return the marks of no flag, ``--multi_input``, ``--rep_grad`` and both, if they differ."""
     none, multi, rep, both = marks
     parts = [none]
     parts += [f"m {multi}"] * (multi != none)
@@ -121,7 +124,7 @@ def _flags(marks: tuple[str, ...]) -> str:
 
 
 def _as_code(text: str) -> str:
-    """Flags in Markdown, which would make one dash of two."""
+    """Return a text with its flags as code, since Markdown turns two dashes into one."""
     return re.sub(r"--\w+", r"`\g<0>`", text)
 
 
@@ -135,14 +138,14 @@ def _summary(record: Mapping[str, Any], tasks: list[str]) -> str:
                 count[record["reasons"][str(word)]["kind"]] += 1
     of = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     counted = {
-        "train by their closed form": count["trains"],
-        "train, without a closed form to compare with": count["moves"],
+        "train as their closed form prescribes": count["trains"],
+        "train and have no closed form to compare with": count["moves"],
         "are refused with a reason": count["refused"],
         "fail": count["fails"],
     }
-    said = ", ".join(f"{number} {what}" for what, number in counted.items() if number)
+    said = ", ".join(f"{number:,} {what}" for what, number in counted.items() if number)
     total = sum(count.values())
     return (
-        f"Found with {of}; T = {', '.join(tasks)}. Of {total:,} cells {said}"
+        f"Results with {of}, for T = {', '.join(tasks)} tasks. Of {total:,} cells, {said}"
         f"{'' if count['fails'] else ', and none fails'}."
     )

@@ -1,4 +1,4 @@
-"""Watches a Trainer of LibMTL: what each step's gradients are, and what they should be."""
+"""Compare the gradients of each step of a LibMTL Trainer with those that they should be."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Call = tuple[Tensor, str | None, Tensor, int]
 
 @dataclass
 class Sample:
-    """One batch of every task, by an independent forward pass with an uncut graph.
+    """One batch of every task, in an independent forward pass whose graph is not cut.
 
     Attributes:
         losses: ``[T]``.
-        gradients: One dict a task: each parameter's gradient, without those out of its reach.
-        reps: The tensors that the decoders got, with their graph.
-        rep_gradients: The gradient of each task's loss for its own.
+        gradients: One dict per task: the gradients of the parameters on which its loss depends.
+        reps: The inputs of the decoders, with their graph.
+        rep_gradients: The gradient of each task's loss with respect to the input of its decoder.
     """
 
     losses: Tensor
@@ -36,17 +36,17 @@ class Sample:
 
 @dataclass
 class Step:
-    """All that a closed form may look at.
+    """The data of a step from which a closed form computes the gradients.
 
     Attributes:
-        samples: One, or three for the weightings that draw three batches a step.
+        samples: One, or three for the weightings that draw three batches per step.
         shared: The names of the shared parameters, in LibMTL's order.
         parameters: All parameters before the step, by name.
         weights: The weights that LibMTL's ``backward`` returned, as floats.
-        history: The mean losses of all former epochs.
-        afterwards: ``[T]``: the losses of the last step's batch with today's parameters, where
-            LibMTL looked at them again after that step.
-        random_state, torch_state: Of the generators, as ``backward`` found them.
+        history: The mean losses of all earlier epochs.
+        afterwards: ``[T]``: the losses of the last step's batch with the present parameters, if
+            LibMTL computed them again after that step.
+        random_state, torch_state: The states of the generators at the beginning of ``backward``.
     """
 
     samples: list[Sample]
@@ -63,16 +63,16 @@ class Step:
 
     @property
     def tasks(self) -> int:
-        """T."""
+        """The number of tasks T."""
         return len(self.losses)
 
     @property
     def losses(self) -> Tensor:
-        """``[T]`` of the first batch."""
+        """The losses ``[T]`` of the first batch."""
         return self.samples[0].losses
 
     def matrix(self, sample: int = 0) -> Tensor:
-        """``[T, d]``: the gradients of the shared parameters."""
+        """Return the gradients ``[T, d]`` of the shared parameters."""
         rows = [
             torch.cat([self._part(own, name) for name in self.shared])
             for own in self.samples[sample].gradients
@@ -84,16 +84,17 @@ class Step:
         return (torch.zeros_like(self.parameters[name]) if found is None else found).flatten()
 
     def deciding(self) -> Tensor:
-        """What the weighting decides by, ``[T, m]``.
+        """Return the gradients ``[T, m]`` from which the weighting computes its weights.
 
-        The matrix, or with rep_grad the gradients of the representations summed over the batch.
+        These are the rows of :meth:`matrix`, or with ``rep_grad`` the gradients of the
+        representations, summed over the batch.
         """
         if not self.rep_grad:
             return self.matrix()
         return torch.stack([g.sum(0).flatten() for g in self.samples[0].rep_gradients])
 
     def pull(self, cotangents: list[Tensor]) -> dict[str, Tensor]:
-        """Each encoder parameter's gradient, for these gradients of the representations."""
+        """Return the gradients of the encoder's parameters for gradients of the representations."""
         names = [n for n in self.parameters if not n.startswith("decoders.")]
         sample = self.samples[0]
         found = torch.autograd.grad(
@@ -110,15 +111,15 @@ class Step:
 
 @dataclass
 class Expected:
-    """The gradients that a step should leave.
+    """The gradients that a step should produce.
 
     Attributes:
-        shared: ``[d]``; None where ``whole`` has them.
-        scale: ``[T]``: what the encoder's task-specific layers get their task's gradient times.
-        decoders: ``[T]``: the same for the decoders.
+        shared: ``[d]``, the gradient of the shared parameters; None if ``whole`` has it.
+        scale: ``[T]``, the factors of the task gradients in the encoder's task-specific layers.
+        decoders: ``[T]``, the factors of the task gradients in the decoders.
         own: The gradients of the weighting's own parameters, by name.
-        faults: Conditions of the method that its weights break.
-        whole: All of the encoder's gradients, by name, instead of the first two.
+        faults: The conditions of the method that its weights violate.
+        whole: All gradients of the encoder, by name, instead of ``shared`` and ``scale``.
     """
 
     shared: Tensor | None
@@ -130,7 +131,7 @@ class Expected:
 
 
 class Watch:
-    """Looks at every step of one Trainer."""
+    """Check of every step of a Trainer against a closed form."""
 
     def __init__(self, trainer: Any, form: Any) -> None:
         self.trainer, self.form = trainer, form
@@ -139,7 +140,7 @@ class Watch:
         self.reference.rep_grad = False
         self.reference.train()
         if hasattr(self.reference, "rotograd"):
-            self.reference.rotograd.eval()  # Else it would cut the graph.
+            self.reference.rotograd.eval()  # Otherwise it would cut the graph.
         own = [*self.model.parameters(), *self.model.buffers()]
         copies = [*self.reference.parameters(), *self.reference.buffers()]
         self.copies = list(zip(copies, own, strict=True))
@@ -152,14 +153,14 @@ class Watch:
         self.history: list[Tensor] = []
         self.of_epoch: list[Tensor] = []
         self.steps = 0
-        # RotoGrad's rotations, as the forward pass found them: each step turns them on.
+        # RotoGrad's rotations before the forward pass; each step updates them.
         self.rotations: dict[str, Tensor] = {}
         self.seen: dict[str, list[Tensor]] = {name: [] for name in trainer.task_name}
         if form.watched:
             self._hook()
 
     def _hook(self) -> None:
-        watch = self  # closures: a deep copy of the model takes its hooks with it
+        watch = self  # closures, since a deep copy of the model also copies its hooks
 
         def before(module: nn.Module, args: Any) -> None:
             if module is watch.model and module.training:
@@ -198,7 +199,7 @@ class Watch:
             self._compare(step, wanted)
 
     def _note_reached(self, gradients: list[dict[str, Tensor]]) -> None:
-        """Remember the parameters that must move: a weighting may leave a task without weight."""
+        """Record the parameters that must change; a weighting may give a task no weight."""
         largest = max(float(g.abs().max()) for own in gradients for g in own.values())
         # A bias before a batch norm has a gradient of rounding errors alone.
         self.reached |= {
@@ -219,7 +220,7 @@ class Watch:
                 copied.copy_(own)
         if self.rotations:
             reference.rotograd.load_state_dict(self.rotations)
-        reference.epochs = getattr(self.model, "epochs", None)  # LibMTL's main branch has them
+        reference.epochs = getattr(self.model, "epochs", None)  # only LibMTL's main branch has this
         per_sample = len(names) if trainer.multi_input else 1
         state = torch.get_rng_state()
         samples = [
@@ -284,7 +285,7 @@ class Watch:
         return Sample(torch.stack(losses), gradients, [reps[name] for name in names], rep_gradients)
 
     def _spread(self, step: Step, expected: Expected) -> dict[str, Tensor]:
-        """The expected gradient of each parameter."""
+        """Return the expected gradient of each parameter."""
         found = {name: torch.zeros_like(p) for name, p in step.parameters.items()}
         shared = set(step.shared)
         for name in found:
@@ -308,7 +309,7 @@ class Watch:
         largest = max(float(g.abs().max()) for g in expected.values())
         wrong, worst = [], 0.0
         for name, parameter in self.model.named_parameters():
-            # RotoGrad makes its rotations in the first step, and leaves them no gradient.
+            # RotoGrad creates its rotations in the first step, and leaves no gradient on them.
             want = expected.get(name, torch.zeros_like(parameter))
             got = torch.zeros_like(want) if parameter.grad is None else parameter.grad
             off = float((got - want).abs().max())
@@ -324,7 +325,7 @@ class Watch:
             )
 
     def judge(self) -> list[str]:
-        """All that was wrong, once training has ended."""
+        """Return all faults, after the end of the training."""
         parameters = dict(self.model.named_parameters())
         if not torch.isfinite(torch.tensor(self.model.train_loss_buffer)).all():
             self.faults.append("a loss is not finite")
@@ -334,13 +335,13 @@ class Watch:
         still = [n for n in sorted(expected) if torch.equal(parameters[n], self.start[n])]
         if still:
             self.faults.append(
-                f"{len(still)} of {len(expected)} parameters never move ({still[0]}, …)"
+                f"{len(still)} of {len(expected)} parameters never change ({still[0]}, …)"
             )
         return self.faults
 
 
 def _idle(model: nn.Module) -> set[str]:
-    """The biases that a batch norm takes away again, whose gradients are rounding errors."""
+    """Return the biases that a batch norm cancels, whose gradients are rounding errors."""
     idle = {
         first.bias
         for module in model.modules()

@@ -1,4 +1,4 @@
-"""Docstrings as the site's tools read them: theirs is Markdown, and sections are in the plural."""
+"""Convert docstrings for the site's tools, which expect Markdown and plural section names."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
 
 
 class Docstrings(griffe.Extension):
-    """Rewrites each docstring when its object has been read."""
+    """An extension that converts each docstring when its object has been read."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Rewrite one."""
+        """Convert the docstring of an object."""
         if obj.docstring is None:
             return
         text = _EXAMPLE.sub(r"\1Examples:", obj.docstring.value)
@@ -24,7 +24,7 @@ class Docstrings(griffe.Extension):
 
 
 def _link(name: str, obj: griffe.Object) -> str:
-    """A link to what a role names, if the site has it."""
+    """Return a link to the object that a role names, if the site documents it."""
     if "." not in name:
         name = f"{obj.module.path}.{name}"
     short = name.rpartition(".")[2]

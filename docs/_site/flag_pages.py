@@ -1,4 +1,4 @@
-"""The flags of the command and those that are added to LibMTL's, as their parsers have them."""
+"""The flags of the command, and those added to LibMTL's, from their parsers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OPTIONAL = (argparse.OPTIONAL, argparse.ZERO_OR_MORE, argparse.REMAINDER)
 
 
 def script_flags() -> str:
-    """Every flag that LibMTL's parser gets, group by group."""
+    """Return all flags that are added to LibMTL's parser, by group."""
     parser = argparse.ArgumentParser(add_help=False)
     add_flags(SimpleNamespace(config=SimpleNamespace(LibMTL_args=parser)))
     groups = [group for group in parser._action_groups if group._group_actions]
@@ -31,7 +31,7 @@ def script_flags() -> str:
 
 
 def command() -> str:
-    """The command, each of its subcommands and of their actions, with all that they take."""
+    """Return the command, its subcommands and their actions, with all arguments."""
     return "\n\n".join(
         _section(parser, "##" if parser.prog.count(" ") < 2 else "###")
         for parser in _parsers(build_parser())
@@ -160,5 +160,5 @@ def _title(title: str) -> str:
 
 
 def _text(text: str) -> str:
-    """A help text as Markdown, with flags and braces as code."""
+    """Return a help text as Markdown, with flags and braces as code."""
     return _CODE.sub(lambda found: found[1] or f"`{found[2]}`", text.replace("<", "&lt;"))

@@ -1,9 +1,9 @@
-"""What mkdocs is told of this repository: pages made of files outside docs/, and of the code.
+"""Hooks of mkdocs that add pages made from files outside docs/ and from the code.
 
-README.md is the home page; the changelog, the guide for contributors, the list of examples and the
+README.md is the home page. The changelog, the guide for contributors, the list of examples and the
 notebook are pages, too. Any other file or folder that a page links to is shown on a page below
-``source/``, so that one link serves GitHub and the site. A line ``<!-- generated: NAME ... -->`` is
-replaced by what :mod:`reference` makes of the code.
+``source/``, so that the same link works on GitHub and on the site. A line
+``<!-- generated: NAME ... -->`` is replaced by the text that :mod:`reference` generates.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LANGUAGES = {".py": "python", ".sh": "bash", ".yaml": "yaml", ".json": "json", 
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that are no files of docs/."""
+    """Add the pages that are not files in docs/."""
 
     def add(place: str, content: str | bytes, level: InclusionLevel) -> None:
         files.append(File.generated(config, place, content=content, inclusion=level))
@@ -56,7 +56,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Fill in what is generated, and have links lead to pages of the site."""
+    """Insert the generated parts, and make links point to pages of the site."""
     place = page.file.src_uri
     if place.startswith("source/") and not place.endswith("/index.md"):
         return markdown
@@ -74,7 +74,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(html: str, page: Any, **_: Any) -> str:
-    """Leave the list of a tab's pages out where there is one page."""
+    """Hide the list of a tab's pages if the tab has one page."""
     if page.parent is None:
         page.meta.setdefault("hide", ["navigation"])
     return html
@@ -87,14 +87,14 @@ def _generated(place: str, name: str, rest: str) -> str:
 
 
 def _origin(place: str) -> str:
-    """Where a page comes from, from the top of the repository."""
+    """Return the path of a page's source, relative to the repository."""
     if place.startswith("source/"):
         return place.removeprefix("source/")
     return PAGES.get(place, f"docs/{place}")
 
 
 def _place(origin: str) -> str:
-    """Where a file or folder of the repository is on the site."""
+    """Return the place of a file or folder of the repository on the site."""
     for place, file in PAGES.items():
         if file == origin:
             return place
@@ -108,7 +108,7 @@ def _resolved(origin: str, target: str) -> str:
 
 
 def _each_link(markdown: str, changed: Callable[[str], str]) -> str:
-    """Markdown with other targets of its links to files; code is left alone."""
+    """Return Markdown with changed targets of its links to files; code is not changed."""
 
     def link(found: re.Match[str]) -> str:
         before, target, after = found.groups()
@@ -129,7 +129,7 @@ def _links(markdown: str) -> list[str]:
 
 
 def _outside(files: Files) -> list[str]:
-    """The files and folders that pages link to, and that are no pages; of a folder, all in it."""
+    """Return the files and folders that pages link to, other than pages, with their content."""
     waiting: list[str] = []
     for file in files.documentation_pages():
         origin = _origin(file.src_uri)

@@ -1,4 +1,4 @@
-"""The keys of a search's configuration, as its JSON Schema has them."""
+"""The keys of a search's configuration, from its JSON Schema."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KINDS = {"integer": "whole number", "number": "number", "string": "text"}
 
 
 def search_keys() -> str:
-    """Every key with its type, its default, what it does and an example, and what a range is."""
+    """Return all keys with type, default, description and example, and what a range is."""
     schema = json_schema()
     parts = schema["$defs"]
     keys = [_entry(*found, parts) for found in _keys(schema, parts, "")]
@@ -34,7 +34,7 @@ def search_keys() -> str:
 def _keys(
     model: dict[str, Any], parts: Any, prefix: str, level: int = 2, mark: str = ""
 ) -> Iterator[tuple[str, dict[str, Any], bool, int, str]]:
-    """The keys of a mapping and, behind each, those of what it holds."""
+    """Iterate over the keys of a mapping, each followed by the keys of its value."""
     for name, value in model["properties"].items():
         key = f"{prefix}{name}"
         yield key, value, name in model.get("required", ()), level, f"{mark}{key}"
@@ -44,7 +44,7 @@ def _keys(
 
 
 def _mapping(value: dict[str, Any], parts: Any) -> dict[str, Any] | None:
-    """The mapping with keys of its own that a key takes; None if it takes none."""
+    """Return the mapping with its own keys that a key accepts; None if it accepts none."""
     for form in _forms(value, parts):
         if "properties" in form and form is not parts["Range"]:
             return form
@@ -52,7 +52,7 @@ def _mapping(value: dict[str, Any], parts: Any) -> dict[str, Any] | None:
 
 
 def _forms(value: dict[str, Any], parts: Any) -> list[dict[str, Any]]:
-    """The forms that a value may have."""
+    """Return the forms that a value may have."""
     if "$ref" in value:
         return [parts[value["$ref"].rpartition("/")[2]]]
     several = value.get("anyOf") or value.get("oneOf") or value.get("allOf")
@@ -87,12 +87,12 @@ def _default(value: dict[str, Any], required: bool, parts: Any) -> tuple[str, ..
         )
         return (f"default: `{default.removesuffix(chr(10)).removesuffix('...').strip()}`",)
     nullable = any(form.get("type") == "null" for form in _forms(value, parts))
-    # A mapping's defaults stand at its keys.
+    # The defaults of a mapping are listed with its keys.
     return ("default: none",) if nullable or _mapping(value, parts) is None else ()
 
 
 def _kind(value: dict[str, Any], parts: Any, s: str = "") -> str:
-    """What a key takes, in words; with an ``s``, of several."""
+    """Return the type of a key in words; in the plural with an ``s``."""
     kinds = (_kind_of(one, parts, s) for one in _forms(value, parts))
     return " or ".join(dict.fromkeys(kind for kind in kinds if kind))
 

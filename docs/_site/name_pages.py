@@ -1,6 +1,6 @@
-"""The public names, on pages by subject; what they are is read from their docstrings.
+"""The public names and their docstrings, on pages by subject.
 
-The code is read and not imported, so that the site needs none of the packages of the extras.
+The code is read without importing it, so that the site needs none of the packages of the extras.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _MARKER = re.compile(r"^<!-- generated: names (\S+)(.*?) -->$", re.MULTILINE)
 
 
 def names(module: str, *rooms: str) -> str:
-    """The documentation of a module's public names.
+    """Return the documentation of a module's public names.
 
     Args:
-        module: Its import path; ``PACKAGE.*`` is all public modules in a package.
-        *rooms: Of the package itself, those alone that are from these rooms, and not from a part of
-            them that another page asks for.
+        module: The module's import path; ``PACKAGE.*`` selects all public modules in a package.
+        *rooms: For the package itself: only names from these rooms, except for those from a part
+            of a room that another page selects.
     """
     parts = []
     for one in _modules(module):
@@ -33,7 +33,7 @@ def names(module: str, *rooms: str) -> str:
 
 
 def chosen(module: str, *rooms: str) -> list[str]:
-    """The public names of a module that a line of a page asks for."""
+    """Return the public names that a line of a page selects."""
     public = exports(module)
     if not rooms:
         return public
@@ -47,29 +47,33 @@ def chosen(module: str, *rooms: str) -> list[str]:
 
 
 def names_index() -> str:
-    """Tables of all public names, each with its first sentence and a link to where it stands."""
+    """Return tables of all public names, each with its first sentence and a link."""
     parts = []
     for page in _pages():
         rows = [
-            f"| [`{f'{module}.{name}'.removeprefix('libmtl_recon.')}`][{module}.{name}] "
+            f"| [`{f'{module}.{name}'.removeprefix('libmtl_recon.')}`][{_path(module, name)}] "
             f"| {_first_sentence(module, name)} |"
             for module, rooms in asked_for(page)
             for name in chosen(module, *rooms)
         ]
         if rows:
             title = page.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-            parts.append("\n".join((f"## [{title}]({page.name})\n", "| | |", "|---|---|", *rows)))
+            parts.append(
+                "\n".join(
+                    (f"## [{title}]({page.name})\n", "| name | what it is |", "|---|---|", *rows)
+                )
+            )
     return "\n\n".join(parts)
 
 
 def asked_for(page: Path) -> list[tuple[str, list[str]]]:
-    """What the lines of a page ask for: modules, and rooms."""
+    """Return the modules and rooms that the lines of a page select."""
     found = _MARKER.findall(page.read_text(encoding="utf-8"))
     return [(one, rooms.split()) for module, rooms in found for one in _modules(module)]
 
 
 def exports(module: str) -> list[str]:
-    """The names in a module's ``__all__``; none if it has none."""
+    """Return the names in a module's ``__all__``; none if it has no such list."""
     return [str(name) for name in _code()[module].exports or ()]
 
 
@@ -92,15 +96,26 @@ def _pages() -> list[Path]:
     return sorted(PAGES.glob("*.md"))
 
 
-def _target(module: str, name: str) -> str:
-    """Where a name is defined."""
+def _object(module: str, name: str) -> griffe.Object | griffe.Alias:
+    """Return the object of a public name, also if a submodule has the same name."""
     found = _code()[module][name]
-    return str(found.final_target.path if found.is_alias else found.path)
+    return found[name] if found.is_module and name in found.members else found
+
+
+def _path(module: str, name: str) -> str:
+    """Return the path under which the site documents a public name."""
+    return str(_object(module, name).path)
+
+
+def _target(module: str, name: str) -> str:
+    """Return the path at which a name is defined."""
+    found = _object(module, name)
+    return str(found.final_target.path if isinstance(found, griffe.Alias) else found.path)
 
 
 def _documented(module: str, name: str) -> str:
-    """Its documentation, or where that is if the package itself lists the same thing."""
-    path, twin = f"{module}.{name}", f"libmtl_recon.{name}"
+    """Return the documentation, or a link to it if the package itself lists the same object."""
+    path, twin = _path(module, name), f"libmtl_recon.{name}"
     doubled = module != "libmtl_recon" and name in exports("libmtl_recon")
     if not doubled or _target(module, name) != _target("libmtl_recon", name):
         return f"::: {path}"
@@ -108,8 +123,10 @@ def _documented(module: str, name: str) -> str:
 
 
 def _first_sentence(module: str, name: str) -> str:
-    found = _code()[module][name]
-    docstring = (found.final_target if found.is_alias else found).docstring
+    found = _object(module, name)
+    docstring = (found.final_target if isinstance(found, griffe.Alias) else found).docstring
     text = " ".join((docstring.value if docstring else "").partition("\n\n")[0].split())
     text = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", text.replace("``", "`"))
-    return text.replace("|", "\\|").replace("[", "\\[")
+    # Brackets are links, except in code.
+    parts = re.split(r"(`[^`]*`)", text.replace("|", "\\|"))
+    return "".join(part if part.startswith("`") else part.replace("[", "\\[") for part in parts)

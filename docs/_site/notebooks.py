@@ -10,11 +10,11 @@ import nbformat
 
 
 def as_markdown(notebook: str, folder: str) -> tuple[str, dict[str, bytes]]:
-    """A notebook as Markdown, and the pictures in it, by place.
+    """Return a notebook as Markdown, and its pictures by path.
 
     Args:
         notebook: The text of the ``.ipynb`` file, with its outputs.
-        folder: Where the pictures are to be, beside the page.
+        folder: The folder for the pictures, beside the page.
     """
     parts: list[str] = []
     pictures: dict[str, bytes] = {}
@@ -40,7 +40,7 @@ def as_markdown(notebook: str, folder: str) -> tuple[str, dict[str, bytes]]:
 
 
 def _plain(html: str) -> str:
-    """A data frame's table without the looks that it brings along."""
+    """Return the table of a data frame without its own style."""
     table = re.sub(
         r"<style.*?</style>| (?:border|class|style)=\"[^\"]*\"", "", html, flags=re.DOTALL
     )
@@ -49,5 +49,5 @@ def _plain(html: str) -> str:
 
 
 def _about(cell: Any) -> str:
-    """What a cell's picture shows, in words: the comment in its first line."""
+    """Return the description of a cell's picture, which is the comment in its first line."""
     return str(cell.source.partition("\n")[0].lstrip("# "))

@@ -1,4 +1,4 @@
-"""What of the reference is made of the code, by the name in ``<!-- generated: NAME ... -->``."""
+"""The generated parts of the reference, by the name in ``<!-- generated: NAME ... -->``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names that have changed since the last release, as the package knows them."""
+"""The names that have changed since the last release, from the package."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from libmtl_recon._deprecated import MODULES, NAMES
 
 
 def renamed() -> str:
-    """A table of the old and the new names."""
+    """Return a table of the old and the new names."""
     rows = (f"| `{old}` | `{new}` |" for old, new in sorted({**MODULES, **NAMES}.items()))
     return "\n".join(("| 0.1 | 0.2 |", "|---|---|", *rows))

@@ -1,6 +1,6 @@
-"""A LibMTL script as anybody writes one: two tasks over the same points, of which one is noisy.
+"""An ordinary LibMTL script: two tasks on the same points, one of them noisy.
 
-It knows nothing of libmtl_recon. It runs with LibMTL's PyPI release and with its main branch.
+It does not import libmtl_recon. It runs with LibMTL's PyPI release and with its main branch.
 """
 
 import inspect
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class Points(Dataset):
-    """Points in 8 dimensions: which of two rings each is in, and on which side of a wave."""
+    """Points in 8 dimensions, each labelled with one of two rings and with a side of a wave."""
 
     def __init__(self, count, seed):
         generator = torch.Generator().manual_seed(seed)
@@ -35,7 +35,7 @@ class Points(Dataset):
 
 
 class Encoder(nn.Module):
-    """What both tasks share."""
+    """The encoder that both tasks share."""
 
     def __init__(self):
         super().__init__()

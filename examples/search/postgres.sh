@@ -1,13 +1,14 @@
 #!/bin/bash
-# Two workers of one search on this machine, which share a PostgreSQL database alone. Install the
-# driver by `pip install 'libmtl-recon[postgres]'`. The database's address has a password, so it is
-# in the environment and in no argument:
+# Two workers of one search on this machine, which share only a PostgreSQL database. Install the
+# driver with `pip install 'libmtl-recon[postgres]'`. The database's address contains a password, so
+# it is passed in the environment and not as an argument:
 #
 #   read -rs LIBMTL_RECON_STORAGE && export LIBMTL_RECON_STORAGE
 #   bash postgres.sh
 #
-# with e.g. postgresql+psycopg://me:PASSWORD@localhost/studies. Arguments go to both workers, e.g.
-# `--trials 40`. The same command resumes the search; further workers may join on other machines.
+# The address is, for example, postgresql+psycopg://me:PASSWORD@localhost/studies. Arguments such as
+# `--trials 40` are passed to both workers. The same command resumes the search; workers on other
+# machines may join.
 set -euo pipefail
 : "${LIBMTL_RECON_STORAGE:?is the address of the database, see the first lines of this file}"
 cd "$(dirname "${BASH_SOURCE[0]}")"

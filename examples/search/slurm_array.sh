@@ -1,13 +1,13 @@
 #!/bin/bash
-# One search by eight workers of a SLURM cluster, which need no shared folder but for this file, the
-# script and study.yaml. The database's address has a password, so it is in the environment, which
-# sbatch passes on, and in no argument, which everybody on a node can see:
+# One search by eight workers on a SLURM cluster. They share a database, and no folder except the one
+# with this file, the script and study.yaml. The database's address contains a password. It is passed
+# in the environment, which sbatch passes on; arguments are visible to everybody on a node:
 #
 #   read -rs LIBMTL_RECON_STORAGE && export LIBMTL_RECON_STORAGE
 #   sbatch slurm_array.sh
 #
-# with e.g. postgresql+psycopg://me:PASSWORD@db.example.org/studies. More workers may join at any
-# time by another sbatch; one that is killed costs the run that it was in.
+# The address is, for example, postgresql+psycopg://me:PASSWORD@db.example.org/studies. Another sbatch
+# adds workers at any time. If a worker is killed, only the run that it was training is lost.
 #SBATCH --job-name=rings
 #SBATCH --array=0-7
 #SBATCH --cpus-per-task=1
@@ -15,8 +15,8 @@
 #SBATCH --time=04:00:00
 #SBATCH --output=worker-%a.log
 #SBATCH --open-mode=append
-# A worker is told to end before its time is over, and gives back what it was at. B: is the shell,
-# in whose place the worker runs.
+# Before its time is over, a worker gets SIGTERM, and releases its run for other workers. B: sends the
+# signal to the shell, which the worker replaces (exec).
 #SBATCH --signal=B:TERM@120
 
 set -euo pipefail
@@ -24,5 +24,5 @@ set -euo pipefail
 cd "$SLURM_SUBMIT_DIR"
 export OMP_NUM_THREADS="$SLURM_CPUS_PER_TASK"
 
-# Each worker has a folder of its own, for what it is at and for its report.
+# Each worker has a separate folder, for its runs and for its report.
 exec libmtl-recon search study.yaml --out "runs/worker-$SLURM_ARRAY_TASK_ID"

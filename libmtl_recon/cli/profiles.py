@@ -22,8 +22,16 @@ def add_actions(actions: Any) -> None:
         "the difference in rank. For reference, the table also shows two rankings that need no "
         "measurement: a random one, and normalisation layers first, then network order.",
     )
-    compare.add_argument("profiles", metavar="PROFILE", nargs=2, help=_SOURCE)
+    compare.add_argument(
+        "profiles",
+        metavar="PROFILE",
+        nargs=2,
+        help="the ID of a profile or an imported ranking, the name of a built-in profile, or a "
+        "file: an exported profile, a JSON object {layer: score}, or a JSON list of layers, "
+        "worst first",
+    )
     _add_severity(compare)
+    add_matching(compare, "only one of the two has")
     compare.set_defaults(handle=_compare)
 
     add = actions.add_parser(
@@ -31,6 +39,14 @@ def add_actions(actions: Any) -> None:
         help="add profiles of one architecture: several seeds, weightings or data sets",
     )
     add.add_argument("profiles", metavar="PROFILE", nargs="+", help=_SOURCE)
+    _add_severity(add)
+    add.add_argument(
+        "--k",
+        type=int,
+        metavar="K",
+        help="the number of worst layers whose stability the sum records (default: that of the "
+        "whole ranking)",
+    )
     add.set_defaults(handle=_add)
 
     table = actions.add_parser(
@@ -76,6 +92,27 @@ def _add_severity(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_matching(parser: argparse.ArgumentParser, lacking: str) -> None:
+    """Add the flags for names of layers that are not the network's own.
+
+    Args:
+        parser: An action's.
+        lacking: Which layers ``--skip-missing`` leaves out.
+    """
+    parser.add_argument(
+        "--match",
+        metavar="WAY",
+        default="names",
+        help="how the names of layers are matched: names: the same names, with or without "
+        "wrappers (module., _orig_mod., encoder., .m_list.0); order: the same places in the "
+        "network; order:FILE: the same, where FILE is a JSON list of the names in network order "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--skip-missing", action="store_true", help=f"leave out layers that {lacking}"
+    )
+
+
 def _numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
@@ -93,30 +130,42 @@ def _load(sources: Sequence[str]) -> list[ConflictProfile]:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from libmtl_recon.cli.tables import make_table, say, show_table
-    from libmtl_recon.conflicts.comparison import compare_profiles
+    from libmtl_recon.cli.tables import make_table, print_matching, say, show_table
     from libmtl_recon.conflicts.grid import check_severity
     from libmtl_recon.consoles import make_console
     from libmtl_recon.errors import naming
+    from libmtl_recon.profiles.cache import ProfileCache
+    from libmtl_recon.profiles.comparing import compare_given, given_as
     from libmtl_recon.profiles.sources import describe
+    from libmtl_recon.texts import shorten
 
-    with naming(S="--s"):
+    cache = ProfileCache()
+    with naming(S="--s", match="--match", skip_missing="--skip-missing", source="PROFILE"):
         check_severity("S", options.s)  # before a profile is read
-        profiles = _load(options.profiles)
-        found = compare_profiles(profiles[0], profiles[1], options.s)
-    for letter, profile, agreement in zip("AB", profiles, found.agreements, strict=True):
-        say(f"{letter}: {describe(profile)}; agreement of its ranking with itself: {agreement:.0%}")
+        one, other = (given_as(source, cache, "PROFILE") for source in options.profiles)
+        compared = compare_given(one, other, options.s, options.match, options.skip_missing)
+    found = compared.found
+    for letter, given, agreement in zip("AB", (one, other), found.agreements, strict=True):
+        if given.profile is not None and agreement is not None:
+            origin = describe(given.profile)
+            say(f"{letter}: {origin}; agreement of its ranking with itself: {agreement:.0%}")
+        else:
+            what = "its scores" if given.scores is not None else "its order"
+            say(f"{letter}: {given.title}, by {what} (to which --s does not apply)")
+    for letter, names in zip("AB", compared.left_out, strict=True):
+        if names:
+            say(f"Left out, since only {letter} has them: {shorten(names)}.")
+    print_matching(compared.matching)
     said = f"{found.layers} layers; distances by Eq. 22 (0: the same ranking)"
     say(f"\nAt S = {options.s:g}, {said}:")
     console = make_console()
     numbers = ("distance", *(f"top {K}" for K in found.tops))
     table = make_table(console, "", *numbers, right=numbers)
-    for name, like in {
-        "A and B": found.together,
-        "A and norms first": found.trivial[0],
-        "B and norms first": found.trivial[1],
-        "by chance": found.chance,
-    }.items():
+    rows = {"A and B": found.together}
+    if found.trivial is not None:
+        rows["A and norms first"], rows["B and norms first"] = found.trivial
+    rows["by chance"] = found.chance
+    for name, like in rows.items():
         table.add_row(name, f"{like.distance:.2f}", *(f"{share:.0%}" for share in like.overlaps))
     show_table(console, table)
     return 0
@@ -124,13 +173,21 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _add(options: argparse.Namespace) -> int:
     from libmtl_recon.cli.tables import say
+    from libmtl_recon.conflicts.grid import check_severity
     from libmtl_recon.conflicts.merge import add_profiles
+    from libmtl_recon.conflicts.profile import check_split_count
+    from libmtl_recon.conflicts.schedule import UntilStable
     from libmtl_recon.profiles.cache import ProfileCache
 
+    check_severity("--s", options.s)
     profiles = _load(options.profiles)
-    total = add_profiles(profiles)
+    if options.k is not None:
+        check_split_count("--k", options.k, len(profiles[0].architecture))
+    asked = UntilStable.usual(options.s, options.k)
+    total = add_profiles(profiles, asked)
     name = ProfileCache().save(total)
     say(f"Kept as profile {name}, the sum of {len(profiles)} profiles over {total.steps} steps.")
+    say(str(asked.check(total)))
     return 0
 
 

@@ -27,10 +27,10 @@ def ended_like_interrupted(own_process: bool) -> Iterator[None]:
 
 @contextmanager
 def held_back() -> Iterator[list[int]]:
-    """Only record a signal inside the ``with`` block; a second one raises.
+    """Record a first signal inside the ``with`` block without raising; a second one raises.
 
     Yields:
-        The signals that came.
+        The signals that were received.
     """
     came: list[int] = []
 

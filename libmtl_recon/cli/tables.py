@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from rich.console import Console
@@ -13,7 +14,9 @@ from libmtl_recon.output import write
 from libmtl_recon.texts import bounded, printable
 
 if TYPE_CHECKING:
+    from libmtl_recon.conflicts.layers import Layer
     from libmtl_recon.conflicts.report import ProfileReport
+    from libmtl_recon.profiles.layer_names import Matching
 
 _MOST_ROWS = 1000
 _LONGEST_CELL = 500  # characters
@@ -89,3 +92,28 @@ def print_ranking(report: ProfileReport, top: int | None = None) -> None:
     show_table(console, table)
     if top < len(report.layers):
         say(f"and {len(report.layers) - top} more")
+
+
+def print_matching(matching: Matching, layers: Sequence[Layer] = ()) -> None:
+    """Print which layer each name of a source is; nothing where all names are the network's.
+
+    Args:
+        matching: Of the source's names with the network's.
+        layers: The network's, whose types and sizes are shown.
+    """
+    if not matching.renamed:
+        return
+    known = {layer.name: layer for layer in layers}
+    console = make_console()
+    more = ("type", "parameters") if known else ()
+    table = make_table(console, "name there", "name here", *more, right=("parameters",))
+    pairs = list(matching.pairs.items())
+    for theirs, ours in pairs[:_MOST_ROWS]:
+        layer = known.get(ours)
+        cells = (layer.type, f"{layer.parameters:,}") if layer is not None else ()
+        table.add_row(theirs, ours, *cells)
+    how = "their places in the network" if matching.by_order else "their names without wrappers"
+    say(f"{len(pairs)} layers, matched by {how}:")
+    show_table(console, table)
+    if len(pairs) > _MOST_ROWS:
+        say(f"and {len(pairs) - _MOST_ROWS} more")

@@ -1,4 +1,4 @@
-"""Compare the rankings of two profiles, and with rankings that need no measurement."""
+"""Compare two rankings of layers, and each with rankings that need no measurement."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from libmtl_recon.conflicts.baselines import norms_first
 from libmtl_recon.conflicts.compare import chance_distance, overlap, ranking_distance
+from libmtl_recon.conflicts.layers import Layer
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.conflicts.stability import stability
 from libmtl_recon.errors import ReconError
@@ -31,23 +32,25 @@ class Likeness:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The comparison of two profiles A and B of the same layers at one severity.
+    """The comparison of two rankings A and B of the same layers.
 
     Attributes:
         layers: The number of layers.
         tops: The numbers of :data:`TOPS` that are smaller.
         agreements: The agreement of the rankings of A and of B with themselves; see
-            :class:`~libmtl_recon.conflicts.stability.Stability`.
+            :class:`~libmtl_recon.conflicts.stability.Stability`. None for a ranking that is not
+            a profile's.
         together: The similarity of A and B.
-        trivial: The similarity of A, and of B, with norms first and then network order.
+        trivial: The similarity of A, and of B, with norms first and then network order; None if
+            the network's layers are not known.
         chance: The expected similarity of two random rankings.
     """
 
     layers: int
     tops: tuple[int, ...]
-    agreements: tuple[float, float]
+    agreements: tuple[float | None, float | None]
     together: Likeness
-    trivial: tuple[Likeness, Likeness]
+    trivial: tuple[Likeness, Likeness] | None
     chance: Likeness
 
 
@@ -70,19 +73,42 @@ def compare_profiles(one: ConflictProfile, other: ConflictProfile, S: float) -> 
             f"{len(other.layer_names)} layers, and differ in {', '.join(differing[:3])}. Only "
             "rankings of the same layers can be compared."
         )
-    first, second = one.ranking(S), other.ranking(S)
-    trivial = norms_first(one.architecture)
-    count = len(trivial)
+    agreements = stability(one, S).agreement, stability(other, S).agreement
+    return compare_rankings(one.ranking(S), other.ranking(S), one.architecture, agreements)
+
+
+def compare_rankings(
+    first: Sequence[str],
+    second: Sequence[str],
+    layers: Sequence[Layer] | None = None,
+    agreements: tuple[float | None, float | None] = (None, None),
+) -> Comparison:
+    """Compare two rankings of the same layers.
+
+    Args:
+        first: The ranking A, worst first.
+        second: The ranking B.
+        layers: The layers in network order, if their types are known.
+        agreements: See :class:`Comparison`.
+
+    Raises:
+        ValueError: They are not rankings of the same layers.
+    """
+    count = len(first)
     tops = tuple(K for K in TOPS if count > K)
 
     def likeness(a: Sequence[str], b: Sequence[str]) -> Likeness:
         return Likeness(ranking_distance(a, b), tuple(overlap(a, b, K) for K in tops))
 
+    trivial = None
+    if layers is not None:
+        norms = norms_first(layers)
+        trivial = likeness(first, norms), likeness(second, norms)
     return Comparison(
         layers=count,
         tops=tops,
-        agreements=(stability(one, S).agreement, stability(other, S).agreement),
+        agreements=agreements,
         together=likeness(first, second),
-        trivial=(likeness(first, trivial), likeness(second, trivial)),
+        trivial=trivial,
         chance=Likeness(chance_distance(count), tuple(K / count for K in tops)),
     )

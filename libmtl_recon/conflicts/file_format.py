@@ -52,7 +52,7 @@ def encode(contents: Contents) -> str:
         "provenance": dict(contents.provenance),
     }
     lines = [f"  {json.dumps(key)}: {_shown(value)}" for key, value in head.items()]
-    layers = [_encode_layer(layer) for layer in contents.architecture]
+    layers = [encode_layer(layer) for layer in contents.architecture]
     lines.append(_rows('  "architecture": [', [json.dumps(row) for row in layers], "  ]"))
     blocks = [_encode_block(contents, index) for index in range(len(contents.block_steps))]
     lines.append(_rows('  "blocks": [', blocks, "  ]"))
@@ -74,7 +74,7 @@ def decode(text: str) -> Contents:
     if not blocks:
         raise ValueError("it has no steps")
     check_size(len(_get(data, "architecture", list)), len(blocks))
-    architecture = tuple(map(_decode_layer, data["architecture"]))
+    architecture = tuple(map(decode_layer, data["architecture"]))
     row = {layer.name: index for index, layer in enumerate(architecture)}
     if len(row) != len(architecture):
         raise ValueError("two of its layers have the same name")
@@ -119,7 +119,8 @@ def check_size(layers: int, blocks: int) -> None:
         )
 
 
-def _encode_layer(layer: Layer) -> dict[str, Any]:
+def encode_layer(layer: Layer) -> dict[str, Any]:
+    """Return a layer as JSON values."""
     row = {"name": layer.name, "type": layer.type, "shapes": layer.shapes}
     if layer.norm == named_norm(layer.type):
         return row
@@ -143,7 +144,12 @@ def _filled(counts: NDArray[np.int64]) -> dict[str, int]:
     return {_COLUMNS[b]: int(counts[b]) for b in np.flatnonzero(counts)}
 
 
-def _decode_layer(data: Any) -> Layer:
+def decode_layer(data: Any) -> Layer:
+    """Read what :func:`encode_layer` made.
+
+    Raises:
+        ValueError: It is not a layer.
+    """
     _of_type(data, dict, "a layer")
     shapes = tuple(
         tuple(_whole(size) for size in _of_type(shape, list, "a shape"))

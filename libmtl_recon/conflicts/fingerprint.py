@@ -43,7 +43,7 @@ def differences(theirs: Sequence[Layer], ours: Sequence[Layer]) -> str:
         found.append("the same layers in another order")
     if not any(found):
         shapes = [
-            f"{b.title} ({_sizes(a)}, here {_sizes(b)})" for a, b in both if a.shapes != b.shapes
+            f"{b.title} ({sizes(a)}, here {sizes(b)})" for a, b in both if a.shapes != b.shapes
         ]
         found.append(_listed("", shapes))
     return "; ".join(part for part in found if part)
@@ -56,7 +56,8 @@ def _listed(kind: str, names: list[str]) -> str:
     return f"{kind}: {', '.join(names[:_NAMED])}{more}".removeprefix(": ")
 
 
-def _sizes(layer: Layer) -> str:
+def sizes(layer: Layer) -> str:
+    """Return the shapes of a layer's parameters, as in ``64x3x7x7 + 64``."""
     return " + ".join("x".join(map(str, shape)) or "1" for shape in layer.shapes)
 
 

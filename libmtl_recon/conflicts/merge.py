@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,19 @@ import numpy as np
 from libmtl_recon.conflicts.fingerprint import loose_fingerprint
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.conflicts.runs import runs_of
+from libmtl_recon.conflicts.schedule import UntilStable, described
 from libmtl_recon.errors import ReconError
 
 
-def add_profiles(profiles: Sequence[ConflictProfile]) -> ConflictProfile:
+def add_profiles(
+    profiles: Sequence[ConflictProfile], judged: UntilStable | None = None
+) -> ConflictProfile:
     """Return one profile with the steps of all profiles, whose scores are the sums of theirs.
 
     Args:
         profiles: At least one. Their layers have the same names and types; the result has the
             shapes of the first (profiles of a ResNet18 for one channel and one for three fit).
+        judged: The choice of layers whose stability the sum records; None for none.
 
     Raises:
         ReconError: They have different architectures or numbers of tasks, or two contain the steps
@@ -49,15 +54,19 @@ def add_profiles(profiles: Sequence[ConflictProfile]) -> ConflictProfile:
     same_tasks = all(other.tasks == first.tasks for other in profiles)
     tasks = first.tasks if same_tasks else tuple(f"task {t + 1}" for t in range(len(first.tasks)))
     wholes = [profile.whole for profile in profiles if profile.whole is not None]
-    return ConflictProfile(
+    total = ConflictProfile(
         first.architecture,
         tasks,
         np.concatenate([profile.counts for profile in profiles]),
         np.concatenate([profile.undefined for profile in profiles]),
         np.concatenate([profile.block_steps for profile in profiles]),
-        _provenance([profile.provenance for profile in profiles]),
+        _provenance(profiles),
         np.concatenate(wholes) if len(wholes) == len(profiles) else None,
     )
+    if judged is None:
+        return total
+    found = described(judged, judged.look(total))
+    return replace(total, provenance={**total.provenance, "stability": found})
 
 
 def _refuse_same_run(profiles: Sequence[ConflictProfile]) -> None:
@@ -74,15 +83,14 @@ def _refuse_same_run(profiles: Sequence[ConflictProfile]) -> None:
                 )
 
 
-def _provenance(origins: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the common provenance, with a list of the individual ones."""
+def _provenance(profiles: Sequence[ConflictProfile]) -> dict[str, Any]:
+    """Return the common provenance, with a list of the individual ones and their steps."""
+    origins = [profile.provenance for profile in profiles]
     found: dict[str, Any] = {}
     for key in ("dataset", "weighting", "architecture", "encoder", "seed"):
         values = list(dict.fromkeys(str(origin[key]) for origin in origins if key in origin))
         if values:
             found[key] = " + ".join(values)
     found["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    found["added"] = [
-        {key: value for key, value in origin.items() if key != "stability"} for origin in origins
-    ]
+    found["added"] = [{**profile.provenance, "steps": profile.steps} for profile in profiles]
     return found

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from libmtl_recon.conflicts.grid import BINS, EDGES, PER_UNIT, check_severity
-from libmtl_recon.conflicts.profile import ConflictProfile, check_count
+from libmtl_recon.conflicts.profile import ConflictProfile, check_count, no_profile
 from libmtl_recon.pictures import check_picture, new_figure, shown, write_picture
 
 # The number of bins per column of the picture: single bins are too thin to see, and contain too few
@@ -45,10 +45,12 @@ def draw_profile(
         K: The number of worst layers to mark; None marks those above half of the worst score.
 
     Raises:
-        UsageError: The file name is not that of a picture, S is not a valid severity, or there are
-            fewer than K layers.
+        UsageError: ``profile`` is something else, such as a probe, the file name is not that of a
+            picture, S is not a valid severity, or there are fewer than K layers.
         ReconError: The file cannot be written.
     """
+    if not isinstance(profile, ConflictProfile):
+        raise no_profile("profile", profile)
     check_picture("file", file)
     if K is not None:
         check_count("K", K, len(profile.architecture))

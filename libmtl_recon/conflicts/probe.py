@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from libmtl_recon._version import __version__
 from libmtl_recon.conflicts.counter import ConflictCounter
 from libmtl_recon.conflicts.probe_arguments import (
     check_provenance,
@@ -18,10 +18,12 @@ from libmtl_recon.conflicts.probe_arguments import (
     losses_in_order,
     refuse_not_finite,
 )
+from libmtl_recon.conflicts.probe_state import checked_probe_state
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.conflicts.reached_layers import ReachedLayers
 from libmtl_recon.conflicts.schedule import FEWEST_STEPS, StabilityCheck, UntilStable
 from libmtl_recon.errors import ReconError
+from libmtl_recon.gradients.graph_errors import explained
 from libmtl_recon.gradients.summed import SummedLosses
 
 # The number of steps between two checks, on other devices than the CPU, that losses were finite.
@@ -31,26 +33,28 @@ _CHECK_EVERY = 50
 class ConflictProbe:
     """Counter of the conflicts between task gradients, layer by layer, for any training loop.
 
-    :meth:`backward` replaces ``sum(losses).backward()``. Each call is one step. For each layer that
-    at least two tasks reach, and for all these layers together, it counts the cosine of each pair
-    of task gradients.
+    :meth:`backward` replaces ``sum(losses).backward()``. Each call is one step. It counts the
+    cosine of each pair of task gradients, for each layer in which at least two tasks have a
+    gradient, and for all these layers together.
 
-    Layers are the modules of ``network`` with parameters, by name, as in
+    Layers are the modules of ``network`` with parameters of their own, by name, as in
     :func:`~libmtl_recon.split_layers`. A layer is counted if at least two tasks have had a gradient
-    in it, in the same step or in different steps, and if none of its parameters belongs to one task
-    alone; therefore heads inside the network need not be named. In steps in which a layer is
-    frozen, a task does not reach it, or a task is absent, its cosines are counted as undefined.
+    in it, in the same step or in different steps, and if each of its parameters is used by more
+    than one task; therefore heads inside the network need not be named. If a layer is frozen in a
+    step, or if a task is absent or its loss does not depend on the layer, the cosine is counted as
+    undefined.
 
     Args:
         network: Any module: the network, or the part of it whose layers may be split. It is not
             changed.
         tasks: The T tasks' names, at least two.
-        shared: The parameters of the network that the tasks share, all parameters of each layer;
-            None: they are found in the graph of the losses.
+        shared: The parameters of the network that the tasks share: for each layer, all of its
+            parameters. If None, they are found in the graph of the losses.
 
     Raises:
         UsageError: ``network`` is not a module, or is wrapped for distributed training; ``tasks``
-            are not at least two different names; or ``shared`` are not parameters of the network,
+            are not at least two different names, or not as :func:`~libmtl_recon.split_layers` takes
+            them; or ``shared`` are not parameters of the network,
             or only some of a layer.
 
     Example:
@@ -115,11 +119,13 @@ class ConflictProbe:
             retain_graph: Keep the graph, as for :meth:`torch.Tensor.backward`.
 
         Raises:
-            UsageError: A task is unknown, there is no loss, the list has another length, or a loss
-                is not a real scalar or has no graph. The step has then no effect.
+            UsageError: A task is unknown, there is no loss, the list has another length, a loss is
+                not a real scalar or has no graph, or two tasks have the same tensor. The step has
+                then no effect.
             ReconError: A loss was not finite (on the CPU, checked before the step has an effect; on
                 other devices, in one of the last 50 steps), no loss reaches the network, the
-                network has other layers than before, or there is a reentrant checkpoint.
+                network has other layers than before, the graph was freed, or there is a reentrant
+                checkpoint.
         """
         given = losses_in_order(losses, self.tasks)
         present = [place for place, loss in enumerate(given) if loss is not None]
@@ -128,13 +134,14 @@ class ConflictProbe:
         graph = SummedLosses(there)
         layers = self._layers.reached(graph.tasks, present)
         shape = (graph.nodes, *present)
-        gramians = graph.backward(
-            layers,
-            modules=self._layers.modules,
-            linear=self._layers.linear,
-            products=shape not in self._by_rows,
-            retain_graph=retain_graph,
-        )
+        with explained("probe.backward", "Pass retain_graph=True if another pass follows."):
+            gramians = graph.backward(
+                layers,
+                modules=self._layers.modules,
+                linear=self._layers.linear,
+                products=shape not in self._by_rows,
+                retain_graph=retain_graph,
+            )
         if graph.by_rows:
             self._by_rows.add(shape)
         with torch.no_grad():
@@ -201,7 +208,8 @@ class ConflictProbe:
             A check that is false below 200 steps, whatever its agreement.
 
         Raises:
-            UsageError: S or K is invalid.
+            UsageError: S or K is invalid. K may be at most the number of layers that two tasks
+                share, which is known after the first steps in which all tasks were present.
             ReconError: As for :meth:`profile`, but not if no step was counted yet.
         """
         asked = UntilStable.usual(S, K)
@@ -231,13 +239,10 @@ class ConflictProbe:
             state: The state of a probe of the same network and tasks.
 
         Raises:
+            UsageError: It is not such a state, or is damaged. The probe is then unchanged.
             ReconError: It is the state for other tasks or for a network with other layers.
         """
-        if list(state["tasks"]) != list(self.tasks):
-            raise ReconError(
-                f"The state is of a ConflictProbe for the tasks {state['tasks']}, but this probe "
-                f"is for {list(self.tasks)}. Create it with the same tasks in the same order."
-            )
+        state = checked_probe_state(state, self.tasks, self._layers.names, self._layers.sizes)
         self._layers.load_state_dict(state["layers"])
         self._run, self._counter, self._finite = state["run"], None, None
         if state["counts"] is not None:
@@ -291,6 +296,6 @@ class ConflictProbe:
             "encoder": self._layers.network,
             "device": str(self._layers.device),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": {"libmtl-recon": version("libmtl-recon"), "torch": torch.__version__},
+            "versions": {"libmtl-recon": __version__, "torch": torch.__version__},
         }
         return known | check_provenance(given)

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.gradients.losses import check_loss
+from libmtl_recon.gradients.losses import check_losses
+from libmtl_recon.task_names import check_task_names
 from libmtl_recon.texts import did_you_mean
 
 
@@ -17,16 +18,18 @@ def check_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     """Check the tasks' names, and return them.
 
     Raises:
-        UsageError: They are not at least two different strings.
+        UsageError: They are not at least two different strings, or unfit for modules' names.
     """
     rule = "must be the names of at least two tasks, all different strings"
-    texts = isinstance(tasks, Sequence) and all(isinstance(task, str) and task for task in tasks)
+    texts = isinstance(tasks, Sequence) and all(isinstance(task, str) for task in tasks)
     if not texts or isinstance(tasks, str):
         raise UsageError("tasks", rule, tasks, "Pass a list such as ['digit', 'article'].")
     if len(tasks) < 2 or len(set(tasks)) < len(tasks):
         raise UsageError(
             "tasks", rule, list(tasks), "A conflict is between the gradients of two tasks."
         )
+    # The layers that the profile chooses will be split for these tasks.
+    check_task_names("tasks", tasks)
     return tuple(tasks)
 
 
@@ -66,9 +69,8 @@ def losses_in_order(
             type(losses).__name__,
             "Pass each task's loss as it was computed, not stacked and not their sum.",
         )
-    for task, loss in zip(tasks, found, strict=True):
-        if loss is not None:
-            check_loss(task, loss)
+    given = zip(tasks, found, strict=True)
+    check_losses({task: loss for task, loss in given if loss is not None})
     if all(loss is None for loss in found):
         raise UsageError(
             "losses",

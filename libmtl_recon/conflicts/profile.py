@@ -15,17 +15,27 @@ from libmtl_recon.conflicts.file_format import FORMAT, Contents, check_size, dec
 from libmtl_recon.conflicts.grid import BINS, check_severity
 from libmtl_recon.conflicts.layers import Layer
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.texts import bounded
 
-__all__ = ["FORMAT", "ConflictProfile", "check_count", "check_severity", "check_split_count"]
+__all__ = [
+    "FORMAT",
+    "ConflictProfile",
+    "check_count",
+    "check_severity",
+    "check_split_count",
+    "no_profile",
+]
 
 Counts = NDArray[np.int64]
+# Characters of the tasks' names in a printed profile.
+_LONGEST = 200
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ConflictProfile:
-    """Counts of cosines between task gradients, from which the scores for any S and K are computed.
+    """Counts of the cosines between task gradients, which give the layers' scores for every S.
 
-    The counts are kept in blocks of steps, from which it is estimated how much they still change.
+    The counts are kept in blocks of steps, from which the stability of a ranking is estimated.
 
     Attributes:
         architecture: The L layers, in network order.
@@ -83,6 +93,12 @@ class ConflictProfile:
             own.setflags(write=False)
             object.__setattr__(self, name, own)
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    def __repr__(self) -> str:
+        tasks = bounded(", ".join(self.tasks), _LONGEST)
+        return (
+            f"ConflictProfile({len(self.architecture)} layers, {self.steps} steps, tasks {tasks})"
+        )
 
     @property
     def pairs(self) -> int:
@@ -188,13 +204,24 @@ class ConflictProfile:
             raise ReconError(f"{source} is not a readable conflict profile. {error}") from error
 
 
-def check_count(parameter: str, count: object, layers: int) -> None:
+def no_profile(parameter: str, given: object) -> UsageError:
+    """Return the error for an argument that is not a profile."""
+    way_out = "ConflictProfile.from_json(text) reads one from the text of its file."
+    if callable(getattr(given, "profile", None)):
+        way_out = "Pass what its method `profile` returns: probe.profile()."
+    return UsageError(parameter, "must be a ConflictProfile", type(given).__name__, way_out)
+
+
+def check_count(
+    parameter: str, count: object, layers: int, what: str = "the number of shared layers"
+) -> None:
     """Check a number of layers K.
 
     Args:
         parameter: The name of the caller's argument, for the message.
         count: The number K.
         layers: The number of layers of the network.
+        what: What that number is, for the message.
 
     Raises:
         UsageError: K is not an integer from 1 to the number of layers.
@@ -202,7 +229,7 @@ def check_count(parameter: str, count: object, layers: int) -> None:
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= layers:
         raise UsageError(
             parameter,
-            f"must be a whole number from 1 to {layers}, the number of shared layers",
+            f"must be a whole number from 1 to {layers}, {what}",
             count,
             f"Choose how many of the worst layers to split, at most {layers}.",
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from libmtl_recon.conflicts.layers import Layer, layer_of, owned_parameters
 from libmtl_recon.conflicts.profile import check_count
+from libmtl_recon.conflicts.stability import numbers_of_layers
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.gradients import exact_device
 
@@ -63,6 +66,16 @@ class ReachedLayers:
         return list(self._layers)
 
     @property
+    def names(self) -> list[str]:
+        """The names of the rows' layers."""
+        return list(self._names)
+
+    @property
+    def sizes(self) -> list[int]:
+        """The rows' numbers of parameters."""
+        return [len(row) for row in self._reached]
+
+    @property
     def modules(self) -> Iterable[nn.Module]:
         """The modules of the network, including itself."""
         return self._network.modules()
@@ -81,13 +94,25 @@ class ReachedLayers:
         return not any(m._backward_hooks or m._backward_pre_hooks for m in self.modules)
 
     def check_count(self, parameter: str, K: int | range | None) -> None:
-        """Check numbers of layers against the largest possible number.
+        """Check numbers of layers against the number of shared layers, as far as that is known.
+
+        It is known once all tasks have reached the network: from then on, layers that two tasks
+        have reached count.
 
         Raises:
             UsageError: One is not a valid number of layers.
+            ReconError: No layer is shared.
         """
-        for count in () if K is None else (K,) if isinstance(K, int) else K:
-            check_count(parameter, count, len(self._names))
+        layers = len(self._names if self._wanted is None else self._wanted)
+        what = "the number of layers of the network; those that tasks share are known after a step"
+        seen = {bits for row in self._reached for bits in row}
+        if reduce(or_, seen, 0) == (1 << self._tasks) - 1:
+            layers = sum(map(self._is_shared, range(len(self._names))))
+            what = "the number of layers that two tasks share so far"
+            if not layers:
+                raise _none_shared()
+        for count in numbers_of_layers(parameter, K):
+            check_count(parameter, count, layers, what)
 
     def reached(self, tasks: Mapping[int, int], present: Sequence[int]) -> list[list[nn.Parameter]]:
         """Record which tasks reach each parameter in a step.
@@ -105,8 +130,8 @@ class ReachedLayers:
             ReconError: The network has other layers than before, or no layer is reached.
         """
         held = owned_parameters(self._network, frozen=True)
-        sizes = [len(parameters) for parameters in self._reached]
-        if [name for name, _, _ in held] != self._names or [len(p) for *_, p in held] != sizes:
+        names, sizes = [name for name, _, _ in held], [len(p) for *_, p in held]
+        if names != self._names or sizes != self.sizes:
             raise ReconError(
                 "The layers or parameters of the network have changed since this ConflictProbe was "
                 "created, so they cannot be counted together. Create a new ConflictProbe after the "
@@ -161,11 +186,7 @@ class ReachedLayers:
         counted = [] if self._nonzero is None else self._counted(self._nonzero).tolist()
         rows = [row for row, one in enumerate(counted) if one and self._is_shared(row)]
         if not rows:
-            raise ReconError(
-                "No layer of the network has been reached by two tasks so far, so there is no "
-                "conflict to count. Pass the network whose layers the tasks share, and the losses "
-                "of at least two tasks."
-            )
+            raise _none_shared()
         return rows, tuple(self._layers[row] for row in rows)
 
     def state_dict(self) -> dict[str, Any]:
@@ -180,15 +201,8 @@ class ReachedLayers:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load a state that :meth:`state_dict` returned.
 
-        Raises:
-            ReconError: It is the state of a network with other layers.
+        It must have passed :func:`~libmtl_recon.conflicts.probe_state.checked_probe_state`.
         """
-        sizes = [len(row) for row in self._reached]
-        if state["names"] != self._names or [len(row) for row in state["reached"]] != sizes:
-            raise ReconError(
-                "The state is of a ConflictProbe for a network with other layers. Create the probe "
-                "for the network whose conflicts were counted."
-            )
         self._reached = [list(row) for row in state["reached"]]
         self._trained = [list(row) for row in state["trained"]]
         nonzero = state["nonzero"]
@@ -217,6 +231,14 @@ class ReachedLayers:
 
 def _among_all(bits: int, present: Sequence[int]) -> int:
     return sum(1 << place for at, place in enumerate(present) if bits >> at & 1)
+
+
+def _none_shared() -> ReconError:
+    return ReconError(
+        "No layer of the network has been reached by two tasks so far, so there is no conflict to "
+        "count. Pass the network whose layers the tasks share, and the losses of at least two "
+        "tasks."
+    )
 
 
 def _plain(network: nn.Module) -> nn.Module:

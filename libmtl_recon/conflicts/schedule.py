@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from libmtl_recon.conflicts.grid import check_severity
 from libmtl_recon.conflicts.profile import ConflictProfile, check_split_count
-from libmtl_recon.conflicts.stability import Stability, in_words, stability
+from libmtl_recon.conflicts.stability import Stability, in_words, numbers_of_layers, stability
 from libmtl_recon.errors import UsageError
 
 # The number of scored steps between two checks of the ranking, and before the first.
@@ -62,6 +62,7 @@ class UntilStable:
 
     def __post_init__(self) -> None:
         check_severity("S", self.S)
+        numbers_of_layers("K", self.K)
         check_confidence("confidence", self.confidence)
 
     def check_layers(self, layers: int) -> None:
@@ -70,7 +71,7 @@ class UntilStable:
         Raises:
             UsageError: There are not as many layers, or none would stay shared.
         """
-        for count in () if self.K is None else (self.K,) if isinstance(self.K, int) else self.K:
+        for count in numbers_of_layers("K", self.K):
             check_split_count("K", count, layers)
 
     def look(self, profile: ConflictProfile) -> Stability:
@@ -83,7 +84,7 @@ class UntilStable:
 
     def too_early(self, steps: int) -> StabilityCheck:
         """Return the check after too few steps to estimate the stability."""
-        wanted = () if self.K is None else (self.K,) if isinstance(self.K, int) else tuple(self.K)
+        wanted = numbers_of_layers("K", self.K)
         return StabilityCheck(Stability(wanted, 0.0, 0.0, steps, known=False), self.confidence)
 
 

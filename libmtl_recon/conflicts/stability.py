@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from libmtl_recon.conflicts.compare import chance_distance
 from libmtl_recon.conflicts.profile import ConflictProfile, check_count, check_severity
+from libmtl_recon.errors import UsageError
 
 RESAMPLES = 400
 # Fewer blocks do not show how much blocks differ.
@@ -74,7 +75,7 @@ def stability(
     """
     below = check_severity("S", S)
     layers = len(profile.architecture)
-    wanted = () if K is None else (K,) if isinstance(K, int) else tuple(K)
+    wanted = numbers_of_layers("K", K)
     for count in wanted:
         check_count("K", count, layers)
     blocks = profile.counts[:, :, :below].sum(axis=2)
@@ -90,6 +91,30 @@ def stability(
     late = _places(blocks[later].sum(axis=0, keepdims=True))
     agreement, drift = (_agreement(now, others, wanted, total > 0) for others in (again, late))
     return Stability(wanted, agreement, drift, profile.steps)
+
+
+def numbers_of_layers(parameter: str, K: object) -> tuple[int, ...]:
+    """Return the numbers of layers that are asked for; empty for the whole ranking.
+
+    Args:
+        parameter: The name of the caller's argument, for the message.
+        K: A number, a range of numbers, or None.
+
+    Raises:
+        UsageError: It is something else, or an empty range.
+    """
+    if K is None:
+        return ()
+    if isinstance(K, range) and len(K):
+        return tuple(K)
+    if not isinstance(K, int) or isinstance(K, bool):
+        raise UsageError(
+            parameter,
+            "must be a number of layers, a range with at least one number, or None",
+            K,
+            "Write K=12, or K=range(5, 21) for each number from 5 to 20.",
+        )
+    return (K,)
 
 
 def in_words(found: Stability, confidence: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -18,6 +18,44 @@ def add_gradient(parameter: Tensor, gradient: Tensor) -> None:
     """
     old = parameter.grad
     parameter.grad = gradient if old is None else _added(old, gradient)
+
+
+def deliver(leaves: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    """Add gradients to the leaves' ``.grad``, as at the end of one backward pass.
+
+    Accumulation hooks, such as those that step an optimizer, run once and see the sum. Hooks on the
+    gradients themselves do not run, since they have seen those of the tasks.
+
+    Args:
+        leaves: Different leaves.
+        gradients: One gradient per leaf.
+    """
+    if not leaves:
+        return
+    hooked = [
+        (leaf._backward_hooks, dict(leaf._backward_hooks))
+        for leaf in leaves
+        if leaf._backward_hooks
+    ]
+    for hooks, _ in hooked:
+        hooks.clear()
+    try:
+        torch.autograd.backward(leaves, gradients)
+    finally:
+        for hooks, before in hooked:
+            hooks.update(before)
+
+
+def sum_of(gradients: Iterable[Tensor | None]) -> Tensor:
+    """Return the sum of the gradients that are not None, of which there is at least one."""
+    there = [gradient for gradient in gradients if gradient is not None]
+    if len(there) == 1:
+        return there[0]
+    # Not in place at first: autograd may return one tensor for two leaves.
+    total = _plus(there[0], there[1])
+    for gradient in there[2:]:
+        total = _plus(total, gradient) if total.is_sparse else total.add_(gradient)
+    return total
 
 
 class Aside:
@@ -97,6 +135,11 @@ def _added(old: Tensor, gradient: Tensor) -> Tensor:
         return gradient + old  # a dense tensor cannot be added to a sparse one in place
     with torch.no_grad():
         return old.add_(gradient)
+
+
+def _plus(first: Tensor, second: Tensor) -> Tensor:
+    # A dense tensor cannot be added to a sparse one in place.
+    return second + first if first.is_sparse and not second.is_sparse else first + second
 
 
 def _are_nonzero(parameters: list[Tensor]) -> list[bool]:

@@ -73,7 +73,7 @@ class Operation:
         return 1 if self.kind in (Kind.CONVOLUTION, Kind.TRANSPOSED) else -1
 
     def sides(self) -> tuple[int, int]:
-        """The sizes a and b of the weight's two sides, inputs and outputs, per group."""
+        """Return the sizes a and b of the weight's two sides, inputs and outputs, per group."""
         first, *rest = self.weight.shape
         match self.kind:
             case Kind.LINEAR | Kind.CONVOLUTION:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,11 @@ def recording(
 
 
 def record_afterwards(
-    network: nn.Module, *, shared: Iterable[nn.Parameter] | None = None, way: str = "auto"
+    network: nn.Module,
+    *,
+    shared: Iterable[nn.Parameter] | None = None,
+    way: str = "auto",
+    rows: TaskRows | None = None,
 ) -> Record:
     """Return the record of a forward pass that has already run, made from its graph.
 
@@ -88,11 +93,12 @@ def record_afterwards(
         network: As for :func:`recording`.
         shared: As for :func:`recording`.
         way: As for :func:`recording`.
+        rows: The memory for rows, which is overwritten.
 
     Raises:
         UsageError: As for :func:`recording`.
     """
-    return Record(network, Calls(), _checked(network, shared), way)
+    return Record(network, Calls(), _checked(network, shared), way, rows)
 
 
 def _checked(
@@ -140,6 +146,8 @@ class Record:
         self._network, self._calls, self._shared, self._way = network, calls, shared, way
         self._rows = TaskRows() if rows is None else rows
         self._sweep: Sweep | None = None
+        # The losses whose gradients were added.
+        self._spent: list[ref[Tensor]] = []
         self.exact = exact
         self.layers: tuple[str, ...] = ()
         self.ways: tuple[Way, ...] = ()
@@ -159,26 +167,44 @@ class Record:
 
         Raises:
             UsageError: A loss is not a scalar, or there is none.
-            ReconError: A gradient is not finite, or a layer's input was changed in place, or freed.
+            ReconError: A gradient is not finite, a layer's input was changed in place, or freed, or
+                :meth:`backward` has been called for these losses.
         """
         losses = list(losses)
+        spent = [loss() for loss in self._spent]
+        if any(loss is not None and any(loss is one for one in spent) for loss in losses):
+            raise ReconError(
+                "The gradients of these losses were already added by record.backward(weights), "
+                "which frees the graph. Record the next forward pass, or call record.gramian once."
+            )
         total = self.gramian_as_it_is(self.plan(losses), losses)
         if not bool(total.isfinite().all()):
             self._refuse_not_finite()
         return total
 
-    def gramian_as_it_is(self, plan: Plan, losses: Sequence[Tensor | None]) -> Tensor:
+    def gramian_as_it_is(
+        self, plan: Plan, losses: Sequence[Tensor | None], *, retain_graph: bool = True
+    ) -> Tensor:
         """Compute the Gramian by a plan; it may hold NaN or infinity.
 
         Args:
             plan: The result of :meth:`plan` for these losses. Without its ``specific`` parameters,
                 :meth:`backward` only reaches the shared ones.
             losses: As for :meth:`gramian`.
+            retain_graph: Keep the graph where the rows are stored; elsewhere :meth:`backward` frees
+                it.
 
         Raises:
             ReconError: A layer's input was changed in place, or freed.
         """
-        self._sweep = Sweep(plan, losses, self._rows, exact=self.exact, ranks=self._ranks)
+        self._sweep = Sweep(
+            plan,
+            losses,
+            self._rows,
+            exact=self.exact,
+            ranks=self._ranks,
+            retain_graph=retain_graph,
+        )
         total = self._sweep.run()
         self.exact = self._sweep.exact
         self.ways, self.layers = tuple(plan.ways), tuple(way.layer for way in plan.ways)
@@ -198,7 +224,8 @@ class Record:
     def backward(self, weights: Tensor, specific: Tensor | None = None) -> None:
         """Add the weighted gradient Σ w_t ∇L_t to the shared parameters, and the others' gradients.
 
-        Gradients accumulate in ``.grad``. The graph is freed.
+        Gradients accumulate in ``.grad``. The graph is freed; where rows were stored, it is when
+        the losses are. Post-accumulate hooks run once, with the final gradient.
 
         Args:
             weights: ``[T]``.
@@ -206,12 +233,21 @@ class Record:
                 None: 1.
 
         Raises:
-            UsageError: There are not T weights.
+            UsageError: There are not T finite weights.
             ReconError: :meth:`gramian` was not called before, or the graph was already freed.
         """
+        tasks = len(self._last().losses)
+        _check_factors("weights", weights, tasks)
+        if specific is not None:
+            _check_factors("specific", specific, tasks)
+        self.backward_as_it_is(weights, specific)
+
+    def backward_as_it_is(self, weights: Tensor, specific: Tensor | None = None) -> None:
+        """Run :meth:`backward` with T weights that may be NaN or infinite."""
         sweep = self._last()
         sweep.update(weights, specific)
         self._sweep = None
+        self._spent = [ref(loss) for loss in sweep.losses if loss is not None]
 
     def _last(self) -> Sweep:
         if self._sweep is None:
@@ -296,6 +332,21 @@ def reentrant_checkpoint() -> ReconError:
         "inside it from autograd's graph. Use torch.utils.checkpoint with "
         "use_reentrant=False."
     )
+
+
+def _check_factors(parameter: str, given: object, tasks: int) -> None:
+    way_out = "Pass one number per task, such as torch.ones(T)."
+    if not isinstance(given, Tensor):
+        raise UsageError(parameter, "must be a tensor", given, way_out)
+    if given.shape != (tasks,):
+        raise UsageError(parameter, f"must have the shape [{tasks}]", list(given.shape), way_out)
+    if given.is_complex() or not bool(given.isfinite().all()):
+        raise UsageError(
+            parameter,
+            "must be finite real numbers",
+            given.tolist(),
+            "Look for a gradient that is zero or not finite in the Gramian.",
+        )
 
 
 def _check_losses(losses: Sequence[Tensor | None]) -> None:

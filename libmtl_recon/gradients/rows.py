@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import torch
@@ -66,24 +66,26 @@ class TaskRows:
         matrix = self._take(len(roots), shared)
         trainable = [p for p in shared if p.requires_grad]
         write = self._writer(matrix, trainable)
+        if not accumulate:
+            self._differentiate(
+                matrix,
+                roots,
+                shared,
+                trainable,
+                lambda _, *one: write(*one),
+                retain_graph=retain_graph,
+            )
+            return matrix.whole
         reached: set[int] = set()
-        last = max((i for i, (tensors, _) in enumerate(roots) if tensors), default=-1)
-        if accumulate:
-            # With an earlier ``.grad`` to add to, autograd would not pass its own result on.
-            self._before.take(trainable)
-        with caught(trainable, write) if accumulate else nullcontext():
+        last = _last(roots)
+        # With an earlier ``.grad`` to add to, autograd would not pass its own result on.
+        self._before.take(trainable)
+        with caught(trainable, write):
             for index, (tensors, factors) in enumerate(roots):
-                keep = retain_graph or index != last
                 matrix.begin(index)
-                if tensors and accumulate:
+                if tensors:
+                    keep = retain_graph or index != last
                     torch.autograd.backward(tensors, factors, retain_graph=keep)
-                elif tensors and trainable:
-                    gradients = torch.autograd.grad(
-                        tensors, trainable, factors, retain_graph=keep, allow_unused=True
-                    )
-                    for place, gradient in enumerate(gradients):
-                        if gradient is not None:
-                            write(place, gradient)
                 reached |= matrix.end()
         self._note_reached(shared, reached)
         return matrix.whole
@@ -94,43 +96,61 @@ class TaskRows:
         shared: Sequence[Tensor],
         others: Sequence[Tensor],
         take: Callable[[int, int, Tensor], None],
+        *,
+        retain_graph: bool,
     ) -> Tensor:
-        """Compute the same gradients without changing any ``.grad``; the graph is kept.
+        """Compute the same gradients without changing any ``.grad``; no accumulation hook runs.
 
         Args:
             roots: As for :meth:`fill`.
             shared: As for :meth:`fill`.
             others: Leaves whose gradients are computed as well.
             take: Called with the place of a root, the place of one of the others, and its gradient.
+            retain_graph: Keep the graph after the last root.
 
         Returns:
             As for :meth:`fill`.
         """
         matrix = self._take(len(roots), shared)
         trainable = [p for p in shared if p.requires_grad]
-        leaves, write = [*trainable, *others], self._writer(matrix, trainable)
-        at = 0
+        write = self._writer(matrix, trainable)
 
-        def catch(place: int, gradient: Tensor) -> None:
+        def catch(at: int, place: int, gradient: Tensor) -> None:
             if place < len(trainable):
                 write(place, gradient)
             else:
                 take(at, place - len(trainable), gradient)
 
-        reached: set[int] = set()
-        before = Aside()
-        before.take(leaves)
-        try:
-            with caught(leaves, catch):
-                for at, (tensors, factors) in enumerate(roots):
-                    matrix.begin(at)
-                    if tensors:
-                        torch.autograd.backward(tensors, factors, inputs=leaves, retain_graph=True)
-                    reached |= matrix.end()
-        finally:
-            before.put_back()
-        self._note_reached(shared, reached)
+        self._differentiate(
+            matrix, roots, shared, [*trainable, *others], catch, retain_graph=retain_graph
+        )
         return matrix.whole
+
+    def _differentiate(
+        self,
+        matrix: _Matrix,
+        roots: Sequence[Root],
+        shared: Sequence[Tensor],
+        leaves: Sequence[Tensor],
+        catch: Callable[[int, int, Tensor], None],
+        *,
+        retain_graph: bool,
+    ) -> None:
+        """Pass each root's gradients to ``catch``, with the places of the root and of the leaf."""
+        reached: set[int] = set()
+        last = _last(roots)
+        for at, (tensors, factors) in enumerate(roots):
+            matrix.begin(at)
+            if tensors and leaves:
+                keep = retain_graph or at != last
+                found = torch.autograd.grad(
+                    tensors, leaves, factors, retain_graph=keep, allow_unused=True
+                )
+                for place, gradient in enumerate(found):
+                    if gradient is not None:
+                        catch(at, place, gradient)
+            reached |= matrix.end()
+        self._note_reached(shared, reached)
 
     def _writer(
         self, matrix: _Matrix, trainable: Sequence[Tensor]
@@ -178,6 +198,22 @@ class TaskRows:
             elif overwrite:
                 parameter.grad = None
         self._before.add_up()
+
+    def gradients(
+        self, vector: Tensor, shared: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the parameters that a task reached, and their gradients in a vector ``[d]``.
+
+        Args:
+            vector: As for :meth:`scatter`.
+            shared: The shared parameters.
+        """
+        parts = zip(shared, columns.split(vector, shared), self.reached, strict=True)
+        reached = [(parameter, part) for parameter, part, hit in parts if hit]
+        return (
+            [parameter for parameter, _ in reached],
+            [self._touched.gradient_of(part, parameter) for parameter, part in reached],
+        )
 
     def forget(self) -> None:
         """Drop the gradients that :meth:`fill` has set aside."""
@@ -263,6 +299,11 @@ def caught(leaves: Sequence[Tensor], write: Callable[[int, Tensor], None]) -> It
             hook = parameter.register_post_accumulate_grad_hook(partial(catch, place))
             hooks.callback(hook.remove)
         yield
+
+
+def _last(roots: Sequence[Root]) -> int:
+    """Return the place of the last root that is not empty; -1 if all are."""
+    return max((place for place, (tensors, _) in enumerate(roots) if tensors), default=-1)
 
 
 def _layout(shared: Sequence[Tensor]) -> list[tuple[torch.Size, torch.dtype, torch.device, bool]]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from libmtl_recon.gradients import columns
+from libmtl_recon.gradients.accumulate import deliver, sum_of
 from libmtl_recon.gradients.calls import Calls
 from libmtl_recon.gradients.dominators import Walk
 from libmtl_recon.gradients.gramian import exact_device, layer_gramians
@@ -162,9 +163,8 @@ class SummedLosses:
         with torch.no_grad():
             for identity in list(found):
                 leaves.append(self._leaves[identity])
-                sums.append(_sum(found.pop(identity)))
-        if leaves:
-            torch.autograd.backward(leaves, sums)
+                sums.append(sum_of(found.pop(identity)))
+        deliver(leaves, sums)
 
     def _gramians(
         self, layers: Sequence[Sequence[Tensor]], found: Mapping[int, Sequence[Tensor | None]]
@@ -204,23 +204,6 @@ def _gramian(gradients: Sequence[Tensor | None], leaf: Tensor) -> Tensor:
         part = [zeros if row is None else row[start : start + some] for row in rows]
         total += layer_gramians(torch.stack(part), [some])[0]
     return total
-
-
-def _sum(gradients: Sequence[Tensor | None]) -> Tensor:
-    """Return the sum of the gradients that are not None, of which there is at least one."""
-    there = [gradient for gradient in gradients if gradient is not None]
-    if len(there) == 1:
-        return there[0]
-    # Not in place at first: autograd may return one tensor for two leaves.
-    total = _added(there[0], there[1])
-    for gradient in there[2:]:
-        total = _added(total, gradient) if total.is_sparse else total.add_(gradient)
-    return total
-
-
-def _added(first: Tensor, second: Tensor) -> Tensor:
-    # A dense tensor cannot be added to a sparse one in place.
-    return second + first if first.is_sparse and not second.is_sparse else first + second
 
 
 def _kept_graphs(walk: Walk, leaves: Mapping[int, Tensor]) -> int:

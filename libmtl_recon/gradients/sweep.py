@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from libmtl_recon.errors import UsageError
 from libmtl_recon.gradients import columns
-from libmtl_recon.gradients.accumulate import add_gradient
+from libmtl_recon.gradients.accumulate import deliver, sum_of
 from libmtl_recon.gradients.calls import Call
 from libmtl_recon.gradients.columns import real_rows
 from libmtl_recon.gradients.combine import combine, wants_float64
@@ -40,9 +39,11 @@ class Sweep:
         rows: The memory for rows, which is kept from step to step.
         exact: Compute products in float64 from the start.
         ranks: The ranks over which gradients are averaged; None: this process alone.
+        retain_graph: Keep the graph where all rows are stored, so that the update needs no pass.
 
     Attributes:
         exact: Whether products were computed in float64.
+        losses: The losses.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class Sweep:
         *,
         exact: bool = False,
         ranks: Ranks | None = None,
+        retain_graph: bool = True,
     ) -> None:
-        self._plan, self._losses, self._rows = plan, list(losses), rows
+        self._plan, self.losses, self._rows = plan, list(losses), rows
+        self._retain_graph = retain_graph
         self._ranks = ranks
         self._shared = [leaf for _, leaf in plan.shared]
         self.exact = exact or all(leaf.dtype == torch.float64 for leaf in self._shared)
@@ -70,7 +73,7 @@ class Sweep:
         self._open: dict[int, int] = {}
         self._complete: list[list[Deltas]] = []
         self._found: dict[str, Tensor] = {}
-        self._errors = torch.zeros(len(self._losses), dtype=torch.float64)
+        self._errors = torch.zeros(len(self.losses), dtype=torch.float64)
 
     def run(self) -> Tensor | None:
         """Compute the Gramian ``[T, T]``, float64; None if no loss reaches a shared parameter."""
@@ -78,7 +81,7 @@ class Sweep:
             self._pass_segments()  # for the other ranks
             return None
         if self._plan.stored:
-            rows = self._store(self._plan.specific)
+            rows = self._store(self._plan.specific, retain_graph=self._retain_graph)
             self._total = quick_gramian(rows) if self._ranks is None else self._over_ranks(rows)
         else:
             self._total = self._by_segments()
@@ -111,7 +114,7 @@ class Sweep:
 
     def _pass_segments(self) -> None:
         self._errors.zero_()
-        self._at_start = [None] * len(self._losses)
+        self._at_start = [None] * len(self.losses)
         self._found, self._deltas = {}, {}
         self._open = {weight: len(calls) for weight, calls in self._plan.calls.items()}
         for segment in self._plan.segments:
@@ -123,51 +126,50 @@ class Sweep:
             self._multiply(self._shared, self._matrix)
         order = dict.fromkeys(name for name, _ in self._plan.shared)
         if not order:
-            return torch.zeros(0, len(self._losses), len(self._losses), dtype=torch.float64)
+            return torch.zeros(0, len(self.losses), len(self.losses), dtype=torch.float64)
         return torch.stack([self._found[name] for name in order])
 
     def update(self, weights: Tensor, specific: Tensor | None) -> None:
         """Add the weighted gradients to ``.grad``; see :meth:`Record.backward`."""
-        tasks = len(self._losses)
-        for name, given in (("weights", weights), ("specific", specific)):
-            if given is None and name == "specific":
-                continue
-            if not isinstance(given, Tensor):
-                raise UsageError(name, "must be a tensor", given, "Pass one number per task.")
-            if given.shape != (tasks,):
-                raise UsageError(
-                    name,
-                    f"must have the shape [{tasks}]",
-                    list(given.shape),
-                    "Pass one number per task.",
-                )
-        for task, leaf, gradient in self._specific:
-            factor = 1.0 if specific is None else float(specific[task])
-            add_gradient(leaf, gradient if factor == 1.0 else gradient * factor)
+        leaves, gradients = self._specific_sums(specific)
         if not self._shared:
+            deliver(leaves, gradients)
             return
         wide = weights.detach().double().cpu()
         total = None if self._total is None else self._total.cpu()
         if self._matrix is None and total is not None and wants_float64(wide, total):
             # One backward pass of their weighted sum would lose too many digits.
-            self._store([])
+            self._store([], retain_graph=False)
         if self._matrix is None:
             self._back_propagate(wide)
         else:
-            self._rows.scatter(combine(wide, self._matrix, total), self._shared)
+            found = self._rows.gradients(combine(wide, self._matrix, total), self._shared)
+            leaves, gradients = leaves + found[0], gradients + found[1]
+        deliver(leaves, gradients)
 
-    def _store(self, specific: Sequence[tuple[Tensor, list[int]]]) -> Tensor:
+    def _specific_sums(self, factors: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the leaves that are not shared, and the sums of their weighted gradients."""
+        found: dict[int, tuple[Tensor, list[Tensor]]] = {}
+        for task, leaf, gradient in self._specific:
+            factor = 1.0 if factors is None else float(factors[task])
+            own = gradient if factor == 1.0 else gradient * factor
+            found.setdefault(id(leaf), (leaf, []))[1].append(own)
+        with torch.no_grad():
+            return [leaf for leaf, _ in found.values()], [sum_of(own) for _, own in found.values()]
+
+    def _store(self, specific: Sequence[tuple[Tensor, list[int]]], *, retain_graph: bool) -> Tensor:
         """Compute all rows ``[T, d]``; the gradients of these other leaves are kept as well."""
         others = [leaf for leaf, _ in specific]
         roots: list[Root] = [
-            ([] if loss is None or not loss.requires_grad else [loss], None)
-            for loss in self._losses
+            ([] if loss is None or not loss.requires_grad else [loss], None) for loss in self.losses
         ]
 
         def take(task: int, place: int, gradient: Tensor) -> None:
             self._specific.append((task, others[place], gradient))
 
-        self._matrix = self._rows.fill_apart(roots, self._shared, others, take)
+        self._matrix = self._rows.fill_apart(
+            roots, self._shared, others, take, retain_graph=retain_graph
+        )
         return self._matrix
 
     def _differentiate(self, segment: Segment) -> None:
@@ -176,10 +178,10 @@ class Sweep:
             call.check_unchanged()
         edges = [GradientEdge(call.node, 0) for call in calls]
         end = [] if segment.end is None else [segment.end]
-        rows = _zeros(parameters, len(self._losses))
+        rows = _zeros(parameters, len(self.losses))
         places = [columns.parts_of(row, parameters) for row in rows]
         gradients: list[list[tuple[int, Tensor]]] = [[] for _ in calls]
-        at_end: list[Tensor | None] = [None] * len(self._losses)
+        at_end: list[Tensor | None] = [None] * len(self.losses)
         for task in segment.tasks:
             own = [] if segment.start else [p for p, of in self._plan.specific if task in of]
             found = self._pass(segment, task, [*edges, *end, *parameters, *own])
@@ -207,7 +209,7 @@ class Sweep:
 
     def _pass(self, segment: Segment, task: int, inputs: list[Any]) -> list[Tensor | None]:
         """Return one task's gradients through a segment, None for inputs that it does not reach."""
-        loss, factor = self._losses[task], self._at_start[task]
+        loss, factor = self.losses[task], self._at_start[task]
         if segment.start is not None:
             root: Any = None if factor is None else segment.start
         else:
@@ -271,7 +273,7 @@ class Sweep:
             self._complete.append(waiting)
 
     def _multiply_deltas(self, waiting: Sequence[Deltas]) -> None:
-        found = weight_gramian(waiting, len(self._losses))
+        found = weight_gramian(waiting, len(self.losses))
         self._add(self._names[id(waiting[0].call.operation.weight)], found.gramian)
         self._errors += found.errors.cpu()
         self._take_biases(waiting)
@@ -288,7 +290,7 @@ class Sweep:
             for one in own:
                 for parameter in one.call.operation.parameters:
                     if parameter.requires_grad:
-                        self._add(self._names[id(parameter)], _nothing(len(self._losses), device))
+                        self._add(self._names[id(parameter)], _nothing(len(self.losses), device))
             if of_all is not None:
                 self._multiply_deltas(of_all)
 
@@ -300,7 +302,7 @@ class Sweep:
             if bias is not None and bias.requires_grad:
                 biases.setdefault(id(bias), []).append(one)
         for identity, own in biases.items():
-            self._add(self._names[identity], bias_gramian(own, len(self._losses)))
+            self._add(self._names[identity], bias_gramian(own, len(self.losses)))
 
     def _add(self, name: str, found: Tensor) -> None:
         self._found[name] = self._found[name] + found if name in self._found else found
@@ -319,7 +321,7 @@ class Sweep:
             return
         there = [
             (loss, torch.full_like(loss, factor))
-            for loss, factor in zip(self._losses, factors, strict=True)
+            for loss, factor in zip(self.losses, factors, strict=True)
             if loss is not None and loss.requires_grad
         ]
         roots, multiples = zip(*there, strict=True)

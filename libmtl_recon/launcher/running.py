@@ -42,9 +42,9 @@ def run_script(
 ) -> int:
     """Run a LibMTL script as ``python SCRIPT ARGS…`` would, with the plugin registered.
 
-    ``sys.argv``, ``sys.path[0]``, ``__file__`` and ``__main__`` are the script's while it runs.
-    Errors are printed on stderr: those of this package as one paragraph, those of the script
-    with the script's own frames.
+    While the script runs, ``sys.argv``, ``sys.path[0]``, ``__file__`` and ``__main__`` are set as
+    for a program. Errors are printed on stderr: those of this package as one paragraph, those of
+    the script with the script's own frames.
 
     Args:
         script: A path, or the name of a built-in problem.
@@ -54,7 +54,7 @@ def run_script(
 
     Returns:
         The exit status: the script's own; 0 if a hook ended the run by :class:`StopRun`;
-        130 after Ctrl-C; 141 where a pipe that it prints to was closed; an error's
+        130 after Ctrl-C; 141 if a pipe that it prints to was closed; an error's
         :attr:`~libmtl_recon.ReconError.exit_status`; 1 for any other exception.
 
     Example:

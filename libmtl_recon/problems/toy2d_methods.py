@@ -18,19 +18,22 @@ _TINY = 1e-300
 
 
 def gd(gramian: Array) -> Array:
-    """Gradient descent on the sum of the losses."""
+    """Return the weights of gradient descent on the sum of the losses."""
     return np.ones_like(gramian[:, 0])
 
 
 def mgda(gramian: Array) -> Array:
-    """MGDA: the shortest convex combination."""
+    """Return the weights of MGDA, the shortest convex combination."""
     first, both, second = _parts(gramian)
     share = np.clip((second - both) / np.maximum(first + second - 2 * both, _TINY), 0.0, 1.0)
     return np.stack([share, 1 - share], axis=1)
 
 
 def cagrad(gramian: Array) -> Array:
-    """CAGrad: the best worst improvement within c‖g₀‖ of the mean gradient g₀ (its Eq. 4)."""
+    """Return the weights of CAGrad (its Eq. 4): the best worst improvement within c‖g₀‖ of g₀.
+
+    g₀ is the mean gradient.
+    """
     first, both, second = _parts(gramian)
     # The dual: minimise g_w·g₀ + c‖g₀‖‖g_w‖ over g_w = s g₁ + (1 - s) g₂, which in s is a linear
     # term plus the root of a quadratic a s² + 2 b s + d.
@@ -47,20 +50,20 @@ def cagrad(gramian: Array) -> Array:
 
 
 def imtl_g(gramian: Array) -> Array:
-    """IMTL-G: equal projections onto both gradients, with weights whose sum is 1."""
+    """Return the weights of IMTL-G: equal projections onto both gradients, weights of sum 1."""
     inverse = 1 / np.sqrt(_squares(gramian))
     weights: Array = inverse / inverse.sum(axis=1, keepdims=True)
     return weights
 
 
 def pcgrad(gramian: Array) -> Array:
-    """PCGrad: the sum of the gradients, each without its component that opposes the other."""
+    """Return the weights of PCGrad: gradients without their components opposing the other."""
     weights: Array = 1 - np.minimum(gramian[:, 0, 1], 0.0)[:, None] / _squares(gramian)
     return weights
 
 
 def gradops(gramian: Array, alpha: Array | float) -> Array:
-    """GradOPS, Algorithm 1.
+    """Return the weights of GradOPS (Algorithm 1).
 
     Args:
         gramian: ``[N, 2, 2]``.

@@ -4,46 +4,34 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from libmtl_recon import files
-from libmtl_recon.conflicts.fingerprint import fingerprint, loose_fingerprint
+from libmtl_recon.conflicts.layer_ranking import LayerRanking
 from libmtl_recon.conflicts.layers import Layer
-from libmtl_recon.conflicts.profile import ConflictProfile
+from libmtl_recon.conflicts.profile import ConflictProfile, no_profile
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.files import refusal, write_atomically
+from libmtl_recon.profiles.entries import (
+    Entry,
+    Match,
+    RankingEntry,
+    built_in_entries,
+    find_among,
+)
 from libmtl_recon.profiles.stores import Store, explained, open_store
 from libmtl_recon.texts import did_you_mean, printable
+
+__all__ = ["Entry", "Match", "ProfileCache", "RankingEntry", "built_in_entries", "find_among"]
 
 _logger = logging.getLogger(__name__)
 
 VARIABLE = "LIBMTL_RECON_CACHE"
 _ENDING = ".json"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A profile in the cache."""
-
-    id: str
-    profile: ConflictProfile
-
-
-@dataclass(frozen=True)
-class Match:
-    """A profile found for a network.
-
-    Attributes:
-        entry: The newest that fits.
-        exact: Whether the layers' shapes are the same too, not only their names and types.
-        others: How many more profiles would have fitted as well.
-    """
-
-    entry: Entry
-    exact: bool
-    others: int
+_RANKING = ".ranking"
+Kept = TypeVar("Kept")
 
 
 class ProfileCache:
@@ -75,17 +63,24 @@ class ProfileCache:
         with explained("write to", self.store, VARIABLE):
             self.store.prepare()
 
-    def save(self, profile: ConflictProfile) -> str:
-        """Save a profile and return its ID."""
-        name = profile.id
+    def save(self, profile: ConflictProfile | LayerRanking) -> str:
+        """Save a profile, or a ranking of layers, and return its ID."""
+        if not isinstance(profile, ConflictProfile | LayerRanking):
+            raise no_profile("profile", profile)
+        name, ending = profile.id, _ENDING if isinstance(profile, ConflictProfile) else _RANKING
         with explained("write to", self.store, VARIABLE):
-            self.store.write(f"{name}{_ENDING}", profile.to_json())
+            self.store.write(f"{name}{ending}", profile.to_json())
         return name
 
     def list(self) -> list[Entry]:
         """Return all profiles, newest first."""
-        names = self.names(_ENDING)
-        return [entry for name in names if (entry := self._read(name)) is not None]
+        found = self._texts(_ENDING, ConflictProfile.from_json)
+        return [Entry(id, profile) for id, profile in found]
+
+    def rankings(self) -> Sequence[RankingEntry]:
+        """Return all imported rankings, newest first."""
+        found = self._texts(_RANKING, LayerRanking.from_json)
+        return [RankingEntry(id, ranking) for id, ranking in found]
 
     def names(self, ending: str) -> Sequence[str]:
         """Return the names of all texts with this ending, newest first, also of non-profiles."""
@@ -96,16 +91,36 @@ class ProfileCache:
         """Return the profile with this ID, which may be shortened as long as it is unique.
 
         Args:
-            id: Of the profile.
+            id: The profile's ID, or the name of a built-in one.
             parameter: The name under which the caller gave it, for the message.
+
+        Raises:
+            UsageError: There is none, or more than one, or it is a ranking without cosines.
+        """
+        found = self.load_any(id, parameter)
+        if isinstance(found, Entry):
+            return found
+        raise UsageError(
+            parameter,
+            "must be the ID of a profile, which counts cosines",
+            id,
+            f"{found.id} is a ranking of layers that was imported, without cosines.",
+        )
+
+    def load_any(self, id: str, parameter: str = "ID") -> Entry | RankingEntry:
+        """Return the profile or the imported ranking with this ID; see :meth:`load`.
 
         Raises:
             UsageError: There is none, or more than one.
         """
-        entries = self.list()
-        found = [entry for entry in entries if entry.id.startswith(id)]
+        entries: list[Entry | RankingEntry] = [*self.list(), *self.rankings()]
+        entries += built_in_entries()
+        same = [entry for entry in entries if entry.id == id]
+        found = same or [entry for entry in entries if entry.id.startswith(id)]
         if len(found) != 1 or not id:
             hint = "" if found else did_you_mean(id, (entry.id for entry in entries))
+            if files.exists(id) and not files.is_folder(id):
+                hint = f"It is a file: `libmtl-recon layers import {id}` copies it to the cache. "
             raise UsageError(
                 parameter,
                 "must be the ID of exactly one profile, or its first characters",
@@ -131,30 +146,36 @@ class ProfileCache:
         return self.load(source, f"{parameter} is not a file, and therefore").profile
 
     def find(self, layers: Sequence[Layer]) -> Match | None:
-        """Return the newest profile for a network with these layers.
+        """Return the newest profile in the cache for a network with these layers.
 
         One whose layers agree in names, types and shapes comes before one that agrees in names
         and types only.
         """
-        entries = self.list()
-        for exact, key in ((True, fingerprint), (False, loose_fingerprint)):
-            wanted = key(layers)
-            fitting = [e for e in entries if key(e.profile.architecture) == wanted]
-            if fitting:
-                return Match(fitting[0], exact, len(fitting) - 1)
-        return None
+        return find_among(self.list(), layers)
 
-    def remove(self, id: str) -> Entry:
-        """Delete the profile with this (possibly shortened) ID and return it."""
-        entry = self.load(id)
+    def remove(self, id: str) -> Entry | RankingEntry:
+        """Delete the profile or ranking with this (possibly shortened) ID and return it.
+
+        Raises:
+            UsageError: There is none, or more than one.
+            ReconError: It is built in.
+        """
+        entry = self.load_any(id)
+        if isinstance(entry, Entry) and entry.built_in:
+            raise ReconError(
+                f"{entry.id} is built in, a part of the installed package, and cannot be removed. "
+                "A profile in the cache that fits the network is used instead of it; "
+                "`libmtl-recon score SCRIPT` makes one."
+            )
+        ending = _ENDING if isinstance(entry, Entry) else _RANKING
         with explained("delete from", self.store, VARIABLE):
-            self.store.remove(f"{entry.id}{_ENDING}")
+            self.store.remove(f"{entry.id}{ending}")
         return entry
 
-    def export(self, id: str, file: str | Path) -> Entry:
-        """Write the profile with this (possibly shortened) ID to a file."""
-        entry = self.load(id)
-        export_profile(entry.profile, file)
+    def export(self, id: str, file: str | Path) -> Entry | RankingEntry:
+        """Write the profile or ranking with this (possibly shortened) ID to a file."""
+        entry = self.load_any(id)
+        export_profile(entry.profile if isinstance(entry, Entry) else entry.ranking, file)
         return entry
 
     def import_(self, file: str | Path) -> str:
@@ -165,10 +186,18 @@ class ProfileCache:
         """
         return self.save(read_profile(file))
 
-    def _read(self, name: str) -> Entry | None:
+    def _texts(self, ending: str, parse: Callable[[str, str], Kept]) -> Sequence[tuple[str, Kept]]:
+        """Return the ID and the contents of all texts with this ending, newest first."""
+        return [
+            (name.removesuffix(ending), kept)
+            for name in self.names(ending)
+            if (kept := self._read(name, parse)) is not None
+        ]
+
+    def _read(self, name: str, parse: Callable[[str, str], Kept]) -> Kept | None:
         file = str(self.store.where(name))
         try:
-            profile = ConflictProfile.from_json(self.store.read(name), file)
+            return parse(self.store.read(name), file)
         except FileNotFoundError:
             return None  # removed by another process since the folder was listed
         except UnicodeDecodeError:
@@ -180,11 +209,10 @@ class ProfileCache:
         except OSError as error:
             _logger.warning("%s was ignored: %s.", printable(file), refusal(error))
             return None
-        return Entry(name.removesuffix(_ENDING), profile)
 
     def _set_aside(self, name: str) -> str:
         """Rename a text that is not a profile, and return a sentence about it."""
-        stem = name.removesuffix(_ENDING)
+        stem = name.rpartition(".")[0]
         aside, number = f"{stem}.damaged", 1
         try:
             there = frozenset(self.store.names())
@@ -226,7 +254,7 @@ def read_profile(file: str | Path) -> ConflictProfile:
         ) from error
 
 
-def export_profile(profile: ConflictProfile, file: str | Path) -> None:
+def export_profile(profile: ConflictProfile | LayerRanking, file: str | Path) -> None:
     """Write a profile to a file, atomically.
 
     Raises:

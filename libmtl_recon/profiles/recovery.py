@@ -31,8 +31,8 @@ class Recovered:
     """A profile recovered from a killed run.
 
     Attributes:
-        id: The profile's.
-        steps: How many.
+        id: The ID of the profile.
+        steps: The number of recovered steps.
     """
 
     id: str
@@ -49,9 +49,9 @@ class RecoveryFile:
     """Write a run's profile every minute, until the run ends.
 
     Args:
-        cache: Where profiles are kept; this process must hold the network's scoring lock.
-        layers: Of the network.
-        say: Told that it cannot be written.
+        cache: The cache of profiles; this process must hold the network's scoring lock.
+        layers: The layers of the network.
+        say: Called with a message if the file cannot be written.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class RecoveryFile:
         self._next = time.monotonic() + _SECONDS
 
     def note(self, profile: Callable[[], ConflictProfile | None]) -> None:
-        """Write the profile if the last time was a minute ago; a failure does not stop the run.
+        """Write the profile if it was last written a minute ago; a failure does not stop the run.
 
         Args:
-            profile: Gives it; is called only if it is written.
+            profile: A function that returns the profile, called only if it is written.
         """
         if time.monotonic() < self._next:
             return
@@ -85,7 +85,7 @@ class RecoveryFile:
             return  # a gradient was not finite, which the run itself says
 
     def end(self) -> None:
-        """Delete the file, once the run has ended and its profile is saved or not wanted."""
+        """Delete the file, after the run has ended and its profile was saved or is not needed."""
         try:
             self._store.remove(self._name)
         except OSError as error:
@@ -96,16 +96,16 @@ def recover(cache: ProfileCache, layers: Sequence[Layer]) -> Recovered | None:
     """Save the steps that a killed run had scored for a network as a profile.
 
     Args:
-        cache: Where profiles are kept; this process must hold the network's scoring lock, so
-            that no other process is just doing that.
-        layers: Of the network.
+        cache: The cache of profiles; this process must hold the network's scoring lock, so that no
+            other process does the same.
+        layers: The layers of the network.
 
     Returns:
-        None if there is nothing. What cannot be read is logged as a warning and renamed to
-        ``*.damaged``.
+        The recovered profile; None if there is none. A file that cannot be read is reported by
+        a warning and renamed to ``*.damaged``.
 
     Raises:
-        ReconError: It cannot be kept.
+        ReconError: The profile cannot be saved.
     """
     return _recover(cache, _name(layers))
 
@@ -114,7 +114,7 @@ def recover_all(cache: ProfileCache) -> list[Recovered]:
     """Recover the steps of killed runs for every network that no process is scoring now.
 
     Raises:
-        ReconError: It cannot be kept.
+        ReconError: A profile cannot be saved.
     """
     from filelock import Timeout
 

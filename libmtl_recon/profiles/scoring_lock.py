@@ -1,4 +1,4 @@
-"""A lock by which one process at a time scores an architecture; others wait and use its profile."""
+"""A lock, so that one process scores an architecture and others wait for its profile."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def lock_name(architecture: str) -> str:
 
 
 class ScoringLock:
-    """A lock between processes, under which one of them scores an architecture.
+    """A lock between processes, held by the one that scores an architecture.
 
-    Held until :meth:`release`, or until the process ends, however it does. Where profiles are kept
-    behind a URL there is none: nothing would tell that another machine has died; nor is there one
-    in a folder without support for locks, and a message says so.
+    It is held until :meth:`release`, or until the process ends in any way. If profiles are kept at
+    a URL, nothing is locked, since the failure of another machine could not be detected. In a
+    folder without support for locks, nothing is locked either, and a message says so.
 
     Args:
-        cache: Where profiles are kept.
-        say: Told that, and for what, this process waits.
+        cache: The cache of profiles.
+        say: Called with a message if this process waits.
     """
 
     def __init__(self, cache: ProfileCache, say: Callable[[str], None]) -> None:
@@ -36,11 +36,11 @@ class ScoringLock:
         """Wait for the lock.
 
         Args:
-            layers: Of the network that is to be scored.
+            layers: The layers of the network to score.
 
         Returns:
-            The newest profile of this very architecture that another process kept while this one
-            waited; None if it need not wait, or if the other ended without one.
+            The newest profile of exactly this architecture that another process saved while
+            this one waited; None if it did not wait, or if the other ended without a profile.
         """
         from filelock import Timeout
 

@@ -9,6 +9,7 @@ from libmtl_recon.conflicts.layers import Layer
 from libmtl_recon.conflicts.profile import check_split_count
 from libmtl_recon.errors import UsageError
 from libmtl_recon.profiles.cache import ProfileCache
+from libmtl_recon.profiles.layer_names import NAMES, check_match
 from libmtl_recon.profiles.sources import Selection, from_cache, from_source
 from libmtl_recon.texts import did_you_mean
 
@@ -26,6 +27,8 @@ def select_layers(
     select: str = "conflict",
     seed: int = 0,
     tasks: Sequence[str] | None = None,
+    match: str = NAMES,
+    skip_missing: bool = False,
 ) -> Selection:
     """Return the K layers of a network that conflict most, or those of a baseline.
 
@@ -35,7 +38,7 @@ def select_layers(
         S: The severity, for a profile.
         source: Where the layers come from; see
             :func:`~libmtl_recon.profiles.sources.from_source`. Without it, the newest profile in
-            the cache that fits.
+            the cache that fits; without one, an imported ranking or a built-in profile that fits.
         cache: The cache to look in; the user's by default.
         command: What makes a profile of this network, for the message that there is none.
         select: One of :data:`~libmtl_recon.conflicts.baselines.SELECTIONS`. Only ``conflict`` and
@@ -43,15 +46,19 @@ def select_layers(
         seed: Of the random ones.
         tasks: This run's, to be told from those that a profile was scored for: the layers are the
             network's, whatever the tasks are.
+        match: How the source's names are matched with the network's: ``names``, ``order`` or
+            ``order:FILE``; see :func:`~libmtl_recon.profiles.sources.from_source`.
+        skip_missing: Whether layers of the source that the network lacks are left out of it.
 
     Raises:
         UsageError: K leaves no layer shared, S is not a valid severity, the source names a layer
-            that the network lacks, or the selection is unknown.
+            that the network lacks or its names cannot be matched, or the selection is unknown.
         ReconError: There is no profile for this network, the source's is of another, or the
             source cannot be read.
     """
     check_split_count("K", K, len(layers))
     check_select("select", select)
+    check_match("match", match)
     if select in _UNMEASURED:
         names, note = _UNMEASURED[select](layers, K, seed)
         return Selection(names, note if source is None else f"{note}; `source` is not used")
@@ -59,7 +66,9 @@ def select_layers(
     if source is None:
         worst = from_cache(layers, K, S, cache, command, tasks)
     else:
-        worst = from_source(layers, K, S, source, cache, tasks)
+        worst = from_source(
+            layers, K, S, source, cache, tasks, match=match, skip_missing=skip_missing
+        )
     if select == "conflict":
         return worst
     size = {layer.name: layer.parameters for layer in layers}
@@ -80,6 +89,7 @@ def select_layers(
         f"have {wanted:,} ({worst.note})",
         worst.doubt,
         worst.profile,
+        worst.places,
     )
 
 

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from libmtl_recon.conflicts.fingerprint import differences, fingerprint, loose_fingerprint
+from libmtl_recon.conflicts.fingerprint import differences, fingerprint
 from libmtl_recon.conflicts.layers import Layer
-from libmtl_recon.conflicts.profile import FORMAT, ConflictProfile
+from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.conflicts.schedule import DEFAULT_CONFIDENCE
 from libmtl_recon.conflicts.stability import in_words, stability
-from libmtl_recon.conflicts.strict_json import parse
 from libmtl_recon.errors import ReconError, UsageError
-from libmtl_recon.files import is_file
-from libmtl_recon.profiles.cache import ProfileCache, read_text
-from libmtl_recon.texts import did_you_mean
-
-_FILES = (
-    "a profile written by `libmtl-recon layers export`, a JSON object {layer: score}, or a JSON "
-    "list of layers"
+from libmtl_recon.profiles.cache import (
+    Entry,
+    ProfileCache,
+    RankingEntry,
+    built_in_entries,
+    find_among,
 )
-_WAY_OUT = (
-    f"Give a file with {_FILES}; or the ID of a profile in the cache; or the comma-separated "
-    "names of the layers."
-)
+from libmtl_recon.profiles.fitting import fits, fitted_profile
+from libmtl_recon.profiles.given import Given, given_by, of_entry
+from libmtl_recon.profiles.layer_names import NAMES, Matching
 
 
 @dataclass(frozen=True)
@@ -38,12 +33,14 @@ class Selection:
         note: A line for the user: where they came from; names of arguments are in backticks.
         doubt: Another, where they come from a profile of too few steps; else empty.
         profile: The ID of the profile that they come from, if they do.
+        places: The source's names and the network's, if they were paired by their places.
     """
 
     names: tuple[str, ...]
     note: str
     doubt: str = ""
     profile: str | None = None
+    places: tuple[tuple[str, str], ...] = ()
 
 
 def from_cache(
@@ -55,6 +52,8 @@ def from_cache(
     tasks: Sequence[str] | None = None,
 ) -> Selection:
     """Return the K worst layers by the newest profile that fits the network.
+
+    Without one, an imported ranking of this network is taken, or a built-in profile.
 
     Args:
         layers: The network's.
@@ -69,17 +68,21 @@ def from_cache(
         ReconError: No profile fits; names the layers in which the nearest differs.
     """
     match = cache.find(layers)
-    if match is None:
+    if match is not None:
+        given = of_entry(match.entry)
+        found = _by_profile(layers, K, S, given, match.entry.profile, Matching({}), tasks)
+        if not match.others:
+            return found
+        return _noted(found, f"; the newest of {match.others + 1} that fit")
+    other = _ranking_of(layers, cache) or _built_in(layers)
+    if other is None:
         raise ReconError(
             f"There is no conflict profile for this network of {len(layers)} layers, so it is "
             f"not known which of them conflict.{_nearest(layers, cache)} Create one with "
             f"`{command}`, or give another source with `source`."
         )
-    found = _by_profile(layers, K, S, f"profile {match.entry.id}", match.entry.profile, tasks)
-    if not match.others:
-        return found
-    note = f"{found.note}; the newest of {match.others + 1} that fit"
-    return replace(found, note=note)
+    found = _select(layers, K, S, of_entry(other), tasks, NAMES, False)
+    return _noted(found, ", because no profile in the cache fits")
 
 
 def from_source(
@@ -89,6 +92,9 @@ def from_source(
     source: str,
     cache: ProfileCache,
     tasks: Sequence[str] | None = None,
+    *,
+    match: str = NAMES,
+    skip_missing: bool = False,
 ) -> Selection:
     """Return the K worst layers by ``source``.
 
@@ -98,41 +104,21 @@ def from_source(
         S: The severity; counts for a profile only.
         source: A file: an exported profile, a JSON object ``{layer: score}`` such as the Recon
             authors published, or a JSON list of layers, worst first. Or the (possibly shortened)
-            id of a profile in the cache; or layers with commas between them, worst first.
+            id of a profile or ranking in the cache; or the name of a built-in profile; or layers
+            with commas between them, worst first.
         cache: Where profiles are kept.
         tasks: This run's; see :func:`describe`.
+        match: How the source's names are matched with the network's: by ``names``, with or without
+            wrappers such as ``module.``; by ``order``, the places in the network; or by
+            ``order:FILE``, where FILE is a JSON list of the source's names in network order.
+        skip_missing: Whether layers that the network lacks are left out of the source.
 
     Raises:
-        UsageError: There are fewer layers than K, it names one that the network lacks, or S is no
-            severity.
+        UsageError: There are fewer layers than K, it names one that the network lacks, the names
+            cannot be matched, or S is no severity.
         ReconError: The profile is of another architecture, or the source cannot be read.
     """
-    way_out = _WAY_OUT
-    if not source.strip():
-        raise UsageError("source", "must name layers, or a source of layers", source, _WAY_OUT)
-    if not is_file(source):
-        names = [name.strip() for name in source.split(",")]
-        if len(names) > 1 or any(layer.name == source for layer in layers):
-            return _by_list(layers, K, f"the list {source}", names)
-        if re.fullmatch("[0-9a-f]{1,12}", source) and any(
-            entry.id.startswith(source) for entry in cache.list()
-        ):
-            entry = cache.load(source)
-            return _by_profile(layers, K, S, f"profile {entry.id}", entry.profile, tasks)
-        way_out += f" {_hint(names, {layer.name: 0 for layer in layers})}"
-    text = read_text(source, way_out)
-    try:
-        data = parse(text)
-    except ValueError as error:
-        raise ReconError(f"`source` {source} is not JSON ({error}). {_WAY_OUT}") from error
-    if isinstance(data, dict) and data.get("format") == FORMAT:
-        profile = ConflictProfile.from_json(text, source)
-        return _by_profile(layers, K, S, source, profile, tasks)
-    if isinstance(data, list) and data and all(isinstance(name, str) for name in data):
-        return _by_list(layers, K, source, data)
-    if isinstance(data, dict) and data and all(map(_is_score, data.values())):
-        return _by_scores(layers, K, source, data)
-    raise ReconError(f"`source` {source} must contain {_FILES}, and contains none of these.")
+    return _select(layers, K, S, given_by(source, cache, layers), tasks, match, skip_missing)
 
 
 def describe(profile: ConflictProfile, tasks: Sequence[str] | None = None) -> str:
@@ -174,23 +160,62 @@ def titles(profiles: Sequence[ConflictProfile]) -> list[str]:
     return found
 
 
+def _select(
+    layers: Sequence[Layer],
+    K: int,
+    S: float,
+    given: Given,
+    tasks: Sequence[str] | None,
+    match: str,
+    skip_missing: bool,
+) -> Selection:
+    if given.profile is not None:
+        profile, matching = fitted_profile(given, layers, match, skip_missing)
+        return _by_profile(layers, K, S, given, profile, matching, tasks)
+    matching = given.matched(layers, match, skip_missing)
+    ranked, note = ranked_names(given, matching, layers)
+    if len(ranked) < K:
+        raise UsageError(
+            "K",
+            f"must be at most {len(ranked)}, the number of layers that {given.title} ranks",
+            K,
+            "Lower it, or give more layers with `source`.",
+        )
+    of = f", the first {K} of {len(ranked)}" if given.scores is None and len(ranked) > K else ""
+    chosen = tuple(ranked[:K])
+    note = f"layers from {given.title}{matching.note}{of}, {note}"
+    return Selection(chosen, note, places=_places(matching))
+
+
+def ranked_names(
+    given: Given, matching: Matching, layers: Sequence[Layer]
+) -> tuple[list[str], str]:
+    """Return a network's layers, worst first, by scores or a list; and how they were ranked.
+
+    Args:
+        given: The scores or the list.
+        matching: Of its names with the network's.
+        layers: The network's, which decide between equal scores.
+    """
+    if given.scores is None:
+        return list(matching.pairs.values()), "in its order"
+    place = {layer.name: number for number, layer in enumerate(layers)}
+    scores = {ours: given.scores[theirs] for theirs, ours in matching.pairs.items()}
+    ranked = sorted(scores, key=lambda name: (-scores[name], place[name]))
+    return ranked, "by the scores in it (to which `S` does not apply)"
+
+
 def _by_profile(
     layers: Sequence[Layer],
     K: int,
     S: float,
-    title: str,
+    given: Given,
     profile: ConflictProfile,
+    matching: Matching,
     tasks: Sequence[str] | None,
 ) -> Selection:
     theirs = profile.architecture
-    if loose_fingerprint(theirs) != loose_fingerprint(layers):
-        raise ReconError(
-            f"`source` {title} is the profile of another architecture, or the network has "
-            f"changed since: it has {len(theirs)} layers and this network {len(layers)} "
-            f"({differences(theirs, layers)}). Score this network with `libmtl-recon score`, or "
-            "give the profile that belongs to it."
-        )
-    note = f"layers from {title} ({describe(profile, tasks)})"
+    note = f"layers from {given.title} ({describe(profile, tasks)}){matching.note}"
     if fingerprint(theirs) != fingerprint(layers):
         note += (
             ", scored on a network whose layers have the same names and types but other shapes "
@@ -199,7 +224,26 @@ def _by_profile(
     chosen = tuple(profile.layers(S, K))
     sure = stability(profile, S, K)
     doubt = "" if sure.holds(DEFAULT_CONFIDENCE) else in_words(sure, DEFAULT_CONFIDENCE)
-    return Selection(chosen, note, doubt, profile.id)
+    assert given.profile is not None
+    return Selection(chosen, note, doubt, given.profile.id, _places(matching))
+
+
+def _places(matching: Matching) -> tuple[tuple[str, str], ...]:
+    return tuple(matching.pairs.items()) if matching.by_order else ()
+
+
+def _noted(selection: Selection, more: str) -> Selection:
+    return replace(selection, note=f"{selection.note}{more}")
+
+
+def _ranking_of(layers: Sequence[Layer], cache: ProfileCache) -> RankingEntry | None:
+    fitting = (entry for entry in cache.rankings() if fits(of_entry(entry), layers))
+    return next(fitting, None)
+
+
+def _built_in(layers: Sequence[Layer]) -> Entry | None:
+    found = find_among(built_in_entries(), layers)
+    return None if found is None else found.entry
 
 
 def _nearest(layers: Sequence[Layer], cache: ProfileCache) -> str:
@@ -216,63 +260,3 @@ def _nearest(layers: Sequence[Layer], cache: ProfileCache) -> str:
         f" The most similar one, {entry.id} ({describe(entry.profile)}), is of a network that "
         f"differs ({differences(entry.profile.architecture, layers)})."
     )
-
-
-def _by_scores(
-    layers: Sequence[Layer], K: int, source: str, data: dict[str, int | float]
-) -> Selection:
-    order = {layer.name: position for position, layer in enumerate(layers)}
-    _check_names(list(data), order, K, source)
-    ranked = sorted(data, key=lambda name: (-data[name], order[name]))
-    note = f"layers from {source}, by the scores in it (to which `S` does not apply)"
-    return Selection(tuple(ranked[:K]), note)
-
-
-def _by_list(layers: Sequence[Layer], K: int, title: str, names: list[str]) -> Selection:
-    order = {layer.name: position for position, layer in enumerate(layers)}
-    _check_names(names, order, K, title)
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UsageError("source", "must name each layer once", twice, "Name it once.")
-    of = f", the first {K} of {len(names)}" if len(names) > K else ""
-    return Selection(tuple(names[:K]), f"layers from {title}{of}, in its order")
-
-
-def _check_names(names: list[str], order: dict[str, int], K: int, title: str) -> None:
-    unknown = [name for name in names if name not in order]
-    if unknown:
-        raise UsageError(
-            "source",
-            "must name layers of this network",
-            unknown[0],
-            f"{len(unknown)} of the {len(names)} layers in {title} do not exist here. "
-            + _hint(names, order),
-        )
-    if len(names) < K:
-        raise UsageError(
-            "K",
-            f"must be at most {len(names)}, the number of layers that {title} ranks",
-            K,
-            "Lower it, or give more layers with `source`.",
-        )
-
-
-def _is_score(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value)
-
-
-def _hint(names: list[str], known: dict[str, int]) -> str:
-    """Suggest a prefix to add to or remove from all names, or else some existing names."""
-    longer = [k.removesuffix(names[0]) for k in known if k.endswith(f".{names[0]}")]
-    for prefix in longer:
-        if all(prefix + name in known for name in names):
-            return f"All of them exist under {prefix!r}: add this prefix to each name."
-    parts = names[0].split(".")
-    for cut in range(1, len(parts)):
-        prefix = ".".join(parts[:cut]) + "."
-        if all(n.startswith(prefix) and n.removeprefix(prefix) in known for n in names):
-            return f"All of them exist without {prefix!r}: remove this prefix from each name."
-    hint = did_you_mean(next(name for name in names if name not in known), known)
-    return f"{hint}The network's layers are {', '.join(list(known)[:4])}, ..."

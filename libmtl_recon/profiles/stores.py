@@ -100,10 +100,10 @@ class FolderStore:
 class UrlStore:
     """A folder at a URL that ``fsspec`` supports: ``s3://``, ``gs://``, ``ssh://``, ``memory://``.
 
-    Whatever its package raises (that there are no credentials, no network) is an ``OSError`` here.
+    Errors of its package (missing credentials, no network) are converted to ``OSError``.
 
     Args:
-        url: The folder's.
+        url: The URL of the folder.
 
     Raises:
         ReconError: No package for this kind of URL is installed, or the URL is wrong.
@@ -212,9 +212,9 @@ def explained(action: str, store: Store, variable: str) -> Iterator[None]:
     """Convert an error of a store into one paragraph.
 
     Args:
-        action: What was to be done, as in "Cannot ... the folder".
-        store: Where.
-        variable: The environment variable that names another place.
+        action: The action that failed, as in "Cannot ... the folder".
+        store: The store.
+        variable: The environment variable with which another location can be set.
     """
     try:
         yield

@@ -17,15 +17,17 @@ def checked_arguments(
 ) -> tuple[nn.Module, list[str], tuple[str, ...]]:
     """Check the arguments of :func:`~libmtl_recon.split_layers`.
 
-    Whether there are such layers, and whether the tasks' names are fit, is not looked at.
+    Whether the layers exist and whether the tasks' names are valid is not checked.
+
+    There must be at least one layer and two tasks, and no layer twice.
 
     Args:
-        module: Should be a network.
-        layers: Should be names of its layers; any iterable of them, also a generator.
-        tasks: Should be names, in an order; any iterable of them, also a generator or a dict.
+        module: The value given as a network.
+        layers: The value given as names of its layers: any iterable, also a generator.
+        tasks: The value given as names in order: any iterable, also a generator or a dict.
 
     Raises:
-        UsageError: One is something else.
+        UsageError: An argument has the wrong type.
     """
     network, checked = checked_module(module), _checked_tasks(tasks)
     if isinstance(layers, str | bytes) or not isinstance(layers, Iterable):
@@ -37,7 +39,21 @@ def checked_arguments(
         if not isinstance(name, str):
             way_out = f"Write a layer's path in the network, such as {_layer(name, network)!r}."
             raise UsageError("layers", "must be names", name, way_out)
-    return network, [layer_name(name) for name in names], checked
+    names = [layer_name(name) for name in names]
+    if not names:
+        way_out = f"Name the layers to split, such as [{_layer(None, network)!r}]."
+        raise UsageError("layers", "must be at least one layer", names, way_out)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError("layers", "must be different layers", twice, "Give it once.")
+    if len(checked) == 1:
+        raise UsageError(
+            "tasks",
+            "must be at least two, each of which gets its own copy of the layers",
+            checked,
+            "A network of one task needs no split.",
+        )
+    return network, names, checked
 
 
 def checked_module(module: Any, parameter: str = "module") -> nn.Module:

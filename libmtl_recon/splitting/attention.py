@@ -1,11 +1,11 @@
 """Make attention in evaluation compute the same function as in training, without the fast path.
 
-In evaluation without gradients ``nn.TransformerEncoder``, ``nn.TransformerEncoderLayer`` and
-``nn.MultiheadAttention`` may take a way of their own (torch's fast path), which gives zeros at
-padded positions where training and everything else computes values, and NaN for a row that is
-padded throughout. Whether they take it depends on their parameters being plain tensors, so that a
-split network, the same network unsplit, and the one taken out or exported would be evaluated by
-different functions.
+In evaluation without gradients, ``nn.TransformerEncoder``, ``nn.TransformerEncoderLayer`` and
+``nn.MultiheadAttention`` may use a separate implementation (torch's fast path). It returns zeros at
+padded positions, where the ordinary implementation computes values, and NaN for a row that is
+fully padded. It is only used if the parameters are plain tensors, so that a split network, the
+same network before its split, and an extracted or exported one would be evaluated by different
+functions.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def evaluate_as_trained(network: nn.Module | None = None) -> bool:
     """Make attention modules compute the same function in evaluation as in training.
 
-    It holds in the whole process, since what is compared with a split network must be evaluated
-    like it.
+    This applies to the whole process, since the networks that a split network is compared with must
+    be evaluated in the same way.
 
     Args:
-        network: Only if there are such modules in this network; which is looked up once.
+        network: Nothing is done if this network has no such modules. It is searched only once.
 
     Returns:
-        Whether there are.
+        Whether the network has such modules.
     """
     if network is not None:
         if network not in _known:

@@ -1,6 +1,6 @@
 """Undo the changes of a call to a network's buffers.
 
-Autograd may have kept a buffer for an earlier call, so a call that is not to count goes by copies.
+Autograd may have kept a buffer for an earlier call, so a call to be undone uses copies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Kept = tuple[tuple[dict[str, Any], str, Tensor], ...]
 def set_aside(module: nn.Module, tasks: Sequence[str]) -> Kept:
     """Make a call use copies of the statistics of tasks for which it does not count.
 
-    What autograd keeps of a call must not be written to afterwards, so these stay as they are.
+    Buffers that autograd has kept must not be written to, so the originals are not changed.
     """
     if not tasks or not module.training or not isinstance(module, TaskSpecific):
         return ()
@@ -50,7 +50,7 @@ def put_back(kept: Kept) -> None:
 def undone_unless(network: nn.Module, stays: Callable[[], bool]) -> Iterator[None]:
     """Undo the changes of a forward pass to the network's buffers and torch's random state.
 
-    The pass goes by copies of the buffers, since autograd may have kept them for earlier passes.
+    The pass uses copies of the buffers, since autograd may have kept them for earlier passes.
     """
     held = [
         (module, name, tensor)

@@ -29,14 +29,14 @@ _OF_ANY = frozenset(
 class Follower(TorchFunctionMode):
     """Record, inside its ``with`` block, which calls computed each tensor.
 
-    A set of calls is a number, whose bit k stands for call k.
+    A set of calls is a number in which bit k represents call k.
 
     Args:
-        known: Tensors that all calls may have in common: parameters and buffers.
+        known: Tensors that all calls may share: parameters and buffers.
 
     Attributes:
-        calls: Each module call's number, and the place of the call that it is part of.
-        steering: The calls that decided something in Python.
+        calls: For each module call, its number and the position of the call that contains it.
+        steering: The calls whose values Python code has branched on.
     """
 
     def __init__(self, known: Iterable[Tensor]) -> None:
@@ -59,8 +59,8 @@ class Follower(TorchFunctionMode):
         """Record the end of the call that began last.
 
         Args:
-            given: What the module was given.
-            output: What it gives.
+            given: The arguments of the module.
+            output: Its output.
         """
         bits = self._now()
         self._open.pop()

@@ -40,8 +40,8 @@ class Checkpoint:
         source: The flag and the file, for messages.
         model: A state dict.
         optimizer: The state dict of the optimiser that trained it.
-        splits: How the networks in the model were split, by their paths in it; empty if that is
-            not known, or none was.
+        splits: The specifications of the splits of the networks in the model, by their paths; empty
+            if none was split, or if this is unknown.
     """
 
     source: str
@@ -78,15 +78,15 @@ class Checkpoint:
 def read_checkpoint(parameter: str, file: str | os.PathLike[str]) -> Checkpoint:
     """Read a file written by ``torch.save``, with the record of how its network was split.
 
-    Runs no code from it.
+    No code in the file is run.
 
     Args:
         parameter: The name under which the caller gave the file.
         file: Its path.
 
     Raises:
-        ReconError: It cannot be read, is damaged, or is not a checkpoint; or ``FILE.split.json``
-            beside it is damaged, or is another file's.
+        ReconError: The file cannot be read, is damaged, or is not a checkpoint; or
+            ``FILE.split.json`` next to it is damaged, or belongs to another file.
     """
     source = f"{parameter} {os.fspath(file)}"
     return checkpoint_in(source, read_saved(source, file), lambda: read_beside(file))
@@ -98,12 +98,12 @@ def checkpoint_in(
     """Interpret an object as a checkpoint: one state dict, or those of a model and an optimiser.
 
     Args:
-        source: What it is called in messages.
-        found: Should be one.
-        beside: Reads what is said beside it of how its network was split.
+        source: Its name in messages.
+        found: The object.
+        beside: A function that reads the record of the split next to the file.
 
     Raises:
-        ReconError: It is something else, or contradicts what is said of its split.
+        ReconError: It is not a checkpoint, or contradicts the record of its split.
     """
     optimizer = None
     if isinstance(found, Mapping) and isinstance(found.get("model"), Mapping):
@@ -135,15 +135,15 @@ def load_model(
     """Load a state dict, split or not, into a model; values without a task are copied to each task.
 
     Args:
-        model: With split layers, or none.
-        checkpoint: Whose state dict it is.
-        left_out: Whether a key may be missing on either side.
+        model: A model with or without split layers.
+        checkpoint: The checkpoint with the state dict.
+        left_out: A function that returns whether a key may be missing on either side.
 
     Returns:
-        The keys that were.
+        The keys that were missing.
 
     Raises:
-        ReconError: A key that may not be left out has no counterpart, or another shape.
+        ReconError: A required key has no counterpart, or has another shape.
     """
     own = model.state_dict()
     by_plain = {plain: own[keys[0]] for plain, keys in plain_names(model).items()}
@@ -176,13 +176,13 @@ def load_optimizer(
     The optimiser keeps its own hyperparameters.
 
     Args:
-        model: Split.
-        optimizer: Of its parameters.
-        checkpoint: Of the model, before its split or after it, as a whole, trained by one
-            optimiser of one group, which had ``model.parameters()``.
+        model: The split model.
+        optimizer: The optimiser of its parameters.
+        checkpoint: A checkpoint of the whole model, from before or after its split, trained by
+            one optimiser with one group of parameters, ``model.parameters()``.
 
     Raises:
-        ReconError: The state is of another kind of optimiser, or of other parameters.
+        ReconError: The state belongs to another kind of optimiser, or to other parameters.
     """
     saved = checkpoint.optimizer or {}
     groups = saved["param_groups"]
@@ -220,12 +220,13 @@ def _refuse_unfit_state(
 
     Args:
         source: See :class:`Checkpoint`.
-        parameter: Whose state it was.
-        state: What the optimiser kept of it.
-        names: Under which it keeps the state of all parameters.
+        parameter: The parameter that the state belongs to.
+        state: The optimiser's state of the parameter.
+        names: The names of the entries that the optimiser has for every parameter.
 
     Raises:
-        ReconError: It has another shape, lacks something or contains a value that is no number.
+        ReconError: The state has another shape, lacks an entry, or contains a value that is not
+            a number.
     """
     fault = ""
     for name in names:
@@ -247,10 +248,10 @@ def _saved_parameters(
     """Return, for each parameter of the saved model in order, the parameters that replaced it.
 
     Args:
-        model: Split.
-        state: The saved model's state dict; where it was split, its parameters are the model's.
-        count: How many there should be. Modules of a weighting (rotations), which have an optimiser
-            of their own, count if they were there before the network's optimiser was.
+        model: The split model.
+        state: The state dict of the saved model; if that was split, its parameters are the model's.
+        count: The expected number of parameters. Modules of a weighting (rotations), which have
+            their own optimiser, count if they were created before the network's optimiser.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     names = {**plain_names(model), **{key: (key,) for key in model.state_dict()}}

@@ -1,8 +1,8 @@
 """Make the recomputation of a non-reentrant ``torch.utils.checkpoint`` use the same tasks.
 
-That runs after the ``with`` block that chose a task has ended, and on a GPU in another thread, so
-the network would compute other tasks than it did: at best an error, at worst, where the first
-task's values have the same shapes, another task's gradient.
+The recomputation runs after the ``with`` block that chose a task has ended, and on a GPU in another
+thread, so the network would compute other tasks than in the forward pass. The result would be an
+error or, if the shapes are the same, the gradient of another task.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def recomputing_alike(
     """Wrap one of the ``GENERATORS``, so that the backward pass computes for the current tasks.
 
     Args:
-        generator: PyTorch's own.
-        block: Opens what a network's code runs in.
+        generator: PyTorch's generator.
+        block: A function that returns the context in which a network's code runs.
     """
 
     @functools.wraps(generator)

@@ -1,7 +1,7 @@
 """Handle networks compiled by ``torch.compile``, which are split in their uncompiled form.
 
-The compiler traces a network with plain tensors in mind; of the task tensors between
-task-specific layers it makes errors that name nothing.
+The compiler expects plain tensors. For the task tensors between task-specific layers it raises
+errors that do not name the cause.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def without_compilation(network: nn.Module) -> nn.Module:
     """Return the uncompiled network of one that was compiled, wholly or in parts.
 
     Args:
-        network: Changed in its parts.
+        network: The network; its compiled parts are replaced in place.
 
     Returns:
-        The network, or the one that it is the compiled form of.
+        The network, or the network of which it is the compiled form.
     """
     network = uncompiled(network)
     for module in list(network.modules()):
@@ -62,15 +62,15 @@ def without_compilation(network: nn.Module) -> nn.Module:
 class OwnForward(functools.partial[Any]):
     """A ``forward`` of one network, which takes precedence over that of its class.
 
-    It goes with deep copies of the network, and is pickled, unlike a bound method, as what it is.
+    Unlike a bound method, it is copied and pickled together with the network.
     """
 
 
 def run_uncompiled(network: nn.Module) -> None:
     """Make a network run uncompiled, also inside code that ``torch.compile`` compiled.
 
-    The compiler breaks its graph before the network and goes on behind it. Functions that the
-    network's code calls, and that are compiled, run as they were written, too.
+    The compiler breaks its graph before the network and continues after it. Compiled functions that
+    the network's code calls run uncompiled, too.
     """
     leave_to_python()
     # A graph module holds no attributes of its own through copying and pickling, and needs none.

@@ -1,7 +1,7 @@
 """Run custom autograd functions (``torch.autograd.Function``) once per task.
 
-A gradient reversal or a memory-saving activation that met a task tensor would compute a task's
-values without their gradients.
+A custom function (a gradient reversal, for example) applied to a task tensor itself would compute
+the tasks' values without their gradients.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def applying_per_task(original: Any) -> Callable[..., Any]:
     """Replace ``Function.apply``: run once per task if an argument is a task tensor.
 
     Args:
-        original: The class method as it stands in its class.
+        original: The class method, as defined in its class.
     """
 
     def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:

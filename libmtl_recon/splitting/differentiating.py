@@ -35,12 +35,12 @@ def is_backward(func: Callable[..., Any]) -> bool:
 def keep_graph_until_last(func: Callable[..., Any], passes: int) -> Callable[..., Any]:
     """Return a backward pass to call once per task, with keyword arguments except the tensors.
 
-    What the tasks share stays until the last of them has gone through it; the caller says
-    whether it stays longer.
+    The graph that the tasks share is kept until the last pass; ``retain_graph`` determines whether
+    it is kept longer.
 
     Args:
-        func: One for which :func:`is_backward` holds.
-        passes: How often it is called.
+        func: A function for which :func:`is_backward` is true.
+        passes: The number of calls.
     """
     keep: Iterator[dict[str, bool]] = iter([*[{"retain_graph": True}] * (passes - 1), {}])
 
@@ -68,10 +68,10 @@ def of_one_tensor(name: str) -> ReconError:
 def refuse_traced_duals() -> None:
     """Refuse tracing of forward-mode derivatives, as by ``torch.func.linearize``.
 
-    The tracer takes what differs between tasks for a constant, without a word.
+    The tracer would silently treat values that differ between tasks as constants.
 
     Raises:
-        ReconError: A trace is being made.
+        ReconError: Code is being traced.
     """
     if get_proxy_mode() is not None:
         raise ReconError(
@@ -84,7 +84,7 @@ def refuse_transform_around() -> None:
     """Refuse a transform of ``torch.func`` that would have to unwrap task tensors.
 
     Raises:
-        ReconError: One is at work, and this thread is in no block of
+        ReconError: A transform is active, and this thread is not in a block of
             :func:`~libmtl_recon.splitting.per_task_calls`.
     """
     if torch._C._are_functorch_transforms_active() and not inside.depth:

@@ -23,7 +23,7 @@ def entries_of(output: Any, tasks: tuple[str, ...]) -> list[Any]:
     """Return the tasks' entries in a network's output, in the tasks' order.
 
     Raises:
-        ReconError: It is neither a list or tuple with one entry per task, nor a dict of them.
+        ReconError: It is neither a list or tuple with one entry per task, nor a dict by task.
     """
     if isinstance(output, Mapping) and set(output) == set(tasks):
         return [output[task] for task in tasks]
@@ -62,7 +62,7 @@ def _part(place: int, leaf: Any) -> Any:
 
 
 def only_entry(output: Any, task: str, tasks: Iterable[str]) -> Any:
-    """A dict of the tasks' representations of which a decoder may read only its own."""
+    """Return an output for one decoder: of a dict by task, it can read its own entry only."""
     keyed = type(output) is dict and set(output) == set(tasks)
     return _OwnEntry(task, output[task]) if keyed else output
 

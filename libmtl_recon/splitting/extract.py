@@ -28,11 +28,11 @@ HOOK_TABLES = {
 def extract_task(network: nn.Module, task: str) -> nn.Module:
     """Return one task's network as a plain module, which shares no memory with the split one.
 
-    Its parameters and buffers are the task's, under the names that they had before the split, and
-    all its classes are those from before it. Its outputs are the split network's for that task.
+    Its parameters and buffers are those of the task. Their names and the classes are those from
+    before the split. Its outputs are the split network's for the task.
 
     Args:
-        network: One that :func:`~libmtl_recon.split_layers` split.
+        network: A network split by :func:`~libmtl_recon.split_layers`.
         task: The task's name.
 
     Raises:

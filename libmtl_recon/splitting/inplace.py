@@ -1,7 +1,8 @@
 """Handle in-place writes of a task's values into tensors that all tasks share.
 
-What such a function writes to becomes a task tensor itself, under all its names: the object stays,
-and has T tensors from then on. Where the old values would still be read, it is refused.
+A tensor that such a function writes to becomes a task tensor in all places that refer to it: the
+object stays the same, and has T tensors from then on. A write is refused if the old values could
+still be read.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def running(network: nn.Module, given: Any) -> Iterator[None]:
     """Protect a network's parameters, buffers and inputs from writes inside the ``with`` block.
 
     Args:
-        network: It runs in this block.
-        given: Its arguments.
+        network: The network that runs in this block.
+        given: The network's arguments.
     """
     _running.calls.append((network, given))
     try:
@@ -65,11 +66,11 @@ def refuse_kept(tensor: Tensor, name: str) -> None:
     """Refuse to write a task's values into a tensor that outlives the call.
 
     Args:
-        tensor: All tasks share it.
-        name: The function's.
+        tensor: The tensor that all tasks share.
+        name: The name of the function.
 
     Raises:
-        ReconError: It is a parameter, a buffer of a network that runs, or its input.
+        ReconError: The tensor is a parameter or buffer of a running network, or its input.
     """
     kept = tensor.is_leaf and tensor.requires_grad
     for network, given in _running.calls:
@@ -82,7 +83,7 @@ def memory_of(tensor: Tensor, name: str) -> StorageWeakRef:
     """Return an object that tells whether a tensor's memory is still in use.
 
     Raises:
-        ReconError: That cannot be told: it is sparse, or inside of a ``torch.func`` transform.
+        ReconError: This is unknown: the tensor is sparse, or inside a ``torch.func`` transform.
     """
     try:
         return StorageWeakRef(tensor.untyped_storage())
@@ -91,10 +92,10 @@ def memory_of(tensor: Tensor, name: str) -> StorageWeakRef:
 
 
 def swap(old: Tensor, new: Tensor, name: str) -> None:
-    """Swap an old and a new tensor under all their names.
+    """Swap an old and a new tensor in all places that refer to them.
 
     Raises:
-        ReconError: A view of the old one, or autograd, holds it below Python.
+        ReconError: A view of the old tensor, or autograd, refers to it in C++.
     """
     named = dict(vars(old))
     try:
@@ -117,7 +118,7 @@ def refuse_shared_statistics(
     """Refuse a norm that would mix the tasks in shared running statistics.
 
     Raises:
-        ReconError: They are plain tensors, and it is called to update them.
+        ReconError: The statistics are plain tensors, and the call would update them.
     """
     if func not in _STATISTICS:
         return

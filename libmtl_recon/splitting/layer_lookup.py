@@ -32,7 +32,7 @@ def find_layers(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]
     """Return the modules of the named layers, in the order of the names.
 
     Raises:
-        UsageError: One does not exist, holds no trainable parameters, or cannot be split.
+        UsageError: A layer does not exist, has no trainable parameters, or cannot be split.
         ReconError: The network is compiled, by ``torch.jit`` or ``torch.compile``.
     """
     scripted = [n for n, m in module.named_modules() if isinstance(m, torch.jit.ScriptModule)]
@@ -64,10 +64,10 @@ def tied_parameters(
     Args:
         module: The network.
         owners: The chosen layers, by name.
-        besides: Modules that are one task's, which are left out.
+        besides: Modules that belong to one task, which are left out.
 
     Raises:
-        UsageError: One of them is a layer itself, with further parameters that stay shared.
+        UsageError: Such a module is itself a layer with other parameters that stay shared.
     """
     chosen = {id(owner): name for name, owner in owners.items()}
     apart = {id(other) for other in besides}

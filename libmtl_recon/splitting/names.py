@@ -33,7 +33,7 @@ class ByTask:
         """Return each task's tensor, by its name, in the order of the tasks.
 
         Raises:
-            ReconError: The task tensor was made without the tasks' names.
+            ReconError: The task tensor was created without the tasks' names.
         """
         names = self.tasks
         if names is None:
@@ -60,12 +60,12 @@ def place_of(task: str, tasks: Sequence[str] | None, only: int | None) -> int:
     """Return the position of a task's part among a value's parts.
 
     Args:
-        task: Its name.
+        task: The name of the task.
         tasks: All tasks, in their order; None if they have no names.
-        only: The place among them of the one task whose value it is alone, if it is one's.
+        only: If the value belongs to one task: the position of this task.
 
     Raises:
-        UsageError: There is no such task, or the value is another's alone.
+        UsageError: There is no such task, or the value belongs to another task.
         ReconError: The tasks have no names.
     """
     if tasks is None:
@@ -106,12 +106,12 @@ def checked_names(tasks: Sequence[str], parts: int, only: int | None) -> tuple[s
     """Return the names of all tasks of a value.
 
     Args:
-        tasks: As they were given.
-        parts: How many tensors the value has.
+        tasks: The given names.
+        parts: The number of tensors of the value.
         only: See :func:`place_of`.
 
     Raises:
-        UsageError: They are not as many different names as there are tasks.
+        UsageError: There is not one name per task, or two are equal.
     """
     names = () if isinstance(tasks, str) or not isinstance(tasks, Iterable) else tuple(tasks)
     fit = len(names) == parts if only is None else 0 <= only < len(names)
@@ -133,11 +133,11 @@ def common_names(
     """Return the common task names of several values; None if none of them has names.
 
     Args:
-        names: Those of each value.
-        meeting_in: The function in which they meet, for the error.
+        names: The names of each value.
+        meeting_in: The function that combines them, for the error.
 
     Raises:
-        ReconError: They are of different tasks, or of the same in another order.
+        ReconError: The tasks differ, or their order does.
     """
     found = {one for one in names if one is not None}
     if len(found) > 1:
@@ -153,7 +153,7 @@ def refuse_names_in_index(index: Any) -> None:
     """Refuse a task's name together with other indices, and assignment to it.
 
     Raises:
-        UsageError: There is one.
+        UsageError: The index contains a task's name.
     """
     inside = index if isinstance(index, tuple | list) else [index]
     names = [one for one in inside if isinstance(one, str)]

@@ -1,6 +1,6 @@
 """Running statistics of activations in modules that stay shared.
 
-Their input may differ between tasks, and what they keep of it must then be a task's own.
+If their input differs between tasks, they must keep separate statistics per task.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ def follow_statistics(
 ) -> None:
     """Make the norms of a network keep running statistics per task once they receive task tensors.
 
-    What stands before the first split sees none and keeps plain statistics. A spectral norm keeps
-    the singular vectors of each task's own weight in the same way. Other modules that put a task's
-    values into a buffer are refused when they do so, and so are norms that are trained inside a
-    custom autograd function, such as a reentrant checkpoint.
+    Norms before the first split receive none and keep plain statistics. A spectral norm keeps the
+    singular vectors of each task's weight in the same way. Other modules that write a task's values
+    into a buffer are refused when they do so, and so are norms that are trained inside a custom
+    autograd function, such as a reentrant checkpoint.
 
     Args:
-        network: Its chosen layers are split.
-        selection: The network's.
-        mixed: Leave the norms their one set of running statistics, which each task updates in
-            turn: training then normalises by each task's batch, and evaluation by a mixture.
-        besides: Modules that are one task's already, which are left alone.
+        network: A network whose chosen layers are split.
+        selection: The network's choice of tasks.
+        mixed: Whether the norms keep one set of running statistics, which each task updates in
+            turn. Training then normalises by each task's batch, and evaluation by a mixture.
+        besides: Modules that already belong to one task, which are not changed.
     """
     alone = {id(module) for module in besides}
     for module in list(network.modules()):

@@ -15,19 +15,19 @@ def by_task(output: Any) -> dict[str, Any]:
     """Return the output of each task's plain network, by the task's name.
 
     Args:
-        output: What a split network returned, or was computed from that: a task tensor, or any
-            tuples, lists, dicts and dataclasses (a ``ModelOutput`` of Transformers) with some
-            inside.
+        output: The output of a split network, or a result computed from it: a task tensor, or
+            tuples, lists, dicts and dataclasses (such as a ``ModelOutput`` of Transformers) that
+            contain task tensors.
 
     Returns:
-        For each task, in their order, the same structure with that task's tensor in the place of
-        each task tensor. What the tasks share is in all of them. In the place of a value that one
-        task alone computed the others have None. If the network computed one task only, that
-        one's.
+        A dict with, for each task in their order, the same structure with the task's tensor in
+        place of each task tensor. Values that do not differ between tasks are in all of them. A
+        value that was computed for one task only is None for the others. If the network computed
+        one task only, the dict has only this task.
 
     Raises:
-        UsageError: Nothing in it differs between tasks.
-        ReconError: It has no names of tasks, or comes from networks of different tasks.
+        UsageError: Nothing in the output differs between tasks.
+        ReconError: The output has no names of tasks, or comes from networks of different tasks.
 
     Example:
         >>> import torch
@@ -57,7 +57,7 @@ def by_task(output: Any) -> dict[str, Any]:
 
 
 def _seen(leaf: Any, place: int) -> Any:
-    """Return a leaf as one task sees it."""
+    """Return the value of a leaf for one task."""
     if type(leaf) is not TaskTensor:
         return leaf
     if leaf._task is None:

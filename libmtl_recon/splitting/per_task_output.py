@@ -1,8 +1,8 @@
 """Networks that return one representation per task: entry t is computed for task t only.
 
-Behind a split each layer would run once per task for each entry, T times T in all, and norms would
-take in what other tasks' entries are made of. Which call of a module serves which entry is found
-out once, by a pass that follows the tensors; later passes go by that plan.
+Otherwise, each layer behind a split would run once per task for each entry, T² times in total, and
+the statistics of norms would include other tasks' entries. The calls that belong to each entry are
+determined once, by a pass that follows the tensors; later passes use this plan.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Call(NamedTuple):
     """A module's call in a pass.
 
     Attributes:
-        number: The module's.
-        tasks: The places of the tasks whose entries it serves; None for all.
+        number: The number of the module.
+        tasks: The positions of the tasks whose entries depend on the call; None for all.
     """
 
     number: int
@@ -72,9 +72,9 @@ class Entries:
     """The assignment of a network's calls to its entries.
 
     Attributes:
-        selection: The network's.
-        per_task: Whether it is known to return one entry per task; its first call tells.
-        plans: By what may change the way through the network.
+        selection: The network's choice of tasks.
+        per_task: Whether the network returns one entry per task; None before its first call.
+        plans: The plans, by everything that may change which layers are called.
     """
 
     selection: TaskSelection
@@ -88,11 +88,11 @@ def keep_entries_apart(
     """Make a split network compute entry t of its output for task t only.
 
     Args:
-        network: It was split. It returns a list or tuple of T entries, in the order of the tasks,
-            or a dict with one for each task.
-        selection: The network's.
-        declared: It is known to. Else its first call tells: a list with an entry for each task,
-            or a dict of the tasks, is taken for such.
+        network: A split network that returns a list or tuple of T entries, in the order of the
+            tasks, or a dict with one entry per task.
+        selection: The network's choice of tasks.
+        declared: Whether the caller has declared this. Otherwise, the first call determines it: a
+            list with one entry per task, or a dict with the tasks as keys, is treated in this way.
     """
     if isinstance(network, GraphModule):
         if declared:

@@ -26,8 +26,8 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     """Return a value with each of its leaves replaced; the same object if none was.
 
     Args:
-        value: Not changed.
-        change: Gives what to put in a leaf's place, or the leaf itself.
+        value: The value, which is not changed.
+        change: A function that returns the replacement of a leaf, or the leaf itself.
     """
     if isinstance(value, LEAVES):
         return change(value)

@@ -36,23 +36,24 @@ def split_from(
 ) -> nn.Module:
     """Split a network, in place, in the same way as that of a checkpoint, and load the checkpoint.
 
-    What the checkpoint says of itself is what counts: its state dict's metadata, or
-    ``FILE.split.json`` next to the file. Whatever was scored or chosen since does not matter.
+    The split is read from the checkpoint: from the metadata of its state dict, or from
+    ``FILE.split.json`` next to the file. Newer profiles have no effect.
 
     Args:
-        checkpoint: A file that ``torch.save`` wrote, or a state dict; or one of both with the
-            state dict under ``model``.
-        network: Of the same architecture, from before its split: the module that was saved (also
-            inside ``DataParallel``, ``torch.compile`` or an average of weights), or the part of
-            it that was split, whose values alone are then loaded. It may be on any device.
+        checkpoint: A file written by ``torch.save``, or a state dict; in both cases the state dict
+            may also be the entry ``model`` of a dict.
+        network: An unsplit network of the same architecture: the module that was saved (it may
+            also have been saved inside ``DataParallel``, ``torch.compile`` or an average of
+            weights), or the part of it that was split, for which only its own values are loaded.
+            It may be on any device.
 
     Returns:
-        The network itself. Build the optimiser afterwards.
+        The network itself. Create the optimiser afterwards.
 
     Raises:
-        UsageError: ``network`` is not a network, or split already.
-        ReconError: The checkpoint cannot be read, does not say how it was split, or does not fit
-            the network, which is left as it was.
+        UsageError: ``network`` is not a network, or is split already.
+        ReconError: The checkpoint cannot be read, does not record how it was split, or does not fit
+            the network, which is then unchanged.
 
     Example:
         >>> import torch
@@ -89,13 +90,13 @@ def rebuilt(checkpoint: Checkpoint, network: nn.Module, *, part_only: bool = Fal
     """Implement :func:`split_from`.
 
     Args:
-        checkpoint: As it was read.
-        network: See there.
-        part_only: The network must be a part that was split, not a module that holds it.
+        checkpoint: The checkpoint.
+        network: The network, as for :func:`split_from`.
+        part_only: Whether the network must be the split part itself, not a module that contains it.
 
     Raises:
-        UsageError: See there.
-        ReconError: See there.
+        UsageError: As for :func:`split_from`.
+        ReconError: As for :func:`split_from`.
     """
     network = checked_module(network, "network")
     if any(isinstance(part, TaskSpecific) for part in network.modules()):
@@ -127,8 +128,8 @@ class _Part:
     """Return the values of one module in a checkpoint.
 
     Attributes:
-        values: Its state dict.
-        splits: How the networks in it were split, by their paths in it.
+        values: The state dict of the module.
+        splits: The specifications of the splits of the networks in it, by their paths.
     """
 
     values: dict[str, Tensor]
@@ -138,7 +139,7 @@ class _Part:
         """Return the values under each key of the unsplit network, by task; None for shared values.
 
         Args:
-            own: The network's state dict; what is called so is nothing per task.
+            own: The network's state dict; keys in it are not values of single tasks.
         """
         found: dict[str, dict[str | None, Tensor]] = {}
         for key, value in self.values.items():
@@ -176,7 +177,7 @@ def _matching(checkpoint: Checkpoint, network: nn.Module, *, part_only: bool) ->
     """Return the values of a network in a checkpoint.
 
     Raises:
-        ReconError: It is not in there.
+        ReconError: The checkpoint does not contain the network.
     """
     own = _plain_state(network)
     nearest: list[str] = []
@@ -195,7 +196,7 @@ def _matching(checkpoint: Checkpoint, network: nn.Module, *, part_only: bool) ->
 
 
 def _paths(splits: Iterable[str], *, part_only: bool) -> Sequence[str]:
-    """Return where in a checkpoint a network may be: at the split module, or around it."""
+    """Return the paths in a checkpoint at which a network may be: the split module or around it."""
     found: list[str] = []
     for path in splits:
         parts = path.split(".") if path else []

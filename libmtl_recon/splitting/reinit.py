@@ -26,11 +26,11 @@ def reinitialize(name: str, layer: nn.Module) -> None:
     """Initialize a split layer again for each task, in order, from torch's generator.
 
     Args:
-        name: The layer's, for the message.
-        layer: It is split.
+        name: The name of the layer, for the message.
+        layer: The split layer.
 
     Raises:
-        UsageError: Its ``reset_parameters`` draws what stays shared as well.
+        UsageError: Its ``reset_parameters`` also initialises values that stay shared.
     """
     inside = [
         parameter

@@ -1,8 +1,9 @@
 """Make calls that are not torch functions run once per task for task tensors.
 
-PyTorch has no hook for these: ``torch.autograd.Function.apply``, what a non-reentrant
-``torch.utils.checkpoint`` computes again, and the borders of the ``torch.func`` transforms. They
-are replaced while a split network's ``forward`` runs, and are as they were before and afterwards.
+PyTorch has no hook for these: ``torch.autograd.Function.apply``, the recomputation of a
+non-reentrant ``torch.utils.checkpoint``, and the wrapping and unwrapping of tensors by the
+transforms of ``torch.func``. They are replaced while a split network's ``forward`` runs, and
+restored afterwards.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class _Replacement:
 
     Args:
         owner: A module or a class.
-        name: The attribute's.
-        wrap: Gives the value for the while, of the one that there is.
+        name: The name of the attribute.
+        wrap: A function that returns the temporary value, given the original one.
     """
 
     def __init__(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
@@ -93,13 +94,13 @@ def per_task_calls() -> Iterator[None]:
     These are custom autograd functions (``torch.autograd.Function``), ``torch.utils.checkpoint``
     and the transforms of ``torch.func`` (``vmap``, ``grad``, ``jvp`` ...). A split network opens
     such a block around its own ``forward``, and :func:`~libmtl_recon.only_task` around its block.
-    Open one yourself to give such functions what a split network returned, or to transform a
+    Open one yourself to apply such functions to the output of a split network, or to transform a
     split network as a whole.
 
-    The functions are replaced in all threads, by such as do what they did with plain tensors.
+    The functions are replaced in all threads; for plain tensors, they behave as before.
 
     Raises:
-        ReconError: The PyTorch that is installed keeps checkpoints in another way than is known.
+        ReconError: The installed PyTorch implements checkpoints in an unknown way.
 
     Example:
         >>> import torch

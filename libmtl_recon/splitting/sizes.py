@@ -22,7 +22,7 @@ class Owner:
     """The owner of a parameter, and its part of the network.
 
     Attributes:
-        task: The task's name; None for what all share, and for a weighting's.
+        task: The name of the task; None for shared parameters, and for those of a weighting.
         part: The part of the network that it belongs to.
         weighting: Whether a weighting learns it in addition to the network.
     """
@@ -38,7 +38,7 @@ class Row:
 
     Attributes:
         name: ``shared``, a task's name, ``weighting`` or ``total``.
-        parts: How many numbers the parameters of each part of the network have, by its name.
+        parts: The number of parameters in each part of the network, by the part's name.
     """
 
     name: str
@@ -60,10 +60,10 @@ class Summary:
     """The size of a network, as in the papers' tables; it prints as such a table.
 
     Attributes:
-        shared: What all tasks share.
-        tasks: What is each task's own, in the order of the tasks; none if nothing is.
+        shared: The parameters that all tasks share.
+        tasks: The parameters of each task, in the order of the tasks; empty if there are none.
         weighting: The parameters that a weighting learns; None if there are none.
-        unsplit: How many numbers the parameters of the network before its split have.
+        unsplit: The number of parameters of the network before its split.
     """
 
     shared: Row
@@ -119,11 +119,11 @@ def summary(network: nn.Module) -> Summary:
     not count. Frozen parameters do.
 
     Args:
-        network: Split by :func:`~libmtl_recon.split_layers`, or not; or anything that holds it.
+        network: A network, split by :func:`~libmtl_recon.split_layers` or not, or its container.
 
     Raises:
-        UsageError: It is not a network.
-        ReconError: It is lazy, and has not seen an input.
+        UsageError: The argument is not a network.
+        ReconError: The network is lazy and has not seen an input.
 
     Example:
         >>> from libmtl_recon import split_layers
@@ -160,9 +160,9 @@ def counted(
     """Return the summary of a network whose parameters' owners are known.
 
     Args:
-        network: Which.
-        tasks: Those that own parameters, in their order.
-        owner_of: Says whose a parameter is, by its name.
+        network: The network.
+        tasks: The tasks that own parameters, in order.
+        owner_of: A function that returns the owner of a parameter, given its name.
 
     Raises:
         ReconError: The network is lazy, and has not seen an input.

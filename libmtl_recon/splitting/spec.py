@@ -29,24 +29,25 @@ def own_versions() -> dict[str, str]:
 class SplitSpec:
     """The specification of a split, with the arguments of :func:`~libmtl_recon.split_layers`.
 
-    The state dict of a split network has it in its metadata, and
-    :func:`~libmtl_recon.split_from` builds the network again by it.
+    It is in the metadata of a split network's state dict. :func:`~libmtl_recon.split_from` uses it
+    to build the network again.
 
     Attributes:
         layers: The task-specific layers' names, in the network at ``root``.
         tasks: The tasks' names, in the order of a result's parts.
-        bn: Of which statistics norms that stayed shared keep; see ``split_layers``.
-        init: How the copies started; those of a checkpoint have its values.
-        per_task_output: Whether the network returns one entry per task; None if its first call is
-            yet to tell.
-        root: The path of the network that was split in the module whose state dict this is of;
+        bn: The kind of running statistics of norms that stayed shared; see ``split_layers``.
+        init: The initialisation of the copies. A network that is built from a checkpoint gets the
+            checkpoint's values.
+        per_task_output: Whether the network returns one entry per task; None if this is determined
+            in its first call.
+        root: The path of the split network within the module to which the state dict belongs;
             empty for that module itself.
         origin: Where the layers came from, as given by the caller: with ``--arch Recon``
             ``base`` (the architecture), ``K``, ``S``, ``select``, ``source`` and ``profile``.
-        versions: Of the packages by which the network was split.
+        versions: The versions of the packages with which the network was split.
 
     Raises:
-        UsageError: A value is none that there is.
+        UsageError: There is no such value.
 
     Example:
         >>> spec = SplitSpec(("conv1",), ("left", "right"))
@@ -105,11 +106,12 @@ class SplitSpec:
         """Create a specification from the result of :meth:`to_dict`.
 
         Args:
-            data: Should be that.
-            source: What it is called in the message.
+            data: The Python objects.
+            source: The name of their source, for the message.
 
         Raises:
-            ReconError: It is something else, damaged, or of a newer version of this package.
+            ReconError: The data are not a specification, or are damaged or of a newer version of
+                this package.
         """
         try:
             return cls(**_values(data))
@@ -129,7 +131,7 @@ class SplitSpec:
 
         Args:
             text: The JSON text.
-            source: Its file's name, for the message.
+            source: The name of the file, for the message.
 
         Raises:
             ReconError: See :meth:`from_dict`.
@@ -147,7 +149,7 @@ def check_choice(parameter: str, value: object, known: tuple[str, ...]) -> None:
     """Check that a value is one of the known ones.
 
     Raises:
-        UsageError: It is not.
+        UsageError: It is not a known value.
     """
     if value not in known:
         way_out = f"Take one of {', '.join(known)}."
@@ -171,7 +173,7 @@ def _values(data: Any) -> dict[str, Any]:
     """Check the values of a specification and return them.
 
     Raises:
-        ValueError: Something is missing, of another kind, or unknown.
+        ValueError: A value is missing, of the wrong type, or unknown.
     """
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
         raise ValueError(f'it has no "format": "{FORMAT}"')

@@ -1,8 +1,8 @@
 """Store the specification of a split in the network's state dict, and next to the file.
 
-In the state dict it is metadata, as PyTorch keeps the versions of modules: ``torch.save`` writes
-it along, and ``load_state_dict`` passes it by. Tools that make a plain dict of a state dict lose
-it; for these it lies in ``FILE.split.json`` next to the file.
+In the state dict it is part of the metadata, in which PyTorch keeps the versions of modules:
+``torch.save`` saves it, and ``load_state_dict`` ignores it. Tools that turn a state dict into a
+plain dict lose it; for these, it is also in ``FILE.split.json`` next to the file.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def keep_in_state_dicts(network: nn.Module, selection: TaskSelection) -> None:
     """Add the record of the split to every state dict of a split network or of a module around it.
 
     Args:
-        network: The one whose layers the names in the specification are of.
-        selection: Has the specification.
+        network: The network to which the layer names in the specification are relative.
+        selection: The choice of tasks, which has the specification.
     """
     network.register_state_dict_post_hook(functools.partial(_note, selection))
 
@@ -51,11 +51,11 @@ def specs_in(source: str, state_dict: Any) -> dict[str, SplitSpec]:
     """Return how the networks in a state dict were split, by their paths in it.
 
     Args:
-        source: What it is called in messages.
-        state_dict: A state dict; of one without metadata it is not known.
+        source: Its name in messages.
+        state_dict: A state dict; the result is empty if it has no metadata.
 
     Raises:
-        ReconError: What it says of it is damaged, or of a newer version of this package.
+        ReconError: The record is damaged, or of a newer version of this package.
     """
     metadata = getattr(state_dict, "_metadata", {})
     found: dict[str, SplitSpec] = {}
@@ -93,7 +93,7 @@ def write_beside(file: str | os.PathLike[str], spec: SplitSpec) -> None:
     """Write ``FILE.split.json``, atomically, unless it has the same contents already.
 
     Raises:
-        ReconError: It cannot be written.
+        ReconError: The file cannot be written.
     """
     beside, text = file_beside(file), spec.to_json()
     try:
@@ -108,7 +108,7 @@ def read_beside(file: str | os.PathLike[str]) -> SplitSpec | None:
     """Read ``FILE.split.json``; None if there is none.
 
     Raises:
-        ReconError: It cannot be read, is damaged, or of a newer version of this package.
+        ReconError: The file cannot be read, is damaged, or is of a newer version of this package.
     """
     beside = file_beside(file)
     if not is_file(beside):
@@ -135,13 +135,13 @@ def agreed(
     """Return how the networks in a checkpoint were split, from both records.
 
     Args:
-        source: What the checkpoint is called in messages.
-        keys: Of its state dict.
-        inside: What its metadata says.
-        beside: What the file beside it says.
+        source: The checkpoint's name in messages.
+        keys: The keys of its state dict.
+        inside: The record in its metadata.
+        beside: The record in the file next to it.
 
     Raises:
-        ReconError: They contradict each other, or the keys.
+        ReconError: The records contradict each other, or the keys.
     """
     if beside is not None and inside and not _agree(beside, inside):
         raise ReconError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -36,6 +36,7 @@ from libmtl_recon.splitting.task_specific import (
 )
 from libmtl_recon.splitting.task_tensor import pick, task_tensors_in
 from libmtl_recon.splitting.ties import names_of_parameters, refuse_untold
+from libmtl_recon.splitting.unassigned import Origin, Output, entries_by_place
 
 _SELECTION = "_task_selection"
 
@@ -51,43 +52,47 @@ def split_layers(
 ) -> nn.Module:
     """Give each task its own copy of some layers, in place.
 
-    Build the optimiser afterwards: the copies are new parameters. Called afterwards, the network
-    returns a :class:`~libmtl_recon.TaskTensor`: ``out["digit"]`` is a task's output,
-    ``out.by_task()`` all of them by name, and ``out.parts`` in the order of ``tasks``. (If the
-    result met no split layer, it is the plain tensor; :func:`~libmtl_recon.by_task` takes results
-    with task tensors inside.) Iterating over it goes through rows, as over any tensor. Layers
-    before the first split run once, the others once per task. A parameter that only further
-    modules hold (an output layer tied to an embedding) is split in all of them. The state dict of
-    the network before its split still loads: each task gets a copy.
+    Create the optimiser after the split, since the copies are new parameters. The split network
+    returns a :class:`~libmtl_recon.TaskTensor`: ``out["digit"]`` is the output of one task,
+    ``out.by_task()`` returns all of them by name, and ``out.parts`` has them in the order of
+    ``tasks``. (An output that does not depend on a split layer is a plain tensor. For an output
+    that is a tuple, list or dict, use :func:`~libmtl_recon.by_task`.) Iterating over the output
+    iterates over its rows, as for any tensor. Layers before the first split run once, the others
+    once per task. If other modules hold the same parameter (an output layer tied to an embedding),
+    it is split in all of them. A state dict of the network before its split can still be loaded:
+    each task gets a copy.
 
-    If the network has PyTorch's attention modules, these are evaluated in this process from then
-    on as they are trained: PyTorch's fast path, which gives zeros at padded positions, is off
-    (``torch.backends.mha.set_fastpath_enabled``). Nothing else is changed outside of the network;
-    while it runs, :func:`~libmtl_recon.splitting.per_task_calls` holds.
+    If the network has PyTorch's attention modules, PyTorch's fast path for them, which returns
+    zeros at padded positions, is switched off in this process
+    (``torch.backends.mha.set_fastpath_enabled``), so that evaluation computes what training
+    computes. Nothing else is changed outside of the network; while it runs,
+    :func:`~libmtl_recon.splitting.per_task_calls` is in effect.
 
     Args:
         module: Any network whose operations are torch functions.
         layers: Paths of modules that hold parameters of their own, e.g. ``layer1.0.bn1``; and
             ``(root)`` for those that the network holds itself, such as a class token.
         tasks: The tasks' names, which appear in the state dict's keys.
-        bn: What batch norms that stay shared keep running statistics of, where their input is a
-            task's own: of each task (``per_task``), or of all in one buffer that each task
-            updates in turn, as the program of the Recon paper's authors does (``mixed``).
-        init: Copies start equal (``copy``), or each is drawn by the layer's own
+        bn: The running statistics of batch norms that stay shared, but whose input depends on a
+            split layer: one set per task (``per_task``), or one buffer that each task updates in
+            turn, as in the program of the Recon paper's authors (``mixed``).
+        init: Whether the copies start equal (``copy``), or each is initialised by the layer's own
             ``reset_parameters`` (``fresh``).
-        per_task_output: The network returns one entry per task: a list or tuple, in the order of
-            ``tasks``, or a dict with their names. Entry t is then computed for task t alone, and
-            returned as a plain value; under :func:`only_task` the others are None. Its first call
-            with inputs of new shapes runs once more, to see which layer serves which entry.
-            Otherwise a list is computed for each task as a whole, such as a feature pyramid.
+        per_task_output: Whether the network returns one entry per task: a list or tuple in the
+            order of ``tasks``, or a dict by their names. Entry t is then computed for task t only,
+            and returned as a plain value; under :func:`only_task` the others are None. The first
+            call with inputs of new shapes runs the network once more, to find out which layer is
+            used for which entry. If False, an output that is a list (such as a feature pyramid) is
+            computed for each task as a whole.
 
     Returns:
         The module itself.
 
     Raises:
-        UsageError: An argument is of another kind; a layer does not exist, holds no parameters,
-            shares them with another layer that is not chosen, or cannot be drawn anew; or the
-            tasks' names are none, twice the same, or unfit for a module's name.
+        UsageError: An argument has the wrong type; no layer is given, or one is given twice; a
+            layer does not exist, holds no parameters, shares them with another layer that is not
+            chosen, or cannot be initialised anew; or there are fewer than two tasks, two have the
+            same name, or a name cannot be the name of a module.
         ReconError: The network was split already, or is compiled, by ``torch.jit`` or
             ``torch.compile``.
 
@@ -118,13 +123,13 @@ def split_beside(
     """Split a network with parts that already belong to one task.
 
     Args:
-        module: See :func:`split_layers`.
-        layers: See there.
-        selection: Of the tasks.
-        bn: See there.
-        init: See there.
-        besides: The modules that are one task's, which stay as they are.
-        copies: Is given those that are made of each parameter.
+        module: As for :func:`split_layers`.
+        layers: As for :func:`split_layers`.
+        selection: The choice of tasks.
+        bn: As for :func:`split_layers`.
+        init: As for :func:`split_layers`.
+        besides: The modules that belong to one task, which are not changed.
+        copies: A dict to which the copies of each parameter are added.
     """
     check_choice("bn", bn, BN)
     check_choice("init", init, INIT)
@@ -163,15 +168,15 @@ def split_beside(
 def only_task(module: nn.Module, task: str) -> Iterator[nn.Module]:
     """Compute only one task's branch of the network inside the ``with`` block.
 
-    The network, called, then returns plain tensors, that task's. Holds for the calling thread,
-    also for what it runs inside the network's own modules.
+    The network then returns plain tensors, those of the task. This applies to the calling thread,
+    also to code that it runs inside the network's own modules.
 
     Args:
-        module: A network that was split.
+        module: A split network.
         task: The task's name.
 
     Raises:
-        UsageError: It is not a network, was not split, or not for this task.
+        UsageError: ``module`` is not a network, is not split, or does not have this task.
     """
     selection = selection_of(module)
     with selection.only(checked_task(task, selection.tasks)), per_task_calls():
@@ -229,8 +234,8 @@ def mark_split(module: nn.Module, selection: TaskSelection) -> None:
     """Register a network for :func:`only_task`.
 
     Args:
-        module: It is split, or holds the network that is.
-        selection: By which the task is chosen.
+        module: The split network, or a module that contains it.
+        selection: The object with which the task is chosen.
     """
     vars(module)[_SELECTION] = selection
     if isinstance(module, GraphModule):  # whose forward is its class's own
@@ -253,4 +258,15 @@ def _unwrap_chosen(module: nn.Module, _: Any, output: Any) -> Any:
     selection, task_tensors = selection_of(module), task_tensors_in(output)
     for each in task_tensors:
         each._tasks = each._tasks or selection.tasks
+    if selection.chosen is None and task_tensors:
+        _mark_entries(output, selection.tasks)
     return pick(output, 0) if selection.chosen is not None and task_tensors else output
+
+
+def _mark_entries(output: Any, tasks: tuple[str, ...]) -> None:
+    """Mark the task tensors in an output that has one entry per task with their entries."""
+    whole = Output(tasks, named=isinstance(output, Mapping))
+    for place, entry in enumerate(entries_by_place(output, tasks)):
+        for each in task_tensors_in(entry):
+            if each.task is None:
+                each._origin = Origin(whole, frozenset({place}))

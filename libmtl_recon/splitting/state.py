@@ -16,14 +16,14 @@ _COUNTER = "num_batches_tracked"
 
 
 def accept_plain_state(module: nn.Module, selection: TaskSelection) -> None:
-    """Make a module that is split, or may be, load either kind of state dict.
+    """Make a module of a split network load state dicts from before and after the split.
 
-    One without tasks gives each task a copy of its values. One with statistics per task splits a
-    norm whose statistics are not split yet.
+    From a state dict without tasks, each task gets a copy of the values. A state dict with
+    statistics per task splits a norm whose statistics are not split yet.
 
     Args:
-        module: Some module of a split network.
-        selection: The network's.
+        module: A module of a split network.
+        selection: The network's choice of tasks.
     """
     vars(module)[_SELECTION] = selection
     module.register_load_state_dict_pre_hook(_match_state_dict)
@@ -54,14 +54,14 @@ def plain_names(module: nn.Module) -> dict[str, tuple[str, ...]]:
 
 
 def split_statistics(network: nn.Module, keys: Collection[str]) -> None:
-    """Make norms keep statistics per task where a state dict does, as when it is loaded.
+    """Make norms keep statistics per task if a state dict has them, as loading it would do.
 
-    Norms learn that their input differs between tasks by the first one that does. Who compares the
-    keys of a network with those of a state dict before it is loaded calls this first.
+    A norm keeps statistics per task from its first input that differs between tasks on. Call this
+    before comparing the keys of a network with those of a state dict that is not yet loaded.
 
     Args:
-        network: Split; those of its norms that keep one set for all tasks on purpose are left.
-        keys: Of the state dict.
+        network: The split network; norms that deliberately keep one set for all tasks stay so.
+        keys: The keys of the state dict.
     """
     for name, module in list(network.named_modules()):
         selection: TaskSelection | None = vars(module).get(_SELECTION)
@@ -100,5 +100,5 @@ def _match_state_dict(
 
 
 def buffer_names(module: nn.Module) -> tuple[str, ...]:
-    """Return the names of the buffers that a module holds itself."""
+    """Return the names of a module's own buffers."""
     return tuple(name for name, buffer in module._buffers.items() if buffer is not None)

@@ -32,15 +32,15 @@ class _Choices(local):
 class TaskSelection:
     """The tasks that a split network computes at the moment; shared by all its split modules.
 
-    Each thread has its own choice, and computes all tasks unless it chose.
+    Each thread has its own choice; by default it computes all tasks.
 
     Args:
         tasks: All tasks, in the order of a task tensor's parts.
-        attends: Whether the network has attention modules, which are evaluated as they are trained
-            wherever it comes to by a copy or a file.
+        attends: Whether the network has attention modules. Copies of it, also those loaded from a
+            file, then evaluate them as in training.
 
     Attributes:
-        spec: How the network was split, once it was.
+        spec: The specification of the split; None before the split.
     """
 
     spec: SplitSpec | None = None

@@ -27,7 +27,7 @@ class TaskValues(nn.Module):
         """Register a forward hook; refuses that of TorchJD's Engine, which would miss parameters.
 
         Raises:
-            ReconError: It is the Engine's.
+            ReconError: The hook is the Engine's.
         """
         if type(hook).__module__.startswith("torchjd."):
             raise ReconError(
@@ -82,7 +82,7 @@ class TaskSpecific(nn.Module):
             setattr(owners[task], name, _of_task(value, index))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As it was; given one task's input alone, with that task's values alone."""
+        """Run the module's own ``forward``; for one task's input, with that task's values only."""
         whose = {each.task for each in task_tensors_in((args, kwargs))} - {None}
         if self._selection.chosen is not None or len(whose) != 1:
             return super().forward(*args, **kwargs)
@@ -96,7 +96,7 @@ class TaskSpecific(nn.Module):
 
 
 class TaskSpecificRNN(TaskSpecific):
-    """Recurrent modules keep a list of their weights, and hand that to torch."""
+    """The class of a split recurrent module, whose list of weights is passed to torch."""
 
     @property
     def _flat_weights(self) -> list[Any]:
@@ -104,7 +104,7 @@ class TaskSpecificRNN(TaskSpecific):
 
     @_flat_weights.setter
     def _flat_weights(self, _: list[Any]) -> None:
-        """Ignored: the list always follows from the weights."""
+        """Ignore the list, which always follows from the weights."""
 
     _flat_weights_names: list[str]
 
@@ -116,10 +116,10 @@ class TaskSpecificRNN(TaskSpecific):
 
 
 class TaskSpecificNorm(TaskSpecific):
-    """A norm goes through the tasks one by one where its running statistics ask for it.
+    """The class of a split norm, which runs for one task after the other if this is required.
 
-    With ``momentum=None`` the weight of a batch is one over the number of batches, which is a
-    task's own. Statistics that stayed shared (``mixed``) are fed by each task in turn.
+    With ``momentum=None``, the weight of a batch is one over the number of batches, which may
+    differ between tasks. Shared statistics (``mixed``) are updated by each task in turn.
     """
 
     momentum: float | None
@@ -179,13 +179,13 @@ def make_task_specific(
     """Replace the named parameters and buffers of a module by one copy per task, in place.
 
     Args:
-        module: Its class becomes a subclass of what it was.
-        names: Parameters or buffers that the module itself holds and that are not None.
-        selection: Of the network that the module is part of.
-        copies: Those made before of the same network's parameters; added to.
+        module: The module, whose class becomes a subclass of its former class.
+        names: The names of the module's own parameters or buffers, which are not None.
+        selection: The choice of tasks of the network that contains the module.
+        copies: The copies of the network's parameters so far, to which the new ones are added.
 
     Raises:
-        UsageError: The module has an attribute ``tasks`` of its own.
+        UsageError: The module already has an attribute ``tasks``.
     """
     names = tuple(names)
     copies = {} if copies is None else copies
@@ -213,8 +213,8 @@ def make_plain(module: nn.Module, task: str) -> None:
     """Undo a module's split, in place: it keeps one task's values and gets its former class.
 
     Args:
-        module: It is split; its other tasks' values are dropped.
-        task: Whose values stay.
+        module: The split module; the values of other tasks are dropped.
+        task: The task whose values are kept.
     """
     values = module._modules.pop(CHILD)._modules[task]  # type: ignore[union-attr]
     own = vars(module)

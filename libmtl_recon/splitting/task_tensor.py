@@ -1,7 +1,7 @@
 """A task tensor: T tensors, one per task, that torch functions treat as one tensor.
 
-A torch function that meets one, as a parameter or as an activation that descends from it, runs
-once per task and returns a task tensor. A module's own ``forward`` needs no change for it.
+A torch function that is applied to a task tensor (a parameter, or an activation computed from it)
+runs once per task and returns a task tensor. The ``forward`` of a module needs no change for this.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from libmtl_recon.splitting.differentiating import (
 )
 from libmtl_recon.splitting.names import ByTask, checked_names, common_names
 from libmtl_recon.splitting.pytree import LEAVES, leaves, mapped, rebuilt, updated
+from libmtl_recon.splitting.unassigned import Origin, common_origin, refuse_unassigned
 
 _GET_GRAD = vars(torch._C.TensorBase)["grad"].__get__
 
@@ -35,21 +36,22 @@ _GET_GRAD = vars(torch._C.TensorBase)["grad"].__get__
 class TaskTensor(ByTask, Tensor):
     """One tensor per task, in the order of the tasks: ``out["digit"]``, ``out.by_task()``.
 
-    Has the attributes, methods and operators of a tensor: each is taken once per task. What is
-    not a tensor (a shape, a truth value) must come out the same for every task and is returned
-    as it is. Iterating, unpacking and indexing keep a tensor's meaning too, since networks do so
-    with their activations: ``for row in out`` goes through rows, not through tasks.
+    It has the attributes, methods and operators of a tensor, which are applied once per task. A
+    result that is not a tensor (a shape, a truth value) must be the same for every task, and is
+    returned as it is. Iterating, unpacking and indexing with numbers mean the same as for a tensor,
+    since networks do so with their activations: ``for row in out`` iterates over rows, not over
+    tasks.
 
-    It is a tensor to Python and to C++ alike, but one without values of its own: an operation
-    that gets at it below the torch functions, where no task can be chosen, is refused.
+    It is a tensor for Python and for C++, but has no values of its own: an operation that accesses
+    it below the level of torch functions, where no task can be chosen, is refused.
 
-    A task tensor of one part may say whose it is. Where it meets those of all tasks, that task's
-    result alone is computed.
+    A task tensor with a single part may belong to one task. Combined with task tensors of all
+    tasks, it gives a result for that task only.
 
     Args:
         parts: T tensors, or one.
-        task: Whose the one part is, as its place in the order of the tasks.
-        tasks: The names of all tasks, in their order. What is computed from it has them too.
+        task: If there is one part: the position of its task in the order of the tasks.
+        tasks: The names of all tasks, in their order. Results computed from it have them too.
 
     Raises:
         ReconError: The parts are not plain tensors, or the names are not one per task.
@@ -66,6 +68,7 @@ class TaskTensor(ByTask, Tensor):
     """
 
     _parts: tuple[Tensor, ...]
+    _origin: Origin | None
 
     @staticmethod
     def __new__(
@@ -93,6 +96,7 @@ class TaskTensor(ByTask, Tensor):
         self._parts = parts
         self._task = task
         self._tasks = None if tasks is None else checked_names(tasks, len(parts), task)
+        self._origin = None
         return self
 
     def __init__(
@@ -113,7 +117,7 @@ class TaskTensor(ByTask, Tensor):
         """The T tensors.
 
         Raises:
-            ReconError: They came out of a C++ function that cut them off from their gradients.
+            ReconError: They are the output of a C++ function that detached them from their graph.
         """
         _refuse_cut_off(self)
         return self._parts
@@ -141,6 +145,8 @@ class TaskTensor(ByTask, Tensor):
             refuse_transform_around()
             given = task_tensors_in((args, kwargs))
             alone = any(each._task is not None for each in given)
+            if not alone:
+                refuse_unassigned(given)
             func = keep_graph_until_last(func, 1 if alone else len(given[0]._parts))
         if getattr(func, "__name__", "") == "__set__":
             args = (first, _one_each(args[1], first))
@@ -195,12 +201,12 @@ def per_task(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
     """Call a function once per task, each task tensor in its arguments replaced by the task's part.
 
     Returns:
-        The results, combined: a task tensor; tuples, lists and dicts of such; or the one
-        value on which all tasks agree.
+        The combined results: a task tensor; tuples, lists and dicts of task tensors; or the value
+        that is the same for all tasks.
 
     Raises:
-        ReconError: Task tensors of different numbers of tasks meet, the tasks disagree on a value
-            that is not a tensor, or the function wrote into a tensor that they share.
+        ReconError: Task tensors have different numbers of tasks, a value that is not a tensor
+            differs between tasks, or the function wrote into a tensor that they share.
     """
     tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     task_tensors = [tensor for tensor in tensors if type(tensor) is TaskTensor]
@@ -290,8 +296,8 @@ def combine(
 
     Args:
         values: One result per task.
-        func: What gave them.
-        given: The task tensors that it was given.
+        func: The function that returned them.
+        given: The task tensors in its arguments.
         task: The only task that was computed, if it was only one.
     """
     first = values[0]
@@ -302,6 +308,7 @@ def combine(
         names = next((each._tasks for each in given if each._tasks is not None), None)
         together = TaskTensor(values, task)
         together._tasks = names  # which were checked
+        together._origin = common_origin(given)
         return together
     if isinstance(first, torch.Size) or not isinstance(first, tuple | list | dict):
         if all(agree(first, value) for value in values):

@@ -1,7 +1,7 @@
-"""Handle parameters of layers to split that a single task's part of a model also holds.
+"""Handle parameters of layers to split that a part of the model for one task also holds.
 
-A decoder's output layer may be the encoder's embedding. Each task's part of the model keeps the
-tie, with that task's copy.
+For example, a decoder's output layer may be the encoder's embedding. The part for each task then
+holds the copy for that task.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Place:
     """The position of a part of a model that belongs to one task.
 
     Attributes:
-        holder: The module whose child it is.
-        key: The child's name there.
-        task: Whose it is.
-        path: Its path in the model.
+        holder: The parent module.
+        key: The name of the part in the parent.
+        task: The task that the part belongs to.
+        path: The path of the part in the model.
     """
 
     holder: nn.Module
@@ -40,7 +40,7 @@ class Place:
 
     @property
     def module(self) -> nn.Module:
-        """The part."""
+        """The module at this position."""
         found = self.holder._modules[self.key]
         assert found is not None
         return found
@@ -76,21 +76,21 @@ def part_ways(
 ) -> list[Tie]:
     """Find the parameters that tasks' parts of a model share with layers to split.
 
-    A module that a task's part shares as a whole (with the network, or with another task's part)
-    is replaced there by one of the task's own, which holds the same parameters.
+    A module that a task's part shares as a whole (with the network, or with another task's part) is
+    replaced there by a separate module, which holds the same parameters.
 
     Args:
-        model: Some of whose parts are one task's each.
-        root: The part of it whose layers are split; or the model.
-        layers: These, by name.
-        places: Where the tasks' parts are.
+        model: A model in which some parts belong to one task each.
+        root: The part of it whose layers are split, or the model itself.
+        layers: The layers to split, by name.
+        places: The positions of the tasks' parts.
 
     Returns:
-        What to tie again by :func:`tie`.
+        The parameters to tie again with :func:`tie`.
 
     Raises:
-        UsageError: Something else in the model holds a parameter of such a layer, or a module that
-            is to be replaced has buffers.
+        UsageError: Another part of the model holds a parameter of such a layer, or a module that is
+            to be replaced has buffers.
     """
     names = names_of_parameters(layers)
     common = common_modules(model, places)
@@ -126,12 +126,12 @@ def refuse_untold(model: nn.Module, names: Mapping[int, str]) -> None:
     """Refuse parameters of layers to split that are held without being registered with torch.
 
     Args:
-        model: What holds the layers.
-        names: Of the layers, by the identities of their parameters.
+        model: The module that contains the layers.
+        names: The names of the layers, by the identities of their parameters.
 
     Raises:
-        UsageError: An attribute of a module (a list, say) holds one, and would go on holding it;
-            or another parameter has the same memory.
+        UsageError: An attribute of a module (such as a list) holds such a parameter, and would keep
+            holding it; or another parameter has the same memory.
     """
     _refuse_same_memory(model, names)
     for path, module in model.named_modules():

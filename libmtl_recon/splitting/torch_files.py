@@ -26,11 +26,11 @@ def read_saved(source: str, file: str | os.PathLike[str]) -> Any:
     """Read a file written by ``torch.save``, without running code from it.
 
     Args:
-        source: What the file is called in messages.
-        file: Its path.
+        source: The file's name in messages.
+        file: The path of the file.
 
     Raises:
-        ReconError: It cannot be read, is damaged, or holds other things than tensors and
+        ReconError: The file cannot be read, is damaged, or contains other objects than tensors and
             containers of them.
     """
     path = Path(file)
@@ -58,11 +58,11 @@ def state_dict_in(source: str, found: Any) -> Mapping[str, Tensor]:
     """Check that a loaded object is a state dict of names and tensors only, and return it.
 
     Args:
-        source: What it is called in messages.
-        found: What was read.
+        source: The object's name in messages.
+        found: The loaded object.
 
     Raises:
-        ReconError: It is something else.
+        ReconError: The object is not such a state dict.
     """
     fits = isinstance(found, Mapping) and found and all(isinstance(key, str) for key in found)
     versions = getattr(found, "_metadata", {})  # what torch keeps beside the tensors
@@ -87,15 +87,15 @@ def refuse_other_numbers(
 ) -> None:
     """Refuse values of another kind (integer, real or complex numbers) than the network's.
 
-    Torch would convert them, and lose what does not fit.
+    Torch would convert them, with a loss of information.
 
     Args:
-        source: What the given values are called in messages.
+        source: The name of the given values in messages.
         own: The network's values.
-        given: Those to be loaded in their place; other names are not looked at.
+        given: The values to load instead; other names are ignored.
 
     Raises:
-        ReconError: There are such.
+        ReconError: A value is of another kind.
     """
     for name, value in given.items():
         if name in own and _numbers(value) != _numbers(own[name]):
@@ -124,7 +124,7 @@ def _check_sums(path: Path) -> None:
     """Verify the checksums of the records, which torch does not do.
 
     Raises:
-        zipfile.BadZipFile: One does not hold.
+        zipfile.BadZipFile: A checksum is wrong.
     """
     if not zipfile.is_zipfile(path):
         return  # the format before PyTorch 1.6 has none

@@ -1,7 +1,7 @@
 """Support transforms of ``torch.func`` (vmap, grad, jvp …) of values that differ between tasks.
 
-A transform wraps its inputs and unwraps its outputs by C++ functions that torch functions do not
-reach. Between these, it calls torch functions, which run once per task as ever.
+A transform wraps its inputs and unwraps its outputs with C++ functions that are not torch
+functions. In between, it calls torch functions, which run once per task as usual.
 """
 
 from __future__ import annotations

@@ -83,6 +83,19 @@ def check_same_shape(gramian: Tensor, before: Tensor) -> None:
         )
 
 
+def is_vector(value: Any, tasks: int | None = None) -> bool:
+    """Return whether a value of a state is a tensor ``[T]`` of finite numbers of at least 0.
+
+    Args:
+        value: The value.
+        tasks: T; None for any number from 1 up.
+    """
+    if not isinstance(value, Tensor) or value.ndim != 1 or not value.is_floating_point():
+        return False
+    known = len(value) > 0 and len(value) == (tasks or len(value))
+    return known and bool((value.isfinite() & (value >= 0)).all())
+
+
 def check_orders(orders: Any, tasks: int) -> list[list[int]]:
     """Check the orders in which tasks are compared, and return them.
 

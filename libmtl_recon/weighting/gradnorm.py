@@ -8,15 +8,22 @@ gradients' lengths, from the Gramian, and the T losses.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from libmtl_recon.states import checked_state
 from libmtl_recon.weighting.checked_gramian import check_gramian
-from libmtl_recon.weighting.checking import check_number, check_same_shape, loss_values
-from libmtl_recon.weighting.leader import Leader
+from libmtl_recon.weighting.checking import (
+    check_number,
+    check_same_shape,
+    is_vector,
+    loss_values,
+)
+from libmtl_recon.weighting.leader import Leader, Moments
 
 
 class GradNorm:
@@ -58,6 +65,11 @@ class GradNorm:
         if first_losses is not None:
             self._given = loss_values("first_losses", first_losses)
         self.reset()
+
+    @property
+    def tasks(self) -> int | None:
+        """The number of tasks of the state, or of the first losses; None if not known yet."""
+        return None if self._first is None else len(self._first)
 
     def reset(self) -> None:
         """Forget all steps and set the weights back to ones."""
@@ -118,12 +130,57 @@ class GradNorm:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load a state that :meth:`state_dict` returned."""
+        """Load a state that :meth:`state_dict` returned.
+
+        Raises:
+            UsageError: It is another, or damaged.
+        """
+        weights, first, unit, adam = _checked(state)
         self.reset()
-        self._first, self._unit = state["first_losses"], state["unit"]
-        if state["weights"] is not None:
-            self._weights = nn.Parameter(state["weights"].detach().cpu().double().clone())
-        self._adam.load_state_dict(state["adam"])
+        self._first, self._unit, self._adam = first, unit, adam
+        if weights is not None:
+            self._weights = nn.Parameter(weights)
+
+
+def _checked(state: Any) -> tuple[Tensor | None, Tensor | None, float, Leader]:
+    """Return the entries of a state: weights, first losses, unit, and Adam with its moments."""
+    found = checked_state(
+        "GradNorm",
+        state,
+        {
+            "weights": lambda one: one is None or is_vector(one),
+            "first_losses": lambda one: one is None or is_vector(one),
+            "unit": lambda unit: isinstance(unit, float) and 0 <= unit < math.inf,
+            "adam": lambda adam: isinstance(adam, Mapping),
+        },
+    )
+    weights, first = (_own(found[key]) for key in ("weights", "first_losses"))
+    adam, moments = Leader(), dict(found["adam"])
+    shapes = {}
+    if weights is not None:
+        adam.moments["weights"] = Moments(weights)
+        shapes = {key: value.shape for key, value in adam.state_dict().items()}
+    checked_state(
+        "GradNorm",
+        found,
+        {
+            "first_losses": lambda _: (
+                weights is None or (first is not None and len(first) == len(weights))
+            ),
+            "adam": lambda _: {key: _shape(value) for key, value in moments.items()} == shapes,
+        },
+    )
+    adam.load_state_dict(moments)
+    return weights, first, float(found["unit"]), adam
+
+
+def _shape(value: object) -> torch.Size | None:
+    finite = isinstance(value, Tensor) and bool(value.isfinite().all())
+    return value.shape if isinstance(value, Tensor) and finite else None
+
+
+def _own(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach().cpu().double().clone()
 
 
 def inverse_rates(losses: Tensor, first: Tensor, alpha: float) -> Tensor:

@@ -97,7 +97,7 @@ class CSVLog:
             self._broken = True
             warnings.warn(
                 f"The log {self._path} ends at step {number - 1}: {error.strerror or error}. "
-                "Training goes on.",
+                "Training continues without it.",
                 stacklevel=2,
             )
 

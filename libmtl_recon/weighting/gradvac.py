@@ -18,12 +18,14 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.errors import UsageError
+from libmtl_recon.states import checked_state
 from libmtl_recon.weighting.checked_gramian import check_gramian
 from libmtl_recon.weighting.checking import check_number, check_orders, check_same_shape
 from libmtl_recon.weighting.orders import draw_orders
 
 # A target this close to 1 would need a turn by a vector of infinite length.
 _TINY = 1e-8
+_ROUNDING = 1e-6
 _BETA, _GUARD = "With 0, the targets never change; the authors use 0.01.", "Leave it out for none."
 
 
@@ -108,6 +110,11 @@ class GradVac:
         self.generator = generator
         self.targets: Tensor | None = None
 
+    @property
+    def tasks(self) -> int | None:
+        """The number of tasks of the state; None before the first step."""
+        return None if self.targets is None else self.targets.shape[-1]
+
     def reset(self) -> None:
         """Forget all steps."""
         self.targets = None
@@ -140,9 +147,13 @@ class GradVac:
         return {"targets": None if self.targets is None else self.targets.clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load a state that :meth:`state_dict` returned."""
-        targets = state["targets"]
-        self.targets = None if targets is None else targets.detach().cpu().double()
+        """Load a state that :meth:`state_dict` returned.
+
+        Raises:
+            UsageError: It is another, or damaged.
+        """
+        targets = checked_state("GradVac", state, {"targets": _are_targets})["targets"]
+        self.targets = None if targets is None else targets.detach().cpu().double().clone()
 
 
 def turned(
@@ -181,6 +192,16 @@ def turned(
         moves = ~cosine.isnan() if always else below
         moved[..., own, others] = torch.where(moves, mean, target)
     return coefficients.sum(dim=-2), moved
+
+
+def _are_targets(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, Tensor) or value.ndim < 2 or not value.is_floating_point():
+        return False
+    square = value.shape[-1] == value.shape[-2] and value.numel() > 0
+    # A step moves them to cosines, which rounding may make larger than 1.
+    return square and bool((value.abs() <= 1 + _ROUNDING).all())
 
 
 def _check_targets(targets: Any, matrix: Tensor) -> Tensor:

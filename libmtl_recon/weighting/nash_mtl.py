@@ -6,6 +6,7 @@ Newton's method up to rounding, without a package for convex optimisation.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from libmtl_recon.states import checked_state, is_whole
 from libmtl_recon.weighting.checked_gramian import check_gramian, of_gramian
-from libmtl_recon.weighting.checking import check_count, check_number, check_same_shape
+from libmtl_recon.weighting.checking import (
+    check_count,
+    check_number,
+    check_same_shape,
+    is_vector,
+)
 from libmtl_recon.weighting.fair import fair_or_zero, fair_weights
 
 _NO_LIMIT = "Leave it out for no limit."
@@ -84,6 +91,11 @@ class NashMTL:
         self.max_norm = check_max_norm(max_norm)
         self.reset()
 
+    @property
+    def tasks(self) -> int | None:
+        """The number of tasks of the state; None before the first step."""
+        return None if self._last is None else len(self._last)
+
     def reset(self) -> None:
         """Forget all steps."""
         self._step = 0
@@ -117,9 +129,19 @@ class NashMTL:
         """Return a state for :meth:`load_state_dict`: the number of steps and the last weights."""
         return {"step": self._step, "weights": self._last}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load a state that :meth:`state_dict` returned."""
-        self._step, self._last = state["step"], state["weights"]
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load a state that :meth:`state_dict` returned.
+
+        Raises:
+            UsageError: It is another, or damaged.
+        """
+        holds = {"step": is_whole, "weights": lambda one: one is None or is_vector(one)}
+        found = checked_state("NashMTL", state, holds)
+        # Weights are there from the first step on.
+        checked_state("NashMTL", found, {"weights": lambda w: (w is None) == (found["step"] == 0)})
+        weights = found["weights"]
+        self._step = found["step"]
+        self._last = None if weights is None else weights.detach().cpu().double().clone()
 
 
 def shortened(weights: Tensor, matrix: Tensor, max_norm: float) -> Tensor:

@@ -27,7 +27,7 @@ class Cut:
     mark: object
 
     def gradient(self) -> Tensor:
-        """The gradient of the head's loss with respect to the leaf."""
+        """Return the gradient of the head's loss with respect to the leaf."""
         found = self.leaf.grad
         return torch.zeros_like(self.leaf) if found is None else found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -12,12 +13,17 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.gradients.graph_errors import explained
 from libmtl_recon.gradients.recording import Record, record_afterwards
+from libmtl_recon.gradients.rows import TaskRows
 from libmtl_recon.weighting.step_losses import Losses, named_losses
 from libmtl_recon.weighting.step_weights import Asked
 
 # Wrappers that send gradients to other processes as soon as a backward pass computes them.
 _SENDING = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
+
+# By network: a large matrix is cheaper to overwrite than to allocate in each step.
+_memory: WeakKeyDictionary[nn.Module, TaskRows] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +63,8 @@ def step(
     It replaces ``sum(losses).backward()``. Shared parameters get the gradient Σ w_t ∇L_t, whose
     weights are computed from the Gramian of the gradients ∇L_t. All other parameters (heads, and
     parameters outside the network) get the gradient of Σ L_t, which for a head is that of its own
-    task's loss. Gradients accumulate in ``.grad``. Call it once per forward pass: where gradients
-    were stored, the graph is not freed, and a second call would add them again. Do not step an
-    optimizer in a post-accumulate hook of a shared parameter: such a hook may run once per task,
-    with the gradient of that task.
+    task's loss. Gradients accumulate in ``.grad``; post-accumulate hooks run once per parameter,
+    with the final gradient. The graph is freed: call it once per forward pass.
 
     The Gramian is computed from the graph of the forward pass, layer by layer in the cheaper of two
     ways; see ``docs/gradients.md``. If one task is present, the weighting is not called, and the
@@ -141,16 +145,26 @@ def weigh(
     asked, shared = Asked(weighting), None if shared is None else list(shared)
     present = {name: loss for name, loss in named.items() if loss is not None}
     if not present:
-        raise UsageError("losses", "must have at least one task", list(named), "Skip such a step.")
+        raise UsageError(
+            "losses",
+            "must have the loss of at least one task",
+            f"None for {', '.join(map(repr, named))}" if named else "no loss",
+            "Skip a step in which all tasks are absent.",
+        )
+    asked.check_tasks(list(named))
     record = record_afterwards(
-        network, shared=shared, way="stored" if len(present) == 1 else "auto"
+        network,
+        shared=shared,
+        way="stored" if len(present) == 1 else "auto",
+        rows=_memory_of(network) if isinstance(network, nn.Module) else None,
     )
-    _refuse_sending(network)
     losses = list(present.values())
     if factor != 1.0:
         with torch.enable_grad():
             losses = [loss * factor for loss in losses]
-    matrix = _gramian(record, losses) / factor**2
+    with explained("step"):
+        found = record.gramian_as_it_is(record.plan(losses), losses, retain_graph=False)
+    matrix = found / factor**2
     finite = bool(matrix.isfinite().all())
     if not finite and not may_overflow:
         raise _not_finite(record, list(present))
@@ -179,38 +193,35 @@ def _device_of(named: Mapping[str, Tensor | None]) -> torch.device | None:
     return next((loss.device for loss in named.values() if loss is not None), None)
 
 
-def _refuse_sending(network: nn.Module) -> None:
+def _memory_of(network: nn.Module) -> TaskRows:
+    """Return the memory for a network's rows, which is kept from step to step.
+
+    Raises:
+        ReconError: The network sends its gradients to other processes.
+    """
+    rows = _memory.get(network)
+    sending = _found_sending(network) if rows is None else ""
+    # Also if the module inside a wrapper was passed.
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        sending = sending or f"This is one of {dist.get_world_size()} processes of a process group"
+    if sending:
+        raise ReconError(
+            f"{sending}, so each process would compute the weights from the gradients of its own "
+            "part of a batch. Train in one process, without the wrapper."
+        )
+    if rows is None:
+        rows = _memory[network] = TaskRows()
+    rows.begin()
+    return rows
+
+
+def _found_sending(network: nn.Module) -> str:
     where = ""
     for path, module in network.named_modules():
         for kind in type(module).__mro__:
             if kind.__name__ in _SENDING:
                 where = f"{f'The module {path!r}' if path else 'The network'} is a {kind.__name__}"
-    # Also if the module inside a wrapper was passed.
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        where = where or f"This is one of {dist.get_world_size()} processes of a process group"
-    if where:
-        raise ReconError(
-            f"{where}, so each process would compute the weights from the gradients of its own "
-            "part of a batch. Train in one process, without the wrapper."
-        )
-
-
-def _gramian(record: Record, losses: Sequence[Tensor]) -> Tensor:
-    try:
-        return record.gramian_as_it_is(record.plan(losses), losses)
-    except RuntimeError as error:
-        if "donated buffers" in str(error):
-            raise ReconError(
-                "The network was compiled for one backward pass through its graph, but step needs "
-                "one per task. Set torch._functorch.config.donated_buffer = False before "
-                "the network is called for the first time."
-            ) from error
-        if "a second time" in str(error):
-            raise ReconError(
-                "The graph of the losses was freed by an earlier backward pass. Call step instead "
-                "of loss.backward(), once per forward pass."
-            ) from error
-        raise
+    return where
 
 
 def _not_finite(record: Record, tasks: Sequence[str]) -> ReconError:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from libmtl_recon.errors import UsageError
-from libmtl_recon.gradients.losses import check_loss
+from libmtl_recon.gradients.losses import check_losses
 
 Losses = Mapping[Any, Tensor | None] | Sequence[Tensor | None]
 
@@ -38,8 +38,7 @@ def named_losses(losses: Losses) -> dict[str, Tensor | None]:
 
 
 def _check(present: Mapping[str, Any]) -> None:
-    for name, loss in present.items():
-        check_loss(name, loss)
+    check_losses(present)
     # One check per loss would synchronise with the device for each.
     values = [loss.detach().float().reshape(()) for loss in present.values()]
     together = torch.stack([value.to(values[0].device) for value in values]) if values else None

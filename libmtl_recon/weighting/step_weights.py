@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from libmtl_recon.errors import ReconError
+from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.weighting.functions import weight_function
 
 
@@ -36,7 +36,28 @@ class Asked:
             self._ask = weight_function("weighting", weighting)
             # A state covers all tasks.
             self._of_all = self._ask is not weighting
+        tasks = getattr(weighting, "tasks", None) if self._of_all else None
+        self._tasks = tasks if isinstance(tasks, int) else None
         self._with_losses = self._of_all and "losses" in signature(self._ask).parameters
+
+    def check_tasks(self, tasks: Sequence[str]) -> None:
+        """Check that there are as many tasks as the weighting's state has.
+
+        Args:
+            tasks: The names of all tasks of the step, also of absent ones.
+
+        Raises:
+            UsageError: There are not.
+        """
+        if self._tasks is not None and len(tasks) != self._tasks:
+            raise UsageError(
+                "losses",
+                f"must be {self._tasks}, one per task, since the weighting has a state of "
+                f"{self._tasks} tasks",
+                f"{len(tasks)}, of {', '.join(map(repr, tasks))}",
+                "Pass each task's loss, not their sum, and None for a task that is absent; call "
+                "reset() of the weighting before using it for other tasks.",
+            )
 
     def weights(self, gramian: Tensor, losses: Mapping[str, Tensor | None]) -> Tensor:
         """Return the weights of the tasks that are present.

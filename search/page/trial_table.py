@@ -38,7 +38,7 @@ def trial_table(page: Page) -> str:
     )
     return (
         f"{title}<p>Click a heading to sort. Numbers are those in the study; a trial that chose "
-        "a plan that was already trained has no line of its own.</p>"
+        "a plan that was already trained is not listed.</p>"
         '<div class="filters"><label>Search <input type="search" id="needle" '
         'placeholder="plan, reason, setting"></label> <label>State <select id="state">'
         f'<option value="">all</option>{states}</select></label> '

@@ -62,7 +62,7 @@ class EndsSplits(optuna.pruners.BasePruner):
     """Ends what has come to the second epoch below -24, which is K = 1 and K = 2."""
 
     def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
-        """Whether the trial is to be ended."""
+        """Return whether to end the trial."""
         return trial.last_step == 1 and trial.intermediate_values[1] <= -24
 
 
@@ -70,7 +70,7 @@ class EndsAll(optuna.pruners.BasePruner):
     """Ends everything once it has come to its last epoch."""
 
     def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
-        """Whether the trial is to be ended."""
+        """Return whether to end the trial."""
         return trial.last_step == EPOCHS - 1
 
 

@@ -32,7 +32,7 @@ def study(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def profile(*conflicts: int) -> ConflictProfile:
-    """Of two tasks, with so many steps below -0.2 for each layer; in the others they agree."""
+    """Return a profile of two tasks, with these numbers of steps below -0.2 for each layer."""
     counts = np.zeros((1, len(LAYERS), BINS), np.int64)
     counts[0, :, 0], counts[0, :, -1] = conflicts, STEPS - np.array(conflicts)
     undefined = np.zeros((1, len(LAYERS)), np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,83 @@ def test_other_architectures_are_not_compared(
     file.write_text(fewer.to_json())
     assert main(["layers", "compare", cache.save(mine), str(file)]) == 1
     assert "different architectures, 8 and 2 layers" in capsys.readouterr().err
+
+
+def published(folder: Path, data: object) -> str:
+    file = folder / "published.json"
+    file.write_text(json.dumps(data))
+    return str(file)
+
+
+def test_compare_takes_published_scores(
+    capsys: pytest.CaptureFixture[str], cache: ProfileCache, tmp_path: Path
+) -> None:
+    """The distance is computed by hand: fc0 to fc5 one place down, fc5 from last to first."""
+    name = cache.save(profile("EW", [9, 8, 7, 6, 5, 4, 3, 2]))
+    scores = {f"module.{layer.name}": 10 - i for i, layer in enumerate(LAYERS)}
+    scores["module.fc5"] = 99
+    file = published(tmp_path, scores)
+    expected = f"{(7 + 7 * 1) / 8:.2f}"
+    assert main(["layers", "compare", name, file]) == 0
+    out = rows(capsys.readouterr().out)
+    assert f"B: {file}, by its scores (to which --s does not apply)" in out
+    assert "module.fc5 fc5" in out
+    assert f"A and B {expected} 80%" in out
+    assert "A and norms first 0.25 100%" in out
+    assert main(["layers", "compare", file, name]) == 0
+    out = rows(capsys.readouterr().out)
+    assert f"A: {file}, by its scores (to which --s does not apply)" in out
+    assert f"A and B {expected} 80%" in out
+    assert "B and norms first 0.25 100%" in out
+
+
+def test_compare_leaves_out_what_one_lacks_on_request(
+    capsys: pytest.CaptureFixture[str], cache: ProfileCache, tmp_path: Path
+) -> None:
+    name = cache.save(profile("EW", [9, 8, 7, 6, 5, 4, 3, 2]))
+    file = published(tmp_path, ["head", "fc0", "bn1", "conv1", *(f"fc{i}" for i in range(1, 5))])
+    assert main(["layers", "compare", name, file]) == 1
+    said = capsys.readouterr().err
+    assert "of different architectures, 8 and 8 layers, and differ in fc5, head" in said
+    assert "--skip-missing compares the 7 that both have" in said
+    assert main(["layers", "compare", name, file, "--skip-missing"]) == 0
+    out = rows(capsys.readouterr().out)
+    assert "Left out, since only A has them: fc5." in out
+    assert "Left out, since only B has them: head." in out
+    assert f"A and B {4 / 7:.2f} 100%" in out  # conv1 and fc0 two places apart
+    file = published(tmp_path, ["x", "y"])
+    assert main(["layers", "compare", name, file, "--skip-missing"]) == 1
+    assert "differ in bn1, conv1, fc0" in capsys.readouterr().err
+
+
+def test_compare_takes_two_lists_and_pairs_by_places(
+    capsys: pytest.CaptureFixture[str], cache: ProfileCache, tmp_path: Path
+) -> None:
+    one = published(tmp_path, ["a", "b", "c"])
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(["c", "b", "a"]))
+    assert main(["layers", "compare", one, str(other)]) == 0
+    out = rows(capsys.readouterr().out)
+    assert out[1] == f"B: {other}, by its order (to which --s does not apply)"
+    assert out[-2:] == [f"A and B {4 / 3:.2f}", "by chance 0.89"]
+    assert main(["layers", "compare", one, str(other), "--match", "order"]) == 2
+    assert "only if one of the two is a profile" in capsys.readouterr().err
+    mine = cache.save(profile("EW", [9, 8, 7, 6, 5, 4, 3, 2]))
+    scores = {str(i): i for i in range(8)}
+    file = published(tmp_path, scores)
+    assert main(["layers", "compare", file, mine, "--match", "order"]) == 0
+    out = rows(capsys.readouterr().out)
+    assert "0 conv1" in out
+    assert "A and B 4.00 40%" in out  # 7, 5, 3, 1, 1, 3, 5, 7
+
+
+def test_add_records_the_stability_and_the_runs(cache: ProfileCache) -> None:
+    ids = [cache.save(profile(w, [9, 8, 7, 6, 5, 4, 3, 2])) for w in ("EW", "MGDA")]
+    assert main(["layers", "add", *ids, "--k", "2", "--s", "-0.05"]) == 0
+    (total,) = (e.profile for e in cache.list() if e.id not in ids)
+    assert total.provenance["stability"]["K"] == [2, 2]
+    assert total.provenance["stability"]["S"] == -0.05
+    assert [run["steps"] for run in total.provenance["added"]] == [20, 20]
 
 
 def test_add_keeps_the_sum(capsys: pytest.CaptureFixture[str], cache: ProfileCache) -> None:

@@ -1,4 +1,4 @@
-"""Every weighting with every architecture: what the documentation says of them is so."""
+"""Every weighting with every architecture trains, or is refused, as the documentation says."""
 
 from __future__ import annotations
 
@@ -55,18 +55,19 @@ for one in all_cells():
 
 
 def in_short(cells: list[Cell], record: dict[str, Any]) -> list[Cell]:
-    """Those cells of a row that every run of the tests looks at: all that are refused, and some.
+    """Return the cells of a row for every run of the tests: all that are refused, and some others.
 
-    Of those that train: with three tasks all, with two the first (with as few flags as can be),
-    with five the last (with most). Of Recon over another architecture than HPS the first and the
-    last with three tasks.
+    Of those that train, with three tasks the first and the last (with as few flags as can be, and
+    with most); with two and five tasks one each, of hard parameter sharing.
     """
     known = from_record(record, cells)
     trained = [cell for cell in cells if cell in known and known[cell].kind == "trains"]
-    if cells[0].arch.startswith("Recon over"):
-        left = {2: trained, 3: trained[1:-1], 5: trained}[cells[0].tasks]
+    if cells[0].tasks == 3:
+        left = trained[1:-1]
+    elif cells[0].arch != "HPS":
+        left = trained
     else:
-        left = {2: trained[1:], 3: [], 5: trained[:-1]}[cells[0].tasks]
+        left = trained[1:] if cells[0].tasks == 2 else trained[:-1]
     return [cell for cell in cells if cell not in left]
 
 

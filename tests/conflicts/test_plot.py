@@ -172,7 +172,7 @@ def test_of_very_many_layers_the_worst_are_drawn(make_profile: Make, tmp_path: P
 
 
 def test_names_are_shown_as_they_are(make_profile: Make, tmp_path: Path) -> None:
-    """Neither as a formula, nor as what a terminal obeys, nor as long as they like."""
+    """Not as formulas, without control characters, and of bounded length."""
     odd = ["a$\\frac$", "_hidden", "x\x1b[2Jy\nz", "n" * 500, "[/x]", "層"]
     layers = [Layer(name, "Linear", ((2,),)) for name in odd]
     profile = make_profile([[-0.2]] * len(odd), layers, "data $x$")

@@ -23,7 +23,7 @@ def numbered(layers: int) -> list[Layer]:
 
 
 def with_scores(make_profile: Make, *scores: int) -> ConflictProfile:
-    """Of 8 steps and as many layers as scores, which are those at S = -0.1."""
+    """Return a profile of 8 steps whose layers have these scores at S = -0.1."""
     cosines = [[-0.5] * score + [0.5] * (8 - score) for score in scores]
     return make_profile(cosines, numbered(len(scores)))
 

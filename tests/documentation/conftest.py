@@ -1,4 +1,4 @@
-"""The site's own modules, which stand beside the pages."""
+"""Makes the site's modules importable, which are in the folder of the pages."""
 
 from __future__ import annotations
 

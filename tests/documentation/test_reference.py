@@ -82,9 +82,24 @@ def test_what_two_modules_list_is_documented_once() -> None:
 def test_the_index_has_the_first_sentence_of_each() -> None:
     index = names_index()
     assert index.count("\n| [`") == len(documented())
-    assert "| [`gradients.recording`][libmtl_recon.gradients.recording] | " in index
+    assert "| [`weighting.GradVac`][libmtl_recon.weighting.GradVac] | " in index
     sentences = re.findall(r"^\| \[`.*\]\[.*\] \| (.*) \|$", index, re.MULTILINE)
     assert [text for text in sentences if not text.endswith(".")] == []
+
+
+@pytest.mark.parametrize("name", ["recording", "gramian"])
+def test_a_function_is_found_beside_the_module_of_its_name(name: str) -> None:
+    path = f"libmtl_recon.gradients.{name}.{name}"
+    function = getattr(import_module("libmtl_recon.gradients"), name)
+    sentence = function.__doc__.partition("\n\n")[0].replace("``", "`")
+    assert f"| [`gradients.{name}`][{path}] | {sentence} |" in names_index().splitlines()
+    assert f"::: {path}" in names("libmtl_recon.gradients").splitlines()
+
+
+def test_code_in_the_index_is_as_in_the_docstring() -> None:
+    found = re.findall(r"`[^`]*`", names_index())
+    assert "`[T, d]`" in found
+    assert [code for code in found if "\\[" in code] == []
 
 
 def test_flags_of_scripts_are_those_of_libmtls_parser() -> None:

@@ -71,7 +71,7 @@ def test_files_outside_are_pages() -> None:
 
 
 def test_no_page_fetches_anything() -> None:
-    """What the theme would load from elsewhere is off; links may lead elsewhere."""
+    """The theme loads nothing from other servers; links may lead to them."""
     config = load_config(str(TREE / "mkdocs.yml"))
     assert config.theme["font"] is False
     assert config.extra_javascript == []

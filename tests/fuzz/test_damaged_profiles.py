@@ -116,7 +116,7 @@ def use(profile: ConflictProfile) -> None:
 
 
 def outcome(action: Callable[[], object]) -> object:
-    """What it returns; a paragraph of ours is fine, too."""
+    """Return the result of a function, or the paragraph of an error of this package."""
     try:
         return action()
     except ReconError as error:

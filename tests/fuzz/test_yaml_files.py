@@ -214,7 +214,7 @@ def check(source: str | Path) -> str:
 
 
 def use(config: Config) -> None:
-    """What a search does with a configuration before the first run."""
+    """Use a configuration as a search does before the first run."""
     json.dumps(config.model_dump(mode="json"))
     space = SearchSpace(config, None)
     assert len(space.line(space.untuned("EW"), seed=0)) < 100_000
@@ -227,7 +227,7 @@ def use(config: Config) -> None:
 
 
 def run(first: int, count: int, folder: Path) -> Counter[str]:
-    """So many files, each from a seed of its own; how each ended."""
+    """Read this number of files, each from its own seed, and return how each ended."""
     ends: Counter[str] = Counter()
     file = folder / "study.yaml"
     for seed in range(first, first + count):

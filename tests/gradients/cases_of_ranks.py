@@ -26,7 +26,7 @@ Case = Callable[[Ranks], Any]
 
 
 def drawn(rank: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """What a rank has of a shape; small whole numbers, so that sums are exact in any dtype."""
+    """Return a rank's tensor of small whole numbers, whose sums are exact in any dtype."""
     generator = torch.Generator().manual_seed(100 * rank + len(shape))
     found = torch.randint(-8, 9, shape, generator=generator)
     if dtype.is_complex:
@@ -69,7 +69,7 @@ def gradients(rank: int) -> list[Tensor]:
 
 
 def long_and_short(rank: int) -> list[Tensor]:
-    """So many on rank 0 that a header does not hold their shapes."""
+    """Return more tensors on rank 0 than a header can hold the shapes of."""
     return [torch.zeros(1) for _ in range(40 if rank == 0 else 2)]
 
 

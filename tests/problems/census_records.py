@@ -36,6 +36,6 @@ def make_rows(count: int, seed: int = 0) -> list[list[str]]:
 
 
 def write_rows(file: Path, rows: list[list[str]]) -> None:
-    """As UCI's files are: a comma and a blank between fields, a full stop at the end."""
+    """Write rows in UCI's format: a comma and a blank between fields, a full stop at the end."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(f"{', '.join(row)}.\n" for row in rows), "ascii")

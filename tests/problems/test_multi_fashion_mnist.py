@@ -10,6 +10,7 @@ import torch
 from noise_images import write_noise_images
 from torchvision.models import resnet18
 
+from libmtl_recon import ProfileCache, select_layers
 from libmtl_recon.conflicts.layers import layers_of
 from libmtl_recon.problems import multi_fashion_mnist as problem
 
@@ -47,6 +48,20 @@ def test_a_narrow_network_keeps_the_41_layers():
     assert not any(p.is_meta for p in (*narrow.parameters(), *narrow.buffers()))
     assert narrow(torch.rand(2, 1, 36, 36)).shape == (2, 100)
     assert narrow.layer4[1].conv2.weight.shape == (32, 32, 3, 3)
+
+
+def test_its_layers_are_built_in(tmp_path: Path):
+    empty, name = ProfileCache(tmp_path), "resnet18-multi_fashion_mnist"
+    profile = empty.load(name).profile
+    assert profile.tasks == ("digit", "article")
+    whole = select_layers(layers_of(problem.ResNet18()), 25, -0.1, None, empty)
+    assert whole.names == tuple(profile.layers(-0.1, 25))
+    assert f"layers from the built-in profile {name} (multi_fashion_mnist, EW" in whole.note
+    assert whole.note.endswith("), because no profile in the cache fits")
+    assert whole.doubt == ""
+    narrow = select_layers(layers_of(problem.ResNet18(width=4)), 25, -0.1, None, empty)
+    assert narrow.names == whole.names
+    assert "other shapes (conv1 (64x1x7x7, here 4x1x7x7)" in narrow.note
 
 
 def test_heads_leave_the_shared_representation_alone():

@@ -142,7 +142,17 @@ def test_a_prefix_that_all_names_lack_is_named(tmp_path: Path, profile: Conflict
 
 @pytest.mark.parametrize(
     "data",
-    [{}, [], 3, {"bn1": "x"}, {"bn1": True}, {"bn1": None}, '{"bn1": NaN}', '{"bn1": 1e999}'],
+    [
+        {},
+        [],
+        3,
+        {"bn1": 10**400},
+        {"bn1": "x"},
+        {"bn1": True},
+        {"bn1": None},
+        '{"bn1": NaN}',
+        '{"bn1": 1e999}',
+    ],
 )
 def test_what_is_neither_is_named(tmp_path: Path, profile: ConflictProfile, data: Any) -> None:
     source = write(tmp_path, data)

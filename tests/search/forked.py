@@ -101,7 +101,7 @@ def family_of(number: int) -> list[int]:
 
 
 def alive(number: int) -> bool:
-    """Whether a process goes on; one that has ended and was not waited for does not."""
+    """Return whether a process runs; one that has ended and was not waited for does not."""
     try:
         state = Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except OSError:

@@ -28,7 +28,7 @@ def read(folder: Path, **changes: Any) -> Config:
 
 
 def faults(folder: Path, **changes: Any) -> dict[str, UsageError]:
-    """What is wrong, by key."""
+    """Return the errors, by key."""
     with pytest.raises(UsageError) as caught:
         read(folder, **changes)
     found = getattr(caught.value, "faults", [caught.value])

@@ -27,7 +27,7 @@ def parsed(words: list[str]) -> Any:
 
 
 def commands_in(text: str) -> list[list[str]]:
-    """Those that stand on lines of their own, also in comments."""
+    """Return the commands on separate lines, also in comments."""
     return [
         shlex.split(found)
         for found in re.findall(r"^#?\s*(?:exec )?(libmtl-recon .*)$", text, re.MULTILINE)

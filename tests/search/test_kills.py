@@ -117,7 +117,7 @@ class Victim:
 
 
 def ended(number: int) -> int | None:
-    """The status of a child that has ended, which is asked for once; None if it goes on."""
+    """Return the status of a child that has ended; None if it runs."""
     pid, status = os.waitpid(number, os.WNOHANG)
     return status if pid else None
 
@@ -130,7 +130,7 @@ def wait_for(number: int, seconds: float) -> None:
 
 
 def killed(kills: int, seed: int, config: Config, home: Path) -> Counter[str]:
-    """Kill searches so often; each goes on by the same command, to what it would have been."""
+    """Kill searches this often; each is resumed by the same command, with the same result."""
     draw = random.Random(seed)
     alone = Victim(config, home / "alone")
     start = time.monotonic()

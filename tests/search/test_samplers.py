@@ -22,7 +22,7 @@ def search(**more: Any) -> Config:
 
 
 def said(**more: Any) -> dict[str, UsageError]:
-    """What is wrong, by key."""
+    """Return the errors, by key."""
     with pytest.raises(ValidationError) as caught:
         search(**more)
     return {fault.parameter: fault for fault in explain(caught.value, Config)}

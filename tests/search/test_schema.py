@@ -29,7 +29,7 @@ DOCUMENTED = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encodi
 
 def test_the_file_is_what_the_models_say() -> None:
     assert shipped_schema().read_text(encoding="utf-8") == as_text(), (
-        "python -m libmtl_recon_search.schema > configs/schema.json writes it anew"
+        "python -m libmtl_recon_search.schema > configs/schema.json writes it again"
     )
     jsonschema.Draft7Validator.check_schema(SCHEMA)
 

@@ -48,7 +48,7 @@ class Twins:
                     parameter.copy_(own[name] if name in own else shared[name])
 
     def outputs(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What the split network and the plain ones compute for each task."""
+        """Return the outputs of the split network and of the plain ones for each task."""
         x = x.double()
         out = self.split(x)
         ours = list(out.parts) if type(out) is TaskTensor else [out] * len(self.tasks)

@@ -134,7 +134,6 @@ def test_a_task_that_there_is_not(task: Any) -> None:
         (("0", "2"), tuple(TASKS)),
         ({"0": 0.5, "2": 0.25}, dict.fromkeys(TASKS)),
         ({"2", "0"}, TASKS),
-        (["0", "2", "0"], TASKS),
     ],
 )
 def test_any_iterable_will_do(layers: Any, tasks: Any) -> None:

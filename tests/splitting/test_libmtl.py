@@ -216,6 +216,34 @@ def test_takes_its_layers_from_the_cache(
     assert f"layers from profile {name}" in capsys.readouterr().out
 
 
+def test_takes_published_layers_under_other_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def split(scores: dict[str, int], **flags: Any) -> set[str]:
+        file = tmp_path / "published.json"
+        file.write_text(json.dumps(scores), encoding="utf-8")
+        namespace = argparse.Namespace(recon_k=2, recon_layers=str(file), **flags)
+        model = make(tmp_path, arch_args=recon.values(namespace)).model
+        keys = set(model.state_dict())
+        return {name for name in ("one", "norm", "two") if f"encoder.{name}.tasks.a.bias" in keys}
+
+    wrapped = {"encoder.two.m_list.0": 5, "encoder.norm.m_list.0": 7, "encoder.one.m_list.0": 1}
+    assert split(wrapped) == {"two", "norm"}
+    with pytest.raises(UsageError, match=r"\(got 'fc'\).*the others by --recon_skip_missing"):
+        split({"fc": 9, "two": 5, "one": 1})
+    assert split({"fc": 9, "two": 5, "one": 1}, recon_skip_missing=True) == {"two", "one"}
+    with pytest.raises(UsageError, match="is matched by --recon_match order"):
+        split({"0": 1, "1": 3, "2": 5})
+    capsys.readouterr()
+    assert split({"0": 1, "1": 3, "2": 5}, recon_match="order") == {"norm", "two"}
+    out = capsys.readouterr().out
+    assert "\t0 -> one\n\t1 -> norm\n\t2 -> two\n" in out
+    with pytest.raises(UsageError, match="--recon_match cannot be order alone"):
+        split({"1": 5, "0": 3, "2": 1}, recon_match="order")
+    with pytest.raises(UsageError, match="--recon_match must be names, order"):
+        split({"0": 1}, recon_match="oder")
+
+
 def test_refuses_more_layers_than_there_are(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"from 1 to 3.*\(got 4\)"):
         make(tmp_path, arch_args={"recon_k": 4})

@@ -43,7 +43,7 @@ class ByTask(nn.Module):
 
 
 def gradients(network: Any, x: Tensor) -> list[Tensor]:
-    """Those of the second step, each task counting differently."""
+    """Return the gradients of the second step, with a different weight for each task."""
     for _ in range(2):
         network.zero_grad()
         out = network(x)

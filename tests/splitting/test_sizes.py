@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from libmtl_recon import ReconError, UsageError, extract_task, split_layers, summary
+from libmtl_recon.splitting.split import split_beside
+from libmtl_recon.splitting.task_selection import TaskSelection
 
 TASKS = ("left", "right", "third")
 
@@ -43,7 +45,7 @@ def numbers(module: nn.Module) -> int:
 )
 def test_each_parameter_counts_for_whom_it_is(layers: list[str], own: int) -> None:
     plain = numbers(Odd())
-    found = summary(split_layers(Odd(), layers, TASKS))
+    found = summary(split_beside(Odd(), layers, TaskSelection(TASKS)))
     assert found.shared.parameters == plain - own
     assert [row.parameters for row in found.tasks] == ([own] * 3 if layers else [])
     assert found.unsplit == plain

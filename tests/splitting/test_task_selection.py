@@ -12,6 +12,8 @@ from sample_networks import image, normed, resnet, rows
 from torch import Tensor, nn
 
 from libmtl_recon.splitting import TaskTensor, only_task, split_layers
+from libmtl_recon.splitting.split import split_beside
+from libmtl_recon.splitting.task_selection import TaskSelection
 
 
 def test_only_task_ends_with_its_block_even_by_an_error() -> None:
@@ -50,7 +52,7 @@ def test_each_thread_chooses_its_own_task() -> None:
 
 
 def test_one_task_alone_is_plain_also_if_there_is_no_other() -> None:
-    split = split_layers(normed(), ["0"], ["a"])
+    split = split_beside(normed(), ["0"], TaskSelection(["a"]))
     assert len(split(rows()).parts) == 1
     with only_task(split, "a"):
         assert type(split(rows())) is Tensor

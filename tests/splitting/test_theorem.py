@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from libmtl_recon import split_layers
 from libmtl_recon.splitting import shared_parameters
+from libmtl_recon.splitting.split import split_beside
+from libmtl_recon.splitting.task_selection import TaskSelection
 
 TASKS = ("a", "b", "c")
 CHOSEN = ["0", "2"]
@@ -26,7 +28,7 @@ def network(seed: int) -> nn.Module:
 
 
 def losses(net: nn.Module, seed: int) -> list[Tensor]:
-    """Those of the tasks, which are regressions to columns of their own."""
+    """Return the losses of the tasks, each a regression to its own column."""
     generator = torch.Generator().manual_seed(seed)
     x, y = (torch.randn(8, n, generator=generator, dtype=torch.float64) for n in (4, len(TASKS)))
     out = net(x)
@@ -74,7 +76,7 @@ def test_a_step_gains_the_first_order_amount_of_the_split_layers(seed: int) -> N
 @given(SEEDS)
 def test_without_split_layers_there_is_nothing_to_gain(seed: int) -> None:
     plain = network(seed)
-    split = split_layers(copy.deepcopy(plain), [], TASKS)
+    split = split_beside(copy.deepcopy(plain), [], TaskSelection(TASKS))
     assert after_step(split, seed, RATE) == after_step(plain, seed, RATE)
 
 

@@ -304,7 +304,7 @@ def test_what_torch_does_not_know_of_is_refused(tmp_path: Path) -> None:
 
 
 def counts(folder: Path, weighting: str, **changes: Any) -> Any:
-    """What scoring one step of an unsplit tied model counts in each layer."""
+    """Return the counts of each layer after one scored step of an unsplit tied model."""
     hook = ScoringHook()
     with trainer_hooks(hook):
         trainer = build(parameter, folder, weighting, arch="HPS", **changes)

@@ -12,6 +12,8 @@ from torch import nn
 
 from libmtl_recon import ReconError, split_layers
 from libmtl_recon.splitting.checkpoint import load_model, load_optimizer, read_checkpoint
+from libmtl_recon.splitting.split import split_beside
+from libmtl_recon.splitting.task_selection import TaskSelection
 
 GOOD = {"0.weight": torch.ones(2, 3), "0.bias": torch.ones(2)}
 
@@ -63,7 +65,7 @@ def test_a_checkpoint_without_check_sums_is_read(tmp_path: Path) -> None:
 
 def test_numbers_of_another_kind_are_refused(tmp_path: Path) -> None:
     for layers in ([], ["0"]):
-        network = split_layers(nn.Sequential(nn.Linear(3, 2)), layers, ["a", "b"])
+        network = split_beside(nn.Sequential(nn.Linear(3, 2)), layers, TaskSelection(["a", "b"]))
         for dtype, kind in ((torch.complex64, "complex"), (torch.int32, "whole")):
             checkpoint = read(tmp_path, {**GOOD, "0.weight": torch.ones(2, 3, dtype=dtype)})
             with pytest.raises(

@@ -51,7 +51,7 @@ class Method:
 
 
 def seeded(weigh: Callable[..., Tensor]) -> Weigh:
-    """With the same random orders in each call."""
+    """Return the method with the same random orders in each call."""
     return lambda gramian: weigh(gramian, generator=torch.Generator().manual_seed(1))
 
 

@@ -469,8 +469,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("losses", "rule"),
         [
-            ({}, "losses must have at least one task"),
-            ([None, None], "losses must have at least one task"),
+            ({}, r"losses must have the loss of at least one task \(got 'no loss'\)"),
+            ([None, None], r"must have the loss of at least one task \(got \"None for '0', '1'\""),
             (torch.ones(3), r"must be a dict or a list of losses \(got 'a tensor \[3\]'\)"),
             ("ab", "must be a dict or a list"),
             (

@@ -7,11 +7,11 @@ from importlib import import_module
 
 
 def activate() -> None:
-    """Make LibMTL accept this package's weightings, architectures and flags, however imported.
+    """Register this package's weightings, architectures and flags with LibMTL.
 
-    If LibMTL is loaded, the registration happens now, otherwise when LibMTL is imported; this
-    call itself loads neither LibMTL nor torch. It also applies to the processes that this one
-    spawns. Calling it again changes nothing.
+    If LibMTL is loaded, they are registered now, otherwise when LibMTL is imported; this call
+    loads neither LibMTL nor torch. The registration also applies to the processes that this one
+    spawns. Calling the function again changes nothing.
 
     ``import libmtl_recon`` does the same, except for processes that are spawned before LibMTL is
     loaded in this one.

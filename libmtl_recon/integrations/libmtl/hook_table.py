@@ -1,9 +1,9 @@
 """All hooks at members of LibMTL's Trainer, meter and architectures, and their order.
 
 Each row is one member and the one wrapper around it. Its hooks run from top to bottom: those
-``before``, those ``around`` as far as they come before LibMTL's own code, that code, and those
-``after``. Each hook is defined in the file of its subject; its place among the others is defined
-here only. A hook that belongs to a patch is left out where that patch was not applied.
+``before``, the first parts of those ``around``, LibMTL's own code, and those ``after``. Each hook
+is defined in the file of its subject; its place among the others is defined here only, with the
+reason. A hook that belongs to a patch is left out if that patch was not applied.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ RANKS = "several ranks"
 def _wrap_model(call: Call) -> None:
     import LibMTL
 
-    # It makes a class for each model, on which nothing else depends.
+    # LibMTL creates a class for each model, on which nothing else depends.
     for row in (FORWARD, BACKWARD, REPRESENTATIONS):
         wrap_member(type(call.owner.model), row.in_force(applied(LibMTL)))
 
@@ -62,58 +62,66 @@ ROWS: tuple[Row, ...] = (
             Hook(
                 "leave-visible",
                 devices.leave_visible,
-                "What is hidden from CUDA before it is first used stays hidden.",
+                "Devices that are hidden from CUDA before its first use stay hidden.",
                 patch=RANKS,
             ),
         ),
     ),
-    # When a Trainer is built: what it cannot do is refused before it builds anything.
+    # When a Trainer is built: what it cannot do is refused before anything is built.
     Row(
         "Trainer.__init__",
         before=(
             Hook(
                 "meet",
                 setting_up.meet,
-                "What is refused further on is refused by all ranks, and said by one.",
+                "If a later hook refuses the run, all ranks end, and one prints the reason.",
                 ahead_of=("choose-tasks",),
                 patch=RANKS,
             ),
             Hook(
                 "ranks",
                 refusals_on_ranks.check_trainer,
-                "What several ranks would train wrongly.",
+                "Refuses what several ranks would train wrongly.",
                 patch=RANKS,
             ),
             Hook(
                 "choose-tasks",
                 hooks.choose_tasks,
-                "What is refused is refused for the tasks that train.",
+                "The next hooks check the tasks that are trained, which this hook selects.",
                 ahead_of=("decoders", "architecture", "own-weighting"),
             ),
-            Hook("decoders", decoders.check_decoders, "A plain dict of decoders would not train."),
+            Hook(
+                "decoders",
+                decoders.check_decoders,
+                "LibMTL would not train decoders in a plain dict.",
+            ),
             Hook(
                 "complete-arguments",
                 hand_written.complete_arguments,
-                "Those that a script wrote by hand get the flags' defaults, and ours are checked.",
+                "Arguments written by hand get the flags' defaults, and ours are checked.",
                 ahead_of=("weighting", "architecture", "own-weighting", "encoder"),
             ),
-            Hook("weighting", refusals.check_weighting, "It would fail in its first step."),
+            Hook("weighting", refusals.check_weighting, "It would fail in the first step."),
             Hook("architecture", refusals.check_architecture, "It could not be built."),
-            Hook("own-weighting", refusals.check_own_weighting, "Ours depend on the tasks."),
-            Hook("encoder", encoders.check_encoder, "Known only as soon as it is built."),
+            Hook(
+                "own-weighting",
+                refusals.check_own_weighting,
+                "Our weightings are checked against the tasks.",
+            ),
+            Hook("encoder", encoders.check_encoder, "Its parts are known only when it is built."),
         ),
         after=(
-            Hook("encoder-class", encoders.give_back_encoder_class, "The script's own again."),
+            Hook("encoder-class", encoders.give_back_encoder_class, "The model is built."),
             Hook(
                 "precision",
                 precision.set_precision,
-                "Who looks at a Trainer finds the model that trains.",
+                "Hooks of users must see the model that is trained.",
                 ahead_of=("tell-built",),
             ),
             Hook(
                 "choose-way",
                 way.choose_way,
-                "Of each model that a Trainer may train.",
+                "The way is chosen for each model that a Trainer may train.",
                 ahead_of=("tell-built",),
             ),
             Hook("tell-built", hooks.tell_built, "The Trainer is complete."),
@@ -126,33 +134,39 @@ ROWS: tuple[Row, ...] = (
             Hook(
                 "recon-base",
                 recon.build_over_base,
-                "Its class is made over a base's, and by what a checkpoint to be loaded says.",
+                "Its class derives from the base's and depends on the checkpoint to be loaded.",
                 ahead_of=("load-whole",),
             ),
             Hook(
                 "load-whole",
                 trainer.load_whole,
-                "The model is there only now.",
+                "The model exists only now.",
                 patch="strict-checkpoint",
             ),
         ),
         after=(
-            Hook("wrap-model", _wrap_model, "The model's class is there only now."),
+            Hook("wrap-model", _wrap_model, "The model's class exists only now."),
             Hook(
                 "agree-on-model",
                 setting_up.agree_on_model,
-                "A checkpoint is loaded, and the optimiser not made yet.",
+                "A checkpoint is loaded, and the optimiser is not yet created.",
                 patch=RANKS,
             ),
         ),
     ),
     Row(
         "Trainer._prepare_optimizer",
-        after=(Hook("recon-from", recon.split_optimizer_state, "There is an optimiser only now."),),
+        after=(Hook("recon-from", recon.split_optimizer_state, "The optimiser exists only now."),),
     ),
     Row(
         "architecture.AbsArchitecture.__init__",
-        after=(Hook("state-dicts", checkpoints.watch_state_dicts, "It is a module only now."),),
+        after=(
+            Hook(
+                "state-dicts",
+                checkpoints.watch_state_dicts,
+                "The model is an initialised module only now.",
+            ),
+        ),
     ),
     # When a Trainer trains.
     Row(
@@ -161,25 +175,33 @@ ROWS: tuple[Row, ...] = (
             Hook(
                 "begin-training",
                 setting_up.begin_training,
-                "Whoever is told of the training finds the ranks alike.",
+                "Hooks of users must find the ranks in the same state.",
                 ahead_of=("tell-training",),
                 patch=RANKS,
             ),
             Hook(
                 "tell-training",
                 hooks.tell_training,
-                "Tells also of a Trainer that has built itself.",
+                "Also for a Trainer that does not call LibMTL's constructor.",
             ),
             Hook(
-                "learning-rates", lr_guard.compare_learning_rates, "Its length is known only now."
+                "learning-rates",
+                lr_guard.compare_learning_rates,
+                "The number of epochs is known only now.",
             ),
-            Hook("precision", precision.set_precision, "A Trainer may have built itself."),
-            Hook("choose-way", way.choose_way, "A script may have put a copy in its place."),
-            Hook("compiled", compiled.refuse_split, "A script may compile a network later."),
+            Hook(
+                "precision", precision.set_precision, "A Trainer may not call LibMTL's constructor."
+            ),
+            Hook("choose-way", way.choose_way, "A script may have replaced the model by a copy."),
+            Hook(
+                "compiled",
+                compiled.refuse_split,
+                "A script may compile the network after it was built.",
+            ),
             Hook(
                 "name-scheduler",
                 trainer.name_scheduler,
-                "A script may have made it since the Trainer was built.",
+                "A script may have created the scheduler after the Trainer was built.",
                 patch="own-scheduler",
             ),
         ),
@@ -187,10 +209,10 @@ ROWS: tuple[Row, ...] = (
             Hook(
                 "give-weights",
                 trainer.give_weights,
-                "It is the result of LibMTL's own code.",
+                "LibMTL's own code must have computed the weights.",
                 patch="return-weight",
             ),
-            Hook("tell-trained", hooks.tell_trained, "Not of a training that failed."),
+            Hook("tell-trained", hooks.tell_trained, "Only for a training that has not failed."),
         ),
     ),
     Row(
@@ -199,7 +221,7 @@ ROWS: tuple[Row, ...] = (
             Hook(
                 "begin-evaluation",
                 setting_up.begin_evaluation,
-                "All ranks evaluate one network.",
+                "All ranks must evaluate the same network.",
                 patch=RANKS,
             ),
         ),
@@ -211,20 +233,20 @@ ROWS: tuple[Row, ...] = (
             Hook(
                 "loaders",
                 refusals.check_loaders,
-                "LibMTL would fail by a task's name.",
+                "LibMTL would fail with the name of a task only.",
                 ahead_of=("wrap-loaders", "slice-loaders"),
             ),
             Hook(
                 "slice-loaders",
                 setting_up.slice_loaders,
-                "They are the script's own only here.",
+                "The loaders are still the script's own here.",
                 ahead_of=("wrap-loaders",),
                 patch=RANKS,
             ),
             Hook(
                 "wrap-loaders",
                 trainer.wrap_loaders,
-                "LibMTL iterates these in place of the script's.",
+                "LibMTL iterates over these instead of the script's loaders.",
                 patch="iterator-next",
             ),
         ),
@@ -236,20 +258,20 @@ ROWS: tuple[Row, ...] = (
             Hook(
                 "whole-batch",
                 predictions.of_whole_batch,
-                "Which labels are missing is known of the whole batch only.",
+                "Missing labels are known only for the whole batch.",
                 ahead_of=("missing-labels", "split-losses"),
                 patch=RANKS,
             ),
             Hook(
                 "missing-labels",
                 losses.of_labelled,
-                "What computes the losses sees labelled samples only.",
+                "Losses are computed from labelled samples only.",
                 ahead_of=("split-losses",),
             ),
             Hook(
                 "split-losses",
                 functions.split_losses,
-                "It computes one scalar per task where LibMTL fills a vector.",
+                "It computes one scalar per task instead of LibMTL's vector.",
                 patch="fast-gradients",
             ),
         ),
@@ -261,54 +283,64 @@ ROWS: tuple[Row, ...] = (
             Hook(
                 "whole-batch",
                 predictions.measured_whole,
-                "As for the losses.",
+                "Missing labels are known only for the whole batch.",
                 ahead_of=("missing-labels",),
                 patch=RANKS,
             ),
-            Hook("missing-labels", scores.update_labelled, "LibMTL's own sees them only, too."),
+            Hook(
+                "missing-labels",
+                scores.update_labelled,
+                "LibMTL's own code must see labelled samples only.",
+            ),
         ),
     ),
     Row(
         f"{_METER}.get_score",
-        around=(Hook("missing-labels", scores.score_labelled, "What had no label has no score."),),
+        around=(
+            Hook("missing-labels", scores.score_labelled, "A task without labels has no score."),
+        ),
     ),
     Row(
         f"{_METER}.display",
-        after=(Hook("tell-measured", hooks.tell_measured, "The scores are known."),),
+        after=(Hook("tell-measured", hooks.tell_measured, "The scores are known only now."),),
     ),
     Row(
         f"{_METER}.reinit",
-        before=(Hook("missing-labels", scores.forget_pass, "The next pass has its own."),),
+        before=(
+            Hook("missing-labels", scores.forget_pass, "Each pass has its own record of labels."),
+        ),
     ),
     Row(
         "_record.count_improvement",
         around=(
-            Hook("missing-labels", scores.compare_scored, "What has no score is not compared."),
+            Hook(
+                "missing-labels", scores.compare_scored, "A task without a score is not compared."
+            ),
         ),
     ),
 )
 
-# Of each model's own class, made in ``_prepare_model``.
+# Rows for each model's own class, which ``_prepare_model`` creates.
 FORWARD = Row(
     "model.forward",
     around=(
         Hook(
             "fillers",
             fillers.know_fillers,
-            "Batch norms ask in all that follows.",
+            "Batch norms use this in the rest of the forward pass.",
             ahead_of=("note-calls",),
             patch=RANKS,
         ),
         Hook(
             "branches",
             branching.draw_alike,
-            "What is drawn for the whole batch is drawn alike.",
+            "All ranks must draw the same numbers for the whole batch.",
             patch=RANKS,
         ),
         Hook(
             "note-calls",
             functions.note_calls,
-            "The graph that it notes belongs to the losses that are cut off from theirs.",
+            "It must record the graph of the losses that `cut-graph` later cuts off.",
             patch="fast-gradients",
         ),
     ),
@@ -320,46 +352,46 @@ BACKWARD = Row(
         Hook(
             "average",
             averaging.average_gradients,
-            "The gradients of the step are complete only after all others.",
+            "The gradients of the step are complete only after all other hooks.",
             ahead_of=("encoder-reached", "add-up", "present-tasks", "cut-graph"),
             patch=RANKS,
         ),
         Hook(
             "encoder-reached",
             refusals.see_encoder_reached,
-            "Gradients are there only after all others, and the step's tasks known only before.",
+            "Gradients exist only after all others, the step's tasks are known only before.",
             ahead_of=("add-up", "present-tasks"),
         ),
         Hook(
             "add-up",
             accumulation.add_up,
-            "It asks which tasks are present, which is forgotten when the next hook ends.",
+            "It needs the tasks that are present, which are forgotten when the next hook ends.",
             ahead_of=("present-tasks",),
         ),
         Hook(
             "present-tasks",
             steps.of_present_tasks,
-            "The weighting knows of those only.",
+            "The weighting must get the present tasks only.",
             ahead_of=("cut-graph",),
         ),
         Hook(
             "cut-graph",
             functions.cut_graph,
-            "The losses that it recognises are those that the weighting would be given.",
+            "It recognises the losses that the weighting would be given.",
             patch="fast-gradients",
         ),
     ),
 )
 
 
-# Of each model's own class, by ``rep_grad``.
+# For each model's own class, with ``rep_grad``.
 REPRESENTATIONS = Row(
     "model._get_grads",
     after=(
         Hook(
             "average",
             averaging.average_representations,
-            "It is what a weighting weighs by.",
+            "The weighting computes its weights from these gradients.",
             patch=RANKS,
         ),
     ),

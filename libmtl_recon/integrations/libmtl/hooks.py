@@ -51,16 +51,16 @@ class TrainerHook:
         return tasks
 
     def built(self, trainer: Any) -> None:
-        """Called when the trainer's model and optimiser exist."""
+        """Run when the trainer's model and optimiser exist."""
 
     def training(self, trainer: Any) -> None:
-        """Called when ``Trainer.train`` begins, for the first time or again."""
+        """Run when ``Trainer.train`` begins, for the first time or again."""
 
     def measured(self, trainer: Any, measurement: Measurement) -> None:
-        """Called when a pass over the training, validation or test data has ended."""
+        """Run when a pass over the training, validation or test data has ended."""
 
     def trained(self, trainer: Any) -> None:
-        """Called when ``Trainer.train`` has returned."""
+        """Run when ``Trainer.train`` has returned."""
 
 
 _hooks: list[TrainerHook] = []

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from libmtl_recon._version import __version__
 from libmtl_recon.conflicts.layers import COMPILED
 from libmtl_recon.integrations.libmtl.features import detect
 from libmtl_recon.integrations.libmtl.prepared_arguments import prepared_params
@@ -63,7 +64,7 @@ def provenance_of(trainer: Any, weighting: str, dataset: str | None) -> dict[str
         "device": str(trainer.device),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {
-            "libmtl-recon": version("libmtl-recon"),
+            "libmtl-recon": __version__,
             "LibMTL": f"{version('LibMTL')} ({detect(LibMTL).label})",
             "torch": torch.__version__,
             "torchvision": version("torchvision"),

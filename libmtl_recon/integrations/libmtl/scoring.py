@@ -29,13 +29,13 @@ _CHECK_EVERY = 50
 
 
 class ScoringHook(TrainerHook):
-    """Counts the conflicts in every shared layer of one Trainer, in all its calls of ``train``.
+    """Hook that counts the conflicts in every shared layer of one Trainer, over all its trainings.
 
-    The per-task gradients of a weighting that computes them itself are read where it does so
-    (``_compute_grad``), which does not change training. For a loss weighting, T backward passes,
-    one per task, replace the one through the sum of the losses: the same update up to rounding.
-    Where that is not possible (LibMTL's own plumbing, ``rep_grad``, a script's own weighting),
-    T extra passes are made before it.
+    If the weighting computes the tasks' gradients itself, these are read where it computes them
+    (``_compute_grad``), which does not change the training. For a weighting of losses, T backward
+    passes, one per task, replace the pass of the sum of the losses; the update is the same up to
+    rounding. If this is not possible (LibMTL's own backward code, ``rep_grad``, a script's own
+    weighting), T additional passes precede it.
 
     Args:
         schedule: Which steps to score, and when to end the run by ``StopRun``; a number ends it
@@ -44,9 +44,9 @@ class ScoringHook(TrainerHook):
             or else the script's name.
         on_step: Called with the number of scored steps after each.
         on_built: Called with the network's layers before the first step; may raise ``StopRun``.
-        trainer: Which Trainer to score, in the order in which the script builds them, from 1. A
-            later one that trains the same model is scored with it.
-        on_other: Called, once, if another model trains, which is not scored.
+        trainer: The number of the Trainer to score, from 1, in the order in which the script
+            builds them. A later Trainer of the same model is scored with it.
+        on_other: Called once if another model is trained, which is not scored.
     """
 
     on_every_rank = True  # counts cover all ranks, and each stops at the same step

@@ -28,7 +28,7 @@ class ScoringSession:
         on_step: Called with the number of scored steps after each.
         on_other: Called, once, if another model trains, which is not scored.
         dataset: See :class:`~libmtl_recon.integrations.libmtl.scoring.ScoringHook`.
-        trainer: See there.
+        trainer: As for :class:`~libmtl_recon.integrations.libmtl.scoring.ScoringHook`.
 
     Attributes:
         hook: The hook to run the script with.

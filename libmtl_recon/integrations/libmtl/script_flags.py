@@ -20,7 +20,7 @@ _ONE_VALUE = (None, 0, 1, argparse.OPTIONAL)
 
 @dataclass(frozen=True)
 class ScriptFlags:
-    """The flags of a script, without their dashes, in the order in which it has added them.
+    """The flags of a script, without their dashes, in the order in which the script adds them.
 
     Attributes:
         known: All flags; None if the script reads its command line without argparse.
@@ -33,16 +33,17 @@ class ScriptFlags:
 
 @contextmanager
 def script_flags(told: Callable[[ScriptFlags], None]) -> Iterator[None]:
-    """End scripts inside the ``with`` block where they read their command line, as by StopRun.
+    """Find the flags of scripts that are run inside the ``with`` block, which ends them early.
 
-    That is where LibMTL's parser, or one that has its flags, is asked to parse ``sys.argv``; or
-    where another one is, by a method that refuses unknown flags. Flags that were read before by
-    parsers that leave the rest to others, such as for a ``--config``, are added; these parsers
-    require nothing, not even their required arguments. A script that has only such parsers, or
-    none, ends when it calls ``prepare_args`` or builds a Trainer.
+    A script ends, as by ``StopRun``, when it reads its command line: when LibMTL's parser, or one
+    that includes its flags, parses ``sys.argv``, or when another parser does so with a method that
+    refuses unknown flags. Flags that were read before by parsers that accept unknown flags (for a
+    ``--config``, for example) are included; arguments that these parsers require may be missing. A
+    script that has only such parsers, or none, ends when it calls ``prepare_args`` or builds a
+    Trainer.
 
     Args:
-        told: Called with the flags at that point, on each rank.
+        told: Called with the flags when the script ends, on each rank.
 
     Example:
         >>> found = []

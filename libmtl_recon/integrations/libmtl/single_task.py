@@ -8,10 +8,10 @@ from libmtl_recon.texts import did_you_mean
 
 
 class SingleTask(TrainerHook):
-    """Keeps only one task in every Trainer.
+    """Hook that keeps only one task in every Trainer.
 
     Args:
-        task: Its name in the script's ``task_dict``.
+        task: The name of the task in the script's ``task_dict``.
     """
 
     def __init__(self, task: str) -> None:

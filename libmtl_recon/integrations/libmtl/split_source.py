@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +14,10 @@ from libmtl_recon.conflicts.layers import ROOT
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.splitting.checkpoint import Checkpoint, read_checkpoint
 from libmtl_recon.splitting.spec import SplitSpec
+from libmtl_recon.texts import shorten
 
 LOAD = "--load_path"
 START = "--recon_from"
-_SHOWN = 8  # names of layers; a network has hundreds
 
 # The checkpoint for which the next model is built; set by `extract`.
 _expected: list[Checkpoint] = []
@@ -76,7 +76,7 @@ def refuse_unsaid(load_path: Any, start: Any) -> None:
 
     Args:
         load_path: See :func:`split_source`.
-        start: See there.
+        start: See :func:`split_source`.
 
     Raises:
         ReconError: It is of a split network, and does not describe how that was split.
@@ -164,9 +164,3 @@ def refuse_unloaded(split: SplitSource, load_path: Any) -> None:
             split.source.removeprefix(f"{LOAD} "),
             "Write Trainer(..., load_path=params.load_path).",
         )
-
-
-def shorten(names: Sequence[str]) -> str:
-    """Return the first few names, and the number of further ones."""
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

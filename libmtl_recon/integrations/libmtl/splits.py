@@ -23,25 +23,25 @@ def split_from(
 ) -> nn.Module:
     """Split a network in place as the network of a checkpoint was split, and load the checkpoint.
 
-    The checkpoint's own description is used: its state dict's metadata, or ``FILE.split.json``
-    next to the file. Profiles scored and layers chosen since then do not matter.
+    The split is read from the checkpoint: from the metadata of its state dict, or from
+    ``FILE.split.json`` next to the file. Newer profiles have no effect.
 
     Args:
-        checkpoint: A file written by ``torch.save``, or a state dict; or one of both with the
-            state dict under ``model``.
-        network: A network of the same architecture, from before its split: the module that was
-            saved (also inside ``DataParallel``, ``torch.compile`` or an average of weights), or
-            the part of it that was split, in which case only its values are loaded. For LibMTL's
-            model this is the encoder; the model itself is built again by ``--recon_from``. It may
-            be on any device.
+        checkpoint: A file written by ``torch.save``, or a state dict; in both cases the state dict
+            may also be the entry ``model`` of a dict.
+        network: An unsplit network of the same architecture: the module that was saved (it may
+            also have been saved inside ``DataParallel``, ``torch.compile`` or an average of
+            weights), or the part of it that was split, for which only its own values are loaded.
+            For LibMTL's model this is the encoder; to restore the model itself, use
+            ``--recon_from``. The network may be on any device.
 
     Returns:
-        The network itself. Build the optimiser afterwards.
+        The network itself. Create the optimiser afterwards.
 
     Raises:
         UsageError: ``network`` is not a network, is split already, or is LibMTL's model.
-        ReconError: The checkpoint cannot be read, does not say how it was split, or does not fit
-            the network, which is left as it was.
+        ReconError: The checkpoint cannot be read, does not record how it was split, or does not
+            fit the network, which is then unchanged.
 
     Example:
         >>> import torch

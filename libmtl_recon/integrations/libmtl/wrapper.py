@@ -1,4 +1,4 @@
-"""One wrapper around a member of LibMTL, made of ordered, named hooks."""
+"""Wrappers around members of LibMTL, which consist of ordered, named hooks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _MARK = "_libmtl_recon_hooks"
 
 @dataclass
 class Call:
-    """One call of a wrapped member, as the hooks before and after it see it.
+    """One call of a wrapped member, which the hooks before and after it receive.
 
     Attributes:
         owner: The object whose member is called (a Trainer, a meter, a model).
         arguments: The call's arguments by the parameters' names, including ``self``. A hook before
             LibMTL's own code may replace values.
-        result: What LibMTL's own code returned, once it has. A hook after it may replace it.
+        result: The result of LibMTL's own code, once it has run. A hook after it may replace it.
     """
 
     owner: Any
@@ -35,9 +35,9 @@ class Hook:
         name: Identifies the hook in the wrapper's order; unique within a row.
         function: For a hook before or after LibMTL's own code ``function(call)``, with a
             :class:`Call`. For one around it ``function(proceed, owner, ...)`` with the member's own
-            parameters: ``proceed(owner, ...)`` goes on to the next hook, at last to LibMTL's own
-            code, as often as it is called.
-        why: Its purpose and, where that matters, the reason for its place.
+            parameters, where each call of ``proceed(owner, ...)`` runs the next hook or, after the
+            last, LibMTL's own code.
+        why: Its purpose, or the reason for its place among the others.
         ahead_of: Hooks of the same kind and row that must come later.
         patch: The patch that it belongs to, without which it is left out; None if it always runs.
     """
@@ -55,10 +55,10 @@ class Row:
 
     Attributes:
         member: Its dotted name within LibMTL.
-        before: Run first, from the first to the last.
-        around: Entered next, from the first to the last.
-        after: Run once LibMTL's own code has returned, from the first to the last; not if that
-            code, or an earlier hook, has raised.
+        before: The hooks that run first, in this order.
+        around: The hooks that are entered next, in this order.
+        after: The hooks that run when LibMTL's own code has returned, in this order; they do not
+            run if that code or an earlier hook has raised an error.
 
     Raises:
         ValueError: A hook comes after one that it must be ahead of, or two have the same name.
@@ -79,7 +79,7 @@ class Row:
                 late = seen.intersection(hook.ahead_of)
                 if late:
                     raise ValueError(
-                        f"{self.member}: the hook {hook.name} must stand before "
+                        f"{self.member}: the hook {hook.name} must come before "
                         f"{', '.join(sorted(late))}. {hook.why}"
                     )
                 seen.add(hook.name)

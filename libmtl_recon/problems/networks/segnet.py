@@ -119,16 +119,21 @@ def initialize(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def head(channels: int, outputs: int) -> nn.Sequential:
-    """Return a task's own part: a 3×3 and a 1×1 convolution."""
-    made = nn.Sequential(
+def heads(outputs: Mapping[str, int], width: float) -> nn.ModuleDict:
+    """Return each task's own part, a 3×3 and a 1×1 convolution, for its number of outputs."""
+    channels = scaled(CHANNELS[0], width)
+    made = nn.ModuleDict({task: _head(channels, count) for task, count in outputs.items()})
+    initialize(made)
+    return made
+
+
+def _head(channels: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(channels, channels, 3, padding=1),
             conv2=nn.Conv2d(channels, outputs, 1),
         )
     )
-    initialize(made)
-    return made
 
 
 def build(outputs: Mapping[str, int], width: float, *, pretrained: bool) -> Network:
@@ -139,6 +144,4 @@ def build(outputs: Mapping[str, int], width: float, *, pretrained: bool) -> Netw
     """
     if pretrained:
         refuse_pretrained("segnet", "The papers train it from random weights.")
-    channels = scaled(CHANNELS[0], width)
-    heads = {task: head(channels, count) for task, count in outputs.items()}
-    return Network(partial(SegNet, width), nn.ModuleDict(heads))
+    return Network(partial(SegNet, width), heads(outputs, width))

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from libmtl_recon.problems.networks.imagenet import refuse_pretrained
-from libmtl_recon.problems.networks.network import Network, scaled
+from libmtl_recon.problems.networks.network import Network
 from libmtl_recon.problems.networks.segnet import (
     CHANNELS,
     SegNet,
     Stages,
     convolved,
-    head,
+    heads,
     initialize,
 )
 
@@ -107,6 +107,4 @@ def build(outputs: Mapping[str, int], width: float, *, pretrained: bool) -> Netw
     """
     if pretrained:
         refuse_pretrained("segnet_mtan", "The papers train it from random weights.")
-    channels = scaled(CHANNELS[0], width)
-    heads = {task: head(channels, count) for task, count in outputs.items()}
-    return Network(partial(SegNetMTAN, tuple(outputs), width), nn.ModuleDict(heads))
+    return Network(partial(SegNetMTAN, tuple(outputs), width), heads(outputs, width))

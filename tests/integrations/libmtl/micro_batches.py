@@ -104,7 +104,7 @@ def one_by_one(runs: Runs) -> list[Gradients]:
 
 
 def together(runs: Runs, start: Callable[[nn.Module], None] = nn.Module.zero_grad) -> Gradients:
-    """Their gradients before one step."""
+    """Return the gradients of all micro-batches before one step."""
     start(runs.model)
     for _ in range(MICRO_BATCHES):
         runs.backward()
@@ -112,7 +112,7 @@ def together(runs: Runs, start: Callable[[nn.Module], None] = nn.Module.zero_gra
 
 
 def summed(parts: list[Gradients]) -> Gradients:
-    """What should be found together."""
+    """Return the expected gradients of all micro-batches together."""
     names = sorted({name for part in parts for name in part})
     return {n: torch.stack([p[n] for p in parts if n in p]).sum(0) for n in names}
 
@@ -126,7 +126,7 @@ def error(found: Gradients, wanted: Gradients) -> float:
 
 
 def settings(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What else is tried with a weighting."""
+    """Return the other settings to test with a weighting."""
     for multi_input in (False, True):
         for rep_grad in (False, True):
             if (not rep_grad or name in REP_GRAD) and (rep_grad or name != "GradDrop"):
@@ -137,7 +137,7 @@ def settings(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def errors(name: str) -> dict[str, float]:
-    """How far a weighting's gradients are from adding up, by setting."""
+    """Return the errors of a weighting's accumulated gradients, by setting."""
     found = {}
     for key, changes in settings(name):
         wanted = summed(one_by_one(Runs(name, **changes)))

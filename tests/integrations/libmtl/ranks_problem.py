@@ -75,7 +75,7 @@ Trained = dict[str, dict[str, torch.Tensor] | str]
 
 
 def trained(folder: Path, cases: Sequence[str], ranks: int, **how: Any) -> Trained:
-    """What came of the cases, by their names."""
+    """Return the results of the cases, by name."""
     path = folder / f"{ranks}.pt"
     done = run_on_ranks([CHILD, path, *cases], ranks, **how)
     for rank, one in enumerate(done):
@@ -85,7 +85,7 @@ def trained(folder: Path, cases: Sequence[str], ranks: int, **how: Any) -> Train
 
 
 def refused(folder: Path, cases: Sequence[str], ranks: int, **how: Any) -> list[dict[str, str]]:
-    """What each rank has failed by, by the names of cases."""
+    """Return the error of each rank, by the names of the cases."""
     path = folder / f"{ranks}.pt"
     done = run_on_ranks([CHILD, path, *cases], ranks, **how)
     assert [one.returncode for one in done] == [0] * ranks, done[-1].stderr
@@ -93,7 +93,7 @@ def refused(folder: Path, cases: Sequence[str], ranks: int, **how: Any) -> list[
 
 
 def distance(found: Any, wanted: Any) -> tuple[float, str]:
-    """The largest difference, absolute or relative to a tensor's largest entry, and where it is."""
+    """Return the largest difference, absolute or relative to the largest entry, and its place."""
     if isinstance(found, str) or isinstance(wanted, str):
         return float("inf"), str(found if isinstance(found, str) else wanted)
     if found.keys() != wanted.keys():

@@ -144,7 +144,7 @@ def test_an_order_that_matters_cannot_be_turned_round(
     hooks = list(getattr(BY_MEMBER[member], kind))
     names = [hook.name for hook in hooks]
     hooks.insert(names.index(first), hooks.pop(names.index(later)))
-    with pytest.raises(ValueError, match=rf"{first} must stand before .*{later}"):
+    with pytest.raises(ValueError, match=rf"{first} must come before .*{later}"):
         replace(BY_MEMBER[member], **{kind: tuple(hooks)})
 
 
@@ -222,7 +222,7 @@ class Owner:
         self.told: list[Any] = []
 
     def member(self, one: int, two: int = 2, **more: int) -> int:
-        """As LibMTL has it."""
+        """Return what LibMTL's own member returns."""
         self.told.append((one, two, more))
         if one < 0:
             raise KeyError(one)

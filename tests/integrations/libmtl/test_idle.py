@@ -35,7 +35,7 @@ def _forgotten_afterwards() -> Iterator[None]:
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
-    """What a script with these flags on its command line is told."""
+    """Return the messages for a script with these flags on its command line."""
 
     def ask(*flags: str, arguments: argparse.Namespace | None = None) -> str:
         monkeypatch.setattr(sys, "argv", ["main.py", *flags])
@@ -90,6 +90,11 @@ PLAIN = "with --weighting EW, --arch HPS, --optim adam and no --scheduler"
             "not random",
         ),
         (
+            "--arch Recon --recon_k 3 --recon_match order --recon_skip_missing",
+            "--recon_match, --recon_skip_missing have no effect without --recon_layers, to "
+            "whose names they apply",
+        ),
+        (
             "--weighting RotoGrad --rotograd_mode scale --rotograd_map matrix_exp",
             "--rotograd_map has no effect with --rotograd_mode scale",
         ),
@@ -114,6 +119,7 @@ def test_a_flag_without_effect_is_said(said: Said, flags: str, line: str) -> Non
         "--weighting RotoGrad --rotograd_mode scale --rotograd_burn_in 5",
         "--weighting RotoGrad --rotograd_mode rotate --rotograd_map matrix_exp --rotograd_every 2",
         "--arch Recon --recon_k 3 --recon_s -0.05 --recon_layers a,b --recon_base HPS",
+        "--arch Recon --recon_k 3 --recon_layers a,b --recon_match order --recon_skip_missing",
         "--arch Recon --recon_k 3 --recon_select random --recon_select_seed 4",
         "--arch Recon --recon_k 3 --recon_select random_params --recon_s -0.05",
         "--weighting CAGrad --calpha 0.3 --rescale 0 --optim sgd --momentum 0.5",

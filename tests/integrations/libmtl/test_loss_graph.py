@@ -15,7 +15,7 @@ Scalars = list[Tensor]
 
 
 def written(scalars: Sequence[Tensor]) -> Tensor:
-    """As LibMTL's Trainer does with `multi_input`."""
+    """Write losses into a vector, as LibMTL's Trainer does with `multi_input`."""
     losses = torch.zeros(len(scalars))
     for place, scalar in enumerate(scalars):
         losses[place] = scalar
@@ -23,7 +23,7 @@ def written(scalars: Sequence[Tensor]) -> Tensor:
 
 
 def batched(*vectors: Tensor) -> Tensor:
-    """As LibMTL's main branch does with the vectors of one batch or of three."""
+    """Combine vectors of losses as LibMTL's main branch does for one batch or three."""
     return torch.stack(vectors).squeeze(0)
 
 

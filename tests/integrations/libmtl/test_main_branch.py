@@ -33,7 +33,7 @@ pytestmark = on_main
 
 
 def python(*args: str) -> str:
-    """What a Python that finds LibMTL's main branch first prints."""
+    """Return the output of a Python process that imports LibMTL's main branch."""
     path = os.pathsep.join([MAIN, str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, *args],

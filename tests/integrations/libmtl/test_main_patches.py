@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 def gradients(seed: int, tasks: int) -> np.ndarray:
-    """Of very different lengths, some of them in conflict."""
+    """Return gradients of very different lengths, some of which conflict."""
     rng = np.random.default_rng(seed)
     return rng.normal(size=(tasks, 40)) * 10 ** rng.uniform(-3, 3, size=(tasks, 1))
 

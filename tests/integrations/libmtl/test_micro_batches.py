@@ -81,7 +81,7 @@ def test_those_of_the_main_branch_add_up(without: tuple[str, ...], tmp_path: Pat
 
 
 def zeroed(model: nn.Module) -> None:
-    """As LibMTL's main branch begins each step."""
+    """Zero the gradients as LibMTL's main branch does at the beginning of each step."""
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     torch.optim.SGD(model.parameters(), lr=1.0).zero_grad(set_to_none=False)
@@ -152,7 +152,7 @@ def test_they_add_up_where_labels_are_missing(name: str, start: Any) -> None:
 
 
 def split(name: str) -> Runs:
-    """With the second layer split by Recon."""
+    """Return runs in which Recon splits the second layer."""
     by_name = detect(LibMTL).by_name
     return Runs(
         name,

@@ -34,7 +34,7 @@ class OnlyNamed(weightings.EW):
 
 
 def through(model: Any) -> None:
-    """What an own weighting may do elsewhere than in its ``backward``."""
+    """Train the encoder through the representations, as a weighting's helper function may do."""
     gradients = [model.rep_tasks[task].grad for task in model.task_name]
     if isinstance(model.rep, dict):
         torch.autograd.backward([model.rep[task] for task in model.task_name], gradients)

@@ -61,7 +61,7 @@ def test_every_weighting_moves_every_parameter(weighting: str, tasks: int) -> No
 
 
 def fresh_status(**environment: str) -> dict[str, str]:
-    """What becomes of each patch in a new process."""
+    """Return the status of each patch in a new process."""
     code = (
         "import libmtl_recon, LibMTL, json\n"
         "from libmtl_recon.integrations.libmtl.patches import patch_status\n"

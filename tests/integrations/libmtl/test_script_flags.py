@@ -35,7 +35,7 @@ SEVERAL = ("tags", "sizes", "more-of")
 
 @pytest.fixture
 def describe(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """What a script with this text has as flags."""
+    """Return the flags of a script with this text."""
     file = tmp_path / "main.py"
 
     def describe(text: str, *args: str) -> ScriptFlags:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import libmtl_recon  # noqa: F401  # first, so that LibMTL loads on today's torch
 
 # isort: split
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -180,6 +181,21 @@ def test_what_contradicts_the_checkpoint_is_refused_by_name(dest: str, tmp_path:
     # The same as it was trained with is no contradiction, and other names for the same layers.
     make(arch_args={**recon(), "recon_s": -0.1, "recon_bn": "per_task", "recon_from": file})
     make(arch_args={"recon_layers": "one,norm,two", "recon_from": file})
+
+
+def test_the_same_layers_under_other_names_are_no_contradiction(tmp_path: Path) -> None:
+    file = save(make(arch_args=recon()), tmp_path / "c.pt")
+    for scores, more in (
+        ({"module.norm": 9, "module.one": 5}, {}),
+        ({"norm": 9, "one": 5, "head": 7}, {"recon_skip_missing": True}),
+        ({"0": 5, "1": 9, "2": 1}, {"recon_match": "order"}),
+    ):
+        (tmp_path / "other.json").write_text(json.dumps(scores))
+        given = {"recon_from": file, "recon_layers": str(tmp_path / "other.json")}
+        make(arch_args={**given, **more})
+        if more:
+            with pytest.raises(UsageError, match=r"^--recon_layers must name the layers that are"):
+                make(arch_args=given)
 
 
 def test_a_default_that_was_not_given_follows(

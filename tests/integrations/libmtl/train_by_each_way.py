@@ -110,7 +110,7 @@ def accumulated(name: str, way: str) -> dict[str, Tensor]:
 
 
 def settings(name: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """What it is called, the data, and the Trainer's arguments."""
+    """Iterate over settings: the name, the data, and the Trainer's arguments."""
     data = [(x.double(), y) for x, y in batches(3)]
     yield "plain", data, {}
     yield "scored", data, {"scored": True}

@@ -61,7 +61,7 @@ def train(name: str, tasks: int, **changes: Any) -> dict[str, Any]:
 
 
 def settings(names: list[str]) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
-    """What the setting is called, the weighting, the number of tasks, the Trainer's arguments."""
+    """Iterate over settings: name, weighting, number of tasks, and the Trainer's arguments."""
     main = detect(LibMTL).saves_models
     for name in names:
         # LibMTL's release has a CAGrad for three tasks only.

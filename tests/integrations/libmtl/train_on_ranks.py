@@ -428,14 +428,14 @@ def changed_on_one_rank(trainer: Any) -> None:
 
 
 def spread(own: Tensor) -> Tensor:
-    """How far the ranks' numbers are apart."""
+    """Return the largest difference between the ranks' numbers."""
     ranks = group.ranks()
     everyone = torch.stack([own] if ranks is None else ranks.gather(own)).nan_to_num(-9)
     return (everyone - everyone[0]).abs().max()
 
 
 def apart(trainer: Any) -> Tensor:
-    """How far the ranks' states are apart."""
+    """Return the largest difference between the ranks' states."""
     return spread(torch.cat([v.double().flatten() for v in trainer.model.state_dict().values()]))
 
 
@@ -618,7 +618,7 @@ def dtypes_of_norms() -> Found:
 
 
 def own_process_group() -> Found:
-    """In a process in which ours was not made yet."""
+    """Create a process group before this package has created its own."""
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.distributed.init_process_group("gloo", rank=rank, world_size=size)
     return train("EW")
@@ -628,7 +628,7 @@ BASES = ("MTAN", "MMoE", "CGC", "PLE", "DSelect_k")
 
 
 def dropout_differs() -> Found:
-    """What each rank draws in its first forward pass; equal numbers would mean equal dropout."""
+    """Return what each rank draws in its first pass; equal numbers would be equal dropout."""
     drawn: list[Tensor] = []
 
     def note(trainer: Any) -> None:

@@ -108,7 +108,7 @@ class Crew:
         return process
 
     def said(self) -> str:
-        """What all of them have printed."""
+        """Return the output of all workers."""
         return "".join(log.read_text() for log in sorted(self._folder.glob("worker-*.log")))
 
     def join(self, seconds: float = 120.0) -> list[int]:

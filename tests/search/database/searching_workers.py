@@ -74,7 +74,7 @@ def search(
     dies: str = "",
     overrides: dict[str, Any] | None = None,
 ) -> None:
-    """Be a worker of a search, and perhaps die on the way."""
+    """Run a worker of a search, which may be killed on the way."""
     runner = TimedRunner(file.parent / "diary", seconds)
     libmtl_recon_search.run.Runner = runner  # type: ignore[misc, assignment]
     libmtl_recon_search.run._draw = lambda *_: ()
@@ -126,5 +126,5 @@ def _prepare_death(phase: str) -> None:
 
 
 def plans(keys: Sequence[str]) -> list[str]:
-    """Those of the keys that are of plans."""
+    """Return the keys that belong to plans."""
     return [key for key in keys if key.startswith("plan-")]

@@ -34,7 +34,7 @@ GUARDED = f"guarded:{SECRET}"
 def _nothing_secret(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[None]:
-    """Nothing is printed, and no log has the password, down to the smallest details."""
+    """Check that nothing is printed and that no log record contains the password."""
     caplog.set_level(logging.DEBUG)
     yield
     streams = capfd.readouterr()
@@ -51,7 +51,7 @@ def guarded(postgres: Postgres) -> Postgres:
 
 
 def refusal(url: str) -> str:
-    """What is said of a URL; the password is nowhere in it, nor in the traceback."""
+    """Return the error for a URL; check that it and its traceback do not have the password."""
     with pytest.raises(ReconError) as raised:
         open_storage(Address.parse(url)).close()
     printed = "".join(traceback.format_exception(raised.value))

@@ -13,10 +13,12 @@ from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.integrations.libmtl.commands import scoring_command
 from libmtl_recon.integrations.libmtl.data_parallel.agreement import of_first
 from libmtl_recon.integrations.libmtl.features import detect
-from libmtl_recon.integrations.libmtl.split_source import SplitSource, shorten
+from libmtl_recon.integrations.libmtl.split_source import SplitSource
 from libmtl_recon.integrations.libmtl.splits import BASE
+from libmtl_recon.profiles.layer_names import NAMES
 from libmtl_recon.profiles.selection import Selection, select_layers
 from libmtl_recon.splitting.spec import SplitSpec, own_versions
+from libmtl_recon.texts import shorten
 
 
 def as_asked(
@@ -34,7 +36,7 @@ def as_asked(
 
     Raises:
         UsageError: See :func:`~libmtl_recon.profiles.selection.select_layers`.
-        ReconError: See there.
+        ReconError: As for :func:`~libmtl_recon.profiles.selection.select_layers`.
     """
     import LibMTL
 
@@ -52,6 +54,7 @@ def as_asked(
             tasks=tasks,
             select=select,
             seed=seed,
+            **matching_of(asked),
         )
     )
     origin = {
@@ -82,6 +85,7 @@ def as_saved(
     tasks: Sequence[str],
     path: str,
     asked: str | None,
+    matching: Mapping[str, Any],
 ) -> tuple[Selection, SplitSpec]:
     """Return the layers that were split according to a checkpoint.
 
@@ -91,6 +95,7 @@ def as_saved(
         tasks: The run's tasks.
         path: The path in LibMTL's model of the network that has these layers.
         asked: The source of layers that was also given; None if none was.
+        matching: How its names are matched; see :func:`matching_of`.
 
     Returns:
         See :func:`as_asked`.
@@ -116,7 +121,7 @@ def as_saved(
             f"tasks are {', '.join(tasks)}. Load a checkpoint with the tasks with which it was "
             "saved."
         )
-    if asked is not None and not _names_these(asked, spec, layers):
+    if asked is not None and not _names_these(asked, spec, layers, matching):
         raise UsageError(
             "--recon_layers",
             f"must name the layers that are task-specific in {source}",
@@ -130,7 +135,21 @@ def as_saved(
     return Selection(spec.layers, note), replace(spec, tasks=tuple(tasks), root="")
 
 
-def _names_these(asked: str, spec: SplitSpec, layers: Sequence[Layer]) -> bool:
+def matching_of(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a source's names are matched with the network's, for ``select_layers``.
+
+    Args:
+        asked: The architecture's arguments.
+    """
+    return {
+        "match": asked.get("recon_match", NAMES),
+        "skip_missing": bool(asked.get("recon_skip_missing", False)),
+    }
+
+
+def _names_these(
+    asked: str, spec: SplitSpec, layers: Sequence[Layer], matching: Mapping[str, Any]
+) -> bool:
     """Return whether a source of layers is a split's own, or selects the same layers now."""
     origin = spec.origin
     profile = origin.get("profile")
@@ -146,6 +165,7 @@ def _names_these(asked: str, spec: SplitSpec, layers: Sequence[Layer]) -> bool:
             asked,
             select=origin.get("select", "conflict"),
             seed=origin.get("select_seed", 0),
+            **matching,
         )
     except ReconError:
         return False

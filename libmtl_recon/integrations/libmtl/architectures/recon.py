@@ -16,7 +16,11 @@ from libmtl_recon.integrations.libmtl.architectures.branches import (
     find_branches,
     keep_to_their_task,
 )
-from libmtl_recon.integrations.libmtl.architectures.choosing import as_asked, as_saved
+from libmtl_recon.integrations.libmtl.architectures.choosing import (
+    as_asked,
+    as_saved,
+    matching_of,
+)
 from libmtl_recon.integrations.libmtl.architectures.task_parts import places_of_tasks
 from libmtl_recon.integrations.libmtl.shared_layers import COLUMNS, sharing_root
 from libmtl_recon.splitting.entries import only_entry
@@ -41,6 +45,8 @@ _FLAGS = {
     "select": "--recon_select",
     "bn": "--recon_bn",
     "init": "--recon_init",
+    "match": "--recon_match",
+    "skip_missing": "--recon_skip_missing",
 }
 
 
@@ -79,7 +85,8 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         split = kwargs.get("recon_split")
         if split is not None:
             path = "" if root is self else "encoder"
-            chosen, made = as_saved(split, layers, task_name, path, kwargs.get("recon_layers"))
+            asked = kwargs.get("recon_layers"), matching_of(kwargs)
+            chosen, made = as_saved(split, layers, task_name, path, *asked)
         else:
             with naming(**_FLAGS):
                 chosen, made = as_asked(layers, task_name, kwargs)
@@ -118,6 +125,8 @@ class Splitting(AbsArchitecture):  # type: ignore[misc]  # LibMTL is untyped
         self._parts = frozenset(key.partition(".")[0] for key in self.state_dict())
         _logger.info("=" * 40)
         _logger.info("Recon: %s", renamed(chosen.note, _FLAGS))
+        for theirs, ours in chosen.places:
+            _logger.info("\t%s -> %s", theirs, ours)
         if chosen.doubt:
             _logger.info("Recon: %s", chosen.doubt)
         _logger.info(

@@ -19,6 +19,7 @@ DEFAULT_S = -0.1
 DEFAULT_BASE = "HPS"
 BN = ("per_task", "mixed")
 INIT = ("copy", "fresh")
+_OF_LAYERS = ("recon_match", "recon_skip_missing")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +55,25 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="FROM",
         help="where the layers come from, instead of the newest profile that fits: the ID of a "
         "profile in the cache; a file with an exported profile, a JSON object {layer: score} or "
-        "a JSON list of layers; or the comma-separated names of the layers, worst first",
+        "a JSON list of layers; the name of a built-in profile; or the comma-separated names of "
+        "the layers, worst first",
+    )
+    group.add_argument(
+        "--recon_match",
+        metavar="WAY",
+        default="names",
+        help="how the layers' names in --recon_layers are matched with this network's: names: the "
+        "same names, with or without wrappers (module., _orig_mod., encoder., .m_list.0); order: "
+        "the same places, from a source that has all layers in network order; order:FILE: the "
+        "same, where FILE is a JSON list of the source's names in network order (default: "
+        "%(default)s)",
+    )
+    group.add_argument(
+        "--recon_skip_missing",
+        action="store_true",
+        default=None,
+        help="leave out layers of --recon_layers that this network lacks (default: the source is "
+        "refused)",
     )
     group.add_argument(
         "--recon_base",
@@ -125,6 +144,7 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
         "recon_s": severity,
         "recon_layers": getattr(params, "recon_layers", None),
     }
+    found |= _matching(params)
     if select != "conflict":
         own = getattr(params, "recon_select_seed", None)
         seed = getattr(params, "seed", 0) if own is None else own
@@ -150,6 +170,18 @@ def values(params: argparse.Namespace) -> dict[str, Any]:
                 "Leave out one of the two.",
             )
         found["recon_from"] = start
+    return found
+
+
+def _matching(params: Any) -> dict[str, Any]:
+    """Return how the names of ``--recon_layers`` are matched, where it is not the usual way."""
+    from libmtl_recon.profiles.layer_names import NAMES, check_match
+
+    match = getattr(params, "recon_match", NAMES)
+    check_match("--recon_match", match)
+    found: dict[str, Any] = {} if match == NAMES else {"recon_match": match}
+    if getattr(params, "recon_skip_missing", False):
+        found["recon_skip_missing"] = True
     return found
 
 
@@ -181,6 +213,7 @@ def _as_saved(split: Any, params: Any) -> dict[str, Any]:
     for dest in ("recon_from", "recon_layers"):
         if given(params, dest):
             found[dest] = getattr(params, dest)
+    found |= _matching(params)
     base = saved_base(split.spec)
     return found if base == DEFAULT_BASE else {**found, "recon_base": base}
 
@@ -192,8 +225,11 @@ def idle(params: Any) -> dict[str, str]:
     if select not in SEEDED:
         found["recon_select_seed"] = f"with --recon_select {select}, which is not random"
     if select not in MEASURED:
-        for dest in ("recon_s", "recon_layers"):
+        for dest in ("recon_s", "recon_layers", *_OF_LAYERS):
             found[dest] = f"with --recon_select {select}, which does not use conflicts"
+    elif getattr(params, "recon_layers", None) is None:
+        for dest in _OF_LAYERS:
+            found[dest] = "without --recon_layers, to whose names they apply"
     return found
 
 

@@ -98,8 +98,8 @@ def derived_roots(
 
     Args:
         losses: See :func:`jacobian_of`.
-        batches: See there.
-        accumulate: See there.
+        batches: See :func:`jacobian_of`.
+        accumulate: See :func:`jacobian_of`.
     """
     jacobian = jacobian_of(losses, batches, accumulate=accumulate)
     scalars = [scalar for batch in batches for scalar in batch.scalars]

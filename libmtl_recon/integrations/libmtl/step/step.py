@@ -286,7 +286,7 @@ class Step:
             found, plan = planned
             found.record.gramian_as_it_is(plan, found.losses)
             self.note_gramian(found.record)
-            found.record.backward(gradient, gradient)
+            found.record.backward_as_it_is(gradient, gradient)
 
     def _one_by_one(
         self,
@@ -429,10 +429,10 @@ def task_scalars(model: Any, losses: Tensor) -> list[Tensor]:
 
 
 def present_tasks(model: Any) -> list[int]:
-    """Return the places, among all the model's tasks, of those with labels in this step.
+    """Return the indices, among all tasks of the model, of the tasks with labels in this step.
 
     While a weighting's ``backward`` runs, its losses, ``task_num`` and ``task_name`` are those of
-    these tasks only; this maps them to the places of its per-task state.
+    these tasks only. The indices are the places of these tasks in a state per task.
     """
     present = step_of(model).present
     return list(range(model.task_num)) if present is None else list(present)

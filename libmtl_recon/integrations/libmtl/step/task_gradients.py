@@ -78,9 +78,9 @@ class RecordedGradients:
     def hand_out(self, weights: Tensor) -> None:
         """Set the shared parameters' gradient to the weighted sum, all others' to the losses'."""
         if self.jacobian is None:
-            self.record.backward(weights)
+            self.record.backward_as_it_is(weights)
         else:
-            self.record.backward(self.jacobian.T @ weights, self.jacobian.sum(dim=0))
+            self.record.backward_as_it_is(self.jacobian.T @ weights, self.jacobian.sum(dim=0))
 
 
 def shared_gradients(

@@ -1,0 +1,75 @@
+"""What is kept under an ID: profiles, of the cache or built in, and imported rankings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from libmtl_recon.conflicts.fingerprint import fingerprint, loose_fingerprint
+from libmtl_recon.conflicts.layer_ranking import LayerRanking
+from libmtl_recon.conflicts.layers import Layer
+from libmtl_recon.conflicts.profile import ConflictProfile
+from libmtl_recon.profiles.built_in import built_in_profiles
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A profile in the cache, or a built-in one.
+
+    Attributes:
+        id: Its ID, or the name of a built-in one.
+        profile: The profile.
+        built_in: Whether it comes with the package.
+    """
+
+    id: str
+    profile: ConflictProfile
+    built_in: bool = False
+
+    @property
+    def what(self) -> str:
+        """What it is, in messages."""
+        return "built-in profile" if self.built_in else "profile"
+
+
+@dataclass(frozen=True)
+class RankingEntry:
+    """A ranking of layers in the cache, which was imported."""
+
+    id: str
+    ranking: LayerRanking
+
+    @property
+    def what(self) -> str:
+        """What it is, in messages."""
+        return "ranking"
+
+
+@dataclass(frozen=True)
+class Match:
+    """A profile found for a network.
+
+    Attributes:
+        entry: The newest that fits.
+        exact: Whether the layers' shapes are the same too, not only their names and types.
+        others: How many more profiles would have fitted as well.
+    """
+
+    entry: Entry
+    exact: bool
+    others: int
+
+
+def built_in_entries() -> list[Entry]:
+    """Return the profiles that come with the package."""
+    return [Entry(name, profile, built_in=True) for name, profile in built_in_profiles()]
+
+
+def find_among(entries: Sequence[Entry], layers: Sequence[Layer]) -> Match | None:
+    """Return the first profile for a network with these layers; see :meth:`ProfileCache.find`."""
+    for exact, key in ((True, fingerprint), (False, loose_fingerprint)):
+        wanted = key(layers)
+        fitting = [e for e in entries if key(e.profile.architecture) == wanted]
+        if fitting:
+            return Match(fitting[0], exact, len(fitting) - 1)
+    return None

@@ -1,0 +1,188 @@
+"""Import a profile, scores or a list of layers into the cache, under a network's own names."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from libmtl_recon.conflicts.fingerprint import loose_fingerprint
+from libmtl_recon.conflicts.layer_ranking import LayerRanking
+from libmtl_recon.conflicts.layers import Layer
+from libmtl_recon.conflicts.profile import ConflictProfile
+from libmtl_recon.errors import ReconError
+from libmtl_recon.files import is_file
+from libmtl_recon.profiles.cache import Entry, ProfileCache, RankingEntry, built_in_entries
+from libmtl_recon.profiles.fitting import fits, fitted_profile
+from libmtl_recon.profiles.given import Given, of_entry, read_given
+from libmtl_recon.profiles.layer_names import NAMES, Matching, check_match, match_names
+from libmtl_recon.profiles.sources import ranked_names
+
+_WAY_OUT = "Give the file of an exported profile, of scores {layer: score}, or of a JSON list."
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was imported.
+
+    Attributes:
+        id: The ID under which the cache has it.
+        what: ``profile``, or ``ranking`` for scores and lists.
+        matching: How its names were matched with the network's; None if it was kept as it is.
+        like: The title of the profile that gave the network's layers; empty if there was none.
+        layers: The network's layers.
+    """
+
+    id: str
+    what: str
+    matching: Matching | None
+    like: str
+    layers: tuple[Layer, ...]
+
+
+def import_layers(
+    cache: ProfileCache,
+    file: str,
+    like: str | None = None,
+    match: str = NAMES,
+    skip_missing: bool = False,
+) -> Imported:
+    """Import a file into the cache.
+
+    An exported profile or ranking has its network's layers, and is kept as it is unless another
+    network is asked for, or it fits a network of the cache only without wrappers around its names.
+
+    Args:
+        cache: Where it is kept.
+        file: An exported profile or ranking, a JSON object ``{layer: score}``, or a JSON list.
+        like: The ID, the built-in name or the file of a profile of the network whose layers these
+            are. By default the one network in the cache, or of a built-in profile, that they fit.
+        match: See :meth:`~libmtl_recon.profiles.given.Given.matched`.
+        skip_missing: Whether layers that the network lacks are left out.
+
+    Raises:
+        UsageError: The names cannot be matched with the network's.
+        ReconError: The file cannot be read, or fits no network, or several.
+    """
+    check_match("match", match)
+    given = read_given(file, _WAY_OUT, "file")
+    if like is not None:
+        target = _like(cache, like)
+        return _import(cache, given, target, match, skip_missing)
+    plain = given.architecture is not None and match == NAMES and not skip_missing
+    targets = _targets(cache)
+    others = [target for target in targets if not fits(given, target.architecture or ())]
+    if plain and len(others) < len(targets):
+        return _as_it_is(cache, given)
+    found, refusals = [], []
+    for target in others:
+        try:
+            _, matching = _matched(given, target, match, skip_missing)
+        except ReconError as error:
+            refusals.append((_common(given, target), error))
+        else:
+            # Of a few layers, such as conv1 alone, it cannot be told which network they are of.
+            found += [target] if len(matching.pairs) == len(target.architecture or ()) else []
+    if len(found) == 1:
+        return _import(cache, given, found[0], match, skip_missing)
+    if plain:
+        return _as_it_is(cache, given)
+    if found:
+        titles = ", ".join(target.title for target in found)
+        raise ReconError(
+            f"The layers in {file} fit several networks: those of {titles}. Choose one with `like`."
+        )
+    if refusals:
+        (most, _), nearest = max(refusals, key=lambda one: one[0])
+        if 2 * most >= len(given.names) or match != NAMES:
+            raise nearest
+    raise ReconError(
+        f"{file} is not a readable conflict profile but {_kind(given)}, and no profile in "
+        f"{cache.folder} is of a network with exactly these layers, so that it is not known which "
+        "network they are of. Create a profile of it with `libmtl-recon score`, or name one with "
+        "`like`. `libmtl-recon run` takes layers from such a file without importing it."
+    )
+
+
+def _like(cache: ProfileCache, like: str) -> Given:
+    if is_file(like):
+        given = read_given(like, _WAY_OUT, "like")
+        if given.architecture is None:
+            raise ReconError(
+                f"`like` {like} has no network's layers, but only names. Give the ID or the file "
+                "of a profile."
+            )
+        return given
+    return of_entry(cache.load_any(like, "like"))
+
+
+def _targets(cache: ProfileCache) -> list[Given]:
+    """Return one profile or ranking per network that is known, newest first."""
+    entries: list[Entry | RankingEntry] = [*cache.list(), *cache.rankings()]
+    found: dict[str, Given] = {}
+    for entry in [*entries, *built_in_entries()]:
+        given = of_entry(entry)
+        found.setdefault(loose_fingerprint(given.architecture or ()), given)
+    return list(found.values())
+
+
+def _common(given: Given, target: Given) -> tuple[int, bool]:
+    """Return how near a network is: the names that it has, too, and whether it is as large."""
+    layers = target.architecture or ()
+    try:
+        common = len(match_names(given.names, layers, given.title).pairs)
+    except ReconError:
+        common = 0
+    return common, len(layers) == len(given.names)
+
+
+def _matched(
+    given: Given, target: Given, match: str, skip_missing: bool
+) -> tuple[ConflictProfile | LayerRanking, Matching]:
+    layers = target.architecture or ()
+    if given.profile is not None:
+        profile, matching = fitted_profile(given, layers, match, skip_missing)
+        return replace(profile, provenance=_origin(given, matching)), matching
+    matching = given.matched(layers, match, skip_missing)
+    names, _ = ranked_names(given, matching, layers)
+    scores = None
+    if given.scores is not None:
+        there = {ours: theirs for theirs, ours in matching.pairs.items()}
+        scores = tuple(given.scores[there[name]] for name in names)
+    return LayerRanking(layers, tuple(names), scores, _origin(given, matching)), matching
+
+
+def _origin(given: Given, matching: Matching) -> dict[str, object]:
+    """Return the provenance of what is imported, with what was done to its names."""
+    found: dict[str, object] = dict(given.provenance)
+    if given.architecture is None:
+        found["imported"] = Path(given.title).name
+        found["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    if matching.renamed:
+        found["names"] = "matched by places" if matching.by_order else "without wrappers"
+    if matching.missing:
+        found["left out"] = list(matching.missing)
+    return found
+
+
+def _import(
+    cache: ProfileCache, given: Given, target: Given, match: str, skip_missing: bool
+) -> Imported:
+    kept, matching = _matched(given, target, match, skip_missing)
+    what = "profile" if given.profile is not None else "ranking"
+    return Imported(cache.save(kept), what, matching, target.title, target.architecture or ())
+
+
+def _as_it_is(cache: ProfileCache, given: Given) -> Imported:
+    layers = given.architecture or ()
+    if given.profile is not None:
+        return Imported(cache.save(given.profile), "profile", None, "", layers)
+    scores = None if given.scores is None else tuple(given.scores.values())
+    ranking = LayerRanking(layers, given.names, scores, given.provenance)
+    return Imported(cache.save(ranking), "ranking", None, "", layers)
+
+
+def _kind(given: Given) -> str:
+    if given.profile is not None:
+        return "that of other layers"
+    return "scores of layers" if given.scores is not None else "a list of layers"
