@@ -129,7 +129,9 @@ class _Counts:
 
 def _above(logits: Tensor, ones: Tensor, thresholds: Tensor) -> _Counts:
     """Count in one pass: for each pixel, how many thresholds are below its probability."""
-    passed = torch.bucketize(logits.double().sigmoid(), thresholds.to(logits.device))
+    probabilities = logits.sigmoid()
+    # Of the same dtype and device: not every device has float64.
+    passed = torch.bucketize(probabilities, thresholds.to(probabilities))
     numbers = [
         torch.bincount(some, minlength=len(thresholds) + 1).cpu() for some in (passed[ones], passed)
     ]
