@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
+
+from libmtl_recon.problems.samples.scenes import save, scene, shrunk
 
 # The sizes to which the examples' process_preds scales every prediction.
 NYU_SIZE, CITYSCAPES_SIZE = (288, 384), (128, 256)
@@ -106,36 +107,8 @@ def _write_scenes(
     random = np.random.default_rng(seed)
     for part, count in (("train", images), ("val", max(images // 2, 1))):
         for index in range(count):
-            arrays = _scene(random, size, classes)
+            arrays = scene(random, size, classes)
             if not normals:
                 del arrays["normal"]
-            rows = np.linspace(0, size[0] - 1, round(size[0] * scale)).astype(int)
-            columns = np.linspace(0, size[1] - 1, round(size[1] * scale)).astype(int)
-            arrays["image"] = arrays["image"][rows][:, columns]
-            for kind, array in arrays.items():
-                target = folder / part / kind / f"{index}.npy"
-                target.parent.mkdir(parents=True, exist_ok=True)
-                np.save(target, array.astype(np.float32))
-
-
-def _scene(
-    random: np.random.Generator, size: tuple[int, int], classes: int
-) -> dict[str, NDArray[np.float64]]:
-    """Draw flat boxes in front of a wall: each class has a colour, and distant boxes are dark."""
-    height, width = size
-    palette = np.random.default_rng(1).random((classes, 3))
-    label = np.full(size, -1.0)  # which the example's loss ignores
-    depth = np.zeros((*size, 1))  # and this as well
-    normal = np.zeros((*size, 3))
-    image = random.normal(0.5, 0.05, (*size, 3))
-    # From the back to the front, so that the nearer hides the farther.
-    for distance in np.sort(random.uniform(1, 10, 12))[::-1]:
-        top, left = random.integers(height * 2 // 3), random.integers(width * 2 // 3)
-        box = np.s_[top : top + height // 3, left : left + width // 3]
-        kind = int(random.integers(classes))
-        facing = random.normal((0, 0, 2))
-        label[box], depth[box] = kind, distance
-        normal[box] = facing / np.linalg.norm(facing)
-        image[box] = palette[kind] / np.sqrt(distance) + normal[box] * 0.1
-    image += random.normal(0, 0.02, image.shape)
-    return {"image": image, "label": label, "depth": depth, "normal": normal}
+            arrays["image"] = shrunk(arrays["image"], scale)
+            save(arrays, folder / part, index)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
 from libmtl_recon.cli import build_parser
 from libmtl_recon.integrations.libmtl.flags import add_flags
+from libmtl_recon.problems import BUILT_IN
 
 _DEFAULT = re.compile(r"\s*\(default: ((?:[^()]|\([^()]*\))*)\)")
 _CODE = re.compile(r"(`[^`]*`)|((?<![\w-])--[a-z][\w-]*|\{[^{}]*\}|LIBMTL_RECON_[A-Z]+)")
@@ -33,6 +36,47 @@ def command() -> str:
         _section(parser, "##" if parser.prog.count(" ") < 2 else "###")
         for parser in _parsers(build_parser())
     )
+
+
+def problem_flags() -> str:
+    """Each built-in problem: its own flags, and those of LibMTL's to which it gives a default."""
+    return "\n\n".join(_problem(name) for name in BUILT_IN)
+
+
+def _problem(name: str) -> str:
+    parser = _parser_of(name)
+    (own,) = (group for group in parser._action_groups if group.title == name)
+    changed = " ".join(f"--{flag} {value}" for flag, value in parser._defaults.items())
+    parts = [
+        f"## {name}",
+        _text(f"{BUILT_IN[name][0].upper()}{BUILT_IN[name][1:]}."),
+        f"Other defaults of LibMTL's flags: `{changed}`." if changed else "",
+        _entries(parser, own._group_actions, 3),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+class _Told(argparse.ArgumentParser):
+    """In the place of LibMTL's, it is told the flags of a script, and ends it before it parses."""
+
+    def parse_args(self, *_: Any, **__: Any) -> Any:
+        raise _StoppedError
+
+
+class _StoppedError(Exception):
+    pass
+
+
+def _parser_of(name: str) -> argparse.ArgumentParser:
+    script: Any = import_module(f"libmtl_recon.problems.{name}")
+    parser = _Told(prog=f"libmtl-recon run {name}")
+    libmtls, script.LibMTL_args = script.LibMTL_args, parser
+    try:
+        with suppress(_StoppedError):
+            script.parse_args()
+    finally:
+        script.LibMTL_args = libmtls
+    return parser
 
 
 def _parsers(parser: Any) -> Iterator[argparse.ArgumentParser]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from libmtl_recon import logs
 from libmtl_recon._version import __version__
-from libmtl_recon.cli import doctor, extract, gradops, layers, reproduce, run, score, search
+from libmtl_recon.cli import doctor, extract, gradops, layers, reproduce, run, sample, score, search
 from libmtl_recon.cli.parsing import Parser
 from libmtl_recon.errors import ReconError
 from libmtl_recon.output import INTERRUPTED, end_by_pipe, guarded, warn
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (run, score, search, layers, extract, gradops, reproduce, doctor):
+    for command in (run, score, search, layers, extract, gradops, reproduce, sample, doctor):
         command.add_parser(commands)
     return parser
 

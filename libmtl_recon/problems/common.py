@@ -9,6 +9,7 @@ from typing import Any
 
 import LibMTL.architecture as architecture_method
 import LibMTL.weighting as weighting_method
+import numpy as np
 from LibMTL import Trainer
 from LibMTL.loss import CELoss
 from LibMTL.metrics import AccMetric
@@ -44,9 +45,17 @@ def methods(params: argparse.Namespace) -> dict[str, Any]:
 def train_or_test(
     trainer: Trainer, params: argparse.Namespace, loaders: Mapping[str, DataLoader[Any]]
 ) -> None:
-    """Train or, with the ``--mode test`` of LibMTL's main branch, only test."""
-    if getattr(params, "mode", "train") == "test":
-        trainer.test(loaders["test"])
-    else:
-        parts = loaders["train"], loaders["test"]
-        trainer.train(*parts, params.epochs, val_dataloaders=loaders["val"])
+    """Train or, with the ``--mode test`` of LibMTL's main branch, only test.
+
+    Args:
+        trainer: LibMTL's.
+        params: The command line.
+        loaders: Of the parts ``"train"`` and ``"test"``, and of ``"val"``, if there is one.
+    """
+    # LibMTL looks for the epoch that improves most over the first one, of which a score may be 0.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if getattr(params, "mode", "train") == "test":
+            trainer.test(loaders["test"])
+        else:
+            parts = loaders["train"], loaders["test"]
+            trainer.train(*parts, params.epochs, val_dataloaders=loaders.get("val"))

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("griffe", reason="the extra `docs`")
 
-from flag_pages import command, script_flags
+from flag_pages import command, problem_flags, script_flags
 from key_page import search_keys
 from name_pages import PAGES, asked_for, chosen, names, names_index
 from pydantic import BaseModel
@@ -22,6 +22,7 @@ from renamed import renamed
 import libmtl_recon
 from libmtl_recon.cli import build_parser
 from libmtl_recon.errors import MissingPackageError
+from libmtl_recon.problems import BUILT_IN, path_of
 from libmtl_recon.search import Config
 
 TREE = Path(__file__).parents[2]
@@ -127,6 +128,24 @@ def test_the_default_of_a_flag_follows_the_code(monkeypatch: pytest.MonkeyPatch)
     assert "*Default:* `-0.3`" in dict(_entries(script_flags()))["--recon_s"]
 
 
+def test_flags_of_the_built_in_problems_are_those_of_their_scripts() -> None:
+    """Each flag that a script's text adds, once; with the defaults of LibMTL's that it changes."""
+    page = problem_flags()
+    sections = dict(
+        zip(*[iter(re.split(r"^## (\w+)$", page, flags=re.MULTILINE)[1:])] * 2, strict=True)
+    )
+    assert list(sections) == list(BUILT_IN)
+    for name, section in sections.items():
+        added = re.findall(r'add_argument\(\s*"(--\w+)"', path_of(name).read_text("utf-8"))
+        entries = dict(_entries(section))
+        assert set(added) <= set(entries), name
+        assert len(entries) > 3, name
+    nyu = dict(_entries(sections["nyuv2"]))
+    assert "*Default:* `segnet_mtan`" in nyu["--network"]
+    assert "*Default:* `2`" in nyu["--bs"]
+    assert "`--optim adam --lr 0.0001 --weight_decay 0.0 " in sections["nyuv2"]
+
+
 def _entries(page: str) -> Iterator[tuple[str, str]]:
     """The entries of a page: the flag or key, and what stands below it."""
     parts = re.split(r"^#+ `([^` ]+)[^`]*` \{ #\S+ \.entry \}$", page, flags=re.MULTILINE)
@@ -166,7 +185,7 @@ def _parsers(parser: Any) -> Iterator[argparse.ArgumentParser]:
 
 
 def test_anchors_are_there_once() -> None:
-    for page in (command(), script_flags(), search_keys()):
+    for page in (command(), script_flags(), problem_flags(), search_keys()):
         anchors = re.findall(r"\{ #(\S+) \.entry \}$", page, re.MULTILINE)
         assert len(anchors) == len(set(anchors))
         assert len(anchors) == page.count(".entry }")

@@ -23,7 +23,8 @@ def test_it_offers_what_the_package_offers() -> None:
     assert libmtl_recon.search.__all__ == libmtl_recon_search.__all__
     for name in libmtl_recon.search.__all__:
         assert getattr(libmtl_recon.search, name) is getattr(libmtl_recon_search, name)
-    assert set(libmtl_recon.search.shipped_configs()) == {"multidigits", "multi_fashion_mnist"}
+    assert libmtl_recon.search.shipped_configs() == libmtl_recon_search.shipped_configs()
+    assert {"multidigits", "nyuv2", "nyuv2-small"} <= set(libmtl_recon.search.shipped_configs())
 
 
 def test_importing_it_loads_nothing_heavy() -> None:

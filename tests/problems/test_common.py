@@ -57,7 +57,10 @@ def test_what_is_no_whole_number_of_the_range_is_refused(text: str):
 
 
 def test_every_built_in_problem_is_a_script():
-    assert set(BUILT_IN) == {"multidigits", "multi_fashion_mnist", "census_income"}
+    assert set(BUILT_IN) == {
+        *("multidigits", "multi_fashion_mnist", "census_income"),
+        *("celeba", "cityscapes", "nyuv2", "pascal_context"),
+    }
     assert set(DEMONSTRATIONS) == {"toy2d"}
     for name in (*BUILT_IN, *DEMONSTRATIONS):
         assert path_of(name).is_file()

@@ -278,9 +278,13 @@ def test_an_unknown_configuration_lists_the_shipped_ones() -> None:
 
 
 def test_every_shipped_configuration_can_be_read() -> None:
-    assert set(shipped_configs()) == {"multidigits", "multi_fashion_mnist"}
+    assert set(shipped_configs()) == {
+        *("multidigits", "multi_fashion_mnist"),
+        *("celeba", "celeba-small", "pascal_context", "pascal_context-small"),
+        *("cityscapes", "cityscapes-small", "nyuv2", "nyuv2-small"),
+    }
     for name in shipped_configs():
-        assert load_config(name).script == name
+        assert load_config(name).script == name.removesuffix("-small")
 
 
 def test_the_configurations_in_the_documentation_can_be_read(tmp_path: Path) -> None:
