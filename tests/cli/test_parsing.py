@@ -13,7 +13,7 @@ from libmtl_recon.cli import build_parser, main
         (
             ["serch"],
             "libmtl-recon: error: Unknown command 'serch'. Did you mean search? Known commands: "
-            "run, score, search, layers, extract, gradops, reproduce, doctor.",
+            "run, score, search, layers, extract, gradops, reproduce, sample, doctor.",
         ),
         (["layers", "shw"], "Unknown action 'shw'. Did you mean show? Known actions: list, show,"),
         (["gradops", "plto", "x.csv"], "Unknown action 'plto'. Did you mean plot?"),
