@@ -279,7 +279,8 @@ def test_an_unknown_configuration_lists_the_shipped_ones() -> None:
 
 def test_every_shipped_configuration_can_be_read() -> None:
     assert set(shipped_configs()) == {
-        *("multidigits", "multi_fashion_mnist"),
+        *("multidigits", "multi_fashion_mnist", "multi_fashion_mnist-small"),
+        *("census_income", "census_income-small"),
         *("celeba", "celeba-small", "pascal_context", "pascal_context-small"),
         *("cityscapes", "cityscapes-small", "nyuv2", "nyuv2-small"),
     }
