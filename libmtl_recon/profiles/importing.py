@@ -23,13 +23,15 @@ _WAY_OUT = "Give the file of an exported profile, of scores {layer: score}, or o
 
 @dataclass(frozen=True)
 class Imported:
-    """What was imported.
+    """The result of an import.
 
     Attributes:
-        id: The ID under which the cache has it.
+        id: The ID of the imported profile or ranking in the cache.
         what: ``profile``, or ``ranking`` for scores and lists.
-        matching: How its names were matched with the network's; None if it was kept as it is.
-        like: The title of the profile that gave the network's layers; empty if there was none.
+        matching: The matching of the file's names with the network's, or None if the file was
+            imported unchanged.
+        like: The title of the profile whose network was used; empty if the file was imported
+            unchanged.
         layers: The network's layers.
     """
 
@@ -49,20 +51,22 @@ def import_layers(
 ) -> Imported:
     """Import a file into the cache.
 
-    An exported profile or ranking has its network's layers, and is kept as it is unless another
-    network is asked for, or it fits a network of the cache only without wrappers around its names.
+    An exported profile or ranking contains the layers of its network, and is imported unchanged
+    unless ``like`` selects another network, or its names fit a network in the cache only without
+    their wrappers.
 
     Args:
-        cache: Where it is kept.
+        cache: The cache of profiles.
         file: An exported profile or ranking, a JSON object ``{layer: score}``, or a JSON list.
-        like: The ID, the built-in name or the file of a profile of the network whose layers these
-            are. By default the one network in the cache, or of a built-in profile, that they fit.
+        like: A profile of the network that the layers belong to: its ID, its built-in name or its
+            file. By default the only network in the cache, or of a built-in profile, whose layers
+            they are.
         match: See :meth:`~libmtl_recon.profiles.given.Given.matched`.
-        skip_missing: Whether layers that the network lacks are left out.
+        skip_missing: Whether to ignore layers that the network lacks.
 
     Raises:
         UsageError: The names cannot be matched with the network's.
-        ReconError: The file cannot be read, or fits no network, or several.
+        ReconError: The file cannot be read, or fits no network or more than one.
     """
     check_match("match", match)
     given = read_given(file, _WAY_OUT, "file")
@@ -97,10 +101,10 @@ def import_layers(
         if 2 * most >= len(given.names) or match != NAMES:
             raise nearest
     raise ReconError(
-        f"{file} is not a readable conflict profile but {_kind(given)}, and no profile in "
-        f"{cache.folder} is of a network with exactly these layers, so that it is not known which "
-        "network they are of. Create a profile of it with `libmtl-recon score`, or name one with "
-        "`like`. `libmtl-recon run` takes layers from such a file without importing it."
+        f"{file} contains {_kind(given)}, but the cache has no profile of a network with exactly "
+        f"these layers ({cache.folder}). Create a profile of the network with `libmtl-recon "
+        "score`, or give one with `like`. `libmtl-recon run` takes layers from such a file without "
+        "importing it."
     )
 
 
@@ -109,15 +113,15 @@ def _like(cache: ProfileCache, like: str) -> Given:
         given = read_given(like, _WAY_OUT, "like")
         if given.architecture is None:
             raise ReconError(
-                f"`like` {like} has no network's layers, but only names. Give the ID or the file "
-                "of a profile."
+                f"`like` {like} contains only names of layers, without types and shapes. Give the "
+                "ID or the file of a profile."
             )
         return given
     return of_entry(cache.load_any(like, "like"))
 
 
 def _targets(cache: ProfileCache) -> list[Given]:
-    """Return one profile or ranking per network that is known, newest first."""
+    """Return one profile or ranking per known network, newest first."""
     entries: list[Entry | RankingEntry] = [*cache.list(), *cache.rankings()]
     found: dict[str, Given] = {}
     for entry in [*entries, *built_in_entries()]:
@@ -127,7 +131,7 @@ def _targets(cache: ProfileCache) -> list[Given]:
 
 
 def _common(given: Given, target: Given) -> tuple[int, bool]:
-    """Return how near a network is: the names that it has, too, and whether it is as large."""
+    """Return the number of names that a network has too, and whether it has as many layers."""
     layers = target.architecture or ()
     try:
         common = len(match_names(given.names, layers, given.title).pairs)
@@ -153,13 +157,13 @@ def _matched(
 
 
 def _origin(given: Given, matching: Matching) -> dict[str, object]:
-    """Return the provenance of what is imported, with what was done to its names."""
+    """Return the provenance of an import, which records changes of names."""
     found: dict[str, object] = dict(given.provenance)
     if given.architecture is None:
         found["imported"] = Path(given.title).name
         found["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     if matching.renamed:
-        found["names"] = "matched by places" if matching.by_order else "without wrappers"
+        found["names"] = "matched by position" if matching.by_order else "without wrappers"
     if matching.missing:
         found["left out"] = list(matching.missing)
     return found
@@ -184,5 +188,5 @@ def _as_it_is(cache: ProfileCache, given: Given) -> Imported:
 
 def _kind(given: Given) -> str:
     if given.profile is not None:
-        return "that of other layers"
+        return "a profile"
     return "scores of layers" if given.scores is not None else "a list of layers"

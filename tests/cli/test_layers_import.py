@@ -58,7 +58,7 @@ def test_scores_are_kept_under_the_names_of_the_one_network_that_they_fit(
     status, out, _ = run(capsys, "import", file)
     assert status == 0
     assert rows(out)[:5] == [
-        ["3", "layers,", "matched", "by", "their", "names", "without", "wrappers:"],
+        ["3", "layers,", "matched", "by", "name,", "without", "wrappers:"],
         ["name", "there", "name", "here", "type", "parameters"],
         ["module.bn1.m_list.0", "bn1", "BatchNorm2d", "8"],
         ["module.block.0.fc", "block.0.fc", "Linear", "10"],
@@ -92,7 +92,10 @@ def test_a_ranking_is_listed_shown_exported_and_removed(
     assert (status, "--plot must be given for a profile" in err) == (2, True)
     for action in ("table", "add"):
         status, _, err = run(capsys, action, entry.id)
-        assert (status, "is a ranking of layers that was imported" in err) == (2, True)
+        assert (status, "is an imported ranking of layers, which has no cosines" in err) == (
+            2,
+            True,
+        )
     exported = str(tmp_path / "out.json")
     assert run(capsys, "export", entry.id, exported)[1] == (
         f"Wrote ranking {entry.id} to {exported}.\n"
@@ -120,10 +123,10 @@ def test_order_is_asked_for_and_checked(
 ) -> None:
     scores = write(tmp_path, {"0": 1, "1": 2, "2": 3})
     status, _, err = run(capsys, "import", scores)
-    assert (status, "known which network they are of" in err) == (1, True)
+    assert (status, "no profile of a network with exactly these layers" in err) == (1, True)
     status, out, _ = run(capsys, "import", scores, "--match", "order")
     assert status == 0
-    assert rows(out)[0][3:] == ["by", "their", "places", "in", "the", "network:"]
+    assert rows(out)[0][3:] == ["by", "position:"]
     assert rows(out)[2:5] == [
         ["0", "conv1", "Conv2d", "36"],
         ["1", "bn1", "BatchNorm2d", "8"],
@@ -154,7 +157,7 @@ def test_a_profile_gets_the_names_of_the_network(
     found = cache.find(network.architecture)
     assert found is not None
     assert found.entry.profile.provenance == {
-        **other.provenance, "names": "matched by places"
+        **other.provenance, "names": "matched by position"
     }  # fmt: skip
     assert found.entry.profile.scores(-0.1) == {"conv1": 1, "bn1": 0, "block.0.fc": 0}
 
@@ -204,7 +207,10 @@ def test_the_network_is_asked_for_where_it_is_not_plain(
     assert (status, "fit several networks" in err, "with --like" in err) == (1, True, True)
     status, out, _ = run(capsys, "import", scores, "--match", "order", "--like", exported)
     assert out.endswith(f"with the layers of {exported}.\n")
-    for like, said in ((part, "has no network's layers"), ("zzz", "--like must be the ID of")):
+    for like, said in (
+        (part, "contains only names of layers, without types and shapes"),
+        ("zzz", "--like must be the ID of"),
+    ):
         status, _, err = run(capsys, "import", scores, "--like", like)
         assert said in err
 

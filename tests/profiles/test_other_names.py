@@ -143,7 +143,7 @@ def test_by_order_the_scores_stand_at_their_places(select: Select) -> None:
         select({"net.0": 1, "net.1": 9, "net.4": 5})
     found = select({"net.0": 1, "net.1": 9, "net.4": 5}, match="order")
     assert found.names == ("bn1", "block.0.fc")
-    assert "paired with this network's by their places" in found.note
+    assert "matched with this network's layers by position" in found.note
     assert found.places == (("net.0", "conv1"), ("net.1", "bn1"), ("net.4", "block.0.fc"))
     drawn = select({"net.0": 1, "net.1": 9, "net.4": 5}, match="order", select="random_params")
     assert drawn.places == found.places
@@ -165,7 +165,7 @@ def test_by_order_a_profile_tells_types_and_shapes(
     )
     layers = (dataclasses.replace(other.architecture[0], shapes=((8, 1, 3, 3),)),)
     wider = dataclasses.replace(other, architecture=layers + other.architecture[1:])
-    with pytest.raises(UsageError, match=r"place 1 is net\.0 there \(Conv2d 8x1x3x3\)"):
+    with pytest.raises(UsageError, match=r"position 1 is net\.0 there \(Conv2d 8x1x3x3\)"):
         select(wider, match="order")
 
 

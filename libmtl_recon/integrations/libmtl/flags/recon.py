@@ -64,7 +64,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="names",
         help="how the layers' names in --recon_layers are matched with this network's: names: the "
         "same names, with or without wrappers (module., _orig_mod., encoder., .m_list.0); order: "
-        "the same places, from a source that has all layers in network order; order:FILE: the "
+        "the same positions, from a source that has all layers in network order; order:FILE: the "
         "same, where FILE is a JSON list of the source's names in network order (default: "
         "%(default)s)",
     )
