@@ -15,6 +15,11 @@ from libmtl_recon.profiles.given import Given, of_entry, read_given
 from libmtl_recon.profiles.layer_names import NAMES, Matching, check_match, match_names
 from libmtl_recon.profiles.sources import ranked_names
 
+_WAY_OUT = (
+    "Give the file of an exported profile, of scores {layer: score}, or of a JSON list; or the ID "
+    "of a profile or an imported ranking."
+)
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -45,7 +50,7 @@ def given_as(source: str, cache: ProfileCache, parameter: str) -> Given:
             ranking.
     """
     if exists(source) and not is_folder(source):
-        return read_given(source, parameter=parameter)
+        return read_given(source, _WAY_OUT)
     return of_entry(cache.load_any(source, f"{parameter} is not a file, and therefore"))
 
 
@@ -116,6 +121,8 @@ def _refuse(one: Given, other: Given, differing: Sequence[str], common: int) -> 
     way_out = "Only rankings of the same layers can be compared"
     if common:
         way_out += f"; `skip_missing` compares the {common} that both have"
+    elif len(one.names) == len(other.names):
+        way_out += "; layers under other names are matched by `match` order"
     raise ReconError(
         f"These {what} are of different architectures, {len(one.names)} and {len(other.names)} "
         f"layers, and differ in {', '.join(sorted(differing)[:3])}. {way_out}."

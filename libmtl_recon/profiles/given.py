@@ -32,14 +32,15 @@ from libmtl_recon.profiles.layer_names import (
     match_order,
     refuse_missing,
 )
+from libmtl_recon.texts import did_you_mean
 
 _FILES = (
     "a profile written by `libmtl-recon layers export`, a JSON object {layer: score}, or a JSON "
     "list of layers"
 )
 WAY_OUT = (
-    f"Give a file with {_FILES}; or the ID of a profile in the cache; or the comma-separated "
-    "names of the layers."
+    f"Give a file with {_FILES}; or the ID of a profile in the cache; or the name of a built-in "
+    "profile; or the comma-separated names of the layers."
 )
 
 
@@ -90,7 +91,7 @@ class Given:
             order = self._network_order(match)
             found = match_order(self.names, order, layers, self.title, known)
         if not skip_missing or not found.pairs:
-            refuse_missing(found, self.names, layers, self.title)
+            refuse_missing(found, self.names, layers, self.title, match)
         if found.renamed and not found.by_order:
             self.refuse_other_types(found, layers)
         return found
@@ -155,7 +156,7 @@ def read_given(file: str, way_out: str = WAY_OUT, parameter: str = "source") -> 
     try:
         data = parse(text)
     except ValueError as error:
-        raise ReconError(f"`{parameter}` {file} is not JSON ({error}). {WAY_OUT}") from error
+        raise ReconError(f"`{parameter}` {file} is not JSON ({error}). {way_out}") from error
     if isinstance(data, dict) and data.get("format") == FORMAT:
         return of_profile(ConflictProfile.from_json(text, file), file)
     if isinstance(data, dict) and data.get("format") == RANKING_FORMAT:
@@ -180,7 +181,7 @@ def given_by(source: str, cache: ProfileCache, layers: Sequence[Layer]) -> Given
         UsageError: The source is empty.
         ReconError: The source is something else, or cannot be read.
     """
-    if not source.strip():
+    if not isinstance(source, str) or not source.strip():
         raise UsageError("source", "must name layers, or a source of layers", source, WAY_OUT)
     way_out = WAY_OUT
     if not is_file(source):
@@ -190,7 +191,8 @@ def given_by(source: str, cache: ProfileCache, layers: Sequence[Layer]) -> Given
         if (found := _kept(source, cache)) is not None:
             return found
         listed = [layer.name for layer in layers]
-        way_out += f" {hint(names, set(listed), listed)}"
+        near = did_you_mean(source, (entry.id for entry in built_in_entries()))
+        way_out += f" {near.strip() or hint(names, set(listed), listed)}"
     return read_given(source, way_out)
 
 

@@ -15,7 +15,7 @@ from libmtl_recon.files import is_file
 from libmtl_recon.profiles.cache import Entry, ProfileCache, RankingEntry, built_in_entries
 from libmtl_recon.profiles.fitting import fits, fitted_profile
 from libmtl_recon.profiles.given import Given, of_entry, read_given
-from libmtl_recon.profiles.layer_names import NAMES, Matching, check_match, match_names
+from libmtl_recon.profiles.layer_names import NAMES, Matching, check_match, without_wrappers
 from libmtl_recon.profiles.sources import ranked_names
 
 _WAY_OUT = "Give the file of an exported profile, of scores {layer: score}, or of a JSON list."
@@ -133,10 +133,8 @@ def _targets(cache: ProfileCache) -> list[Given]:
 def _common(given: Given, target: Given) -> tuple[int, bool]:
     """Return the number of names that a network has too, and whether it has as many layers."""
     layers = target.architecture or ()
-    try:
-        common = len(match_names(given.names, layers, given.title).pairs)
-    except ReconError:
-        common = 0
+    bare = {without_wrappers(layer.name) for layer in layers}
+    common = sum(without_wrappers(name) in bare for name in given.names)
     return common, len(layers) == len(given.names)
 
 

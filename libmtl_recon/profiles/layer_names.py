@@ -63,7 +63,8 @@ def check_match(parameter: str, match: object) -> None:
     Raises:
         UsageError: It is not ``names``, ``order`` or ``order:FILE``.
     """
-    if match in (NAMES, ORDER) or (isinstance(match, str) and match[: len(ORDER_OF)] == ORDER_OF):
+    file = match.removeprefix(ORDER_OF) if isinstance(match, str) else ""
+    if match in (NAMES, ORDER) or file not in ("", match):
         return
     raise UsageError(
         parameter,
@@ -148,8 +149,9 @@ def match_order(
             have different types or shapes, both networks have the same names in another order, or
             a name is given twice.
     """
-    for twice in (name for given in (order, names) for name, n in Counter(given).items() if n > 1):
-        _refuse_twice(twice, twice, twice, again=True)
+    for parameter, given in (("match", order), ("source", names)):
+        for twice in (name for name, times in Counter(given).items() if times > 1):
+            _refuse_twice(twice, twice, twice, again=True, parameter=parameter)
     ours = [layer.name for layer in layers]
     if len(order) != len(ours):
         raise UsageError(
@@ -188,15 +190,32 @@ def match_order(
 
 
 def refuse_missing(
-    matching: Matching, names: Sequence[str], layers: Sequence[Layer], title: str
+    matching: Matching, names: Sequence[str], layers: Sequence[Layer], title: str, match: str
 ) -> None:
-    """Check that the network has all names.
+    """Check that the network, or the file with its names in order, has all names.
+
+    Args:
+        matching: The matching of the names.
+        names: The source's names.
+        layers: The network's layers.
+        title: The name of the source in messages.
+        match: The value of ``match``.
 
     Raises:
-        UsageError: The network lacks a name.
+        UsageError: The network, or the file in ``match``, lacks a name.
     """
     if not matching.missing:
         return
+    if matching.by_order:
+        file = match.removeprefix(ORDER_OF)
+        more = " Or ignore them by `skip_missing`." if matching.pairs else ""
+        raise UsageError(
+            "source",
+            "must name layers that `match` order:FILE lists",
+            matching.missing[0],
+            f"{file} lacks {len(matching.missing)} of the {len(names)} layers in {title}. Write "
+            f"the names in it as {title} has them.{more}",
+        )
     way_out = (
         f"{len(matching.missing)} of the {len(names)} layers in {title} do not exist here. "
         + hint(names, {layer.name for layer in layers}, [layer.name for layer in layers])
@@ -230,9 +249,11 @@ def hint(names: Sequence[str], known: set[str], listed: Sequence[str]) -> str:
     return f"{near}The network's layers are {', '.join(listed[:4])}, ..."
 
 
-def _refuse_twice(name: str, other: str, layer: str, *, again: bool) -> None:
+def _refuse_twice(
+    name: str, other: str, layer: str, *, again: bool, parameter: str = "source"
+) -> None:
     if again:
-        raise UsageError("source", "must name each layer once", name, "Name it once.")
+        raise UsageError(parameter, "must name each layer once", name, "Name it once.")
     if other != name:
         raise UsageError(
             "source",

@@ -234,3 +234,23 @@ def test_built_in_profiles_are_listed_shown_and_stay(
     )
     status, out, _ = run(capsys, "import", write(tmp_path, ["bn1", "conv1", "block.0.fc"]))
     assert out.endswith("with the layers of the built-in profile net-digits.\n")
+
+
+@pytest.mark.parametrize("again", ["bn1", "module.bn1"])
+def test_a_list_with_a_layer_twice_is_refused_for_that(
+    again: str, capsys: Output, network: ConflictProfile, tmp_path: Path
+) -> None:
+    file = write(tmp_path, ["block.0.fc", "bn1", "conv1", again])
+    status, _, err = run(capsys, "import", file)
+    assert (status, f"FILE must name each layer once (got '{again}')" in err) == (2, True)
+
+
+def test_a_file_that_is_not_json_is_answered_with_what_the_action_takes(
+    capsys: Output, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    for words in (["import"], ["compare", "resnet18-multi_fashion_mnist"]):
+        status, _, err = run(capsys, *words, str(tmp_path / "bad.json"))
+        assert (status, "bad.json is not JSON" in err) == (1, True)
+        assert "Give the file of an exported profile" in err
+        assert "comma-separated" not in err

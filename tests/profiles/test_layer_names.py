@@ -119,3 +119,22 @@ def test_layers_at_a_place_must_be_alike(
 def test_other_ways_are_refused(match: object) -> None:
     with pytest.raises(UsageError, match="--recon_match must be names, order or order:FILE"):
         check_match("--recon_match", match)
+
+
+@pytest.mark.parametrize(
+    ("names", "order", "parameter"),
+    [(["a"], ["a", "b", "a", "d"], "match"), (["a", "a"], ["a", "b", "c", "d"], "source")],
+)
+def test_a_name_that_is_given_twice_is_refused_where_it_is(
+    names: list[str], order: list[str], parameter: str
+) -> None:
+    with pytest.raises(UsageError, match=rf"^{parameter} must name each layer once \(got 'a'\)"):
+        match_order(names, order, LAYERS, "x")
+
+
+def test_a_way_that_is_order_and_no_file_is_refused() -> None:
+    with pytest.raises(
+        UsageError, match=r"^match must be names, order or order:FILE \(got 'order:"
+    ):
+        check_match("match", "order:")
+    check_match("match", "order:names.json")
