@@ -83,7 +83,10 @@ def import_layers(
         try:
             _, matching = _matched(given, target, match, skip_missing)
         except ReconError as error:
-            refusals.append((_common(given, target), error))
+            common = _common(given, target)
+            if match != NAMES and common == (len(given.names), True):
+                raise  # by its names it is this network, whatever else it fits by position
+            refusals.append((common, error))
         else:
             # Of a few layers, such as conv1 alone, it cannot be told which network they are of.
             found += [target] if len(matching.pairs) == len(target.architecture or ()) else []
@@ -121,10 +124,10 @@ def _like(cache: ProfileCache, like: str) -> Given:
 
 
 def _targets(cache: ProfileCache) -> list[Given]:
-    """Return one profile or ranking per known network, newest first."""
-    entries: list[Entry | RankingEntry] = [*cache.list(), *cache.rankings()]
+    """Return one profile per known network, newest first, or else one ranking."""
+    entries: list[Entry | RankingEntry] = [*cache.list(), *built_in_entries(), *cache.rankings()]
     found: dict[str, Given] = {}
-    for entry in [*entries, *built_in_entries()]:
+    for entry in entries:
         given = of_entry(entry)
         found.setdefault(loose_fingerprint(given.architecture or ()), given)
     return list(found.values())

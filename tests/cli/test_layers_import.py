@@ -254,3 +254,24 @@ def test_a_file_that_is_not_json_is_answered_with_what_the_action_takes(
         assert (status, "bad.json is not JSON" in err) == (1, True)
         assert "Give the file of an exported profile" in err
         assert "comma-separated" not in err
+
+
+def test_a_wrong_order_does_not_turn_to_another_network(
+    capsys: Output, cache: ProfileCache, network: ConflictProfile, tmp_path: Path
+) -> None:
+    names = [dataclasses.replace(a, name=f"net.{a.name}x") for a in network.architecture]
+    cache.save(profile_of(COSINES, names))
+    ranking = [layer.name for layer in network.architecture][::-1]
+    file, order = write(tmp_path, ranking), write(tmp_path, ranking, "order.json")
+    status, _, err = run(capsys, "import", file, "--match", f"order:{order}")
+    assert (status, "of the same names in another order: at position 1 is" in err) == (2, True)
+    assert cache.rankings() == []
+
+
+def test_a_network_is_named_by_its_profile_and_not_by_rankings_of_it(
+    capsys: Output, cache: ProfileCache, network: ConflictProfile, tmp_path: Path
+) -> None:
+    names = [layer.name for layer in network.architecture]
+    for number, ranking in enumerate((names, names[::-1])):
+        _, out, _ = run(capsys, "import", write(tmp_path, ranking, f"{number}.json"))
+        assert out.endswith(f"with the layers of profile {network.id}.\n")
