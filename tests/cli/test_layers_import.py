@@ -269,9 +269,11 @@ def test_a_wrong_order_does_not_turn_to_another_network(
 
 
 def test_a_network_is_named_by_its_profile_and_not_by_rankings_of_it(
-    capsys: Output, cache: ProfileCache, network: ConflictProfile, tmp_path: Path
+    capsys: Output, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    network = profile_of(COSINES)
+    monkeypatch.setattr(entries, "built_in_profiles", lambda: (("net-digits", network),))
     names = [layer.name for layer in network.architecture]
     for number, ranking in enumerate((names, names[::-1])):
         _, out, _ = run(capsys, "import", write(tmp_path, ranking, f"{number}.json"))
-        assert out.endswith(f"with the layers of profile {network.id}.\n")
+        assert out.endswith("with the layers of the built-in profile net-digits.\n")

@@ -229,7 +229,7 @@ def idle(params: Any) -> dict[str, str]:
             found[dest] = f"with --recon_select {select}, which does not use conflicts"
     elif getattr(params, "recon_layers", None) is None:
         for dest in _OF_LAYERS:
-            found[dest] = "without --recon_layers, to whose names they apply"
+            found[dest] = "without --recon_layers, which gives the names"
     return found
 
 
