@@ -10,12 +10,18 @@ from libmtl_recon.conflicts.fingerprint import loose_fingerprint
 from libmtl_recon.conflicts.layer_ranking import LayerRanking
 from libmtl_recon.conflicts.layers import Layer
 from libmtl_recon.conflicts.profile import ConflictProfile
-from libmtl_recon.errors import ReconError
+from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.files import is_file
 from libmtl_recon.profiles.cache import Entry, ProfileCache, RankingEntry, built_in_entries
 from libmtl_recon.profiles.fitting import fits, fitted_profile
 from libmtl_recon.profiles.given import Given, of_entry, read_given
-from libmtl_recon.profiles.layer_names import NAMES, Matching, check_match, without_wrappers
+from libmtl_recon.profiles.layer_names import (
+    NAMES,
+    ORDER,
+    Matching,
+    check_match,
+    without_wrappers,
+)
 from libmtl_recon.profiles.sources import ranked_names
 
 _WAY_OUT = "Give the file of an exported profile, of scores {layer: score}, or of a JSON list."
@@ -76,38 +82,44 @@ def import_layers(
     plain = given.architecture is not None and match == NAMES and not skip_missing
     targets = _targets(cache)
     others = [target for target in targets if not fits(given, target.architecture or ())]
-    if plain and len(others) < len(targets):
+    known = len(others) < len(targets)
+    if plain and known:
         return _as_it_is(cache, given)
-    found, refusals = [], []
+    found: list[Given] = []
+    partly: list[Given] = []
+    refusals: list[tuple[tuple[int, bool], ReconError]] = []
     for target in others:
         try:
             _, matching = _matched(given, target, match, skip_missing)
         except ReconError as error:
-            common = _common(given, target)
+            common, refusal = _common(given, target), _telling(error, target)
             if match != NAMES and common == (len(given.names), True):
-                raise  # by its names it is this network, whatever else it fits by position
-            refusals.append((common, error))
+                # By its names it is this network, whatever else it fits by position.
+                raise refusal from error
+            refusals.append((common, refusal))
         else:
             # Of a few layers, such as conv1 alone, it cannot be told which network they are of.
-            found += [target] if len(matching.pairs) == len(target.architecture or ()) else []
+            whole = len(matching.pairs) == len(target.architecture or ())
+            (found if whole else partly).append(target)
     if len(found) == 1:
         return _import(cache, given, found[0], match, skip_missing)
-    if plain:
+    if plain or (known and not found and match in (NAMES, ORDER)):
         return _as_it_is(cache, given)
     if found:
         titles = ", ".join(target.title for target in found)
         raise ReconError(
             f"The layers in {file} fit several networks: those of {titles}. Choose one with `like`."
         )
-    if refusals:
+    if refusals and not partly:
         (most, _), nearest = max(refusals, key=lambda one: one[0])
         if 2 * most >= len(given.names) or match != NAMES:
             raise nearest
+    such = f", such as {partly[0].title}" if partly else ""
     raise ReconError(
         f"{file} contains {_kind(given)}, but the cache has no profile of a network with exactly "
         f"these layers ({cache.folder}). Create a profile of the network with `libmtl-recon "
-        "score`, or give one with `like`. `libmtl-recon run` takes layers from such a file without "
-        "importing it."
+        f"score`, or give one with `like`{such}. `libmtl-recon run` takes layers from such a file "
+        "without importing it."
     )
 
 
@@ -131,6 +143,14 @@ def _targets(cache: ProfileCache) -> list[Given]:
         given = of_entry(entry)
         found.setdefault(loose_fingerprint(given.architecture or ()), given)
     return list(found.values())
+
+
+def _telling(error: ReconError, target: Given) -> ReconError:
+    """Return an error that also says which network the layers were matched with."""
+    more = f"This network is that of {target.title}; name another one with `like`."
+    if isinstance(error, UsageError):
+        return UsageError(error.parameter, error.rule, error.value, f"{error.way_out} {more}")
+    return ReconError(f"{error} {more}")
 
 
 def _common(given: Given, target: Given) -> tuple[int, bool]:

@@ -277,3 +277,34 @@ def test_a_network_is_named_by_its_profile_and_not_by_rankings_of_it(
     for number, ranking in enumerate((names, names[::-1])):
         _, out, _ = run(capsys, "import", write(tmp_path, ranking, f"{number}.json"))
         assert out.endswith("with the layers of the built-in profile net-digits.\n")
+
+
+def test_a_refusal_says_with_which_network_the_layers_were_matched(
+    capsys: Output, network: ConflictProfile, tmp_path: Path
+) -> None:
+    said = f"This network is that of profile {network.id}; name another one with --like."
+    wrong = write(tmp_path, ["bn1", "conv1", "fc9"])
+    short = write(tmp_path, {"x": 1, "y": 2}, "short.json")
+    for words in ([wrong], [short, "--match", "order"]):
+        status, _, err = run(capsys, "import", *words)
+        assert (status, err.endswith(f"{said}\n")) == (2, True)
+    # Nothing is to be told where the network was named.
+    status, _, err = run(capsys, "import", wrong, "--like", network.id)
+    assert (status, "This network is" in err) == (2, False)
+
+
+def test_some_of_a_networks_layers_are_not_refused_as_anothers(
+    capsys: Output, cache: ProfileCache, network: ConflictProfile, tmp_path: Path
+) -> None:
+    cache.save(profile_of([[0.1], [0.2]], [Layer(n, "Linear", ((1,),)) for n in ("conv1", "head")]))
+    status, _, err = run(capsys, "import", write(tmp_path, ["bn1", "conv1"]))
+    assert (status, f"give one with --like, such as profile {network.id}. " in err) == (1, True)
+
+
+@pytest.mark.parametrize("how", [["--match", "order"], ["--skip-missing"]])
+def test_a_profile_of_a_known_network_is_kept_however_it_is_matched(
+    how: list[str], capsys: Output, network: ConflictProfile, tmp_path: Path
+) -> None:
+    other = profile_of([[0.4, 0.1], [-0.2, 0.3], [0.9, -1.0]])
+    status, out, err = run(capsys, "import", write(tmp_path, other), *how)
+    assert (status, out, err) == (0, f"Kept as profile {other.id}.\n", "")
