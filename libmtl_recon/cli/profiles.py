@@ -106,9 +106,9 @@ def add_matching(parser: argparse.ArgumentParser, lacking: str) -> None:
         metavar="WAY",
         default="names",
         help="how the names of layers are matched: names: the same names, with or without "
-        "wrappers (module., _orig_mod., encoder., .m_list.0); order: the same places in the "
-        "network; order:FILE: the same, where FILE is a JSON list of the names in network order "
-        "(default: %(default)s)",
+        "wrappers (module., _orig_mod., encoder., .m_list.0); order: the same positions in "
+        "the network; order:FILE: the same, where FILE is a JSON list of the names in network "
+        "order (default: %(default)s)",
     )
     parser.add_argument(
         "--skip-missing", action="store_true", help=f"leave out layers that {lacking}"

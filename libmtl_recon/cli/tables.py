@@ -112,8 +112,8 @@ def print_matching(matching: Matching, layers: Sequence[Layer] = ()) -> None:
         layer = known.get(ours)
         cells = (layer.type, f"{layer.parameters:,}") if layer is not None else ()
         table.add_row(theirs, ours, *cells)
-    how = "their places in the network" if matching.by_order else "their names without wrappers"
-    say(f"{len(pairs)} layers, matched by {how}:")
+    how = "by position" if matching.by_order else "by name, without wrappers"
+    say(f"{len(pairs)} layers, matched {how}:")
     show_table(console, table)
     if len(pairs) > _MOST_ROWS:
         say(f"and {len(pairs) - _MOST_ROWS} more")

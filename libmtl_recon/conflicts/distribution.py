@@ -62,7 +62,7 @@ def counts_of(title: str, profile: ConflictProfile) -> NDArray[np.int64]:
     if profile.whole is None:
         raise ReconError(
             f"The profile {title!r} has no counts for the whole shared gradient, because an "
-            "older version wrote it. Score the network again."
+            "older version wrote it or some of its layers were left out. Score the network again."
         )
     total: NDArray[np.int64] = profile.whole[:, :BINS].sum(axis=0)
     return total

@@ -69,7 +69,8 @@ def decode(text: str) -> Contents:
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ValueError(f'it has no "format": "{FORMAT}"')
     if data.get("version") not in _READ:
-        raise ValueError(f"its version is {data.get('version')!r}; this program reads {_READ}")
+        read = " and ".join(map(str, _READ))
+        raise ValueError(f"its version is {data.get('version')!r}; this program reads {read}")
     blocks = _get(data, "blocks", list)
     if not blocks:
         raise ValueError("it has no steps")

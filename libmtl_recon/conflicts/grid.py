@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ def check_severity(parameter: str, severity: float) -> int:
         UsageError: S is not in (-1, 0], or not a multiple of 0.005.
     """
     rule = "must be a multiple of 0.005, above -1 and up to 0"
-    if not -1.0 < severity <= 0.0:
+    if not isinstance(severity, numbers.Real) or not -1.0 < severity <= 0.0:
         raise UsageError(
             parameter,
             rule,

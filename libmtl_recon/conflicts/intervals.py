@@ -98,8 +98,17 @@ def common_layers(profiles: Sequence[ConflictProfile]) -> list[str]:
 
     Args:
         profiles: At least one.
+
+    Raises:
+        ReconError: They have no layer in common.
     """
     common = set.intersection(*(set(profile.layer_names) for profile in profiles))
+    if not common:
+        raise ReconError(
+            "These profiles have no layer in common, so no layer can be counted in all of them. "
+            "Give profiles of one network; `libmtl-recon layers import` gives the layers of one "
+            "the names of another."
+        )
     return [name for name in profiles[0].layer_names if name in common]
 
 
@@ -109,7 +118,8 @@ def _counts(profile: ConflictProfile, layers: Sequence[str] | None) -> NDArray[n
         if profile.whole is None:
             raise ReconError(
                 "This profile has no counts for the whole shared gradient, because an older "
-                "version wrote it. Score the network again, or use its layers."
+                "version wrote it or some of its layers were left out. Score the network again, "
+                "or use its layers."
             )
         total: NDArray[np.int64] = profile.whole.sum(axis=0)
         return total

@@ -58,13 +58,13 @@ class ProfileCache:
         """Create the folder, and check that it is writable. Call it before a long run.
 
         Raises:
-            ReconError: It cannot.
+            ReconError: The folder cannot be created, or is not writable.
         """
         with explained("write to", self.store, VARIABLE):
             self.store.prepare()
 
     def save(self, profile: ConflictProfile | LayerRanking) -> str:
-        """Save a profile, or a ranking of layers, and return its ID."""
+        """Save a profile or a ranking of layers, and return its ID."""
         if not isinstance(profile, ConflictProfile | LayerRanking):
             raise no_profile("profile", profile)
         name, ending = profile.id, _ENDING if isinstance(profile, ConflictProfile) else _RANKING
@@ -83,7 +83,7 @@ class ProfileCache:
         return [RankingEntry(id, ranking) for id, ranking in found]
 
     def names(self, ending: str) -> Sequence[str]:
-        """Return the names of all texts with this ending, newest first, also of non-profiles."""
+        """Return the names of all files with this ending, newest first, readable or not."""
         with explained("read", self.store, VARIABLE):
             return [name for name in self.store.names() if name.endswith(ending)]
 
@@ -91,27 +91,27 @@ class ProfileCache:
         """Return the profile with this ID, which may be shortened as long as it is unique.
 
         Args:
-            id: The profile's ID, or the name of a built-in one.
-            parameter: The name under which the caller gave it, for the message.
+            id: The ID of a profile, or the name of a built-in one.
+            parameter: The argument's name, for error messages.
 
         Raises:
-            UsageError: There is none, or more than one, or it is a ranking without cosines.
+            UsageError: No profile or more than one has this ID, or it is the ID of a ranking.
         """
         found = self.load_any(id, parameter)
         if isinstance(found, Entry):
             return found
         raise UsageError(
             parameter,
-            "must be the ID of a profile, which counts cosines",
+            "must be the ID of a profile, not of a ranking",
             id,
-            f"{found.id} is a ranking of layers that was imported, without cosines.",
+            f"{found.id} is an imported ranking of layers, which has no cosines.",
         )
 
     def load_any(self, id: str, parameter: str = "ID") -> Entry | RankingEntry:
         """Return the profile or the imported ranking with this ID; see :meth:`load`.
 
         Raises:
-            UsageError: There is none, or more than one.
+            UsageError: No profile and no ranking, or more than one, has this ID.
         """
         entries: list[Entry | RankingEntry] = [*self.list(), *self.rankings()]
         entries += built_in_entries()
@@ -131,15 +131,15 @@ class ProfileCache:
         return found[0]
 
     def load_or_read(self, source: str, parameter: str = "source") -> ConflictProfile:
-        """Return the profile in this file, or else the one with this (possibly shortened) ID.
+        """Return the profile in a file or, if there is no such file, the one with this ID.
 
         Args:
-            source: The file's name, or the id.
-            parameter: The name under which the caller gave it, for the message.
+            source: A file name or an ID.
+            parameter: The argument's name, for error messages.
 
         Raises:
             ReconError: The file cannot be read as a profile.
-            UsageError: There is neither such a file nor one such profile.
+            UsageError: The file does not exist, and it is not the ID of exactly one profile.
         """
         if files.exists(source) and not files.is_folder(source):
             return read_profile(source)
@@ -148,8 +148,8 @@ class ProfileCache:
     def find(self, layers: Sequence[Layer]) -> Match | None:
         """Return the newest profile in the cache for a network with these layers.
 
-        One whose layers agree in names, types and shapes comes before one that agrees in names
-        and types only.
+        A profile whose layers have the same names, types and shapes is preferred to one whose
+        layers have the same names and types only.
         """
         return find_among(self.list(), layers)
 
@@ -157,8 +157,8 @@ class ProfileCache:
         """Delete the profile or ranking with this (possibly shortened) ID and return it.
 
         Raises:
-            UsageError: There is none, or more than one.
-            ReconError: It is built in.
+            UsageError: No profile and no ranking, or more than one, has this ID.
+            ReconError: The profile is built in.
         """
         entry = self.load_any(id)
         if isinstance(entry, Entry) and entry.built_in:
@@ -187,7 +187,7 @@ class ProfileCache:
         return self.save(read_profile(file))
 
     def _texts(self, ending: str, parse: Callable[[str, str], Kept]) -> Sequence[tuple[str, Kept]]:
-        """Return the ID and the contents of all texts with this ending, newest first."""
+        """Return the ID and the contents of all files with this ending, newest first."""
         return [
             (name.removesuffix(ending), kept)
             for name in self.names(ending)
@@ -211,7 +211,7 @@ class ProfileCache:
             return None
 
     def _set_aside(self, name: str) -> str:
-        """Rename a text that is not a profile, and return a sentence about it."""
+        """Rename a file that is not a profile, and return a sentence that says so."""
         stem = name.rpartition(".")[0]
         aside, number = f"{stem}.damaged", 1
         try:
@@ -228,7 +228,7 @@ class ProfileCache:
 
 
 def default_folder() -> Path | str:
-    """Return the location of profiles: ``LIBMTL_RECON_CACHE``, or else the user's cache folder."""
+    """Return ``LIBMTL_RECON_CACHE`` or, if it is not set, the user's cache folder."""
     given = os.environ.get(VARIABLE)
     if given:
         return given
@@ -273,8 +273,8 @@ def read_text(file: str | Path, way_out: str) -> str:
     """Return the contents of a text file.
 
     Args:
-        file: Which.
-        way_out: What to name instead, as a full sentence.
+        file: The file's path.
+        way_out: A sentence that tells the user which file to give instead.
 
     Raises:
         ReconError: The file cannot be read, or is not text.

@@ -1,4 +1,4 @@
-"""Two rankings made comparable: of profiles, published scores or lists, over the same layers."""
+"""Compare the rankings of two profiles, published scores or lists over the same layers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ from libmtl_recon.profiles.given import Given, of_entry, read_given
 from libmtl_recon.profiles.layer_names import NAMES, Matching, check_match, match_names
 from libmtl_recon.profiles.sources import ranked_names
 
+_WAY_OUT = (
+    "Give the file of an exported profile, of scores {layer: score}, or of a JSON list; or the ID "
+    "of a profile or an imported ranking."
+)
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -22,7 +27,7 @@ class Compared:
 
     Attributes:
         found: The comparison.
-        matching: How the names of one were matched with the other's.
+        matching: The matching of the names of one source with those of the other.
         left_out: The layers that only A has, and those that only B has.
     """
 
@@ -32,19 +37,20 @@ class Compared:
 
 
 def given_as(source: str, cache: ProfileCache, parameter: str) -> Given:
-    """Return what a file contains, or else what has this (possibly shortened) ID.
+    """Read a source of layers, which may be a file or a (possibly shortened) ID.
 
     Args:
-        source: The file's name, or the ID.
-        cache: The cache.
-        parameter: The name under which the caller gave it, for messages.
+        source: A file name or an ID.
+        cache: The cache of profiles.
+        parameter: The argument's name, for error messages.
 
     Raises:
-        ReconError: The file contains neither a profile nor a ranking, scores or a list.
-        UsageError: There is neither such a file nor one such profile.
+        ReconError: The file cannot be read, or contains no profile, ranking, scores or list.
+        UsageError: The file does not exist, and it is not the ID of exactly one profile or
+            ranking.
     """
     if exists(source) and not is_folder(source):
-        return read_given(source, parameter=parameter)
+        return read_given(source, _WAY_OUT)
     return of_entry(cache.load_any(source, f"{parameter} is not a file, and therefore"))
 
 
@@ -56,14 +62,14 @@ def compare_given(
     Args:
         one: The source A.
         other: The source B.
-        S: The severity, for profiles.
-        match: How the names of one are matched with those of the other; see
+        S: The severity. It is used only for profiles.
+        match: The way to match the names of one with those of the other; see
             :meth:`~libmtl_recon.profiles.given.Given.matched`.
-        skip_missing: Whether layers that only one of them has are left out.
+        skip_missing: Whether to ignore layers that only one of them has.
 
     Raises:
         UsageError: S is not a valid severity, or the names cannot be matched in this way.
-        ReconError: They are rankings of different layers; the message names some.
+        ReconError: The two rank different layers. The message names some of them.
     """
     check_match("match", match)
     turned = one.architecture is None and other.architecture is not None
@@ -115,6 +121,8 @@ def _refuse(one: Given, other: Given, differing: Sequence[str], common: int) -> 
     way_out = "Only rankings of the same layers can be compared"
     if common:
         way_out += f"; `skip_missing` compares the {common} that both have"
+    elif len(one.names) == len(other.names):
+        way_out += "; layers under other names are matched by `match` order"
     raise ReconError(
         f"These {what} are of different architectures, {len(one.names)} and {len(other.names)} "
         f"layers, and differ in {', '.join(sorted(differing)[:3])}. {way_out}."

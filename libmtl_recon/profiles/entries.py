@@ -1,4 +1,4 @@
-"""What is kept under an ID: profiles, of the cache or built in, and imported rankings."""
+"""Profiles and imported rankings, each with its ID in the cache or its built-in name."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Entry:
     """A profile in the cache, or a built-in one.
 
     Attributes:
-        id: Its ID, or the name of a built-in one.
+        id: The profile's ID, or the name of a built-in profile.
         profile: The profile.
-        built_in: Whether it comes with the package.
+        built_in: Whether the profile comes with the package.
     """
 
     id: str
@@ -28,20 +28,25 @@ class Entry:
 
     @property
     def what(self) -> str:
-        """What it is, in messages."""
+        """The kind of entry, as messages call it."""
         return "built-in profile" if self.built_in else "profile"
 
 
 @dataclass(frozen=True)
 class RankingEntry:
-    """A ranking of layers in the cache, which was imported."""
+    """An imported ranking of layers in the cache.
+
+    Attributes:
+        id: The ranking's ID.
+        ranking: The ranking.
+    """
 
     id: str
     ranking: LayerRanking
 
     @property
     def what(self) -> str:
-        """What it is, in messages."""
+        """The kind of entry, as messages call it."""
         return "ranking"
 
 
@@ -50,9 +55,9 @@ class Match:
     """A profile found for a network.
 
     Attributes:
-        entry: The newest that fits.
-        exact: Whether the layers' shapes are the same too, not only their names and types.
-        others: How many more profiles would have fitted as well.
+        entry: The newest profile that fits.
+        exact: Whether the layers have the same shapes, in addition to names and types.
+        others: The number of other profiles that fit as well.
     """
 
     entry: Entry

@@ -16,13 +16,13 @@ from libmtl_recon.profiles.layer_names import NAMES, Matching, check_match, matc
 def fitted_profile(
     given: Given, layers: Sequence[Layer], match: str = NAMES, skip_missing: bool = False
 ) -> tuple[ConflictProfile, Matching]:
-    """Return a profile with the names of a network's layers, and how they were matched.
+    """Return a profile under the names of a network's layers, and the matching of the names.
 
     Args:
-        given: The profile.
+        given: The source, which must be a profile.
         layers: The network's layers.
         match: See :meth:`~libmtl_recon.profiles.given.Given.matched`.
-        skip_missing: Whether layers of the profile that the network lacks are left out.
+        skip_missing: Whether to ignore layers of the profile that the network lacks.
 
     Raises:
         UsageError: The names cannot be matched in this way.
@@ -53,13 +53,13 @@ def fitted_profile(
 
 
 def fits(given: Given, layers: Sequence[Layer]) -> bool:
-    """Return whether a source's own network has these names and types, in this order."""
+    """Return whether the source's network has layers with these names and types in this order."""
     theirs = given.architecture
     return theirs is not None and loose_fingerprint(theirs) == loose_fingerprint(layers)
 
 
 def _as_named(profile: ConflictProfile, matching: Matching) -> ConflictProfile:
-    """Return a profile with a network's names for its layers, and without those it lacks."""
+    """Return a profile under a network's names, without the layers that the network lacks."""
     if not matching.renamed and not matching.missing:
         return profile
     names = profile.layer_names

@@ -1,4 +1,4 @@
-"""What a user gives as a source of layers: a profile, a ranking, scores, or a list of names."""
+"""Read a source of layers: a profile, a ranking, scores, or a list of names."""
 
 from __future__ import annotations
 
@@ -32,29 +32,31 @@ from libmtl_recon.profiles.layer_names import (
     match_order,
     refuse_missing,
 )
+from libmtl_recon.texts import did_you_mean
 
 _FILES = (
     "a profile written by `libmtl-recon layers export`, a JSON object {layer: score}, or a JSON "
     "list of layers"
 )
 WAY_OUT = (
-    f"Give a file with {_FILES}; or the ID of a profile in the cache; or the comma-separated "
-    "names of the layers."
+    f"Give a file with {_FILES}; or the ID of a profile in the cache; or the name of a built-in "
+    "profile; or the comma-separated names of the layers."
 )
 
 
 @dataclass(frozen=True)
 class Given:
-    """A source of layers, as it was read.
+    """The contents of a source of layers.
 
     Attributes:
-        title: What messages call it.
-        names: The layers: of a profile in network order, of a list worst first, of scores in
-            the order of the file.
-        scores: The score of each name, if that is what it has.
-        profile: The profile, if it is one.
-        architecture: The layers of its network in network order, if it has them.
-        provenance: The origin of a profile or an imported ranking.
+        title: The name of the source in messages.
+        names: The names of the layers: for a profile in network order, for a list worst first,
+            for scores in the order of the file.
+        scores: The score of each layer, or None if the source has no scores.
+        profile: The profile, or None if the source is not a profile.
+        architecture: The layers of the source's network in network order, or None if they are
+            not known.
+        provenance: The origin of a profile or an imported ranking; otherwise empty.
     """
 
     title: str
@@ -67,15 +69,16 @@ class Given:
     def matched(
         self, layers: Sequence[Layer], match: str = NAMES, skip_missing: bool = False
     ) -> Matching:
-        """Match the names with a network's.
+        """Match the names of the source with those of a network.
 
         Args:
-            layers: The network's.
-            match: ``names``, ``order``, or ``order:`` and a file with the names in network order.
-            skip_missing: Whether names that the network lacks are left out.
+            layers: The network's layers.
+            match: ``names``, ``order``, or ``order:FILE``, where FILE is a JSON list of the
+                source's names in network order.
+            skip_missing: Whether to ignore names that the network lacks.
 
         Raises:
-            UsageError: A name is not the network's, or is given twice; or the layers cannot be
+            UsageError: The network lacks a name, a name is given twice, or the layers cannot be
                 matched in this way.
             ReconError: The file in ``match`` cannot be read.
         """
@@ -88,7 +91,7 @@ class Given:
             order = self._network_order(match)
             found = match_order(self.names, order, layers, self.title, known)
         if not skip_missing or not found.pairs:
-            refuse_missing(found, self.names, layers, self.title)
+            refuse_missing(found, self.names, layers, self.title, match)
         if found.renamed and not found.by_order:
             self.refuse_other_types(found, layers)
         return found
@@ -120,10 +123,10 @@ class Given:
         return self.names
 
     def refuse_other_types(self, found: Matching, layers: Sequence[Layer]) -> None:
-        """Refuse layers that were matched with layers of other types, where types are known.
+        """Check that each layer has the same type as the one that it was matched with.
 
         Raises:
-            UsageError: There is one.
+            UsageError: A layer has another type. Unknown types are not compared.
         """
         here = {layer.name: layer.type for layer in layers}
         for layer in self.architecture or ():
@@ -139,21 +142,21 @@ class Given:
 
 
 def read_given(file: str, way_out: str = WAY_OUT, parameter: str = "source") -> Given:
-    """Read a file: an exported profile or ranking, scores, or a list.
+    """Read an exported profile or ranking, scores, or a list from a file.
 
     Args:
-        file: Which.
-        way_out: What to give instead if there is no such file.
-        parameter: The name under which the caller gave it, for messages.
+        file: The file's path.
+        way_out: A sentence that tells the user what to give if the file cannot be read.
+        parameter: The argument's name, for error messages.
 
     Raises:
-        ReconError: The file cannot be read, or contains none of these.
+        ReconError: The file cannot be read, or contains something else.
     """
     text = read_text(file, way_out)
     try:
         data = parse(text)
     except ValueError as error:
-        raise ReconError(f"`{parameter}` {file} is not JSON ({error}). {WAY_OUT}") from error
+        raise ReconError(f"`{parameter}` {file} is not JSON ({error}). {way_out}") from error
     if isinstance(data, dict) and data.get("format") == FORMAT:
         return of_profile(ConflictProfile.from_json(text, file), file)
     if isinstance(data, dict) and data.get("format") == RANKING_FORMAT:
@@ -166,18 +169,19 @@ def read_given(file: str, way_out: str = WAY_OUT, parameter: str = "source") -> 
 
 
 def given_by(source: str, cache: ProfileCache, layers: Sequence[Layer]) -> Given:
-    """Return what a source of layers for a network is.
+    """Read a source of layers, which may be a file, an ID, a name or a list of layers.
 
     Args:
-        source: A file; the (possibly shortened) ID of what the cache has; the name of a built-in
-            profile; or layers with commas between them.
-        cache: The cache.
+        source: A file; the (possibly shortened) ID of a profile or ranking in the cache; the name
+            of a built-in profile; or the comma-separated names of layers.
+        cache: The cache of profiles.
         layers: The network's layers.
 
     Raises:
-        ReconError: It is none of these, or cannot be read.
+        UsageError: The source is empty.
+        ReconError: The source is something else, or cannot be read.
     """
-    if not source.strip():
+    if not isinstance(source, str) or not source.strip():
         raise UsageError("source", "must name layers, or a source of layers", source, WAY_OUT)
     way_out = WAY_OUT
     if not is_file(source):
@@ -187,12 +191,13 @@ def given_by(source: str, cache: ProfileCache, layers: Sequence[Layer]) -> Given
         if (found := _kept(source, cache)) is not None:
             return found
         listed = [layer.name for layer in layers]
-        way_out += f" {hint(names, set(listed), listed)}"
+        near = did_you_mean(source, (entry.id for entry in built_in_entries()))
+        way_out += f" {near.strip() or hint(names, set(listed), listed)}"
     return read_given(source, way_out)
 
 
 def of_entry(entry: Entry | RankingEntry) -> Given:
-    """Return what is kept under an ID as a source of layers."""
+    """Return a profile or ranking of the cache, or a built-in profile, as a source of layers."""
     if isinstance(entry, RankingEntry):
         return of_ranking(entry.ranking, f"ranking {entry.id}")
     word = "the built-in profile" if entry.built_in else "profile"
@@ -214,7 +219,7 @@ def of_ranking(ranking: LayerRanking, title: str) -> Given:
 
 
 def _kept(source: str, cache: ProfileCache) -> Given | None:
-    """Return what has this ID; None for a text that is none."""
+    """Return the profile or ranking with this ID, or None if it is not an ID."""
     if any(entry.id == source for entry in built_in_entries()):
         return of_entry(cache.load_any(source))
     if not re.fullmatch("[0-9a-f]{1,12}", source):

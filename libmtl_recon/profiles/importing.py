@@ -10,12 +10,18 @@ from libmtl_recon.conflicts.fingerprint import loose_fingerprint
 from libmtl_recon.conflicts.layer_ranking import LayerRanking
 from libmtl_recon.conflicts.layers import Layer
 from libmtl_recon.conflicts.profile import ConflictProfile
-from libmtl_recon.errors import ReconError
+from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.files import is_file
 from libmtl_recon.profiles.cache import Entry, ProfileCache, RankingEntry, built_in_entries
 from libmtl_recon.profiles.fitting import fits, fitted_profile
 from libmtl_recon.profiles.given import Given, of_entry, read_given
-from libmtl_recon.profiles.layer_names import NAMES, Matching, check_match, match_names
+from libmtl_recon.profiles.layer_names import (
+    NAMES,
+    ORDER,
+    Matching,
+    check_match,
+    without_wrappers,
+)
 from libmtl_recon.profiles.sources import ranked_names
 
 _WAY_OUT = "Give the file of an exported profile, of scores {layer: score}, or of a JSON list."
@@ -23,13 +29,15 @@ _WAY_OUT = "Give the file of an exported profile, of scores {layer: score}, or o
 
 @dataclass(frozen=True)
 class Imported:
-    """What was imported.
+    """The result of an import.
 
     Attributes:
-        id: The ID under which the cache has it.
+        id: The ID of the imported profile or ranking in the cache.
         what: ``profile``, or ``ranking`` for scores and lists.
-        matching: How its names were matched with the network's; None if it was kept as it is.
-        like: The title of the profile that gave the network's layers; empty if there was none.
+        matching: The matching of the file's names with the network's, or None if the file was
+            imported unchanged.
+        like: The title of the profile whose network was used; empty if the file was imported
+            unchanged.
         layers: The network's layers.
     """
 
@@ -49,20 +57,22 @@ def import_layers(
 ) -> Imported:
     """Import a file into the cache.
 
-    An exported profile or ranking has its network's layers, and is kept as it is unless another
-    network is asked for, or it fits a network of the cache only without wrappers around its names.
+    An exported profile or ranking contains the layers of its network, and is imported unchanged
+    unless ``like`` selects another network, or its names fit a network in the cache only without
+    their wrappers.
 
     Args:
-        cache: Where it is kept.
+        cache: The cache of profiles.
         file: An exported profile or ranking, a JSON object ``{layer: score}``, or a JSON list.
-        like: The ID, the built-in name or the file of a profile of the network whose layers these
-            are. By default the one network in the cache, or of a built-in profile, that they fit.
+        like: A profile of the network that the layers belong to: its ID, its built-in name or its
+            file. By default the only network in the cache, or of a built-in profile, whose layers
+            they are.
         match: See :meth:`~libmtl_recon.profiles.given.Given.matched`.
-        skip_missing: Whether layers that the network lacks are left out.
+        skip_missing: Whether to ignore layers that the network lacks.
 
     Raises:
         UsageError: The names cannot be matched with the network's.
-        ReconError: The file cannot be read, or fits no network, or several.
+        ReconError: The file cannot be read, or fits no network or more than one.
     """
     check_match("match", match)
     given = read_given(file, _WAY_OUT, "file")
@@ -72,35 +82,44 @@ def import_layers(
     plain = given.architecture is not None and match == NAMES and not skip_missing
     targets = _targets(cache)
     others = [target for target in targets if not fits(given, target.architecture or ())]
-    if plain and len(others) < len(targets):
+    known = len(others) < len(targets)
+    if plain and known:
         return _as_it_is(cache, given)
-    found, refusals = [], []
+    found: list[Given] = []
+    partly: list[Given] = []
+    refusals: list[tuple[tuple[int, bool], ReconError]] = []
     for target in others:
         try:
             _, matching = _matched(given, target, match, skip_missing)
         except ReconError as error:
-            refusals.append((_common(given, target), error))
+            common, refusal = _common(given, target), _telling(error, target)
+            if match != NAMES and common == (len(given.names), True):
+                # By its names it is this network, whatever else it fits by position.
+                raise refusal from error
+            refusals.append((common, refusal))
         else:
             # Of a few layers, such as conv1 alone, it cannot be told which network they are of.
-            found += [target] if len(matching.pairs) == len(target.architecture or ()) else []
+            whole = len(matching.pairs) == len(target.architecture or ())
+            (found if whole else partly).append(target)
     if len(found) == 1:
         return _import(cache, given, found[0], match, skip_missing)
-    if plain:
+    if plain or (known and not found and match in (NAMES, ORDER)):
         return _as_it_is(cache, given)
     if found:
         titles = ", ".join(target.title for target in found)
         raise ReconError(
             f"The layers in {file} fit several networks: those of {titles}. Choose one with `like`."
         )
-    if refusals:
+    if refusals and not partly:
         (most, _), nearest = max(refusals, key=lambda one: one[0])
         if 2 * most >= len(given.names) or match != NAMES:
             raise nearest
+    such = f", such as {partly[0].title}" if partly else ""
     raise ReconError(
-        f"{file} is not a readable conflict profile but {_kind(given)}, and no profile in "
-        f"{cache.folder} is of a network with exactly these layers, so that it is not known which "
-        "network they are of. Create a profile of it with `libmtl-recon score`, or name one with "
-        "`like`. `libmtl-recon run` takes layers from such a file without importing it."
+        f"{file} contains {_kind(given)}, but the cache has no profile of a network with exactly "
+        f"these layers ({cache.folder}). Create a profile of the network with `libmtl-recon "
+        f"score`, or give one with `like`{such}. `libmtl-recon run` takes layers from such a file "
+        "without importing it."
     )
 
 
@@ -109,30 +128,36 @@ def _like(cache: ProfileCache, like: str) -> Given:
         given = read_given(like, _WAY_OUT, "like")
         if given.architecture is None:
             raise ReconError(
-                f"`like` {like} has no network's layers, but only names. Give the ID or the file "
-                "of a profile."
+                f"`like` {like} contains only names of layers, without types and shapes. Give the "
+                "ID or the file of a profile."
             )
         return given
     return of_entry(cache.load_any(like, "like"))
 
 
 def _targets(cache: ProfileCache) -> list[Given]:
-    """Return one profile or ranking per network that is known, newest first."""
-    entries: list[Entry | RankingEntry] = [*cache.list(), *cache.rankings()]
+    """Return one profile per known network, newest first, or else one ranking."""
+    entries: list[Entry | RankingEntry] = [*cache.list(), *built_in_entries(), *cache.rankings()]
     found: dict[str, Given] = {}
-    for entry in [*entries, *built_in_entries()]:
+    for entry in entries:
         given = of_entry(entry)
         found.setdefault(loose_fingerprint(given.architecture or ()), given)
     return list(found.values())
 
 
+def _telling(error: ReconError, target: Given) -> ReconError:
+    """Return an error that also says which network the layers were matched with."""
+    more = f"This network is that of {target.title}; name another one with `like`."
+    if isinstance(error, UsageError):
+        return UsageError(error.parameter, error.rule, error.value, f"{error.way_out} {more}")
+    return ReconError(f"{error} {more}")
+
+
 def _common(given: Given, target: Given) -> tuple[int, bool]:
-    """Return how near a network is: the names that it has, too, and whether it is as large."""
+    """Return the number of names that a network has too, and whether it has as many layers."""
     layers = target.architecture or ()
-    try:
-        common = len(match_names(given.names, layers, given.title).pairs)
-    except ReconError:
-        common = 0
+    bare = {without_wrappers(layer.name) for layer in layers}
+    common = sum(without_wrappers(name) in bare for name in given.names)
     return common, len(layers) == len(given.names)
 
 
@@ -153,13 +178,13 @@ def _matched(
 
 
 def _origin(given: Given, matching: Matching) -> dict[str, object]:
-    """Return the provenance of what is imported, with what was done to its names."""
+    """Return the provenance of an import, which records changes of names."""
     found: dict[str, object] = dict(given.provenance)
     if given.architecture is None:
         found["imported"] = Path(given.title).name
         found["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     if matching.renamed:
-        found["names"] = "matched by places" if matching.by_order else "without wrappers"
+        found["names"] = "matched by position" if matching.by_order else "without wrappers"
     if matching.missing:
         found["left out"] = list(matching.missing)
     return found
@@ -184,5 +209,5 @@ def _as_it_is(cache: ProfileCache, given: Given) -> Imported:
 
 def _kind(given: Given) -> str:
     if given.profile is not None:
-        return "that of other layers"
+        return "a profile"
     return "scores of layers" if given.scores is not None else "a list of layers"

@@ -1,4 +1,4 @@
-"""The layers of a network under other names: without wrappers, or by their places in it."""
+"""Match layer names with those of a network, with or without wrappers or by position."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _COPIES = ["m_list", "0"]  # the first of the tasks' copies, in the program of R
 
 @dataclass(frozen=True)
 class Matching:
-    """Which layer of a network each name of a source is.
+    """The pairs of a source's layer names and a network's layer names.
 
     Attributes:
-        pairs: The network's names by the source's, in the source's order.
-        missing: The source's names that are no layers of the network.
-        by_order: Whether the names were paired by their places.
+        pairs: A mapping from the source's names to the network's names, in the source's order.
+        missing: The source's names that the network lacks.
+        by_order: Whether the names were matched by position.
     """
 
     pairs: Mapping[str, str]
@@ -41,13 +41,13 @@ class Matching:
 
     @property
     def note(self) -> str:
-        """What a user should know of it, to be appended to a line; empty if nothing."""
+        """A clause about changes of names, to be appended to a line; empty if there are none."""
         found = ""
         if self.by_order:
-            found += ", paired with this network's by their places"
+            found += ", matched with this network's layers by position"
         elif self.renamed:
             theirs, ours = self.renamed[0]
-            found += f", whose names were taken without wrappers ({theirs} is {ours})"
+            found += f", whose names were matched without wrappers ({theirs} is {ours})"
         if self.missing:
             word = "layer" if len(self.missing) == 1 else "layers"
             found += (
@@ -58,20 +58,21 @@ class Matching:
 
 
 def check_match(parameter: str, match: object) -> None:
-    """Check the way in which names are matched.
+    """Check a value of ``match``.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is not ``names``, ``order`` or ``order:FILE``.
     """
-    if match in (NAMES, ORDER) or (isinstance(match, str) and match[: len(ORDER_OF)] == ORDER_OF):
+    file = match.removeprefix(ORDER_OF) if isinstance(match, str) else ""
+    if match in (NAMES, ORDER) or file not in ("", match):
         return
     raise UsageError(
         parameter,
         "must be names, order or order:FILE",
         match,
         f"{did_you_mean(match, (NAMES, ORDER))}names: the same names, with or without wrappers "
-        "such as module. around them; order: the same places in the network; order:FILE: the "
-        "same, where FILE is a JSON list of the source's names in network order.",
+        "such as module. around them; order: the same positions in the network; order:FILE: "
+        "the same, where FILE is a JSON list of the source's names in network order.",
     )
 
 
@@ -91,15 +92,16 @@ def without_wrappers(name: str) -> str:
 
 
 def match_names(names: Sequence[str], layers: Sequence[Layer], title: str) -> Matching:
-    """Match names with a network's, with or without wrappers.
+    """Match names with those of a network, with or without wrappers.
 
     Args:
-        names: The source's.
-        layers: The network's.
-        title: The source, for messages.
+        names: The source's names.
+        layers: The network's layers.
+        title: The name of the source in messages.
 
     Raises:
-        UsageError: A name is given twice, or two names could be one layer, or one name two.
+        UsageError: A name is given twice, two names match the same layer, or one name matches
+            several layers.
     """
     ours = {layer.name for layer in layers}
     bare: dict[str, list[str]] = {}
@@ -133,22 +135,23 @@ def match_order(
     title: str,
     theirs: Sequence[Layer] | None = None,
 ) -> Matching:
-    """Match names with a network's by their places.
+    """Match names with those of a network by position.
 
     Args:
-        names: The source's.
-        order: All layers of the source's network, in network order.
+        names: The source's names.
+        order: The names of all layers of the source's network, in network order.
         layers: The network's layers.
-        title: The source, for messages.
-        theirs: The layers named in ``order``, if their types and shapes are known.
+        title: The name of the source in messages.
+        theirs: The layers named in ``order``, or None if their types and shapes are not known.
 
     Raises:
-        UsageError: The networks have different numbers of layers; at a place their layers have
-            different types or shapes; both have the same names in another order; or a name is
-            given twice.
+        UsageError: The networks have different numbers of layers, layers at the same position
+            have different types or shapes, both networks have the same names in another order, or
+            a name is given twice.
     """
-    for twice in (name for given in (order, names) for name, n in Counter(given).items() if n > 1):
-        _refuse_twice(twice, twice, twice, again=True)
+    for parameter, given in (("match", order), ("source", names)):
+        for twice in (name for name, times in Counter(given).items() if times > 1):
+            _refuse_twice(twice, twice, twice, again=True, parameter=parameter)
     ours = [layer.name for layer in layers]
     if len(order) != len(ours):
         raise UsageError(
@@ -165,7 +168,7 @@ def match_order(
         place = next(i for i, (a, b) in enumerate(zip(*bare, strict=True)) if a != b)
         raise UsageError(
             "match",
-            "cannot be order for layers of the same names in another order: place "
+            "cannot be order for layers of the same names in another order: at position "
             f"{place + 1} is {order[place]} there and {ours[place]} here",
             ORDER,
             "Leave `match` out, to match the layers by their names.",
@@ -175,8 +178,8 @@ def match_order(
         if there != here:
             raise UsageError(
                 "match",
-                f"can be order only for layers of the same types and shapes: at place {place} is "
-                f"{other.name} there ({there}) and {own.name} here ({here})",
+                f"can be order only for layers of the same types and shapes: at position {place} "
+                f"is {other.name} there ({there}) and {own.name} here ({here})",
                 ORDER,
                 "Give the profile of the same network, or one with the same names, whose shapes "
                 "may differ.",
@@ -187,15 +190,32 @@ def match_order(
 
 
 def refuse_missing(
-    matching: Matching, names: Sequence[str], layers: Sequence[Layer], title: str
+    matching: Matching, names: Sequence[str], layers: Sequence[Layer], title: str, match: str
 ) -> None:
-    """Refuse names that are no layers of the network.
+    """Check that the network, or the file with its names in order, has all names.
+
+    Args:
+        matching: The matching of the names.
+        names: The source's names.
+        layers: The network's layers.
+        title: The name of the source in messages.
+        match: The value of ``match``.
 
     Raises:
-        UsageError: There are some.
+        UsageError: The network, or the file in ``match``, lacks a name.
     """
     if not matching.missing:
         return
+    if matching.by_order:
+        file = match.removeprefix(ORDER_OF)
+        more = " Or ignore them by `skip_missing`." if matching.pairs else ""
+        raise UsageError(
+            "source",
+            "must name layers that `match` order:FILE lists",
+            matching.missing[0],
+            f"{file} lacks {len(matching.missing)} of the {len(names)} layers in {title}. Write "
+            f"the names in it as {title} has them.{more}",
+        )
     way_out = (
         f"{len(matching.missing)} of the {len(names)} layers in {title} do not exist here. "
         + hint(names, {layer.name for layer in layers}, [layer.name for layer in layers])
@@ -212,9 +232,9 @@ def hint(names: Sequence[str], known: set[str], listed: Sequence[str]) -> str:
     """Suggest a prefix to add to or remove from all names, or else some existing names.
 
     Args:
-        names: What was given.
+        names: The names that were given.
         known: The network's names.
-        listed: The same, in network order.
+        listed: The network's names in network order.
     """
     longer = [k.removesuffix(names[0]) for k in listed if k.endswith(f".{names[0]}")]
     for prefix in longer:
@@ -229,9 +249,11 @@ def hint(names: Sequence[str], known: set[str], listed: Sequence[str]) -> str:
     return f"{near}The network's layers are {', '.join(listed[:4])}, ..."
 
 
-def _refuse_twice(name: str, other: str, layer: str, *, again: bool) -> None:
+def _refuse_twice(
+    name: str, other: str, layer: str, *, again: bool, parameter: str = "source"
+) -> None:
     if again:
-        raise UsageError("source", "must name each layer once", name, "Name it once.")
+        raise UsageError(parameter, "must name each layer once", name, "Name it once.")
     if other != name:
         raise UsageError(
             "source",

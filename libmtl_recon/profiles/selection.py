@@ -34,27 +34,28 @@ def select_layers(
 
     Args:
         layers: The network's layers.
-        K: How many.
-        S: The severity, for a profile.
-        source: Where the layers come from; see
-            :func:`~libmtl_recon.profiles.sources.from_source`. Without it, the newest profile in
-            the cache that fits; without one, an imported ranking or a built-in profile that fits.
-        cache: The cache to look in; the user's by default.
-        command: What makes a profile of this network, for the message that there is none.
+        K: The number of layers.
+        S: The severity. It is used only if the layers come from a profile.
+        source: The source of the layers; see
+            :func:`~libmtl_recon.profiles.sources.from_source`. By default the newest profile in
+            the cache that fits the network or, if none fits, an imported ranking or a built-in
+            profile.
+        cache: The cache of profiles. By default the user's cache.
+        command: The command that creates a profile of this network, for error messages.
         select: One of :data:`~libmtl_recon.conflicts.baselines.SELECTIONS`. Only ``conflict`` and
-            ``random_params``, whose number of parameters is that of the K worst, need scores.
-        seed: Of the random ones.
-        tasks: This run's, to be told from those that a profile was scored for: the layers are the
-            network's, whatever the tasks are.
-        match: How the source's names are matched with the network's: ``names``, ``order`` or
+            ``random_params``, which matches the K worst in parameters, need a source.
+        seed: The seed of the random selections.
+        tasks: The tasks of this run. If the profile has others, the note lists them; they do not
+            change the choice of layers.
+        match: The way to match the source's names with the network's: ``names``, ``order`` or
             ``order:FILE``; see :func:`~libmtl_recon.profiles.sources.from_source`.
-        skip_missing: Whether layers of the source that the network lacks are left out of it.
+        skip_missing: Whether to ignore layers of the source that the network lacks.
 
     Raises:
         UsageError: K leaves no layer shared, S is not a valid severity, the source names a layer
             that the network lacks or its names cannot be matched, or the selection is unknown.
-        ReconError: There is no profile for this network, the source's is of another, or the
-            source cannot be read.
+        ReconError: No profile fits this network, the profile in the source belongs to another
+            network, or the source cannot be read.
     """
     check_split_count("K", K, len(layers))
     check_select("select", select)
@@ -97,7 +98,7 @@ def check_select(parameter: str, select: object) -> None:
     """Check the name of a selection.
 
     Raises:
-        UsageError: There is none of this name.
+        UsageError: No selection has this name.
     """
     if select not in baselines.SELECTIONS:
         known = "; ".join(f"{name}: {what}" for name, what in baselines.SELECTIONS.items())

@@ -29,11 +29,12 @@ class Selection:
     """The chosen layers.
 
     Attributes:
-        names: Worst first.
-        note: A line for the user: where they came from; names of arguments are in backticks.
-        doubt: Another, where they come from a profile of too few steps; else empty.
-        profile: The ID of the profile that they come from, if they do.
-        places: The source's names and the network's, if they were paired by their places.
+        names: The names of the layers, worst first.
+        note: A line for the user about the origin of the layers. Names of arguments are in
+            backticks.
+        doubt: A line for the user if the profile has too few steps; otherwise empty.
+        profile: The ID of the profile, or None if the layers do not come from a profile.
+        places: The source's names and the network's, if they were matched by position.
     """
 
     names: tuple[str, ...]
@@ -53,19 +54,19 @@ def from_cache(
 ) -> Selection:
     """Return the K worst layers by the newest profile that fits the network.
 
-    Without one, an imported ranking of this network is taken, or a built-in profile.
+    If no profile in the cache fits, an imported ranking or a built-in profile is used.
 
     Args:
-        layers: The network's.
-        K: How many.
+        layers: The network's layers.
+        K: The number of layers to return.
         S: The severity.
-        cache: Where to look.
-        command: What makes a profile of this network, for the message that there is none.
-        tasks: This run's; see :func:`describe`.
+        cache: The cache of profiles.
+        command: The command that creates a profile of this network, for error messages.
+        tasks: The tasks of this run; see :func:`describe`.
 
     Raises:
         UsageError: S is not a valid severity.
-        ReconError: No profile fits; names the layers in which the nearest differs.
+        ReconError: No profile fits. The message says in which layers the most similar differs.
     """
     match = cache.find(layers)
     if match is not None:
@@ -99,23 +100,23 @@ def from_source(
     """Return the K worst layers by ``source``.
 
     Args:
-        layers: The network's.
-        K: How many.
-        S: The severity; counts for a profile only.
+        layers: The network's layers.
+        K: The number of layers to return.
+        S: The severity. It is used only if the source is a profile.
         source: A file: an exported profile, a JSON object ``{layer: score}`` such as the Recon
             authors published, or a JSON list of layers, worst first. Or the (possibly shortened)
-            id of a profile or ranking in the cache; or the name of a built-in profile; or layers
-            with commas between them, worst first.
-        cache: Where profiles are kept.
-        tasks: This run's; see :func:`describe`.
-        match: How the source's names are matched with the network's: by ``names``, with or without
-            wrappers such as ``module.``; by ``order``, the places in the network; or by
+            ID of a profile or ranking in the cache; or the name of a built-in profile; or the
+            comma-separated names of layers, worst first.
+        cache: The cache of profiles.
+        tasks: The tasks of this run; see :func:`describe`.
+        match: The way to match the source's names with the network's: by ``names``, with or
+            without wrappers such as ``module.``; by ``order``, the position in the network; or by
             ``order:FILE``, where FILE is a JSON list of the source's names in network order.
-        skip_missing: Whether layers that the network lacks are left out of the source.
+        skip_missing: Whether to ignore layers of the source that the network lacks.
 
     Raises:
-        UsageError: There are fewer layers than K, it names one that the network lacks, the names
-            cannot be matched, or S is no severity.
+        UsageError: The source has fewer than K layers or names one that the network lacks, the
+            names cannot be matched, or S is not a valid severity.
         ReconError: The profile is of another architecture, or the source cannot be read.
     """
     return _select(layers, K, S, given_by(source, cache, layers), tasks, match, skip_missing)
@@ -125,8 +126,8 @@ def describe(profile: ConflictProfile, tasks: Sequence[str] | None = None) -> st
     """Describe the origin of a profile in a few words.
 
     Args:
-        profile: Whose origin.
-        tasks: If its tasks are not these, they are named.
+        profile: The profile.
+        tasks: The tasks of this run. If the profile has others, the description lists them.
     """
     parts = [origin(profile.provenance, profile.steps)]
     if tasks is not None and set(tasks) != set(profile.tasks):
@@ -135,7 +136,7 @@ def describe(profile: ConflictProfile, tasks: Sequence[str] | None = None) -> st
 
 
 def origin(provenance: Mapping[str, Any], steps: int | None = None) -> str:
-    """Return a profile's data set, weighting, seed, number of steps and date, as far as known."""
+    """Return a profile's data set, weighting and, if known, seed, number of steps and date."""
     parts = [
         str(provenance.get("dataset", "unknown data")),
         str(provenance.get("weighting", "unknown weighting")),
@@ -149,7 +150,7 @@ def origin(provenance: Mapping[str, Any], steps: int | None = None) -> str:
 def titles(profiles: Sequence[ConflictProfile]) -> list[str]:
     """Return one title per profile that distinguishes it: data set, weighting, architecture, seed.
 
-    Where all of these are the same, or not enough, they are numbered from 1.
+    If these do not distinguish all profiles, the titles are numbered from 1.
     """
     keys = ("dataset", "weighting", "architecture", "seed")
     origins = [profile.provenance for profile in profiles]
@@ -190,12 +191,12 @@ def _select(
 def ranked_names(
     given: Given, matching: Matching, layers: Sequence[Layer]
 ) -> tuple[list[str], str]:
-    """Return a network's layers, worst first, by scores or a list; and how they were ranked.
+    """Return a network's layers, worst first, by scores or a list, and a note about the ranking.
 
     Args:
         given: The scores or the list.
-        matching: Of its names with the network's.
-        layers: The network's, which decide between equal scores.
+        matching: The matching of its names with the network's.
+        layers: The network's layers. Layers with equal scores are sorted by their order here.
     """
     if given.scores is None:
         return list(matching.pairs.values()), "in its order"
@@ -247,7 +248,7 @@ def _built_in(layers: Sequence[Layer]) -> Entry | None:
 
 
 def _nearest(layers: Sequence[Layer], cache: ProfileCache) -> str:
-    """Return a sentence about the profile with the most layers of this network, if it has half."""
+    """Return a sentence about the most similar profile, if it has at least half of the layers."""
     ours = {layer.name for layer in layers}
 
     def common(profile: ConflictProfile) -> int:

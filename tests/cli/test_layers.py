@@ -150,7 +150,8 @@ def test_a_file_that_is_no_profile_is_not_imported(
     file = tmp_path / "scores.json"
     file.write_text(json.dumps({"conv1": 3}))
     assert main(["layers", "import", str(file)]) == 1
-    assert "is not a readable conflict profile" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{file} contains scores of layers, but the cache has no profile of a network" in said
     assert cache.list() == []
 
 

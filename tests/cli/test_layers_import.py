@@ -58,7 +58,7 @@ def test_scores_are_kept_under_the_names_of_the_one_network_that_they_fit(
     status, out, _ = run(capsys, "import", file)
     assert status == 0
     assert rows(out)[:5] == [
-        ["3", "layers,", "matched", "by", "their", "names", "without", "wrappers:"],
+        ["3", "layers,", "matched", "by", "name,", "without", "wrappers:"],
         ["name", "there", "name", "here", "type", "parameters"],
         ["module.bn1.m_list.0", "bn1", "BatchNorm2d", "8"],
         ["module.block.0.fc", "block.0.fc", "Linear", "10"],
@@ -92,7 +92,10 @@ def test_a_ranking_is_listed_shown_exported_and_removed(
     assert (status, "--plot must be given for a profile" in err) == (2, True)
     for action in ("table", "add"):
         status, _, err = run(capsys, action, entry.id)
-        assert (status, "is a ranking of layers that was imported" in err) == (2, True)
+        assert (status, "is an imported ranking of layers, which has no cosines" in err) == (
+            2,
+            True,
+        )
     exported = str(tmp_path / "out.json")
     assert run(capsys, "export", entry.id, exported)[1] == (
         f"Wrote ranking {entry.id} to {exported}.\n"
@@ -120,10 +123,10 @@ def test_order_is_asked_for_and_checked(
 ) -> None:
     scores = write(tmp_path, {"0": 1, "1": 2, "2": 3})
     status, _, err = run(capsys, "import", scores)
-    assert (status, "known which network they are of" in err) == (1, True)
+    assert (status, "no profile of a network with exactly these layers" in err) == (1, True)
     status, out, _ = run(capsys, "import", scores, "--match", "order")
     assert status == 0
-    assert rows(out)[0][3:] == ["by", "their", "places", "in", "the", "network:"]
+    assert rows(out)[0][3:] == ["by", "position:"]
     assert rows(out)[2:5] == [
         ["0", "conv1", "Conv2d", "36"],
         ["1", "bn1", "BatchNorm2d", "8"],
@@ -154,7 +157,7 @@ def test_a_profile_gets_the_names_of_the_network(
     found = cache.find(network.architecture)
     assert found is not None
     assert found.entry.profile.provenance == {
-        **other.provenance, "names": "matched by places"
+        **other.provenance, "names": "matched by position"
     }  # fmt: skip
     assert found.entry.profile.scores(-0.1) == {"conv1": 1, "bn1": 0, "block.0.fc": 0}
 
@@ -204,7 +207,10 @@ def test_the_network_is_asked_for_where_it_is_not_plain(
     assert (status, "fit several networks" in err, "with --like" in err) == (1, True, True)
     status, out, _ = run(capsys, "import", scores, "--match", "order", "--like", exported)
     assert out.endswith(f"with the layers of {exported}.\n")
-    for like, said in ((part, "has no network's layers"), ("zzz", "--like must be the ID of")):
+    for like, said in (
+        (part, "contains only names of layers, without types and shapes"),
+        ("zzz", "--like must be the ID of"),
+    ):
         status, _, err = run(capsys, "import", scores, "--like", like)
         assert said in err
 
@@ -228,3 +234,77 @@ def test_built_in_profiles_are_listed_shown_and_stay(
     )
     status, out, _ = run(capsys, "import", write(tmp_path, ["bn1", "conv1", "block.0.fc"]))
     assert out.endswith("with the layers of the built-in profile net-digits.\n")
+
+
+@pytest.mark.parametrize("again", ["bn1", "module.bn1"])
+def test_a_list_with_a_layer_twice_is_refused_for_that(
+    again: str, capsys: Output, network: ConflictProfile, tmp_path: Path
+) -> None:
+    file = write(tmp_path, ["block.0.fc", "bn1", "conv1", again])
+    status, _, err = run(capsys, "import", file)
+    assert (status, f"FILE must name each layer once (got '{again}')" in err) == (2, True)
+
+
+def test_a_file_that_is_not_json_is_answered_with_what_the_action_takes(
+    capsys: Output, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    for words in (["import"], ["compare", "resnet18-multi_fashion_mnist"]):
+        status, _, err = run(capsys, *words, str(tmp_path / "bad.json"))
+        assert (status, "bad.json is not JSON" in err) == (1, True)
+        assert "Give the file of an exported profile" in err
+        assert "comma-separated" not in err
+
+
+def test_a_wrong_order_does_not_turn_to_another_network(
+    capsys: Output, cache: ProfileCache, network: ConflictProfile, tmp_path: Path
+) -> None:
+    names = [dataclasses.replace(a, name=f"net.{a.name}x") for a in network.architecture]
+    cache.save(profile_of(COSINES, names))
+    ranking = [layer.name for layer in network.architecture][::-1]
+    file, order = write(tmp_path, ranking), write(tmp_path, ranking, "order.json")
+    status, _, err = run(capsys, "import", file, "--match", f"order:{order}")
+    assert (status, "of the same names in another order: at position 1 is" in err) == (2, True)
+    assert cache.rankings() == []
+
+
+def test_a_network_is_named_by_its_profile_and_not_by_rankings_of_it(
+    capsys: Output, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    network = profile_of(COSINES)
+    monkeypatch.setattr(entries, "built_in_profiles", lambda: (("net-digits", network),))
+    names = [layer.name for layer in network.architecture]
+    for number, ranking in enumerate((names, names[::-1])):
+        _, out, _ = run(capsys, "import", write(tmp_path, ranking, f"{number}.json"))
+        assert out.endswith("with the layers of the built-in profile net-digits.\n")
+
+
+def test_a_refusal_says_with_which_network_the_layers_were_matched(
+    capsys: Output, network: ConflictProfile, tmp_path: Path
+) -> None:
+    said = f"This network is that of profile {network.id}; name another one with --like."
+    wrong = write(tmp_path, ["bn1", "conv1", "fc9"])
+    short = write(tmp_path, {"x": 1, "y": 2}, "short.json")
+    for words in ([wrong], [short, "--match", "order"]):
+        status, _, err = run(capsys, "import", *words)
+        assert (status, err.endswith(f"{said}\n")) == (2, True)
+    # Nothing is to be told where the network was named.
+    status, _, err = run(capsys, "import", wrong, "--like", network.id)
+    assert (status, "This network is" in err) == (2, False)
+
+
+def test_some_of_a_networks_layers_are_not_refused_as_anothers(
+    capsys: Output, cache: ProfileCache, network: ConflictProfile, tmp_path: Path
+) -> None:
+    cache.save(profile_of([[0.1], [0.2]], [Layer(n, "Linear", ((1,),)) for n in ("conv1", "head")]))
+    status, _, err = run(capsys, "import", write(tmp_path, ["bn1", "conv1"]))
+    assert (status, f"give one with --like, such as profile {network.id}. " in err) == (1, True)
+
+
+@pytest.mark.parametrize("how", [["--match", "order"], ["--skip-missing"]])
+def test_a_profile_of_a_known_network_is_kept_however_it_is_matched(
+    how: list[str], capsys: Output, network: ConflictProfile, tmp_path: Path
+) -> None:
+    other = profile_of([[0.4, 0.1], [-0.2, 0.3], [0.9, -1.0]])
+    status, out, err = run(capsys, "import", write(tmp_path, other), *how)
+    assert (status, out, err) == (0, f"Kept as profile {other.id}.\n", "")

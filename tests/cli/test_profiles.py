@@ -184,4 +184,20 @@ def test_older_profiles_say_what_they_lack(
     name = cache.save(old)
     for words in (["table", name], ["plot", name, "--out", str(tmp_path / "x.png")]):
         assert main(["layers", *words]) == 1
-        assert "older version wrote it. Score" in capsys.readouterr().err
+        assert (
+            "older version wrote it or some of its layers were left out. Score"
+            in capsys.readouterr().err
+        )
+
+
+def test_compare_names_the_way_to_match_other_names(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.json").write_text('["a", "b"]')
+    (tmp_path / "b.json").write_text('["c", "d"]')
+    (tmp_path / "none.json").write_text("[]")
+    files = [str(tmp_path / name) for name in ("a.json", "b.json", "none.json")]
+    assert main(["layers", "compare", *files[:2]]) == 1
+    assert "under other names are matched by --match order." in capsys.readouterr().err
+    assert main(["layers", "compare", files[0], files[2]]) == 1
+    assert f"error: PROFILE {files[2]} must contain" in capsys.readouterr().err

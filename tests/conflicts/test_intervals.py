@@ -87,3 +87,5 @@ def test_layers_in_common_stand_in_the_first_profiles_order(make_profile: Make) 
 
     assert common_layers([of("abcd"), of("dxb"), of("bcd")]) == ["b", "d"]
     assert common_layers([of("ba")]) == ["b", "a"]
+    with pytest.raises(ReconError, match="have no layer in common"):
+        common_layers([of("ab"), of("cd")])

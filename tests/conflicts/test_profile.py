@@ -38,8 +38,8 @@ def test_what_a_profile_says_of_itself(profile: ConflictProfile) -> None:
     assert profile.undefined.tolist() == [[0, 0, 1]]
 
 
-@pytest.mark.parametrize("S", [-1.0, 0.005, -1.5, float("nan"), float("inf")])
-def test_a_severity_outside_its_range_is_refused(profile: ConflictProfile, S: float) -> None:
+@pytest.mark.parametrize("S", [-1.0, 0.005, -1.5, float("nan"), float("inf"), "x", None])
+def test_a_severity_outside_its_range_is_refused(profile: ConflictProfile, S: Any) -> None:
     with pytest.raises(UsageError, match=r"S must be a multiple of 0.005, above -1 and up to 0"):
         profile.scores(S)
 
@@ -179,7 +179,7 @@ def _damaged(change: Callable[[dict[str, Any]], object], profile: ConflictProfil
     ("change", "reason"),
     [
         (lambda d: d.update(format="other"), 'no "format"'),
-        (lambda d: d.update(version=99), "version is 99"),
+        (lambda d: d.update(version=99), "version is 99; this program reads 1 and 2."),
         (lambda d: d.pop("tasks"), "'tasks' is missing"),
         (lambda d: d.update(tasks=["only"]), "two tasks"),
         (lambda d: d.update(tasks=["left", "left"]), "with different names"),

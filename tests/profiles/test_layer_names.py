@@ -1,4 +1,4 @@
-"""Names of layers without wrappers, and layers paired by their places."""
+"""Names of layers without wrappers, and layers matched by position."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_places_pair_whatever_the_names_are() -> None:
         (["a", "b", "a", "d"], "each layer once"),
         (
             ["layer1.0.bn1", "module.conv1", *NAMES[2:]],
-            r"same names in another order: place 1 is layer1\.0\.bn1 there and conv1 here",
+            r"same names in another order: at position 1 is layer1\.0\.bn1 there and conv1 here",
         ),
     ],
 )
@@ -101,8 +101,8 @@ def test_orders_that_cannot_be_the_networks_are_refused(order: list[str], said: 
 @pytest.mark.parametrize(
     ("place", "type", "shapes", "said"),
     [
-        (1, "GroupNorm", ((4,), (4,)), r"place 2 is b there \(GroupNorm 4 \+ 4\) and layer1"),
-        (2, "Linear", ((4, 2), (2,)), r"place 3 is c there \(Linear 4x2 \+ 2\)"),
+        (1, "GroupNorm", ((4,), (4,)), r"position 2 is b there \(GroupNorm 4 \+ 4\) and layer1"),
+        (2, "Linear", ((4, 2), (2,)), r"position 3 is c there \(Linear 4x2 \+ 2\)"),
     ],
 )
 def test_layers_at_a_place_must_be_alike(
@@ -119,3 +119,22 @@ def test_layers_at_a_place_must_be_alike(
 def test_other_ways_are_refused(match: object) -> None:
     with pytest.raises(UsageError, match="--recon_match must be names, order or order:FILE"):
         check_match("--recon_match", match)
+
+
+@pytest.mark.parametrize(
+    ("names", "order", "parameter"),
+    [(["a"], ["a", "b", "a", "d"], "match"), (["a", "a"], ["a", "b", "c", "d"], "source")],
+)
+def test_a_name_that_is_given_twice_is_refused_where_it_is(
+    names: list[str], order: list[str], parameter: str
+) -> None:
+    with pytest.raises(UsageError, match=rf"^{parameter} must name each layer once \(got 'a'\)"):
+        match_order(names, order, LAYERS, "x")
+
+
+def test_a_way_that_is_order_and_no_file_is_refused() -> None:
+    with pytest.raises(
+        UsageError, match=r"^match must be names, order or order:FILE \(got 'order:"
+    ):
+        check_match("match", "order:")
+    check_match("match", "order:names.json")

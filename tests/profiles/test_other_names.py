@@ -143,7 +143,7 @@ def test_by_order_the_scores_stand_at_their_places(select: Select) -> None:
         select({"net.0": 1, "net.1": 9, "net.4": 5})
     found = select({"net.0": 1, "net.1": 9, "net.4": 5}, match="order")
     assert found.names == ("bn1", "block.0.fc")
-    assert "paired with this network's by their places" in found.note
+    assert "matched with this network's layers by position" in found.note
     assert found.places == (("net.0", "conv1"), ("net.1", "bn1"), ("net.4", "block.0.fc"))
     drawn = select({"net.0": 1, "net.1": 9, "net.4": 5}, match="order", select="random_params")
     assert drawn.places == found.places
@@ -165,7 +165,7 @@ def test_by_order_a_profile_tells_types_and_shapes(
     )
     layers = (dataclasses.replace(other.architecture[0], shapes=((8, 1, 3, 3),)),)
     wider = dataclasses.replace(other, architecture=layers + other.architecture[1:])
-    with pytest.raises(UsageError, match=r"place 1 is net\.0 there \(Conv2d 8x1x3x3\)"):
+    with pytest.raises(UsageError, match=r"position 1 is net\.0 there \(Conv2d 8x1x3x3\)"):
         select(wider, match="order")
 
 
@@ -178,7 +178,7 @@ def test_a_ranking_does_not_tell_the_order_of_its_network(select: Select, tmp_pa
         found = select(ranking, match=f"order:{file}")
         assert found.names == ("bn1", "block.0.fc")
     assert select(["net.4"], 1, match=f"order:{file}").names == ("block.0.fc",)
-    with pytest.raises(UsageError, match=r"network \(got 'net\.9'\)"):
+    with pytest.raises(UsageError, match=r"order:FILE lists \(got 'net\.9'\)"):
         select(["net.9", "net.1"], 1, match=f"order:{file}")
     assert select(["net.9", "net.1"], 1, match=f"order:{file}", skip_missing=True).names == ("bn1",)
 
@@ -214,3 +214,31 @@ def test_an_imported_ranking_stands_in_for_a_profile(
         assert ("because no profile in the cache fits" in found.note) == (source is None)
     cache.save(profile)
     assert select_layers(layers, 1, -0.1, None, cache).names == ("bn1",)
+
+
+def test_names_that_the_file_in_network_order_lacks_are_told_apart(
+    select: Select, tmp_path: Path, profile: ConflictProfile
+) -> None:
+    (tmp_path / "order.json").write_text(json.dumps(["x", "y", "z"]))
+    order = f"order:{tmp_path / 'order.json'}"
+    said = r"must name layers that `match` order:FILE lists \(got 'bn1'\)\. .*order\.json lacks "
+    with pytest.raises(UsageError, match=rf"{said}2 of the 2 layers in .* has them\.$"):
+        select(["bn1", "conv1"], match=order)
+    with pytest.raises(UsageError, match=rf"{said}1 of the 2 .* ignore them by `skip_missing`\.$"):
+        select(["x", "bn1"], match=order)
+
+
+@pytest.mark.parametrize("source", [5, ["bn1", "conv1"], Path("list.json"), " "])
+def test_a_source_that_is_not_a_string_is_refused(
+    source: Any, profile: ConflictProfile, cache: ProfileCache
+) -> None:
+    with pytest.raises(UsageError, match=r"^source must name layers, or a source of layers \(got"):
+        select_layers(profile.architecture, 1, -0.1, source, cache)
+
+
+def test_a_misspelt_built_in_profile_is_suggested(
+    profile: ConflictProfile, cache: ProfileCache
+) -> None:
+    said = r"the name of a built-in profile; .*mean resnet18-multi_fashion_mnist\?$"
+    with pytest.raises(ReconError, match=said):
+        select_layers(profile.architecture, 1, -0.1, "resnet18-multi_fashion_mnst", cache)

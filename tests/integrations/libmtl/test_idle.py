@@ -91,8 +91,8 @@ PLAIN = "with --weighting EW, --arch HPS, --optim adam and no --scheduler"
         ),
         (
             "--arch Recon --recon_k 3 --recon_match order --recon_skip_missing",
-            "--recon_match, --recon_skip_missing have no effect without --recon_layers, to "
-            "whose names they apply",
+            "--recon_match, --recon_skip_missing have no effect without --recon_layers, which "
+            "gives the names",
         ),
         (
             "--weighting RotoGrad --rotograd_mode scale --rotograd_map matrix_exp",

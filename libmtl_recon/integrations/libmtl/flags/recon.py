@@ -64,7 +64,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="names",
         help="how the layers' names in --recon_layers are matched with this network's: names: the "
         "same names, with or without wrappers (module., _orig_mod., encoder., .m_list.0); order: "
-        "the same places, from a source that has all layers in network order; order:FILE: the "
+        "the same positions, from a source that has all layers in network order; order:FILE: the "
         "same, where FILE is a JSON list of the source's names in network order (default: "
         "%(default)s)",
     )
@@ -229,7 +229,7 @@ def idle(params: Any) -> dict[str, str]:
             found[dest] = f"with --recon_select {select}, which does not use conflicts"
     elif getattr(params, "recon_layers", None) is None:
         for dest in _OF_LAYERS:
-            found[dest] = "without --recon_layers, to whose names they apply"
+            found[dest] = "without --recon_layers, which gives the names"
     return found
 
 
