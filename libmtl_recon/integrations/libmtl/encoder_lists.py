@@ -18,7 +18,7 @@ from libmtl_recon.integrations.libmtl.known_sources import BOTH, is_one_of
 
 # LibMTL's architectures that mix what several encoders return, by version.
 _MIXING = {"CGC": BOTH, "DSelect_k": BOTH, "MMoE": BOTH}
-# The model's attribute with what was seen: whether its encoder returns a list.
+# The model's attribute with what was seen: whether its encoder returns a list; None for nothing.
 _SEEN = "_libmtl_recon_returns_list"
 
 
@@ -45,13 +45,12 @@ def see_lists(proceed: Callable[..., Any], model: Any, /, *args: Any, **kwargs: 
     finally:
         for handle in handles:
             handle.remove()
-    if found:
-        setattr(model, _SEEN, any(found))
+    setattr(model, _SEEN, any(found) if found else None)
     return result
 
 
 def returns_list(model: nn.Module) -> bool | None:
-    """Return whether a model's encoder returns a list; None before its first forward pass."""
+    """Return whether a model's encoder returns a list; None if it was not seen to be called."""
     seen: bool | None = vars(model).get(_SEEN)
     return seen
 
