@@ -21,7 +21,8 @@ def checked_state(
     Raises:
         UsageError: It is not a dict, or an entry is missing or invalid.
     """
-    rule = f"must be what state_dict() of a {owner} returned, with {', '.join(map(repr, holds))}"
+    rule = f"must be what state_dict() of a {owner} returned"
+    rule += f", with {', '.join(map(repr, holds))}" if holds else ""
     way_out = f"Pass the entry of the checkpoint in which the {owner} was saved, unchanged."
     if not isinstance(state, Mapping):
         raise UsageError("state", rule, type(state).__name__, way_out)

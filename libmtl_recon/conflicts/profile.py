@@ -21,6 +21,7 @@ __all__ = [
     "FORMAT",
     "ConflictProfile",
     "check_count",
+    "check_reached",
     "check_severity",
     "check_split_count",
     "no_profile",
@@ -121,6 +122,19 @@ class ConflictProfile:
         return tuple(layer.parameters for layer in self.architecture)
 
     @property
+    def reached(self) -> tuple[Layer, ...]:
+        """The layers in which the gradients of two tasks met, in network order.
+
+        They have a defined cosine. A layer without any is reached by fewer than two tasks, or its
+        gradients were zero in all steps. If no layer has one, all are returned: such a profile does
+        not tell them apart.
+        """
+        defined = self.histogram.sum(axis=1).tolist()
+        if not any(defined):
+            return self.architecture
+        return tuple(layer for layer, met in zip(self.architecture, defined, strict=True) if met)
+
+    @property
     def histogram(self) -> Counts:
         """The sum of the counts of all blocks, ``[L, 400]``."""
         total: Counts = self.counts.sum(axis=0)
@@ -150,23 +164,26 @@ class ConflictProfile:
     def ranking(self, S: float) -> list[str]:
         """Return the layers from worst to best; layers with equal scores are in network order.
 
+        Those that are not :attr:`reached` by two tasks come last.
+
         Args:
             S: The severity, as for :meth:`scores`.
         """
-        scores = self.scores(S)
-        return sorted(scores, key=lambda name: -scores[name])
+        scores, reached = self.scores(S), {layer.name for layer in self.reached}
+        return sorted(scores, key=lambda name: (-scores[name], name not in reached))
 
     def layers(self, S: float, K: int) -> list[str]:
         """Return the K layers with the highest S-conflict scores, worst first (Algorithm 1).
 
         Args:
             S: The severity, as for :meth:`scores`.
-            K: The number of layers, from 1 to all.
+            K: The number of layers, from 1 to all that are :attr:`reached` by two tasks.
 
         Raises:
             UsageError: S or K is invalid.
         """
         check_count("K", K, len(self.architecture))
+        check_reached("K", K, len(self.reached), "this profile")
         return self.ranking(S)[:K]
 
     def to_json(self) -> str:
@@ -232,6 +249,28 @@ def check_count(
             f"must be a whole number from 1 to {layers}, {what}",
             count,
             f"Choose how many of the worst layers to split, at most {layers}.",
+        )
+
+
+def check_reached(parameter: str, count: int, reached: int, profile: str) -> None:
+    """Check that there are as many layers that two tasks reach as are to be chosen.
+
+    Args:
+        parameter: The name of the caller's argument, for the message.
+        count: The number K.
+        reached: The number of layers that two tasks reach.
+        profile: The name of the profile that knows it, for the message.
+
+    Raises:
+        UsageError: There are fewer.
+    """
+    if count > reached:
+        raise UsageError(
+            parameter,
+            f"must be at most {reached}, the number of layers in which gradients of two tasks met "
+            f"by {profile}",
+            count,
+            "Lower it: a layer that one task alone reaches has no conflicts.",
         )
 
 

@@ -164,9 +164,10 @@ class MultiTaskTrainer(WithTaskLosses, Trainer):
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
             checkpoint = get_last_checkpoint(self.args.output_dir)
-        file = Path(checkpoint) / _STATE if checkpoint else None
-        if file is not None and file.is_file():
-            self._task_losses.load_state_dict(torch.load(file, weights_only=True))
+        if checkpoint:
+            file = Path(checkpoint) / _STATE
+            state = torch.load(file, weights_only=True) if file.is_file() else {}
+            self._task_losses.load_state_dict(state)
         return super().train(resume_from_checkpoint, **kwargs)
 
     def _refuse(self) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.states import checked_state
 from libmtl_recon.weighting.step import StepResult, weigh
 from libmtl_recon.weighting.step_losses import Losses, named_losses
 
@@ -148,8 +149,18 @@ class TaskLosses:
         """Load a state that :meth:`state_dict` returned.
 
         Raises:
-            ReconError: It has the state of another kind of weighting or probe.
+            UsageError: It is no dict.
+            ReconError: It has the state of another kind of weighting or probe, or lacks one.
         """
+        checked_state(type(self).__name__, state, {})
+        for part in _PARTS:
+            own = getattr(getattr(self, part), "load_state_dict", None)
+            if callable(own) and part not in state:
+                raise ReconError(
+                    f"The checkpoint has no state of a {part}, but the {part} of this training "
+                    "needs the one that it had when the checkpoint was saved. Continue with the "
+                    f"{part} that the checkpoint was trained with, or load the weights alone."
+                )
         for part, content in state.items():
             load = getattr(getattr(self, part, None), "load_state_dict", None)
             if not callable(load):

@@ -18,6 +18,7 @@ from libmtl_recon.weighting.step_losses import Losses
 try:
     from lightning.pytorch import LightningModule
     from lightning.pytorch.strategies import SingleDeviceStrategy
+    from lightning.pytorch.trainer.states import TrainerFn
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "lightning":
         raise
@@ -116,9 +117,16 @@ class MultiTaskModule(WithTaskLosses, LightningModule):
             checkpoint[_STATE] = state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Load the state of the weighting and the probe."""
+        """Load the state of the weighting and the probe.
+
+        Raises:
+            ReconError: A training would continue without the state that it had.
+        """
         super().on_load_checkpoint(checkpoint)
-        self._task_losses.load_state_dict(checkpoint.get(_STATE, {}))
+        # Without a training that continues, only weights may be wanted of another one.
+        continues = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        if _STATE in checkpoint or continues:
+            self._task_losses.load_state_dict(checkpoint.get(_STATE, {}))
 
     @cached_property
     def _task_losses(self) -> TaskLosses:  # type: ignore[override]  # made on first use

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 
 from libmtl_recon.conflicts import baselines
 from libmtl_recon.conflicts.layers import Layer
-from libmtl_recon.conflicts.profile import check_split_count
-from libmtl_recon.errors import UsageError
+from libmtl_recon.conflicts.profile import check_reached, check_split_count
+from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.profiles.cache import ProfileCache
+from libmtl_recon.profiles.fitting import fitted_profile
+from libmtl_recon.profiles.given import given_by, of_entry
 from libmtl_recon.profiles.layer_names import NAMES, check_match
 from libmtl_recon.profiles.sources import Selection, from_cache, from_source
 from libmtl_recon.texts import did_you_mean
@@ -43,7 +45,10 @@ def select_layers(
         cache: The cache of profiles. By default the user's cache.
         command: The command that creates a profile of this network, for error messages.
         select: One of :data:`~libmtl_recon.conflicts.baselines.SELECTIONS`. Only ``conflict`` and
-            ``random_params``, which matches the K worst in parameters, need a source.
+            ``random_params``, whose number of parameters is that of the K worst, need scores. The
+            others leave out layers that fewer than two tasks reach according to the source, if it
+            is a profile, or else to the newest profile in the cache that fits; without one, they
+            choose from all layers.
         seed: The seed of the random selections.
         tasks: The tasks of this run. If the profile has others, the note lists them; they do not
             change the choice of layers.
@@ -52,18 +57,25 @@ def select_layers(
         skip_missing: Whether to ignore layers of the source that the network lacks.
 
     Raises:
-        UsageError: K leaves no layer shared, S is not a valid severity, the source names a layer
-            that the network lacks or its names cannot be matched, or the selection is unknown.
+        UsageError: K leaves no layer shared, or is above the number of layers that two tasks reach;
+            S is not a valid severity, the source names a layer that the network lacks or its names
+            cannot be matched, or the selection is unknown.
         ReconError: No profile fits this network, the profile in the source belongs to another
             network, or the source cannot be read.
     """
     check_split_count("K", K, len(layers))
     check_select("select", select)
     check_match("match", match)
-    if select in _UNMEASURED:
-        names, note = _UNMEASURED[select](layers, K, seed)
-        return Selection(names, note if source is None else f"{note}; `source` is not used")
     cache = cache or ProfileCache()
+    if select in _UNMEASURED:
+        met, title = _reached(layers, source, cache, match, skip_missing=skip_missing)
+        check_reached("K", K, len(met), title)
+        names, note = _UNMEASURED[select](met, K, seed)
+        if len(met) < len(layers):
+            note += f", of the {len(met)} that two tasks reach by {title}"
+        elif source is not None:
+            note += "; `source` is not used"
+        return Selection(names, note)
     if source is None:
         worst = from_cache(layers, K, S, cache, command, tasks)
     else:
@@ -74,7 +86,8 @@ def select_layers(
         return worst
     size = {layer.name: layer.parameters for layer in layers}
     wanted = sum(size[name] for name in worst.names)
-    names = tuple(baselines.random_parameters(layers, wanted, seed))
+    met, _ = _reached(layers, source, cache, match, skip_missing=skip_missing)
+    names = tuple(baselines.random_parameters(met, wanted, seed))
     if not names:
         raise UsageError(
             "select",
@@ -92,6 +105,33 @@ def select_layers(
         worst.profile,
         worst.places,
     )
+
+
+def _reached(
+    layers: Sequence[Layer],
+    source: str | None,
+    cache: ProfileCache,
+    match: str,
+    *,
+    skip_missing: bool,
+) -> tuple[Sequence[Layer], str]:
+    """Return the layers that two tasks reach by a profile, and its title; all without a profile."""
+    found = cache.find(layers) if source is None else None
+    given = None if found is None else of_entry(found.entry)
+    if source is not None:
+        try:
+            given = given_by(source, cache, layers)
+        except ReconError:  # it is not what the layers are chosen by, as the note says
+            return layers, ""
+    if given is None or given.profile is None:
+        return layers, ""
+    try:
+        profile, _ = fitted_profile(given, layers, match, skip_missing)
+    except ReconError:
+        return layers, ""
+    met = {layer.name for layer in profile.reached}
+    unknown = {layer.name for layer in layers} - set(profile.layer_names)
+    return [layer for layer in layers if layer.name in met | unknown], given.title
 
 
 def check_select(parameter: str, select: object) -> None:

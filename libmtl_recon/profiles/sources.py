@@ -8,7 +8,7 @@ from typing import Any
 
 from libmtl_recon.conflicts.fingerprint import differences, fingerprint
 from libmtl_recon.conflicts.layers import Layer
-from libmtl_recon.conflicts.profile import ConflictProfile
+from libmtl_recon.conflicts.profile import ConflictProfile, check_reached
 from libmtl_recon.conflicts.schedule import DEFAULT_CONFIDENCE
 from libmtl_recon.conflicts.stability import in_words, stability
 from libmtl_recon.errors import ReconError, UsageError
@@ -222,6 +222,7 @@ def _by_profile(
             ", scored on a network whose layers have the same names and types but other shapes "
             f"({differences(theirs, layers)})"
         )
+    check_reached("K", K, len(profile.reached), given.title)
     chosen = tuple(profile.layers(S, K))
     sure = stability(profile, S, K)
     doubt = "" if sure.holds(DEFAULT_CONFIDENCE) else in_words(sure, DEFAULT_CONFIDENCE)

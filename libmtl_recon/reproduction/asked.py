@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from libmtl_recon.conflicts.baselines import MEASURED
 from libmtl_recon.conflicts.profile import check_split_count
 from libmtl_recon.profiles.selection import select_layers
 from libmtl_recon.search import Network, TrainedNetwork, Training, Trainings
@@ -98,5 +97,4 @@ def chosen(
         UsageError: K leaves no layer shared, or S is not a valid severity.
         ReconError: The profile is not of this network.
     """
-    measured = source if select in MEASURED else None
-    return select_layers(network.layers, K, S, measured, select=select, seed=seed).names
+    return select_layers(network.layers, K, S, source, select=select, seed=seed).names

@@ -30,6 +30,21 @@ def test_ranking_is_worst_first_and_ties_keep_network_order(profile: ConflictPro
     assert profile.layers(-0.1, 2) == ["bn1", "conv1"]
 
 
+def test_layers_that_fewer_than_two_tasks_reach_come_last(
+    make_profile: Callable[..., ConflictProfile],
+) -> None:
+    nan = float("nan")
+    profile = make_profile([[nan, nan], [nan, 0.3], [-0.5, -0.5]])
+    assert [layer.name for layer in profile.reached] == ["bn1", "block.0.fc"]
+    assert profile.ranking(-0.1) == ["block.0.fc", "bn1", "conv1"]
+    assert profile.layers(-0.1, 2) == ["block.0.fc", "bn1"]
+    with pytest.raises(UsageError, match=r"K must be at most 2, .* by this profile \(got 3\)"):
+        profile.layers(-0.1, 3)
+    nothing = make_profile([[nan], [nan], [nan]])
+    assert nothing.reached == nothing.architecture
+    assert nothing.layers(-0.1, 3) == list(nothing.layer_names)
+
+
 def test_what_a_profile_says_of_itself(profile: ConflictProfile) -> None:
     assert profile.steps == 4
     assert profile.pairs == 1

@@ -271,6 +271,9 @@ def test_the_state_of_a_weighting_is_kept(tmp_path: Path) -> None:
     )
     with pytest.raises(ReconError, match="The checkpoint has the state of a weighting"):
         other.train(resume_from_checkpoint=True)
+    (tmp_path / "two" / "checkpoint-2" / "libmtl_recon.pt").unlink()
+    with pytest.raises(ReconError, match="The checkpoint has no state of a weighting"):
+        second.train(str(tmp_path / "two" / "checkpoint-2"))
 
 
 def test_evaluation_gathers_predictions(tmp_path: Path) -> None:

@@ -200,6 +200,16 @@ def test_the_state_of_a_weighting_is_kept(tmp_path: Path) -> None:
     assert_same(second, straight)
     with pytest.raises(ReconError, match="The checkpoint has the state of a weighting"):
         trainer(tmp_path, max_epochs=2).fit(Network(), loader(), ckpt_path=tmp_path / "half.ckpt")
+    plain = trainer(tmp_path)
+    plain.fit(Network(), loader())
+    plain.save_checkpoint(tmp_path / "plain.ckpt")
+    with pytest.raises(ReconError, match="The checkpoint has no state of a weighting"):
+        trainer(tmp_path, max_epochs=2).fit(
+            Network(Counting()), loader(), ckpt_path=tmp_path / "plain.ckpt"
+        )
+    # Weights alone may come from any training.
+    other = Network.load_from_checkpoint(tmp_path / "plain.ckpt", weighting=Counting())
+    assert other.weighting.asked == 0
 
 
 def test_the_counts_of_a_probe_are_kept(tmp_path: Path) -> None:

@@ -337,6 +337,65 @@ def test_a_source_that_is_not_used_is_told(tmp_path: Path, profile: ConflictProf
     assert chosen.note.endswith("; `source` is not used")
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("select", ["conflict", "random", "first", "last", "norms"])
+def test_a_layer_of_one_task_is_not_chosen(
+    cache: ProfileCache,
+    make_profile: Callable[..., ConflictProfile],
+    tmp_path: Path,
+    select: str,
+    kept: bool,
+) -> None:
+    cosines = [[0.5, 0.1], [0.4, 0.4], [-0.5, 0.2]]
+    alone = 2 if select == "last" else 0
+    cosines[alone] = [NAN, NAN]
+    profile, source = make_profile(cosines), None
+    title = cache.save(profile) if kept else (source := write(tmp_path, profile.to_json()))
+    expected = set(profile.layer_names) - {profile.layer_names[alone]}
+    for seed in range(4):
+        found = select_layers(
+            profile.architecture, 2, -0.1, source, cache, select=select, seed=seed
+        )
+        assert set(found.names) == expected
+    if select != "conflict":
+        assert found.note.endswith(f", of the 2 that two tasks reach by {'profile ' * kept}{title}")
+
+
+def test_random_parameters_leave_out_a_layer_of_one_task(
+    cache: ProfileCache, make_profile: Callable[..., ConflictProfile]
+) -> None:
+    profile = make_profile([[0.5, 0.1], [NAN, NAN], [-0.5, 0.2]])
+    cache.save(profile)
+    for seed in range(8):  # bn1 has fewer parameters than the worst, block.0.fc
+        found = select_layers(
+            profile.architecture, 1, -0.1, cache=cache, select="random_params", seed=seed
+        )
+        assert found.names == ("block.0.fc",)
+
+
+@pytest.mark.parametrize("select", ["conflict", "norms", "random_params"])
+def test_more_layers_than_two_tasks_reach_are_refused(
+    cache: ProfileCache, make_profile: Callable[..., ConflictProfile], select: str
+) -> None:
+    alone = make_profile([[NAN, NAN], [NAN, NAN], [-0.5, 0.2]])
+    id = cache.save(alone)
+    said = rf"K must be at most 1, .* two tasks met by profile {id} \(got 2\)\. Lower it"
+    with pytest.raises(UsageError, match=said):
+        select_layers(alone.architecture, 2, -0.1, cache=cache, select=select)
+
+
+def test_a_profile_without_a_cosine_tells_no_layers_apart(
+    cache: ProfileCache, make_profile: Callable[..., ConflictProfile]
+) -> None:
+    nothing = make_profile([[NAN], [NAN], [NAN]])
+    cache.save(nothing)
+    found = select_layers(nothing.architecture, 2, -0.1, cache=cache, select="norms")
+    assert found.names == ("bn1", "conv1")
+
+
 def test_titles_tell_profiles_apart(profile: ConflictProfile) -> None:
     def of(**origin: object) -> ConflictProfile:
         return dataclasses.replace(profile, provenance={"dataset": "digits", **origin})

@@ -72,7 +72,8 @@ def test_shares_no_memory_and_trains_and_pickles() -> None:
 
 def test_is_taken_out_of_what_was_compiled(tmp_path: Path) -> None:
     split = split_layers(normed(0.1), ["0"], ["a", "b"]).eval()
-    model = make(tmp_path).model.eval()
+    model, x = make(tmp_path).model.eval(), batches()[0][0]
+    model(x)  # which shows that its encoder returns no list
     found = [
         extract_task(torch.compile(network, backend="eager"), "b") for network in (split, model)
     ]
@@ -80,7 +81,6 @@ def test_is_taken_out_of_what_was_compiled(tmp_path: Path) -> None:
         assert_no_trace(network)
         assert not any("_orig_mod" in key for key in network.state_dict())
     assert torch.equal(found[0](rows()), split(rows()).parts[1])
-    x = batches()[0][0]
     assert torch.equal(found[1](x), model(x)["b"])
 
 
@@ -180,8 +180,28 @@ def test_what_was_not_split_is_refused(tmp_path: Path) -> None:
         extract_task(split_layers(resnet(), ["fc"], ["a", "b"]), "c")
 
 
-def test_an_encoder_of_lists_is_left_to_its_user(tmp_path: Path) -> None:
-    model: Any = make(tmp_path, encoder_class=ListEncoder).model.eval()
-    found: Any = extract_task(model, "b")
+@pytest.mark.parametrize("called", [False, True])
+@pytest.mark.parametrize("arch", ["HPS", "Recon"])
+def test_its_entry_is_taken_from_an_encoders_list(arch: str, called: bool, tmp_path: Path) -> None:
+    model: Any = make(tmp_path, arch=arch, encoder_class=ListEncoder).model.eval()
     x: Tensor = batches()[0][0]
-    assert torch.equal(found.decoder(found.encoder(x)[1]), model(x)["b"])
+    if called:
+        model(x)
+    for task in TASKS:
+        found: Any = extract_task(model, task)
+        expected = model(x)[task]
+        assert torch.equal(found(x), expected)
+        assert torch.equal(pickle.loads(pickle.dumps(found))(x), expected)
+        assert torch.equal(torch.export.export(found, (x,)).module()(x), expected)
+        assert [type(m) for m in found.children()] == [ListEncoder, nn.Linear]
+        assert len(found[:1](x)) == len(TASKS)  # the encoder alone, as before
+
+
+def test_a_decoders_list_is_left_whole(tmp_path: Path) -> None:
+    class Several(nn.Linear):
+        def forward(self, x: Tensor) -> Any:
+            return [super().forward(x)] * 2
+
+    decoders = nn.ModuleDict({task: Several(6, 2) for task in TASKS})
+    model: Any = make(tmp_path, arch="HPS", decoders=decoders).model.eval()
+    assert len(extract_task(model, "b")(batches()[0][0])) == 2

@@ -93,5 +93,5 @@ def refuse_encoder(architecture: str, encoder: nn.Module, *, wrapped: bool) -> N
         f"must be a ResNet like LibMTL's for --arch {architecture}, which uses its parts by their "
         f"names ({', '.join(wanted)}){or_inside}",
         f"{type(encoder).__name__} without {', '.join(missing)}",
-        "HPS, MMoE, CGC and DSelect_k accept any encoder.",
+        "HPS accepts any encoder; MMoE, CGC and DSelect_k any that returns one tensor.",
     )

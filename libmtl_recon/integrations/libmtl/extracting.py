@@ -69,10 +69,8 @@ class ExtractingHook(TrainerHook):
         with torch.no_grad():
             # Not the model's own method, which may compute in another precision.
             expected = type(model).forward(model, *args)[self._task]
-            place = list(model.task_name).index(self._task)
-            network = _choosing(network, inputs, place)
             found = network(inputs)
-            found = found if isinstance(network, nn.Sequential | _OfList) else found[self._task]
+            found = found if isinstance(network, nn.Sequential) else found[self._task]
         if not _close(found, expected):
             raise ReconError(
                 f"The network of task {self._task} does not have the same outputs as the model, "
@@ -136,24 +134,3 @@ def _equal(one: Any, other: Any) -> bool:
     one, other = one.double(), other.double()
     size = float(other.abs().nan_to_num(0.0, 0.0).max())
     return torch.allclose(one, other, rtol=1e-4, atol=1e-5 * size, equal_nan=True)
-
-
-class _OfList(nn.Module):
-    """Encoder and decoder, with one task's entry taken from the encoder's list."""
-
-    def __init__(self, parts: Any, place: int) -> None:
-        super().__init__()
-        self.encoder: nn.Module = parts.encoder
-        self.decoder: nn.Module = parts.decoder
-        self._place = place
-
-    def forward(self, inputs: Any) -> Any:
-        return self.decoder(self.encoder(inputs)[self._place])
-
-
-def _choosing(network: Any, inputs: Any, place: int) -> nn.Module:
-    """Return the network, taking its task's entry from an encoder's list for all tasks."""
-    parts: nn.Module = network
-    if isinstance(parts, nn.Sequential) and isinstance(network.encoder(inputs), list):
-        return _OfList(network, place)
-    return parts

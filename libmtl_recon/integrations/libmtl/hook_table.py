@@ -16,6 +16,7 @@ from libmtl_recon.integrations.libmtl import (
     checkpoints,
     compiled,
     decoders,
+    encoder_lists,
     encoders,
     hand_written,
     hooks,
@@ -336,6 +337,11 @@ FORWARD = Row(
             branching.draw_alike,
             "All ranks must draw the same numbers for the whole batch.",
             patch=RANKS,
+        ),
+        Hook(
+            "see-lists",
+            encoder_lists.see_lists,
+            "Only a forward pass shows whether the encoder returns a list.",
         ),
         Hook(
             "note-calls",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from libmtl_recon import ReconError, StopRun
+from libmtl_recon.integrations.libmtl.architectures.extract import EncoderAndDecoder
 from libmtl_recon.integrations.libmtl.extracting import ExtractingHook, export_program
 from libmtl_recon.splitting.checkpoint import Checkpoint
 
@@ -104,9 +105,10 @@ class Model(nn.Module):
 
 def test_an_encoders_list_gives_each_decoder_its_own(tmp_path: Path) -> None:
     model, x = Model().eval(), torch.randn(3, 4)
-    parts = nn.Sequential()
+    parts = EncoderAndDecoder()
     parts.add_module("encoder", model.encoder)
     parts.add_module("decoder", model.decoders["b"])
+    parts.place = 1
     hook = ExtractingHook("b", Checkpoint("FILE", {}, None))
     with pytest.raises(StopRun):
         hook._compare(model, parts, (x,))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import libmtl_recon  # noqa: F401  # first, so that LibMTL loads on today's torch
 
 # isort: split
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from main_checkout import MAIN, on_main, said_with_main
 from torch import nn
 from trainer_arguments import classifications
 
+from libmtl_recon import UsageError
 from libmtl_recon.integrations.libmtl.features import detect
 from libmtl_recon.problems.networks import NETWORKS, build
 
@@ -40,7 +42,7 @@ def pooled(decoder: nn.Module) -> nn.Module:
     return nn.Sequential(decoder, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-def trainer(name: str, arch: str) -> Trainer:
+def trainer(name: str, arch: str, **more: Any) -> Trainer:
     torch.manual_seed(0)
     network = build(name, dict.fromkeys(TASKS, 2), width=0.08)
     decoders = dict(network.decoders.items())
@@ -59,7 +61,7 @@ def trainer(name: str, arch: str) -> Trainer:
         optim_param={"optim": "sgd", "lr": 0.5},
         scheduler_param=None,
         weight_args={},
-        arch_args=layers if arch == "Recon" else {},
+        arch_args=(layers if arch == "Recon" else {}) | more,
     )
 
 
@@ -88,6 +90,44 @@ def test_one_step(name: str, arch: str, monkeypatch: pytest.MonkeyPatch) -> None
         assert not torch.equal(own[1], own[2]), layer
 
 
+def hooks_of(network: nn.Module) -> int:
+    return sum(len(module._forward_hooks) for module in network.modules())
+
+
+MIXING = {"img_size": [3, 32, 32], "num_experts": [2, 1, 1, 1], "num_nonzeros": 1, "kgamma": 1.0}
+
+
+@pytest.mark.parametrize("recon", [False, True])
+@pytest.mark.parametrize("arch", ["CGC", "DSelect_k", "MMoE"])
+def test_an_architecture_that_cannot_mix_lists_is_refused(
+    arch: str, recon: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIBMTL_RECON_DEVICE", "cpu")
+    layers = {
+        "recon_base": arch,
+        "recon_layers": ",".join(f"experts_shared.0.{name}" for name in LAYERS["segnet_mtan"]),
+    }
+    given: Any = trainer(
+        "segnet_mtan", "Recon" if recon else arch, **MIXING, **(layers if recon else {})
+    )
+    before, hooks = copy.deepcopy(dict(given.model.named_parameters())), hooks_of(given.model)
+    batch = [(torch.rand(2, 3, 32, 32), {t: torch.tensor([0, 1]) for t in TASKS})]
+    said = rf"must return one tensor for --arch {arch}, .*\(got 'SegNetMTAN, .* a list'\)\. HPS"
+    with pytest.raises(UsageError, match=said):
+        given.train(batch, batch, epochs=1)
+    after = given.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert hooks_of(given.model) == hooks
+
+
+def test_an_encoder_of_one_tensor_is_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIBMTL_RECON_DEVICE", "cpu")
+    given: Any = trainer("segnet", "MMoE", **MIXING)
+    found = given.model(torch.rand(2, 3, 32, 32))
+    assert [tuple(part.shape) for part in found.values()] == [(2, 2)] * 3
+    assert hooks_of(given.model) == 0
+
+
 @on_main
 def test_mtan_is_that_of_libmtl_s_example(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(MAIN, "examples", "nyu")))
@@ -114,4 +154,4 @@ def of_example(name: str) -> str:
 @on_main
 @pytest.mark.slow
 def test_with_the_main_branch() -> None:
-    assert "10 passed" in said_with_main(__file__)
+    assert "17 passed" in said_with_main(__file__)

@@ -11,12 +11,31 @@ from torch import nn
 from libmtl_recon.errors import ReconError
 from libmtl_recon.integrations.libmtl.architectures.branches import TaskByTask
 from libmtl_recon.integrations.libmtl.architectures.task_parts import BY_NUMBER
+from libmtl_recon.integrations.libmtl.encoder_lists import returns_list
 from libmtl_recon.splitting import extract
 from libmtl_recon.splitting.arguments import checked_module, checked_task
 from libmtl_recon.splitting.attention import evaluate_as_trained
 from libmtl_recon.splitting.compile_compat import uncompiled
 
 _OURS = "libmtl_recon."
+
+
+class EncoderAndDecoder(nn.Sequential):
+    """One task's encoder and decoder, of which the encoder may return a list for all tasks.
+
+    Attributes:
+        place: The task's place in such a list.
+    """
+
+    place: int
+
+    def forward(self, inputs: Any) -> Any:
+        """Return the task's prediction."""
+        for name, module in self.named_children():
+            inputs = module(inputs)
+            if name == "encoder" and isinstance(inputs, list) and hasattr(self, "place"):
+                inputs = inputs[self.place]
+        return inputs
 
 
 def extract_task(model: nn.Module, task: str) -> nn.Module:
@@ -33,8 +52,9 @@ def extract_task(model: nn.Module, task: str) -> nn.Module:
 
     Returns:
         For a split network, that network for the task. For LibMTL's model, ``nn.Sequential`` with
-        the parts ``encoder`` and ``decoder``; over another base than HPS, that base's own class
-        with this task alone, which returns ``{task: prediction}`` as before.
+        the parts ``encoder`` and ``decoder``; or :class:`EncoderAndDecoder` if the encoder returns
+        a list, or if that is not known because the model was never called. Over another base than
+        HPS, that base's own class with this task alone, which returns ``{task: prediction}``.
 
     Raises:
         UsageError: The model has no such task.
@@ -51,6 +71,9 @@ def extract_task(model: nn.Module, task: str) -> nn.Module:
     if base.__name__ == "HPS":
         whole: Any = model
         parts = nn.Sequential()
+        if returns_list(model) is not False:
+            parts = EncoderAndDecoder()
+            parts.place = names.index(task)
         # In one copy, so that parts they have in common stay shared.
         encoder, decoder = _copy_of((whole.encoder, whole.decoders[task]), model)
         parts.add_module("encoder", extract.taken_out(encoder, task))
