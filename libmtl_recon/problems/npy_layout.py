@@ -163,6 +163,7 @@ def opened(path: Path, kind: str) -> NDArray[np.generic]:
     numbers, entries = ("fiu", "numbers") if kind == "segmentation" else ("f", "floats")
     shapes = [(), (1,)] if channels == 1 else [(channels,)]
     if not isinstance(found, np.ndarray):
+        found.close()
         is_ = "an archive of arrays"
     elif found.ndim < 2 or found.shape[2:] not in shapes or found.dtype.kind not in numbers:
         is_ = f"{found.dtype} {list(found.shape)}"
