@@ -40,12 +40,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from libmtl_recon import Measurement, TrainerHook
-from libmtl_recon.errors import UsageError
+from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.problems.argument_types import positive, whole
-from libmtl_recon.problems.celeba_data import ATTRIBUTES, IMAGES, SUBFOLDER, Faces, load
+from libmtl_recon.problems.celeba_data import ATTRIBUTES, IMAGES, PARTITION, SUBFOLDER, Faces, load
 from libmtl_recon.problems.common import methods, train_or_test
-from libmtl_recon.problems.data_folder import data_root
+from libmtl_recon.problems.data_folder import data_root, looked_through
 from libmtl_recon.problems.dense.flags import chosen_network
 from libmtl_recon.problems.image_files import ImageLoader
 from libmtl_recon.texts import did_you_mean
@@ -74,7 +74,7 @@ def parse_args() -> argparse.Namespace:
         help="share of the network's channels: 1 for the paper's; 0.25 is suitable for a CPU",
     )
     own.add_argument(
-        "--size", type=whole(32), default=64, help="height and width of the images, in pixels"
+        "--size", type=whole(32, 4096), default=64, help="height and width of the images, in pixels"
     )
     own.add_argument(
         "--workers", type=whole(0), default=0, help="processes that read images; 0 for none"
@@ -112,9 +112,16 @@ def make_loaders(params: argparse.Namespace) -> dict[str, DataLoader[Any]]:
     """Return the loaders of the training, validation and test part.
 
     Raises:
-        ReconError: The data set's files are missing or damaged.
+        ReconError: The data set's files are missing or damaged, or one image is to train on.
     """
     folder = data_root() / SUBFOLDER
+    with looked_through(folder):
+        parts = load(folder)
+    if len(parts["train"]) < 2:
+        raise ReconError(
+            f"One image is in the train part by {folder / PARTITION}, but batch norms need two. "
+            "Add images to it."
+        )
     return {
         name: ImageLoader(
             Faces(folder / IMAGES, part, params.tasks, params.size),
@@ -122,7 +129,7 @@ def make_loaders(params: argparse.Namespace) -> dict[str, DataLoader[Any]]:
             train=name == "train",
             workers=params.workers,
         )
-        for name, part in load(folder).items()
+        for name, part in parts.items()
     }
 
 

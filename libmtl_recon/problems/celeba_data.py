@@ -108,7 +108,7 @@ def load(folder: Path) -> dict[str, Part]:
             f"{here} of CelebA in {folder} names {alone}, but {there} does not: the two are not of "
             f"one data set. {_way_out()}"
         )
-    images = {path.name for path in (folder / IMAGES).glob("*")}
+    images = {path.name for path in (folder / IMAGES).iterdir()}
     absent = [file for file in parts if file not in images]
     if absent:
         raise ReconError(
@@ -157,6 +157,8 @@ def read_labels(path: Path) -> dict[str, NDArray[np.bool_]]:
                 f"{path}, line {number}, must have a file's name and 40 values, each 1 or -1. "
                 f"{_way_out()}"
             )
+        if file in labels:
+            raise ReconError(f"{path}, line {number}, names {file} again. {_way_out()}")
         labels[file] = np.array([_VALUES[values[place]] for place in order])
     return labels
 
@@ -178,6 +180,8 @@ def read_partition(path: Path) -> dict[str, str]:
                 f"{path}, line {number}, must have a file's name, and 0 for training, 1 for "
                 f"validation or 2 for test. {_way_out()}"
             )
+        if file in parts:
+            raise ReconError(f"{path}, line {number}, names {file} again. {_way_out()}")
         parts[file] = PARTS[part.strip()]
     return parts
 
@@ -194,5 +198,6 @@ def _way_out() -> str:
     return (
         f"Download {LABELS}, {PARTITION} and img_align_celeba.zip from {PAGE}, put them into a "
         f"folder {SUBFOLDER} inside the folder that the environment variable {VARIABLE} names, and "
-        f"unpack the archive there, so that {SUBFOLDER}/{IMAGES} holds the images."
+        f"unpack the archive there, so that {SUBFOLDER}/{IMAGES} holds the images. To try the "
+        f"problem without them, run `libmtl-recon sample {SUBFOLDER} DIR`."
     )

@@ -22,6 +22,7 @@ from libmtl_recon.texts import bounded
 PARTS = {"train": "train", "test": "val"}
 # Entries per pixel; of classes there is one, in an array of two or three dimensions.
 CHANNELS = {"image": 3, "segmentation": 1, "depth": 1, "normal": 3}
+_SMALLEST = 2  # pixels, of which a part can be enlarged
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,15 @@ def opened(path: Path, kind: str) -> NDArray[np.generic]:
     numbers, entries = ("fiu", "numbers") if kind == "segmentation" else ("f", "floats")
     shapes = [(), (1,)] if channels == 1 else [(channels,)]
     if not isinstance(found, np.ndarray):
+        found.close()
         is_ = "an archive of arrays"
     elif found.ndim < 2 or found.shape[2:] not in shapes or found.dtype.kind not in numbers:
         is_ = f"{found.dtype} {list(found.shape)}"
+    elif min(found.shape[:2]) < _SMALLEST:
+        raise ReconError(
+            f"{path} must have at least {_SMALLEST}×{_SMALLEST} pixels, but is "
+            f"{list(found.shape)}. Unpack it again."
+        )
     else:
         return found
     wanted = "[H, W] or [H, W, 1]" if channels == 1 else f"[H, W, {channels}]"

@@ -51,9 +51,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from libmtl_recon.errors import UsageError
 from libmtl_recon.problems.argument_types import whole
 from libmtl_recon.problems.common import methods, train_or_test
-from libmtl_recon.problems.data_folder import data_root
+from libmtl_recon.problems.data_folder import data_root, looked_through
 from libmtl_recon.problems.dense.binary import BalancedLoss, EdgeMetric, SaliencyMetric
 from libmtl_recon.problems.dense.flags import add_flags, chosen_network, divided
 from libmtl_recon.problems.dense.tasks import normal, segmentation
@@ -75,12 +76,18 @@ def parse_args() -> argparse.Namespace:
         "--tasks", nargs="+", choices=TASKS, default=list(TASKS[:4]), help="tasks to train"
     )
     own.add_argument(
-        "--size", type=whole(32), default=512, help="height and width of the images, in pixels"
+        "--size",
+        type=whole(32, 4096),
+        default=512,
+        help="height and width of the images, in pixels",
     )
     LibMTL_args.set_defaults(
         optim="adam", lr=1e-4, weight_decay=0.0, scheduler="step", step_size=70, gamma=0.1
     )
     params: argparse.Namespace = LibMTL_args.parse_args()
+    for task in params.tasks:
+        if params.tasks.count(task) > 1:
+            raise UsageError("--tasks", "must name each task once", task, "Remove one.")
     params.tasks = [task for task in TASKS if task in params.tasks]
     return params
 
@@ -92,7 +99,8 @@ def make_loaders(params: argparse.Namespace) -> dict[str, DataLoader[Any]]:
         ReconError: The data set's files are missing or damaged.
     """
     folder = data_root() / SUBFOLDER
-    names = load(folder, params.tasks)
+    with looked_through(folder):
+        names = load(folder, params.tasks)
     rest, held_out = divided(params, len(names["train"]))
     parts = {"train": [names["train"][at] for at in rest], "test": names["test"]}
     if held_out:

@@ -158,18 +158,23 @@ def _read_list(folder: Path, split: str) -> list[str]:
 
 def _lacking(folder: Path, kinds: Sequence[str], names: Sequence[str]) -> str:
     """Say how many files of a kind are missing, and which is the first; "" if none."""
+    places = [(folder / Path(kind).parent, Path(kind).suffix) for kind in kinds]
     there = {
         path.stem
-        for kind in kinds
-        for path in (folder / Path(kind).parent).glob(f"*{Path(kind).suffix}")
+        for place, suffix in places
+        if place.is_dir()
+        for path in place.iterdir()
+        if path.suffix == suffix
     }
     absent = [name for name in names if name not in there]
-    return f"{len(absent)} of {' or '.join(kinds)} (first: {absent[0]})" if absent else ""
+    files = " or ".join(kind.format("*") for kind in kinds)
+    return f"{len(absent)} of {files} (first: {absent[0]})" if absent else ""
 
 
 def _way_out() -> str:
     return (
         f"Download {ARCHIVE}, unpack it inside the folder that the environment variable {VARIABLE} "
         f"names, and rename its folder PASCAL_MT to {SUBFOLDER}, so that {SUBFOLDER}/JPEGImages "
-        "holds the images."
+        "holds the images. To try the problem without them, run `libmtl-recon sample "
+        f"{SUBFOLDER} DIR`."
     )

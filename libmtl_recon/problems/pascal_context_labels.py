@@ -16,6 +16,7 @@ from scipy import io, ndimage
 from libmtl_recon.errors import MissingPackageError, ReconError
 from libmtl_recon.problems.image_files import open_image
 
+CLASSES, VOID = 21, 255  # of semseg
 PERSON = 15  # among the objects of human_parts
 # The six parts: head, torso, upper and lower arms, upper and lower legs.
 _PARTS = {
@@ -46,9 +47,16 @@ def read_classes(path: Path) -> NDArray[np.uint8]:
     """Return a PNG's classes ``[H, W]``, 255 for void.
 
     Raises:
-        ReconError: It is damaged, or has colours instead of classes.
+        ReconError: It is damaged, or has colours or other numbers instead of classes.
     """
-    return _flat(path)
+    pixels = _flat(path)
+    wrong = pixels[(pixels >= CLASSES) & (pixels != VOID)]
+    if wrong.size:
+        raise ReconError(
+            f"{path} must have classes from 0 to {CLASSES - 1}, or {VOID} for void pixels, but has "
+            f"{wrong[0]}. Unpack it again."
+        )
+    return pixels
 
 
 def read_saliency(path: Path) -> NDArray[np.uint8]:

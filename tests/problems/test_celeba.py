@@ -199,6 +199,7 @@ def test_missing_data_are_asked_for(tmp_path: Path, monkeypatch, capsys) -> None
     assert run_script("celeba", ["--weighting", "EW"]) == 1
     message = capsys.readouterr().err
     parts = ("LIBMTL_RECON_DATA", str(tmp_path / "celeba"), data.PAGE, "found: none of them")
+    parts += ("libmtl-recon sample celeba DIR",)
     for part in (*parts, data.LABELS, data.PARTITION, data.IMAGES):
         assert part in message
     assert message.count("\n") == 1
@@ -220,6 +221,8 @@ DAMAGES = {
     "part": "list_eval_partition.txt, line 5, must have a file's name, and 0 for training",
     "other names": "list_attr_celeba.txt .* names 000001.jpg, but list_eval_partition.txt does not",
     "no test part": "No image is in the test part",
+    "labels twice": "list_attr_celeba.txt, line 27, names 000001.jpg again",
+    "part twice": "list_eval_partition.txt, line 25, names 000001.jpg again",
     "binary": "list_eval_partition.txt cannot be read",
 }
 
@@ -247,11 +250,24 @@ def test_half_a_data_set_is_refused(own: Path, damage: str) -> None:
             break_line(parts, 1, "000001.png 0")
         case "no test part":
             parts.write_text(parts.read_text().replace(" 2\n", " 1\n"))
+        case "labels twice":
+            _, *rest = labels.read_text().splitlines()
+            labels.write_text("\n".join(["25", *rest, rest[1]]))
+        case "part twice":
+            parts.write_text(parts.read_text() + "000001.jpg 2\n")
         case "binary":
             parts.write_bytes(b"\x80\xff\x00")
     with pytest.raises(ReconError, match=DAMAGES[damage]) as error:
         data.load(own)
     assert "\n" not in str(error.value)
+
+
+def test_one_training_image_is_refused(own: Path, monkeypatch, parse) -> None:
+    monkeypatch.setenv("LIBMTL_RECON_DATA", str(own.parent))
+    first, *rest = (own / data.PARTITION).read_text().splitlines(keepends=True)
+    (own / data.PARTITION).write_text(first + "".join(rest).replace(" 0\n", " 1\n"))
+    with pytest.raises(ReconError, match=r"One image is in the train part by .* need two"):
+        problem.make_loaders(parse(problem))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

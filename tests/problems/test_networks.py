@@ -85,6 +85,12 @@ def test_images_that_are_too_small_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+def test_a_width_that_no_memory_holds_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=r"width must be a number above 0, and at most 16"):
+        build(name, TASKS, width=1e9)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_width_scales_all_channels(name: str) -> None:
     with torch.device("meta"):
         widths = {width: _channels(build(name, TASKS, width=width)) for width in (0.5, 1.0)}
@@ -247,10 +253,10 @@ def test_resnet18_starts_as_torchvision_s() -> None:
         ({"outputs": {}}, "outputs must have a whole number of at least 1 for each task"),
         ({"outputs": {"a": 0}}, "outputs must have a whole number of at least 1 for each task"),
         ({"outputs": {"a": True}}, "outputs must have a whole number of at least 1 for each task"),
-        ({"width": 0.0}, r"width must be a number above 0 \(got 0\.0\)"),
-        ({"width": math.nan}, r"width must be a number above 0 \(got nan\)"),
-        ({"width": math.inf}, r"width must be a number above 0 \(got inf\)"),
-        ({"width": True}, r"width must be a number above 0 \(got True\)"),
+        ({"width": 0.0}, r"width must be a number above 0, and at most 16 \(got 0\.0\)"),
+        ({"width": math.nan}, r"width must be a number above 0, and at most 16 \(got nan\)"),
+        ({"width": math.inf}, r"width must be a number above 0, and at most 16 \(got inf\)"),
+        ({"width": True}, r"width must be a number above 0, and at most 16 \(got True\)"),
         ({"pretrained": True, "width": 0.5}, r"width must be 1 with `pretrained`.*\(got 0\.5\)"),
         ({"pretrained": True}, r"pretrained cannot be combined with segnet\. .*random weights"),
         (

@@ -228,6 +228,16 @@ def _other_size(root: Path) -> None:
         save(root / "train" / "depth" / f"{index}.npy", np.zeros((H, W + 1, 1)))
 
 
+def _one_row(root: Path) -> None:
+    save(root / "train" / "image" / "0.npy", np.zeros((1, W, 3)))
+
+
+def _one_image(root: Path) -> None:
+    for kind in KINDS:
+        for number in (1, 2):
+            (root / "train" / kind / f"{number}.npy").unlink()
+
+
 def _other_size_at_the_end(root: Path) -> None:
     save(root / "train" / "image" / "2.npy", np.zeros((H, W + 1, 3)))
 
@@ -254,6 +264,8 @@ def _other_size_at_the_end(root: Path) -> None:
         (_channels_first, ["must have floats [H, W, 3], but is float64 [3, 6, 8]"]),
         (_flat_normals, ["normal/0.npy must have floats [H, W, 3], but is float64 [6, 8, 1]"]),
         (_other_size, ["depth/0.npy is [6, 9, 1], but", "label/0.npy is [6, 8]"]),
+        (_one_row, ["image/0.npy must have at least 2×2 pixels, but is [1, 8, 3]"]),
+        (_one_image, ["has 1 training image, but batch norms need two"]),
         (_other_size_at_the_end, ["image/2.npy is [6, 9, 3], but", "0.npy is [6, 8, 3]"]),
     ],
 )
@@ -266,7 +278,7 @@ def test_what_is_not_whole_is_said_at_the_start(
     message = str(stop.value)
     assert [word for word in words if word not in message] == []
     assert "\n" not in message
-    assert str(nyu.parent) in message
+    assert str(nyu.parent) in message or damage is _one_image
     if damage in (_remove_folder, _remove_file, _empty, _rename):
         for told in ("github.com/lorenmt/mtan", "{image,label,depth,normal}", "LIBMTL_RECON_DATA"):
             assert told in message
@@ -290,6 +302,10 @@ def _below_void(root: Path) -> None:
     save(root / "train" / "label" / "1.npy", np.full((H, W), -2.0))
 
 
+def _image_of_bytes(root: Path) -> None:
+    save(root / "train" / "image" / "1.npy", np.full((H, W, 3), 128.0))
+
+
 def _nan_image(root: Path) -> None:
     save(root / "train" / "image" / "1.npy", np.full((H, W, 3), np.nan))
 
@@ -301,7 +317,8 @@ def _nan_image(root: Path) -> None:
         (_nineteen_classes, "train/label/1.npy must have whole numbers from 0 to 12, or -1 or 255"),
         (_half_a_class, "train/label/1.npy must have whole numbers"),
         (_below_void, "but has -2"),
-        (_nan_image, "train/image/1.npy must have finite numbers, but has nan"),
+        (_nan_image, "train/image/1.npy must have numbers from 0 to 1, but has nan"),
+        (_image_of_bytes, "train/image/1.npy must have numbers from 0 to 1, but has 128"),
     ],
 )
 def test_a_damaged_file_says_its_name_when_it_is_read(
@@ -404,7 +421,7 @@ def test_it_learns_its_sample_and_is_validated(
 ):
     monkeypatch.setattr(cityscapes_sample, "SIZE", (64, 96))
     monkeypatch.setenv("LIBMTL_RECON_DATA", str(tmp_path))
-    write_sample("cityscapes", tmp_path, 10, 0)
+    write_sample("cityscapes", tmp_path, 10, 1)
     flags = ("--epochs", "5", "--width", "0.1", "--bs", "4", "--lr", "0.01", "--no-augment")
     recorder = run(cityscapes, *flags, "--val_size", "2")
     assert [m.mode for m in recorder.measurements[:3]] == ["train", "val", "test"]

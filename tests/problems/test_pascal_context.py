@@ -168,7 +168,13 @@ def test_missing_data_are_asked_for(tmp_path: Path, monkeypatch, capsys) -> None
     assert run_script("pascal_context", ["--weighting", "EW"]) == 1
     message = capsys.readouterr().err
     parts = ("LIBMTL_RECON_DATA", str(tmp_path / "pascal_context"), data.ARCHIVE, "found: nothing")
-    for part in (*parts, "JPEGImages", "human_parts", "normals_distill"):
+    for part in (
+        *parts,
+        "libmtl-recon sample pascal_context DIR",
+        "JPEGImages",
+        "human_parts",
+        "normals_distill",
+    ):
         assert part in message
     assert message.count("\n") == 1
 
@@ -178,16 +184,16 @@ def test_missing_data_are_asked_for(tmp_path: Path, monkeypatch, capsys) -> None
     [
         ("sal_distill", ["sal"], "the folders sal_distill are missing; found: ImageSets, JPEG"),
         ("semseg", data.TASKS, "the folders semseg are missing"),
-        ("JPEGImages/*7.jpg", ["sal"], "of 16 images are missing 2 of JPEGImages/{}.jpg (first: 2"),
+        ("JPEGImages/*7.jpg", ["sal"], "of 16 images are missing 2 of JPEGImages/*.jpg (first: 2"),
         (
             "semseg/VOC12/*1.png",
             ["semseg"],
-            "2 of semseg/VOC12/{}.png or semseg/pascal-context/{}.png (first: 2001_000001)",
+            "2 of semseg/VOC12/*.png or semseg/pascal-context/*.png (first: 2001_000001)",
         ),
         (
             "pascal-context/trainval/*.mat",
             ["normals", "edge"],
-            "16 of pascal-context/trainval/{}.mat",
+            "16 of pascal-context/trainval/*.mat",
         ),
         ("ImageSets/Context/val.txt", ["sal"], "val.txt cannot be read"),
     ],
@@ -214,6 +220,11 @@ def test_an_empty_list_of_images_is_refused(own: Path) -> None:
     (own / "ImageSets/Context/train.txt").write_text("\n")
     with pytest.raises(ReconError, match=r"train.txt names no images"):
         data.load(own, ["sal"])
+
+
+def test_a_task_is_named_once(parse) -> None:
+    with pytest.raises(UsageError, match=r"--tasks must name each task once \(got 'sal'\)"):
+        parse(problem, "--tasks", "sal", "edge", "sal")
 
 
 def test_defaults_are_the_paper_s(parse) -> None:

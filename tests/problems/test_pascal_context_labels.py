@@ -55,6 +55,14 @@ def test_classes_are_numbers_and_not_the_palette_s_colours(tmp_path: Path) -> No
         assert labels.read_classes(tmp_path / name).tolist() == rows.tolist()
 
 
+@pytest.mark.parametrize("number", [21, 254])
+def test_numbers_of_other_classes_are_refused(tmp_path: Path, number: int) -> None:
+    Image.fromarray(np.array([[0, 255, number]], dtype=np.uint8)).save(tmp_path / "c.png")
+    says = rf"c.png must have classes from 0 to 20, or 255 for void pixels, but has {number}\."
+    with pytest.raises(ReconError, match=says):
+        labels.read_classes(tmp_path / "c.png")
+
+
 def test_saliency_is_cut_at_one_half(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 127, 128, 255]], dtype=np.uint8)).save(tmp_path / "s.png")
     assert labels.read_saliency(tmp_path / "s.png").tolist() == [[0, 0, 1, 1]]

@@ -53,6 +53,8 @@ def test_nyuv2_has_mtans_folders_shapes_and_values(tmp_path: Path):
     assert {array.dtype for array in (image, label, depth, normal)} == {np.dtype(np.float32)}
     assert (image.shape, label.shape) == ((96, 128, 3), (288, 384))
     assert (depth.shape, normal.shape) == ((288, 384, 1), (288, 384, 3))
+    images = [np.load(path) for path in folder.glob("*/image/*.npy")]
+    assert (min(map(np.min, images)), max(map(np.max, images)) <= 1) == (0, True)
     assert label.min() == -1
     assert set(np.unique(label)) <= set(range(-1, 13))
     missing = depth[..., 0] == 0
@@ -196,6 +198,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ReconError, match=r"file/cityscapes cannot be written"):
         write_sample("cityscapes", tmp_path / "file", 2, 0)
+
+
+def test_a_folder_whose_name_is_too_long_is_refused(tmp_path: Path):
+    with pytest.raises(ReconError, match=r"cities/cityscapes cannot be written"):
+        write_sample("cityscapes", tmp_path / ("x" * 300) / "cities", 2, 0)
 
 
 @pytest.mark.parametrize(

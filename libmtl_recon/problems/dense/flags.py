@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from libmtl_recon.errors import UsageError, naming
+from libmtl_recon.errors import ReconError, UsageError, naming
 from libmtl_recon.problems.argument_types import positive, whole
 from libmtl_recon.problems.networks import NETWORKS, Network, build
 
@@ -52,7 +52,12 @@ def add_flags(own: Any, *, network: str, epochs: int, bs: int) -> None:
         default=0,
         help="training images that are held out for validation, the same for the same --data_seed",
     )
-    own.add_argument("--data_seed", type=whole(0), default=0, help="seed of the validation images")
+    own.add_argument(
+        "--data_seed",
+        type=whole(0, 2**32 - 1),
+        default=0,
+        help="seed of the validation images",
+    )
     own.add_argument(
         "--workers", type=whole(0), default=0, help="processes that read images; 0 for none"
     )
@@ -81,8 +86,13 @@ def divided(params: argparse.Namespace, count: int) -> tuple[list[int], list[int
         count: The number of training images.
 
     Raises:
-        UsageError: Fewer than two would be left, and batch norms need two.
+        ReconError: There are fewer than two images, and batch norms need two.
+        UsageError: Fewer than two would be left.
     """
+    if count < 2:
+        raise ReconError(
+            f"The data set has {count} training image, but batch norms need two. Unpack all of it."
+        )
     if params.val_size > count - 2:
         raise UsageError(
             "--val_size",

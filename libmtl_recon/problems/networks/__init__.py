@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 from libmtl_recon.errors import UsageError
@@ -22,6 +21,7 @@ NETWORKS = {
     "mobilenetv2_raspp": "MobileNetV2 with R-ASPP; Recon's on PASCAL-Context",
     "resnet50_dilated": "dilated ResNet50 with a DeepLabv3 decoder per task; LibMTL's on NYUv2",
 }
+WIDEST = 16  # times the paper's channels; SegNet then has 30 GB of parameters
 _BUILD: Mapping[str, Callable[..., Network]] = {
     "segnet": segnet.build,
     "segnet_mtan": segnet_mtan.build,
@@ -63,10 +63,9 @@ def build(
             dict(outputs),
             "Give the channels of each task's output.",
         )
-    if isinstance(width, bool) or not (0 < width < math.inf):
-        raise UsageError(
-            "width", "must be a number above 0", width, "1 has the channels of the paper."
-        )
+    if isinstance(width, bool) or not (0 < width <= WIDEST):
+        rule = f"must be a number above 0, and at most {WIDEST}"
+        raise UsageError("width", rule, width, "1 has the channels of the paper.")
     if pretrained and width != 1:
         raise UsageError(
             "width",

@@ -28,8 +28,8 @@ def replaced(target: Path) -> Iterator[Path]:
     Raises:
         ReconError: The target is there and is no sample, or cannot be written.
     """
-    _refuse_other_data(target)
     try:
+        _refuse_other_data(target)
         made = target.parent / f".{target.name}-{uuid4().hex[:8]}"
         made.mkdir(parents=True)
     except OSError as error:

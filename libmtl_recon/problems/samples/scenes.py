@@ -17,8 +17,8 @@ def scene(random: np.random.Generator, size: tuple[int, int], classes: int) -> d
     Where there is no box a pixel has no label: its class is -1, its depth 0, its normal (0, 0, 0).
 
     Returns:
-        ``image`` ``[H, W, 3]``, ``label`` ``[H, W]``, ``depth`` ``[H, W, 1]`` from 1 to 10, and
-        ``normal`` ``[H, W, 3]``.
+        ``image`` ``[H, W, 3]`` from 0 to 1, ``label`` ``[H, W]``, ``depth`` ``[H, W, 1]`` from 1 to
+        10, and ``normal`` ``[H, W, 3]``.
     """
     height, width = size
     palette = np.random.default_rng(1).random((classes, 3))
@@ -36,7 +36,7 @@ def scene(random: np.random.Generator, size: tuple[int, int], classes: int) -> d
         normal[box] = facing / np.linalg.norm(facing)
         image[box] = palette[kind] / np.sqrt(distance) + normal[box] * 0.1
     image += random.normal(0, 0.02, image.shape)
-    return {"image": image, "label": label, "depth": depth, "normal": normal}
+    return {"image": image.clip(0, 1), "label": label, "depth": depth, "normal": normal}
 
 
 def holes(random: np.random.Generator, size: tuple[int, int]) -> NDArray[np.bool_]:
