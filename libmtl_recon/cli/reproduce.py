@@ -8,7 +8,7 @@ from typing import Any
 
 from libmtl_recon.cli import reproduce_pictures, reproduce_runs
 from libmtl_recon.cli.command import add_command, add_script
-from libmtl_recon.cli.parsing import Parser, numbers
+from libmtl_recon.cli.parsing import Parser, add_edges, numbers
 from libmtl_recon.problems.argument_types import whole
 
 _DESCRIPTION = """\
@@ -93,13 +93,7 @@ def _add_cosines(actions: Any) -> None:
         help="how they are chosen, as in --recon_select: conflict for Recon, random for RSL, "
         "random_params for RSP (default: conflict)",
     )
-    parser.add_argument(
-        "--edges",
-        type=numbers,
-        metavar="E,E,...",
-        help="edges of the table's intervals, descending from 0, multiples of 0.005 (default: "
-        "0,-0.01,-0.02,-0.03; write --edges=...)",
-    )
+    add_edges(parser)
     _add_severity(parser)
     _add_profile(parser, "take the layers to split from it")
     _add_common(parser, reproduce_runs.cosines)

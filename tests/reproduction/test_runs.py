@@ -71,6 +71,14 @@ def test_cosines_trains_each_weighting_and_splits_by_the_first(runner: FakeRunne
     assert drawn(OUT / "cosines.png")
 
 
+def test_cosines_can_reduce_below_another_edge(runner: FakeRunner) -> None:
+    words = ("--weightings", "EW", "--severe", "-0.03", "main.py")
+    assert reproduce("cosines", *words) == 0
+    text = (OUT / "cosines.md").read_text(encoding="utf-8")
+    assert "the reduction is that of cosines below -0.03, relative to EW" in text
+    assert "--severe=-0.03" in text
+
+
 def test_a_later_command_trains_only_what_is_missing(runner: FakeRunner) -> None:
     assert reproduce("cosines", "--weightings", "EW,UW", "main.py") == 0
     before = len(runner.trained)
@@ -169,6 +177,7 @@ def test_stages_train_the_network_split_by_each(runner: FakeRunner) -> None:
         ("cosines --select random main.py", "--select needs --k"),
         ("cosines --profile 3f2a main.py", "--profile needs --k"),
         ("cosines --edges=0 main.py", "--edges must be at least two numbers"),
+        ("cosines --severe -0.05 main.py", "--severe must be one of the edges"),
         ("cosines main.py --refused", "--refused"),
         ("cosines main.py --seed 3", "--seed cannot be a flag of the script here"),
         ("cosines main.py --weight_decay 0 --weighti UW", "--weighting cannot be a flag"),
@@ -177,7 +186,8 @@ def test_stages_train_the_network_split_by_each(runner: FakeRunner) -> None:
         ("cosines none.py", "SCRIPT must be the path of a LibMTL script"),
         ("stages", "SCRIPT must be given unless --profile is"),
         ("stages --train main.py", "--train needs --k"),
-        ("stages --stages 1 main.py", "--stages must be a whole number from 2 up"),
+        ("stages --stages 1 main.py", "--stages must be a whole number from 2 to 20"),
+        ("stages --stages 21 main.py", "--stages must be a whole number from 2 to 20"),
         ("stages --profile none", "--profile is not a file, and therefore"),
         (f"dose --ks 3,{LAYERS} main.py", "--ks must leave a layer shared"),
         ("dose --ks 0 main.py", "--ks must contain a number of layers from 1 up"),
