@@ -303,7 +303,8 @@ def _last_words(log: Path) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if _ERROR.match(line)]
     if errors:
-        return f"Its error: {_ERROR.sub('', errors[-1])}"
+        said = _ERROR.sub("", errors[-1])
+        return f"Its error: {said}" if said.endswith((".", "!", "?")) else f"Its error: {said} ."
     if not lines:
         return "It printed nothing."
     return f"Its last lines: {' | '.join(lines[-_LAST_LINES:])} ."

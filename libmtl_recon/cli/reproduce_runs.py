@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from libmtl_recon.reproduction.tables import Table
     from libmtl_recon.search import Network, Trainings
 
-_MOST_WEIGHTINGS = 7  # that a picture can distinguish
-
 
 def weighting(text: str) -> Weighting:
     """Parse the name of a weighting with the flags for it alone."""
@@ -39,10 +37,12 @@ def weighting(text: str) -> Weighting:
 
 def weightings(text: str) -> list[Weighting]:
     """Parse several weightings, separated by commas."""
+    from libmtl_recon.reproduction.cosines_picture import MOST_WEIGHTINGS
+
     found = list(dict.fromkeys(weighting(part) for part in text.split(",")))
-    if len(found) > _MOST_WEIGHTINGS:
+    if len(found) > MOST_WEIGHTINGS:
         raise argparse.ArgumentTypeError(
-            f"must be at most {_MOST_WEIGHTINGS} weightings, since a picture of more cannot be "
+            f"must be at most {MOST_WEIGHTINGS} weightings, since a picture of more cannot be "
             f"read (got {len(found)})"
         )
     return found

@@ -142,6 +142,21 @@ def test_of_a_long_log_only_the_end_is_read(tmp_path: Path) -> None:
     assert most < 4_000_000
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("main.py: error: unrecognized arguments: --x 3", "unrecognized arguments: --x 3 ."),
+        ("main.py: error: --x must be 1. Lower it.", "--x must be 1. Lower it."),
+    ],
+)
+def test_the_error_of_a_scripts_arguments_is_a_sentence(
+    tmp_path: Path, line: str, said: str
+) -> None:
+    log = tmp_path / "run.log"
+    log.write_text(f"usage: main.py\n{line}\n", encoding="utf-8")
+    assert process._last_words(log) == f"Its error: {said}"
+
+
 def test_a_run_that_takes_too_long_is_ended_and_says_why(
     make: Callable[[str], Job], tmp_path: Path
 ) -> None:
