@@ -90,6 +90,25 @@ def test_a_later_command_trains_only_what_is_missing(runner: FakeRunner) -> None
     assert trained(runner)[before + 1 :] == ["EW seed0 scored", "UW seed0 scored"]
 
 
+def test_one_folder_keeps_the_trainings_of_several_scripts_threads_and_data_sets(
+    runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("other.py").write_text("never run, either", encoding="utf-8")
+
+    def files(*words: str) -> set[Path]:
+        before = len(runner.trained)
+        assert reproduce("cosines", "--weightings", "EW", "--out", "all", *words) == 0
+        return {job.events for job in runner.trained[before:]}
+
+    one, other, threads = files("main.py"), files("other.py"), files("--threads", "2", "main.py")
+    monkeypatch.setenv("LIBMTL_RECON_DATA", "sample")
+    data = files("main.py")
+    assert [len(own) for own in (one, other, threads, data)] == [1, 1, 1, 1]
+    assert len(one | other | threads | data) == 4
+    monkeypatch.delenv("LIBMTL_RECON_DATA")
+    assert files("main.py") == files("other.py") == set()
+
+
 def test_after_ctrl_c_the_same_command_goes_on(
     runner: FakeRunner, capsys: pytest.CaptureFixture[str]
 ) -> None:
