@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from libmtl_recon.reproduction.asked import Source, Weighting, chosen
-from libmtl_recon.reproduction.stages import headings
-from libmtl_recon.reproduction.tables import Table, mean_and_spread, metric_names
+from libmtl_recon.reproduction.tables import Table, headings, mean_and_spread, metric_names
 from libmtl_recon.search import Network, Performance, Training, Trainings
 
 

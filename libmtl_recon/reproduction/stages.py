@@ -8,7 +8,7 @@ from libmtl_recon.conflicts.compare import chance_distance, overlap
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.conflicts.stages import ranking_distances, stages_of
 from libmtl_recon.reproduction.asked import Weighting
-from libmtl_recon.reproduction.tables import Table, metric_names
+from libmtl_recon.reproduction.tables import Table, headings, metric_names
 from libmtl_recon.search import Network, Performance, TrainedNetwork, Training, Trainings
 
 _ALL = "all steps"
@@ -117,11 +117,6 @@ def train_stages(
         ("layers of", *headings(metrics), "of the layers of all steps"),
         tuple(rows),
     )
-
-
-def headings(metrics: Sequence[tuple[str, str]]) -> list[str]:
-    """Return the headings of a table of performances."""
-    return [*(f"{task} {name}" for task, name in metrics), "Δm %", "parameters"]
 
 
 def _cells(one: Performance, metrics: Sequence[tuple[str, str]]) -> list[str]:

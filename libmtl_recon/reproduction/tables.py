@@ -59,6 +59,11 @@ def metric_names(metrics: Mapping[str, Mapping[str, float]]) -> list[tuple[str, 
     return [(task, name) for task, own in metrics.items() for name in own]
 
 
+def headings(metrics: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the headings of a table of performances."""
+    return [*(f"{task} {name}" for task, name in metrics), "Δm %", "parameters"]
+
+
 def mean_and_spread(values: Sequence[float], digits: int = 2, sign: str = "+") -> str:
     """Return the mean of values and, of several, their standard deviation, as text."""
     mean = f"{np.mean(values):{sign}.{digits}f}"
