@@ -160,9 +160,14 @@ class Trainings:
 
         Raises:
             UsageError: There is no such weighting, or a flag is refused.
-            ReconError: The script does not start, or the network cannot be scored.
+            ReconError: The script does not start, or trains fewer than two tasks.
         """
         plain = self._start([Training()], "the script")[0]
+        if len(plain.tasks) < 2:
+            raise ReconError(
+                f"{self.script} trains one task, {plain.tasks[0]!r}, and only the gradients of two "
+                "can conflict. Give a script that trains at least two tasks together."
+            )
         for name, _ in weightings:
             if name not in plain.weightings:
                 raise UsageError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from libmtl_recon.errors import ReconError
 from libmtl_recon.files import refusal, write_atomically
+from libmtl_recon.splitting.sizes import megabytes
 from libmtl_recon.texts import markdown
 
 
@@ -61,7 +62,12 @@ def metric_names(metrics: Mapping[str, Mapping[str, float]]) -> list[tuple[str, 
 
 def headings(metrics: Sequence[tuple[str, str]]) -> list[str]:
     """Return the headings of a table of performances."""
-    return [*(f"{task} {name}" for task, name in metrics), "Δm %", "parameters"]
+    return [*(f"{task} {name}" for task, name in metrics), "Δm %", "parameters", "MB"]
+
+
+def size_cells(parameters: float) -> list[str]:
+    """Return the cells of a number of parameters and of their MB."""
+    return [f"{parameters:,.0f}", f"{megabytes(parameters):,.2f}"]
 
 
 def mean_and_spread(values: Sequence[float], digits: int = 2, sign: str = "+") -> str:

@@ -13,6 +13,7 @@ from matplotlib.image import imread
 
 from libmtl_recon.cli import main
 from libmtl_recon.reproduction.dose_picture import draw_dose
+from libmtl_recon.reproduction.tables import size_cells
 
 OUT = Path("runs/reproduce/main")
 
@@ -130,7 +131,7 @@ def test_dose_compares_with_single_tasks_of_the_same_seed(runner: FakeRunner) ->
     words = ("--ks", "2,5,9", "--ss=-0.2,-0.1,0", "--seeds", "0,4")
     assert reproduce("dose", *words, "main.py") == 0
     heading, *table = rows((OUT / "dose.md").read_text(encoding="utf-8"))
-    assert heading == ["K", "S", "a Acc", "b Acc", "Δm %", "parameters"]
+    assert heading == ["K", "S", "a Acc", "b Acc", "Δm %", "parameters", "MB"]
     assert [row[:2] for row in table] == [
         *(["0", ""], ["2", "-0.1"], ["5", "-0.1"], ["9", "-0.1"]),
         *(["5", "-0.2"], ["5", "0"]),
@@ -138,7 +139,7 @@ def test_dose_compares_with_single_tasks_of_the_same_seed(runner: FakeRunner) ->
     # (0.40 - 0.50) / 0.50 with seed 0, (0.404 - 0.504) / 0.504 with seed 4.
     assert table[0][2:5] == ["0.4020 ± 0.0028", "0.4020 ± 0.0028", "-19.92 ± 0.11"]
     assert table[2][4] == "-9.96 ± 0.06"
-    assert table[2][5] == "150"
+    assert table[2][5:] == ["150", "0.00"]
     # Of this profile the five worst are the same at each S, and are trained once per seed.
     assert trained(runner).count("EW+5 seed4") == 1
     assert drawn(OUT / "dose.png")
@@ -181,7 +182,9 @@ def test_stages_train_the_network_split_by_each(runner: FakeRunner) -> None:
     table = rows(performance)[1:]
     assert table[0][:5] == ["single-task", "0.5000", "0.5000", "", "200"]
     assert table[1][:5] == ["EW, all shared", "0.4000", "0.4000", "-20.00", "100"]
-    assert [row[1:] for row in table[2:]] == [["0.4300", "0.4300", "-14.00", "130", "100%"]] * 5
+    assert [row[1:] for row in table[2:]] == [
+        ["0.4300", "0.4300", "-14.00", "130", "0.00", "100%"]
+    ] * 5
 
 
 @pytest.mark.parametrize(
@@ -223,6 +226,23 @@ def test_mistakes_are_said_before_anything_trains(
     assert (status == 1) == ("refused" in said)  # the fake script's error is no UsageError's
     assert re.search(said, capsys.readouterr().err, re.DOTALL)
     assert runner.trained == []
+
+
+@pytest.mark.parametrize("words", [["cosines"], ["stages"], ["dose", "--ks", "2"]])
+def test_a_script_with_one_task_is_refused_before_anything_trains(
+    runner: FakeRunner,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+) -> None:
+    monkeypatch.setattr("fake_runs.TASKS", ("alone",))
+    assert reproduce(*words, "main.py") == 1
+    assert "main.py trains one task, 'alone', and only" in capsys.readouterr().err
+    assert runner.trained == []
+
+
+def test_mb_are_2_to_the_20_bytes_of_float32() -> None:
+    assert size_cells(3 * 2**18) == ["786,432", "3.00"]
 
 
 def test_a_profile_of_another_network_is_refused(
