@@ -53,6 +53,8 @@ Train a script with Recon for several numbers K of layers at one severity S, and
 one K, with each of several seeds, and compare the performance: Figure 3 of the Recon paper.
 """
 
+_seed = whole(0, 2**32 - 1)  # what NumPy takes
+
 
 def add_parser(commands: Any) -> None:
     """Add the subcommand."""
@@ -161,7 +163,7 @@ def _add_dose(actions: Any) -> None:
     )
     parser.add_argument(
         "--seeds",
-        type=_counts,
+        type=_seeds,
         default=[0, 1, 2],
         metavar="N,N,...",
         help="seeds (default: 0,1,2)",
@@ -216,7 +218,7 @@ def _add_common(
     if seed:
         parser.add_argument(
             "--seed",
-            type=whole(0, 2**32 - 1),
+            type=_seed,
             default=0,
             metavar="N",
             help="seed of all trainings (default: %(default)s)",
@@ -257,12 +259,8 @@ def _words(text: str) -> list[str]:
 
 
 def _counts(text: str) -> list[int]:
-    try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError:
-        found = [-1]
-    if min(found) < 0:
-        raise argparse.ArgumentTypeError(
-            f"must be a comma-separated list of whole numbers from 0 up (got {text!r})"
-        )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(whole(0)(part) for part in text.split(",")))
+
+
+def _seeds(text: str) -> list[int]:
+    return list(dict.fromkeys(_seed(part) for part in text.split(",")))

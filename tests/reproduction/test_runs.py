@@ -212,6 +212,8 @@ def test_stages_train_the_network_split_by_each(runner: FakeRunner) -> None:
         ("stages --stages 21 main.py", "--stages must be a whole number from 2 to 20"),
         ("stages --profile none", "--profile is not a file, and therefore"),
         (f"dose --ks 3,{LAYERS} main.py", "--ks must leave a layer shared"),
+        ("dose --ks 2,x main.py", "--ks: must be a whole number from 0 up .got 'x'"),
+        ("dose --ks 2 --seeds 0,4294967296 main.py", "--seeds: must be a whole number from 0 to"),
         ("dose --ks 0 main.py", "--ks must contain a number of layers from 1 up"),
         ("dose --ks 3 --k 40 main.py", "--k must be a whole number from 1 to 12"),
         ("dose --ks 3 --ss=0.1 main.py", "--ss must be a multiple of 0.005"),
