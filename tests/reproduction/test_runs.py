@@ -247,6 +247,14 @@ def test_mb_are_2_to_the_20_bytes_of_float32() -> None:
     assert size_cells(3 * 2**18) == ["786,432", "3.00"]
 
 
+def test_a_weighting_has_no_architecture_of_its_own(
+    runner: FakeRunner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reproduce("cosines", "--weightings", "EW --arch MTAN", "main.py") == 2
+    assert "--arch must be one for all weightings" in capsys.readouterr().err
+    assert runner.started == []
+
+
 def test_a_profile_of_another_network_is_refused(
     runner: FakeRunner, capsys: pytest.CaptureFixture[str]
 ) -> None:
