@@ -303,10 +303,15 @@ def _last_words(log: Path) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if _ERROR.match(line)]
     if errors:
-        return f"Its error: {_ERROR.sub('', errors[-1])}"
+        return f"Its error: {_ended(_ERROR.sub('', errors[-1]))}"
     if not lines:
         return "It printed nothing."
-    return f"Its last lines: {' | '.join(lines[-_LAST_LINES:])} ."
+    return f"Its last lines: {_ended(' | '.join(lines[-_LAST_LINES:]))}"
+
+
+def _ended(text: str) -> str:
+    """Return a text as the end of a sentence; a path at its end stays apart from the full stop."""
+    return text if text.endswith((".", "!", "?")) else f"{text} ."
 
 
 def _signal_name(number: int) -> str:

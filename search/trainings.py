@@ -20,6 +20,7 @@ from libmtl_recon_search.trouble import explained, set_aside
 
 from libmtl_recon import ConflictProfile, Layer, ReconError, UsageError
 from libmtl_recon.files import write_atomically
+from libmtl_recon.problems.data_folder import data_root
 from libmtl_recon.texts import did_you_mean
 
 _REFUSED = "failed with exit status 2"  # by the script's argparse, or by this project
@@ -87,9 +88,9 @@ class Trainings:
     """Whole trainings of one script, in child processes, each of them once.
 
     What was trained is kept in a folder, where a later session finds it: after Ctrl-C or a crash
-    the same calls go on where they stopped. Trainings differ by their command line, so one folder
-    can hold any; those of a script that was changed since, or of other versions of the packages,
-    are made again.
+    the same calls go on where they stopped. Trainings differ by the script's text, the versions of
+    the packages, the number of threads, the folder in ``LIBMTL_RECON_DATA`` and the command line,
+    so one folder can hold any: what changes one of these leaves the earlier ones as they are.
 
     Args:
         script: A path, or the name of a built-in problem.
@@ -159,9 +160,14 @@ class Trainings:
 
         Raises:
             UsageError: There is no such weighting, or a flag is refused.
-            ReconError: The script does not start, or the network cannot be scored.
+            ReconError: The script does not start, or trains fewer than two tasks.
         """
         plain = self._start([Training()], "the script")[0]
+        if len(plain.tasks) < 2:
+            raise ReconError(
+                f"{self.script} trains one task, {plain.tasks[0]!r}, and only the gradients of two "
+                "can conflict. Give a script that trains at least two tasks together."
+            )
         for name, _ in weightings:
             if name not in plain.weightings:
                 raise UsageError(
@@ -256,7 +262,10 @@ class Trainings:
         return replace(job, profile=job.events.with_suffix(".profile.json"))
 
     def _identity(self, training: Training) -> list[object]:
-        return [list(self.arguments), self.architecture, *training.identity]
+        # The script, the versions and the data are in the names of the files as well, so that one
+        # folder can hold the runs of several.
+        made_of = [self.folder.runs_of, str(data_root().absolute())]
+        return [*made_of, list(self.arguments), self.architecture, *training.identity]
 
     def _line(self, training: Training) -> tuple[str, ...]:
         words = [*self.arguments, "--weighting", training.weighting, *training.flags]

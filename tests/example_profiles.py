@@ -39,6 +39,24 @@ def profile_of(
     )
 
 
+def of_whole(cosines: dict[float, int], undefined: int = 0) -> ConflictProfile:
+    """The profile of a run whose whole shared gradient has these cosines, with their counts."""
+    row = np.zeros(BINS + 1, np.int64)
+    for cosine, count in cosines.items():
+        row[int(np.searchsorted(EDGES, cosine, "right")) - 1] += count
+    row[BINS] = undefined
+    steps = int(row.sum())
+    return ConflictProfile(
+        (Layer("l", "Linear", ((1,),)),),
+        ("a", "b"),
+        row[None, None, :BINS],
+        row[None, BINS:],
+        np.array([steps]),
+        {},
+        row[None],
+    )
+
+
 @pytest.fixture(scope="session")
 def make_profile() -> Callable[..., ConflictProfile]:
     return profile_of

@@ -91,3 +91,21 @@ def numbers(text: str) -> list[float]:
         raise argparse.ArgumentTypeError(
             f"must be a comma-separated list of numbers (got {text!r})"
         ) from None
+
+
+def add_edges(parser: argparse.ArgumentParser) -> None:
+    """Add ``--edges`` and ``--severe``, which determine a table of cosines."""
+    parser.add_argument(
+        "--edges",
+        type=numbers,
+        metavar="E,E,...",
+        help="edges of the table's intervals, descending from 0, multiples of 0.005 (default: "
+        "0,-0.01,-0.02,-0.03; write --edges=...)",
+    )
+    parser.add_argument(
+        "--severe",
+        type=float,
+        metavar="E",
+        help="the edge below which cosines count for the reduction (default: the second one, as "
+        "in Tables 6, 8 and 10 of the Recon paper; Table 9 has -0.04)",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from libmtl_recon.cli.parsing import numbers
+from libmtl_recon.cli.parsing import add_edges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,17 +56,11 @@ def add_actions(actions: Any) -> None:
         help="show the shares of cosines in intervals, and their reduction: Tables 6 and 8 to "
         "10 of the paper",
         description="Show the distribution of the cosines of the tasks' gradients, in percent "
-        "of steps and pairs of tasks. Reduction is the percentage by which the share below the "
-        "second edge is smaller than in the first profile.",
+        "of steps and pairs of tasks. Reduction is the percentage by which the share below an "
+        "edge is smaller than in the first profile.",
     )
     table.add_argument("profiles", metavar="PROFILE", nargs="+", help=_SOURCE)
-    table.add_argument(
-        "--edges",
-        type=numbers,
-        metavar="E,E,...",
-        help="edges of the intervals, descending from 0, multiples of 0.005 (default: "
-        "0,-0.01,-0.02,-0.03; write --edges=...)",
-    )
+    add_edges(table)
     table.add_argument(
         "--layers",
         action="store_true",
@@ -193,17 +187,13 @@ def _table(options: argparse.Namespace) -> int:
 
     profiles = _load(options.profiles)
     layers = common_layers(profiles) if options.layers else None
-    with naming(edges="--edges"):
-        found = intervals(profiles, options.edges or EDGES, layers)
+    with naming(edges="--edges", severe="--severe"):
+        found = intervals(profiles, options.edges or EDGES, layers, severe=options.severe)
     headings = titles(profiles)
     console = make_console()
     table = make_table(console, "cosine", *headings, right=tuple(headings))
-    for title, row in zip(found.titles, found.shares, strict=True):
-        table.add_row(title, *(f"{share:.2f}" for share in row))
-    reductions = ["-", *(f"{value:.2f}" for value in found.reduction[1:])]
-    table.add_row("reduction (%)", *reductions)
-    if found.undefined.any():
-        table.add_row("undefined (% of all)", *(f"{share:.2f}" for share in found.undefined))
+    for row in found.rows:
+        table.add_row(*row)
     what = f"{len(layers)} layers, counted separately" if layers else "the whole shared gradient"
     say(f"Percentages of steps and pairs of tasks, {what}:")
     show_table(console, table)

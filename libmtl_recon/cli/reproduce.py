@@ -8,7 +8,7 @@ from typing import Any
 
 from libmtl_recon.cli import reproduce_pictures, reproduce_runs
 from libmtl_recon.cli.command import add_command, add_script
-from libmtl_recon.cli.parsing import Parser, numbers
+from libmtl_recon.cli.parsing import Parser, add_edges, numbers
 from libmtl_recon.problems.argument_types import whole
 
 _DESCRIPTION = """\
@@ -53,6 +53,8 @@ Train a script with Recon for several numbers K of layers at one severity S, and
 one K, with each of several seeds, and compare the performance: Figure 3 of the Recon paper.
 """
 
+_seed = whole(0, 2**32 - 1)  # what NumPy takes
+
 
 def add_parser(commands: Any) -> None:
     """Add the subcommand."""
@@ -93,13 +95,7 @@ def _add_cosines(actions: Any) -> None:
         help="how they are chosen, as in --recon_select: conflict for Recon, random for RSL, "
         "random_params for RSP (default: conflict)",
     )
-    parser.add_argument(
-        "--edges",
-        type=numbers,
-        metavar="E,E,...",
-        help="edges of the table's intervals, descending from 0, multiples of 0.005 (default: "
-        "0,-0.01,-0.02,-0.03; write --edges=...)",
-    )
+    add_edges(parser)
     _add_severity(parser)
     _add_profile(parser, "take the layers to split from it")
     _add_common(parser, reproduce_runs.cosines)
@@ -167,7 +163,7 @@ def _add_dose(actions: Any) -> None:
     )
     parser.add_argument(
         "--seeds",
-        type=_counts,
+        type=_seeds,
         default=[0, 1, 2],
         metavar="N,N,...",
         help="seeds (default: 0,1,2)",
@@ -222,7 +218,7 @@ def _add_common(
     if seed:
         parser.add_argument(
             "--seed",
-            type=whole(0, 2**32 - 1),
+            type=_seed,
             default=0,
             metavar="N",
             help="seed of all trainings (default: %(default)s)",
@@ -263,12 +259,8 @@ def _words(text: str) -> list[str]:
 
 
 def _counts(text: str) -> list[int]:
-    try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError:
-        found = [-1]
-    if min(found) < 0:
-        raise argparse.ArgumentTypeError(
-            f"must be a comma-separated list of whole numbers from 0 up (got {text!r})"
-        )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(whole(0)(part) for part in text.split(",")))
+
+
+def _seeds(text: str) -> list[int]:
+    return list(dict.fromkeys(_seed(part) for part in text.split(",")))

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from libmtl_recon.reproduction.tables import Table
     from libmtl_recon.search import Network, Trainings
 
-_MOST_WEIGHTINGS = 7  # that a picture can distinguish
-
 
 def weighting(text: str) -> Weighting:
     """Parse the name of a weighting with the flags for it alone."""
@@ -39,10 +37,12 @@ def weighting(text: str) -> Weighting:
 
 def weightings(text: str) -> list[Weighting]:
     """Parse several weightings, separated by commas."""
+    from libmtl_recon.reproduction.cosines_picture import MOST_WEIGHTINGS
+
     found = list(dict.fromkeys(weighting(part) for part in text.split(",")))
-    if len(found) > _MOST_WEIGHTINGS:
+    if len(found) > MOST_WEIGHTINGS:
         raise argparse.ArgumentTypeError(
-            f"must be at most {_MOST_WEIGHTINGS} weightings, since a picture of more cannot be "
+            f"must be at most {MOST_WEIGHTINGS} weightings, since a picture of more cannot be "
             f"read (got {len(found)})"
         )
     return found
@@ -51,7 +51,7 @@ def weightings(text: str) -> list[Weighting]:
 def cosines(options: argparse.Namespace) -> int:
     """Handle ``libmtl-recon reproduce cosines``."""
     from libmtl_recon.conflicts.grid import check_severity
-    from libmtl_recon.conflicts.intervals import EDGES, check_edges
+    from libmtl_recon.conflicts.intervals import EDGES, check_edges, check_severe
     from libmtl_recon.profiles.selection import check_select
     from libmtl_recon.reproduction.asked import check_counts
     from libmtl_recon.reproduction.cosines import Split, tabulate, train_cosines
@@ -60,6 +60,7 @@ def cosines(options: argparse.Namespace) -> int:
     check_severity("--s", options.s)
     edges = options.edges or EDGES
     check_edges("--edges", edges)
+    check_severe("--severe", options.severe, edges)
     selections = tuple(dict.fromkeys(options.select or ["conflict"]))
     for one in selections:
         check_select("--select", one)
@@ -86,13 +87,14 @@ def cosines(options: argparse.Namespace) -> int:
             score_every=options.score_every,
         )
         draw_cosines(found, trainings.folder.path / "cosines.png")
-        return [tabulate(found, edges)]
+        return [tabulate(found, edges, options.severe)]
 
     return _reproduce(options, "cosines", options.weightings, made, picture=True)
 
 
 def stages(options: argparse.Namespace) -> int:
     """Handle ``libmtl-recon reproduce stages``."""
+    from libmtl_recon.conflicts.counter import MOST_BLOCKS
     from libmtl_recon.conflicts.grid import check_severity
     from libmtl_recon.reproduction.asked import check_counts
     from libmtl_recon.reproduction.stages import distances, names_of, train_stages
@@ -105,9 +107,12 @@ def stages(options: argparse.Namespace) -> int:
             True,
             "Give --k K, or leave it out for the distances alone.",
         )
-    if options.stages < 2:
+    if not 2 <= options.stages <= MOST_BLOCKS:
         raise UsageError(
-            "--stages", "must be a whole number from 2 up", options.stages, "Try 4, as the paper."
+            "--stages",
+            f"must be a whole number from 2 to {MOST_BLOCKS}",
+            options.stages,
+            "Try 4, as the paper.",
         )
     given = _given_profile(options)
     if options.script is None:
@@ -295,7 +300,7 @@ def _given(options: argparse.Namespace, what: str) -> list[str]:
         given = getattr(options, name, None)
         if given:
             words.append(f"--{name}={','.join(str(one) for one in given)}")
-    for name in ("k", "s", "stages", "seed", "profile", "baseline", "score_every"):
+    for name in ("severe", "k", "s", "stages", "seed", "profile", "baseline", "score_every"):
         given = getattr(options, name, None)
         if given is not None:
             words.append(f"--{name.replace('_', '-')}={given}")

@@ -49,6 +49,14 @@ def of_the_script(words: Sequence[str], asked: Sequence[Weighting]) -> tuple[str
     """
     for word in [*words, *(flag for one in asked for flag in one.flags)]:
         _refuse_ours(word)
+    for word in (flag for one in asked for flag in one.flags):
+        if word.partition("=")[0] == "--arch":
+            raise UsageError(
+                "--arch",
+                "must be one for all weightings",
+                word,
+                "Give it after SCRIPT.",
+            )
     architecture, kept = "HPS", list(words)
     for place, word in enumerate(words):
         if word == "--arch" and place + 1 < len(words):

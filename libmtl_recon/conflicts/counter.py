@@ -16,7 +16,7 @@ from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.gradients import cosines, exact_device, layer_gramians
 
-_MOST_BLOCKS = 20
+MOST_BLOCKS = 20
 
 
 class ConflictCounter:
@@ -48,7 +48,7 @@ class ConflictCounter:
                 "This network has no trainable shared layer, so there is nothing to score."
             )
         try:
-            check_size(len(layers), _MOST_BLOCKS)
+            check_size(len(layers), MOST_BLOCKS)
         except ValueError as error:
             raise ReconError(f"The profile of this network could not be kept: {error}.") from error
         self.layers = tuple(layers)
@@ -172,7 +172,7 @@ class ConflictCounter:
 
     def _current_block(self) -> Tensor:
         if not self._blocks or self._block_steps[-1] >= self._block_length:
-            if len(self._blocks) == _MOST_BLOCKS:
+            if len(self._blocks) == MOST_BLOCKS:
                 self._merge_blocks()
             shape = (len(self.layers) + 1, BINS + 1)
             self._blocks.append(torch.zeros(shape, dtype=torch.int64, device=self.device))
@@ -181,7 +181,7 @@ class ConflictCounter:
 
     def _merge_blocks(self) -> None:
         """Merge pairs of blocks, so that long runs have longer blocks, but not more of them."""
-        halves = range(0, _MOST_BLOCKS, 2)
+        halves = range(0, MOST_BLOCKS, 2)
         self._blocks = [self._blocks[i] + self._blocks[i + 1] for i in halves]
         self._block_steps = [self._block_steps[i] + self._block_steps[i + 1] for i in halves]
         self._block_length *= 2

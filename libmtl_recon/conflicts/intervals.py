@@ -26,7 +26,7 @@ class Intervals:
         shares: ``[I, N]``, percentages of the steps and pairs whose cosine is defined; NaN if there
             is none.
         undefined: ``[N]``, the percentage of all steps and pairs in which a gradient was zero.
-        reduction: ``[N]``, the percentage by which the fraction below the second edge is smaller
+        reduction: ``[N]``, the percentage by which the fraction below one of the edges is smaller
             than in the first profile; NaN if that has none there.
     """
 
@@ -35,11 +35,28 @@ class Intervals:
     undefined: NDArray[np.float64]
     reduction: NDArray[np.float64]
 
+    @property
+    def rows(self) -> tuple[tuple[str, ...], ...]:
+        """The rows of the paper's table, and one for undefined cosines if there are any.
+
+        A reduction that is undefined is a dash, as that of the first profile.
+        """
+        rows = [
+            (title, *(f"{share:.2f}" for share in row))
+            for title, row in zip(self.titles, self.shares, strict=True)
+        ]
+        rows.append(("reduction (%)", "-", *(_shown(value) for value in self.reduction[1:])))
+        if self.undefined.any():
+            rows.append(("undefined (% of all)", *(f"{share:.2f}" for share in self.undefined)))
+        return tuple(rows)
+
 
 def intervals(
     profiles: Sequence[ConflictProfile],
     edges: Sequence[float] = EDGES,
     layers: Sequence[str] | None = None,
+    *,
+    severe: float | None = None,
 ) -> Intervals:
     """Return the distributions of the cosines of several profiles.
 
@@ -48,12 +65,16 @@ def intervals(
         edges: At least two edges, descending from 0, multiples of 0.005 above -1.
         layers: Count the cosines of each of these layers; None counts those of the whole shared
             gradient.
+        severe: The edge below which the reduction is computed; None for the second one, as in the
+            paper's tables except Table 9.
 
     Raises:
-        UsageError: The edges are invalid, or a profile has no such layer.
+        UsageError: The edges are invalid, ``severe`` is not one of them, or a profile has no such
+            layer.
         ReconError: A profile has no counts of the whole gradient.
     """
     below = check_edges("edges", edges)
+    severe = check_severe("severe", severe, edges)
     counts = np.stack([_counts(profile, layers) for profile in profiles], axis=1)
     defined = counts[:BINS].sum(axis=0)
     marks = [BINS, *below, 0]
@@ -64,8 +85,8 @@ def intervals(
                 for high, low in itertools.pairwise(marks)
             ]
         )
-        severe = 100.0 * counts[: below[1]].sum(axis=0) / defined
-        reduction = 100.0 * (1.0 - severe / severe[0])
+        conflicts = counts[: below[list(edges).index(severe)]].sum(axis=0) / defined
+        reduction = 100.0 * (1.0 - conflicts / (conflicts[0] or np.nan))
         undefined = 100.0 * counts[BINS] / counts.sum(axis=0)
     tops, lows = ["[1", *(f"({edge:g}" for edge in edges)], [*(f"{e:g}]" for e in edges), "-1]"]
     titles = [f"{top}, {low}" for top, low in zip(tops, lows, strict=True)]
@@ -93,6 +114,29 @@ def check_edges(parameter: str, edges: Sequence[float]) -> list[int]:
     return below
 
 
+def check_severe(parameter: str, severe: float | None, edges: Sequence[float]) -> float:
+    """Return the edge below which a reduction is computed.
+
+    Args:
+        parameter: The name of the caller's argument, for the message.
+        severe: The edge; None for the second one.
+        edges: Valid edges.
+
+    Raises:
+        UsageError: It is not one of the edges.
+    """
+    if severe is None:
+        return edges[1]
+    if severe not in edges:
+        raise UsageError(
+            parameter,
+            "must be one of the edges",
+            severe,
+            f"They are {', '.join(f'{edge:g}' for edge in edges)}.",
+        )
+    return severe
+
+
 def common_layers(profiles: Sequence[ConflictProfile]) -> list[str]:
     """Return the layers that all profiles have, in the order of the first one.
 
@@ -110,6 +154,10 @@ def common_layers(profiles: Sequence[ConflictProfile]) -> list[str]:
             "the names of another."
         )
     return [name for name in profiles[0].layer_names if name in common]
+
+
+def _shown(reduction: float) -> str:
+    return "-" if np.isnan(reduction) else f"{reduction:.2f}"
 
 
 def _counts(profile: ConflictProfile, layers: Sequence[str] | None) -> NDArray[np.int64]:

@@ -28,7 +28,8 @@ def stages_of(profile: ConflictProfile, count: int = 4) -> tuple[ConflictProfile
 
     Raises:
         UsageError: There are fewer than 2 stages, or more than blocks of steps.
-        ReconError: The profile is a sum of several runs, which have no common order of steps.
+        ReconError: The profile is a sum of several runs, which have no common order of steps, or
+            has a single block.
     """
     if "added" in profile.provenance:
         raise ReconError(
@@ -36,6 +37,11 @@ def stages_of(profile: ConflictProfile, count: int = 4) -> tuple[ConflictProfile
             "order. Use the profile of one run."
         )
     blocks = len(profile.block_steps)
+    if blocks < 2:
+        raise ReconError(
+            f"The profile has {profile.steps} scored {'step' if profile.steps == 1 else 'steps'} "
+            "in a single block, which cannot be divided into stages. Score more steps."
+        )
     if not 2 <= count <= blocks:
         raise UsageError(
             "stages",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from libmtl_recon.conflicts.intervals import EDGES, intervals
+from libmtl_recon.conflicts.intervals import EDGES, check_severe, intervals
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.reproduction.asked import SHORT, Source, Weighting, chosen
 from libmtl_recon.reproduction.tables import Table
@@ -98,26 +98,26 @@ def train_cosines(
     return found
 
 
-def tabulate(found: Sequence[Distribution], edges: Sequence[float] = EDGES) -> Table:
+def tabulate(
+    found: Sequence[Distribution], edges: Sequence[float] = EDGES, severe: float | None = None
+) -> Table:
     """Return the shares of the cosines in intervals (Tables 6 and 8 to 10).
 
     Args:
         found: The distributions; the reduction is relative to the first.
         edges: The edges of the intervals; see
             :func:`~libmtl_recon.conflicts.intervals.intervals`.
+        severe: The edge below which the reduction is computed; None for the second one.
+
+    Raises:
+        UsageError: The edges are invalid, or ``severe`` is not one of them.
     """
-    shares = intervals([one.profile for one in found], edges)
-    rows = [
-        (title, *(f"{share:.2f}" for share in row))
-        for title, row in zip(shares.titles, shares.shares, strict=True)
-    ]
-    rows.append(("reduction (%)", "-", *(f"{value:.2f}" for value in shares.reduction[1:])))
-    if shares.undefined.any():
-        rows.append(("undefined (% of all)", *(f"{share:.2f}" for share in shares.undefined)))
+    severe = check_severe("severe", severe, edges)
+    shares = intervals([one.profile for one in found], edges, severe=severe)
     return Table(
         "Percentages of steps and pairs of tasks by the cosine of two tasks' gradients, all shared "
-        f"layers together; the reduction is that of cosines below {edges[1]:g}, relative to "
+        f"layers together; the reduction is that of cosines below {severe:g}, relative to "
         f"{found[0].title}",
         ("cosine", *(one.title for one in found)),
-        tuple(rows),
+        shares.rows,
     )

@@ -47,6 +47,9 @@ def draw_cosines(found: Sequence[Distribution], file: str | Path) -> None:
     low, high = shown_range(counts)
     fewest = min(int(count.sum()) for count in counts)
     pooled = next(width for least, width in _POOLED if fewest >= least)
+    step = EDGES[pooled] - EDGES[0]
+    # Whole bins, since a wide one that is cut off looks as if it went on.
+    low, high = step * np.floor(round(low / step, 6)), step * np.ceil(round(high / step, 6))
     drawn = {one.title: _percent(count, pooled) for one, count in zip(found, counts, strict=True)}
     plain = [one for one in found if not one.how]
     for colour, one in zip(COLOURS, plain, strict=False):
@@ -68,7 +71,6 @@ def draw_cosines(found: Sequence[Distribution], file: str | Path) -> None:
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=7)
-    step = EDGES[pooled] - EDGES[0]
     figure.supxlabel("cosine of two tasks' gradients, all shared layers together", fontsize=9)
     figure.supylabel(f"% of steps and pairs, in {step:g}", fontsize=9)
     write_picture(figure, file)

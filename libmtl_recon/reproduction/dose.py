@@ -8,8 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from libmtl_recon.reproduction.asked import Source, Weighting, chosen
-from libmtl_recon.reproduction.stages import headings
-from libmtl_recon.reproduction.tables import Table, mean_and_spread, metric_names
+from libmtl_recon.reproduction.tables import (
+    Table,
+    headings,
+    mean_and_spread,
+    metric_names,
+    size_cells,
+)
 from libmtl_recon.search import Network, Performance, Training, Trainings
 
 
@@ -106,9 +111,9 @@ def tabulate(doses: Sequence[Dose], weighting: Weighting, single: bool) -> Table
             mean_and_spread([one.metrics[task][name] for one in dose.performances], 4, "")
             for task, name in metrics
         ]
-        size = f"{np.mean([one.parameters for one in dose.performances]):,.0f}"
+        size = size_cells(float(np.mean([one.parameters for one in dose.performances])))
         S = "" if dose.S is None else f"{dose.S:g}"
-        rows.append((str(dose.K), S, *values, mean_and_spread(dose.gains), size))
+        rows.append((str(dose.K), S, *values, mean_and_spread(dose.gains), *size))
     what = "networks of single tasks" if single else "the network with all layers shared"
     seeds = len(doses[0].performances)
     return Table(

@@ -8,7 +8,7 @@ from libmtl_recon.conflicts.compare import chance_distance, overlap
 from libmtl_recon.conflicts.profile import ConflictProfile
 from libmtl_recon.conflicts.stages import ranking_distances, stages_of
 from libmtl_recon.reproduction.asked import Weighting
-from libmtl_recon.reproduction.tables import Table, metric_names
+from libmtl_recon.reproduction.tables import Table, headings, metric_names, size_cells
 from libmtl_recon.search import Network, Performance, TrainedNetwork, Training, Trainings
 
 _ALL = "all steps"
@@ -119,14 +119,9 @@ def train_stages(
     )
 
 
-def headings(metrics: Sequence[tuple[str, str]]) -> list[str]:
-    """Return the headings of a table of performances."""
-    return [*(f"{task} {name}" for task, name in metrics), "Δm %", "parameters"]
-
-
 def _cells(one: Performance, metrics: Sequence[tuple[str, str]]) -> list[str]:
     values = [f"{one.metrics[task][name]:.4f}" for task, name in metrics]
-    return [*values, f"{one.delta_m:+.2f}", f"{one.parameters:,}"]
+    return [*values, f"{one.delta_m:+.2f}", *size_cells(one.parameters)]
 
 
 def _single_row(
@@ -139,4 +134,5 @@ def _single_row(
     alone = [trainings.compare([one], [one])[0] for one in base]
     by_task = dict(zip(network.tasks, alone, strict=True))
     values = [f"{by_task[task].metrics[task][name]:.4f}" for task, name in metrics]
-    return ("single-task", *values, "", f"{sum(one.parameters for one in alone):,}", "")
+    size = size_cells(sum(one.parameters for one in alone))
+    return ("single-task", *values, "", *size, "")

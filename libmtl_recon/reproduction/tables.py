@@ -10,6 +10,7 @@ import numpy as np
 
 from libmtl_recon.errors import ReconError
 from libmtl_recon.files import refusal, write_atomically
+from libmtl_recon.splitting.sizes import megabytes
 from libmtl_recon.texts import markdown
 
 
@@ -57,6 +58,16 @@ def write_tables(file: Path, heading: str, tables: Sequence[Table], more: Sequen
 def metric_names(metrics: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str]]:
     """Return the tasks and the names of their metrics, in order."""
     return [(task, name) for task, own in metrics.items() for name in own]
+
+
+def headings(metrics: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the headings of a table of performances."""
+    return [*(f"{task} {name}" for task, name in metrics), "Δm %", "parameters", "MB"]
+
+
+def size_cells(parameters: float) -> list[str]:
+    """Return the cells of a number of parameters and of their MB."""
+    return [f"{parameters:,.0f}", f"{megabytes(parameters):,.2f}"]
 
 
 def mean_and_spread(values: Sequence[float], digits: int = 2, sign: str = "+") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ Array = NDArray[np.float64]
 # are zero up to rounding.
 _ROUNDING = 1e-12
 _MOST_TASKS = 6
+_SHORTEST, _LONGEST = 0.1, 10_000  # what tables with two decimals can show
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,9 @@ def check_gradients(gradients: Sequence[Sequence[float]], dimension: int) -> Arr
 
     Raises:
         UsageError: There are fewer than two or more than six, or they are not vectors of
-            ``dimension`` finite numbers that differ from zero.
+            ``dimension`` finite numbers with a length from 0.1 to 10,000.
     """
-    lengths = {len(one) for one in gradients}
-    if not 2 <= len(gradients) <= _MOST_TASKS or lengths != {dimension}:
+    if not 2 <= len(gradients) <= _MOST_TASKS or {len(one) for one in gradients} != {dimension}:
         raise UsageError(
             "gradients",
             f"must be 2 to {_MOST_TASKS} vectors of {dimension} numbers each",
@@ -57,12 +58,15 @@ def check_gradients(gradients: Sequence[Sequence[float]], dimension: int) -> Arr
             f"Write numbers with commas and vectors with semicolons: '{_example(dimension)}'.",
         )
     found = np.array(gradients, np.float64)
-    if not np.isfinite(found).all() or not found.any(axis=1).all():
+    lengths = [math.hypot(*one) for one in gradients]
+    if not all(_SHORTEST <= length <= _LONGEST for length in lengths):
         raise UsageError(
             "gradients",
-            "must be vectors of finite numbers, none of them zero",
+            f"must be vectors of finite numbers, whose lengths are from {_SHORTEST:g} to "
+            f"{_LONGEST:,}",
             found.tolist(),
-            "A task whose gradient is zero has no direction to draw.",
+            "Multiply all of them by one factor, by which updates grow as well. Leave out a task "
+            "whose gradient is zero: it has no direction to draw.",
         )
     return found
 

@@ -33,6 +33,7 @@ def draw_in_space(gradients: Array, updates: Sequence[Update], file: str | Path)
     """
     figure = new_figure(3.6 * len(updates), 3.9)
     reach = 1.05 * max(np.abs(v).max() for v in (gradients, *(one.update for one in updates)))
+    deepest = min(0.0, 1.1 * float(gradients[:, 2].min()))
     for place, one in enumerate(updates, start=1):
         axes: Any = figure.add_subplot(1, len(updates), place, projection="3d")
         for task, gradient in enumerate(gradients):
@@ -42,10 +43,10 @@ def draw_in_space(gradients: Array, updates: Sequence[Update], file: str | Path)
         _arrow(axes, one.update, _UPDATE, "$G'$", width=2.6)
         said = f"$G'$ = {_point(one.update)} {_said(one)}"
         axes.set_title(f"{one.method}\n{said}", fontsize=10, y=0.94)
+        lowest = -reach if gradients.min() < 0 else 0.0
+        axes.set(xlim=(lowest, reach), ylim=(lowest, reach), zlim=(deepest, reach))
         for name in "xyz":
-            getattr(axes, f"set_{name}lim")(-reach if gradients.min() < 0 else 0, reach)
             getattr(axes, f"set_{name}label")(name, fontsize=8, labelpad=-8)
-        axes.set_zlim(min(0.0, 1.1 * float(gradients[:, 2].min())), reach)
         axes.tick_params(labelsize=7, pad=-3)
         axes.view_init(elev=24, azim=5)
     write_picture(figure, file)

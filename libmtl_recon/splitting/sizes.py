@@ -17,6 +17,11 @@ _BYTES = 4  # of a float32
 _MEGA = 2**20
 
 
+def megabytes(parameters: float) -> float:
+    """Return the size of parameters in float32, in MB of 2^20 bytes, as the papers print it."""
+    return parameters * _BYTES / _MEGA
+
+
 @dataclass(frozen=True)
 class Owner:
     """The owner of a parameter, and its part of the network.
@@ -52,7 +57,7 @@ class Row:
     @property
     def megabytes(self) -> float:
         """Their size in float32, in MB of 2^20 bytes, independently of their dtype."""
-        return self.parameters * _BYTES / _MEGA
+        return megabytes(self.parameters)
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ class Summary:
             ).rstrip()
             for line in lines
         ]
-        unsplit = f"{self.unsplit:,} parameters, {self.unsplit * _BYTES / _MEGA:,.2f} MB"
+        unsplit = f"{self.unsplit:,} parameters, {megabytes(self.unsplit):,.2f} MB"
         texts.append(f"{self.growth:.2f} × the network before its split ({unsplit})")
         return "\n".join(texts)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
+from example_profiles import of_whole
 
 from libmtl_recon import ConflictProfile, ReconError, UsageError
-from libmtl_recon.conflicts.grid import BINS, EDGES
 from libmtl_recon.conflicts.intervals import common_layers, intervals
 from libmtl_recon.conflicts.layers import Layer
 
@@ -16,23 +15,6 @@ Make = Callable[..., ConflictProfile]
 # Joint training, and joint training with Recon, of the paper's Table 6.
 JOINT = {0.5: 5656, -0.005: 3125, -0.015: 926, -0.025: 205, -0.5: 125}
 RECON = {0.5: 5853, -0.005: 3767, -0.015: 304, -0.025: 50, -0.5: 25}
-
-
-def of_whole(cosines: dict[float, int], undefined: int = 0) -> ConflictProfile:
-    row = np.zeros(BINS + 1, np.int64)
-    for cosine, count in cosines.items():
-        row[int(np.searchsorted(EDGES, cosine, "right")) - 1] += count
-    row[BINS] = undefined
-    steps = int(row.sum())
-    return ConflictProfile(
-        (Layer("l", "Linear", ((1,),)),),
-        ("a", "b"),
-        row[None, None, :BINS],
-        row[None, BINS:],
-        np.array([steps]),
-        {},
-        row[None],
-    )
 
 
 def test_table_6_of_the_paper() -> None:
@@ -49,6 +31,25 @@ def test_table_6_of_the_paper() -> None:
     assert found.shares.sum(axis=0) == pytest.approx([100, 100])
     # The paper's columns add up to 100 only nearly.
     assert found.reduction == pytest.approx([0, 69.82], abs=0.2)
+
+
+def test_the_reduction_can_be_below_a_later_edge_as_in_table_9() -> None:
+    joint = {0.5: 6196, -0.01: 385, -0.03: 363, -0.05: 339, -0.07: 311, -0.5: 2405}
+    recon = {0.5: 7399, -0.01: 1417, -0.03: 707, -0.05: 289, -0.07: 113, -0.5: 76}
+    edges = [0.0, -0.02, -0.04, -0.06, -0.08]
+    profiles = [of_whole(joint), of_whole(recon)]
+    assert intervals(profiles, edges, severe=-0.04).reduction == pytest.approx([0, 84.35], abs=0.02)
+    assert intervals(profiles, edges).reduction[1] == pytest.approx(65.33, abs=0.02)
+    with pytest.raises(UsageError, match=r"severe must be one of the edges \(got -0.05\)"):
+        intervals(profiles, edges, severe=-0.05)
+
+
+def test_a_reduction_of_nothing_is_shown_as_a_dash() -> None:
+    found = intervals([of_whole({0.5: 1}), of_whole({-0.5: 1}, undefined=1)])
+    assert found.rows[-2:] == (
+        ("reduction (%)", "-", "-"),
+        ("undefined (% of all)", "0.00", "50.00"),
+    )
 
 
 def test_an_edge_belongs_to_the_interval_above_it() -> None:

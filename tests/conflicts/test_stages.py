@@ -54,6 +54,11 @@ def test_more_stages_than_blocks_are_refused() -> None:
         stages_of(profile_in_blocks([5, 5, 5]), 4)
 
 
+def test_a_single_block_has_no_stages() -> None:
+    with pytest.raises(ReconError, match="has 1 scored step in a single block"):
+        stages_of(profile_in_blocks([1]), 2)
+
+
 def test_a_sum_of_runs_has_no_stages() -> None:
     total = add_profiles([profile_in_blocks([4] * 8), profile_in_blocks([5] * 8, "b")])
     with pytest.raises(ReconError, match="sum of several runs has no stages"):

@@ -13,6 +13,7 @@ from matplotlib.image import imread
 
 from libmtl_recon.cli import main
 from libmtl_recon.reproduction.dose_picture import draw_dose
+from libmtl_recon.reproduction.tables import size_cells
 
 OUT = Path("runs/reproduce/main")
 
@@ -71,6 +72,14 @@ def test_cosines_trains_each_weighting_and_splits_by_the_first(runner: FakeRunne
     assert drawn(OUT / "cosines.png")
 
 
+def test_cosines_can_reduce_below_another_edge(runner: FakeRunner) -> None:
+    words = ("--weightings", "EW", "--severe", "-0.03", "main.py")
+    assert reproduce("cosines", *words) == 0
+    text = (OUT / "cosines.md").read_text(encoding="utf-8")
+    assert "the reduction is that of cosines below -0.03, relative to EW" in text
+    assert "--severe=-0.03" in text
+
+
 def test_a_later_command_trains_only_what_is_missing(runner: FakeRunner) -> None:
     assert reproduce("cosines", "--weightings", "EW,UW", "main.py") == 0
     before = len(runner.trained)
@@ -80,6 +89,25 @@ def test_a_later_command_trains_only_what_is_missing(runner: FakeRunner) -> None
     # Other words of the script are other trainings.
     assert reproduce("cosines", "--weightings", "EW,UW", "main.py", "--epochs", "3") == 0
     assert trained(runner)[before + 1 :] == ["EW seed0 scored", "UW seed0 scored"]
+
+
+def test_one_folder_keeps_the_trainings_of_several_scripts_threads_and_data_sets(
+    runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("other.py").write_text("never run, either", encoding="utf-8")
+
+    def files(*words: str) -> set[Path]:
+        before = len(runner.trained)
+        assert reproduce("cosines", "--weightings", "EW", "--out", "all", *words) == 0
+        return {job.events for job in runner.trained[before:]}
+
+    one, other, threads = files("main.py"), files("other.py"), files("--threads", "2", "main.py")
+    monkeypatch.setenv("LIBMTL_RECON_DATA", "sample")
+    data = files("main.py")
+    assert [len(own) for own in (one, other, threads, data)] == [1, 1, 1, 1]
+    assert len(one | other | threads | data) == 4
+    monkeypatch.delenv("LIBMTL_RECON_DATA")
+    assert files("main.py") == files("other.py") == set()
 
 
 def test_after_ctrl_c_the_same_command_goes_on(
@@ -103,7 +131,7 @@ def test_dose_compares_with_single_tasks_of_the_same_seed(runner: FakeRunner) ->
     words = ("--ks", "2,5,9", "--ss=-0.2,-0.1,0", "--seeds", "0,4")
     assert reproduce("dose", *words, "main.py") == 0
     heading, *table = rows((OUT / "dose.md").read_text(encoding="utf-8"))
-    assert heading == ["K", "S", "a Acc", "b Acc", "Δm %", "parameters"]
+    assert heading == ["K", "S", "a Acc", "b Acc", "Δm %", "parameters", "MB"]
     assert [row[:2] for row in table] == [
         *(["0", ""], ["2", "-0.1"], ["5", "-0.1"], ["9", "-0.1"]),
         *(["5", "-0.2"], ["5", "0"]),
@@ -111,7 +139,7 @@ def test_dose_compares_with_single_tasks_of_the_same_seed(runner: FakeRunner) ->
     # (0.40 - 0.50) / 0.50 with seed 0, (0.404 - 0.504) / 0.504 with seed 4.
     assert table[0][2:5] == ["0.4020 ± 0.0028", "0.4020 ± 0.0028", "-19.92 ± 0.11"]
     assert table[2][4] == "-9.96 ± 0.06"
-    assert table[2][5] == "150"
+    assert table[2][5:] == ["150", "0.00"]
     # Of this profile the five worst are the same at each S, and are trained once per seed.
     assert trained(runner).count("EW+5 seed4") == 1
     assert drawn(OUT / "dose.png")
@@ -154,7 +182,9 @@ def test_stages_train_the_network_split_by_each(runner: FakeRunner) -> None:
     table = rows(performance)[1:]
     assert table[0][:5] == ["single-task", "0.5000", "0.5000", "", "200"]
     assert table[1][:5] == ["EW, all shared", "0.4000", "0.4000", "-20.00", "100"]
-    assert [row[1:] for row in table[2:]] == [["0.4300", "0.4300", "-14.00", "130", "100%"]] * 5
+    assert [row[1:] for row in table[2:]] == [
+        ["0.4300", "0.4300", "-14.00", "130", "0.00", "100%"]
+    ] * 5
 
 
 @pytest.mark.parametrize(
@@ -169,6 +199,7 @@ def test_stages_train_the_network_split_by_each(runner: FakeRunner) -> None:
         ("cosines --select random main.py", "--select needs --k"),
         ("cosines --profile 3f2a main.py", "--profile needs --k"),
         ("cosines --edges=0 main.py", "--edges must be at least two numbers"),
+        ("cosines --severe -0.05 main.py", "--severe must be one of the edges"),
         ("cosines main.py --refused", "--refused"),
         ("cosines main.py --seed 3", "--seed cannot be a flag of the script here"),
         ("cosines main.py --weight_decay 0 --weighti UW", "--weighting cannot be a flag"),
@@ -177,9 +208,12 @@ def test_stages_train_the_network_split_by_each(runner: FakeRunner) -> None:
         ("cosines none.py", "SCRIPT must be the path of a LibMTL script"),
         ("stages", "SCRIPT must be given unless --profile is"),
         ("stages --train main.py", "--train needs --k"),
-        ("stages --stages 1 main.py", "--stages must be a whole number from 2 up"),
+        ("stages --stages 1 main.py", "--stages must be a whole number from 2 to 20"),
+        ("stages --stages 21 main.py", "--stages must be a whole number from 2 to 20"),
         ("stages --profile none", "--profile is not a file, and therefore"),
         (f"dose --ks 3,{LAYERS} main.py", "--ks must leave a layer shared"),
+        ("dose --ks 2,x main.py", "--ks: must be a whole number from 0 up .got 'x'"),
+        ("dose --ks 2 --seeds 0,4294967296 main.py", "--seeds: must be a whole number from 0 to"),
         ("dose --ks 0 main.py", "--ks must contain a number of layers from 1 up"),
         ("dose --ks 3 --k 40 main.py", "--k must be a whole number from 1 to 12"),
         ("dose --ks 3 --ss=0.1 main.py", "--ss must be a multiple of 0.005"),
@@ -194,6 +228,31 @@ def test_mistakes_are_said_before_anything_trains(
     assert (status == 1) == ("refused" in said)  # the fake script's error is no UsageError's
     assert re.search(said, capsys.readouterr().err, re.DOTALL)
     assert runner.trained == []
+
+
+@pytest.mark.parametrize("words", [["cosines"], ["stages"], ["dose", "--ks", "2"]])
+def test_a_script_with_one_task_is_refused_before_anything_trains(
+    runner: FakeRunner,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+) -> None:
+    monkeypatch.setattr("fake_runs.TASKS", ("alone",))
+    assert reproduce(*words, "main.py") == 1
+    assert "main.py trains one task, 'alone', and only" in capsys.readouterr().err
+    assert runner.trained == []
+
+
+def test_mb_are_2_to_the_20_bytes_of_float32() -> None:
+    assert size_cells(3 * 2**18) == ["786,432", "3.00"]
+
+
+def test_a_weighting_has_no_architecture_of_its_own(
+    runner: FakeRunner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reproduce("cosines", "--weightings", "EW --arch MTAN", "main.py") == 2
+    assert "--arch must be one for all weightings" in capsys.readouterr().err
+    assert runner.started == []
 
 
 def test_a_profile_of_another_network_is_refused(

@@ -136,7 +136,9 @@ def test_a_dot_product_of_rounding_is_no_conflict() -> None:
         ([[1.0, 2.0], [1.0]], "2 to 6 vectors of 2 numbers"),
         ([[1.0, 2.0, 3.0]] * 2, "2 to 6 vectors of 2 numbers"),
         ([[1.0, 2.0]] * 7, "2 to 6 vectors of 2 numbers"),
-        ([[1.0, 2.0], [0.0, 0.0]], "none of them zero"),
+        ([[1.0, 2.0], [0.0, 0.0]], "lengths are from 0.1 to 10,000"),
+        ([[1.0, 2.0], [0.06, 0.07]], "lengths are from 0.1 to 10,000"),
+        ([[1.0, 2.0], [1e200, 1.0]], "lengths are from 0.1 to 10,000"),
         ([[1.0, 2.0], [float("nan"), 0.0]], "finite numbers"),
     ],
 )

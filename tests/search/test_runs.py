@@ -142,6 +142,20 @@ def test_of_a_long_log_only_the_end_is_read(tmp_path: Path) -> None:
     assert most < 4_000_000
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("main.py: error: unknown arguments: --x", "Its error: unknown arguments: --x ."),
+        ("main.py: error: --x must be 1. Lower it.", "Its error: --x must be 1. Lower it."),
+        ("There is no folder x.", "Its last lines: usage: main.py | There is no folder x."),
+    ],
+)
+def test_the_last_words_of_a_script_are_a_sentence(tmp_path: Path, line: str, said: str) -> None:
+    log = tmp_path / "run.log"
+    log.write_text(f"usage: main.py\n{line}\n", encoding="utf-8")
+    assert process._last_words(log) == said
+
+
 def test_a_run_that_takes_too_long_is_ended_and_says_why(
     make: Callable[[str], Job], tmp_path: Path
 ) -> None:
