@@ -32,7 +32,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from LibMTL import Trainer
-from LibMTL.config import LibMTL_args, prepare_args
+from LibMTL.config import LibMTL_args
 from LibMTL.loss import CELoss
 from LibMTL.metrics import AbsMetric
 from LibMTL.utils import set_device, set_random_seed
@@ -44,7 +44,7 @@ from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
 from libmtl_recon.problems.argument_types import positive, whole
 from libmtl_recon.problems.celeba_data import ATTRIBUTES, IMAGES, PARTITION, SUBFOLDER, Faces, load
-from libmtl_recon.problems.common import methods, train_or_test
+from libmtl_recon.problems.common import from_flags, train_or_test
 from libmtl_recon.problems.data_folder import data_root, looked_through
 from libmtl_recon.problems.dense.flags import chosen_network
 from libmtl_recon.problems.image_files import ImageLoader
@@ -171,19 +171,13 @@ def task_dict(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def train(params: argparse.Namespace, loaders: Mapping[str, DataLoader[Any]]) -> None:
     """Build LibMTL's Trainer and train."""
-    kwargs, optim_param, scheduler_param = prepare_args(params)
     network = chosen_network(params, dict.fromkeys(params.tasks, 2))
     with trainer_hooks(AverageError()):
         trainer = Trainer(
             task_dict=task_dict(params.tasks),
             encoder_class=network.encoder_class,
             decoders=network.decoders,
-            rep_grad=params.rep_grad,
-            multi_input=params.multi_input,
-            optim_param=optim_param,
-            scheduler_param=scheduler_param,
-            **methods(params),
-            **kwargs,
+            **from_flags(params),
         )
         train_or_test(trainer, params, loaders)
 

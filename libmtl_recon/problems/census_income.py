@@ -31,7 +31,7 @@ from typing import Any
 
 import torch
 from LibMTL import Trainer
-from LibMTL.config import LibMTL_args, prepare_args
+from LibMTL.config import LibMTL_args
 from LibMTL.loss import AbsLoss
 from LibMTL.metrics import AbsMetric
 from LibMTL.utils import set_device, set_random_seed
@@ -41,7 +41,7 @@ from torch.utils.data import DataLoader
 
 from libmtl_recon.problems.argument_types import share, whole
 from libmtl_recon.problems.census_income_data import SUBFOLDER, TASKS, People, load, make_loader
-from libmtl_recon.problems.common import methods, train_or_test
+from libmtl_recon.problems.common import from_flags, train_or_test
 from libmtl_recon.problems.data_folder import data_root
 
 
@@ -135,18 +135,12 @@ def task_dict() -> dict[str, dict[str, Any]]:
 
 def train(params: argparse.Namespace, loaders: Mapping[str, DataLoader[Any]]) -> None:
     """Build LibMTL's Trainer and train."""
-    kwargs, optim_param, scheduler_param = prepare_args(params)
     features, _ = loaders["train"].dataset[[0]]
     trainer = Trainer(
         task_dict=task_dict(),
         encoder_class=partial(MLP, features.shape[1], params.width, params.dropout),
         decoders=nn.ModuleDict({task: nn.Linear(params.width, 1) for task in TASKS}),
-        rep_grad=params.rep_grad,
-        multi_input=params.multi_input,
-        optim_param=optim_param,
-        scheduler_param=scheduler_param,
-        **methods(params),
-        **kwargs,
+        **from_flags(params),
     )
     train_or_test(trainer, params, loaders)
 

@@ -35,11 +35,11 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from LibMTL.config import LibMTL_args, prepare_args
+from LibMTL.config import LibMTL_args
 from LibMTL.utils import set_device, set_random_seed
 from torch.utils.data import DataLoader
 
-from libmtl_recon.problems.common import methods, train_or_test
+from libmtl_recon.problems.common import from_flags, train_or_test
 from libmtl_recon.problems.dense.flags import add_flags, chosen_network
 from libmtl_recon.problems.dense.tasks import depth, segmentation
 from libmtl_recon.problems.dense.trainer import DenseTrainer
@@ -78,18 +78,12 @@ def task_dict() -> dict[str, dict[str, Any]]:
 
 def train(params: argparse.Namespace, loaders: Mapping[str, DataLoader[Any]]) -> None:
     """Build LibMTL's Trainer and train."""
-    kwargs, optim_param, scheduler_param = prepare_args(params)
     network = chosen_network(params, OUTPUTS)
     trainer = DenseTrainer(
         task_dict=task_dict(),
         encoder_class=network.encoder_class,
         decoders=network.decoders,
-        rep_grad=params.rep_grad,
-        multi_input=params.multi_input,
-        optim_param=optim_param,
-        scheduler_param=scheduler_param,
-        **methods(params),
-        **kwargs,
+        **from_flags(params),
     )
     train_or_test(trainer, params, loaders)
 

@@ -11,6 +11,7 @@ import LibMTL.architecture as architecture_method
 import LibMTL.weighting as weighting_method
 import numpy as np
 from LibMTL import Trainer
+from LibMTL.config import prepare_args
 from LibMTL.loss import CELoss
 from LibMTL.metrics import AccMetric
 from torch.utils.data import DataLoader
@@ -21,6 +22,19 @@ def classification(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {
         task: {"metrics": ["Acc"], "metrics_fn": AccMetric(), "loss_fn": CELoss(), "weight": [1]}
         for task in tasks
+    }
+
+
+def from_flags(params: argparse.Namespace) -> dict[str, Any]:
+    """Return the Trainer's arguments that LibMTL's flags set."""
+    kwargs, optim_param, scheduler_param = prepare_args(params)
+    return {
+        "rep_grad": params.rep_grad,
+        "multi_input": params.multi_input,
+        "optim_param": optim_param,
+        "scheduler_param": scheduler_param,
+        **methods(params),
+        **kwargs,
     }
 
 

@@ -36,14 +36,14 @@ from typing import Any
 
 import numpy as np
 from LibMTL import Trainer
-from LibMTL.config import LibMTL_args, prepare_args
+from LibMTL.config import LibMTL_args
 from LibMTL.utils import set_device, set_random_seed
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import MNIST, FashionMNIST
 
 from libmtl_recon.problems.argument_types import whole
-from libmtl_recon.problems.common import classification, methods, train_or_test
+from libmtl_recon.problems.common import classification, from_flags, train_or_test
 from libmtl_recon.problems.data_folder import VARIABLE, data_root
 from libmtl_recon.problems.networks.resnet18 import FEATURES, ResNet18
 from libmtl_recon.problems.pairs import Items, Pairs, make_loader
@@ -158,18 +158,12 @@ def make_head(layers: str) -> nn.Sequential:
 
 def train(params: argparse.Namespace, loaders: Mapping[str, DataLoader[Any]]) -> None:
     """Build LibMTL's Trainer and train."""
-    kwargs, optim_param, scheduler_param = prepare_args(params)
     tasks = tuple(PAIRS[params.pair])
     trainer = Trainer(
         task_dict=classification(tasks),
         encoder_class=partial(ResNet18, params.width),
         decoders=nn.ModuleDict({task: make_head(params.head) for task in tasks}),
-        rep_grad=params.rep_grad,
-        multi_input=params.multi_input,
-        optim_param=optim_param,
-        scheduler_param=scheduler_param,
-        **methods(params),
-        **kwargs,
+        **from_flags(params),
     )
     train_or_test(trainer, params, loaders)
 

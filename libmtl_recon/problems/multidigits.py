@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 from LibMTL import Trainer
-from LibMTL.config import LibMTL_args, prepare_args
+from LibMTL.config import LibMTL_args
 from LibMTL.utils import set_device, set_random_seed
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from libmtl_recon.problems.argument_types import share, whole
-from libmtl_recon.problems.common import classification, methods, train_or_test
+from libmtl_recon.problems.common import classification, from_flags, train_or_test
 from libmtl_recon.problems.pairs import Items, Pairs, make_loader
 
 TASKS = ("first", "second")
@@ -135,17 +135,11 @@ class SmallResNet(nn.Module):
 
 def main(params: argparse.Namespace) -> None:
     """Build LibMTL's Trainer and train."""
-    kwargs, optim_param, scheduler_param = prepare_args(params)
     trainer = Trainer(
         task_dict=classification(TASKS),
         encoder_class=partial(SmallResNet, params.width),
         decoders=nn.ModuleDict({task: nn.Linear(4 * params.width, CLASSES) for task in TASKS}),
-        rep_grad=params.rep_grad,
-        multi_input=params.multi_input,
-        optim_param=optim_param,
-        scheduler_param=scheduler_param,
-        **methods(params),
-        **kwargs,
+        **from_flags(params),
     )
     loaders = make_loaders(params)
     train_or_test(trainer, params, loaders)

@@ -44,7 +44,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from LibMTL.config import LibMTL_args, prepare_args
+from LibMTL.config import LibMTL_args
 from LibMTL.loss import AbsLoss
 from LibMTL.utils import set_device, set_random_seed
 from torch import Tensor
@@ -53,7 +53,7 @@ from torch.utils.data import DataLoader
 
 from libmtl_recon.errors import UsageError
 from libmtl_recon.problems.argument_types import whole
-from libmtl_recon.problems.common import methods, train_or_test
+from libmtl_recon.problems.common import from_flags, train_or_test
 from libmtl_recon.problems.data_folder import data_root, looked_through
 from libmtl_recon.problems.dense.binary import BalancedLoss, EdgeMetric, SaliencyMetric
 from libmtl_recon.problems.dense.flags import add_flags, chosen_network, divided
@@ -152,18 +152,12 @@ def task_dict(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def train(params: argparse.Namespace, loaders: Mapping[str, DataLoader[Any]]) -> None:
     """Build LibMTL's Trainer and train."""
-    kwargs, optim_param, scheduler_param = prepare_args(params)
     network = chosen_network(params, {task: OUTPUTS[task] for task in params.tasks})
     trainer = DenseTrainer(
         task_dict=task_dict(params.tasks),
         encoder_class=network.encoder_class,
         decoders=network.decoders,
-        rep_grad=params.rep_grad,
-        multi_input=params.multi_input,
-        optim_param=optim_param,
-        scheduler_param=scheduler_param,
-        **methods(params),
-        **kwargs,
+        **from_flags(params),
     )
     train_or_test(trainer, params, loaders)
 
