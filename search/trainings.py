@@ -236,7 +236,7 @@ class Trainings:
             )
             for one in trainings
         ]
-        with self._display.phase(f"starts of {title}", len(jobs)) as phase:
+        with self._display.phase(f"checking {title}", len(jobs)) as phase:
             try:
                 return run_together(self._runner, jobs, self.workers, phase)
             except RunError as error:
