@@ -42,20 +42,19 @@ from torch.utils.data import DataLoader
 from libmtl_recon import Measurement, TrainerHook
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.integrations.libmtl.hooks import trainer_hooks
-from libmtl_recon.problems.argument_types import positive, whole
+from libmtl_recon.problems.argument_types import whole
 from libmtl_recon.problems.celeba_data import ATTRIBUTES, IMAGES, PARTITION, SUBFOLDER, Faces, load
 from libmtl_recon.problems.common import from_flags, train_or_test
 from libmtl_recon.problems.data_folder import data_root, looked_through
-from libmtl_recon.problems.dense.flags import chosen_network
 from libmtl_recon.problems.image_files import ImageLoader
+from libmtl_recon.problems.network_flags import add_network_flags, chosen_network
 from libmtl_recon.texts import did_you_mean
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line: LibMTL's flags and this problem's own."""
     own = LibMTL_args.add_argument_group("celeba")
-    own.add_argument("--epochs", type=whole(1), default=5, help="training epochs")
-    own.add_argument("--bs", type=whole(2), default=256, help="batch size")
+    add_network_flags(own, ["resnet18"], network="resnet18", epochs=5, bs=256, narrow=0.25)
     own.add_argument(
         "--tasks",
         nargs="+",
@@ -63,21 +62,8 @@ def parse_args() -> argparse.Namespace:
         metavar="N|NAME",
         help="attributes to train on: their names, or how many of the 40 from the first on",
     )
-    own.add_argument("--network", choices=("resnet18",), default="resnet18", help="network")
-    own.add_argument(
-        "--pretrained", action="store_true", help="start from torchvision's ImageNet weights"
-    )
-    own.add_argument(
-        "--width",
-        type=positive,
-        default=1.0,
-        help="share of the network's channels: 1 for the paper's; 0.25 is suitable for a CPU",
-    )
     own.add_argument(
         "--size", type=whole(32, 4096), default=64, help="height and width of the images, in pixels"
-    )
-    own.add_argument(
-        "--workers", type=whole(0), default=0, help="processes that read images; 0 for none"
     )
     LibMTL_args.set_defaults(
         optim="adam", lr=5e-5, weight_decay=0.0, scheduler="step", step_size=3, gamma=0.5

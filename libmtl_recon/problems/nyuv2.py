@@ -41,9 +41,10 @@ from LibMTL.utils import set_device, set_random_seed
 from torch.utils.data import DataLoader
 
 from libmtl_recon.problems.common import from_flags, train_or_test
-from libmtl_recon.problems.dense.flags import add_flags, chosen_network
+from libmtl_recon.problems.dense.flags import add_flags
 from libmtl_recon.problems.dense.tasks import depth, normal, segmentation
 from libmtl_recon.problems.dense.trainer import DenseTrainer
+from libmtl_recon.problems.network_flags import chosen_network
 from libmtl_recon.problems.npy_images import make_loaders
 from libmtl_recon.problems.npy_layout import Layout
 

@@ -56,11 +56,12 @@ from libmtl_recon.problems.argument_types import whole
 from libmtl_recon.problems.common import from_flags, train_or_test
 from libmtl_recon.problems.data_folder import data_root, looked_through
 from libmtl_recon.problems.dense.binary import BalancedLoss, EdgeMetric, SaliencyMetric
-from libmtl_recon.problems.dense.flags import add_flags, chosen_network, divided
+from libmtl_recon.problems.dense.flags import add_flags, divided
 from libmtl_recon.problems.dense.tasks import normal, segmentation
 from libmtl_recon.problems.dense.trainer import DenseTrainer
 from libmtl_recon.problems.dense.valid import mean_over, measured
 from libmtl_recon.problems.image_files import ImageLoader
+from libmtl_recon.problems.network_flags import chosen_network
 from libmtl_recon.problems.pascal_context_data import SUBFOLDER, TASKS, Scenes, load
 from libmtl_recon.problems.pascal_context_views import PaddedView, RandomView
 

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from libmtl_recon.errors import ReconError, UsageError
 from libmtl_recon.problems import cityscapes, nyuv2
 from libmtl_recon.problems.augmentation import augmented, zoomed
-from libmtl_recon.problems.dense.flags import chosen_network
+from libmtl_recon.problems.network_flags import chosen_network
 from libmtl_recon.problems.npy_images import NpyImages, make_loaders
 from libmtl_recon.problems.npy_layout import find_files
 from libmtl_recon.problems.samples import cityscapes as cityscapes_sample

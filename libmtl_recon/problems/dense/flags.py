@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from libmtl_recon.errors import ReconError, UsageError, naming
-from libmtl_recon.problems.argument_types import positive, whole
-from libmtl_recon.problems.networks import NETWORKS, Network, build
+from libmtl_recon.errors import ReconError, UsageError
+from libmtl_recon.problems.argument_types import whole
+from libmtl_recon.problems.network_flags import add_network_flags
+from libmtl_recon.problems.networks import NETWORKS
 
 
 def add_flags(own: Any, *, network: str, epochs: int, bs: int) -> None:
@@ -22,23 +22,8 @@ def add_flags(own: Any, *, network: str, epochs: int, bs: int) -> None:
         epochs: The default number of epochs.
         bs: The default batch size.
     """
-    own.add_argument("--epochs", type=whole(1), default=epochs, help="training epochs")
-    own.add_argument("--bs", type=whole(2), default=bs, help="batch size")
-    own.add_argument(
-        "--network",
-        choices=[name for name in NETWORKS if name != "resnet18"],  # which has no output per pixel
-        default=network,
-        help="network (default: %(default)s)",
-    )
-    own.add_argument(
-        "--pretrained", action="store_true", help="start from torchvision's ImageNet weights"
-    )
-    own.add_argument(
-        "--width",
-        type=positive,
-        default=1.0,
-        help="share of the network's channels: 1 for the paper's; 0.125 is suitable for a CPU",
-    )
+    networks = [name for name in NETWORKS if name != "resnet18"]  # which has no output per pixel
+    add_network_flags(own, networks, network=network, epochs=epochs, bs=bs, narrow=0.125)
     own.add_argument(
         "--augment",
         action=argparse.BooleanOptionalAction,
@@ -58,24 +43,6 @@ def add_flags(own: Any, *, network: str, epochs: int, bs: int) -> None:
         default=0,
         help="seed of the validation images",
     )
-    own.add_argument(
-        "--workers", type=whole(0), default=0, help="processes that read images; 0 for none"
-    )
-
-
-def chosen_network(params: argparse.Namespace, outputs: Mapping[str, int]) -> Network:
-    """Return the network that ``--network``, ``--pretrained`` and ``--width`` mean.
-
-    Args:
-        params: These flags' values.
-        outputs: The channels of each task's output.
-
-    Raises:
-        UsageError: The flags cannot be combined.
-        ReconError: There are no pretrained weights, and they cannot be downloaded.
-    """
-    with naming(network="--network", pretrained="--pretrained", width="--width"):
-        return build(params.network, outputs, pretrained=params.pretrained, width=params.width)
 
 
 def divided(params: argparse.Namespace, count: int) -> tuple[list[int], list[int]]:
